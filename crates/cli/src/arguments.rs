@@ -1,0 +1,73 @@
+//! The command line: verbs here, each verb's options in its own file.
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::commands::{compare, doctor, eval, image, inspect, models, probe, train};
+
+/// Text to pictures with the SANA family, on a plain CPU.
+#[derive(Debug, Parser)]
+#[command(
+    name = "brisk",
+    version,
+    about = "Text to pictures with the SANA family, on a plain CPU.",
+    after_help = "First picture:  brisk image \"a red heart\" -o heart.png\n\
+                  Everything a verb takes:  brisk VERB --help\n\n\
+                  Results go to stdout, progress and messages to stderr.\n\
+                  Exit codes: 0 done, 1 failed, 2 bad usage.\n\n\
+                  Models: a folder in the diffusers layout, a hub id (OWNER/NAME), or sana-emoji,\n\
+                  the one in the box. A hub id is looked up in the local cache first, then\n\
+                  downloaded; HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.",
+    max_term_width = 100,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// The verbs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Draw pictures from a text
+    Image(Box<image::ImageArguments>),
+    /// List models: in the box, in the local cache, published
+    Models(models::ModelsArguments),
+    /// Show what a model, weights file or picture holds
+    Inspect(inspect::InspectArguments),
+    /// Measure how alike two pictures (or folders of pictures) are
+    Compare(compare::CompareArguments),
+    /// Show what this machine offers: threads, speed, memory, cache
+    Doctor(doctor::DoctorArguments),
+    /// Prepare data, train models, plot losses
+    #[command(subcommand)]
+    Train(train::TrainVerb),
+    /// Measure a trained model
+    #[command(subcommand)]
+    Eval(eval::EvalVerb),
+    /// Run one component of a model on given tensors
+    Probe(probe::ProbeArguments),
+}
+
+/// The command line as clap sees it.
+pub fn command() -> clap::Command {
+    Arguments::command().mut_subcommand("image", image::with_request_help)
+}
+
+/// Reads the command line; ends the program on help, version and mistakes.
+pub fn parse() -> Arguments {
+    let matches = command().get_matches();
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        command().debug_assert();
+    }
+}

@@ -1,0 +1,201 @@
+//! `brisk eval`: how good a trained model is.
+
+use std::path::PathBuf;
+
+use brisk_media::{Picture, contact_sheet, encode_png};
+use brisk_models::dcae::{Autoencoder, Halves};
+use brisk_nn::Weights;
+use brisk_pipelines::sana::{GeneratedImage, LoadOptions, Residency, SanaPipeline};
+use brisk_pipelines::{Control, ImageRequest};
+use brisk_store::{ModelFolder, write_atomic};
+use brisk_train::data::emoji::{EmojiData, EmojiSet};
+use brisk_train::eval::{Generated, ImageEvaluation, evaluate_image_model, mean_psnr};
+use brisk_train::select;
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::probe::autoencoder_parts;
+use super::{ThreadArguments, stop_on_interrupt};
+use crate::failure::{Failure, Result};
+use crate::progress::Stages;
+use crate::{models, output, text};
+
+/// Measure a trained model.
+#[derive(Debug, Subcommand)]
+pub enum EvalVerb {
+    /// How often a text-to-image model draws what it was asked for
+    Image(ImageEvalArguments),
+}
+
+/// Ask a model for emoji by name and look which training picture is nearest to each answer.
+///
+/// A hit is an answer whose nearest training picture, in pixels or in the autoencoder's latent
+/// space, bears the name that was asked for. Also measured: the autoencoder's PSNR on the held-out
+/// pictures. The same seed asks for the same names.
+#[derive(Debug, Args)]
+pub struct ImageEvalArguments {
+    /// Folder, hub id or sana-emoji (default: the model in the box)
+    #[arg(short, long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Data set of `brisk train prepare-emoji`
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Names to ask for
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    count: usize,
+    /// Seed of the choice of names and of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Sets the model was trained on: noto, fluent, twemoji (default: all)
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    sets: Vec<String>,
+    /// Denoising steps (default: the model's)
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Guidance (default: the model's)
+    #[arg(long, value_name = "W", allow_negative_numbers = true)]
+    guidance: Option<f32>,
+    /// Pictures drawn together
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
+    batch: u16,
+    /// Also write all answers with their names as one PNG
+    #[arg(long, value_name = "FILE")]
+    sheet: Option<PathBuf>,
+    /// Print one JSON document, with every answer
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+/// Runs the command.
+pub fn run(verb: &EvalVerb) -> Result {
+    match verb {
+        EvalVerb::Image(arguments) => image(arguments),
+    }
+}
+
+fn image(arguments: &ImageEvalArguments) -> Result {
+    arguments.threads.apply()?;
+    if arguments.count == 0 {
+        return Err(Failure::usage("--count: 0 names measure nothing"));
+    }
+    let sets = arguments.sets()?;
+    if let Some(sheet) = &arguments.sheet {
+        output::check_writable(sheet)?;
+    }
+    let folder = models::open(arguments.model.as_deref(), None)?;
+    let data = EmojiData::open(&arguments.data)?;
+    let autoencoder = open_autoencoder(&folder)?;
+    let options = LoadOptions { residency: Residency::KeepAll, ..LoadOptions::default() };
+    let mut pipeline = SanaPipeline::load(folder, &options)?;
+    let mut stages = Stages::new();
+    stages.stage("autoencoder", 0);
+    let held_out = select(&data, &sets, true);
+    let held_out_psnr = if held_out.is_empty() { None } else { Some(mean_psnr(&autoencoder, &data, &held_out)?) };
+
+    let stop = stop_on_interrupt()?;
+    let evaluation = ImageEvaluation {
+        data: &data,
+        sets: &sets,
+        autoencoder: &autoencoder,
+        prompts: arguments.count,
+        seed: arguments.seed,
+        batch: arguments.batch.into(),
+    };
+    let mut cells: Vec<(Picture, String)> = Vec::new();
+    // The evaluation knows no pipelines, so their error goes round it.
+    let mut failed = None;
+    let mut done = 0;
+    stages.stage("drawing", arguments.count as u64);
+    let report = evaluate_image_model(&evaluation, &mut |prompts, seed| {
+        let request = ImageRequest {
+            prompts: prompts.to_vec(),
+            seed,
+            width: Some(data.size),
+            height: Some(data.size),
+            steps: arguments.steps,
+            guidance: arguments.guidance,
+            ..ImageRequest::default()
+        };
+        let mut control = Control::silent().with_cancel(stop.clone());
+        match pipeline.generate(&request, &mut control) {
+            Ok(images) => {
+                done += images.len();
+                stages.step(done as u64, arguments.count as u64);
+                if arguments.sheet.is_some() {
+                    cells.extend(images.iter().map(|image| (image.picture.clone(), image.prompt.clone())));
+                }
+                Ok(images.into_iter().map(generated).collect())
+            }
+            Err(error) => {
+                let message = error.to_string();
+                failed = Some(error);
+                Err(brisk_train::Error::Data(message))
+            }
+        }
+    });
+    stages.finish();
+    if let Some(error) = failed {
+        return Err(error.into());
+    }
+    let report = report?;
+    if let Some(path) = &arguments.sheet {
+        let sheet = contact_sheet(&cells, 8)?;
+        write_atomic(path, &encode_png(&sheet, &[])?)?;
+    }
+    if arguments.json {
+        return output::print_json(&json!({
+            "model": pipeline.capabilities().model,
+            "held_out_psnr_db": held_out_psnr, "held_out_pictures": held_out.len(),
+            "pixel_hit_rate": report.pixel_hit_rate, "latent_hit_rate": report.latent_hit_rate,
+            "prompts": report.prompts, "candidates": report.candidates, "seed": report.seed,
+            "steps": arguments.steps, "guidance": arguments.guidance, "results": report.results,
+        }));
+    }
+    let percent = |share: f64| format!("{:.1} %", share * 100.0);
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    output::print(&text::table(&[
+        row("model", pipeline.capabilities().model),
+        row("names asked for", format!("{} (seed {})", report.prompts, report.seed)),
+        row("training pictures searched", report.candidates.to_string()),
+        row("nearest in latents is right", percent(report.latent_hit_rate)),
+        row("nearest in pixels is right", percent(report.pixel_hit_rate)),
+        row(
+            "autoencoder, held-out PSNR",
+            held_out_psnr.map_or("no held-out pictures".to_owned(), |psnr| {
+                format!("{psnr:.2} dB ({} pictures)", held_out.len())
+            }),
+        ),
+    ]))
+}
+
+impl ImageEvalArguments {
+    fn sets(&self) -> Result<Vec<EmojiSet>> {
+        self.sets
+            .iter()
+            .map(|name| {
+                EmojiSet::ALL.into_iter().find(|set| set.to_string() == *name).ok_or_else(|| {
+                    let known: Vec<String> = EmojiSet::ALL.iter().map(ToString::to_string).collect();
+                    Failure::usage(format!("--sets: there is no set {name:?}; the sets are {}", known.join(", ")))
+                })
+            })
+            .collect()
+    }
+}
+
+/// The picture with its latent, channels last.
+fn generated(image: GeneratedImage) -> Generated {
+    let [_, channels, height, width] = image.latents.shape;
+    let area = height * width;
+    let planes = &image.latents.values;
+    let latent = (0..area).flat_map(|at| (0..channels).map(move |channel| planes[channel * area + at])).collect();
+    (image.picture, Some(latent))
+}
+
+fn open_autoencoder(folder: &ModelFolder) -> Result<Autoencoder> {
+    let config = folder.read("vae/config.json")?;
+    let label = format!("{}/vae/config.json", folder.label());
+    let (config, weights) = autoencoder_parts(&config, &label, folder.open_component("vae", None)?)?;
+    Ok(Autoencoder::load(&config, &Weights::from_source(weights), Halves::Both)?)
+}

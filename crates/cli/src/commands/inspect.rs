@@ -1,0 +1,227 @@
+//! `brisk inspect`: what a model, weights file or picture holds, from headers alone.
+
+mod component;
+mod identify;
+mod picture;
+
+use std::path::{Path, PathBuf};
+
+use brisk_store::{ModelFolder, TensorSource, open_weights, summarise};
+use clap::Args;
+use serde_json::{Value, json};
+
+use crate::failure::{Failure, Result};
+use crate::{box_model, models, output, text};
+use component::{Component, State};
+
+/// Show what something holds: a model's folder, a weights file, or a picture drawn by brisk.
+///
+/// Models: which one it is, its components, parameters, types of numbers, and what is missing.
+/// Weights files: safetensors, shard indexes, .pth, LoRA, the authors' SANA and DC-AE files.
+/// Pictures: the request inside. Only headers are read, whatever the size; nothing is downloaded
+/// and no code in a file is run.
+#[derive(Debug, Args)]
+pub struct InspectArguments {
+    /// File, folder, hub id in the local cache, or sana-emoji (the model in the box)
+    #[arg(value_name = "PATH")]
+    path: String,
+    /// Also list every tensor with its type and shape
+    #[arg(long)]
+    tensors: bool,
+    /// Weight variant to look at, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(arguments: &InspectArguments) -> Result {
+    if arguments.path == box_model::NAME {
+        return folder(&models::in_the_box()?, arguments);
+    }
+    let path = models::resolve(&arguments.path, arguments.variant.as_deref(), true)?;
+    if path.is_dir() {
+        return folder(&ModelFolder::Disk(path), arguments);
+    }
+    if picture::is_picture(&path)? {
+        return picture::show(&path, arguments.json);
+    }
+    if path.extension().is_some_and(|extension| extension == "json") && !is_index(&path) {
+        return configuration(&path, arguments.json);
+    }
+    file(&path, arguments)
+}
+
+fn is_index(path: &Path) -> bool {
+    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(".index."))
+}
+
+/// One weights file.
+fn file(path: &Path, arguments: &InspectArguments) -> Result {
+    let source = open_weights(path)?;
+    let summary = summarise(&*source);
+    let metadata = identify::metadata(path);
+    let found = identify::identify(&*source, &metadata)?;
+    if arguments.json {
+        let mut document = json!({
+            "path": path.display().to_string(), "kind": "weights", "model": found.name,
+            "loaded_by_brisk": found.known, "details": found.details, "summary": summary, "metadata": metadata,
+        });
+        if arguments.tensors {
+            document["tensors"] = tensor_list(&*source);
+        }
+        return output::print_json(&document);
+    }
+    let mut out = format!("{}: {}\n", path.display(), found.name);
+    for (key, value) in &found.details {
+        out.push_str(&format!("  {key}: {}\n", plain(value)));
+    }
+    out.push_str(&format!(
+        "  tensors: {}, {} parameters, {} ({})\n",
+        summary.tensors,
+        text::count(summary.parameters as u64),
+        text::bytes(summary.bytes as u64),
+        component::dtypes(&summary)
+    ));
+    let parts: Vec<Vec<String>> = summary
+        .by_prefix
+        .iter()
+        .take(24)
+        .map(|(prefix, count)| vec![format!("    {prefix}"), text::count(*count as u64)])
+        .collect();
+    if summary.by_prefix.len() > 1 {
+        out.push_str(&text::table(&parts));
+    }
+    for (key, value) in &metadata {
+        out.push_str(&format!("  metadata {key}: {}\n", shortened(value)));
+    }
+    if arguments.tensors {
+        out.push_str(&tensor_table(&*source));
+    }
+    output::print(&out)
+}
+
+/// A pipeline's or a component's folder.
+fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
+    let variant = arguments.variant.as_deref();
+    let (name, components) = if folder.exists("model_index.json") {
+        let index = folder.read_json("model_index.json")?;
+        let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("pipeline without a class");
+        (identify::pipeline(class), component::of_pipeline(folder, &index, variant))
+    } else if folder.exists("config.json") {
+        let component = Component::open(folder, "", None, variant);
+        (component.class.clone().unwrap_or_else(|| "a component of unknown class".to_owned()), vec![component])
+    } else {
+        return loose_files(folder, arguments);
+    };
+    let missing: Vec<String> = components.iter().filter_map(Component::problem).collect();
+    if arguments.json {
+        let parts: Vec<Value> = components.iter().map(|part| part.json(arguments.tensors)).collect();
+        return output::print_json(&json!({
+            "path": folder.label(), "kind": "model", "model": name, "components": parts, "missing": missing,
+        }));
+    }
+    let mut out = format!("{}: {name}\n", folder.label());
+    let mut rows = vec![["component", "class", "parameters", "stored", "types"].map(str::to_owned).to_vec()];
+    rows.extend(components.iter().map(Component::cells));
+    out.push_str(&text::table(&rows));
+    for part in &components {
+        if let Some(facts) = part.facts() {
+            out.push_str(&format!("{}: {facts}\n", part.shown_name()));
+        }
+    }
+    for problem in &missing {
+        out.push_str(&format!("missing: {problem}\n"));
+    }
+    if missing.is_empty() {
+        out.push_str("complete\n");
+    }
+    if arguments.tensors {
+        for part in &components {
+            if let State::Weights { source, .. } = &part.state {
+                out.push_str(&format!("\n{}\n{}", part.shown_name(), tensor_table(&**source)));
+            }
+        }
+    }
+    output::print(&out)
+}
+
+/// A folder that is no model: its weights files, one by one.
+fn loose_files(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
+    let ModelFolder::Disk(root) = folder else {
+        return Err(Failure::failed(format!("{} holds no model", folder.label())));
+    };
+    let is_weights = |name: &String| [".safetensors", ".pth", ".pt", ".bin"].iter().any(|ending| name.ends_with(ending));
+    let files: Vec<PathBuf> = folder.list().into_iter().filter(is_weights).map(|name| root.join(name)).collect();
+    match &files[..] {
+        [] => Err(Failure::failed(format!(
+            "{} holds no model: there is no model_index.json, no config.json and no weights file",
+            root.display()
+        ))),
+        [one] => file(one, arguments),
+        several => {
+            let list = |entry: &PathBuf| -> Value {
+                let found = open_weights(entry)
+                    .map_err(Failure::from)
+                    .and_then(|source| identify::identify(&*source, &identify::metadata(entry)));
+                json!({
+                    "path": entry.display().to_string(),
+                    "model": found.map(|found| found.name).unwrap_or_else(|failure| failure.to_string()),
+                })
+            };
+            let entries: Vec<Value> = several.iter().map(list).collect();
+            if arguments.json {
+                return output::print_json(&json!({"path": root.display().to_string(), "kind": "folder", "files": entries}));
+            }
+            let rows: Vec<Vec<String>> =
+                entries.iter().map(|entry| vec![plain(&entry["path"]), plain(&entry["model"])]).collect();
+            output::print(&text::table(&rows))
+        }
+    }
+}
+
+/// A JSON file that is no shard index.
+fn configuration(path: &Path, as_json: bool) -> Result {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    let value: Value =
+        serde_json::from_str(&text).map_err(|error| Failure::failed(format!("{}: not JSON: {error}", path.display())))?;
+    let class = ["_class_name", "model_type", "tokenizer_class"].iter().find_map(|key| value.get(key)?.as_str());
+    if as_json {
+        return output::print_json(&json!({
+            "path": path.display().to_string(), "kind": "configuration", "class": class, "content": value,
+        }));
+    }
+    output::print(&format!("{}: configuration of {}\n{value:#}", path.display(), class.unwrap_or("unknown class")))
+}
+
+fn tensor_list(source: &dyn TensorSource) -> Value {
+    let entry = |name: String| {
+        let (dtype, shape) = source.info(&name)?;
+        Some(json!({"name": name, "dtype": dtype.name(), "shape": shape}))
+    };
+    source.names().into_iter().filter_map(entry).collect()
+}
+
+fn tensor_table(source: &dyn TensorSource) -> String {
+    let row = |name: String| {
+        let (dtype, shape) = source.info(&name)?;
+        Some(vec![format!("  {name}"), dtype.name().to_owned(), format!("{shape:?}")])
+    };
+    text::table(&source.names().into_iter().filter_map(row).collect::<Vec<_>>())
+}
+
+/// A JSON value without the quotes of strings.
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn shortened(text: &str) -> String {
+    const LONGEST: usize = 160;
+    if text.chars().count() <= LONGEST {
+        return text.to_owned();
+    }
+    format!("{}… ({} bytes)", text.chars().take(LONGEST).collect::<String>(), text.len())
+}

@@ -1,0 +1,229 @@
+//! One component of a model's folder.
+
+use std::sync::Arc;
+
+use brisk_models::dcae::AutoencoderConfig;
+use brisk_models::gemma2::Gemma2Config;
+use brisk_models::sana::SanaConfig;
+use brisk_models::sana_controlnet::SanaControlNetConfig;
+use brisk_store::{ModelFolder, Summary, TensorSource, summarise};
+use serde_json::{Value, json};
+
+use crate::text;
+
+/// What a component's subfolder holds.
+pub enum State {
+    /// Weights.
+    Weights {
+        /// The tensors.
+        source: Arc<dyn TensorSource>,
+        /// Counts.
+        summary: Summary,
+    },
+    /// Small files only, as for a scheduler or a tokenizer.
+    Settings,
+    /// Not there, or not readable: why.
+    Missing(String),
+}
+
+/// What its configuration says.
+struct Configuration {
+    facts: String,
+    /// Parameters that the configuration asks for.
+    parameters: u64,
+}
+
+/// One component.
+pub struct Component {
+    /// Subfolder; empty for the folder itself.
+    name: String,
+    /// Class by the index or the configuration.
+    pub class: Option<String>,
+    /// What is there.
+    pub state: State,
+    configuration: Option<std::result::Result<Configuration, String>>,
+}
+
+/// Every component that a pipeline's index names.
+pub fn of_pipeline(folder: &ModelFolder, index: &Value, variant: Option<&str>) -> Vec<Component> {
+    let Some(entries) = index.as_object() else { return Vec::new() };
+    let named = entries.iter().filter_map(|(name, entry)| {
+        let class = entry.as_array().filter(|entry| entry.len() == 2)?[1].as_str()?;
+        Some((name, class))
+    });
+    named.map(|(name, class)| Component::open(folder, name, Some(class), variant)).collect()
+}
+
+impl Component {
+    /// Looks at the subfolder `name`; an empty one means the folder itself.
+    pub fn open(folder: &ModelFolder, name: &str, class: Option<&str>, variant: Option<&str>) -> Self {
+        let inside = |file: &str| if name.is_empty() { file.to_owned() } else { format!("{name}/{file}") };
+        let config = inside("config.json");
+        let value = folder.read_json(&config).ok();
+        let class = class.map(str::to_owned).or_else(|| {
+            let value = value.as_ref()?;
+            ["_class_name", "model_type"].iter().find_map(|key| value.get(key)?.as_str()).map(str::to_owned)
+        });
+        let settings = ["scheduler_config.json", "tokenizer.json", "preprocessor_config.json"];
+        let state = if !folder.exists(&config) {
+            match settings.iter().any(|file| folder.exists(&inside(file))) {
+                true => State::Settings,
+                false => State::Missing(match name.contains("tokenizer") {
+                    true => format!("there is no {}", inside("tokenizer.json")),
+                    false => format!("there is no {config}"),
+                }),
+            }
+        } else {
+            match folder.open_component(name, variant) {
+                Ok(source) => State::Weights { summary: summarise(&*source), source },
+                Err(error) => State::Missing(error.to_string()),
+            }
+        };
+        let configuration = match (&class, folder.read(&config)) {
+            (Some(class), Ok(bytes)) => read(class, &bytes, &config),
+            _ => None,
+        };
+        Self { name: name.to_owned(), class, state, configuration }
+    }
+
+    /// Name for a table.
+    pub fn shown_name(&self) -> &str {
+        if self.name.is_empty() { "model" } else { &self.name }
+    }
+
+    /// What its configuration says, in words.
+    pub fn facts(&self) -> Option<&str> {
+        match self.configuration.as_ref()? {
+            Ok(configuration) => Some(&configuration.facts),
+            Err(_) => None,
+        }
+    }
+
+    /// What is missing or wrong, if anything.
+    pub fn problem(&self) -> Option<String> {
+        let name = self.shown_name();
+        match (&self.state, &self.configuration) {
+            (State::Missing(why), _) => Some(format!("{name}: {why}")),
+            (_, Some(Err(why))) => Some(format!("{name}: {why}")),
+            (State::Weights { summary, .. }, Some(Ok(configuration)))
+                if (summary.parameters as u64) < configuration.parameters =>
+            {
+                Some(format!(
+                    "{name}: its files hold {} parameters, its config.json asks for {}",
+                    text::count(summary.parameters as u64),
+                    text::count(configuration.parameters)
+                ))
+            }
+            _ => None,
+        }
+    }
+
+    /// A row: name, class, parameters, bytes, types.
+    pub fn cells(&self) -> Vec<String> {
+        let class = self.class.clone().unwrap_or_else(|| "unknown".to_owned());
+        let mut cells = vec![self.shown_name().to_owned(), class];
+        match &self.state {
+            State::Weights { summary, .. } => cells.extend([
+                text::count(summary.parameters as u64),
+                text::bytes(summary.bytes as u64),
+                dtypes(summary),
+            ]),
+            State::Settings => cells.push("settings".to_owned()),
+            State::Missing(_) => cells.push("missing".to_owned()),
+        }
+        cells
+    }
+
+    /// As JSON, with every tensor if asked for.
+    pub fn json(&self, tensors: bool) -> Value {
+        let mut document = json!({"name": self.shown_name(), "class": self.class, "problem": self.problem()});
+        if let Some(Ok(configuration)) = &self.configuration {
+            document["configuration"] = configuration.facts.clone().into();
+            document["expected_parameters"] = configuration.parameters.into();
+        }
+        if let State::Weights { source, summary } = &self.state {
+            document["summary"] = json!(summary);
+            if tensors {
+                document["tensors"] = super::tensor_list(&**source);
+            }
+        }
+        document
+    }
+}
+
+/// Types with their shares, the largest first.
+pub fn dtypes(summary: &Summary) -> String {
+    let mut types: Vec<(&String, &usize)> = summary.by_dtype.iter().collect();
+    types.sort_by(|a, b| b.1.cmp(a.1));
+    match &types[..] {
+        [] => "no tensors".to_owned(),
+        [(name, _)] => (*name).clone(),
+        several => several
+            .iter()
+            .map(|(name, count)| format!("{name} {}", text::count(**count as u64)))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+/// Configurations of the classes that brisk loads.
+fn read(class: &str, bytes: &[u8], label: &str) -> Option<std::result::Result<Configuration, String>> {
+    let result = match class {
+        "SanaTransformer2DModel" => SanaConfig::from_json(bytes, label).map(|config| Configuration {
+            facts: sana_facts(&config),
+            parameters: config.parameters(),
+        }),
+        "SanaControlNetModel" => SanaControlNetConfig::from_json(bytes, label).map(|config| Configuration {
+            facts: sana_facts(&config.transformer),
+            parameters: config.parameters(),
+        }),
+        "AutoencoderDC" => AutoencoderConfig::from_json(bytes, label).map(|config| {
+            let halves = config.parameters();
+            Configuration {
+                facts: format!(
+                    "f{}c{}, {} + {} stages, scaling factor {}",
+                    config.ratio(),
+                    config.latent_channels,
+                    config.encoder.len(),
+                    config.decoder.len(),
+                    config.scaling_factor
+                ),
+                parameters: halves.encoder + halves.decoder,
+            }
+        }),
+        "Gemma2Model" | "Gemma2ForCausalLM" | "gemma2" => {
+            Gemma2Config::from_json(bytes, label).map(|config| Configuration {
+                facts: format!(
+                    "width {}, {} layers, vocabulary {}",
+                    config.hidden_size, config.num_hidden_layers, config.vocab_size
+                ),
+                parameters: config.parameters(),
+            })
+        }
+        _ => return None,
+    };
+    Some(result.map_err(|error| error.to_string()))
+}
+
+fn sana_facts(config: &SanaConfig) -> String {
+    let mut facts = format!(
+        "width {}, {} blocks, {} latent channels, captions of {}, trained at {} x {} latent cells",
+        config.width(),
+        config.num_layers,
+        config.in_channels,
+        config.caption_channels,
+        config.sample_size,
+        config.sample_size
+    );
+    for (holds, fact) in [
+        (config.qk_norm.is_some(), "QK norm"),
+        (config.guidance_embeds, "guidance embedding (Sprint)"),
+        (config.interpolation_scale.is_some(), "positional embedding"),
+    ] {
+        if holds {
+            facts.push_str(", ");
+            facts.push_str(fact);
+        }
+    }
+    facts
+}

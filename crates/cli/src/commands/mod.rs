@@ -1,0 +1,61 @@
+//! One file a verb.
+
+pub mod compare;
+pub mod doctor;
+pub mod eval;
+pub mod image;
+pub mod inspect;
+pub mod models;
+pub mod probe;
+pub mod train;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::arguments::{Arguments, Verb};
+use crate::failure::{Failure, Result};
+use crate::output;
+
+/// Runs what was asked for.
+pub fn run(arguments: Arguments) -> Result {
+    match arguments.verb {
+        Verb::Image(arguments) => image::run(&arguments),
+        Verb::Models(arguments) => models::run(&arguments),
+        Verb::Inspect(arguments) => inspect::run(&arguments),
+        Verb::Compare(arguments) => compare::run(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments),
+        Verb::Train(verb) => train::run(&verb),
+        Verb::Eval(verb) => eval::run(&verb),
+        Verb::Probe(arguments) => probe::run(&arguments),
+    }
+}
+
+/// Threads that the work may use; all of the machine's by default.
+#[derive(Debug, clap::Args)]
+pub struct ThreadArguments {
+    /// Threads to use (default: all)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl ThreadArguments {
+    /// Sets the size of the thread pool; before any work.
+    pub fn apply(&self) -> Result {
+        let Some(threads) = self.threads else { return Ok(()) };
+        Ok(rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?)
+    }
+}
+
+/// A flag that Ctrl-C sets. A second Ctrl-C ends the program at once.
+pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    let flag = Arc::new(AtomicBool::new(false));
+    let set = Arc::clone(&flag);
+    ctrlc::set_handler(move || {
+        if set.swap(true, Ordering::Relaxed) {
+            std::process::exit(1);
+        }
+        output::note("stopping after this step; once more to stop at once");
+    })
+    .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")))?;
+    Ok(flag)
+}

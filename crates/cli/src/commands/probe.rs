@@ -1,0 +1,270 @@
+//! `brisk probe`: one component on given tensors.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use brisk_models::dcae::{self, Autoencoder, AutoencoderConfig, Halves};
+use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
+use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer, compact_text};
+use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig};
+use brisk_nn::{Weights, ops};
+use brisk_store::{ModelFolder, TensorSource};
+use candle_core::{Device, Tensor};
+use clap::{Args, ValueEnum};
+
+use super::ThreadArguments;
+use crate::failure::{Failure, Result};
+use crate::tensors::{self, Inputs};
+use crate::{models, output};
+
+/// Run one component of a model on the tensors of a safetensors file, to compare or debug.
+///
+/// Names and layouts are those of the reference's forward (NCHW, f32):
+///   text_encoder      input_ids, attention_mask -> last_hidden_state
+///   transformer       hidden_states, encoder_hidden_states, encoder_attention_mask, timestep,
+///                     [guidance], [controlnet_block_samples.I] -> sample
+///   controlnet        as transformer, controlnet_cond, [conditioning_scale] -> block_samples.I
+///   vae.encode        sample (-1..1) -> latent
+///   vae.decode        latent -> sample
+#[derive(Debug, Args)]
+#[command(verbatim_doc_comment)]
+pub struct ProbeArguments {
+    /// Pipeline's or component's folder, hub id, or sana-emoji
+    #[arg(long, value_name = "MODEL")]
+    model: String,
+    /// Which component
+    #[arg(long, value_name = "NAME")]
+    component: Component,
+    /// Tensors to read
+    #[arg(long, value_name = "FILE")]
+    inputs: PathBuf,
+    /// Safetensors file to write
+    #[arg(long, value_name = "FILE")]
+    outputs: PathBuf,
+    /// Variant of the weights, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Component {
+    TextEncoder,
+    Transformer,
+    #[value(name = "controlnet")]
+    ControlNet,
+    #[value(name = "vae.encode")]
+    VaeEncode,
+    #[value(name = "vae.decode")]
+    VaeDecode,
+    LanguageModel,
+}
+
+type Outputs = Vec<(String, Tensor)>;
+
+/// Runs the command.
+pub fn run(arguments: &ProbeArguments) -> Result {
+    if matches!(arguments.component, Component::LanguageModel) {
+        return Err(Failure::usage("--component language_model: this build has no language models yet"));
+    }
+    arguments.threads.apply()?;
+    output::check_writable(&arguments.outputs)?;
+    let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
+    let inputs = Inputs::open(&arguments.inputs)?;
+    let probe = Probe { folder, inputs, variant: arguments.variant.as_deref() };
+    let outputs = match arguments.component {
+        Component::TextEncoder => probe.text_encoder()?,
+        Component::Transformer => probe.transformer()?,
+        Component::ControlNet => probe.controlnet()?,
+        Component::VaeEncode => probe.vae_encode()?,
+        Component::VaeDecode => probe.vae_decode()?,
+        Component::LanguageModel => Vec::new(),
+    };
+    tensors::write(&arguments.outputs, &outputs)
+}
+
+struct Probe<'a> {
+    folder: ModelFolder,
+    inputs: Inputs,
+    variant: Option<&'a str>,
+}
+
+/// A component's `config.json`, its name for messages, and its weights.
+struct Files {
+    config: Vec<u8>,
+    label: String,
+    weights: Arc<dyn TensorSource>,
+}
+
+/// The tensors that transformer and ControlNet share.
+struct Conditioning {
+    hidden: Tensor,
+    timestep: Tensor,
+    guidance: Option<Tensor>,
+    text: Tensor,
+    lengths: Vec<usize>,
+}
+
+impl Probe<'_> {
+    /// The component below a pipeline's folder, or the folder itself.
+    fn open(&self, component: &str) -> Result<Files> {
+        let inside = format!("{component}/config.json");
+        let (sub, config) = if self.folder.exists(&inside) {
+            (component, inside)
+        } else if self.folder.exists("config.json") {
+            ("", "config.json".to_owned())
+        } else {
+            return Err(Failure::failed(format!(
+                "{}: there is no {component}: expected {inside} (a pipeline's folder) or config.json (the component's own)",
+                self.folder.label()
+            )));
+        };
+        Ok(Files {
+            config: self.folder.read(&config)?.into_owned(),
+            label: format!("{}/{config}", self.folder.label()),
+            weights: self.folder.open_component(sub, self.variant)?,
+        })
+    }
+
+    /// Refuses inputs that the component does not take. Names that end in `.` stand for a series.
+    fn check_names(&self, known: &[&str]) -> Result {
+        let unknown: Vec<String> = self
+            .inputs
+            .names()
+            .into_iter()
+            .filter(|name| !known.iter().any(|k| name == k || (k.ends_with('.') && name.starts_with(k))))
+            .collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let known: Vec<String> =
+            known.iter().map(|name| if name.ends_with('.') { format!("{name}I") } else { (*name).to_owned() }).collect();
+        Err(Failure::failed(format!(
+            "--inputs has tensors that this component does not take: {} (it takes {})",
+            unknown.join(", "),
+            known.join(", ")
+        )))
+    }
+
+    fn text_encoder(&self) -> Result<Outputs> {
+        self.check_names(&["input_ids", "attention_mask"])?;
+        let files = self.open("text_encoder")?;
+        let config = Gemma2Config::from_json(&files.config, &files.label)?;
+        let (shape, ids) = self.inputs.ids("input_ids", config.vocab_size)?;
+        let size = (shape[0], shape[1]);
+        let mask: Vec<u32> =
+            self.inputs.mask("attention_mask", size)?.into_iter().flatten().map(u32::from).collect();
+        let model = Gemma2Model::load(&config, &Weights::from_source(files.weights))?;
+        let ids = Tensor::from_vec(ids, size, &Device::Cpu)?;
+        let mask = Tensor::from_vec(mask, size, &Device::Cpu)?;
+        let hidden = model.forward(&ids, Some(&mask))?;
+        let keep = mask.to_dtype(hidden.dtype())?.unsqueeze(2)?;
+        Ok(vec![("last_hidden_state".to_owned(), hidden.broadcast_mul(&keep)?)])
+    }
+
+    fn conditioning(&self) -> Result<Conditioning> {
+        let hidden = ops::to_nhwc(&self.inputs.tensor("hidden_states", 4)?)?;
+        let text = self.inputs.tensor("encoder_hidden_states", 3)?;
+        let (batch, rows, _) = text.dims3()?;
+        let mask = self.inputs.mask("encoder_attention_mask", (batch, rows))?;
+        let (text, lengths) = compact_text(&text, &mask)?;
+        Ok(Conditioning {
+            hidden,
+            timestep: self.inputs.tensor("timestep", 1)?,
+            guidance: self.inputs.optional("guidance", 1)?,
+            text,
+            lengths,
+        })
+    }
+
+    fn transformer(&self) -> Result<Outputs> {
+        const RESIDUALS: &str = "controlnet_block_samples.";
+        self.check_names(&[
+            "hidden_states",
+            "encoder_hidden_states",
+            "encoder_attention_mask",
+            "timestep",
+            "guidance",
+            RESIDUALS,
+        ])?;
+        let files = self.open("transformer")?;
+        let config = SanaConfig::from_json(&files.config, &files.label)?;
+        let given = self.conditioning()?;
+        let count = self.inputs.names().iter().filter(|name| name.starts_with(RESIDUALS)).count();
+        let residuals = (0..count)
+            .map(|index| self.inputs.tensor(&format!("{RESIDUALS}{index}"), 3))
+            .collect::<Result<Vec<_>>>()?;
+        let model = SanaTransformer::load(&config, &Weights::from_source(files.weights))?;
+        let caption = model.encode_caption(&given.text, &given.lengths)?;
+        let extras = ForwardExtras { residuals: &residuals, ..ForwardExtras::default() };
+        let sample = model.forward(&given.hidden, &given.timestep, given.guidance.as_ref(), &caption, &extras)?;
+        Ok(vec![("sample".to_owned(), ops::to_nchw(&sample)?)])
+    }
+
+    fn controlnet(&self) -> Result<Outputs> {
+        self.check_names(&[
+            "hidden_states",
+            "encoder_hidden_states",
+            "encoder_attention_mask",
+            "timestep",
+            "guidance",
+            "controlnet_cond",
+            "conditioning_scale",
+        ])?;
+        let files = self.open("controlnet")?;
+        let config = SanaControlNetConfig::from_json(&files.config, &files.label)?;
+        let given = self.conditioning()?;
+        let control = ops::to_nhwc(&self.inputs.tensor("controlnet_cond", 4)?)?;
+        let scale = self.inputs.scalar("conditioning_scale")?.unwrap_or(1.0);
+        let model = SanaControlNet::load(&config, &Weights::from_source(files.weights))?;
+        let caption = model.encode_caption(&given.text, &given.lengths)?;
+        let start = ControlStart::Latent(&given.hidden);
+        let samples =
+            model.forward(start, &control, &given.timestep, given.guidance.as_ref(), &caption, f64::from(scale))?;
+        Ok(samples
+            .into_iter()
+            .enumerate()
+            .map(|(index, sample)| (format!("block_samples.{index}"), sample))
+            .collect())
+    }
+
+    fn autoencoder(&self, halves: Halves) -> Result<Autoencoder> {
+        let files = self.open("vae")?;
+        let (config, weights) = autoencoder_parts(&files.config, &files.label, files.weights)?;
+        Ok(Autoencoder::load(&config, &Weights::from_source(weights), halves)?)
+    }
+
+    fn vae_encode(&self) -> Result<Outputs> {
+        self.check_names(&["sample"])?;
+        let sample = ops::to_nhwc(&self.inputs.tensor("sample", 4)?)?;
+        let latent = self.autoencoder(Halves::EncoderOnly)?.encode(&sample)?;
+        Ok(vec![("latent".to_owned(), ops::to_nchw(&latent)?)])
+    }
+
+    fn vae_decode(&self) -> Result<Outputs> {
+        self.check_names(&["latent"])?;
+        let latent = ops::to_nhwc(&self.inputs.tensor("latent", 4)?)?;
+        let sample = self.autoencoder(Halves::DecoderOnly)?.decode(&latent)?;
+        Ok(vec![("sample".to_owned(), ops::to_nchw(&sample)?)])
+    }
+}
+
+/// Configuration and weights of an autoencoder in either naming.
+pub fn autoencoder_parts(
+    config: &[u8],
+    label: &str,
+    weights: Arc<dyn TensorSource>,
+) -> Result<(AutoencoderConfig, Arc<dyn TensorSource>)> {
+    let named = serde_json::from_slice::<serde_json::Value>(config)
+        .ok()
+        .and_then(|value| Some(value.get("model_name")?.as_str()?.to_owned()));
+    let config = match named {
+        Some(name) => dcae::native::named_config(&name, None)?,
+        None => AutoencoderConfig::from_json(config, label)?,
+    };
+    let weights: Arc<dyn TensorSource> =
+        if dcae::native::is_native(&*weights) { Arc::new(dcae::native::map(weights)?) } else { weights };
+    Ok((config, weights))
+}

@@ -1,0 +1,343 @@
+//! `brisk train`: prepare data, train, plot.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use brisk_media::{LineChart, Series, line_chart_svg};
+use brisk_store::write_atomic;
+use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
+use brisk_train::log::read_log;
+use brisk_train::recipe::{Recipe, TrainingOptions, built_in_names};
+use brisk_train::{Control, Event, Outcome, train_autoencoder, train_image};
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use serde_json::json;
+
+use super::{ThreadArguments, stop_on_interrupt};
+use crate::failure::{Failure, Result};
+use crate::progress::Stages;
+use crate::{output, text};
+
+/// Prepare data, train models, plot losses. The model in the box was made with these, in this order.
+#[derive(Debug, Subcommand)]
+#[command(after_help = "From nothing to a model:\n  \
+    npm pack @iconify-json/noto emojibase-data     (unpack each into npm/NAME)\n  \
+    brisk train prepare-emoji --npm npm -o emoji.safetensors\n  \
+    brisk train autoencoder --data emoji.safetensors -o runs/vae\n  \
+    brisk train image --data emoji.safetensors --vae runs/vae/vae -o runs/image\n  \
+    brisk train plot runs/image/training_log.jsonl -o loss.svg\n  \
+    brisk image --model runs/image/model \"red heart\"\n\n\
+    A run that was stopped (Ctrl-C, a kill) goes on when the same command is given again.")]
+pub enum TrainVerb {
+    /// Render emoji with their names into a data set
+    PrepareEmoji(PrepareArguments),
+    /// Train an autoencoder
+    Autoencoder(AutoencoderArguments),
+    /// Train a text-to-image model on a trained autoencoder
+    Image(ImageTrainingArguments),
+    /// Draw the loss curve of a training log
+    Plot(PlotArguments),
+}
+
+/// Render the emoji of npm packages, with their names and keywords, into one safetensors file.
+///
+/// The packages (unpacked folders, each with its package.json): @iconify-json/noto (Apache-2.0) and
+/// emojibase-data (MIT) are needed; @iconify-json/fluent-emoji-flat (MIT) and
+/// @iconify-json/twemoji (CC-BY-4.0) add drawings.
+#[derive(Debug, Args)]
+pub struct PrepareArguments {
+    /// Folder with the packages in noto, emojibase-data, fluent-emoji-flat, twemoji (the last two if there)
+    #[arg(long, value_name = "FOLDER")]
+    npm: Option<PathBuf>,
+    /// Folder of @iconify-json/noto
+    #[arg(long, value_name = "FOLDER", required_unless_present = "npm")]
+    noto: Option<PathBuf>,
+    /// Folder of emojibase-data
+    #[arg(long, value_name = "FOLDER", required_unless_present = "npm")]
+    emojibase: Option<PathBuf>,
+    /// Folder of @iconify-json/fluent-emoji-flat
+    #[arg(long, value_name = "FOLDER")]
+    fluent: Option<PathBuf>,
+    /// Folder of @iconify-json/twemoji
+    #[arg(long, value_name = "FOLDER")]
+    twemoji: Option<PathBuf>,
+    /// Side of the pictures in pixels
+    #[arg(long, value_name = "PIXELS", default_value_t = 128)]
+    size: usize,
+    /// File to write
+    #[arg(short, long, value_name = "FILE", default_value = "emoji.safetensors")]
+    output: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+#[derive(Debug, Args)]
+struct RunArguments {
+    /// Data set of `brisk train prepare-emoji`
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    /// Folder of the run; a run that was stopped there goes on
+    #[arg(short, long, value_name = "FOLDER")]
+    output: PathBuf,
+    /// Stop after this time; the learning rate follows the clock
+    #[arg(long, value_name = "N")]
+    minutes: Option<f64>,
+    /// Updates in all, in place of the recipe's
+    #[arg(long, value_name = "N")]
+    steps: Option<u64>,
+    /// Print the report as one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+/// Train an autoencoder (DC-AE) on pictures: FOLDER/vae at the end, in the diffusers layout.
+///
+/// A recipe is a JSON file with model, data and training settings.
+#[derive(Debug, Args)]
+pub struct AutoencoderArguments {
+    /// Recipe: a built-in name or a JSON file
+    #[arg(long, value_name = "RECIPE", default_value = "emoji-autoencoder")]
+    recipe: String,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// Train a text-to-image model (SANA with its text encoder): FOLDER/model at the end, ready for `brisk image`.
+///
+/// A recipe is a JSON file with model, data and training settings.
+#[derive(Debug, Args)]
+pub struct ImageTrainingArguments {
+    /// Recipe: a built-in name or a JSON file
+    #[arg(long, value_name = "RECIPE", default_value = "emoji-image")]
+    recipe: String,
+    /// Folder of the trained autoencoder (config.json and weights)
+    #[arg(long, value_name = "FOLDER")]
+    vae: PathBuf,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// Draw the losses (and held-out PSNR) of a training log as SVG.
+#[derive(Debug, Args)]
+pub struct PlotArguments {
+    /// training_log.jsonl of one or several runs
+    #[arg(value_name = "LOG", required = true)]
+    logs: Vec<PathBuf>,
+    /// SVG file to write
+    #[arg(short, long, value_name = "FILE", default_value = "loss.svg")]
+    output: PathBuf,
+    /// What to draw
+    #[arg(long, value_name = "NAME", default_value = "loss")]
+    quantity: Quantity,
+    /// Title above the chart
+    #[arg(long, value_name = "TEXT")]
+    title: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Quantity {
+    Loss,
+    Psnr,
+    LearningRate,
+    GradientNorm,
+}
+
+/// Runs the command.
+pub fn run(verb: &TrainVerb) -> Result {
+    match verb {
+        TrainVerb::PrepareEmoji(arguments) => prepare_emoji(arguments),
+        TrainVerb::Autoencoder(arguments) => autoencoder(arguments),
+        TrainVerb::Image(arguments) => image(arguments),
+        TrainVerb::Plot(arguments) => plot(arguments),
+    }
+}
+
+fn prepare_emoji(arguments: &PrepareArguments) -> Result {
+    arguments.threads.apply()?;
+    output::check_writable(&arguments.output)?;
+    let beside = |given: &Option<PathBuf>, name: &str| {
+        given.clone().or_else(|| arguments.npm.as_ref().map(|npm| npm.join(name)))
+    };
+    let needed = |given: Option<PathBuf>, option: &str| {
+        given.ok_or_else(|| Failure::usage(format!("{option}: is needed where there is no --npm")))
+    };
+    let optional = |given: &Option<PathBuf>, name: &str| {
+        beside(given, name).filter(|folder| given.is_some() || folder.is_dir())
+    };
+    let sources = EmojiSources {
+        noto: needed(beside(&arguments.noto, "noto"), "--noto")?,
+        emojibase: needed(beside(&arguments.emojibase, "emojibase-data"), "--emojibase")?,
+        fluent: optional(&arguments.fluent, "fluent-emoji-flat"),
+        twemoji: optional(&arguments.twemoji, "twemoji"),
+    };
+    let mut options = PrepareOptions::new(&arguments.output);
+    options.size = arguments.size;
+    let mut stages = Stages::new();
+    let mut begun = false;
+    let report = prepare(&sources, &options, &mut |done, total| {
+        if !begun {
+            stages.stage("rendering", total as u64);
+            begun = true;
+        }
+        stages.step(done as u64, total as u64);
+    })?;
+    stages.finish();
+    let sets: Vec<(String, usize)> = report.per_set.iter().map(|(set, count)| (set.to_string(), *count)).collect();
+    if arguments.json {
+        let sets: serde_json::Map<_, _> = sets.into_iter().map(|(set, count)| (set, count.into())).collect();
+        return output::print_json(&json!({
+            "path": arguments.output.display().to_string(), "pictures": report.pictures,
+            "held_out": report.held_out, "duplicates_left_out": report.duplicates, "sets": sets,
+        }));
+    }
+    let sets: Vec<String> = sets.iter().map(|(set, count)| format!("{set} {count}")).collect();
+    output::print(&format!(
+        "{}: {} pictures of {} px ({}), {} of them held out, {} repeated drawings left out",
+        arguments.output.display(),
+        report.pictures,
+        arguments.size,
+        sets.join(", "),
+        report.held_out,
+        report.duplicates
+    ))
+}
+
+fn autoencoder(arguments: &AutoencoderArguments) -> Result {
+    arguments.run.threads.apply()?;
+    let Recipe::Autoencoder(mut recipe) = Recipe::open(&arguments.recipe)? else {
+        return Err(wrong_kind(&arguments.recipe, "autoencoder", "image"));
+    };
+    arguments.run.adjust(&mut recipe.training);
+    let data = EmojiData::open(&arguments.run.data)?;
+    let mut control = arguments.run.control()?;
+    let outcome = train_autoencoder(&recipe, &data, &arguments.run.output, &mut control);
+    arguments.run.report(outcome?, "vae")
+}
+
+fn image(arguments: &ImageTrainingArguments) -> Result {
+    arguments.run.threads.apply()?;
+    let Recipe::Image(mut recipe) = Recipe::open(&arguments.recipe)? else {
+        return Err(wrong_kind(&arguments.recipe, "image", "autoencoder"));
+    };
+    arguments.run.adjust(&mut recipe.training);
+    let data = EmojiData::open(&arguments.run.data)?;
+    let mut control = arguments.run.control()?;
+    let outcome = train_image(&recipe, &data, &arguments.vae, &arguments.run.output, &mut control);
+    arguments.run.report(outcome?, "model")
+}
+
+fn wrong_kind(recipe: &str, wanted: &str, other: &str) -> Failure {
+    Failure::usage(format!(
+        "--recipe: {recipe} is for `brisk train {other}`, this is `brisk train {wanted}`; built in: {}",
+        built_in_names().join(", ")
+    ))
+}
+
+impl RunArguments {
+    fn adjust(&self, training: &mut TrainingOptions) {
+        if let Some(minutes) = self.minutes {
+            training.max_minutes = Some(minutes);
+        }
+        if let Some(steps) = self.steps {
+            training.steps = steps;
+        }
+    }
+
+    fn control(&self) -> Result<Control> {
+        let stop = stop_on_interrupt()?;
+        let stopping = stop.clone();
+        let mut stages = Stages::new();
+        let control = Control::new(move |event| {
+            if !stopping.load(Ordering::Relaxed) || !matches!(event, Event::Sample { .. }) {
+                stages.line(&line(&event));
+            }
+        });
+        Ok(control.with_stop(stop))
+    }
+
+    fn report(&self, outcome: Outcome<impl Serialize>, model: &str) -> Result {
+        match outcome {
+            Outcome::Stopped { step } => Err(Failure::failed(format!(
+                "stopped after update {step}; the same command goes on from there"
+            ))),
+            Outcome::Finished(report) => {
+                let report = serde_json::to_value(report)?;
+                let written = self.output.join(model);
+                if self.json {
+                    return output::print_json(&json!({"model": written.display().to_string(), "report": report}));
+                }
+                output::note("finished");
+                let mut rows = vec![vec!["model".to_owned(), written.display().to_string()]];
+                for (key, value) in report.as_object().into_iter().flatten() {
+                    rows.push(vec![key.replace('_', " "), value.to_string()]);
+                }
+                output::print(&text::table(&rows))
+            }
+        }
+    }
+}
+
+/// An event as a line.
+fn line(event: &Event) -> String {
+    match event {
+        Event::Resumed { step } => format!("goes on after update {step}"),
+        Event::Stage(stage) => (*stage).to_owned(),
+        Event::Saved { step } => format!("checkpoint at update {step}"),
+        Event::Sample { path } => format!("sample sheet {}", path.display()),
+        Event::Progress { entry, progress } => {
+            let left = if *progress > 0.0 { entry.seconds / progress * (1.0 - progress) } else { 0.0 };
+            let loss = entry.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.5}"));
+            let psnr = entry.psnr.map(|psnr| format!("  held-out {psnr:.2} dB")).unwrap_or_default();
+            let skipped = if entry.skipped > 0 { format!("  skipped {}", entry.skipped) } else { String::new() };
+            format!(
+                "update {}  loss {loss}{psnr}  rate {:.2e}  {:.1} samples/s{skipped}  {:.0} %, {} left",
+                entry.step,
+                entry.learning_rate,
+                entry.samples_per_second,
+                progress * 100.0,
+                text::seconds(left)
+            )
+        }
+    }
+}
+
+fn plot(arguments: &PlotArguments) -> Result {
+    output::check_writable(&arguments.output)?;
+    let (name, log_y) = match arguments.quantity {
+        Quantity::Loss => ("loss", true),
+        Quantity::Psnr => ("held-out PSNR (dB)", false),
+        Quantity::LearningRate => ("learning rate", false),
+        Quantity::GradientNorm => ("gradient norm", true),
+    };
+    let title = arguments.title.clone().unwrap_or_else(|| "Training".to_owned());
+    let mut chart = LineChart::new(title, "updates", name);
+    chart.log_y = log_y;
+    for path in &arguments.logs {
+        let points: Vec<(f64, f64)> = read_log(path)?
+            .iter()
+            .filter_map(|entry| {
+                let value = match arguments.quantity {
+                    Quantity::Loss => entry.loss,
+                    Quantity::Psnr => entry.psnr,
+                    Quantity::LearningRate => Some(entry.learning_rate),
+                    Quantity::GradientNorm => entry.gradient_norm,
+                };
+                Some((entry.step as f64, value?))
+            })
+            .collect();
+        if points.is_empty() {
+            return Err(Failure::failed(format!("{} has no values of {name}", path.display())));
+        }
+        // Runs name their folders, not their logs.
+        let folder = path.parent().and_then(|parent| parent.file_name()).unwrap_or(path.as_os_str());
+        let label = if arguments.logs.len() == 1 { name.to_owned() } else { folder.to_string_lossy().into_owned() };
+        chart.series.push(Series { name: label, points });
+    }
+    write_atomic(&arguments.output, line_chart_svg(&chart)?.as_bytes())?;
+    output::print(&arguments.output.display().to_string())
+}

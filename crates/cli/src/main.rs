@@ -1,0 +1,35 @@
+//! The `brisk` command: text to pictures, and what belongs to it.
+//!
+//! This crate reads arguments, shows progress and writes results; the work is done by the crates
+//! below it. Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed,
+//! 2 bad usage.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod box_model;
+mod catalogue;
+mod commands;
+mod failure;
+mod models;
+mod output;
+mod panic;
+mod progress;
+mod tensors;
+mod text;
+
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    panic::install_hook();
+    match std::panic::catch_unwind(|| commands::run(arguments::parse())) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => {
+            output::note(&format!("error: {failure}"));
+            ExitCode::from(failure.exit_code())
+        }
+        Err(_) => ExitCode::from(1),
+    }
+}

@@ -1,0 +1,64 @@
+//! Where text goes: results to stdout, everything else to stderr.
+
+use std::io::Write;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::failure::{Failure, Result};
+
+/// Writes a result to stdout. A reader that has gone away is no failure.
+pub fn print(text: &str) -> Result {
+    let mut stdout = std::io::stdout().lock();
+    let written = stdout.write_all(text.as_bytes()).and_then(|()| {
+        if !text.ends_with('\n') {
+            stdout.write_all(b"\n")?;
+        }
+        stdout.flush()
+    });
+    match written {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes one JSON document to stdout.
+pub fn print_json(document: &Value) -> Result {
+    print(&format!("{document:#}"))
+}
+
+/// Writes a line to stderr; there is nobody to tell if that fails.
+pub fn note(text: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Writes a warning to stderr.
+pub fn warn(text: &str) {
+    note(&format!("warning: {text}"));
+}
+
+/// Checks before a long run that its result can be written.
+pub fn check_writable(path: &Path) -> Result {
+    let failed = |reason: String| Err(Failure::failed(format!("cannot write {}: {reason}", path.display())));
+    if path.is_dir() {
+        return failed("it is a folder; give the name of a file".to_owned());
+    }
+    if path.exists() && !path.is_file() {
+        return Ok(()); // a device or a pipe: only writing tells
+    }
+    let parent = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    if !parent.is_dir() {
+        return failed(format!("there is no folder {}; make it first", parent.display()));
+    }
+    let trial = parent.join(format!(".brisk-{}.tmp", std::process::id()));
+    let created = std::fs::OpenOptions::new().write(true).create_new(true).open(&trial);
+    match created {
+        Ok(_) => std::fs::remove_file(&trial).or_else(|error| failed(error.to_string())),
+        Err(error) => failed(error.to_string()),
+    }
+}

@@ -1,0 +1,162 @@
+//! Progress for people: a bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use brisk_store::hub::HubProgress;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output;
+use crate::text;
+
+/// Least time between two lines of the same stage.
+const QUIET: Duration = Duration::from_secs(2);
+
+/// One stage at a time, with the time that is left.
+pub struct Stages {
+    bar: Option<ProgressBar>,
+    terminal: bool,
+    name: String,
+    began: Instant,
+    told: Instant,
+}
+
+impl Stages {
+    /// A bar if stderr is a terminal, lines otherwise.
+    pub fn new() -> Self {
+        let now = Instant::now();
+        Self { bar: None, terminal: std::io::stderr().is_terminal(), name: String::new(), began: now, told: now }
+    }
+
+    /// Begins a stage of `total` steps; 0 for one without steps.
+    pub fn stage(&mut self, name: &str, total: u64) {
+        self.finish();
+        self.name = name.to_owned();
+        self.began = Instant::now();
+        self.told = self.began;
+        if !self.terminal {
+            output::note(&match total {
+                0 | 1 => name.to_owned(),
+                _ => format!("{name}: {total} steps"),
+            });
+            return;
+        }
+        let template = if total > 1 { "{msg:12} [{bar:30}] {pos}/{len}  {prefix}" } else { "{msg:12} {spinner}" };
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let bar = ProgressBar::with_draw_target(Some(total.max(1)), ProgressDrawTarget::stderr());
+        bar.set_style(style.progress_chars("=> "));
+        bar.set_message(name.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        self.bar = Some(bar);
+    }
+
+    /// Step `index` of `total` is done.
+    pub fn step(&mut self, index: u64, total: u64) {
+        let elapsed = self.began.elapsed().as_secs_f64();
+        let left = elapsed / index.max(1) as f64 * total.saturating_sub(index) as f64;
+        if let Some(bar) = &self.bar {
+            bar.set_position(index);
+            bar.set_prefix(format!("{} left", text::seconds(left)));
+        } else if !self.terminal && total > 1 && (index == total || self.told.elapsed() >= QUIET) {
+            self.told = Instant::now();
+            output::note(&if index == total {
+                format!("{} {index}/{total}, {}", self.name, text::seconds(elapsed))
+            } else {
+                format!("{} {index}/{total}, {} left", self.name, text::seconds(left))
+            });
+        }
+    }
+
+    /// A line that does not disturb the bar.
+    pub fn line(&mut self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| output::note(line)),
+            None => output::note(line),
+        }
+    }
+
+    /// Removes the bar.
+    pub fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Drop for Stages {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Shows a download from the hub.
+#[derive(Default)]
+pub struct Download {
+    state: Mutex<DownloadState>,
+}
+
+#[derive(Default)]
+struct DownloadState {
+    bar: Option<ProgressBar>,
+    done: u64,
+    total: Option<u64>,
+    told: Option<Instant>,
+}
+
+impl Download {
+    fn with(&self, work: impl FnOnce(&mut DownloadState)) {
+        work(&mut self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+    }
+}
+
+impl HubProgress for Download {
+    fn begin(&self, model: &str, files: usize, bytes: Option<u64>) {
+        let size = bytes.map(|bytes| format!(", {}", text::bytes(bytes))).unwrap_or_default();
+        output::note(&format!("downloading {model} ({files} files{size})"));
+        self.with(|state| {
+            state.total = bytes;
+            if std::io::stderr().is_terminal() {
+                let template = "[{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+                let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
+                if let Ok(style) = ProgressStyle::with_template(template) {
+                    bar.set_style(style.progress_chars("=> "));
+                }
+                state.bar = Some(bar);
+            }
+        });
+    }
+
+    fn file(&self, name: &str, bytes: Option<u64>) {
+        self.with(|state| match &state.bar {
+            Some(bar) => bar.set_message(name.to_owned()),
+            None => {
+                let size = bytes.map(|bytes| format!(" ({})", text::bytes(bytes))).unwrap_or_default();
+                output::note(&format!("  {name}{size}"));
+            }
+        });
+    }
+
+    fn advance(&self, bytes: u64) {
+        self.with(|state| {
+            state.done = state.done.saturating_add(bytes);
+            if let Some(bar) = &state.bar {
+                bar.inc(bytes);
+            } else if state.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(10)) {
+                let total = state.total.map(|total| format!(" of {}", text::bytes(total))).unwrap_or_default();
+                if state.told.is_some() {
+                    output::note(&format!("  {}{total}", text::bytes(state.done)));
+                }
+                state.told = Some(Instant::now());
+            }
+        });
+    }
+
+    fn end(&self) {
+        self.with(|state| {
+            if let Some(bar) = state.bar.take() {
+                bar.finish_and_clear();
+            }
+        });
+    }
+}

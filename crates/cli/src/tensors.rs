@@ -1,0 +1,135 @@
+//! Tensors between files and candle.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use brisk_store::{Dtype, OutTensor, TensorSource, TensorView, open_weights, write_safetensors};
+use candle_core::{Device, Tensor};
+
+use crate::failure::{Failure, Result};
+
+/// Named input tensors of one file.
+pub struct Inputs {
+    label: String,
+    source: Arc<dyn TensorSource>,
+}
+
+impl Inputs {
+    /// Opens a tensor file.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self { label: path.display().to_string(), source: open_weights(path)? })
+    }
+
+    /// Every name, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.source.names()
+    }
+
+    fn view(&self, name: &str) -> Result<Option<TensorView<'_>>> {
+        Ok(self.source.view(name)?)
+    }
+
+    fn required(&self, name: &str, rank: usize) -> Result<TensorView<'_>> {
+        let Some(view) = self.view(name)? else {
+            return Err(Failure::failed(format!(
+                "{} has no tensor \"{name}\"; it holds {}",
+                self.label,
+                match self.names().join(", ") {
+                    none if none.is_empty() => "no tensors".to_owned(),
+                    names => names,
+                }
+            )));
+        };
+        if view.shape.len() != rank {
+            return Err(self.wrong(name, &format!("has shape {:?}, expected {rank} dimensions", view.shape)));
+        }
+        Ok(view)
+    }
+
+    fn wrong(&self, name: &str, problem: &str) -> Failure {
+        Failure::failed(format!("{}: tensor \"{name}\" {problem}", self.label))
+    }
+
+    /// Shape and f32 values of a tensor of `rank` dimensions.
+    pub fn floats(&self, name: &str, rank: usize) -> Result<(Vec<usize>, Vec<f32>)> {
+        let view = self.required(name, rank)?;
+        let values = view.to_f32()?;
+        if values.is_empty() {
+            return Err(self.wrong(name, &format!("is empty (shape {:?})", view.shape)));
+        }
+        if values.iter().any(|value| !value.is_finite()) {
+            return Err(self.wrong(name, "holds a value that is not finite"));
+        }
+        Ok((view.shape, values))
+    }
+
+    /// A tensor of `rank` dimensions as f32.
+    pub fn tensor(&self, name: &str, rank: usize) -> Result<Tensor> {
+        let (shape, values) = self.floats(name, rank)?;
+        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+    }
+
+    /// As [`Self::tensor`]; none where the file lacks it.
+    pub fn optional(&self, name: &str, rank: usize) -> Result<Option<Tensor>> {
+        match self.source.info(name) {
+            Some(_) => self.tensor(name, rank).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The single value of a tensor of any rank; none where the file lacks it.
+    pub fn scalar(&self, name: &str) -> Result<Option<f32>> {
+        let Some(view) = self.view(name)? else { return Ok(None) };
+        match view.to_f32()?[..] {
+            [value] if value.is_finite() => Ok(Some(value)),
+            _ => Err(self.wrong(name, &format!("has shape {:?}, expected one finite value", view.shape))),
+        }
+    }
+
+    /// Token ids `[B,T]`, each below `limit`.
+    pub fn ids(&self, name: &str, limit: usize) -> Result<(Vec<usize>, Vec<u32>)> {
+        let view = self.required(name, 2)?;
+        let values = view.to_i64().map_err(|error| self.wrong(name, &error.to_string()))?;
+        if values.is_empty() {
+            return Err(self.wrong(name, &format!("is empty (shape {:?})", view.shape)));
+        }
+        let ids = values
+            .into_iter()
+            .map(|id| match u32::try_from(id) {
+                Ok(small) if (small as usize) < limit => Ok(small),
+                _ => Err(self.wrong(name, &format!("holds id {id}, outside the vocabulary 0..{limit}"))),
+            })
+            .collect::<Result<_>>()?;
+        Ok((view.shape, ids))
+    }
+
+    /// Rows of a mask `[B,T]` of any type: 0 hides, anything else keeps.
+    pub fn mask(&self, name: &str, shape: (usize, usize)) -> Result<Vec<Vec<bool>>> {
+        let view = self.required(name, 2)?;
+        if view.shape != [shape.0, shape.1] {
+            return Err(self.wrong(name, &format!("has shape {:?}, expected {:?}", view.shape, [shape.0, shape.1])));
+        }
+        let values = view.to_f32()?;
+        Ok(values.chunks(shape.1).map(|row| row.iter().map(|value| *value != 0.0).collect()).collect())
+    }
+}
+
+/// Writes f32 tensors, whole or not at all.
+pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result {
+    let tensors = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let values = tensor.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+            Ok(floats(name, tensor.dims().to_vec(), &values))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    Ok(write_safetensors(path, &tensors, &BTreeMap::new())?)
+}
+
+/// An f32 tensor to write.
+pub fn floats(name: &str, shape: Vec<usize>, values: &[f32]) -> OutTensor<'static> {
+    let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    OutTensor { name: name.to_owned(), dtype: Dtype::F32, shape, data: Cow::Owned(data) }
+}

@@ -1,0 +1,266 @@
+//! ReLU linear attention (SANA §3, EfficientViT): with q and k passed through ReLU,
+//! `o_n = Σ_m v_m (k_m·q_n) / (Σ_m k_m·q_n + eps)`, computed in one pass over the tokens as
+//! `M = Σ v_m k_mᵀ`, `z = Σ k_m`, `o_n = M q_n / (z·q_n + eps)`. No scale, no softmax.
+//!
+//! All operands are `[batch, tokens, heads·dim]`, heads contiguous.
+
+use crate::{parallel, simd_dispatch};
+use rayon::prelude::*;
+
+/// Sizes of a linear attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LinearAttentionShape {
+    /// Pictures.
+    pub batch: usize,
+    /// Tokens a picture.
+    pub tokens: usize,
+    /// Heads.
+    pub heads: usize,
+    /// Channels a head.
+    pub dim: usize,
+    /// Added to the denominator.
+    pub eps: f32,
+}
+
+impl LinearAttentionShape {
+    fn width(&self) -> usize {
+        self.heads * self.dim
+    }
+
+    fn check(&self, lengths: &[usize]) {
+        let want = self.batch * self.tokens * self.width();
+        for &length in lengths {
+            assert_eq!(length, want, "operand of {self:?}");
+        }
+    }
+}
+
+/// What [`forward`] keeps of one head: M (`dim` rows of `dim`) and then z.
+fn state_len(dim: usize) -> usize {
+    dim * dim + dim
+}
+
+simd_dispatch! {
+    fn accumulate(k: &[f32], v: &[f32], width: usize, dim: usize, state: &mut [f32]) {
+        let (m, z) = state.split_at_mut(dim * dim);
+        let mut start = 0;
+        while start + dim <= k.len() {
+            let (k, v) = (&k[start..start + dim], &v[start..start + dim]);
+            for (i, row) in m.chunks_exact_mut(dim).enumerate() {
+                let value = v[i];
+                for (sum, &key) in row.iter_mut().zip(k) { *sum += value * if key < 0.0 { 0.0 } else { key }; }
+            }
+            for (sum, &key) in z.iter_mut().zip(k) { *sum += if key < 0.0 { 0.0 } else { key }; }
+            start += width;
+        }
+    }
+}
+
+/// M transposed, so that applying it runs over contiguous rows.
+fn transpose(m: &[f32], dim: usize) -> Vec<f32> {
+    let mut out = vec![0.0; dim * dim];
+    for i in 0..dim {
+        for j in 0..dim {
+            out[j * dim + i] = m[i * dim + j];
+        }
+    }
+    out
+}
+
+simd_dispatch! {
+    /// `out = Σ_j relu(q_j)·rows_j`, and returns `Σ_j relu(q_j)·z_j`.
+    fn apply(q: &[f32], rows: &[f32], z: &[f32], out: &mut [f32]) -> f32 {
+        out.fill(0.0);
+        let mut denominator = 0.0;
+        for ((row, &query), &z) in rows.chunks_exact(out.len()).zip(q).zip(z) {
+            let query = if query < 0.0 { 0.0 } else { query };
+            denominator += query * z;
+            for (o, &r) in out.iter_mut().zip(row) { *o += query * r; }
+        }
+        denominator
+    }
+}
+
+fn states(shape: &LinearAttentionShape, k: &[f32], v: &[f32]) -> Vec<Vec<f32>> {
+    let (width, dim) = (shape.width(), shape.dim);
+    (0..shape.batch * shape.heads)
+        .into_par_iter()
+        .map(|index| {
+            let (b, h) = (index / shape.heads, index % shape.heads);
+            let start = b * shape.tokens * width + h * dim;
+            let end = (b + 1) * shape.tokens * width;
+            let mut state = vec![0.0; state_len(dim)];
+            if shape.tokens > 0 {
+                accumulate(&k[start..end], &v[start..end], width, dim, &mut state);
+            }
+            state
+        })
+        .collect()
+}
+
+/// `o = attention(q, k, v)`. A query whose products are all zero gives zero.
+pub fn forward(shape: &LinearAttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32]) {
+    shape.check(&[q.len(), k.len(), v.len(), o.len()]);
+    let (width, dim) = (shape.width(), shape.dim);
+    let states: Vec<(Vec<f32>, Vec<f32>)> = states(shape, k, v)
+        .into_par_iter()
+        .map(|state| {
+            (
+                transpose(&state[..dim * dim], dim),
+                state[dim * dim..].to_vec(),
+            )
+        })
+        .collect();
+    parallel::rows_mut(o, width, |first, chunk| {
+        for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
+            let token = first + offset;
+            let b = token / shape.tokens;
+            for (h, out) in row.chunks_exact_mut(dim).enumerate() {
+                let (m, z) = &states[b * shape.heads + h];
+                let q = &q[token * width + h * dim..][..dim];
+                let denominator = apply(q, m, z, out) + shape.eps;
+                divide(out, denominator);
+            }
+        }
+    });
+}
+
+fn divide(out: &mut [f32], denominator: f32) {
+    for o in out {
+        *o /= denominator;
+    }
+}
+
+/// Gradients with respect to q, k and v.
+pub fn backward(
+    shape: &LinearAttentionShape,
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    grad: &[f32],
+) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
+    shape.check(&[q.len(), k.len(), v.len(), grad.len()]);
+    let (width, dim, tokens) = (shape.width(), shape.dim, shape.tokens);
+    let relu = |x: f32| if x > 0.0 { x } else { 0.0 };
+    let mask = |x: f32, g: f32| if x > 0.0 { g } else { 0.0 };
+    let per_head: Vec<[Vec<f32>; 3]> = states(shape, k, v)
+        .into_par_iter()
+        .enumerate()
+        .map(|(index, state)| {
+            let (b, h) = (index / shape.heads, index % shape.heads);
+            let at = |n: usize| (b * tokens + n) * width + h * dim;
+            let (m, z) = state.split_at(dim * dim);
+            let (mut dm, mut dz) = (vec![0.0f32; dim * dim], vec![0.0f32; dim]);
+            let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0f32; tokens * dim]);
+            let (mut numerator, mut dnumerator) = (vec![0.0f32; dim], vec![0.0f32; dim]);
+            for n in 0..tokens {
+                let (q, g) = (&q[at(n)..at(n) + dim], &grad[at(n)..at(n) + dim]);
+                let mut denominator = shape.eps;
+                for (j, &z) in z.iter().enumerate() {
+                    denominator += relu(q[j]) * z;
+                }
+                for (i, row) in m.chunks_exact(dim).enumerate() {
+                    numerator[i] = row.iter().zip(q).map(|(m, &q)| m * relu(q)).sum();
+                }
+                let inverse = 1.0 / denominator;
+                let mut ddenominator = 0.0;
+                for i in 0..dim {
+                    dnumerator[i] = g[i] * inverse;
+                    ddenominator -= g[i] * numerator[i] * inverse * inverse;
+                }
+                let dq = &mut dq[n * dim..(n + 1) * dim];
+                for (i, row) in m.chunks_exact(dim).enumerate() {
+                    for (d, &m) in dq.iter_mut().zip(row) {
+                        *d += dnumerator[i] * m;
+                    }
+                }
+                for j in 0..dim {
+                    dq[j] = mask(q[j], dq[j] + ddenominator * z[j]);
+                    dz[j] += ddenominator * relu(q[j]);
+                }
+                for (i, row) in dm.chunks_exact_mut(dim).enumerate() {
+                    for (d, &q) in row.iter_mut().zip(q) {
+                        *d += dnumerator[i] * relu(q);
+                    }
+                }
+            }
+            for n in 0..tokens {
+                let (k, v) = (&k[at(n)..at(n) + dim], &v[at(n)..at(n) + dim]);
+                let dk = &mut dk[n * dim..(n + 1) * dim];
+                for (i, row) in dm.chunks_exact(dim).enumerate() {
+                    let mut sum = 0.0;
+                    for j in 0..dim {
+                        sum += row[j] * relu(k[j]);
+                        dk[j] += row[j] * v[i];
+                    }
+                    dv[n * dim + i] = sum;
+                }
+                for j in 0..dim {
+                    dk[j] = mask(k[j], dk[j] + dz[j]);
+                }
+            }
+            [dq, dk, dv]
+        })
+        .collect();
+    let assemble = |which: usize| {
+        let mut out = vec![0.0; q.len()];
+        parallel::rows_mut(&mut out, width, |first, chunk| {
+            for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
+                let (b, n) = ((first + offset) / tokens, (first + offset) % tokens);
+                for (h, out) in row.chunks_exact_mut(dim).enumerate() {
+                    let head = &per_head[b * shape.heads + h][which];
+                    out.copy_from_slice(&head[n * dim..(n + 1) * dim]);
+                }
+            }
+        });
+        out
+    };
+    (assemble(0), assemble(1), assemble(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::{self, assert_close, assert_gradient, noise};
+
+    #[test]
+    fn forward_and_gradients_match() {
+        for (batch, tokens, heads, dim) in [(1, 1, 1, 4), (2, 5, 3, 8), (1, 40, 2, 32)] {
+            let shape = LinearAttentionShape {
+                batch,
+                tokens,
+                heads,
+                dim,
+                eps: 1e-15,
+            };
+            let n = batch * tokens * heads * dim;
+            // Shifted so that few products vanish and the quotient is smooth.
+            let positive = |seed| noise(n, seed).iter().map(|v| v + 0.4).collect::<Vec<f32>>();
+            let (q, k, v, dy) = (positive(1), positive(2), noise(n, 3), noise(n, 4));
+            let mut o = vec![0.0; n];
+            forward(&shape, &q, &k, &v, &mut o);
+            assert_close(&o, &reference::linear_attention(&shape, &q, &k, &v), 1e-4);
+            let (dq, dk, dv) = backward(&shape, &q, &k, &v, &dy);
+            let loss = |q: &[f32], k: &[f32], v: &[f32]| {
+                reference::dot(&reference::linear_attention(&shape, q, k, v), &dy)
+            };
+            assert_gradient(&q, &dq, |x| loss(x, &k, &v));
+            assert_gradient(&k, &dk, |x| loss(&q, x, &v));
+            assert_gradient(&v, &dv, |x| loss(&q, &k, x));
+        }
+    }
+
+    #[test]
+    fn query_without_positive_channel_gives_zero() {
+        let shape = LinearAttentionShape {
+            batch: 1,
+            tokens: 2,
+            heads: 1,
+            dim: 4,
+            eps: 1e-15,
+        };
+        let mut o = vec![9.0; 8];
+        forward(&shape, &[-1.0; 8], &[1.0; 8], &[3.0; 8], &mut o);
+        assert_eq!(o, [0.0; 8]);
+    }
+}

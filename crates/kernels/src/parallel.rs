@@ -1,0 +1,63 @@
+//! How work is split over threads.
+
+use rayon::prelude::*;
+
+/// Elements below which a second thread costs more than it saves.
+const SMALL: usize = 16 * 1024;
+
+/// Splits `rows` rows into at most `parts` runs of nearly equal length.
+pub(crate) fn ranges(rows: usize, parts: usize) -> Vec<std::ops::Range<usize>> {
+    let parts = parts.min(rows).max(1);
+    (0..parts)
+        .map(|i| rows * i / parts..rows * (i + 1) / parts)
+        .collect()
+}
+
+/// Calls `work(first_row, rows)` on runs of whole rows of `out`, in parallel when it is large.
+pub(crate) fn rows_mut<F>(out: &mut [f32], width: usize, work: F)
+where
+    F: Fn(usize, &mut [f32]) + Sync,
+{
+    if width == 0 || out.is_empty() {
+        return;
+    }
+    debug_assert_eq!(out.len() % width, 0);
+    if out.len() <= SMALL {
+        work(0, out);
+        return;
+    }
+    let rows = out.len() / width;
+    let tasks = rayon::current_num_threads() * 4;
+    let per_task = rows.div_ceil(tasks).max(1);
+    out.par_chunks_mut(per_task * width)
+        .enumerate()
+        .for_each(|(i, chunk)| work(i * per_task, chunk));
+}
+
+/// Number of partial sums that reductions over rows use. Fixed, so that sums do not depend on
+/// the number of threads.
+pub(crate) const REDUCTION_PARTS: usize = 8;
+
+/// Sums vectors of `width` values over `rows` rows: `work(range, accumulator)` adds its rows into
+/// the zeroed accumulator; the partial sums are then added in a fixed order.
+pub(crate) fn reduce_rows<F>(rows: usize, width: usize, work: F) -> Vec<f32>
+where
+    F: Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+{
+    let parts: Vec<Vec<f32>> = ranges(rows, REDUCTION_PARTS)
+        .into_par_iter()
+        .map(|range| {
+            let mut sum = vec![0.0; width];
+            work(range, &mut sum);
+            sum
+        })
+        .collect();
+    let mut parts = parts.into_iter();
+    let mut total = parts.next().unwrap_or_else(|| vec![0.0; width]);
+    for part in parts {
+        for (t, p) in total.iter_mut().zip(&part) {
+            *t += p;
+        }
+    }
+    total
+}

@@ -1,0 +1,35 @@
+//! Pictures in and out.
+//!
+//! Decoding (PNG, JPEG, WebP) with size limits, PNG writing with text metadata, resizing that matches
+//! Pillow bit for bit, bilinear interpolation that matches torch, PSNR and SSIM, contact sheets, SVG
+//! rendering and line charts. Pictures here are 8-bit RGB and know nothing of tensors or models.
+//!
+//! ```
+//! use brisk_media::{Filter, Picture, encode_png, resize_pil};
+//! let picture = Picture::filled(64, 48, [200, 30, 30]);
+//! let small = resize_pil(&picture, 32, 24, Filter::Bicubic)?;
+//! let file = encode_png(&small, &[("prompt".into(), "a red wall".into())])?;
+//! assert_eq!(&file[1..4], b"PNG");
+//! # Ok::<(), brisk_media::Error>(())
+//! ```
+#![forbid(unsafe_code)]
+
+mod chart;
+mod decode;
+mod error;
+mod metrics;
+mod picture;
+mod png_file;
+mod resize;
+mod sheet;
+pub mod svg;
+
+pub use chart::{LineChart, Series, line_chart_svg};
+pub use decode::{decode_picture, read_picture};
+pub use error::{Error, Result};
+pub use metrics::{psnr, ssim};
+pub use picture::{MAX_SIDE, Picture};
+pub use png_file::{encode_png, read_png_metadata};
+pub use resize::{Filter, interpolate_bilinear, resize_pil};
+pub use sheet::contact_sheet;
+pub use svg::render_svg;

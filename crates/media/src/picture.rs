@@ -1,0 +1,178 @@
+//! An RGB picture in memory.
+
+use crate::{Error, Result};
+
+/// Largest width or height in pixels that any function of this crate accepts.
+pub const MAX_SIDE: usize = 16384;
+/// Largest number of pixels in one picture (400 MB of RGB).
+pub(crate) const MAX_AREA: usize = 1 << 27;
+
+/// An 8-bit RGB picture, rows from the top, three bytes a pixel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Width in pixels.
+    pub width: usize,
+    /// Height in pixels.
+    pub height: usize,
+    /// `height * width * 3` bytes: R, G, B of the top left pixel first.
+    pub pixels: Vec<u8>,
+}
+
+impl Picture {
+    /// Wraps `pixels`; an error if their number is not `width * height * 3` or the size is out of limits.
+    pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self> {
+        check_size("picture", width as u64, height as u64)?;
+        let expected = width * height * 3;
+        if pixels.len() != expected {
+            return Err(Error::PixelCount {
+                width,
+                height,
+                found: pixels.len(),
+                expected,
+            });
+        }
+        Ok(Self {
+            width,
+            height,
+            pixels,
+        })
+    }
+
+    /// A picture of one colour.
+    pub fn filled(width: usize, height: usize, colour: [u8; 3]) -> Self {
+        let pixels = colour
+            .iter()
+            .copied()
+            .cycle()
+            .take(width * height * 3)
+            .collect();
+        Self {
+            width,
+            height,
+            pixels,
+        }
+    }
+
+    /// From planes `[3, height, width]`.
+    pub fn from_planes(width: usize, height: usize, planes: &[u8]) -> Result<Self> {
+        check_size("planes", width as u64, height as u64)?;
+        let area = width * height;
+        if planes.len() != area * 3 {
+            return Err(Error::PixelCount {
+                width,
+                height,
+                found: planes.len(),
+                expected: area * 3,
+            });
+        }
+        let pixels = (0..area)
+            .flat_map(|i| [planes[i], planes[area + i], planes[2 * area + i]])
+            .collect();
+        Ok(Self {
+            width,
+            height,
+            pixels,
+        })
+    }
+
+    /// The colours as planes `[3, height, width]`.
+    pub fn to_planes(&self) -> Vec<u8> {
+        (0..3)
+            .flat_map(|c| self.pixels.iter().skip(c).step_by(3).copied())
+            .collect()
+    }
+
+    /// The colour at column `x`, row `y`; `None` outside the picture.
+    pub fn pixel(&self, x: usize, y: usize) -> Option<[u8; 3]> {
+        if x >= self.width || y >= self.height {
+            return None;
+        }
+        let at = (y * self.width + x) * 3;
+        self.pixels.get(at..at + 3).map(|p| [p[0], p[1], p[2]])
+    }
+
+    /// The rectangle with its top left corner at (`x`, `y`); an error if it leaves the picture.
+    pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Result<Self> {
+        let inside = |start: usize, length: usize, limit: usize| {
+            length > 0 && start.checked_add(length).is_some_and(|end| end <= limit)
+        };
+        if !inside(x, width, self.width) || !inside(y, height, self.height) {
+            return Err(Error::Argument(format!(
+                "crop of {width}x{height} at ({x}, {y}) does not lie inside the {}x{} picture",
+                self.width, self.height
+            )));
+        }
+        let mut pixels = Vec::with_capacity(width * height * 3);
+        for row in y..y + height {
+            let at = (row * self.width + x) * 3;
+            pixels.extend_from_slice(&self.pixels[at..at + width * 3]);
+        }
+        Ok(Self {
+            width,
+            height,
+            pixels,
+        })
+    }
+}
+
+/// Refuses empty and oversized pictures.
+pub(crate) fn check_size(label: &str, width: u64, height: u64) -> Result<()> {
+    let limit = MAX_SIDE as u64;
+    let good = (1..=limit).contains(&width)
+        && (1..=limit).contains(&height)
+        && width * height <= MAX_AREA as u64;
+    if good {
+        return Ok(());
+    }
+    Err(Error::Size {
+        label: label.into(),
+        width,
+        height,
+        limit: MAX_SIDE,
+        area: MAX_AREA,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn planes_round_trip() {
+        let picture = Picture::new(2, 3, (0..18).collect()).unwrap();
+        let planes = picture.to_planes();
+        assert_eq!(&planes[..6], &[0, 3, 6, 9, 12, 15]);
+        assert_eq!(Picture::from_planes(2, 3, &planes).unwrap(), picture);
+        assert_eq!(picture.pixel(1, 2), Some([15, 16, 17]));
+        assert_eq!(picture.pixel(2, 0), None);
+    }
+
+    #[test]
+    fn wrong_sizes_are_refused() {
+        assert!(matches!(
+            Picture::new(2, 2, vec![0; 11]),
+            Err(Error::PixelCount { expected: 12, .. })
+        ));
+        assert!(matches!(
+            Picture::new(0, 2, vec![]),
+            Err(Error::Size { .. })
+        ));
+        assert!(matches!(check_size("x", 16385, 1), Err(Error::Size { .. })));
+        assert!(matches!(
+            check_size("x", 16384, 16384),
+            Err(Error::Size { .. })
+        ));
+        assert!(Picture::from_planes(2, 2, &[0; 13]).is_err());
+    }
+
+    #[test]
+    fn crop_takes_the_right_pixels() {
+        let picture = Picture::new(3, 2, (0..18).collect()).unwrap();
+        assert_eq!(
+            picture.crop(1, 1, 2, 1).unwrap().pixels,
+            (12..18).collect::<Vec<u8>>()
+        );
+        assert!(picture.crop(2, 0, 2, 1).is_err());
+        assert!(picture.crop(usize::MAX, 0, 2, 1).is_err());
+    }
+}

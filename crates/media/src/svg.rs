@@ -1,0 +1,79 @@
+//! SVG to picture.
+
+use crate::{Error, Picture, Result, picture::check_size};
+use resvg::{tiny_skia, usvg};
+
+/// Renders `svg` into a square of `size` pixels on `background`, keeping the drawing's proportions and centring it.
+///
+/// Shapes, gradients, masks, clips and filters are drawn. `<text>`, `<image>` and `<foreignObject>` are refused:
+/// fonts and outside files would make the result depend on the machine.
+pub fn render_svg(svg: &str, size: usize, background: [u8; 3]) -> Result<Picture> {
+    check_size("svg", size as u64, size as u64)?;
+    let document = usvg::roxmltree::Document::parse(svg).map_err(|e| Error::Svg(e.to_string()))?;
+    let refused = document.descendants().find_map(|node| {
+        let name = node.tag_name().name();
+        matches!(name, "text" | "image" | "foreignObject" | "feImage").then(|| name.to_owned())
+    });
+    if let Some(name) = refused {
+        return Err(Error::Svg(format!(
+            "<{name}> elements are not supported; convert them to paths"
+        )));
+    }
+    let options = usvg::Options::default();
+    let tree =
+        usvg::Tree::from_xmltree(&document, &options).map_err(|e| Error::Svg(e.to_string()))?;
+    let side = size as u32;
+    let mut pixmap = tiny_skia::Pixmap::new(side, side)
+        .ok_or_else(|| Error::Svg(format!("cannot allocate {size}x{size} pixels")))?;
+    let [r, g, b] = background;
+    pixmap.fill(tiny_skia::Color::from_rgba8(r, g, b, 255));
+    let (width, height) = (tree.size().width(), tree.size().height());
+    let scale = size as f32 / width.max(height);
+    let (left, top) = (
+        (size as f32 - width * scale) / 2.0,
+        (size as f32 - height * scale) / 2.0,
+    );
+    let transform = tiny_skia::Transform::from_row(scale, 0.0, 0.0, scale, left, top);
+    resvg::render(&tree, transform, &mut pixmap.as_mut());
+    // The background is opaque, so premultiplied and plain colours are the same.
+    let pixels = pixmap
+        .data()
+        .chunks_exact(4)
+        .flat_map(|p| [p[0], p[1], p[2]])
+        .collect();
+    Picture::new(size, size, pixels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HALF_RED: &str = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><path fill="#ff0000" d="M0 0h1v1H0z"/></svg>"##;
+
+    #[test]
+    fn keeps_proportions_and_background() {
+        let picture = render_svg(HALF_RED, 16, [0, 255, 0]).unwrap();
+        assert_eq!(picture.pixel(2, 8), Some([255, 0, 0]));
+        assert_eq!(picture.pixel(12, 8), Some([0, 255, 0]));
+        assert_eq!(
+            picture.pixel(2, 1),
+            Some([0, 255, 0]),
+            "a wide drawing is centred, not stretched"
+        );
+        assert_eq!(picture.pixel(2, 14), Some([0, 255, 0]));
+    }
+
+    #[test]
+    fn bad_input_is_an_error() {
+        assert!(render_svg("<svg", 16, [0; 3]).is_err());
+        assert!(render_svg("", 16, [0; 3]).is_err());
+        assert!(render_svg(HALF_RED, 0, [0; 3]).is_err());
+        let image = r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><image href="/etc/hostname"/></svg>"##;
+        assert!(
+            render_svg(image, 16, [0; 3])
+                .unwrap_err()
+                .to_string()
+                .contains("<image>")
+        );
+    }
+}

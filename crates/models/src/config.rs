@@ -1,0 +1,20 @@
+//! What every configuration file needs: parsing that names the key, and range checks.
+
+use serde::de::DeserializeOwned;
+
+use crate::{Error, Result};
+
+/// Reads JSON into `T`; a value of the wrong type is reported with its key.
+pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], label: &str) -> Result<T> {
+    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    serde_path_to_error::deserialize(&mut reader)
+        .map_err(|e| Error::Config(format!("{label}: `{}`: {}", e.path(), e.inner())))
+}
+
+/// Refuses a zero count.
+pub(crate) fn at_least_one(key: &str, value: usize) -> Result<()> {
+    if value == 0 {
+        return Err(Error::Config(format!("`{key}` is 0; expected at least 1")));
+    }
+    Ok(())
+}

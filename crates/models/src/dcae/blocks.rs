@@ -1,0 +1,366 @@
+//! The two block kinds and what they share: norms at the end of branches, and the trace.
+
+use brisk_nn::{
+    Conv2d, ConvOptions, DepthwiseConv2d, Error, GluMbConv, Init, Linear, Result, RmsNorm,
+    RmsNormKind, Weights, check_finite, ops,
+};
+use candle_core::{D, Tensor};
+
+use super::config::{Activation, BlockKind, NormKind, StageConfig};
+
+/// Epsilon of every norm of the autoencoder.
+pub(super) const NORM_EPSILON: f64 = 1e-5;
+/// Added to the attention's divisor.
+const ATTENTION_EPSILON: f64 = 1e-15;
+
+/// Receives every named intermediate result, NHWC, while a half runs.
+pub type TraceSink<'a> = &'a mut dyn FnMut(&str, &Tensor);
+
+/// Where a forward pass reports its intermediate results.
+pub(super) struct Trace<'a> {
+    sink: Option<TraceSink<'a>>,
+}
+
+impl<'a> Trace<'a> {
+    pub(super) fn none() -> Self {
+        Trace { sink: None }
+    }
+
+    pub(super) fn to(sink: TraceSink<'a>) -> Self {
+        Trace { sink: Some(sink) }
+    }
+
+    /// The output of a whole block: checked for NaN and infinity, then reported.
+    pub(super) fn block(&mut self, name: &str, value: &Tensor) -> Result<()> {
+        check_finite(value, "vae", name)?;
+        if let Some(sink) = &mut self.sink {
+            sink(name, value);
+        }
+        Ok(())
+    }
+
+    /// A value inside a block.
+    pub(super) fn detail(&mut self, block: &str, name: &str, value: &Tensor) {
+        if let Some(sink) = &mut self.sink {
+            sink(&format!("{block}.{name}"), value);
+        }
+    }
+}
+
+impl Activation {
+    pub(super) fn forward(self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Activation::Silu => ops::silu(x),
+            Activation::Relu => ops::relu(x),
+        }
+    }
+}
+
+/// Options of the autoencoder's 3x3 convolutions.
+pub(super) fn conv3x3(stride: usize, bias: bool) -> ConvOptions {
+    ConvOptions {
+        kernel: 3,
+        stride,
+        padding: 1,
+        bias,
+    }
+}
+
+/// A batch norm with its stored statistics: `x * scale + shift`, both `[C]`. It always follows a
+/// linear map, into which it is folded.
+struct BatchNorm {
+    scale: Tensor,
+    shift: Tensor,
+}
+
+impl BatchNorm {
+    fn load(weights: &Weights, channels: usize, name: &str) -> Result<Self> {
+        if weights.is_trainable() {
+            return Err(Error::Config(format!(
+                "{name}: batch_norm can't be trained, only run with its stored statistics; set \
+                 decoder_norm_types to \"rms_norm\" in the config of a model to train"
+            )));
+        }
+        let gamma = weights.get("weight", &[channels], Init::Ones)?;
+        let beta = weights.get("bias", &[channels], Init::Zeros)?;
+        let mean = weights.get("running_mean", &[channels], Init::Zeros)?;
+        let variance = weights.get("running_var", &[channels], Init::Ones)?;
+        let scale = (gamma / variance.affine(1.0, NORM_EPSILON)?.sqrt()?)?;
+        let shift = (beta - (mean * &scale)?)?;
+        Ok(BatchNorm { scale, shift })
+    }
+}
+
+/// The RMS norm over channels that ends most residual branches.
+fn rms_norm(weights: &Weights, channels: usize) -> Result<RmsNorm> {
+    RmsNorm::load(weights, channels, NORM_EPSILON, RmsNormKind::WeightBias)
+}
+
+fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
+    match norm {
+        Some(norm) => norm.forward(&x),
+        None => Ok(x),
+    }
+}
+
+/// A block of a stage; `[B,H,W,C]` to the same.
+pub(super) enum Block {
+    Res(ResBlock),
+    EfficientVit(EfficientVitBlock),
+}
+
+impl Block {
+    pub(super) fn load(
+        stage: &StageConfig,
+        head_dim: usize,
+        weights: &Weights,
+        name: &str,
+    ) -> Result<Self> {
+        Ok(match stage.block {
+            BlockKind::ResBlock => Block::Res(ResBlock::load(stage, weights, name)?),
+            BlockKind::EfficientVit => {
+                Block::EfficientVit(EfficientVitBlock::load(stage, head_dim, weights, name)?)
+            }
+        })
+    }
+
+    pub(super) fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
+        match self {
+            Block::Res(block) => block.forward(x),
+            Block::EfficientVit(block) => block.forward(x, name, trace),
+        }
+    }
+
+    /// Rows of input above and below that a row of output depends on, `None` for all.
+    pub(super) fn halo(&self) -> Option<usize> {
+        match self {
+            Block::Res(_) => Some(2),
+            Block::EfficientVit(_) => None,
+        }
+    }
+}
+
+/// `x + norm(conv2(act(conv1(x))))`
+pub(super) struct ResBlock {
+    conv1: Conv2d,
+    /// Batch norm included, where the stage has that.
+    conv2: Conv2d,
+    norm: Option<RmsNorm>,
+    activation: Activation,
+}
+
+impl ResBlock {
+    fn load(stage: &StageConfig, weights: &Weights, name: &str) -> Result<Self> {
+        let channels = stage.channels;
+        let conv1 = Conv2d::load(&weights.pp("conv1"), channels, channels, conv3x3(1, true))?;
+        let (second, norm) = (weights.pp("conv2"), weights.pp("norm"));
+        let (conv2, norm) = match stage.norm {
+            NormKind::Rms => {
+                let conv = Conv2d::load(&second, channels, channels, conv3x3(1, false))?;
+                (conv, Some(rms_norm(&norm, channels)?))
+            }
+            NormKind::Batch => {
+                let norm = BatchNorm::load(&norm, channels, name)?;
+                let shape = [channels, channels, 3, 3];
+                let weight = second.get("weight", &shape, Init::KaimingUniform)?;
+                let weight = weight.broadcast_mul(&norm.scale.reshape((channels, 1, 1, 1))?)?;
+                (
+                    Conv2d::new(weight, Some(norm.shift), conv3x3(1, true))?,
+                    None,
+                )
+            }
+        };
+        Ok(ResBlock {
+            conv1,
+            conv2,
+            norm,
+            activation: stage.activation,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let branch = self.activation.forward(&self.conv1.forward(x)?)?;
+        let branch = normed(self.norm.as_ref(), self.conv2.forward(&branch)?)?;
+        Ok((x + branch)?)
+    }
+}
+
+/// `x + attention(x)`, then `x + norm(gated convolution(x))`
+pub(super) struct EfficientVitBlock {
+    attention: LiteMla,
+    feed_forward: GluMbConv,
+    feed_forward_norm: RmsNorm,
+}
+
+impl EfficientVitBlock {
+    fn load(stage: &StageConfig, head_dim: usize, weights: &Weights, name: &str) -> Result<Self> {
+        let channels = stage.channels;
+        let feed_forward = weights.pp("conv_out");
+        Ok(EfficientVitBlock {
+            attention: LiteMla::load(stage, head_dim, &weights.pp("attn"), name)?,
+            feed_forward: GluMbConv::load(&feed_forward, channels, 4 * channels)?,
+            // The feed-forward's norm is RMS whatever norm the stage has.
+            feed_forward_norm: rms_norm(&feed_forward.pp("norm"), channels)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
+        let x = (x + self.attention.forward(x, name, trace)?)?;
+        trace.detail(name, "attn", &x);
+        let branch = self
+            .feed_forward_norm
+            .forward(&self.feed_forward.forward(&x)?)?;
+        Ok((x + branch)?)
+    }
+}
+
+/// Multi-scale linear attention.
+///
+/// One projection gives `3C` channels, laid out head by head as (query, key, value). Each extra
+/// scale gathers that projection's neighbourhood (depthwise, then a 1x1 convolution in groups of
+/// one head's query, key or value), and attends by itself; the outputs are concatenated.
+struct LiteMla {
+    heads: usize,
+    head_dim: usize,
+    projection: Projection,
+    scales: Vec<AttentionScale>,
+    /// Batch norm included, where the stage has that.
+    to_out: Linear,
+    norm: Option<RmsNorm>,
+}
+
+/// The `[3C, C]` projection. Files hold it in thirds whose names (`to_q`, ..) don't say what the
+/// rows are used for.
+enum Projection {
+    Fused(Tensor),
+    /// Joined in every forward pass, so that gradients reach the thirds.
+    Thirds([Tensor; 3]),
+}
+
+struct AttentionScale {
+    gather: DepthwiseConv2d,
+    /// `[3 * heads, head_dim (out), head_dim (in)]`
+    mix: Tensor,
+}
+
+impl LiteMla {
+    fn load(stage: &StageConfig, head_dim: usize, weights: &Weights, name: &str) -> Result<Self> {
+        let channels = stage.channels;
+        let heads = channels / head_dim;
+        let third = |part: &str| {
+            weights
+                .pp(part)
+                .get_stored("weight", &[channels, channels], Init::KaimingUniform)
+        };
+        let thirds = [third("to_q")?, third("to_k")?, third("to_v")?];
+        let projection = if weights.is_trainable() {
+            Projection::Thirds(thirds)
+        } else {
+            Projection::Fused(Tensor::cat(&thirds, 0)?)
+        };
+        let mut scales = Vec::with_capacity(stage.scales.len());
+        for (index, kernel) in stage.scales.iter().enumerate() {
+            let weights = weights.pp("to_qkv_multiscale").pp(index);
+            let mix = weights.pp("proj_out").get(
+                "weight",
+                &[3 * channels, head_dim, 1, 1],
+                Init::KaimingUniform,
+            )?;
+            scales.push(AttentionScale {
+                gather: DepthwiseConv2d::load(
+                    &weights.pp("proj_in"),
+                    3 * channels,
+                    *kernel,
+                    false,
+                )?,
+                mix: mix.reshape((3 * heads, head_dim, head_dim))?,
+            });
+        }
+        let joined = channels * (1 + scales.len());
+        let (out, norm) = (weights.pp("to_out"), weights.pp("norm_out"));
+        let (to_out, norm) = match stage.norm {
+            NormKind::Rms => {
+                let out = Linear::load(&out, joined, channels, false, Init::KaimingUniform)?;
+                (out, Some(rms_norm(&norm, channels)?))
+            }
+            NormKind::Batch => {
+                let norm = BatchNorm::load(&norm, channels, name)?;
+                let weight = out.get("weight", &[channels, joined], Init::KaimingUniform)?;
+                let weight = weight.broadcast_mul(&norm.scale.reshape((channels, 1))?)?;
+                (Linear::new(weight, Some(norm.shift))?, None)
+            }
+        };
+        Ok(LiteMla {
+            heads,
+            head_dim,
+            projection,
+            scales,
+            to_out,
+            norm,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
+        let (batch, height, width, channels) = x.dims4()?;
+        let (tokens, heads, head_dim) = (height * width, self.heads, self.head_dim);
+        let projected = match &self.projection {
+            Projection::Fused(weight) => ops::linear(x, weight, None)?,
+            Projection::Thirds(thirds) => ops::linear(x, &Tensor::cat(thirds, 0)?, None)?,
+        };
+        if trace.sink.is_some() {
+            for (index, third) in ["attn.to_q", "attn.to_k", "attn.to_v"]
+                .into_iter()
+                .enumerate()
+            {
+                let third_of = projected.narrow(3, index * channels, channels)?;
+                trace.detail(name, third, &third_of);
+            }
+        }
+
+        // [B,H,W,3C] with channels (head, part, dim) -> part as [B,N,C]
+        let grouped = projected.reshape((batch, tokens, heads, 3, head_dim))?;
+        let part = |index| -> Result<Tensor> {
+            Ok(grouped
+                .narrow(3, index, 1)?
+                .contiguous()?
+                .reshape((batch, tokens, channels))?)
+        };
+        let attend = |query: &Tensor, key: &Tensor, value: &Tensor| {
+            ops::linear_attention(query, key, value, heads, ATTENTION_EPSILON)
+        };
+        let mut outputs = vec![attend(&part(0)?, &part(1)?, &part(2)?)?];
+
+        for (index, scale) in self.scales.iter().enumerate() {
+            let gathered = scale.gather.forward(&projected)?;
+            // One matrix product for each of the 3 * heads groups.
+            let groups = gathered
+                .reshape((batch * tokens, 3 * heads, head_dim))?
+                .transpose(0, 1)?
+                .contiguous()?;
+            let mixed = groups.matmul(&scale.mix.transpose(1, 2)?.contiguous()?)?;
+            let mixed = mixed.reshape((heads, 3, batch * tokens, head_dim))?;
+            let part = |index| -> Result<Tensor> {
+                Ok(mixed
+                    .narrow(1, index, 1)?
+                    .squeeze(1)?
+                    .transpose(0, 1)?
+                    .contiguous()?
+                    .reshape((batch, tokens, channels))?)
+            };
+            if trace.sink.is_some() {
+                let value = mixed.permute((2, 0, 1, 3))?.contiguous()?;
+                let value = value.reshape((batch, height, width, 3 * channels))?;
+                trace.detail(name, &format!("attn.to_qkv_multiscale.{index}"), &value);
+            }
+            outputs.push(attend(&part(0)?, &part(1)?, &part(2)?)?);
+        }
+
+        let joined = Tensor::cat(&outputs, D::Minus1)?;
+        let joined = joined.reshape((batch, height, width, channels * outputs.len()))?;
+        let out = self.to_out.forward(&joined)?;
+        trace.detail(name, "attn.to_out", &out);
+        let out = normed(self.norm.as_ref(), out)?;
+        trace.detail(name, "attn.norm_out", &out);
+        Ok(out)
+    }
+}

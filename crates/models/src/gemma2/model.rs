@@ -1,0 +1,328 @@
+//! The forward pass.
+
+use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::{Init, Linear, RmsNorm, RmsNormKind, Weights, check_finite};
+use candle_core::{DType, Tensor};
+
+use super::Gemma2Config;
+use crate::{Error, Result};
+
+/// Names in a checkpoint that this model does not read.
+const IGNORED: &[&str] = &["lm_head.weight"];
+
+const STAGE: &str = "text encoder";
+
+/// Gemma 2 without its language-model head.
+#[derive(Debug)]
+pub struct Gemma2Model {
+    config: Gemma2Config,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+}
+
+/// Keys and values of a constant run of first tokens.
+#[derive(Debug, Clone)]
+pub struct Prefix {
+    layers: Vec<KeysValues>,
+    length: usize,
+}
+
+impl Prefix {
+    /// Number of tokens it stands for.
+    pub fn len(&self) -> usize {
+        self.length
+    }
+
+    /// Whether it stands for no token.
+    pub fn is_empty(&self) -> bool {
+        self.length == 0
+    }
+}
+
+/// One layer's rotated keys and its values, both `[B,T,Hk*D]`.
+#[derive(Debug, Clone)]
+struct KeysValues {
+    keys: Tensor,
+    values: Tensor,
+}
+
+impl Gemma2Model {
+    /// Loads the model; names may carry a leading `model.`.
+    ///
+    /// # Errors
+    /// An invalid configuration, or one report of every tensor that is missing, unexpected or of
+    /// another shape.
+    pub fn load(config: &Gemma2Config, weights: &Weights) -> Result<Self> {
+        config.validate()?;
+        let body = if weights.contains("model.embed_tokens.weight") {
+            weights.pp("model")
+        } else {
+            weights.clone()
+        };
+        let table = [config.vocab_size, config.hidden_size];
+        let embedding = body
+            .pp("embed_tokens")
+            .get_stored("weight", &table, Init::Normal(0.02))?;
+        let layers = (0..config.num_hidden_layers)
+            .map(|index| Layer::load(config, index, &body.pp("layers").pp(index)))
+            .collect::<Result<_>>()?;
+        let norm = norm(config, &body.pp("norm"))?;
+        weights.finish(IGNORED)?;
+        Ok(Self {
+            config: config.clone(),
+            embedding,
+            layers,
+            norm,
+        })
+    }
+
+    /// The settings it was loaded with.
+    pub fn config(&self) -> &Gemma2Config {
+        &self.config
+    }
+
+    /// Encodes `ids` `[B,T]` (u32) to `[B,T,D]`, after the final norm.
+    ///
+    /// `mask` `[B,T]` (u32, 1 keeps) hides keys. Rows of masked positions hold finite values of
+    /// no meaning.
+    ///
+    /// # Errors
+    /// An id outside the vocabulary, shapes that do not match, or a non-finite activation.
+    pub fn forward(&self, ids: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
+        self.forward_traced(ids, mask, &mut |_, _| {})
+    }
+
+    /// As [`Self::forward`]; `trace` sees `embed_tokens` (scaled), every `layers.{i}` and its parts,
+    /// and `norm`, under the names of the checkpoint.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_traced(
+        &self,
+        ids: &Tensor,
+        mask: Option<&Tensor>,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        let key_mask = self.key_mask(ids, mask)?;
+        self.run(ids, None, key_mask, trace).map(|(x, _)| x)
+    }
+
+    /// Computes the keys and values of tokens that every later prompt starts with.
+    ///
+    /// # Errors
+    /// No tokens, an id outside the vocabulary, or a non-finite activation.
+    pub fn prefix(&self, ids: &[u32]) -> Result<Prefix> {
+        let row = Tensor::from_slice(ids, (1, ids.len()), self.embedding.device())?;
+        let (_, layers) = self.run(&row, None, None, &mut |_, _| {})?;
+        Ok(Prefix {
+            layers,
+            length: ids.len(),
+        })
+    }
+
+    /// Encodes the tokens `ids` `[B,T]` that follow `prefix`; equals the last `T` rows of a run
+    /// over prefix and ids together.
+    ///
+    /// # Errors
+    /// As [`Self::forward`]; also a prefix of another model.
+    pub fn forward_with_prefix(&self, prefix: &Prefix, ids: &Tensor) -> Result<Tensor> {
+        if prefix.layers.len() != self.layers.len() {
+            return Err(Error::Shape(format!(
+                "the prefix holds {} layers, the model has {}",
+                prefix.layers.len(),
+                self.layers.len()
+            )));
+        }
+        self.run(ids, Some(prefix), None, &mut |_, _| {})
+            .map(|(x, _)| x)
+    }
+
+    fn run(
+        &self,
+        ids: &Tensor,
+        prefix: Option<&Prefix>,
+        key_mask: Option<Vec<Vec<bool>>>,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<(Tensor, Vec<KeysValues>)> {
+        let mut x = self.embed(ids)?;
+        trace("embed_tokens", &x);
+        let mut cache = Vec::with_capacity(self.layers.len());
+        for (index, layer) in self.layers.iter().enumerate() {
+            let past = prefix.map(|p| (&p.layers[index], p.length));
+            let name = format!("layers.{index}");
+            let mut inner = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
+            let (next, keys_values) = layer.forward(&x, past, key_mask.clone(), &mut inner)?;
+            check_finite(&next, STAGE, &name)?;
+            trace(&name, &next);
+            cache.push(keys_values);
+            x = next;
+        }
+        let x = self.norm.forward(&x)?;
+        trace("norm", &x);
+        Ok((x, cache))
+    }
+
+    /// Rows of the table, converted after the gather so that the table stays as stored.
+    fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        let (batch, tokens) = ids.dims2()?;
+        let flat = ids.to_dtype(DType::U32)?.flatten_all()?;
+        let listed = flat.to_vec1::<u32>()?;
+        if listed.is_empty() {
+            return Err(Error::Shape("no tokens to encode".into()));
+        }
+        let vocabulary = self.config.vocab_size;
+        if let Some(id) = listed.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(Error::Shape(format!(
+                "token id {id} is outside the vocabulary of {vocabulary}; \
+                 does the tokenizer belong to this text encoder?"
+            )));
+        }
+        let width = self.config.hidden_size;
+        let rows = self
+            .embedding
+            .index_select(&flat, 0)?
+            .to_dtype(DType::F32)?
+            .reshape((batch, tokens, width))?;
+        Ok((rows * (width as f64).sqrt())?)
+    }
+
+    /// Which keys to hide. With right padding causality alone keeps padding from real rows.
+    fn key_mask(&self, ids: &Tensor, mask: Option<&Tensor>) -> Result<Option<Vec<Vec<bool>>>> {
+        let Some(mask) = mask else { return Ok(None) };
+        if mask.dims() != ids.dims() {
+            return Err(Error::Shape(format!(
+                "attention mask {:?} does not match token ids {:?}",
+                mask.dims(),
+                ids.dims()
+            )));
+        }
+        let mut rows = Vec::new();
+        for row in mask.to_dtype(DType::U32)?.to_vec2::<u32>()? {
+            rows.push(row.into_iter().map(|m| m != 0).collect::<Vec<_>>());
+        }
+        if rows.iter().all(|row| row.is_sorted_by(|a, b| a >= b)) {
+            return Ok(None);
+        }
+        Ok(Some(rows))
+    }
+}
+
+/// One decoder layer.
+#[derive(Debug)]
+struct Layer {
+    input_norm: RmsNorm,
+    post_attention_norm: RmsNorm,
+    pre_feedforward_norm: RmsNorm,
+    post_feedforward_norm: RmsNorm,
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
+    heads: usize,
+    key_value_heads: usize,
+    scale: f32,
+    softcap: Option<f32>,
+    theta: f32,
+    window: Option<usize>,
+}
+
+impl Layer {
+    fn load(config: &Gemma2Config, index: usize, weights: &Weights) -> Result<Self> {
+        let width = config.hidden_size;
+        let queries = config.num_attention_heads * config.head_dim;
+        let keys = config.num_key_value_heads * config.head_dim;
+        let inner = config.intermediate_size;
+        let linear = |name: &str, from: usize, to: usize, bias: bool| {
+            Linear::load(&weights.pp(name), from, to, bias, Init::Normal(0.02))
+        };
+        let biased = config.attention_bias;
+        Ok(Self {
+            input_norm: norm(config, &weights.pp("input_layernorm"))?,
+            post_attention_norm: norm(config, &weights.pp("post_attention_layernorm"))?,
+            pre_feedforward_norm: norm(config, &weights.pp("pre_feedforward_layernorm"))?,
+            post_feedforward_norm: norm(config, &weights.pp("post_feedforward_layernorm"))?,
+            to_q: linear("self_attn.q_proj", width, queries, biased)?,
+            to_k: linear("self_attn.k_proj", width, keys, biased)?,
+            to_v: linear("self_attn.v_proj", width, keys, biased)?,
+            to_out: linear("self_attn.o_proj", queries, width, biased)?,
+            gate: linear("mlp.gate_proj", width, inner, false)?,
+            up: linear("mlp.up_proj", width, inner, false)?,
+            down: linear("mlp.down_proj", inner, width, false)?,
+            heads: config.num_attention_heads,
+            key_value_heads: config.num_key_value_heads,
+            scale: config.query_pre_attn_scalar.powf(-0.5) as f32,
+            softcap: config.attn_logit_softcapping.map(|cap| cap as f32),
+            theta: config.rope_theta() as f32,
+            window: config.window(index),
+        })
+    }
+
+    fn forward(
+        &self,
+        x: &Tensor,
+        past: Option<(&KeysValues, usize)>,
+        key_mask: Option<Vec<Vec<bool>>>,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<(Tensor, KeysValues)> {
+        let a = self.input_norm.forward(x)?;
+        trace("input_layernorm", &a);
+        let offset = past.map_or(0, |(_, length)| length);
+        let q = ops::rotary(&self.to_q.forward(&a)?, self.heads, self.theta, offset)?;
+        let keys = self.to_k.forward(&a)?;
+        let keys = ops::rotary(&keys, self.key_value_heads, self.theta, offset)?;
+        let mut all = KeysValues {
+            keys,
+            values: self.to_v.forward(&a)?,
+        };
+        if let Some((past, _)) = past {
+            let batch = x.dim(0)?;
+            all.keys = Tensor::cat(&[repeat_rows(&past.keys, batch)?, all.keys], 1)?;
+            all.values = Tensor::cat(&[repeat_rows(&past.values, batch)?, all.values], 1)?;
+        }
+        let options = AttentionOptions {
+            heads: self.heads,
+            key_value_heads: self.key_value_heads,
+            scale: self.scale,
+            softcap: self.softcap,
+            causal: Some(offset),
+            key_lengths: None,
+            key_mask,
+            sliding_window: self.window,
+        };
+        let attended = ops::attention(&q, &all.keys, &all.values, &options)?;
+        let attended = self.to_out.forward(&attended)?;
+        trace("self_attn", &attended);
+        let attended = self.post_attention_norm.forward(&attended)?;
+        trace("post_attention_layernorm", &attended);
+        let x = (x + attended)?;
+
+        let b = self.pre_feedforward_norm.forward(&x)?;
+        trace("pre_feedforward_layernorm", &b);
+        let hidden = ops::gated_gelu_tanh(&self.gate.forward(&b)?, &self.up.forward(&b)?)?;
+        let hidden = self.down.forward(&hidden)?;
+        trace("mlp", &hidden);
+        let hidden = self.post_feedforward_norm.forward(&hidden)?;
+        trace("post_feedforward_layernorm", &hidden);
+        let x = (x + hidden)?;
+        Ok((x, all))
+    }
+}
+
+fn norm(config: &Gemma2Config, weights: &Weights) -> Result<RmsNorm> {
+    RmsNorm::load(
+        weights,
+        config.hidden_size,
+        config.rms_norm_eps,
+        RmsNormKind::OnePlusWeight,
+    )
+}
+
+/// `[1,T,C]` to `[batch,T,C]`.
+fn repeat_rows(x: &Tensor, batch: usize) -> Result<Tensor> {
+    let (_, tokens, channels) = x.dims3()?;
+    Ok(x.broadcast_as((batch, tokens, channels))?.contiguous()?)
+}

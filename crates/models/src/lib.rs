@@ -1,0 +1,30 @@
+//! The models: one folder a system, each with its configuration and forward pass.
+//!
+//! A model is a configuration read from the published `config.json` (`config.rs`), and a struct
+//! of blocks from `brisk-nn` whose names mirror the checkpoint (`model.rs`). Nothing here knows
+//! prompts, schedulers or pictures: tensors in, tensors out. Feature maps are `[B,H,W,C]`, tokens
+//! `[B,N,C]`, everything f32; weights may stay bf16 or f16 in memory.
+//!
+//! ```no_run
+//! use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let (latent, timestep, text) = {
+//! #     let t = candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?;
+//! #     (t.clone(), t.clone(), t)
+//! # };
+//! let config = SanaConfig::from_json(&std::fs::read("transformer/config.json")?, "config.json")?;
+//! let source = brisk_store::open_weights("transformer/model.safetensors".as_ref())?;
+//! let model = SanaTransformer::load(&config, &brisk_nn::Weights::from_source(source))?;
+//! let caption = model.encode_caption(&text, &[12])?;
+//! let velocity = model.forward(&latent, &timestep, None, &caption, &ForwardExtras::default())?;
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+mod config;
+pub mod dcae;
+pub mod gemma2;
+pub mod sana;
+pub mod sana_controlnet;
+
+pub use brisk_nn::{Error, Result};

@@ -1,0 +1,287 @@
+//! One transformer block: linear self-attention, cross attention, Mix-FFN.
+
+use std::ops::Range;
+
+use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::{GluMbConv, Init, Linear, RmsNorm, RmsNormKind, Weights};
+use candle_core::Tensor;
+
+use super::SanaConfig;
+use crate::Result;
+
+/// Epsilon of the self-attention's QK-norm, in both reference implementations.
+const SELF_QK_NORM_EPS: f64 = 1e-5;
+
+/// What a block needs besides the tokens.
+pub(crate) struct BlockInput<'a> {
+    /// Time modulation `[B,6,d]`, before the block's own table.
+    pub modulation: &'a Tensor,
+    /// Keys `[B,L,c]` of the caption.
+    pub keys: &'a Tensor,
+    /// Values `[B,L,c]` of the caption.
+    pub values: &'a Tensor,
+    /// Valid caption rows of each picture.
+    pub lengths: &'a [usize],
+    /// Rows and columns of the token grid.
+    pub grid: (usize, usize),
+    /// Pictures whose self-attention is replaced by identity (PAG).
+    pub perturbed: Option<Range<usize>>,
+}
+
+#[derive(Debug)]
+pub(crate) struct SanaBlock {
+    scale_shift_table: Tensor,
+    self_attention: SelfAttention,
+    cross_attention: CrossAttention,
+    feed_forward: GluMbConv,
+    norm2: Option<(Tensor, Tensor)>,
+    norm_eps: f64,
+}
+
+impl SanaBlock {
+    pub(crate) fn load(config: &SanaConfig, weights: &Weights) -> Result<Self> {
+        let width = config.width();
+        let table_init = Init::Normal(1.0 / (width as f32).sqrt());
+        let norm2 = if config.norm_elementwise_affine {
+            let norm = weights.pp("norm2");
+            Some((
+                norm.get("weight", &[width], Init::Ones)?,
+                norm.get("bias", &[width], Init::Zeros)?,
+            ))
+        } else {
+            None
+        };
+        Ok(Self {
+            scale_shift_table: weights.get("scale_shift_table", &[6, width], table_init)?,
+            self_attention: SelfAttention::load(config, &weights.pp("attn1"))?,
+            cross_attention: CrossAttention::load(config, &weights.pp("attn2"))?,
+            feed_forward: GluMbConv::load(&weights.pp("ff"), width, config.hidden())?,
+            norm2,
+            norm_eps: config.norm_eps,
+        })
+    }
+
+    /// Keys and values of the projected caption `[B,L,d]`, each `[B,L,c]`.
+    pub(crate) fn keys_values(&self, caption: &Tensor) -> Result<(Tensor, Tensor)> {
+        self.cross_attention.keys_values(caption)
+    }
+
+    /// `[B,N,d]` to the same; `trace` sees the parts under their names in the checkpoint.
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        input: &BlockInput,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        let (batch, tokens, width) = x.dims3()?;
+        let modulation = input.modulation.broadcast_add(&self.scale_shift_table)?;
+        let row = |index: usize| -> Result<Tensor> {
+            Ok(modulation.narrow(1, index, 1)?.squeeze(1)?.contiguous()?)
+        };
+
+        let a = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, self.norm_eps)?;
+        trace("attn1.input", &a);
+        let attended = self.self_attention.forward(&a, input.perturbed.clone())?;
+        trace("attn1", &attended);
+        let x = ops::gate_residual(x, &row(2)?, &attended)?;
+        trace("attn2.input", &x);
+
+        let crossed = self.cross_attention.forward(&x, input)?;
+        trace("attn2", &crossed);
+        let x = (x + crossed)?;
+
+        let (shift, scale) = self.second_modulation(row(3)?, row(4)?)?;
+        let b = ops::layer_norm_modulate(&x, &shift, &scale, self.norm_eps)?;
+        let (rows, columns) = input.grid;
+        let b = b.reshape((batch, rows, columns, width))?;
+        trace("ff.input", &b);
+        let fed = self.feed_forward.forward(&b)?;
+        trace("ff", &fed);
+        let fed = fed.reshape((batch, tokens, width))?;
+        ops::gate_residual(&x, &row(5)?, &fed)
+    }
+
+    /// Folds the second norm's own weight and bias, where it has them, into the modulation:
+    /// `(n*w + b)*(1 + scale) + shift`.
+    fn second_modulation(&self, shift: Tensor, scale: Tensor) -> Result<(Tensor, Tensor)> {
+        let Some((weight, bias)) = &self.norm2 else {
+            return Ok((shift, scale));
+        };
+        let factor = (scale + 1.0)?;
+        let shift = (factor.broadcast_mul(bias)? + shift)?;
+        let scale = (factor.broadcast_mul(weight)? - 1.0)?;
+        Ok((shift, scale))
+    }
+}
+
+/// ReLU linear attention over all tokens.
+#[derive(Debug)]
+struct SelfAttention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    norms: Option<(RmsNorm, RmsNorm)>,
+    heads: usize,
+    eps: f64,
+}
+
+impl SelfAttention {
+    fn load(config: &SanaConfig, weights: &Weights) -> Result<Self> {
+        let width = config.width();
+        let linear = |name: &str, bias: bool| {
+            Linear::load(&weights.pp(name), width, width, bias, Init::XavierUniform)
+        };
+        Ok(Self {
+            to_q: linear("to_q", config.attention_bias)?,
+            to_k: linear("to_k", config.attention_bias)?,
+            to_v: linear("to_v", config.attention_bias)?,
+            to_out: linear("to_out.0", true)?,
+            norms: qk_norms(config, weights, width, SELF_QK_NORM_EPS)?,
+            heads: config.num_attention_heads,
+            eps: config.numerics.linear_attention_eps(),
+        })
+    }
+
+    fn forward(&self, a: &Tensor, perturbed: Option<Range<usize>>) -> Result<Tensor> {
+        let values = self.to_v.forward(a)?;
+        let Some(skip) = perturbed.filter(|rows| !rows.is_empty()) else {
+            return self.to_out.forward(&self.attend(a, &values)?);
+        };
+        let batch = a.dim(0)?;
+        let mut parts = Vec::with_capacity(3);
+        for (rows, attends) in [
+            (0..skip.start, true),
+            (skip.clone(), false),
+            (skip.end..batch, true),
+        ] {
+            if rows.is_empty() {
+                continue;
+            }
+            let part = values.narrow(0, rows.start, rows.len())?.contiguous()?;
+            parts.push(if attends {
+                let a = a.narrow(0, rows.start, rows.len())?.contiguous()?;
+                self.attend(&a, &part)?
+            } else {
+                part
+            });
+        }
+        self.to_out.forward(&Tensor::cat(&parts, 0)?)
+    }
+
+    fn attend(&self, a: &Tensor, values: &Tensor) -> Result<Tensor> {
+        let mut q = self.to_q.forward(a)?;
+        let mut k = self.to_k.forward(a)?;
+        if let Some((norm_q, norm_k)) = &self.norms {
+            q = norm_q.forward(&q)?;
+            k = norm_k.forward(&k)?;
+        }
+        ops::linear_attention(&q, &k, values, self.heads, self.eps)
+    }
+}
+
+/// Softmax attention of the tokens over the caption.
+#[derive(Debug)]
+struct CrossAttention {
+    to_q: Linear,
+    to_k: Linear,
+    to_v: Linear,
+    to_out: Linear,
+    norms: Option<(RmsNorm, RmsNorm)>,
+    heads: usize,
+    head_dim: usize,
+}
+
+impl CrossAttention {
+    fn load(config: &SanaConfig, weights: &Weights) -> Result<Self> {
+        let (width, inner) = (config.width(), config.cross_width());
+        let linear = |name: &str, from: usize, to: usize| {
+            Linear::load(&weights.pp(name), from, to, true, Init::XavierUniform)
+        };
+        let eps = config.numerics.cross_qk_norm_eps();
+        Ok(Self {
+            to_q: linear("to_q", width, inner)?,
+            to_k: linear("to_k", width, inner)?,
+            to_v: linear("to_v", width, inner)?,
+            to_out: linear("to_out.0", inner, width)?,
+            norms: qk_norms(config, weights, inner, eps)?,
+            heads: config.num_cross_attention_heads,
+            head_dim: config.cross_attention_head_dim,
+        })
+    }
+
+    fn keys_values(&self, caption: &Tensor) -> Result<(Tensor, Tensor)> {
+        let mut keys = self.to_k.forward(caption)?;
+        if let Some((_, norm_k)) = &self.norms {
+            keys = norm_k.forward(&keys)?;
+        }
+        Ok((keys, self.to_v.forward(caption)?))
+    }
+
+    /// Attention over a single key is that key's value whatever the query, so the leading pictures
+    /// with one caption row (an empty negative prompt) need no query and one output row.
+    fn forward(&self, x: &Tensor, input: &BlockInput) -> Result<Tensor> {
+        let (batch, tokens, width) = x.dims3()?;
+        let constant = input.lengths.iter().take_while(|l| **l == 1).count();
+        if constant == 0 {
+            return self.attend(x, input.keys, input.values, input.lengths);
+        }
+        let values = input.values.narrow(0, 0, constant)?.narrow(1, 0, 1)?;
+        let same = self
+            .to_out
+            .forward(&values.contiguous()?)?
+            .broadcast_as((constant, tokens, width))?
+            .contiguous()?;
+        if constant == batch {
+            return Ok(same);
+        }
+        let rest = |t: &Tensor| t.narrow(0, constant, batch - constant)?.contiguous();
+        let attended = self.attend(
+            &rest(x)?,
+            &rest(input.keys)?,
+            &rest(input.values)?,
+            &input.lengths[constant..],
+        )?;
+        Ok(Tensor::cat(&[same, attended], 0)?)
+    }
+
+    fn attend(
+        &self,
+        x: &Tensor,
+        keys: &Tensor,
+        values: &Tensor,
+        lengths: &[usize],
+    ) -> Result<Tensor> {
+        let mut q = self.to_q.forward(x)?;
+        if let Some((norm_q, _)) = &self.norms {
+            q = norm_q.forward(&q)?;
+        }
+        let padded = keys.dim(1)?;
+        let ragged = lengths.iter().any(|length| *length != padded);
+        let options = AttentionOptions {
+            heads: self.heads,
+            key_value_heads: self.heads,
+            scale: (self.head_dim as f32).powf(-0.5),
+            softcap: None,
+            causal: None,
+            key_lengths: ragged.then(|| lengths.to_vec()),
+            key_mask: None,
+            sliding_window: None,
+        };
+        self.to_out
+            .forward(&ops::attention(&q, keys, values, &options)?)
+    }
+}
+
+fn qk_norms(
+    config: &SanaConfig,
+    weights: &Weights,
+    width: usize,
+    eps: f64,
+) -> Result<Option<(RmsNorm, RmsNorm)>> {
+    if config.qk_norm.is_none() {
+        return Ok(None);
+    }
+    let load = |name: &str| RmsNorm::load(&weights.pp(name), width, eps, RmsNormKind::Weight);
+    Ok(Some((load("norm_q")?, load("norm_k")?)))
+}

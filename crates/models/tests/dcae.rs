@@ -1,0 +1,673 @@
+//! The autoencoder against the goldens of its reference, and against itself.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves, Tiling, native};
+use brisk_nn::{Error, Weights, ops};
+use brisk_store::{Dtype, TensorSource, TensorView, open_weights};
+use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
+use candle_core::{Device, Tensor};
+
+const TOLERANCE: f64 = 1e-4;
+const CASES: [&str; 4] = ["a", "b", "c", "d"];
+/// Values inside the shared gated convolution, which the trace doesn't see.
+const UNSEEN: [&str; 4] = [".conv_inverted", ".conv_depth", ".gated", ".conv_out"];
+
+fn config(case: &str) -> AutoencoderConfig {
+    let path = fixtures_dir().join("dcae").join(case).join("config.json");
+    AutoencoderConfig::from_json(&std::fs::read(path).unwrap(), case).unwrap()
+}
+
+fn source(case: &str, file: &str) -> Arc<dyn TensorSource> {
+    open_weights(&fixtures_dir().join("dcae").join(case).join(file)).unwrap()
+}
+
+fn diffusers(case: &str) -> Arc<dyn TensorSource> {
+    source(case, "diffusion_pytorch_model.safetensors")
+}
+
+fn model(case: &str) -> Autoencoder {
+    let weights = Weights::from_source(diffusers(case));
+    Autoencoder::load(&config(case), &weights, Halves::Both).unwrap()
+}
+
+/// The picture that the reference describes by its shape, as NHWC.
+fn pattern(batch: usize, height: usize, width: usize) -> Tensor {
+    let mut data = Vec::with_capacity(batch * height * width * 3);
+    for b in 0..batch {
+        for y in 0..height {
+            for x in 0..width {
+                for c in 0..3 {
+                    let value = (7 * b + 31 * c + 13 * y + 29 * x + 3 * x * y) % 257;
+                    data.push(value as f32 / 128.0 - 1.0);
+                }
+            }
+        }
+    }
+    Tensor::from_vec(data, (batch, height, width, 3), &Device::Cpu).unwrap()
+}
+
+/// A latent that is different everywhere.
+fn some_latent(batch: usize, height: usize, width: usize, channels: usize) -> Tensor {
+    let count = batch * height * width * channels;
+    let data: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7391).sin()).collect();
+    Tensor::from_vec(data, (batch, height, width, channels), &Device::Cpu).unwrap()
+}
+
+fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
+    assert_eq!(a.dims(), b.dims());
+    values(a)
+        .iter()
+        .zip(values(b))
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max)
+}
+
+struct Golden {
+    label: String,
+    tensors: HashMap<String, Tensor>,
+    seen: BTreeSet<String>,
+    worst: f64,
+}
+
+impl Golden {
+    fn open(relative: &str) -> Self {
+        let tensors = load_tensors(fixtures_dir().join("dcae").join(relative));
+        Golden {
+            label: relative.into(),
+            tensors,
+            seen: BTreeSet::new(),
+            worst: 0.0,
+        }
+    }
+
+    /// An input in NHWC.
+    fn input(&self, name: &str) -> Tensor {
+        ops::to_nhwc(&self.tensors[name]).unwrap()
+    }
+
+    /// Compares an NHWC tensor with the golden's, whole or thinned, where it has it.
+    fn compare(&mut self, name: &str, found: &Tensor) {
+        let thinned = format!("{name}.every");
+        let entry = self.tensors.iter().find_map(|(key, wanted)| {
+            if key == name {
+                return Some((1, wanted));
+            }
+            Some((key.strip_prefix(&thinned)?.parse().unwrap(), wanted))
+        });
+        let Some((step, wanted)) = entry else { return };
+        let channels_last = [".to_q", ".to_k", ".to_v", ".to_out", "norm_out"]
+            .iter()
+            .any(|s| name.ends_with(s));
+        let found = if channels_last {
+            found.clone()
+        } else {
+            ops::to_nchw(found).unwrap()
+        };
+        let shape: Vec<usize> = match self.tensors.get(&format!("{name}.shape")) {
+            Some(shape) => values(shape).into_iter().map(|n| n as usize).collect(),
+            None => wanted.dims().to_vec(),
+        };
+        assert_eq!(found.dims(), shape, "{}: {name}: shapes differ", self.label);
+        let found: Vec<f32> = values(&found).into_iter().step_by(step).collect();
+        let distance = relative_l2(&found, &values(wanted));
+        assert!(
+            distance < TOLERANCE,
+            "{}: first to diverge is {name}, relative L2 {distance:.2e}",
+            self.label
+        );
+        self.worst = self.worst.max(distance);
+        self.seen.insert(name.into());
+    }
+
+    /// That nothing was left out.
+    fn finish(&self) {
+        for key in self.tensors.keys() {
+            let name = key.split(".every").next().unwrap();
+            let inner = name.starts_with("blocks.") && name.contains("_blocks.");
+            if name.ends_with(".shape")
+                || name.starts_with("inputs.")
+                || (inner && UNSEEN.iter().any(|suffix| name.ends_with(suffix)))
+            {
+                continue;
+            }
+            assert!(
+                self.seen.contains(name),
+                "{}: {name} was never computed",
+                self.label
+            );
+        }
+    }
+}
+
+#[test]
+fn every_block_matches_the_reference() {
+    for case in CASES {
+        let model = model(case);
+        let mut golden = Golden::open(&format!("{case}/golden.safetensors"));
+        let (picture, latent) = (golden.input("inputs.sample"), golden.input("inputs.latent"));
+        let mut blocks = Vec::new();
+        let encoded = model.encode_traced(&picture, &mut |name, x| {
+            blocks.push((name.to_string(), x.clone()))
+        });
+        let decoded = model.decode_traced(&latent, &mut |name, x| {
+            blocks.push((name.to_string(), x.clone()))
+        });
+        for (name, x) in blocks {
+            golden.compare(&format!("blocks.{name}"), &x);
+        }
+        golden.compare("outputs.latent", &encoded.unwrap());
+        golden.compare("outputs.sample", &decoded.unwrap());
+        golden.finish();
+        println!(
+            "{case}: {} tensors, worst relative L2 {:.2e}",
+            golden.seen.len(),
+            golden.worst
+        );
+    }
+}
+
+#[test]
+fn larger_and_not_square_in_both_layouts() {
+    for case in CASES {
+        let original = source(case, "original.safetensors");
+        assert!(native::is_native(&*original) && !native::is_native(&*diffusers(case)));
+        let mapped = native::map(original).unwrap();
+        assert!(
+            mapped.unmapped().is_empty(),
+            "{case}: {:?}",
+            mapped.unmapped()
+        );
+        let weights = Weights::from_source(Arc::new(mapped));
+        let native = Autoencoder::load(&config(case), &weights, Halves::Both).unwrap();
+        for (layout, model) in [("diffusers", model(case)), ("original", native)] {
+            let mut golden = Golden::open(&format!("{case}/golden_192x256.safetensors"));
+            let batch = golden.tensors["inputs.latent"].dim(0).unwrap();
+            golden.compare(
+                "outputs.latent",
+                &model.encode(&pattern(batch, 192, 256)).unwrap(),
+            );
+            let latent = golden.input("inputs.latent");
+            golden.compare("outputs.sample", &model.decode(&latent).unwrap());
+            golden.finish();
+            println!(
+                "{case}, {layout} names: worst relative L2 {:.2e}",
+                golden.worst
+            );
+        }
+    }
+}
+
+#[test]
+fn tiles_match_the_reference() {
+    let model = model("a");
+    let tiling = Tiling {
+        min_height: 256,
+        min_width: 256,
+        stride_height: 192,
+        stride_width: 192,
+    };
+    let mut golden = Golden::open("a/golden_tiled.safetensors");
+    let (picture, latent) = (pattern(1, 768, 640), golden.input("inputs.latent"));
+    golden.compare("untiled.latent", &model.encode(&picture).unwrap());
+    golden.compare("untiled.sample", &model.decode(&latent).unwrap());
+    golden.compare(
+        "tiled.latent",
+        &model.encode_tiled(&picture, &tiling).unwrap(),
+    );
+    golden.compare(
+        "tiled.sample",
+        &model.decode_tiled(&latent, &tiling).unwrap(),
+    );
+    golden.finish();
+    println!("tiles: worst relative L2 {:.2e}", golden.worst);
+
+    // What fits in one tile isn't tiled.
+    let small = some_latent(1, 8, 8, 8);
+    let plain = model.decode(&small).unwrap();
+    assert_eq!(
+        largest_difference(&model.decode_tiled(&small, &tiling).unwrap(), &plain),
+        0.0
+    );
+
+    for wrong in [
+        Tiling {
+            stride_width: 200,
+            ..tiling
+        },
+        Tiling {
+            min_height: 250,
+            ..tiling
+        },
+        Tiling {
+            stride_height: 0,
+            ..tiling
+        },
+        Tiling {
+            stride_height: 288,
+            ..tiling
+        },
+    ] {
+        let error = model.decode_tiled(&latent, &wrong).unwrap_err().to_string();
+        assert!(
+            error.contains("multiples of the autoencoder's ratio 32"),
+            "{error}"
+        );
+        assert!(model.encode_tiled(&picture, &wrong).is_err());
+    }
+}
+
+#[test]
+fn strips_equal_the_whole() {
+    for case in CASES {
+        let model = model(case);
+        let ratio = model.ratio();
+        let (height, width) = (384, 2 * ratio);
+        let picture = pattern(2, height, width);
+        let latent = some_latent(2, height / ratio, width / ratio, 8);
+        let (encoded, decoded) = (
+            model.encode(&picture).unwrap(),
+            model.decode(&latent).unwrap(),
+        );
+        for rows in [1, 24, 100, 1000] {
+            let found = model.encode_strips(&picture, rows).unwrap();
+            let off = largest_difference(&found, &encoded);
+            assert!(
+                off <= 1e-6,
+                "{case}: encoding in strips of {rows} is {off} off"
+            );
+            let found = model.decode_strips(&latent, rows).unwrap();
+            let off = largest_difference(&found, &decoded);
+            assert!(
+                off <= 1e-6,
+                "{case}: decoding in strips of {rows} is {off} off"
+            );
+        }
+        let mut next = 0;
+        model
+            .decode_strips_with(&latent, 64, |row, strip| {
+                assert_eq!(row, next);
+                next += strip.dim(1)?;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(next, height);
+        assert!(model.decode_strips(&latent, 0).is_err());
+        assert!(model.encode_strips(&picture, 0).is_err());
+    }
+}
+
+/// Mean square of what the autoencoder makes of a picture, weighted so that no symmetry hides
+/// an error.
+fn loss(model: &Autoencoder, picture: &Tensor) -> Tensor {
+    let out = model.decode(&model.encode(picture).unwrap()).unwrap();
+    let count = out.elem_count();
+    let weights: Vec<f32> = (0..count).map(|i| 1.0 + (i as f32 * 0.37).sin()).collect();
+    let weights = Tensor::from_vec(weights, out.dims(), &Device::Cpu).unwrap();
+    (out.sqr().unwrap() * weights).unwrap().mean_all().unwrap()
+}
+
+#[test]
+fn gradients_reach_every_parameter_and_are_right() {
+    for case in ["a", "c", "d"] {
+        let config = config(case);
+        let side = 2 * config.ratio();
+        let picture = pattern(1, side, side);
+        let weights = Weights::trainable(Some(diffusers(case)), 1);
+        let model = Autoencoder::load(&config, &weights, Halves::Both).unwrap();
+        let gradients = loss(&model, &picture).backward().unwrap();
+        for (name, variable) in weights.variables() {
+            let Some(gradient) = gradients.get(&variable) else {
+                panic!("{case}: {name} has no gradient");
+            };
+            let gradient_values = values(gradient);
+            let size = gradient_values
+                .iter()
+                .map(|x| f64::from(*x).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            assert!(
+                size.is_finite() && size > 0.0,
+                "{case}: gradient of {name} is {size}"
+            );
+        }
+        let probed: Vec<_> = weights
+            .variables()
+            .into_iter()
+            .filter(|(name, _)| {
+                [
+                    "attn.to_q.weight",
+                    "proj_out.weight",
+                    "proj_in.weight",
+                    "conv2.weight",
+                    "conv_in",
+                ]
+                .iter()
+                .any(|part| name.contains(part))
+            })
+            .step_by(3)
+            .collect();
+        assert!(probed.len() >= 3, "{case}: {}", probed.len());
+        for (name, variable) in probed {
+            // Along the gradient itself the slope is its length.
+            let start = variable.as_tensor().copy().unwrap();
+            let gradient = gradients.get(&variable).unwrap();
+            let square: f64 = values(gradient).iter().map(|x| f64::from(*x).powi(2)).sum();
+            let step = 2e-3 / square.sqrt();
+            let at = |sign: f64| {
+                variable
+                    .set(&(&start + (gradient * (sign * step)).unwrap()).unwrap())
+                    .unwrap();
+                f64::from(loss(&model, &picture).to_scalar::<f32>().unwrap())
+            };
+            let slope = (at(1.0) - at(-1.0)) / (2.0 * step);
+            variable.set(&start).unwrap();
+            let off = (slope / square - 1.0).abs();
+            assert!(
+                off < 0.03,
+                "{case}: {name}: slope {slope:.4e}, gradient says {square:.4e}"
+            );
+        }
+    }
+}
+
+#[test]
+fn trains_from_nothing() {
+    let config = config("a");
+    let weights = Weights::trainable(None, 7);
+    let model = Autoencoder::load(&config, &weights, Halves::Both).unwrap();
+    let picture = pattern(1, 32, 32);
+    let distance = || {
+        let out = model.decode(&model.encode(&picture).unwrap()).unwrap();
+        (out - &picture).unwrap().sqr().unwrap().mean_all().unwrap()
+    };
+    let first = distance().to_scalar::<f32>().unwrap();
+    for _ in 0..20 {
+        let gradients = distance().backward().unwrap();
+        for (_, variable) in weights.variables() {
+            let step = (gradients.get(&variable).unwrap() * 1e-3).unwrap();
+            variable
+                .set(&(variable.as_tensor() - step).unwrap())
+                .unwrap();
+        }
+    }
+    let last = distance().to_scalar::<f32>().unwrap();
+    assert!(last.is_finite() && last < 0.9 * first, "{first} -> {last}");
+}
+
+/// Counts what is read.
+struct Watched {
+    inner: Arc<dyn TensorSource>,
+    read: Mutex<Vec<String>>,
+}
+
+impl TensorSource for Watched {
+    fn names(&self) -> Vec<String> {
+        self.inner.names()
+    }
+    fn info(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
+        self.inner.info(name)
+    }
+    fn view(&self, name: &str) -> brisk_store::Result<Option<TensorView<'_>>> {
+        self.read.lock().unwrap().push(name.into());
+        self.inner.view(name)
+    }
+    fn origin(&self, name: &str) -> String {
+        self.inner.origin(name)
+    }
+}
+
+#[test]
+fn one_half_alone() {
+    for (halves, wanted) in [
+        (Halves::DecoderOnly, "decoder."),
+        (Halves::EncoderOnly, "encoder."),
+    ] {
+        let watched = Arc::new(Watched {
+            inner: diffusers("b"),
+            read: Mutex::default(),
+        });
+        let weights = Weights::from_source(watched.clone());
+        let half = Autoencoder::load(&config("b"), &weights, halves).unwrap();
+        let read = watched.read.lock().unwrap();
+        assert!(!read.is_empty() && read.iter().all(|name| name.starts_with(wanted)));
+        let (picture, latent) = (pattern(1, 64, 64), some_latent(1, 2, 2, 8));
+        let (encoded, decoded) = (half.encode(&picture), half.decode(&latent));
+        assert_eq!(encoded.is_ok(), halves == Halves::EncoderOnly);
+        assert_eq!(decoded.is_ok(), halves == Halves::DecoderOnly);
+        let error = encoded.err().or(decoded.err()).unwrap().to_string();
+        assert!(error.contains("wasn't loaded"), "{error}");
+    }
+}
+
+#[test]
+fn detection_without_a_name() {
+    let families = CASES.map(|case| native::detect(&*source(case, "original.safetensors")));
+    assert_eq!(
+        families,
+        [
+            Some(native::Family::Sana),
+            Some(native::Family::Paper { stages: 6 }),
+            Some(native::Family::Lite),
+            Some(native::Family::V15 { stages: 7 }),
+        ]
+    );
+    assert_eq!(native::detect(&*diffusers("a")), None);
+    let factor = |case| {
+        let source = source(case, "original.safetensors");
+        native::detect_config(&*source, None).map(|config| config.scaling_factor)
+    };
+    assert_eq!(factor("a").unwrap(), 0.41407);
+    assert_eq!(factor("d").unwrap(), 0.5935);
+    let ambiguous = factor("b").unwrap_err().to_string();
+    assert!(
+        ambiguous.contains("dc-ae-f32c32-in-1.0") && ambiguous.contains("dc-ae-f32c32-mix-1.0"),
+        "{ambiguous}"
+    );
+    let given = native::detect_config(&*source("b", "original.safetensors"), Some(0.3189)).unwrap();
+    assert_eq!(
+        given,
+        native::named_config("dc-ae-f32c32-in-1.0", None).unwrap()
+    );
+}
+
+#[test]
+fn configs_survive_a_round_trip() {
+    for case in CASES {
+        let config = config(case);
+        let json = serde_json::to_vec(&config).unwrap();
+        assert_eq!(
+            AutoencoderConfig::from_json(&json, "again").unwrap(),
+            config,
+            "{case}"
+        );
+        assert_eq!(
+            serde_json::from_slice::<AutoencoderConfig>(&json).unwrap(),
+            config,
+            "{case}"
+        );
+    }
+    // The published file of SANA leaves out what the class has defaults for.
+    let sana = br#"{"_class_name": "AutoencoderDC", "_diffusers_version": "0.32.0",
+        "downsample_block_type": "Conv", "upsample_block_type": "interpolate",
+        "encoder_block_types": ["ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock",
+                                "EfficientViTBlock", "EfficientViTBlock"],
+        "decoder_block_types": ["ResBlock", "ResBlock", "ResBlock", "EfficientViTBlock",
+                                "EfficientViTBlock", "EfficientViTBlock"],
+        "scaling_factor": 0.41407}"#;
+    let sana = AutoencoderConfig::from_json(sana, "vae/config.json").unwrap();
+    assert_eq!(
+        sana,
+        native::named_config("dc-ae-f32c32-sana-1.0", None).unwrap()
+    );
+}
+
+#[test]
+fn bad_configs_are_refused_by_key() {
+    let ev = r#""encoder_block_types": "EfficientViTBlock", "encoder_qkv_multiscales": "#;
+    for (json, expected) in [
+        ("{", "not JSON"),
+        ("[]", "JSON object"),
+        (r#"{"_class_name": "DCAE"}"#, "pre-release"),
+        (r#"{"encoder_width_list": [1]}"#, "pre-release"),
+        (r#"{"_class_name": "AutoencoderKL"}"#, "AutoencoderKL"),
+        (
+            r#"{"encoder_norm_types": "rms_norm"}"#,
+            "encoder_norm_types",
+        ),
+        (r#"{"latent_channels": "8"}"#, "latent_channels"),
+        (r#"{"latent_channels": 0}"#, "latent_channels"),
+        (r#"{"latent_channels": 48}"#, "encoder_out_shortcut"),
+        (r#"{"attention_head_dim": 99999999999}"#, "99999999999"),
+        (
+            r#"{"encoder_layers_per_block": [1, 1]}"#,
+            "encoder_layers_per_block",
+        ),
+        (
+            r#"{"encoder_layers_per_block": [1, 0, 1, 1, 1, 1]}"#,
+            "encoder_layers_per_block[1]",
+        ),
+        (
+            r#"{"encoder_layers_per_block": [1, 9999999, 1, 1, 1, 1]}"#,
+            "encoder_layers_per_block[1]",
+        ),
+        (
+            r#"{"decoder_block_types": ["ResBlock"]}"#,
+            "decoder_block_types",
+        ),
+        (r#"{"decoder_block_types": "Transformer"}"#, "Transformer"),
+        (r#"{"decoder_norm_types": "layer_norm"}"#, "layer_norm"),
+        (r#"{"decoder_act_fns": "gelu"}"#, "gelu"),
+        (r#"{"decoder_conv_act_fn": "gelu"}"#, "decoder_conv_act_fn"),
+        (r#"{"scaling_factor": 0}"#, "scaling_factor"),
+        (
+            r#"{"encoder_block_out_channels": [8, 8, 8, 8, 8, 9]}"#,
+            "encoder_block_out_channels",
+        ),
+        (
+            r#"{"decoder_block_out_channels": [32, 32, 32, 32, 32, 48]}"#,
+            "decoder_block_out_channels",
+        ),
+        (
+            r#"{"decoder_block_out_channels": [32], "decoder_layers_per_block": [1]}"#,
+            "stages",
+        ),
+        (
+            &format!("{{{ev}[[],[],[],[4],[5],[5]]}}"),
+            "encoder_qkv_multiscales[3]",
+        ),
+        (&format!("{{{ev}[[5]]}}"), "encoder_qkv_multiscales"),
+        (
+            r#"{"encoder_block_types": "EfficientViTBlock", "attention_head_dim": 24}"#,
+            "attention_head_dim",
+        ),
+    ] {
+        let error = AutoencoderConfig::from_json(json.as_bytes(), "vae/config.json");
+        let error = error.expect_err(json).to_string();
+        assert!(error.contains(expected), "{json}: {error}");
+        assert!(error.starts_with("vae/config.json: "), "{json}: {error}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_reported() {
+    // Weights of another model: everything missing, misshapen and left over at once.
+    let weights = Weights::from_source(diffusers("c"));
+    let error = Autoencoder::load(&config("b"), &weights, Halves::Both)
+        .err()
+        .unwrap();
+    let Error::Weights(report) = error else {
+        panic!("{error}")
+    };
+    assert!(!report.missing.is_empty() && !report.unexpected.is_empty());
+    assert!(
+        report
+            .missing
+            .iter()
+            .any(|name| name.ends_with("running_var"))
+    );
+
+    let trainable = Weights::trainable(None, 0);
+    let error = Autoencoder::load(&config("b"), &trainable, Halves::Both)
+        .err()
+        .unwrap()
+        .to_string();
+    assert!(
+        error.contains("decoder.up_blocks.1.1") && error.contains("batch_norm"),
+        "{error}"
+    );
+
+    let model = model("a");
+    for shape in [
+        vec![1, 40, 64, 3],
+        vec![1, 64, 64, 4],
+        vec![64, 64, 3],
+        vec![0, 64, 64, 3],
+    ] {
+        let picture = Tensor::zeros(shape.clone(), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let error = model.encode(&picture).unwrap_err().to_string();
+        assert!(error.contains("multiples of 32"), "{shape:?}: {error}");
+        assert!(model.encode_strips(&picture, 64).is_err());
+        assert!(model.encode_tiled(&picture, &Tiling::default()).is_err());
+    }
+    let latent = some_latent(1, 2, 2, 7);
+    assert!(
+        model
+            .decode(&latent)
+            .unwrap_err()
+            .to_string()
+            .contains("[1, 2, 2, 7]")
+    );
+
+    let poisoned = (some_latent(1, 2, 2, 8) * f64::NAN).unwrap();
+    let error = model.decode(&poisoned).unwrap_err();
+    let Error::NonFinite { stage, layer } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((stage.as_str(), layer.as_str()), ("vae", "decoder.conv_in"));
+}
+
+#[test]
+fn class_conditional_files_hold_an_autoencoder() {
+    let mut tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = Vec::new();
+    let original = source("b", "original.safetensors");
+    for name in original.names() {
+        let view = original.view(&name).unwrap().unwrap();
+        let data = view.data.into_owned();
+        tensors.push((format!("autoencoder.{name}"), view.dtype, view.shape, data));
+    }
+    tensors.push((
+        "diffusion_model.pos_embed".into(),
+        Dtype::F32,
+        vec![1],
+        vec![0; 4],
+    ));
+    let both = brisk_store::MemorySource::new(tensors).unwrap();
+    let mapped = native::map(Arc::new(both)).unwrap();
+    assert_eq!(mapped.unmapped(), ["diffusion_model.pos_embed"]);
+    let weights = Weights::from_source(Arc::new(mapped));
+    Autoencoder::load(&config("b"), &weights, Halves::Both).unwrap();
+}
+
+#[test]
+fn parameters_are_those_of_the_file() {
+    for case in CASES {
+        let mut counted = BTreeMap::from([("encoder", 0), ("decoder", 0)]);
+        let source = diffusers(case);
+        for name in source.names() {
+            if name.contains("running_") || name.contains("num_batches") {
+                continue;
+            }
+            let (_, shape) = source.info(&name).unwrap();
+            let half = name.split('.').next().unwrap();
+            *counted.get_mut(half).unwrap() += shape.iter().product::<usize>() as u64;
+        }
+        let found = config(case).parameters();
+        assert_eq!(
+            (found.encoder, found.decoder),
+            (counted["encoder"], counted["decoder"]),
+            "{case}"
+        );
+    }
+}

@@ -1,0 +1,132 @@
+//! Convolutions over channels-last maps.
+
+use crate::error::Result;
+use crate::ops;
+use crate::weights::{Init, Weights};
+use candle_core::Tensor;
+
+/// Kernel, stride, padding and bias of a [`Conv2d`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConvOptions {
+    /// Side of the kernel.
+    pub kernel: usize,
+    /// Step between output positions.
+    pub stride: usize,
+    /// Rows and columns of zeros on every side.
+    pub padding: usize,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+impl ConvOptions {
+    /// 3×3, stride 1, padding 1, with a bias.
+    pub const SAME_3X3: Self = Self {
+        kernel: 3,
+        stride: 1,
+        padding: 1,
+        bias: true,
+    };
+}
+
+/// Convolution with a square kernel. Checkpoints store the weight as `[out, in, k, k]`; it is
+/// turned to channels-last once at load (a trainable one at every use, so that gradients reach it).
+#[derive(Clone, Debug)]
+pub struct Conv2d {
+    weight: Tensor,
+    turned: bool,
+    bias: Option<Tensor>,
+    options: ConvOptions,
+}
+
+impl Conv2d {
+    /// Reads `weight` `[outputs, inputs, kernel, kernel]` and `bias` `[outputs]`.
+    pub fn load(
+        weights: &Weights,
+        inputs: usize,
+        outputs: usize,
+        options: ConvOptions,
+    ) -> Result<Self> {
+        let shape = [outputs, inputs, options.kernel, options.kernel];
+        let weight = weights.get("weight", &shape, Init::KaimingUniform)?;
+        let bias = if options.bias {
+            Some(weights.get("bias", &[outputs], Init::Zeros)?)
+        } else {
+            None
+        };
+        Self::new(weight, bias, options)
+    }
+
+    /// From tensors at hand: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`.
+    pub fn new(weight: Tensor, bias: Option<Tensor>, options: ConvOptions) -> Result<Self> {
+        let turned = !weight.track_op();
+        let weight = if turned { turn(&weight)? } else { weight };
+        Ok(Self {
+            weight,
+            turned,
+            bias,
+            options,
+        })
+    }
+
+    /// `[batch, height, width, inputs]` to `[batch, height', width', outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let ConvOptions {
+            stride, padding, ..
+        } = self.options;
+        if self.turned {
+            return ops::conv2d(x, &self.weight, self.bias.as_ref(), stride, padding);
+        }
+        ops::conv2d(x, &turn(&self.weight)?, self.bias.as_ref(), stride, padding)
+    }
+}
+
+fn turn(weight: &Tensor) -> Result<Tensor> {
+    Ok(weight.permute((0, 2, 3, 1))?.contiguous()?)
+}
+
+/// Depthwise convolution: an odd kernel a channel, stride 1, zero padding that keeps the size.
+#[derive(Clone, Debug)]
+pub struct DepthwiseConv2d {
+    weight: Tensor,
+    turned: bool,
+    bias: Option<Tensor>,
+}
+
+impl DepthwiseConv2d {
+    /// Reads `weight` `[channels, 1, kernel, kernel]` and `bias` `[channels]`.
+    pub fn load(weights: &Weights, channels: usize, kernel: usize, bias: bool) -> Result<Self> {
+        let weight = weights.get(
+            "weight",
+            &[channels, 1, kernel, kernel],
+            Init::KaimingUniform,
+        )?;
+        let bias = if bias {
+            Some(weights.get("bias", &[channels], Init::Zeros)?)
+        } else {
+            None
+        };
+        let turned = !weight.track_op();
+        let weight = if turned {
+            turn_depthwise(&weight)?
+        } else {
+            weight
+        };
+        Ok(Self {
+            weight,
+            turned,
+            bias,
+        })
+    }
+
+    /// `[batch, height, width, channels]` to the same shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if self.turned {
+            return ops::depthwise_conv2d(x, &self.weight, self.bias.as_ref());
+        }
+        ops::depthwise_conv2d(x, &turn_depthwise(&self.weight)?, self.bias.as_ref())
+    }
+}
+
+fn turn_depthwise(weight: &Tensor) -> Result<Tensor> {
+    Ok(weight.squeeze(1)?.permute((1, 2, 0))?.contiguous()?)
+}

@@ -1,0 +1,36 @@
+//! The gated inverted-bottleneck convolution of SANA's Mix-FFN and DC-AE's EfficientViT block.
+
+use super::{DepthwiseConv2d, Linear};
+use crate::error::Result;
+use crate::ops;
+use crate::weights::{Init, Weights};
+use candle_core::Tensor;
+
+/// 1×1 to `2·hidden`, SiLU, depthwise 3×3, split into value and gate, `value·SiLU(gate)`,
+/// 1×1 back without bias. No norm and no residual.
+#[derive(Clone, Debug)]
+pub struct GluMbConv {
+    inverted: Linear,
+    depth: DepthwiseConv2d,
+    point: Linear,
+}
+
+impl GluMbConv {
+    /// Reads `conv_inverted`, `conv_depth` and `conv_point`.
+    pub fn load(weights: &Weights, channels: usize, hidden: usize) -> Result<Self> {
+        let (inverted, point) = (weights.pp("conv_inverted"), weights.pp("conv_point"));
+        let init = Init::XavierUniform;
+        Ok(Self {
+            inverted: Linear::load_pointwise(&inverted, channels, 2 * hidden, true, init)?,
+            depth: DepthwiseConv2d::load(&weights.pp("conv_depth"), 2 * hidden, 3, true)?,
+            point: Linear::load_pointwise(&point, hidden, channels, false, init)?,
+        })
+    }
+
+    /// `[batch, height, width, channels]` to the same shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let expanded = ops::silu(&self.inverted.forward(x)?)?;
+        let mixed = self.depth.forward(&expanded)?;
+        self.point.forward(&ops::gated_silu(&mixed)?)
+    }
+}

@@ -1,0 +1,72 @@
+//! The linear layer.
+
+use crate::error::Result;
+use crate::ops;
+use crate::weights::{Init, Weights};
+use candle_core::Tensor;
+
+/// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16 stays so in memory.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    weight: Tensor,
+    bias: Option<Tensor>,
+}
+
+impl Linear {
+    /// Reads `weight` `[outputs, inputs]`, or a 1×1 convolution's `[outputs, inputs, 1, 1]`, and
+    /// `bias` `[outputs]`.
+    pub fn load(
+        weights: &Weights,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        init: Init,
+    ) -> Result<Self> {
+        let convolution = [outputs, inputs, 1, 1];
+        let is_convolution = weights.shape("weight").is_some_and(|s| s == convolution);
+        let shape = if is_convolution {
+            &convolution[..]
+        } else {
+            &convolution[..2]
+        };
+        Self::load_shaped(weights, shape, bias, init)
+    }
+
+    /// As [`Linear::load`] for a 1×1 convolution, whose weight is always `[outputs, inputs, 1, 1]`.
+    pub fn load_pointwise(
+        weights: &Weights,
+        inputs: usize,
+        outputs: usize,
+        bias: bool,
+        init: Init,
+    ) -> Result<Self> {
+        Self::load_shaped(weights, &[outputs, inputs, 1, 1], bias, init)
+    }
+
+    fn load_shaped(weights: &Weights, shape: &[usize], bias: bool, init: Init) -> Result<Self> {
+        let (outputs, inputs) = (shape[0], shape[1]);
+        let weight = weights.get_stored("weight", shape, init)?;
+        let bias = if bias {
+            Some(weights.get("bias", &[outputs], Init::Zeros)?)
+        } else {
+            None
+        };
+        Self::new(weight.reshape((outputs, inputs))?, bias)
+    }
+
+    /// From tensors at hand: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
+        weight.dims2()?;
+        Ok(Self { weight, bias })
+    }
+
+    /// The weight, `[outputs, inputs]`.
+    pub fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::linear(x, &self.weight, self.bias.as_ref())
+    }
+}

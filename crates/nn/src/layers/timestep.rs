@@ -1,0 +1,72 @@
+//! Embedding of times and guidance scales.
+
+use super::Linear;
+use crate::error::Result;
+use crate::ops;
+use crate::weights::{Init, Weights};
+use candle_core::{Device, Tensor};
+
+/// `[batch]` scalars to `[batch, channels]`: cos(t·f_k) for the first half of the channels, sin for
+/// the second, `f_k = exp(−ln(10000)·k/half)`.
+pub fn sinusoid(t: &Tensor, channels: usize) -> Result<Tensor> {
+    let half = channels / 2;
+    let frequencies: Vec<f32> = (0..half)
+        .map(|k| (-(10000f32.ln()) * k as f32 / half as f32).exp())
+        .collect();
+    let t: Vec<f32> = t.to_vec1()?;
+    let values: Vec<f32> = t
+        .iter()
+        .flat_map(|&t| {
+            let angles = frequencies.iter().map(move |&f| t * f);
+            angles
+                .clone()
+                .map(f32::cos)
+                .chain(angles.map(f32::sin))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    Ok(Tensor::from_vec(values, (t.len(), 2 * half), &Device::Cpu)?)
+}
+
+/// Two linear layers with SiLU between, on the sinusoid of a scalar.
+#[derive(Clone, Debug)]
+pub struct TimestepEmbedding {
+    first: Linear,
+    second: Linear,
+    channels: usize,
+}
+
+impl TimestepEmbedding {
+    /// Reads `linear_1` and `linear_2`: `channels` to `width` to `width`.
+    pub fn load(weights: &Weights, channels: usize, width: usize) -> Result<Self> {
+        Self::load_from(weights, channels, width, Init::Normal(0.02))
+    }
+
+    /// As [`TimestepEmbedding::load`], with another start of the second layer's weight.
+    pub fn load_from(
+        weights: &Weights,
+        channels: usize,
+        width: usize,
+        second: Init,
+    ) -> Result<Self> {
+        let first = Linear::load(
+            &weights.pp("linear_1"),
+            channels,
+            width,
+            true,
+            Init::Normal(0.02),
+        )?;
+        let second = Linear::load(&weights.pp("linear_2"), width, width, true, second)?;
+        Ok(Self {
+            first,
+            second,
+            channels,
+        })
+    }
+
+    /// `[batch]` to `[batch, width]`.
+    pub fn forward(&self, t: &Tensor) -> Result<Tensor> {
+        let hidden = self.first.forward(&sinusoid(t, self.channels)?)?;
+        self.second.forward(&ops::silu(&hidden)?)
+    }
+}

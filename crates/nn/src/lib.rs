@@ -1,0 +1,41 @@
+//! Candle operations over the kernels, and every block that models share.
+//!
+//! [`ops`] wraps the kernels as differentiable candle operations and is the only place that knows
+//! both. The layers on top ([`Linear`], [`Conv2d`], [`RmsNorm`], …) read their parameters from
+//! [`Weights`], whose names mirror the checkpoint's.
+//!
+//! Feature maps are channels-last `[batch, height, width, channels]`, tokens are
+//! `[batch, tokens, channels]`, values are f32; weights may stay bf16 or f16 in memory.
+//!
+//! This crate knows no model and no file format.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod layers;
+mod lora;
+pub mod ops;
+mod weights;
+
+pub use error::{Error, Result, WeightReport};
+pub use layers::{
+    Conv2d, ConvOptions, DepthwiseConv2d, GluMbConv, Linear, RmsNorm, RmsNormKind,
+    TimestepEmbedding, sinusoid,
+};
+pub use weights::{Init, Weights};
+
+use candle_core::Tensor;
+
+/// Checks that every value is finite.
+///
+/// # Errors
+/// [`Error::NonFinite`] naming the stage and layer.
+pub fn check_finite(x: &Tensor, stage: &str, layer: &str) -> Result<()> {
+    if ops::all_finite(x)? {
+        return Ok(());
+    }
+    Err(Error::NonFinite {
+        stage: stage.to_string(),
+        layer: layer.to_string(),
+    })
+}

@@ -1,0 +1,140 @@
+//! Pointwise activations and gates.
+
+use super::linear::shape_error;
+use super::storage::{cpu_slice, tensor, with_slices};
+use crate::error::Result;
+use brisk_kernels::activation::{self as kernel, Activation};
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
+};
+
+/// x·sigmoid(x).
+pub fn silu(x: &Tensor) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1(Pointwise(Activation::Silu))?)
+}
+
+/// max(x, 0).
+pub fn relu(x: &Tensor) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1(Pointwise(Activation::Relu))?)
+}
+
+/// GELU by the tanh formula.
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    Ok(x.contiguous()?.apply_op1(Pointwise(Activation::GeluTanh))?)
+}
+
+struct Pointwise(Activation);
+
+impl CustomOp1 for Pointwise {
+    fn name(&self) -> &'static str {
+        "activation"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = cpu_slice(x, layout)?;
+        let mut y = vec![0.0; x.len()];
+        kernel::forward(self.0, x, &mut y);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let dims = x.dims().to_vec();
+        with_slices!([x, grad], {
+            let mut dx = vec![0.0; x.len()];
+            kernel::backward(self.0, x, grad, &mut dx);
+            Ok(Some(tensor(dx, &dims)?))
+        })
+    }
+}
+
+/// `[.., 2h]`, values then gates, to `value·silu(gate)` `[.., h]`.
+pub fn gated_silu(x: &Tensor) -> Result<Tensor> {
+    match x.dims().last() {
+        Some(&width) if width > 0 && width % 2 == 0 => {
+            Ok(x.contiguous()?.apply_op1(GatedSilu { half: width / 2 })?)
+        }
+        _ => Err(shape_error(
+            "gated_silu",
+            x.dims(),
+            "an even last dimension",
+        )),
+    }
+}
+
+struct GatedSilu {
+    half: usize,
+}
+
+impl CustomOp1 for GatedSilu {
+    fn name(&self) -> &'static str {
+        "gated_silu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = cpu_slice(x, layout)?;
+        let mut dims = layout.dims().to_vec();
+        dims.pop();
+        dims.push(self.half);
+        let mut y = vec![0.0; x.len() / 2];
+        kernel::gated_silu(x, self.half, &mut y);
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let dims = x.dims().to_vec();
+        with_slices!([x, grad], {
+            let mut dx = vec![0.0; x.len()];
+            kernel::gated_silu_backward(x, self.half, grad, &mut dx);
+            Ok(Some(tensor(dx, &dims)?))
+        })
+    }
+}
+
+/// `gelu_tanh(gate)·up`; both have the same shape.
+pub fn gated_gelu_tanh(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if gate.dims() != up.dims() {
+        return Err(shape_error(
+            "gated_gelu_tanh",
+            up.dims(),
+            &format!("{:?}", gate.dims()),
+        ));
+    }
+    Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, GatedGelu)?)
+}
+
+struct GatedGelu;
+
+impl CustomOp2 for GatedGelu {
+    fn name(&self) -> &'static str {
+        "gated_gelu_tanh"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        lg: &Layout,
+        up: &CpuStorage,
+        lu: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (gate, up) = (cpu_slice(gate, lg)?, cpu_slice(up, lu)?);
+        let mut y = vec![0.0; gate.len()];
+        kernel::gated_gelu_tanh(gate, up, &mut y);
+        Ok((CpuStorage::F32(y), lg.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let dims = gate.dims().to_vec();
+        with_slices!([gate, up, grad], {
+            let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+            kernel::gated_gelu_tanh_backward_gate(gate, up, grad, &mut dgate);
+            kernel::gated_gelu_tanh(gate, grad, &mut dup);
+            Ok((Some(tensor(dgate, &dims)?), Some(tensor(dup, &dims)?)))
+        })
+    }
+}

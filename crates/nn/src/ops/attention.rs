@@ -1,0 +1,286 @@
+//! Attentions and rotary position embedding.
+
+use super::linear::shape_error;
+use super::storage::{cpu_slice, tensor, with_slices};
+use crate::error::Result;
+use brisk_kernels::attention::{self as softmax, AttentionShape};
+use brisk_kernels::linear_attention::{self as relu, LinearAttentionShape};
+use brisk_kernels::rotary as rotary_kernel;
+use candle_core::{
+    CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
+};
+
+/// ReLU linear attention; q, k and v are `[batch, tokens, heads·dim]`. ReLU is applied to q and k
+/// inside. `o_n = Σ v_m (k_m·q_n) / (Σ k_m·q_n + eps)`, accumulated in f32.
+pub fn linear_attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    heads: usize,
+    eps: f64,
+) -> Result<Tensor> {
+    let (batch, tokens, width) = q
+        .dims3()
+        .map_err(|_| shape_error("linear_attention", q.dims(), "[batch, tokens, channels]"))?;
+    if heads == 0 || width % heads != 0 || k.dims() != q.dims() || v.dims() != q.dims() {
+        let expected = format!("q, k and v of one shape whose channels {heads} heads divide");
+        return Err(shape_error("linear_attention", k.dims(), &expected));
+    }
+    let shape = LinearAttentionShape {
+        batch,
+        tokens,
+        heads,
+        dim: width / heads,
+        eps: eps as f32,
+    };
+    Ok(q.contiguous()?
+        .apply_op3(&k.contiguous()?, &v.contiguous()?, LinearAttention(shape))?)
+}
+
+struct LinearAttention(LinearAttentionShape);
+
+impl CustomOp3 for LinearAttention {
+    fn name(&self) -> &'static str {
+        "linear_attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (q, k, v) = (cpu_slice(q, lq)?, cpu_slice(k, lk)?, cpu_slice(v, lv)?);
+        let mut o = vec![0.0; q.len()];
+        relu::forward(&self.0, q, k, v, &mut o);
+        Ok((CpuStorage::F32(o), lq.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let dims = q.dims().to_vec();
+        with_slices!([q, k, v, grad], {
+            let (dq, dk, dv) = relu::backward(&self.0, q, k, v, grad);
+            Ok((
+                Some(tensor(dq, &dims)?),
+                Some(tensor(dk, &dims)?),
+                Some(tensor(dv, &dims)?),
+            ))
+        })
+    }
+}
+
+/// Heads and masks of [`attention`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttentionOptions {
+    /// Query heads.
+    pub heads: usize,
+    /// Key-value heads; divides `heads`.
+    pub key_value_heads: usize,
+    /// Factor of the products, usually 1/√dim.
+    pub scale: f32,
+    /// `cap·tanh(s/cap)` on the scaled products.
+    pub softcap: Option<f32>,
+    /// Causal mask: the number of keys that stand before the first query.
+    pub causal: Option<usize>,
+    /// Keys of each batch row that are valid, from the first; the rest are not seen.
+    pub key_lengths: Option<Vec<usize>>,
+    /// Keys that are seen, one flag a key; combines with `key_lengths`.
+    pub key_mask: Option<Vec<Vec<bool>>>,
+    /// With a causal mask: how many keys a query sees at most, itself included.
+    pub sliding_window: Option<usize>,
+}
+
+impl AttentionOptions {
+    /// Unmasked attention with as many key-value heads as query heads and scale 1/√dim.
+    pub fn new(heads: usize, dim: usize) -> Self {
+        Self {
+            heads,
+            key_value_heads: heads,
+            scale: 1.0 / (dim as f32).sqrt(),
+            softcap: None,
+            causal: None,
+            key_lengths: None,
+            key_mask: None,
+            sliding_window: None,
+        }
+    }
+
+    fn mask(&self, batch: usize, keys: usize) -> Result<Option<Vec<Vec<bool>>>> {
+        let lengths_fit = self
+            .key_lengths
+            .as_ref()
+            .is_none_or(|l| l.len() == batch && l.iter().all(|&l| l <= keys));
+        let mask_fits = self
+            .key_mask
+            .as_ref()
+            .is_none_or(|m| m.len() == batch && m.iter().all(|m| m.len() == keys));
+        if !lengths_fit || !mask_fits {
+            return Err(crate::Error::Shape(format!(
+                "attention: the key mask must cover {batch} rows of {keys} keys; lengths given: {:?}",
+                self.key_lengths
+            )));
+        }
+        if self.key_mask.is_none() && self.key_lengths.iter().flatten().all(|&l| l == keys) {
+            return Ok(None);
+        }
+        let mut mask = self
+            .key_mask
+            .clone()
+            .unwrap_or_else(|| vec![vec![true; keys]; batch]);
+        for (row, &length) in mask.iter_mut().zip(self.key_lengths.iter().flatten()) {
+            row[length..].fill(false);
+        }
+        Ok(Some(mask))
+    }
+}
+
+/// Softmax attention: q `[batch, queries, heads·dim]`, k and v `[batch, keys, kv_heads·dim]`, to
+/// `[batch, queries, heads·dim]`. A query that sees no key gives zero.
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions) -> Result<Tensor> {
+    let (batch, queries, width) = q
+        .dims3()
+        .map_err(|_| shape_error("attention", q.dims(), "[batch, queries, channels]"))?;
+    let (heads, groups) = (options.heads, options.key_value_heads);
+    let keys = k.dims().get(1).copied().unwrap_or(0);
+    let fits = heads > 0
+        && groups > 0
+        && heads % groups == 0
+        && width % heads == 0
+        && k.dims() == [batch, keys, width / heads * groups]
+        && v.dims() == k.dims();
+    if !fits {
+        let expected = format!(
+            "k and v [{batch}, keys, {groups} heads of {width}/{heads} channels], for q {:?}",
+            q.dims()
+        );
+        return Err(shape_error("attention", k.dims(), &expected));
+    }
+    let shape = AttentionShape {
+        batch,
+        queries,
+        keys,
+        heads,
+        key_value_heads: groups,
+        dim: width / heads,
+        scale: options.scale,
+        softcap: options.softcap,
+        causal_offset: options.causal,
+        window: options.sliding_window,
+        key_mask: options.mask(batch, keys)?,
+    };
+    Ok(q.contiguous()?
+        .apply_op3(&k.contiguous()?, &v.contiguous()?, Attention(shape))?)
+}
+
+struct Attention(AttentionShape);
+
+impl CustomOp3 for Attention {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(
+        &self,
+        q: &CpuStorage,
+        lq: &Layout,
+        k: &CpuStorage,
+        lk: &Layout,
+        v: &CpuStorage,
+        lv: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (q, k, v) = (cpu_slice(q, lq)?, cpu_slice(k, lk)?, cpu_slice(v, lv)?);
+        let mut o = vec![0.0; q.len()];
+        softmax::forward(&self.0, q, k, v, &mut o);
+        Ok((CpuStorage::F32(o), lq.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (q_dims, k_dims) = (q.dims().to_vec(), k.dims().to_vec());
+        with_slices!([q, k, v, grad], {
+            let (dq, dk, dv) = softmax::backward(&self.0, q, k, v, grad);
+            Ok((
+                Some(tensor(dq, &q_dims)?),
+                Some(tensor(dk, &k_dims)?),
+                Some(tensor(dv, &k_dims)?),
+            ))
+        })
+    }
+}
+
+/// Rotary position embedding of `[batch, tokens, heads·dim]`, half-split as in Llama and Gemma
+/// checkpoints; token `t` has position `offset + t`.
+pub fn rotary(x: &Tensor, heads: usize, theta: f32, offset: usize) -> Result<Tensor> {
+    let (_, tokens, width) = x
+        .dims3()
+        .map_err(|_| shape_error("rotary", x.dims(), "[batch, tokens, channels]"))?;
+    if heads == 0 || tokens == 0 || width % heads != 0 || width / heads % 2 != 0 {
+        return Err(shape_error(
+            "rotary",
+            x.dims(),
+            &format!("{heads} heads of an even size"),
+        ));
+    }
+    let op = Rotary {
+        tokens,
+        heads,
+        dim: width / heads,
+        theta,
+        offset,
+        inverse: false,
+    };
+    Ok(x.contiguous()?.apply_op1(op)?)
+}
+
+struct Rotary {
+    tokens: usize,
+    heads: usize,
+    dim: usize,
+    theta: f32,
+    offset: usize,
+    inverse: bool,
+}
+
+impl CustomOp1 for Rotary {
+    fn name(&self) -> &'static str {
+        "rotary"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let mut y = cpu_slice(x, layout)?.to_vec();
+        rotary_kernel::rotate(
+            &mut y,
+            self.tokens,
+            self.heads,
+            self.dim,
+            self.theta,
+            self.offset,
+            self.inverse,
+        );
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let back = Self {
+            inverse: !self.inverse,
+            ..*self
+        };
+        Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&back)?))
+    }
+}

@@ -1,0 +1,233 @@
+//! Convolutions over channels-last maps.
+
+use super::linear::{bias_gradient, shape_error};
+use super::storage::{cpu_slice, tensor, with_slices};
+use crate::error::Result;
+use brisk_kernels::conv::{self, ConvShape};
+use brisk_kernels::depthwise::{self, DepthwiseShape};
+use candle_core::{
+    CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
+};
+
+/// Convolution of `x` `[batch, height, width, inputs]` with `w` `[outputs, kernel, kernel, inputs]`.
+pub fn conv2d(
+    x: &Tensor,
+    w: &Tensor,
+    bias: Option<&Tensor>,
+    stride: usize,
+    padding: usize,
+) -> Result<Tensor> {
+    let dims = (x.dims4(), w.dims4());
+    let ((batch, height, width, inputs), (outputs, kernel, kernel_width, filter)) = match dims {
+        (Ok(x), Ok(w)) => (x, w),
+        _ => {
+            return Err(shape_error(
+                "conv2d",
+                x.dims(),
+                "a map and filters of four dimensions",
+            ));
+        }
+    };
+    let fits = inputs == filter
+        && kernel == kernel_width
+        && stride > 0
+        && height + 2 * padding >= kernel
+        && width + 2 * padding >= kernel
+        && bias.is_none_or(|b| b.dims() == [outputs]);
+    if !fits {
+        let expected =
+            format!("[batch, height, width, {filter}] of at least the kernel's size {kernel}");
+        return Err(shape_error("conv2d", x.dims(), &expected));
+    }
+    let op = Conv(ConvShape {
+        batch,
+        height,
+        width,
+        inputs,
+        outputs,
+        kernel,
+        stride,
+        padding,
+    });
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    Ok(match bias {
+        Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op)?,
+        None => x.apply_op2(&w, op)?,
+    })
+}
+
+struct Conv(ConvShape);
+
+impl Conv {
+    fn run(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
+        let shape = &self.0;
+        let dims = (
+            shape.batch,
+            shape.out_height(),
+            shape.out_width(),
+            shape.outputs,
+        );
+        let mut y = vec![0.0; dims.0 * dims.1 * dims.2 * dims.3];
+        conv::forward(shape, x, w, bias, &mut y);
+        (CpuStorage::F32(y), dims.into())
+    }
+
+    fn backward(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let (x_dims, w_dims) = (x.dims().to_vec(), w.dims().to_vec());
+        let (need_x, need_w) = (x.track_op(), w.track_op());
+        with_slices!([x, w, grad], {
+            let mut gradients = (None, None);
+            if need_x {
+                let mut dx = vec![0.0; x.len()];
+                conv::backward_input(&self.0, w, grad, &mut dx);
+                gradients.0 = Some(tensor(dx, &x_dims)?);
+            }
+            if need_w {
+                let mut dw = vec![0.0; w.len()];
+                conv::backward_weight(&self.0, x, grad, &mut dw);
+                gradients.1 = Some(tensor(dw, &w_dims)?);
+            }
+            Ok(gradients)
+        })
+    }
+}
+
+/// Depthwise convolution of `x` `[batch, height, width, channels]` with `w`
+/// `[kernel, kernel, channels]`, kernel odd, stride 1, zero padding that keeps the size.
+pub fn depthwise_conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    let (batch, height, width, channels) = x
+        .dims4()
+        .map_err(|_| shape_error("depthwise_conv2d", x.dims(), "four dimensions"))?;
+    let kernel = w.dims().first().copied().unwrap_or(0);
+    let fits = kernel % 2 == 1
+        && w.dims() == [kernel, kernel, channels]
+        && bias.is_none_or(|b| b.dims() == [channels]);
+    if !fits {
+        let expected = format!("[kernel, kernel, {channels}] with an odd kernel");
+        return Err(shape_error("depthwise_conv2d", w.dims(), &expected));
+    }
+    let op = Depthwise(DepthwiseShape {
+        batch,
+        height,
+        width,
+        channels,
+        kernel,
+    });
+    let (x, w) = (x.contiguous()?, w.contiguous()?);
+    Ok(match bias {
+        Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op)?,
+        None => x.apply_op2(&w, op)?,
+    })
+}
+
+struct Depthwise(DepthwiseShape);
+
+impl Depthwise {
+    fn run(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
+        let shape = &self.0;
+        let mut y = vec![0.0; x.len()];
+        depthwise::forward(shape, x, w, bias, &mut y);
+        (
+            CpuStorage::F32(y),
+            (shape.batch, shape.height, shape.width, shape.channels).into(),
+        )
+    }
+
+    fn backward(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let (x_dims, w_dims) = (x.dims().to_vec(), w.dims().to_vec());
+        let (need_x, need_w) = (x.track_op(), w.track_op());
+        with_slices!([x, w, grad], {
+            let mut gradients = (None, None);
+            if need_x {
+                let mut dx = vec![0.0; x.len()];
+                depthwise::backward_input(&self.0, w, grad, &mut dx);
+                gradients.0 = Some(tensor(dx, &x_dims)?);
+            }
+            if need_w {
+                gradients.1 = Some(tensor(
+                    depthwise::backward_weight(&self.0, x, grad),
+                    &w_dims,
+                )?);
+            }
+            Ok(gradients)
+        })
+    }
+}
+
+/// Both convolutions are candle operations of two operands, or three with a bias.
+macro_rules! convolution_op {
+    ($op:ident, $name:literal) => {
+        impl CustomOp2 for $op {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn cpu_fwd(
+                &self,
+                x: &CpuStorage,
+                lx: &Layout,
+                w: &CpuStorage,
+                lw: &Layout,
+            ) -> CandleResult<(CpuStorage, Shape)> {
+                Ok(self.run(cpu_slice(x, lx)?, cpu_slice(w, lw)?, None))
+            }
+
+            fn bwd(
+                &self,
+                x: &Tensor,
+                w: &Tensor,
+                _: &Tensor,
+                grad: &Tensor,
+            ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+                self.backward(x, w, grad)
+            }
+        }
+
+        impl CustomOp3 for $op {
+            fn name(&self) -> &'static str {
+                $name
+            }
+
+            fn cpu_fwd(
+                &self,
+                x: &CpuStorage,
+                lx: &Layout,
+                w: &CpuStorage,
+                lw: &Layout,
+                b: &CpuStorage,
+                lb: &Layout,
+            ) -> CandleResult<(CpuStorage, Shape)> {
+                Ok(self.run(
+                    cpu_slice(x, lx)?,
+                    cpu_slice(w, lw)?,
+                    Some(cpu_slice(b, lb)?),
+                ))
+            }
+
+            fn bwd(
+                &self,
+                x: &Tensor,
+                w: &Tensor,
+                bias: &Tensor,
+                _: &Tensor,
+                grad: &Tensor,
+            ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+                let (dx, dw) = self.backward(x, w, grad)?;
+                Ok((dx, dw, Some(bias_gradient(grad, bias.elem_count())?)))
+            }
+        }
+    };
+}
+
+convolution_op!(Conv, "conv2d");
+convolution_op!(Depthwise, "depthwise_conv2d");

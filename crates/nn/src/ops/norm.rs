@@ -1,0 +1,285 @@
+//! Normalisations, modulation and gated residuals.
+
+use super::linear::shape_error;
+use super::storage::{cpu_slice, tensor, with_slices};
+use crate::error::Result;
+use brisk_kernels::{modulate, norm};
+use candle_core::{
+    CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
+};
+
+/// `x / sqrt(mean(x²) + eps)·weight + bias` over the last dimension.
+pub fn rms_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    let width = weight.elem_count();
+    let fits = width > 0
+        && weight.rank() == 1
+        && x.dims().last() == Some(&width)
+        && bias.is_none_or(|b| b.dims() == [width]);
+    if !fits {
+        return Err(shape_error(
+            "rms_norm",
+            x.dims(),
+            &format!("a last dimension of {width}"),
+        ));
+    }
+    let (x, weight, op) = (
+        x.contiguous()?,
+        weight.contiguous()?,
+        RmsNorm { eps: eps as f32 },
+    );
+    Ok(match bias {
+        Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op)?,
+        None => x.apply_op2(&weight, op)?,
+    })
+}
+
+struct RmsNorm {
+    eps: f32,
+}
+
+impl RmsNorm {
+    fn run(
+        &self,
+        x: &[f32],
+        weight: &[f32],
+        bias: Option<&[f32]>,
+        shape: &Shape,
+    ) -> (CpuStorage, Shape) {
+        let mut y = vec![0.0; x.len()];
+        norm::rms_forward(x, weight, bias, self.eps, &mut y);
+        (CpuStorage::F32(y), shape.clone())
+    }
+
+    fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> CandleResult<[Tensor; 3]> {
+        let (dims, width) = (x.dims().to_vec(), weight.elem_count());
+        with_slices!([x, weight, grad], {
+            let mut dx = vec![0.0; x.len()];
+            let (dw, db) = norm::rms_backward(x, weight, self.eps, grad, &mut dx);
+            Ok([
+                tensor(dx, &dims)?,
+                tensor(dw, &[width])?,
+                tensor(db, &[width])?,
+            ])
+        })
+    }
+}
+
+impl CustomOp2 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        Ok(self.run(cpu_slice(x, lx)?, cpu_slice(w, lw)?, None, lx.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, _] = self.backward(x, w, grad)?;
+        Ok((Some(dx), Some(dw)))
+    }
+}
+
+impl CustomOp3 for RmsNorm {
+    fn name(&self) -> &'static str {
+        "rms_norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+        b: &CpuStorage,
+        lb: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        Ok(self.run(
+            cpu_slice(x, lx)?,
+            cpu_slice(w, lw)?,
+            Some(cpu_slice(b, lb)?),
+            lx.shape(),
+        ))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [dx, dw, db] = self.backward(x, w, grad)?;
+        Ok((Some(dx), Some(dw), Some(db)))
+    }
+}
+
+/// Checks `x` `[batch, tokens, channels]` against vectors `[batch, channels]`; gives tokens, channels.
+fn per_picture(what: &str, x: &Tensor, vectors: &[&Tensor]) -> Result<(usize, usize)> {
+    let (batch, tokens, channels) = x
+        .dims3()
+        .map_err(|_| shape_error(what, x.dims(), "[batch, tokens, channels]"))?;
+    for vector in vectors {
+        if vector.dims() != [batch, channels] {
+            return Err(shape_error(
+                what,
+                vector.dims(),
+                &format!("[{batch}, {channels}]"),
+            ));
+        }
+    }
+    if tokens == 0 || channels == 0 {
+        return Err(shape_error(
+            what,
+            x.dims(),
+            "at least one token and channel",
+        ));
+    }
+    Ok((tokens, channels))
+}
+
+/// `LayerNorm(x)·(1 + scale) + shift` without affine parameters; `x` is `[batch, tokens, channels]`,
+/// shift and scale are `[batch, channels]`.
+pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
+    let (tokens, channels) = per_picture("layer_norm_modulate", x, &[shift, scale])?;
+    let op = LayerNormModulate {
+        tokens,
+        channels,
+        eps: eps as f32,
+    };
+    Ok(x.contiguous()?
+        .apply_op3(&shift.contiguous()?, &scale.contiguous()?, op)?)
+}
+
+struct LayerNormModulate {
+    tokens: usize,
+    channels: usize,
+    eps: f32,
+}
+
+impl CustomOp3 for LayerNormModulate {
+    fn name(&self) -> &'static str {
+        "layer_norm_modulate"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        shift: &CpuStorage,
+        l_shift: &Layout,
+        scale: &CpuStorage,
+        l_scale: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let x = cpu_slice(x, lx)?;
+        let (shift, scale) = (cpu_slice(shift, l_shift)?, cpu_slice(scale, l_scale)?);
+        let mut y = vec![0.0; x.len()];
+        modulate::layer_norm(
+            x,
+            self.tokens,
+            self.channels,
+            shift,
+            scale,
+            self.eps,
+            &mut y,
+        );
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        shift: &Tensor,
+        scale: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dims, vector) = (x.dims().to_vec(), shift.dims().to_vec());
+        with_slices!([x, scale, grad], {
+            let (dx, dshift, dscale) =
+                modulate::layer_norm_backward(x, self.tokens, self.channels, scale, self.eps, grad);
+            Ok((
+                Some(tensor(dx, &dims)?),
+                Some(tensor(dshift, &vector)?),
+                Some(tensor(dscale, &vector)?),
+            ))
+        })
+    }
+}
+
+/// `x + gate·branch`; `x` and branch are `[batch, tokens, channels]`, the gate is `[batch, channels]`.
+pub fn gate_residual(x: &Tensor, gate: &Tensor, branch: &Tensor) -> Result<Tensor> {
+    let (tokens, channels) = per_picture("gate_residual", x, &[gate])?;
+    if branch.dims() != x.dims() {
+        return Err(shape_error(
+            "gate_residual",
+            branch.dims(),
+            &format!("{:?}", x.dims()),
+        ));
+    }
+    let op = GateResidual { tokens, channels };
+    Ok(x.contiguous()?
+        .apply_op3(&gate.contiguous()?, &branch.contiguous()?, op)?)
+}
+
+struct GateResidual {
+    tokens: usize,
+    channels: usize,
+}
+
+impl CustomOp3 for GateResidual {
+    fn name(&self) -> &'static str {
+        "gate_residual"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        gate: &CpuStorage,
+        lg: &Layout,
+        branch: &CpuStorage,
+        lb: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (x, gate, branch) = (
+            cpu_slice(x, lx)?,
+            cpu_slice(gate, lg)?,
+            cpu_slice(branch, lb)?,
+        );
+        let mut y = vec![0.0; x.len()];
+        modulate::gate_residual(x, self.tokens, self.channels, gate, branch, &mut y);
+        Ok((CpuStorage::F32(y), lx.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        gate: &Tensor,
+        branch: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let (dims, vector, dx) = (x.dims().to_vec(), gate.dims().to_vec(), grad.clone());
+        with_slices!([gate, branch, grad], {
+            let (dgate, dbranch) =
+                modulate::gate_residual_backward(self.tokens, self.channels, gate, branch, grad);
+            Ok((
+                Some(dx),
+                Some(tensor(dgate, &vector)?),
+                Some(tensor(dbranch, &dims)?),
+            ))
+        })
+    }
+}

@@ -1,0 +1,104 @@
+//! Rearrangements between space and channels.
+
+use super::linear::shape_error;
+use super::storage::{cpu_slice, tensor, with_slices};
+use crate::error::Result;
+use brisk_kernels::resample as kernel;
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
+
+/// `[batch, channels, height, width]` to `[batch, height, width, channels]`.
+pub fn to_nhwc(x: &Tensor) -> Result<Tensor> {
+    Ok(x.permute((0, 2, 3, 1))?.contiguous()?)
+}
+
+/// `[batch, height, width, channels]` to `[batch, channels, height, width]`.
+pub fn to_nchw(x: &Tensor) -> Result<Tensor> {
+    Ok(x.permute((0, 3, 1, 2))?.contiguous()?)
+}
+
+/// Moves 2×2 squares into channels: `[b, h, w, c]` to `[b, h/2, w/2, 4c]`, output channel
+/// `4c + 2·dy + dx`. The only factor is 2.
+pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
+    match x.dims4() {
+        Ok((_, h, w, _)) if factor == 2 && h % 2 == 0 && w % 2 == 0 => {
+            Ok(x.contiguous()?.apply_op1(Rearrange::Unshuffle)?)
+        }
+        _ => Err(shape_error(
+            "pixel_unshuffle by 2",
+            x.dims(),
+            "[batch, even, even, channels]",
+        )),
+    }
+}
+
+/// Inverse of [`pixel_unshuffle`].
+pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
+    match x.dims4() {
+        Ok((.., c)) if factor == 2 && c % 4 == 0 => {
+            Ok(x.contiguous()?.apply_op1(Rearrange::Shuffle)?)
+        }
+        _ => Err(shape_error(
+            "pixel_shuffle by 2",
+            x.dims(),
+            "[batch, height, width, 4·channels]",
+        )),
+    }
+}
+
+/// Every pixel becomes a 2×2 square.
+pub fn upsample_nearest2(x: &Tensor) -> Result<Tensor> {
+    x.dims4()
+        .map_err(|_| shape_error("upsample_nearest2", x.dims(), "four dimensions"))?;
+    Ok(x.contiguous()?.apply_op1(Rearrange::Upsample)?)
+}
+
+#[derive(Clone, Copy)]
+enum Rearrange {
+    Unshuffle,
+    Shuffle,
+    Upsample,
+}
+
+impl CustomOp1 for Rearrange {
+    fn name(&self) -> &'static str {
+        "rearrange"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = cpu_slice(x, layout)?;
+        let (b, h, w, c) = layout.shape().dims4()?;
+        Ok(match self {
+            Self::Unshuffle => {
+                let mut y = vec![0.0; x.len()];
+                kernel::pixel_unshuffle(x, b, h, w, c, &mut y);
+                (CpuStorage::F32(y), (b, h / 2, w / 2, 4 * c).into())
+            }
+            Self::Shuffle => {
+                let mut y = vec![0.0; x.len()];
+                kernel::pixel_shuffle(x, b, h, w, c, &mut y);
+                (CpuStorage::F32(y), (b, 2 * h, 2 * w, c / 4).into())
+            }
+            Self::Upsample => {
+                let mut y = vec![0.0; 4 * x.len()];
+                kernel::upsample_nearest(x, b, h, w, c, &mut y);
+                (CpuStorage::F32(y), (b, 2 * h, 2 * w, c).into())
+            }
+        })
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let grad = grad.contiguous()?;
+        Ok(Some(match self {
+            Self::Unshuffle => grad.apply_op1_no_bwd(&Self::Shuffle)?,
+            Self::Shuffle => grad.apply_op1_no_bwd(&Self::Unshuffle)?,
+            Self::Upsample => {
+                let (b, h, w, c) = x.dims4()?;
+                with_slices!([grad], {
+                    let mut dx = vec![0.0; b * h * w * c];
+                    kernel::upsample_nearest_backward(grad, b, h, w, c, &mut dx);
+                    tensor(dx, &[b, h, w, c])?
+                })
+            }
+        }))
+    }
+}

@@ -1,0 +1,41 @@
+//! Reaching the values of candle tensors.
+
+use candle_core::{CpuStorage, Layout, Result, Storage, bail};
+
+/// The values of a contiguous f32 tensor on the CPU.
+pub(crate) fn cpu_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let CpuStorage::F32(values) = storage else {
+        bail!("expected a tensor of f32 values; convert it with to_dtype first")
+    };
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&values[start..end]),
+        None => bail!(
+            "expected a contiguous tensor, found strides {:?}",
+            layout.stride()
+        ),
+    }
+}
+
+/// As [`cpu_slice`], from a tensor's storage on any device.
+pub(crate) fn slice<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f32]> {
+    match storage {
+        Storage::Cpu(storage) => cpu_slice(storage, layout),
+        _ => bail!("this operation runs on the CPU only; move the tensor there first"),
+    }
+}
+
+/// Evaluates a block in which each named tensor is the slice of its values.
+macro_rules! with_slices {
+    ([$($name:ident),+], $body:block) => {{
+        $(let $name = $name.contiguous()?;)+
+        $(let $name = $name.storage_and_layout();)+
+        $(let $name = $crate::ops::storage::slice(&$name.0, $name.1)?;)+
+        $body
+    }};
+}
+pub(crate) use with_slices;
+
+/// A tensor that takes over `values`.
+pub(crate) fn tensor(values: Vec<f32>, dims: &[usize]) -> Result<candle_core::Tensor> {
+    candle_core::Tensor::from_vec(values, dims, &candle_core::Device::Cpu)
+}

@@ -1,0 +1,356 @@
+//! Named parameters: read from files for inference, or held as variables for training.
+
+use crate::error::{Error, Result, WeightReport};
+use crate::lora::Lora;
+use brisk_store::{Dtype, TensorSource};
+use candle_core::{DType, Device, Tensor, Var};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Display;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+/// How a parameter starts when it is trained from scratch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Init {
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+    /// One value.
+    Constant(f32),
+    /// Gaussian with this standard deviation.
+    Normal(f32),
+    /// Uniform in ±√(6/(inputs + outputs)).
+    XavierUniform,
+    /// Uniform in ±1/√inputs, PyTorch's default for linear layers and convolutions.
+    KaimingUniform,
+}
+
+struct Shared {
+    source: Option<Arc<dyn TensorSource>>,
+    lora: Option<Lora>,
+    variables: Option<Mutex<BTreeMap<String, Var>>>,
+    seed: u64,
+    report: Mutex<WeightReport>,
+    used: Mutex<BTreeSet<String>>,
+}
+
+/// A path prefix over one set of named parameters. Cheap to clone.
+///
+/// Loading collects every problem (missing, mis-shaped, non-finite tensors) instead of stopping
+/// at the first; [`Weights::finish`] reports them together and must be called once the model
+/// has been built.
+#[derive(Clone)]
+pub struct Weights {
+    shared: Arc<Shared>,
+    prefix: String,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Weights {
+    /// Frozen parameters from a file.
+    pub fn from_source(source: Arc<dyn TensorSource>) -> Self {
+        Self::new(Some(source), None, 0)
+    }
+
+    /// Variables for training: each starts from `source` where that has it, else as its layer
+    /// says, from a generator seeded by `seed` and the parameter's name.
+    pub fn trainable(source: Option<Arc<dyn TensorSource>>, seed: u64) -> Self {
+        Self::new(source, Some(Mutex::default()), seed)
+    }
+
+    fn new(
+        source: Option<Arc<dyn TensorSource>>,
+        variables: Option<Mutex<BTreeMap<String, Var>>>,
+        seed: u64,
+    ) -> Self {
+        let (report, used) = Default::default();
+        let shared = Shared {
+            source,
+            lora: None,
+            variables,
+            seed,
+            report,
+            used,
+        };
+        Self {
+            shared: Arc::new(shared),
+            prefix: String::new(),
+        }
+    }
+
+    /// Adds `scale·(alpha/rank)·B·A` of a LoRA file to the weights it names.
+    /// Call it before any parameter is read.
+    ///
+    /// # Errors
+    /// A file without LoRA tensors, or with incomplete or mis-shaped pairs.
+    pub fn with_lora(self, file: Arc<dyn TensorSource>, scale: f32) -> Result<Self> {
+        let lora = Lora::read(file, scale)?;
+        let shared = Shared {
+            source: self.shared.source.clone(),
+            lora: Some(lora),
+            variables: None,
+            seed: self.shared.seed,
+            report: Mutex::default(),
+            used: Mutex::default(),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+            prefix: self.prefix,
+        })
+    }
+
+    /// The parameters below `part`, as in `weights.pp("blocks").pp(3)`.
+    pub fn pp(&self, part: impl Display) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            prefix: self.path(&part.to_string()),
+        }
+    }
+
+    fn path(&self, name: &str) -> String {
+        if self.prefix.is_empty() {
+            name.to_string()
+        } else {
+            format!("{}.{name}", self.prefix)
+        }
+    }
+
+    /// Whether the parameter exists: in the file, or already as a variable.
+    pub fn contains(&self, name: &str) -> bool {
+        self.shape(name).is_some()
+    }
+
+    /// Shape of a parameter that exists.
+    pub fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        let path = self.path(name);
+        if let Some(variables) = &self.shared.variables
+            && let Some(variable) = lock(variables).get(&path)
+        {
+            return Some(variable.dims().to_vec());
+        }
+        self.shared
+            .source
+            .as_ref()?
+            .info(&path)
+            .map(|(_, shape)| shape)
+    }
+
+    /// Whether parameters are variables that an optimiser will change.
+    pub fn is_trainable(&self) -> bool {
+        self.shared.variables.is_some()
+    }
+
+    /// The parameter as f32. Where it is missing or has another shape, that is recorded and zeros
+    /// stand in until [`Weights::finish`] reports it.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn get(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.fetch(name, shape, init, false)
+    }
+
+    /// As [`Weights::get`], keeping bf16 and f16 as they are stored.
+    pub fn get_stored(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
+        self.fetch(name, shape, init, true)
+    }
+
+    fn fetch(&self, name: &str, shape: &[usize], init: Init, keep_half: bool) -> Result<Tensor> {
+        let path = self.path(name);
+        let Some(variables) = &self.shared.variables else {
+            let loaded = self.load(&path, shape, keep_half)?;
+            return match loaded {
+                Some(tensor) => Ok(tensor),
+                None => Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?),
+            };
+        };
+        if let Some(variable) = lock(variables).get(&path) {
+            return Ok(variable.as_tensor().clone());
+        }
+        let known = self
+            .shared
+            .source
+            .as_ref()
+            .is_some_and(|s| s.info(&path).is_some());
+        let start = if known {
+            self.load(&path, shape, false)?
+        } else {
+            None
+        };
+        let start = match start {
+            Some(tensor) => tensor,
+            None => Tensor::from_vec(
+                initial(&path, self.shared.seed, shape, init),
+                shape,
+                &Device::Cpu,
+            )?,
+        };
+        let variable = Var::from_tensor(&start)?;
+        let tensor = variable.as_tensor().clone();
+        lock(variables).insert(path, variable);
+        Ok(tensor)
+    }
+
+    /// Reads one tensor; `None` when it is missing or mis-shaped, which is recorded.
+    fn load(&self, path: &str, shape: &[usize], keep_half: bool) -> Result<Option<Tensor>> {
+        let shared = &self.shared;
+        lock(&shared.used).insert(path.to_string());
+        let Some(source) = &shared.source else {
+            return Ok(None);
+        };
+        let info = source.info(path);
+        let Some((dtype, found)) = info else {
+            lock(&shared.report).missing.push(path.to_string());
+            return Ok(None);
+        };
+        if found != shape {
+            lock(&shared.report)
+                .misshapen
+                .push((path.to_string(), found, shape.to_vec()));
+            return Ok(None);
+        }
+        let Some(view) = source.view(path)? else {
+            lock(&shared.report).missing.push(path.to_string());
+            return Ok(None);
+        };
+        let half = match dtype {
+            Dtype::BF16 => Some((DType::BF16, 0x7f80)),
+            Dtype::F16 => Some((DType::F16, 0x7c00)),
+            _ => None,
+        };
+        let delta = match &shared.lora {
+            Some(lora) => lora.delta(path, shape)?,
+            None => None,
+        };
+        if let (true, Some((dtype, exponent)), None) = (keep_half, half, &delta) {
+            // All-ones exponent bits mean infinity or NaN.
+            let (pairs, _) = view.data.as_chunks::<2>();
+            if pairs
+                .iter()
+                .any(|b| u16::from_le_bytes(*b) & exponent == exponent)
+            {
+                lock(&shared.report).non_finite.push(path.to_string());
+            }
+            return Ok(Some(Tensor::from_raw_buffer(
+                &view.data,
+                dtype,
+                shape,
+                &Device::Cpu,
+            )?));
+        }
+        let values = view.to_f32()?;
+        if !all_finite(&values) {
+            lock(&shared.report).non_finite.push(path.to_string());
+        }
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(Some(match delta {
+            Some(delta) => (tensor + delta)?,
+            None => tensor,
+        }))
+    }
+
+    /// Reports every tensor that was missing, mis-shaped or non-finite, and every tensor of the
+    /// file that no layer asked for, except those `ignored`: exact names, or prefixes that end
+    /// in a dot.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with all of them; LoRA tensors that fit no layer are reported too.
+    pub fn finish(&self, ignored: &[&str]) -> Result<()> {
+        let mut report = lock(&self.shared.report).clone();
+        let used = lock(&self.shared.used);
+        if let Some(source) = &self.shared.source {
+            let ignore = |name: &str| {
+                ignored
+                    .iter()
+                    .any(|i| name == *i || (i.ends_with('.') && name.starts_with(i)))
+            };
+            let unexpected = |name: &String| !used.contains(name) && !ignore(name);
+            report.unexpected = source.names().into_iter().filter(unexpected).collect();
+            let example = [&report.missing, &report.unexpected, &report.non_finite];
+            let named = example.iter().find_map(|list| list.first());
+            let named = named.or(report.misshapen.first().map(|(name, ..)| name));
+            report.origin = match named.or(source.names().first()) {
+                Some(name) => source.origin(name),
+                None => "an empty file".to_string(),
+            };
+        }
+        if !report.is_empty() {
+            return Err(Error::Weights(report));
+        }
+        match &self.shared.lora {
+            Some(lora) => lora.finish(),
+            None => Ok(()),
+        }
+    }
+
+    /// All variables by full name, sorted. Empty for frozen parameters.
+    pub fn variables(&self) -> Vec<(String, Var)> {
+        match &self.shared.variables {
+            Some(variables) => lock(variables)
+                .iter()
+                .map(|(n, v)| (n.clone(), v.clone()))
+                .collect(),
+            None => Vec::new(),
+        }
+    }
+}
+
+/// Whether no value is NaN or infinite.
+pub(crate) fn all_finite(values: &[f32]) -> bool {
+    // A sum of x·0 is zero exactly when every x is finite; it needs no branch per value.
+    values
+        .chunks(4096)
+        .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
+}
+
+/// Starting values: a generator of its own for each name, so that adding a layer elsewhere
+/// changes nothing here.
+fn initial(name: &str, seed: u64, shape: &[usize], init: Init) -> Vec<f32> {
+    let count: usize = shape.iter().product();
+    let taps: usize = shape.iter().skip(2).product();
+    let inputs = shape.get(1).copied().unwrap_or(1) * taps;
+    let outputs = shape.first().copied().unwrap_or(1) * taps;
+    let mut random = Generator(
+        name.bytes()
+            .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+            }),
+    );
+    let mut uniform = |bound: f32| (0..count).map(|_| random.uniform() * bound).collect();
+    match init {
+        Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Constant(value) => vec![value; count],
+        Init::Normal(deviation) => (0..count).map(|_| random.normal() * deviation).collect(),
+        Init::XavierUniform => uniform((6.0 / (inputs + outputs) as f32).sqrt()),
+        Init::KaimingUniform => uniform((1.0 / inputs.max(1) as f32).sqrt()),
+    }
+}
+
+/// SplitMix64.
+struct Generator(u64);
+
+impl Generator {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// In −1..1.
+    fn uniform(&mut self) -> f32 {
+        ((self.next() >> 40) as f32 / (1u64 << 23) as f32) - 1.0
+    }
+
+    fn normal(&mut self) -> f32 {
+        let u = ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        let v = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    }
+}

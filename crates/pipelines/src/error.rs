@@ -1,0 +1,103 @@
+//! What can go wrong between a request and its pictures.
+
+/// Result of this crate.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Every failure of a pipeline. Messages name the option, file or stage, what was found and what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A value of the request is out of range or contradicts another.
+    #[error("--{option}: {message}")]
+    Request {
+        /// Option name as in [`crate::request::OPTIONS`].
+        option: &'static str,
+        /// What was found, what is allowed.
+        message: String,
+    },
+    /// The loaded model has no use for an option that was given.
+    #[error("--{option} is not available with {model}: {reason}")]
+    Unsupported {
+        /// Option name as in [`crate::request::OPTIONS`].
+        option: &'static str,
+        /// Model that refuses it.
+        model: String,
+        /// Why, and what to use instead.
+        reason: String,
+    },
+    /// The folder is no image pipeline that this crate runs.
+    #[error("{folder}: {message}")]
+    Folder {
+        /// Folder or file of the model.
+        folder: String,
+        /// What is missing or unknown.
+        message: String,
+    },
+    /// A configuration file asks for something that is not implemented or makes no sense.
+    #[error("{file}: {message}")]
+    Config {
+        /// Configuration file.
+        file: String,
+        /// Key, value, and what is accepted.
+        message: String,
+    },
+    /// The job needs more memory than is free.
+    #[error(
+        "{stage} needs about {needed_mib} MiB of memory and {available_mib} MiB are available; {suggestion}"
+    )]
+    Memory {
+        /// Stage with the highest estimate.
+        stage: &'static str,
+        /// Estimated need in MiB.
+        needed_mib: u64,
+        /// Free memory in MiB.
+        available_mib: u64,
+        /// A request that would need less.
+        suggestion: String,
+    },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
+    /// Weights, folders and files.
+    #[error(transparent)]
+    Store(#[from] brisk_store::Error),
+    /// Pictures.
+    #[error(transparent)]
+    Media(#[from] brisk_media::Error),
+    /// Tokenizers and prompts.
+    #[error(transparent)]
+    Text(#[from] brisk_text::Error),
+    /// Layers and models.
+    #[error(transparent)]
+    Nn(#[from] brisk_nn::Error),
+    /// Tensor operations.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
+}
+
+impl Error {
+    /// Whether the request itself is at fault (exit code 2) rather than the run (exit code 1).
+    pub fn is_usage(&self) -> bool {
+        matches!(self, Self::Request { .. } | Self::Unsupported { .. })
+    }
+
+    pub(crate) fn request(option: &'static str, message: impl Into<String>) -> Self {
+        Self::Request {
+            option,
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn config(file: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Config {
+            file: file.into(),
+            message: message.into(),
+        }
+    }
+
+    pub(crate) fn folder(folder: impl Into<String>, message: impl Into<String>) -> Self {
+        Self::Folder {
+            folder: folder.into(),
+            message: message.into(),
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What a request needs of memory, stage by stage, and what follows from it.
+
+use super::denoise::Denoiser;
+use super::load::Residency;
+use super::{SanaPipeline, decode};
+use crate::error::Result;
+use crate::events::{Control, Event};
+use crate::memory::{self, TransformerShape};
+use crate::request::{DecodeMode, ImageRequest, Plan};
+
+/// Prompt tokens that are counted on; longer prompts are rare and cost little.
+const USUAL_TOKENS: usize = 64;
+
+impl SanaPipeline {
+    /// Bytes of the components' weights: text encoder, transformer with ControlNet, autoencoder.
+    fn weight_bytes(&self) -> [u64; 3] {
+        let files = &self.files;
+        let transformer = memory::stored_bytes(files.transformer.as_ref())
+            + files
+                .control
+                .as_ref()
+                .map_or(0, |control| memory::stored_bytes(control.weights.as_ref()));
+        // Convolutions compute on f32 copies, whatever the file holds.
+        let elements: usize = files
+            .vae
+            .names()
+            .iter()
+            .filter_map(|name| files.vae.info(name))
+            .map(|(_, shape)| {
+                shape
+                    .iter()
+                    .fold(1usize, |count, &size| count.saturating_mul(size))
+            })
+            .fold(0, usize::saturating_add);
+        [
+            memory::stored_bytes(files.text.as_ref()),
+            transformer,
+            (elements as u64).saturating_mul(4),
+        ]
+    }
+
+    /// Whether components stay in memory after their stage.
+    pub(super) fn keeps_components(&self, available: Option<u64>) -> bool {
+        match self.options.residency {
+            Residency::KeepAll => true,
+            Residency::OneAtATime => false,
+            Residency::Auto => {
+                let loaded =
+                    self.text.is_some() && self.transformer.is_some() && self.decoder.is_some();
+                let all = self
+                    .weight_bytes()
+                    .iter()
+                    .fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
+                loaded || available.is_some_and(|available| all <= available / 2)
+            }
+        }
+    }
+
+    /// Reports every stage's need, refuses what can't fit, and settles how to decode.
+    pub(super) fn check_memory(
+        &self,
+        request: &ImageRequest,
+        plan: &Plan,
+        available: Option<u64>,
+        keep: bool,
+        control: &mut Control,
+    ) -> Result<DecodeMode> {
+        let [text, transformer, autoencoder] = self.weight_bytes();
+        // What is loaded already is no longer part of the free memory.
+        let text = if self.text.is_some() { 0 } else { text };
+        let transformer = if self.transformer.is_some() {
+            0
+        } else {
+            transformer
+        };
+        let autoencoder = if self.decoder.is_some() {
+            0
+        } else {
+            autoencoder
+        };
+
+        let config = &self.files.transformer_config;
+        let shape = TransformerShape {
+            width: config.width(),
+            hidden: config.hidden(),
+            blocks: config.num_layers,
+        };
+        let branches = 1 + usize::from(self.guided(plan)) + usize::from(plan.pag.is_some());
+        let tokens = self.tokens(plan);
+        let rows = Denoiser::rows_at_once(plan.images * branches, tokens);
+        let captions = request.max_sequence_length.min(USUAL_TOKENS);
+        let denoise =
+            memory::transformer_activations(&shape, rows.saturating_mul(tokens)).saturating_add(
+                memory::caption_cache(&shape, plan.images * branches, captions),
+            );
+
+        let channels = self
+            .files
+            .vae_config
+            .decoder
+            .first()
+            .map_or(128, |stage| stage.channels);
+        let whole = memory::decode_whole(plan.height, plan.width, channels);
+        let strips = memory::decode_strips(plan.height, plan.width, channels, decode::STRIP_ROWS);
+        let kept_before = if keep {
+            text.saturating_add(transformer)
+        } else {
+            0
+        };
+        let weights = autoencoder.saturating_add(kept_before);
+        let whole_fits =
+            available.is_none_or(|available| whole.saturating_add(weights) <= available);
+        let mode = decode::resolve_mode(request.decode, plan.height, plan.width, whole_fits);
+        let decode = match mode {
+            DecodeMode::Auto | DecodeMode::Whole => whole,
+            DecodeMode::Strips => strips,
+            DecodeMode::Tiled => {
+                memory::decode_whole(512, 512, channels)
+                    + memory::decode_whole(plan.height, plan.width, 6)
+            }
+        };
+        let preview = if request.preview_interval.is_some() {
+            autoencoder.saturating_add(decode)
+        } else {
+            0
+        };
+        let kept_text = if keep { text } else { 0 };
+        for (stage, needed, suggestion) in [
+            (
+                "text",
+                text,
+                "use a model with a smaller text encoder, or free memory",
+            ),
+            (
+                "denoise",
+                denoise
+                    .saturating_add(transformer)
+                    .saturating_add(kept_text)
+                    .saturating_add(preview),
+                "use a smaller --width and --height, or a smaller model",
+            ),
+            (
+                "decode",
+                decode.saturating_add(weights),
+                "use --decode strips, or a smaller --width and --height",
+            ),
+        ] {
+            control.send(Event::Memory {
+                stage,
+                needed,
+                available,
+            });
+            memory::check(stage, needed, available, suggestion)?;
+        }
+        Ok(mode)
+    }
+}

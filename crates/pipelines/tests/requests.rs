@@ -1,0 +1,460 @@
+//! Loading, refusing, cancelling, and the options that change what is computed.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc;
+
+use brisk_media::Picture;
+use brisk_models::sana::ControlWiring;
+use brisk_models::sana::native::NativeHeads;
+use brisk_pipelines::sana::{LoadOptions, Residency, SanaPipeline};
+use brisk_pipelines::{Control, ControlImage, Error, Event, ImageRequest, Instruction, ModelKind};
+use brisk_store::ModelFolder;
+use brisk_testkit::{fixtures_dir, relative_l2};
+
+fn fixture(name: &str) -> PathBuf {
+    fixtures_dir().join(name)
+}
+
+fn disk(path: impl Into<PathBuf>) -> ModelFolder {
+    ModelFolder::Disk(path.into())
+}
+
+/// A copy of `pipelines/sana` that a test may spoil.
+fn copy_of_sana() -> tempfile::TempDir {
+    let target = tempfile::tempdir().unwrap();
+    let source = disk(fixture("pipelines/sana"));
+    for name in source
+        .list()
+        .into_iter()
+        .filter(|name| !name.starts_with("cases"))
+    {
+        let path = target.path().join(&name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, source.read(&name).unwrap()).unwrap();
+    }
+    target
+}
+
+fn replace(path: &Path, from: &str, to: &str) {
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{from} is not in {}", path.display());
+    std::fs::write(path, text.replace(from, to)).unwrap();
+}
+
+fn refusal(folder: &Path, options: &LoadOptions) -> String {
+    match SanaPipeline::load(disk(folder), options) {
+        Ok(_) => panic!("{} loads", folder.display()),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn small() -> ImageRequest {
+    ImageRequest {
+        width: Some(64),
+        height: Some(64),
+        steps: Some(2),
+        instruction: Some(Instruction::None),
+        ..ImageRequest::new("a red circle")
+    }
+}
+
+fn latents(folder: ModelFolder, options: &LoadOptions, request: &ImageRequest) -> Vec<f32> {
+    let mut pipeline = SanaPipeline::load(folder, options).unwrap();
+    pipeline
+        .generate(request, &mut Control::silent())
+        .unwrap()
+        .remove(0)
+        .latents
+        .values
+}
+
+#[test]
+fn other_pipelines_and_incomplete_folders_are_named() {
+    let options = LoadOptions::default();
+    let empty = tempfile::tempdir().unwrap();
+    assert!(refusal(empty.path(), &options).contains("model_index.json"));
+
+    let copy = copy_of_sana();
+    let index = copy.path().join("model_index.json");
+    replace(&index, "\"SanaPipeline\"", "\"FluxPipeline\"");
+    let message = refusal(copy.path(), &options);
+    assert!(
+        message.contains("this is Flux (FluxPipeline)") && message.contains("SANA-Sprint"),
+        "{message}"
+    );
+    replace(&index, "\"FluxPipeline\"", "\"SanaPipeline\"");
+    replace(&index, "\"AutoencoderDC\"", "\"AutoencoderKL\"");
+    assert!(refusal(copy.path(), &options).contains("AutoencoderKL"));
+
+    for missing in [
+        "vae/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "scheduler/scheduler_config.json",
+    ] {
+        let copy = copy_of_sana();
+        std::fs::remove_file(copy.path().join(missing)).unwrap();
+        let message = refusal(copy.path(), &options);
+        let part = missing.split('/').next().unwrap();
+        assert!(message.contains(part), "{missing}: {message}");
+    }
+
+    let copy = copy_of_sana();
+    replace(
+        &copy.path().join("scheduler/scheduler_config.json"),
+        "DPMSolverMultistepScheduler",
+        "DDIMScheduler",
+    );
+    assert!(refusal(copy.path(), &options).contains("DDIMScheduler"));
+    let copy = copy_of_sana();
+    replace(
+        &copy.path().join("transformer/config.json"),
+        "\"caption_channels\": 16",
+        "\"caption_channels\": 24",
+    );
+    assert!(refusal(copy.path(), &options).contains("24"));
+}
+
+#[test]
+fn weights_that_do_not_fit_are_reported_at_once() {
+    let copy = copy_of_sana();
+    replace(
+        &copy.path().join("transformer/config.json"),
+        "\"num_layers\": 2",
+        "\"num_layers\": 3",
+    );
+    let mut pipeline = SanaPipeline::load(disk(copy.path()), &LoadOptions::default()).unwrap();
+    let error = pipeline
+        .generate(&small(), &mut Control::silent())
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("missing") && error.contains("transformer_blocks.2"),
+        "{error}"
+    );
+}
+
+#[test]
+fn what_a_model_cannot_do_is_refused_before_anything_runs() {
+    let mut sprint =
+        SanaPipeline::load(disk(fixture("pipelines/sprint")), &LoadOptions::default()).unwrap();
+    assert_eq!(sprint.capabilities().kind, ModelKind::Sprint);
+    let request = ImageRequest {
+        negative_prompt: Some("blurry".to_owned()),
+        ..small()
+    };
+    let error = sprint
+        .generate(&request, &mut Control::silent())
+        .unwrap_err();
+    assert!(
+        error.is_usage() && error.to_string().starts_with("--negative-prompt"),
+        "{error}"
+    );
+
+    let picture = Picture {
+        width: 64,
+        height: 64,
+        pixels: vec![9; 64 * 64 * 3],
+    };
+    let control = ControlImage {
+        picture,
+        scale: 1.0,
+    };
+    let mut sana =
+        SanaPipeline::load(disk(fixture("pipelines/sana")), &LoadOptions::default()).unwrap();
+    let request = ImageRequest {
+        control: Some(control),
+        ..small()
+    };
+    let error = sana.generate(&request, &mut Control::silent()).unwrap_err();
+    assert!(
+        error.to_string().contains("no ControlNet is loaded"),
+        "{error}"
+    );
+    let error = sana
+        .generate(
+            &ImageRequest {
+                width: Some(60),
+                ..small()
+            },
+            &mut Control::silent(),
+        )
+        .unwrap_err();
+    assert!(error.to_string().contains("the nearest is 64"), "{error}");
+}
+
+#[test]
+fn a_run_can_be_cancelled_between_steps() {
+    let mut pipeline =
+        SanaPipeline::load(disk(fixture("pipelines/sana")), &LoadOptions::default()).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let mut control = Control::new(move |event| drop(sender.send(event)));
+    let flag = control.cancel_flag();
+    let request = ImageRequest {
+        steps: Some(10),
+        ..small()
+    };
+    let result = pipeline.generate_traced(&request, &mut control, &mut |step, _| {
+        flag.store(step == 3, Ordering::Relaxed);
+    });
+    assert!(matches!(result, Err(Error::Cancelled)));
+    let events: Vec<Event> = receiver.try_iter().collect();
+    let steps = events
+        .iter()
+        .filter(|event| matches!(event, Event::Step { total: 10, .. }))
+        .count();
+    assert_eq!(steps, 3);
+    assert!(
+        !events
+            .iter()
+            .any(|event| matches!(event, Event::Done { .. }))
+    );
+}
+
+#[test]
+fn events_tell_of_previews_memory_and_the_end() {
+    let copy = copy_of_sana();
+    let mut pipeline = SanaPipeline::load(disk(copy.path()), &LoadOptions::default()).unwrap();
+    let (sender, receiver) = mpsc::channel();
+    let mut control = Control::new(move |event| drop(sender.send(event)));
+    let request = ImageRequest {
+        steps: Some(4),
+        preview_interval: Some(2),
+        instruction: None,
+        ..small()
+    };
+    let images = pipeline.generate(&request, &mut control).unwrap();
+    let events: Vec<Event> = receiver.try_iter().collect();
+    let previews: Vec<_> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Preview(picture) => Some(picture),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(previews.len(), 1);
+    assert_eq!((previews[0].width, previews[0].height), (64, 64));
+    assert_ne!(previews[0].pixels, images[0].picture.pixels);
+    for stage in ["text", "transformer", "denoise", "decode"] {
+        assert!(
+            events
+                .iter()
+                .any(|event| matches!(event, Event::Stage { name, .. } if *name == stage)),
+            "{stage}"
+        );
+    }
+    assert_eq!(
+        events
+            .iter()
+            .filter(|event| matches!(event, Event::Memory { .. }))
+            .count(),
+        3
+    );
+    assert!(matches!(events.last(), Some(Event::Done { images: 1, .. })));
+    let warnings = |events: &[Event]| {
+        events
+            .iter()
+            .filter(|event| matches!(event, Event::Warning(_)))
+            .count()
+    };
+    assert_eq!(warnings(&events), 1, "brisk's own instruction is announced");
+    pipeline.generate(&request, &mut control).unwrap();
+    let events: Vec<Event> = receiver.try_iter().collect();
+    assert_eq!(warnings(&events), 0, "once");
+}
+
+#[test]
+fn the_folders_instruction_is_used_and_an_empty_one_means_none() {
+    let copy = copy_of_sana();
+    let file = copy.path().join("complex_human_instruction.txt");
+    let text = "Describe the picture.\nUser Prompt: ";
+    let draw = |instruction: Option<Instruction>| {
+        latents(
+            disk(copy.path()),
+            &LoadOptions::default(),
+            &ImageRequest {
+                instruction,
+                ..small()
+            },
+        )
+    };
+    let own = draw(None);
+    std::fs::write(&file, text).unwrap();
+    let from_folder = draw(None);
+    assert_eq!(from_folder, draw(Some(Instruction::Text(text.to_owned()))));
+    assert!(relative_l2(&own, &from_folder) > 1e-4);
+    std::fs::write(&file, "").unwrap();
+    assert_eq!(draw(None), draw(Some(Instruction::None)));
+}
+
+#[test]
+fn keeping_components_changes_nothing() {
+    let keep = LoadOptions {
+        residency: Residency::KeepAll,
+        ..LoadOptions::default()
+    };
+    let drop = LoadOptions {
+        residency: Residency::OneAtATime,
+        ..LoadOptions::default()
+    };
+    let expected = latents(disk(fixture("pipelines/sana")), &drop, &small());
+    let mut pipeline = SanaPipeline::load(disk(fixture("pipelines/sana")), &keep).unwrap();
+    for _ in 0..2 {
+        let images = pipeline.generate(&small(), &mut Control::silent()).unwrap();
+        assert_eq!(images[0].latents.values, expected);
+    }
+    pipeline.release();
+    let images = pipeline.generate(&small(), &mut Control::silent()).unwrap();
+    assert_eq!(images[0].latents.values, expected);
+}
+
+/// A `.pth` file draws what the same weights draw in diffusers' naming.
+#[test]
+fn transformer_files_of_both_namings_agree() {
+    let heads = Some(NativeHeads {
+        attention: 3,
+        cross_attention: 2,
+    });
+    for (name, parts) in [
+        ("t1_base", "pipelines/sana"),
+        ("t3_sprint", "pipelines/sprint"),
+    ] {
+        let options = |file: String| LoadOptions {
+            transformer_file: Some(fixture(&file)),
+            heads,
+            vae: Some(disk(fixture(parts).join("vae"))),
+            text_encoder: Some(disk(fixture(parts))),
+            ..LoadOptions::default()
+        };
+        let nowhere = tempfile::tempdir().unwrap();
+        let native = latents(
+            disk(nowhere.path()),
+            &options(format!("native/{name}/model.pth")),
+            &small(),
+        );
+        let diffusers = latents(
+            disk(nowhere.path()),
+            &options(format!(
+                "sana_transformer/{name}/diffusion_pytorch_model.safetensors"
+            )),
+            &small(),
+        );
+        assert!(relative_l2(&native, &diffusers) < 1e-5, "{name}");
+    }
+    let message = refusal(
+        tempfile::tempdir().unwrap().path(),
+        &LoadOptions {
+            transformer_file: Some(fixture("native/t1_base/model.pth")),
+            heads,
+            ..LoadOptions::default()
+        },
+    );
+    assert!(message.contains("text_encoder/config.json"), "{message}");
+}
+
+/// At scale 0 a ControlNet of either wiring changes nothing; at scale 1 the wirings differ.
+#[test]
+fn controlnet_wirings() {
+    let options = |wiring| LoadOptions {
+        transformer_file: Some(fixture("native/controlnet/model.pth")),
+        heads: Some(NativeHeads {
+            attention: 3,
+            cross_attention: 2,
+        }),
+        vae: Some(disk(fixture("pipelines/sana/vae"))),
+        text_encoder: Some(disk(fixture("pipelines/sana"))),
+        control_wiring: wiring,
+        ..LoadOptions::default()
+    };
+    let pixels: Vec<u8> = (0..64 * 64 * 3)
+        .map(|index| (index / 31 % 256) as u8)
+        .collect();
+    let draw = |wiring, scale| {
+        let picture = Picture {
+            width: 64,
+            height: 64,
+            pixels: pixels.clone(),
+        };
+        let request = ImageRequest {
+            control: Some(ControlImage { picture, scale }),
+            ..small()
+        };
+        latents(disk(fixture("native")), &options(wiring), &request)
+    };
+    let (native, diffusers) = (Some(ControlWiring::Native), Some(ControlWiring::Diffusers));
+    let without = draw(native, 0.0);
+    assert!(relative_l2(&draw(diffusers, 0.0), &without) < 1e-6);
+    let with = draw(native, 1.0);
+    assert_eq!(
+        with,
+        draw(None, 1.0),
+        "a .pth file brings the authors' wiring"
+    );
+    assert!(relative_l2(&with, &without) > 1e-3);
+    assert!(relative_l2(&draw(diffusers, 1.0), &with) > 1e-3);
+}
+
+#[test]
+fn lora_scales() {
+    let options = |lora: Option<PathBuf>, lora_scale| LoadOptions {
+        transformer_file: Some(fixture(
+            "sana_transformer/t1_base/diffusion_pytorch_model.safetensors",
+        )),
+        vae: Some(disk(fixture("pipelines/sana/vae"))),
+        text_encoder: Some(disk(fixture("pipelines/sana"))),
+        lora,
+        lora_scale,
+        ..LoadOptions::default()
+    };
+    let folder = fixture("lora/t1_base");
+    let draw = |lora: Option<PathBuf>, scale| {
+        latents(disk(fixture("lora")), &options(lora, scale), &small())
+    };
+    let without = draw(None, 1.0);
+    assert!(relative_l2(&draw(Some(folder.clone()), 0.0), &without) < 1e-6);
+    let with = draw(Some(folder.join("pytorch_lora_weights.safetensors")), 1.0);
+    assert_eq!(with, draw(Some(folder), 1.0));
+    assert!(relative_l2(&with, &without) > 1e-3);
+}
+
+#[test]
+fn binned_pictures_have_the_size_asked_for() {
+    let copy = copy_of_sana();
+    replace(
+        &copy.path().join("transformer/config.json"),
+        "\"sample_size\": 8",
+        "\"sample_size\": 16",
+    );
+    let mut pipeline = SanaPipeline::load(disk(copy.path()), &LoadOptions::default()).unwrap();
+    let request = ImageRequest {
+        width: Some(512),
+        height: Some(400),
+        steps: Some(1),
+        ..small()
+    };
+    let image = pipeline
+        .generate(&request, &mut Control::silent())
+        .unwrap()
+        .remove(0);
+    assert_eq!((image.picture.width, image.picture.height), (512, 400));
+    // 400 ÷ 512 is nearest to the bin of 448 × 576.
+    assert_eq!(image.latents.shape, [1, 4, 448 / 8, 576 / 8]);
+    assert_eq!(image.picture.pixels.len(), 512 * 400 * 3);
+}
+
+/// The authors' guidance shows the negative prompt through each prompt's mask, which changes the result.
+#[test]
+fn native_behaviour_is_a_switch() {
+    let draw = |native| {
+        latents(
+            disk(fixture("pipelines/sana")),
+            &LoadOptions {
+                native,
+                ..LoadOptions::default()
+            },
+            &small(),
+        )
+    };
+    assert!(relative_l2(&draw(true), &draw(false)) > 1e-3);
+}

@@ -1,0 +1,53 @@
+//! A file's bytes, however they are held. The only unsafe code of this crate.
+
+use std::fs::File;
+use std::ops::Deref;
+use std::path::Path;
+
+use crate::{Error, Result};
+
+/// Mapped, owned or compiled-in bytes.
+pub(crate) enum Bytes {
+    Mapped(memmap2::Mmap),
+    Owned(Vec<u8>),
+    Static(&'static [u8]),
+}
+
+impl Bytes {
+    /// Maps a regular file.
+    #[allow(unsafe_code)]
+    pub(crate) fn map(path: &Path) -> Result<Self> {
+        // Opening a pipe or a device could block or never end.
+        let metadata = std::fs::metadata(path).map_err(|error| Error::io("open", path, error))?;
+        if !metadata.is_file() {
+            return Err(Error::missing(
+                path.display().to_string(),
+                "not a regular file",
+            ));
+        }
+        let file = File::open(path).map_err(|error| Error::io("open", path, error))?;
+        if metadata.len() == 0 {
+            // An empty file cannot be mapped on every system.
+            return Ok(Self::Owned(Vec::new()));
+        }
+        // SAFETY: the map is private to this process and read-only, and is only ever seen as `&[u8]`,
+        // for which every bit pattern is valid. What is left is another process that changes or cuts
+        // the file while it is mapped; weights are replaced by rename (see `write`), never in place,
+        // so the mapped file keeps its bytes.
+        let map =
+            unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("map", path, error))?;
+        Ok(Self::Mapped(map))
+    }
+}
+
+impl Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Owned(bytes) => bytes,
+            Self::Static(bytes) => bytes,
+        }
+    }
+}

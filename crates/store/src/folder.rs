@@ -1,0 +1,407 @@
+//! A model's folder, on disk or compiled into the program.
+
+use std::borrow::Cow;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::json::parse_json;
+use crate::open::{Format, detect};
+use crate::sharded::is_bare_file_name;
+use crate::{Error, PickleFile, Result, SafetensorsFile, ShardedSource, TensorSource};
+
+/// Largest configuration or tokenizer file that is read whole.
+const MAX_READ_BYTES: u64 = 256 << 20;
+/// Deepest folder that is listed.
+const MAX_LIST_DEPTH: usize = 8;
+/// Weight file names of diffusers and transformers without their extension.
+const STEMS: [&str; 4] = [
+    "diffusion_pytorch_model",
+    "model",
+    "pytorch_lora_weights",
+    "pytorch_model",
+];
+
+/// A model's files. Names inside are relative, with `/`, and cannot leave the folder.
+#[derive(Clone, Debug)]
+pub enum ModelFolder {
+    /// A folder on disk.
+    Disk(PathBuf),
+    /// Files compiled into the program.
+    Embedded {
+        /// Stands for the folder's name in messages.
+        label: &'static str,
+        /// Relative name and bytes.
+        files: &'static [(&'static str, &'static [u8])],
+    },
+}
+
+impl ModelFolder {
+    /// True when there is such a file.
+    pub fn exists(&self, relative: &str) -> bool {
+        if check_relative(relative).is_err() {
+            return false;
+        }
+        match self {
+            Self::Disk(folder) => folder.join(relative).is_file(),
+            Self::Embedded { files, .. } => files.iter().any(|(name, _)| *name == relative),
+        }
+    }
+
+    /// A file's bytes; at most 256 MiB from disk.
+    pub fn read(&self, relative: &str) -> Result<Cow<'static, [u8]>> {
+        check_relative(relative)?;
+        match self {
+            Self::Disk(folder) => {
+                let path = folder.join(relative);
+                if !path.exists() {
+                    return Err(self.no_such(relative));
+                }
+                read_limited(&path, MAX_READ_BYTES).map(Cow::Owned)
+            }
+            Self::Embedded { .. } => self.embedded(relative).map(Cow::Borrowed),
+        }
+    }
+
+    /// A JSON file.
+    pub fn read_json(&self, relative: &str) -> Result<serde_json::Value> {
+        parse_json(&self.read(relative)?, &self.place(relative))
+    }
+
+    /// All files, relative with `/`, sorted. Linked folders and hidden ones are not entered.
+    pub fn list(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        match self {
+            Self::Disk(folder) => list_into(folder, "", 0, &mut names),
+            Self::Embedded { files, .. } => {
+                names.extend(files.iter().map(|(name, _)| (*name).to_owned()));
+            }
+        }
+        names.sort();
+        names
+    }
+
+    /// The folder's path or label, for messages.
+    pub fn label(&self) -> String {
+        match self {
+            Self::Disk(folder) => folder.display().to_string(),
+            Self::Embedded { label, .. } => (*label).to_owned(),
+        }
+    }
+
+    /// A component's weights from the subfolder `sub` (empty: the folder itself).
+    ///
+    /// Looks for the names diffusers and transformers use, one file or sharded, first with the variant
+    /// (`.fp16`), then without it: repositories that never had the variant keep plain names.
+    /// Safetensors goes before `.bin`.
+    pub fn open_component(
+        &self,
+        sub: &str,
+        variant: Option<&str>,
+    ) -> Result<Arc<dyn TensorSource>> {
+        if let Some(variant) = variant
+            && !is_bare_file_name(variant)
+        {
+            return Err(Error::Invalid(format!(
+                "{variant:?} is not the name of a variant"
+            )));
+        }
+        for file in component_files(variant) {
+            let relative = if sub.is_empty() {
+                file
+            } else {
+                format!("{sub}/{file}")
+            };
+            if self.exists(&relative) {
+                return self.open(&relative);
+            }
+        }
+        let beginning = if sub.is_empty() {
+            String::new()
+        } else {
+            format!("{sub}/")
+        };
+        let mut found: Vec<String> = self.list();
+        found.retain(|name| name.starts_with(&beginning));
+        found.truncate(12);
+        Err(Error::missing(
+            self.place(sub),
+            format!(
+                "no weights: expected one of {} (.safetensors, .safetensors.index.json or .bin), \
+                 found {}",
+                STEMS.join(", "),
+                if found.is_empty() {
+                    "no files".to_owned()
+                } else {
+                    found.join(", ")
+                }
+            ),
+        ))
+    }
+
+    /// One weights file by its relative name: safetensors, shard index or PyTorch checkpoint.
+    pub fn open(&self, relative: &str) -> Result<Arc<dyn TensorSource>> {
+        check_relative(relative)?;
+        if let Self::Disk(folder) = self {
+            return crate::open_weights(&folder.join(relative));
+        }
+        let bytes = self.embedded(relative)?;
+        let label = self.place(relative);
+        Ok(match detect(&bytes[..bytes.len().min(16)], &label)? {
+            Format::Safetensors => Arc::new(SafetensorsFile::from_static(bytes, label)?),
+            Format::Pickle => Arc::new(PickleFile::from_static(bytes, label)?),
+            Format::Index => {
+                let folder = relative.rsplit_once('/').map_or("", |(folder, _)| folder);
+                Arc::new(ShardedSource::from_index(bytes, &label, |shard| {
+                    let shard = if folder.is_empty() {
+                        shard.to_owned()
+                    } else {
+                        format!("{folder}/{shard}")
+                    };
+                    if self.exists(&shard) {
+                        self.open(&shard).map(Some)
+                    } else {
+                        Ok(None)
+                    }
+                })?)
+            }
+        })
+    }
+
+    fn embedded(&self, relative: &str) -> Result<&'static [u8]> {
+        match self {
+            Self::Embedded { files, .. } => files
+                .iter()
+                .find(|(name, _)| *name == relative)
+                .map(|(_, bytes)| *bytes)
+                .ok_or_else(|| self.no_such(relative)),
+            Self::Disk(_) => Err(self.no_such(relative)),
+        }
+    }
+
+    fn no_such(&self, relative: &str) -> Error {
+        Error::missing(
+            self.label(),
+            format!("there is no {relative}; is this the model's folder, and is it complete?"),
+        )
+    }
+
+    fn place(&self, relative: &str) -> String {
+        match (self, relative) {
+            (_, "") => self.label(),
+            (Self::Disk(folder), _) => folder.join(relative).display().to_string(),
+            (Self::Embedded { label, .. }, _) => format!("{label}/{relative}"),
+        }
+    }
+}
+
+/// File names of a component's weights, best first.
+fn component_files(variant: Option<&str>) -> Vec<String> {
+    let mut files = Vec::new();
+    for variant in variant.map(Some).into_iter().chain([None]) {
+        let dot = variant
+            .map(|variant| format!(".{variant}"))
+            .unwrap_or_default();
+        for stem in STEMS {
+            files.push(format!("{stem}{dot}.safetensors"));
+            files.push(format!("{stem}.safetensors.index{dot}.json"));
+            if variant.is_some() {
+                files.push(format!("{stem}{dot}.safetensors.index.json"));
+            }
+        }
+        for stem in STEMS {
+            files.push(format!("{stem}{dot}.bin"));
+            files.push(format!("{stem}.bin.index{dot}.json"));
+        }
+    }
+    files
+}
+
+/// Only plain parts joined by `/`: nothing absolute, nothing upward, nothing of another system.
+pub(crate) fn check_relative(relative: &str) -> Result<()> {
+    if relative.split('/').all(is_bare_file_name) {
+        return Ok(());
+    }
+    Err(Error::Invalid(format!(
+        "{relative:?} is not a relative file name inside the model's folder"
+    )))
+}
+
+/// A regular file's bytes, refused before reading when it is larger than `limit`.
+pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
+    let metadata = std::fs::metadata(path).map_err(|error| Error::io("open", path, error))?;
+    if !metadata.is_file() {
+        return Err(Error::missing(
+            path.display().to_string(),
+            "not a regular file",
+        ));
+    }
+    let mut bytes = Vec::new();
+    // The limit also holds for a file that grows meanwhile.
+    let read = std::fs::File::open(path)
+        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
+        .map_err(|error| Error::io("read", path, error))?;
+    if read as u64 > limit {
+        return Err(Error::malformed(
+            &path.display().to_string(),
+            format!("larger than {limit} bytes, too large for a file of this kind"),
+        ));
+    }
+    Ok(bytes)
+}
+
+fn list_into(folder: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        if name.starts_with('.') {
+            continue;
+        }
+        let Ok(kind) = entry.file_type() else {
+            continue;
+        };
+        let relative = format!("{prefix}{name}");
+        if kind.is_dir() {
+            if depth < MAX_LIST_DEPTH {
+                list_into(&entry.path(), &format!("{relative}/"), depth + 1, names);
+            }
+        } else if entry.path().is_file() {
+            // Hub caches link files, so links to files count.
+            names.push(relative);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Dtype, OutTensor, safetensors_bytes, write_atomic};
+    use std::collections::BTreeMap;
+
+    fn weights(value: u8) -> Vec<u8> {
+        let tensor = OutTensor {
+            name: "w".into(),
+            dtype: Dtype::U8,
+            shape: vec![1],
+            data: Cow::Owned(vec![value]),
+        };
+        safetensors_bytes(&[tensor], &BTreeMap::new()).unwrap()
+    }
+
+    fn value(source: &dyn TensorSource) -> u8 {
+        source.view("w").unwrap().unwrap().data[0]
+    }
+
+    fn embedded(files: &[(&'static str, Vec<u8>)]) -> ModelFolder {
+        let files: Vec<(&str, &[u8])> = files
+            .iter()
+            .map(|(name, bytes)| (*name, &*bytes.clone().leak()))
+            .collect();
+        ModelFolder::Embedded {
+            label: "box",
+            files: files.leak(),
+        }
+    }
+
+    fn disk(files: &[(&'static str, Vec<u8>)]) -> (tempfile::TempDir, ModelFolder) {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, bytes) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            write_atomic(&path, bytes).unwrap();
+        }
+        let model = ModelFolder::Disk(folder.path().to_owned());
+        (folder, model)
+    }
+
+    fn index(shard: &str) -> Vec<u8> {
+        format!(r#"{{"metadata":{{}},"weight_map":{{"w":"{shard}"}}}}"#).into_bytes()
+    }
+
+    #[test]
+    fn disk_and_embedded_behave_alike() {
+        let files = [
+            ("model_index.json", b"{\"a\": 1}".to_vec()),
+            ("vae/diffusion_pytorch_model.safetensors", weights(1)),
+            (
+                "transformer/diffusion_pytorch_model.fp16.safetensors",
+                weights(2),
+            ),
+            (
+                "transformer/diffusion_pytorch_model.safetensors",
+                weights(3),
+            ),
+            (
+                "text/model.safetensors.index.json",
+                index("model-1.safetensors"),
+            ),
+            ("text/model-1.safetensors", weights(4)),
+            (
+                "big/diffusion_pytorch_model.safetensors.index.fp16.json",
+                index("b.safetensors"),
+            ),
+            ("big/b.safetensors", weights(5)),
+            ("lora/pytorch_lora_weights.safetensors", weights(6)),
+        ];
+        let (_keep, on_disk) = disk(&files);
+        for folder in [on_disk, embedded(&files)] {
+            assert_eq!(folder.list().len(), files.len());
+            assert!(folder.list().is_sorted());
+            assert!(folder.exists("model_index.json"));
+            assert!(!folder.exists("../model_index.json"));
+            assert_eq!(folder.read_json("model_index.json").unwrap()["a"], 1);
+            let open = |sub, variant| value(&*folder.open_component(sub, variant).unwrap());
+            assert_eq!(open("vae", None), 1);
+            assert_eq!(open("vae", Some("fp16")), 1, "falls back to the plain file");
+            assert_eq!(open("transformer", Some("fp16")), 2);
+            assert_eq!(open("transformer", None), 3);
+            assert_eq!(open("text", None), 4);
+            assert_eq!(open("big", Some("fp16")), 5);
+            assert_eq!(open("lora", None), 6);
+            let error = folder
+                .open_component("absent", None)
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(
+                error.contains("absent") && error.contains("diffusion_pytorch_model"),
+                "{error}"
+            );
+            assert!(folder.open_component("vae", Some("../x")).is_err());
+            let error = folder.read("absent.json").unwrap_err().to_string();
+            assert!(
+                error.contains("absent.json") && error.contains(&folder.label()),
+                "{error}"
+            );
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_the_folder() {
+        let (_keep, folder) = disk(&[("a", vec![])]);
+        for name in [
+            "../a",
+            "/etc/passwd",
+            "b/../../a",
+            "",
+            "b//a",
+            "c:\\a",
+            "a\0",
+        ] {
+            assert!(folder.read(name).is_err(), "{name:?}");
+            assert!(folder.open(name).is_err(), "{name:?}");
+        }
+        assert!(folder.read("a").is_ok());
+    }
+
+    #[test]
+    fn bad_json_names_the_file() {
+        let folder = embedded(&[("config.json", b"{".to_vec())]);
+        let error = folder.read_json("config.json").unwrap_err().to_string();
+        assert!(error.contains("box/config.json"), "{error}");
+    }
+}

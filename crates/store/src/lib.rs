@@ -1,0 +1,54 @@
+//! Where weights come from: safetensors, sharded indexes, data-only `.pth`, the hub cache.
+//!
+//! A [`TensorSource`] gives named tensors as views of bytes; no file's claim is believed before it has
+//! been checked against the file's size, and no checkpoint can run code. This crate knows no tensor
+//! library and no model: names, shapes and bytes only. Values are not looked at (NaN passes here).
+//!
+//! ```
+//! use std::{borrow::Cow, collections::BTreeMap};
+//! use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, safetensors_bytes};
+//!
+//! let tensor = OutTensor {
+//!     name: "weight".into(),
+//!     dtype: Dtype::F32,
+//!     shape: vec![1],
+//!     data: Cow::Owned(1.5f32.to_le_bytes().to_vec()),
+//! };
+//! let bytes = safetensors_bytes(&[tensor], &BTreeMap::new())?;
+//! let file = SafetensorsFile::from_bytes(bytes, "example")?;
+//! let view = file.view("weight")?.expect("it was just written");
+//! assert_eq!(view.to_f32()?, [1.5]);
+//! # Ok::<(), brisk_store::Error>(())
+//! ```
+
+#![deny(unsafe_code)] // one exception: the memory map in `bytes`
+
+mod bytes;
+mod dtype;
+mod error;
+mod folder;
+pub mod hub;
+mod json;
+mod mapped;
+mod memory;
+mod open;
+mod pickle;
+mod safetensors;
+mod sharded;
+mod summary;
+mod view;
+mod write;
+
+pub use dtype::Dtype;
+pub use error::{Error, Result};
+pub use folder::ModelFolder;
+pub use json::parse_json;
+pub use mapped::{MappedSource, Slice};
+pub use memory::MemorySource;
+pub use open::open_weights;
+pub use pickle::PickleFile;
+pub use safetensors::SafetensorsFile;
+pub use sharded::ShardedSource;
+pub use summary::{Summary, summarise};
+pub use view::{TensorSource, TensorView};
+pub use write::{OutTensor, safetensors_bytes, write_atomic, write_atomic_with, write_safetensors};

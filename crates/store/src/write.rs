@@ -1,0 +1,323 @@
+//! Writing: to a temporary name in the same folder, then renamed. Nothing half-written stays behind.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use serde_json::{Map, Value, json};
+
+use crate::dtype::byte_count;
+use crate::{Dtype, Error, Result};
+
+/// One tensor to write.
+#[derive(Clone, Debug)]
+pub struct OutTensor<'a> {
+    /// Name in the file.
+    pub name: String,
+    /// Element type.
+    pub dtype: Dtype,
+    /// Sizes, outermost first.
+    pub shape: Vec<usize>,
+    /// Row-major little-endian bytes.
+    pub data: Cow<'a, [u8]>,
+}
+
+/// Writes a file whole or not at all.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_atomic_with(path, |out| out.write_all(bytes))
+}
+
+/// Writes a file whole or not at all, from a closure that writes its bytes.
+pub fn write_atomic_with(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>,
+) -> Result<()> {
+    // A link stays a link: its target is what gets replaced.
+    let resolved = match std::fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_symlink() => std::fs::canonicalize(path)
+            .map_err(|error| Error::io("follow the link", path, error))?,
+        _ => path.to_owned(),
+    };
+    match std::fs::metadata(&resolved) {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(Error::Invalid(format!(
+                "cannot write {}: it is a folder",
+                path.display()
+            )));
+        }
+        Ok(metadata) if !metadata.is_file() => {
+            // A device or a pipe (/dev/null): renaming over it would replace the device itself.
+            let fail = |error| Error::io("write", path, error);
+            let mut file = OpenOptions::new()
+                .write(true)
+                .open(&resolved)
+                .map_err(fail)?;
+            return fill(&mut file).map_err(fail);
+        }
+        _ => {}
+    }
+    let (temporary, file) = Temporary::create(&resolved)?;
+    let fail = |error| Error::io("write", path, error);
+    let mut out = BufWriter::with_capacity(1 << 20, file);
+    fill(&mut out).map_err(fail)?;
+    let file = out.into_inner().map_err(|error| fail(error.into_error()))?;
+    file.sync_all().map_err(fail)?;
+    drop(file);
+    temporary.rename_to(&resolved, path)
+}
+
+/// A file that disappears unless it is renamed.
+struct Temporary {
+    path: Option<PathBuf>,
+}
+
+impl Temporary {
+    fn create(target: &Path) -> Result<(Self, File)> {
+        static COUNTER: AtomicU64 = AtomicU64::new(0);
+        let name = target.file_name().ok_or_else(|| {
+            Error::Invalid(format!(
+                "cannot write {}: not a file name",
+                target.display()
+            ))
+        })?;
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
+        temporary.push(format!(".{}-{unique}.tmp", std::process::id()));
+        let path = target.with_file_name(temporary);
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|error| Error::io("write", target, error))?;
+        Ok((Self { path: Some(path) }, file))
+    }
+
+    fn rename_to(mut self, target: &Path, asked: &Path) -> Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        std::fs::rename(path, target).map_err(|error| Error::io("write", asked, error))?;
+        self.path = None;
+        // The rename itself lasts only once the folder is on disk; not all systems can do this.
+        let folder = target
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
+            let _ = folder.sync_all();
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Some(path) = &self.path {
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
+/// Writes a safetensors file, whole or not at all. The same tensors always give the same bytes.
+pub fn write_safetensors(
+    path: &Path,
+    tensors: &[OutTensor<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    let (header, order) = layout(tensors, metadata)?;
+    write_atomic_with(path, |out| emit(out, &header, &order))
+}
+
+/// The bytes [`write_safetensors`] would write.
+pub fn safetensors_bytes(
+    tensors: &[OutTensor<'_>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Vec<u8>> {
+    let (header, order) = layout(tensors, metadata)?;
+    let data: usize = order.iter().map(|tensor| tensor.data.len()).sum();
+    let mut bytes = Vec::with_capacity(8 + header.len() + data);
+    emit(&mut bytes, &header, &order)
+        .map_err(|error| Error::io("write", Path::new("memory"), error))?;
+    Ok(bytes)
+}
+
+fn emit(out: &mut dyn Write, header: &[u8], order: &[&OutTensor<'_>]) -> std::io::Result<()> {
+    out.write_all(&(header.len() as u64).to_le_bytes())?;
+    out.write_all(header)?;
+    order
+        .iter()
+        .try_for_each(|tensor| out.write_all(&tensor.data))
+}
+
+type Layout<'a, 'b> = (Vec<u8>, Vec<&'a OutTensor<'b>>);
+
+/// The padded header, and the tensors in the order of their bytes.
+fn layout<'a, 'b>(
+    tensors: &'a [OutTensor<'b>],
+    metadata: &BTreeMap<String, String>,
+) -> Result<Layout<'a, 'b>> {
+    let mut order: Vec<&OutTensor<'_>> = tensors.iter().collect();
+    // Widest types first keeps every tensor aligned without gaps.
+    order.sort_by(|a, b| {
+        b.dtype
+            .size()
+            .cmp(&a.dtype.size())
+            .then_with(|| a.name.cmp(&b.name))
+    });
+    let mut header = Map::new();
+    if !metadata.is_empty() {
+        header.insert("__metadata__".into(), json!(metadata));
+    }
+    let mut position = 0usize;
+    for tensor in &order {
+        let OutTensor {
+            name,
+            dtype,
+            shape,
+            data,
+        } = tensor;
+        if name == "__metadata__" {
+            return Err(Error::Invalid(
+                "a tensor cannot be called __metadata__".into(),
+            ));
+        }
+        if byte_count(*dtype, shape) != Some(data.len()) {
+            return Err(Error::Invalid(format!(
+                "tensor {name:?}: {dtype} of shape {shape:?} does not fit {} bytes",
+                data.len()
+            )));
+        }
+        let end = position + data.len(); // all of it is in memory, so the sum fits
+        let entry = json!({"dtype": dtype.name(), "shape": shape, "data_offsets": [position, end]});
+        if header.insert(name.clone(), entry).is_some() {
+            return Err(Error::Invalid(format!("tensor {name:?} is there twice")));
+        }
+        position = end;
+    }
+    let mut header = Value::Object(header).to_string().into_bytes();
+    header.resize(header.len().next_multiple_of(8), b' ');
+    if header.len() as u64 > crate::safetensors::MAX_HEADER_BYTES {
+        return Err(Error::Invalid(format!(
+            "a header of {} bytes is too long",
+            header.len()
+        )));
+    }
+    Ok((header, order))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{SafetensorsFile, TensorSource};
+
+    fn tensor(name: &str, dtype: Dtype, shape: &[usize], data: Vec<u8>) -> OutTensor<'static> {
+        OutTensor {
+            name: name.into(),
+            dtype,
+            shape: shape.to_vec(),
+            data: Cow::Owned(data),
+        }
+    }
+
+    fn files(folder: &Path) -> Vec<String> {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn tensors_go_round() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let tensors = [
+            tensor("odd", Dtype::U8, &[3], vec![1, 2, 3]),
+            tensor("half \"quoted\" ü", Dtype::BF16, &[1, 2], vec![4, 5, 6, 7]),
+            tensor("scalar", Dtype::I64, &[], 42i64.to_le_bytes().to_vec()),
+            tensor("empty", Dtype::F32, &[0, 7], vec![]),
+        ];
+        let metadata = BTreeMap::from([("format".to_owned(), "pt".to_owned())]);
+        write_safetensors(&path, &tensors, &metadata).unwrap();
+        assert_eq!(files(folder.path()), ["weights.safetensors"]);
+        let file = SafetensorsFile::open(&path).unwrap();
+        assert_eq!(file.metadata(), &metadata);
+        assert_eq!(file.names().len(), tensors.len());
+        for expected in &tensors {
+            let view = file.view(&expected.name).unwrap().unwrap();
+            assert_eq!(view.dtype, expected.dtype);
+            assert_eq!(view.shape, expected.shape);
+            assert_eq!(view.data, expected.data);
+        }
+        let mut reversed = tensors.to_vec();
+        reversed.reverse();
+        let bytes = safetensors_bytes(&reversed, &metadata).unwrap();
+        assert_eq!(bytes, std::fs::read(&path).unwrap());
+    }
+
+    #[test]
+    fn tensors_that_do_not_fit_write_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let bad = [
+            vec![tensor("a", Dtype::F32, &[2], vec![0; 4])],
+            vec![tensor("__metadata__", Dtype::U8, &[1], vec![0])],
+            vec![
+                tensor("a", Dtype::U8, &[1], vec![0]),
+                tensor("a", Dtype::U8, &[1], vec![0]),
+            ],
+        ];
+        for tensors in bad {
+            assert!(write_safetensors(&path, &tensors, &BTreeMap::new()).is_err());
+        }
+        assert!(files(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_failure_keeps_the_old_file_and_leaves_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result");
+        write_atomic(&path, b"old").unwrap();
+        let full = write_atomic_with(&path, |out| {
+            out.write_all(&[7; 3 << 20])?;
+            Err(std::io::Error::from(std::io::ErrorKind::StorageFull))
+        });
+        assert!(full.unwrap_err().to_string().contains("result"));
+        let panicked =
+            std::panic::catch_unwind(|| write_atomic_with(&path, |_| panic!("on purpose")));
+        assert!(panicked.is_err());
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+        assert_eq!(files(folder.path()), ["result"]);
+        write_atomic(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+    }
+
+    #[test]
+    fn folders_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(write_atomic(folder.path(), b"x").is_err());
+        assert!(write_atomic(&folder.path().join("absent/file"), b"x").is_err());
+        assert!(files(folder.path()).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn devices_and_links_stay_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        let target = folder.path().join("target");
+        write_atomic(&target, b"old").unwrap();
+        std::os::unix::fs::symlink(&target, &link).unwrap();
+        write_atomic(&link, b"new").unwrap();
+        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
+        assert_eq!(std::fs::read(&target).unwrap(), b"new");
+        let sink = folder.path().join("sink");
+        std::os::unix::fs::symlink("/dev/null", &sink).unwrap();
+        write_atomic(&sink, b"gone").unwrap();
+        assert!(!std::fs::metadata("/dev/null").unwrap().is_file());
+    }
+}

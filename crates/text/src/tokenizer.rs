@@ -1,0 +1,180 @@
+//! A tokenizer read from `tokenizer.json`.
+
+use crate::{Error, Result};
+use tokenizers::TruncationDirection;
+
+/// Text to token ids and back. Truncation and padding settings of the file are ignored: callers say what they need.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    label: String,
+}
+
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Tokenizer({}, {} tokens)",
+            self.label,
+            self.vocabulary_size()
+        )
+    }
+}
+
+impl Tokenizer {
+    /// Reads the content of a `tokenizer.json`; `label` names it in messages.
+    pub fn from_bytes(bytes: &[u8], label: &str) -> Result<Self> {
+        let bad = |e: tokenizers::Error| Error::Load {
+            label: label.to_owned(),
+            reason: e.to_string(),
+        };
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(bad)?;
+        inner.with_truncation(None).map_err(bad)?;
+        inner.with_padding(None);
+        if inner.get_vocab_size(true) == 0 {
+            return Err(Error::Load {
+                label: label.to_owned(),
+                reason: "its vocabulary is empty".into(),
+            });
+        }
+        Ok(Self {
+            inner,
+            label: label.to_owned(),
+        })
+    }
+
+    /// Token ids of `text` with the special tokens that the tokenizer adds (for Gemma: `<bos>` in front).
+    pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, true)
+            .map_err(|e| self.failed(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Like [`encode`](Self::encode), but at most `limit` ids, cut at the right end of the text so that added special
+    /// tokens stay. True when something was cut.
+    pub fn encode_truncated(&self, text: &str, limit: usize) -> Result<(Vec<u32>, bool)> {
+        let added = self
+            .inner
+            .get_post_processor()
+            .map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, false));
+        let Some(room) = limit.checked_sub(added) else {
+            return Err(Error::Argument(format!(
+                "{}: a limit of {limit} tokens leaves no room for its {added} special tokens",
+                self.label
+            )));
+        };
+        let mut encoding = self
+            .inner
+            .encode_fast(text, false)
+            .map_err(|e| self.failed(e))?;
+        let cut = encoding.get_ids().len() > room;
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        let encoding = self
+            .inner
+            .post_process(encoding, None, true)
+            .map_err(|e| self.failed(e))?;
+        Ok((encoding.get_ids().to_vec(), cut))
+    }
+
+    /// Text of `ids`; special tokens are left out. Unknown ids are an error.
+    pub fn decode(&self, ids: &[u32]) -> Result<String> {
+        if let Some(id) = ids.iter().find(|id| self.inner.id_to_token(**id).is_none()) {
+            return Err(Error::Encode {
+                label: self.label.clone(),
+                reason: format!("no token has the id {id}"),
+            });
+        }
+        self.inner.decode(ids, true).map_err(|e| self.failed(e))
+    }
+
+    /// The id of a token by its exact spelling, such as `<eos>`.
+    pub fn token_id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
+    /// Number of tokens, special ones included.
+    pub fn vocabulary_size(&self) -> usize {
+        self.inner.get_vocab_size(true)
+    }
+
+    /// Where the tokenizer came from, for messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
+    fn failed(&self, error: tokenizers::Error) -> Error {
+        Error::Encode {
+            label: self.label.clone(),
+            reason: error.to_string(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train_bpe;
+
+    fn tokenizer() -> Tokenizer {
+        let lines: Vec<String> = ["red heart", "red apple", "green heart"]
+            .map(String::from)
+            .to_vec();
+        Tokenizer::from_bytes(&train_bpe(&lines, 400).unwrap(), "test").unwrap()
+    }
+
+    #[test]
+    fn truncation_keeps_bos_and_the_left_end() {
+        let tokenizer = tokenizer();
+        let all = tokenizer.encode("red heart green apple").unwrap();
+        let (cut, truncated) = tokenizer
+            .encode_truncated("red heart green apple", 3)
+            .unwrap();
+        assert_eq!((&cut[..], truncated), (&all[..3], true));
+        assert_eq!(
+            tokenizer.encode_truncated("red", 300).unwrap(),
+            (tokenizer.encode("red").unwrap(), false)
+        );
+        assert!(tokenizer.encode_truncated("red", 0).is_err());
+    }
+
+    #[test]
+    fn settings_in_the_file_do_not_truncate_or_pad() {
+        let lines = vec!["red heart red heart".to_owned()];
+        let mut json: serde_json::Value =
+            serde_json::from_slice(&train_bpe(&lines, 300).unwrap()).unwrap();
+        json["truncation"] = serde_json::json!({"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0});
+        json["padding"] = serde_json::json!({"strategy": {"Fixed": 50}, "direction": "Right",
+            "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"});
+        let tokenizer = Tokenizer::from_bytes(json.to_string().as_bytes(), "test").unwrap();
+        let ids = tokenizer.encode("red heart red heart").unwrap();
+        assert!(ids.len() > 2 && ids.len() < 50, "{ids:?}");
+    }
+
+    #[test]
+    fn bad_files_are_errors() {
+        for bytes in [
+            &b""[..],
+            b"{}",
+            b"[1, 2",
+            b"\xff\xfe",
+            br#"{"version": "1.0", "model": {"type": "BPE"}}"#,
+        ] {
+            let error = Tokenizer::from_bytes(bytes, "some.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.starts_with("some.json:"), "{error}");
+        }
+    }
+
+    #[test]
+    fn unknown_ids_are_errors() {
+        assert!(
+            tokenizer()
+                .decode(&[2, 99_999])
+                .unwrap_err()
+                .to_string()
+                .contains("99999")
+        );
+    }
+}

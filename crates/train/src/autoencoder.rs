@@ -1,0 +1,233 @@
+//! Training of a DC-AE: reconstruct augmented pictures, keep the average of the weights, measure on held-out pictures.
+
+use std::path::Path;
+
+use brisk_media::Picture;
+use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
+use brisk_nn::Weights;
+use brisk_store::{OutTensor, write_safetensors};
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::data::emoji::EmojiData;
+use crate::error::{Error, FileContext, Result};
+use crate::eval::{self, BATCH};
+use crate::loss;
+use crate::pictures::{self, Order};
+use crate::recipe::AutoencoderRecipe;
+use crate::session::{Control, Event, Outcome, Session, write_json};
+use crate::sheet;
+use crate::tensors::{self, NamedArray};
+
+/// What a finished run measured, all with the weights as written (moving average, rounded to bf16).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AutoencoderReport {
+    /// Finished updates.
+    pub steps: u64,
+    /// Seconds over all restarts.
+    pub seconds: f64,
+    /// Parameters.
+    pub parameters: usize,
+    /// Mean PSNR of the held-out pictures, dB; none without held-out pictures.
+    pub held_out_psnr: Option<f64>,
+    /// Number of held-out pictures.
+    pub held_out_pictures: usize,
+    /// 1 / root mean square of the training pictures' latents.
+    pub scaling_factor: f64,
+}
+
+/// The autoencoder of the recipe with the given weights, frozen.
+fn frozen(
+    config: &AutoencoderConfig,
+    arrays: &[NamedArray],
+    rounded: bool,
+) -> Result<Autoencoder> {
+    let weights = Weights::from_source(tensors::memory_source(arrays, "", rounded)?);
+    let model = Autoencoder::load(config, &weights, Halves::Both)?;
+    weights.finish(&[])?;
+    Ok(model)
+}
+
+/// Trains the recipe's autoencoder into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end
+/// `vae/` (diffusers layout, bf16) and `report.json`. Continues when `out` holds a checkpoint of the same recipe.
+///
+/// # Errors
+/// A data set that does not fit the recipe, files that cannot be written, or a run that diverges.
+pub fn train_autoencoder(
+    recipe: &AutoencoderRecipe,
+    data: &EmojiData,
+    out: &Path,
+    control: &mut Control,
+) -> Result<Outcome<AutoencoderReport>> {
+    recipe.validate()?;
+    let config = recipe.autoencoder()?;
+    let size = data.size;
+    if size != recipe.picture_size || !size.is_multiple_of(config.ratio()) {
+        return Err(Error::Data(format!(
+            "pictures of {size} px; the recipe wants {} and a multiple of {}",
+            recipe.picture_size,
+            config.ratio()
+        )));
+    }
+    let training = pictures::select(data, &recipe.sets, false);
+    let held_out = pictures::select(data, &recipe.sets, true);
+    let options = &recipe.training;
+    let mut order = Order::new(training.clone(), options.seed)?;
+    let weights = Weights::trainable(None, options.seed);
+    let model = Autoencoder::load(&config, &weights, Halves::Both)?;
+    weights.finish(&[])?;
+    let parameters = weights.variables();
+    let mut session = Session::open(options, recipe, parameters, out, control)?;
+    while !session.is_over() {
+        let indices = order.batch(session.step, options.batch);
+        let target = pictures::augmented_batch(
+            data,
+            &indices,
+            &recipe.augmentation,
+            &mut session.rng,
+        )?;
+        let shape = (indices.len(), size, size, 3);
+        let input = Tensor::from_slice(&target, shape, &Device::Cpu)?;
+        let output = model.decode(&model.encode(&input)?)?;
+        let loss = loss::reconstruction(&output, &target, &recipe.loss)?;
+        drop((input, output));
+        session.update(&loss)?;
+        let measure = session.is_due(recipe.eval_every) && !held_out.is_empty();
+        let sample = session.is_due(recipe.sample_every);
+        if measure || sample {
+            let average = frozen(&config, session.ema.arrays(), false)?;
+            if measure {
+                let some = &held_out[..held_out.len().min(recipe.eval_pictures)];
+                let psnr = eval::mean_psnr(&average, data, some)?;
+                session.write_log(Some(psnr))?;
+            }
+            if sample {
+                write_sheet(&mut session, &average, data, &training, &held_out)?;
+            }
+        }
+        if session.settle()? {
+            return Ok(Outcome::Stopped { step: session.step });
+        }
+    }
+    session.finish()?;
+    export(session, recipe, &config, data, &training, &held_out, out).map(Outcome::Finished)
+}
+
+/// Eight pictures over their reconstructions, held-out ones where there are any.
+fn write_sheet(
+    session: &mut Session,
+    model: &Autoencoder,
+    data: &EmojiData,
+    training: &[usize],
+    held_out: &[usize],
+) -> Result<()> {
+    let pool = if held_out.is_empty() {
+        training
+    } else {
+        held_out
+    };
+    // Spread over the data set, whose neighbours look alike.
+    let count = pool.len().min(8);
+    let shown: Vec<usize> = (0..count).map(|i| pool[i * pool.len() / count]).collect();
+    let input = pictures::batch(data, &shown)?;
+    let output = pictures::to_pictures(&model.decode(&model.encode(&input)?)?)?;
+    let mut cells: Vec<(Picture, String)> = Vec::new();
+    for index in &shown {
+        let name = data.entries[*index].name.clone();
+        cells.push((pictures::original(data, *index)?, name));
+    }
+    cells.extend(output.into_iter().map(|picture| (picture, String::new())));
+    let path = session.sample_path()?;
+    sheet::write(&path, &cells, count)?;
+    session.control.send(Event::Sample { path });
+    Ok(())
+}
+
+/// The keys of a recipe's configuration with its class name in front.
+pub(crate) fn config_with(
+    config: &Value,
+    class: Option<&str>,
+    changes: &[(&str, Value)],
+) -> Result<Value> {
+    let Some(keys) = config.as_object() else {
+        return Err(Error::Recipe(
+            "a model's configuration is not an object".to_owned(),
+        ));
+    };
+    let mut written = serde_json::Map::new();
+    if let Some(class) = class {
+        written.insert("_class_name".to_owned(), class.into());
+    }
+    for (key, value) in keys {
+        written.insert(key.clone(), value.clone());
+    }
+    for (key, value) in changes {
+        written.insert((*key).to_owned(), value.clone());
+    }
+    Ok(Value::Object(written))
+}
+
+fn export(
+    mut session: Session,
+    recipe: &AutoencoderRecipe,
+    config: &AutoencoderConfig,
+    data: &EmojiData,
+    training: &[usize],
+    held_out: &[usize],
+    out: &Path,
+) -> Result<AutoencoderReport> {
+    session.control.send(Event::Stage("measuring the latents"));
+    let model = frozen(config, session.ema.arrays(), true)?;
+    let mut squares = (0f64, 0usize);
+    for indices in training.chunks(BATCH) {
+        let latents = tensors::values(&model.encode(&pictures::batch(data, indices)?)?)?;
+        squares.0 += latents.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
+        squares.1 += latents.len();
+    }
+    let mean_square = squares.0 / squares.1 as f64;
+    if !(mean_square.is_finite() && mean_square > 0.0) {
+        return Err(Error::Data(format!(
+            "the mean square of the latents is {mean_square}; the training has failed"
+        )));
+    }
+    // Five digits, as in published files; the image model sees the rounded value.
+    let scaling_factor = {
+        let exact = 1.0 / mean_square.sqrt();
+        let unit = 10f64.powi(exact.log10().floor() as i32 - 4);
+        (exact / unit).round() * unit
+    };
+    session.control.send(Event::Stage("measuring the held-out pictures"));
+    let psnr = if held_out.is_empty() {
+        None
+    } else {
+        Some(eval::mean_psnr(&model, data, held_out)?)
+    };
+    write_sheet(&mut session, &model, data, training, held_out)?;
+    let folder = out.join("vae");
+    std::fs::create_dir_all(&folder).at(&folder)?;
+    let arrays = session.ema.arrays();
+    let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_bf16_tensor).collect();
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    write_safetensors(
+        &folder.join("diffusion_pytorch_model.safetensors"),
+        &tensors,
+        &metadata,
+    )?;
+    let config = config_with(
+        &recipe.config,
+        Some("AutoencoderDC"),
+        &[("scaling_factor", scaling_factor.into())],
+    )?;
+    write_json(&folder.join("config.json"), &config)?;
+    let report = AutoencoderReport {
+        steps: session.step,
+        seconds: session.seconds(),
+        parameters: arrays.iter().map(|array| array.values.len()).sum(),
+        held_out_psnr: psnr,
+        held_out_pictures: held_out.len(),
+        scaling_factor,
+    };
+    write_json(&out.join("report.json"), &report)?;
+    Ok(report)
+}

@@ -1,0 +1,234 @@
+//! Checkpoint folders: complete or not there. A folder is written under another name, then renamed; only the latest stays.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use brisk_store::{OutTensor, SafetensorsFile, TensorSource, write_safetensors};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::error::{Error, FileContext, JsonContext, Result};
+use crate::tensors::NamedArray;
+
+const WEIGHTS: &str = "weights.safetensors";
+const AVERAGE: &str = "average.safetensors";
+const OPTIMISER: &str = "optimiser.safetensors";
+const STATE: &str = "state.json";
+const PREFIX: &str = "step-";
+
+/// Everything of a run that is not an array.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunState {
+    /// Finished updates.
+    pub step: u64,
+    /// State of the random generator.
+    pub rng: u64,
+    /// Seconds of training over all restarts.
+    pub seconds: f64,
+    /// Updates skipped for non-finite gradients.
+    pub skipped: u64,
+    /// True after the last step, when the schedule is over.
+    pub finished: bool,
+    /// The recipe the run was started with.
+    pub recipe: Value,
+}
+
+/// The arrays of a checkpoint.
+pub struct Contents<'a> {
+    /// The variables.
+    pub weights: &'a [NamedArray],
+    /// Their moving averages.
+    pub average: &'a [NamedArray],
+    /// The optimiser's state.
+    pub optimiser: &'a [NamedArray],
+}
+
+/// A checkpoint that was found complete.
+pub struct Checkpoint {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Scalars.
+    pub state: RunState,
+    /// The variables.
+    pub weights: SafetensorsFile,
+    /// Their moving averages.
+    pub average: SafetensorsFile,
+    /// The optimiser's state.
+    pub optimiser: SafetensorsFile,
+}
+
+/// Writes the checkpoint of `state.step` into `folder` and removes the others there.
+pub fn save(folder: &Path, state: &RunState, contents: &Contents) -> Result<PathBuf> {
+    fs::create_dir_all(folder).at(folder)?;
+    let name = format!("{PREFIX}{:08}", state.step);
+    let temporary = folder.join(format!(".{name}.partial"));
+    if temporary.exists() {
+        fs::remove_dir_all(&temporary).at(&temporary)?;
+    }
+    fs::create_dir(&temporary).at(&temporary)?;
+    for (file, arrays) in [
+        (WEIGHTS, contents.weights),
+        (AVERAGE, contents.average),
+        (OPTIMISER, contents.optimiser),
+    ] {
+        let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_f32_tensor).collect();
+        write_safetensors(&temporary.join(file), &tensors, &Default::default())?;
+    }
+    let text = serde_json::to_vec_pretty(state).in_document(STATE)?;
+    brisk_store::write_atomic(&temporary.join(STATE), &text)?;
+    let path = folder.join(&name);
+    // The same step again: a finished run that only marks itself as such.
+    let replaced = folder.join(format!(".{name}.replaced"));
+    if path.exists() {
+        fs::rename(&path, &replaced).at(&path)?;
+    }
+    fs::rename(&temporary, &path).at(&path)?;
+    for entry in fs::read_dir(folder).at(folder)? {
+        let other = entry.at(folder)?.path();
+        let ours = other
+            .file_name()
+            .and_then(|name| name.to_str())
+            .is_some_and(|name| name.trim_start_matches('.').starts_with(PREFIX));
+        if ours && other != path {
+            fs::remove_dir_all(&other).at(&other)?;
+        }
+    }
+    Ok(path)
+}
+
+fn open(path: &Path) -> Result<Checkpoint> {
+    let state_path = path.join(STATE);
+    let state: RunState = serde_json::from_slice(&fs::read(&state_path).at(&state_path)?)
+        .in_document(state_path.display())?;
+    Ok(Checkpoint {
+        path: path.to_owned(),
+        state,
+        weights: SafetensorsFile::open(&path.join(WEIGHTS))?,
+        average: SafetensorsFile::open(&path.join(AVERAGE))?,
+        optimiser: SafetensorsFile::open(&path.join(OPTIMISER))?,
+    })
+}
+
+/// The latest complete checkpoint in `folder`; none when there is none. A folder left over by a kill is passed over, but
+/// when nothing else is there its error is returned, so that a damaged run isn't silently started anew.
+pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
+    if !folder.exists() {
+        return Ok(None);
+    }
+    let mut found: Vec<PathBuf> = Vec::new();
+    for entry in fs::read_dir(folder).at(folder)? {
+        let path = entry.at(folder)?.path();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
+        // A kill between the two renames of a replacement leaves only the replaced folder.
+        let complete = name.starts_with(PREFIX)
+            || (name.starts_with('.') && name.ends_with(".replaced"));
+        if complete {
+            found.push(path);
+        }
+    }
+    found.sort_by_key(|path| {
+        path.file_name()
+            .and_then(|name| name.to_str())
+            .map(|name| (name.trim_start_matches('.').to_owned(), !name.starts_with('.')))
+    });
+    let mut problem = None;
+    for path in found.iter().rev() {
+        match open(path) {
+            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Err(error) => problem = Some((path, error)),
+        }
+    }
+    match problem {
+        Some((path, error)) => Err(Error::Checkpoint {
+            path: path.clone(),
+            message: format!("{error}; remove {} to start anew", folder.display()),
+        }),
+        None => Ok(None),
+    }
+}
+
+impl Checkpoint {
+    /// Refuses a checkpoint of other parameters.
+    pub(crate) fn expect_parameters(&self, names: &[&str]) -> Result<()> {
+        let stored = self.weights.names();
+        match stored.iter().find(|name| !names.contains(&name.as_str())) {
+            Some(name) => Err(Error::Checkpoint {
+                path: self.path.clone(),
+                message: format!("it holds {name}, which the recipe's model does not have"),
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn state(step: u64) -> RunState {
+        RunState {
+            step,
+            rng: u64::MAX - 5,
+            seconds: 2.5,
+            skipped: 1,
+            finished: false,
+            recipe: serde_json::json!({"name": "test"}),
+        }
+    }
+
+    fn write(folder: &Path, step: u64) -> PathBuf {
+        let arrays = [NamedArray {
+            name: "w".to_owned(),
+            shape: vec![2],
+            values: vec![step as f32, 1.0],
+        }];
+        let contents = Contents {
+            weights: &arrays,
+            average: &arrays,
+            optimiser: &arrays,
+        };
+        save(folder, &state(step), &contents).unwrap()
+    }
+
+    #[test]
+    fn only_the_latest_stays_and_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        assert!(latest(&folder.join("none")).unwrap().is_none());
+        let first = write(folder, 9);
+        write(folder, 10);
+        write(folder, 10);
+        assert!(!first.exists());
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
+        let found = latest(folder).unwrap().unwrap();
+        assert_eq!(found.state, state(10));
+        let values = crate::tensors::read(&found.weights, "w", &[2]).unwrap();
+        assert_eq!(values, [10.0, 1.0]);
+        assert!(found.expect_parameters(&["w"]).is_ok());
+        assert!(found.expect_parameters(&["v"]).is_err());
+    }
+
+    #[test]
+    fn what_a_kill_leaves_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let good = write(folder, 3);
+        fs::create_dir(folder.join(".step-00000004.partial")).unwrap();
+        fs::create_dir(folder.join("step-00000005")).unwrap();
+        assert_eq!(latest(folder).unwrap().unwrap().state.step, 3);
+        fs::remove_dir_all(good).unwrap();
+        assert!(matches!(latest(folder), Err(Error::Checkpoint { .. })));
+    }
+
+    #[test]
+    fn a_kill_between_the_renames_loses_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let good = write(folder, 3);
+        fs::rename(good, folder.join(".step-00000003.replaced")).unwrap();
+        assert_eq!(latest(folder).unwrap().unwrap().state.step, 3);
+    }
+}

@@ -1,0 +1,464 @@
+//! Emoji pictures with their names, from published npm packages.
+//!
+//! [`prepare`] renders the SVGs of up to three icon sets (`@iconify-json/noto`, `@iconify-json/fluent-emoji-flat`,
+//! `@iconify-json/twemoji`) and writes one safetensors file together with the labels and keywords of
+//! `emojibase-data`; [`EmojiData`] reads it back. Skin tone variants are left out, and so are pictures that a set
+//! repeats under another name. One emoji in twenty is held out, the same ones in all sets and at all sizes.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use super::iconify::Icon;
+use brisk_media::Picture;
+use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One emoji in this many is held out.
+const HELD_OUT_EVERY: u64 = 20;
+/// Version of the file layout, checked on reading.
+const FORMAT: &str = "brisk-emoji-1";
+
+/// What can go wrong with an emoji data set.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EmojiError {
+    /// A source file cannot be read.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: std::io::Error,
+    },
+    /// A source file is not what the package should hold.
+    #[error("{path}: {reason}; expected a file of the npm package {package}, unpacked")]
+    Source {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+        /// The npm package that it should come from.
+        package: String,
+    },
+    /// An icon cannot be rendered.
+    #[error("{set} icon {icon:?}: {source}")]
+    Render {
+        /// Which set.
+        set: EmojiSet,
+        /// The icon's name in the set.
+        icon: String,
+        /// The cause.
+        source: brisk_media::Error,
+    },
+    /// The data set file is not one that [`prepare`] wrote.
+    #[error("{path}: {reason}; make the file again from the packages")]
+    Data {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The data set file cannot be read or written.
+    #[error(transparent)]
+    Store(#[from] brisk_store::Error),
+    /// The requested size is out of range.
+    #[error("a picture size of {0} pixels; it must be 8 to 1024")]
+    Size(usize),
+}
+
+type Result<T> = std::result::Result<T, EmojiError>;
+
+/// A family of drawings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EmojiSet {
+    /// Google's Noto Emoji (Apache-2.0).
+    Noto,
+    /// Microsoft's Fluent Emoji, flat style (MIT).
+    Fluent,
+    /// Twitter's Twemoji (CC-BY-4.0).
+    Twemoji,
+}
+
+impl EmojiSet {
+    /// All sets.
+    pub const ALL: [EmojiSet; 3] = [EmojiSet::Noto, EmojiSet::Fluent, EmojiSet::Twemoji];
+
+    /// The npm package with the drawings.
+    pub fn package(self) -> &'static str {
+        match self {
+            EmojiSet::Noto => "@iconify-json/noto",
+            EmojiSet::Fluent => "@iconify-json/fluent-emoji-flat",
+            EmojiSet::Twemoji => "@iconify-json/twemoji",
+        }
+    }
+}
+
+impl std::fmt::Display for EmojiSet {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            EmojiSet::Noto => "noto",
+            EmojiSet::Fluent => "fluent",
+            EmojiSet::Twemoji => "twemoji",
+        })
+    }
+}
+
+/// Folders of unpacked npm packages, each the one that holds `package.json`.
+#[derive(Clone, Debug)]
+pub struct EmojiSources {
+    /// `@iconify-json/noto`.
+    pub noto: PathBuf,
+    /// `@iconify-json/fluent-emoji-flat`.
+    pub fluent: Option<PathBuf>,
+    /// `@iconify-json/twemoji`.
+    pub twemoji: Option<PathBuf>,
+    /// `emojibase-data`.
+    pub emojibase: PathBuf,
+}
+
+/// How to render and where to write.
+#[derive(Clone, Debug)]
+pub struct PrepareOptions {
+    /// Width and height of each picture in pixels, 8 to 1024.
+    pub size: usize,
+    /// The safetensors file to write.
+    pub out: PathBuf,
+}
+
+impl PrepareOptions {
+    /// 128 pixels, written to `out`.
+    pub fn new(out: impl Into<PathBuf>) -> Self {
+        Self {
+            size: 128,
+            out: out.into(),
+        }
+    }
+}
+
+/// What [`prepare`] made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PrepareReport {
+    /// Pictures in the file.
+    pub pictures: usize,
+    /// How many of them are held out.
+    pub held_out: usize,
+    /// Pictures of each set.
+    pub per_set: BTreeMap<EmojiSet, usize>,
+    /// Emoji that a set repeats with the drawing of another one, left out.
+    pub duplicates: usize,
+}
+
+/// One picture's description.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EmojiEntry {
+    /// The emoji's name in lower case, such as `red heart`.
+    pub name: String,
+    /// Keywords.
+    pub tags: Vec<String>,
+    /// Code points in upper case hexadecimal, joined by `-`, without variation selectors.
+    pub hexcode: String,
+    /// Whose drawing it is.
+    pub set: EmojiSet,
+    /// Group, such as `food-drink`.
+    pub group: String,
+    /// True when the picture must not be trained on.
+    pub held_out: bool,
+}
+
+/// A data set in memory.
+#[derive(Clone, Debug)]
+pub struct EmojiData {
+    /// Width and height of each picture in pixels.
+    pub size: usize,
+    /// `[N, 3, size, size]`, RGB.
+    pub pictures: Vec<u8>,
+    /// One for each picture, in the same order.
+    pub entries: Vec<EmojiEntry>,
+}
+
+impl EmojiData {
+    /// Reads a file that [`prepare`] wrote.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bad = |reason: String| EmojiError::Data {
+            path: path.to_owned(),
+            reason,
+        };
+        let file = SafetensorsFile::open(path)?;
+        let metadata = file.metadata();
+        if metadata.get("format").map(String::as_str) != Some(FORMAT) {
+            return Err(bad(format!(
+                "not an emoji data set (no format {FORMAT:?} in its metadata)"
+            )));
+        }
+        let text = metadata
+            .get("entries")
+            .ok_or_else(|| bad("no \"entries\" in its metadata".into()))?;
+        let entries: Vec<EmojiEntry> =
+            serde_json::from_str(text).map_err(|e| bad(format!("entries: {e}")))?;
+        let view = file
+            .view("pictures")?
+            .ok_or_else(|| bad("no tensor \"pictures\"".into()))?;
+        let size = match view.shape[..] {
+            [n, 3, height, width]
+                if n == entries.len() && height == width && view.dtype == Dtype::U8 =>
+            {
+                width
+            }
+            _ => {
+                return Err(bad(format!(
+                    "pictures are {} {:?}, expected u8 [{}, 3, size, size]",
+                    view.dtype.name(),
+                    view.shape,
+                    entries.len()
+                )));
+            }
+        };
+        Ok(Self {
+            size,
+            pictures: view.data.into_owned(),
+            entries,
+        })
+    }
+
+    /// Number of pictures.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// True when there are none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The planes `[3, size, size]` of picture `index`; `None` past the end.
+    pub fn planes(&self, index: usize) -> Option<&[u8]> {
+        let each = 3 * self.size * self.size;
+        let start = index.checked_mul(each)?;
+        self.pictures.get(start..start.checked_add(each)?)
+    }
+
+    /// Picture `index` as an RGB picture; `None` past the end.
+    pub fn picture(&self, index: usize) -> Option<Picture> {
+        Picture::from_planes(self.size, self.size, self.planes(index)?).ok()
+    }
+}
+
+/// True for the emoji that no model is trained on: a fixed hash of the code points, the same in all sets.
+pub fn is_held_out(hexcode: &str) -> bool {
+    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
+    for byte in hexcode.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    }
+    // The low bits of FNV-1a depend on few input bits; fold the high ones in.
+    (hash ^ (hash >> 32)).is_multiple_of(HELD_OUT_EVERY)
+}
+
+/// Renders every emoji of the given sets and writes the data set file.
+///
+/// `progress` is called with (pictures done, pictures in all). Pictures are ordered by set, then as in the Unicode
+/// charts, so the file is the same on every run.
+pub fn prepare(
+    sources: &EmojiSources,
+    options: &PrepareOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<PrepareReport> {
+    let size = options.size;
+    if !(8..=1024).contains(&size) {
+        return Err(EmojiError::Size(size));
+    }
+    let labels = read_labels(&sources.emojibase)?;
+    let folders = [
+        (EmojiSet::Noto, Some(&sources.noto)),
+        (EmojiSet::Fluent, sources.fluent.as_ref()),
+        (EmojiSet::Twemoji, sources.twemoji.as_ref()),
+    ];
+    let mut jobs: Vec<(EmojiEntry, Icon)> = Vec::new();
+    for (set, folder) in folders {
+        if let Some(folder) = folder {
+            collect_set(set, folder, &labels, &mut jobs)?;
+        }
+    }
+    let each = 3 * size * size;
+    let mut pictures = Vec::with_capacity(jobs.len() * each);
+    let mut entries: Vec<EmojiEntry> = Vec::with_capacity(jobs.len());
+    let mut seen = HashSet::new();
+    let mut duplicates = 0;
+    let total = jobs.len();
+    for (chunk_number, chunk) in jobs.chunks(64).enumerate() {
+        let rendered: Vec<Result<Vec<u8>>> = chunk
+            .par_iter()
+            .map(|(entry, icon)| {
+                icon.render(size).map_err(|source| EmojiError::Render {
+                    set: entry.set,
+                    icon: icon.name.clone(),
+                    source,
+                })
+            })
+            .collect();
+        for ((entry, _), planes) in chunk.iter().zip(rendered) {
+            let planes = planes?;
+            if seen.contains(&(entry.set, planes.clone())) {
+                duplicates += 1;
+                continue;
+            }
+            pictures.extend_from_slice(&planes);
+            entries.push(entry.clone());
+            seen.insert((entry.set, planes));
+        }
+        progress((chunk_number * 64 + chunk.len()).min(total), total);
+    }
+    let mut report = PrepareReport {
+        pictures: entries.len(),
+        held_out: entries.iter().filter(|e| e.held_out).count(),
+        per_set: BTreeMap::new(),
+        duplicates,
+    };
+    for entry in &entries {
+        *report.per_set.entry(entry.set).or_insert(0) += 1;
+    }
+    let text = serde_json::to_string(&entries).map_err(|e| EmojiError::Data {
+        path: options.out.clone(),
+        reason: e.to_string(),
+    })?;
+    let metadata = BTreeMap::from([
+        ("format".to_owned(), FORMAT.to_owned()),
+        ("entries".to_owned(), text),
+    ]);
+    let tensor = OutTensor {
+        name: "pictures".into(),
+        dtype: Dtype::U8,
+        shape: vec![entries.len(), 3, size, size],
+        data: pictures.into(),
+    };
+    write_safetensors(&options.out, &[tensor], &metadata)?;
+    Ok(report)
+}
+
+/// One emoji of `emojibase-data`.
+#[derive(Deserialize)]
+struct Label {
+    label: String,
+    hexcode: String,
+    #[serde(default)]
+    tags: Vec<String>,
+    group: Option<u64>,
+    #[serde(skip)]
+    group_name: String,
+}
+
+/// Base emoji in chart order, without components such as skin tones and lone regional indicators.
+fn read_labels(folder: &Path) -> Result<Vec<Label>> {
+    let groups_path = folder.join("meta/groups.json");
+    let groups = read_json(&groups_path, "emojibase-data")?;
+    let path = folder.join("en/data.json");
+    let bad = |reason: String| EmojiError::Source {
+        path: path.clone(),
+        reason,
+        package: "emojibase-data".into(),
+    };
+    let data = read_json(&path, "emojibase-data")?;
+    let all = Vec::<Label>::deserialize(data).map_err(|e| bad(e.to_string()))?;
+    let mut kept = Vec::with_capacity(all.len());
+    for mut label in all {
+        let Some(group) = label.group else { continue };
+        let name = groups["groups"][group.to_string()].as_str();
+        label.group_name = name
+            .ok_or_else(|| {
+                bad(format!(
+                    "group {group} is not named in {}",
+                    groups_path.display()
+                ))
+            })?
+            .to_owned();
+        if label.group_name != "component" {
+            kept.push(label);
+        }
+    }
+    if kept.is_empty() {
+        return Err(bad("it names no emoji".into()));
+    }
+    Ok(kept)
+}
+
+/// Adds the set's drawing of every labelled emoji that it has.
+fn collect_set(
+    set: EmojiSet,
+    folder: &Path,
+    labels: &[Label],
+    jobs: &mut Vec<(EmojiEntry, Icon)>,
+) -> Result<()> {
+    let icons_path = folder.join("icons.json");
+    let icons = read_json(&icons_path, set.package())?;
+    let characters_path = folder.join("chars.json");
+    let characters = read_json(&characters_path, set.package())?;
+    let characters = characters.as_object().ok_or_else(|| EmojiError::Source {
+        path: characters_path.clone(),
+        reason: "not an object of code points and icon names".into(),
+        package: set.package().into(),
+    })?;
+    let by_code: BTreeMap<String, &str> = characters
+        .iter()
+        .filter_map(|(code, name)| Some((plain_hexcode(code), name.as_str()?)))
+        .collect();
+    let mut used = HashSet::new();
+    let before = jobs.len();
+    for label in labels {
+        let hexcode = plain_hexcode(&label.hexcode);
+        let Some(&name) = by_code.get(&hexcode) else {
+            continue;
+        };
+        if !used.insert(name) {
+            continue;
+        }
+        let icon = Icon::find(&icons, name).map_err(|reason| EmojiError::Source {
+            path: icons_path.clone(),
+            reason,
+            package: set.package().into(),
+        })?;
+        let entry = EmojiEntry {
+            name: label.label.to_lowercase(),
+            tags: label.tags.clone(),
+            held_out: is_held_out(&hexcode),
+            hexcode,
+            set,
+            group: label.group_name.clone(),
+        };
+        jobs.push((entry, icon));
+    }
+    if jobs.len() == before {
+        return Err(EmojiError::Source {
+            path: characters_path,
+            reason: "it holds no labelled emoji".into(),
+            package: set.package().into(),
+        });
+    }
+    Ok(())
+}
+
+/// Upper case without variation selector 16, which the sets write or leave out at will.
+fn plain_hexcode(code: &str) -> String {
+    let parts: Vec<String> = code
+        .split('-')
+        .map(str::to_uppercase)
+        .filter(|part| part != "FE0F")
+        .collect();
+    parts.join("-")
+}
+
+fn read_json(path: &Path, package: &str) -> Result<Value> {
+    let bytes = std::fs::read(path).map_err(|source| EmojiError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    serde_json::from_slice(&bytes).map_err(|e| EmojiError::Source {
+        path: path.to_owned(),
+        reason: e.to_string(),
+        package: package.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,4 @@
+//! Data sets: how they are made and how they are read back.
+
+pub mod emoji;
+mod iconify;

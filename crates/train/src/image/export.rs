@@ -1,0 +1,150 @@
+//! The trained model as a folder in the layout of published checkpoints.
+
+use std::path::Path;
+
+use brisk_store::{OutTensor, write_atomic, write_safetensors};
+use serde_json::json;
+
+use super::{Configs, ImageReport, TEXT_ENCODER, TRANSFORMER};
+use crate::error::{FileContext, Result};
+use crate::log::read_log;
+use crate::session::{LOG, Session, write_json};
+use crate::tensors::NamedArray;
+
+/// What goes into the folder.
+pub(super) struct Pieces<'a> {
+    pub arrays: &'a [NamedArray],
+    pub configs: &'a Configs,
+    pub tokenizer: &'a [u8],
+    pub vae_folder: &'a Path,
+    pub flow_shift: f64,
+}
+
+/// Writes the tensors below `prefix` in bf16 and returns their number of values.
+fn write_part(arrays: &[NamedArray], prefix: &str, path: &Path) -> Result<usize> {
+    let prefix = format!("{prefix}.");
+    let mut count = 0;
+    let mut tensors: Vec<OutTensor> = Vec::new();
+    for array in arrays {
+        let Some(name) = array.name.strip_prefix(&prefix) else {
+            continue;
+        };
+        count += array.values.len();
+        let mut tensor = array.to_bf16_tensor();
+        tensor.name = name.to_owned();
+        tensors.push(tensor);
+    }
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    write_safetensors(path, &tensors, &metadata)?;
+    Ok(count)
+}
+
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    std::fs::copy(from, to).at(from)?;
+    Ok(())
+}
+
+pub(super) fn write(
+    pieces: &Pieces,
+    session: &Session,
+    pictures: usize,
+    out: &Path,
+) -> Result<ImageReport> {
+    let model = out.join("model");
+    for part in [TRANSFORMER, TEXT_ENCODER, "tokenizer", "vae", "scheduler"] {
+        let folder = model.join(part);
+        std::fs::create_dir_all(&folder).at(&folder)?;
+    }
+    let transformer_parameters = write_part(
+        pieces.arrays,
+        TRANSFORMER,
+        &model.join("transformer/diffusion_pytorch_model.safetensors"),
+    )?;
+    write_json(
+        &model.join("transformer/config.json"),
+        &pieces.configs.transformer,
+    )?;
+    let text_encoder_parameters = write_part(
+        pieces.arrays,
+        TEXT_ENCODER,
+        &model.join("text_encoder/model.safetensors"),
+    )?;
+    write_json(&model.join("text_encoder/config.json"), &pieces.configs.text)?;
+    write_tokenizer(pieces.tokenizer, &model.join("tokenizer"))?;
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        copy(&pieces.vae_folder.join(file), &model.join("vae").join(file))?;
+    }
+    write_json(
+        &model.join("scheduler/scheduler_config.json"),
+        &json!({
+            "_class_name": "DPMSolverMultistepScheduler",
+            "algorithm_type": "dpmsolver++",
+            "final_sigmas_type": "zero",
+            "flow_shift": pieces.flow_shift,
+            "lower_order_final": true,
+            "num_train_timesteps": 1000,
+            "prediction_type": "flow_prediction",
+            "solver_order": 2,
+            "solver_type": "midpoint",
+            "use_flow_sigmas": true,
+        }),
+    )?;
+    write_json(
+        &model.join("model_index.json"),
+        &json!({
+            "_class_name": "SanaPipeline",
+            "scheduler": ["diffusers", "DPMSolverMultistepScheduler"],
+            "text_encoder": ["transformers", "Gemma2Model"],
+            "tokenizer": ["transformers", "PreTrainedTokenizerFast"],
+            "transformer": ["diffusers", "SanaTransformer2DModel"],
+            "vae": ["diffusers", "AutoencoderDC"],
+        }),
+    )?;
+    // Empty: this model was trained without an instruction before the prompt.
+    write_atomic(&model.join("complex_human_instruction.txt"), b"")?;
+    copy(&out.join(LOG), &model.join(LOG))?;
+    let losses: Vec<f64> = read_log(&out.join(LOG))?
+        .iter()
+        .filter_map(|entry| entry.loss)
+        .collect();
+    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
+    let report = ImageReport {
+        steps: session.step,
+        seconds: session.seconds(),
+        transformer_parameters,
+        text_encoder_parameters,
+        pictures,
+        vocabulary: pieces.configs.text_model.vocab_size,
+        loss: (!tail.is_empty()).then(|| tail.iter().sum::<f64>() / tail.len() as f64),
+    };
+    write_json(&out.join("report.json"), &report)?;
+    Ok(report)
+}
+
+fn write_tokenizer(tokenizer: &[u8], folder: &Path) -> Result<()> {
+    write_atomic(&folder.join("tokenizer.json"), tokenizer)?;
+    write_json(
+        &folder.join("tokenizer_config.json"),
+        &json!({
+            "add_bos_token": true,
+            "add_eos_token": false,
+            "bos_token": "<bos>",
+            "clean_up_tokenization_spaces": false,
+            "eos_token": "<eos>",
+            "model_max_length": 512,
+            "pad_token": "<pad>",
+            "padding_side": "right",
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "unk_token": "<unk>",
+        }),
+    )?;
+    write_json(
+        &folder.join("special_tokens_map.json"),
+        &json!({
+            "bos_token": "<bos>",
+            "eos_token": "<eos>",
+            "pad_token": "<pad>",
+            "unk_token": "<unk>",
+        }),
+    )
+}

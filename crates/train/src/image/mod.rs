@@ -1,0 +1,336 @@
+//! Training of a text-to-image model: a SANA transformer and its text encoder, together, by flow matching on the latents of
+//! a frozen autoencoder.
+
+mod captions;
+mod export;
+mod sample;
+
+use std::path::Path;
+
+use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
+use brisk_models::sana::{CaptionContext, ForwardExtras, SanaConfig, SanaTransformer};
+use brisk_nn::Weights;
+use brisk_text::Tokenizer;
+use candle_core::{Device, Tensor};
+use serde::Serialize;
+
+use crate::autoencoder::config_with;
+use crate::data::emoji::EmojiData;
+use crate::error::{Error, JsonContext, Result};
+use crate::loss;
+use crate::pictures::{self, Order};
+use crate::recipe::ImageRecipe;
+use crate::rng::Rng;
+use crate::session::{Control, Event, Outcome, Session};
+use crate::tensors::{self, NamedArray};
+use crate::{eval, sheet};
+use captions::Captions;
+
+/// Noise levels, as in the models that use this objective.
+const LEVELS: usize = 1000;
+const TRANSFORMER: &str = "transformer";
+const TEXT_ENCODER: &str = "text_encoder";
+
+/// What a finished run is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ImageReport {
+    /// Finished updates.
+    pub steps: u64,
+    /// Seconds over all restarts.
+    pub seconds: f64,
+    /// Parameters of the transformer.
+    pub transformer_parameters: usize,
+    /// Parameters of the text encoder.
+    pub text_encoder_parameters: usize,
+    /// Pictures that were trained on.
+    pub pictures: usize,
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// Mean of the last tenth of the logged losses.
+    pub loss: Option<f64>,
+}
+
+/// Transformer and text encoder over one set of weights.
+struct Models {
+    text: Gemma2Model,
+    transformer: SanaTransformer,
+}
+
+/// The configurations as they are written.
+struct Configs {
+    text: serde_json::Value,
+    transformer: serde_json::Value,
+    text_model: Gemma2Config,
+    transformer_model: SanaConfig,
+}
+
+impl Configs {
+    fn new(recipe: &ImageRecipe, vocabulary: usize) -> Result<Configs> {
+        let text = config_with(
+            &recipe.text_encoder,
+            None,
+            &[("vocab_size", vocabulary.into())],
+        )?;
+        let transformer =
+            config_with(&recipe.transformer, Some("SanaTransformer2DModel"), &[])?;
+        let bytes = |value: &serde_json::Value| serde_json::to_vec(value).in_document("recipe");
+        let text_model = Gemma2Config::from_json(&bytes(&text)?, "recipe, text_encoder")?;
+        let transformer_model =
+            SanaConfig::from_json(&bytes(&transformer)?, "recipe, transformer")?;
+        if transformer_model.caption_channels != text_model.hidden_size {
+            return Err(Error::Recipe(format!(
+                "transformer.caption_channels is {}, text_encoder.hidden_size {}; they must agree",
+                transformer_model.caption_channels, text_model.hidden_size
+            )));
+        }
+        if transformer_model.guidance_embeds {
+            return Err(Error::Recipe(
+                "transformer.guidance_embeds is for distilled models; expected false".to_owned(),
+            ));
+        }
+        Ok(Configs {
+            text,
+            transformer,
+            text_model,
+            transformer_model,
+        })
+    }
+}
+
+impl Models {
+    fn trainable(configs: &Configs, weights: &Weights) -> Result<Models> {
+        Ok(Models {
+            text: Gemma2Model::load(&configs.text_model, &weights.pp(TEXT_ENCODER))?,
+            transformer: SanaTransformer::load(
+                &configs.transformer_model,
+                &weights.pp(TRANSFORMER),
+            )?,
+        })
+    }
+
+    /// From the moving average, as it will be written when `rounded`.
+    fn frozen(configs: &Configs, arrays: &[NamedArray], rounded: bool) -> Result<Models> {
+        let part = |prefix: &str| {
+            tensors::memory_source(arrays, &format!("{prefix}."), rounded)
+                .map(Weights::from_source)
+        };
+        Ok(Models {
+            text: Gemma2Model::load(&configs.text_model, &part(TEXT_ENCODER)?)?,
+            transformer: SanaTransformer::load(&configs.transformer_model, &part(TRANSFORMER)?)?,
+        })
+    }
+
+    /// Encodes tokenised prompts of any lengths.
+    fn encode(&self, prompts: &[Vec<u32>]) -> Result<CaptionContext> {
+        let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        // Padded on the right with 0: attention is causal, so no valid row sees the padding.
+        let mut ids = vec![0u32; prompts.len() * longest];
+        for (row, prompt) in ids.chunks_exact_mut(longest.max(1)).zip(prompts) {
+            row[..prompt.len()].copy_from_slice(prompt);
+        }
+        let ids = Tensor::from_vec(ids, (prompts.len(), longest), &Device::Cpu)?;
+        let hidden = self.text.forward(&ids, None)?;
+        // The valid rows come first already, as `compact_text` would put them.
+        Ok(self.transformer.encode_caption(&hidden, &lengths)?)
+    }
+}
+
+/// The training latents: `[side, side, channels]` each, scaled.
+struct Latents {
+    rows: Vec<Vec<f32>>,
+    side: usize,
+    channels: usize,
+}
+
+/// σ of level `index` after the shift.
+fn shifted_sigma(index: usize, shift: f64) -> f64 {
+    let sigma = index as f64 / LEVELS as f64;
+    shift * sigma / (1.0 + (shift - 1.0) * sigma)
+}
+
+/// The noise level index of one sample: logistic of a normal number.
+fn draw_level(rng: &mut Rng, (mean, deviation): (f64, f64)) -> usize {
+    let u = 1.0 / (1.0 + (-(mean + deviation * rng.normal_pair().0)).exp());
+    ((u * LEVELS as f64) as usize).min(LEVELS - 1)
+}
+
+/// One batch of flow matching.
+struct Noised {
+    /// `(1−σ)·x0 + σ·ε`
+    input: Vec<f32>,
+    /// `ε − x0`
+    target: Vec<f32>,
+    /// Integer times, one a sample.
+    times: Vec<f32>,
+}
+
+fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng) -> Noised {
+    let each = latents.side * latents.side * latents.channels;
+    let mut batch = Noised {
+        input: Vec::with_capacity(slots.len() * each),
+        target: Vec::with_capacity(slots.len() * each),
+        times: Vec::with_capacity(slots.len()),
+    };
+    for slot in slots {
+        let sigma = shifted_sigma(draw_level(rng, recipe.noise_law), recipe.flow_shift);
+        // The model sees integer times although the mixture uses the exact σ. The tolerance keeps i/1000·1000 at i.
+        batch
+            .times
+            .push((sigma * LEVELS as f64 + 1e-9).floor() as f32);
+        let sigma = sigma as f32;
+        let epsilon = rng.normals(each);
+        for (clean, noise) in latents.rows[*slot].iter().zip(epsilon) {
+            batch.input.push((1.0 - sigma) * clean + sigma * noise);
+            batch.target.push(noise - clean);
+        }
+    }
+    batch
+}
+
+/// Trains the recipe's text-to-image model into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end
+/// `model/` (complete diffusers layout, bf16, with a copy of `vae_folder`) and `report.json`. Continues when `out` holds
+/// a checkpoint of the same recipe.
+///
+/// # Errors
+/// A data set or autoencoder that does not fit the recipe, files that cannot be read or written, or a run that diverges.
+pub fn train_image(
+    recipe: &ImageRecipe,
+    data: &EmojiData,
+    vae_folder: &Path,
+    out: &Path,
+    control: &mut Control,
+) -> Result<Outcome<ImageReport>> {
+    recipe.validate()?;
+    let options = &recipe.training;
+    let training = pictures::select(data, &recipe.sets, false);
+    // Positions in `training`, which is what the latents are stored by.
+    let mut order = Order::new((0..training.len()).collect(), options.seed)?;
+    let autoencoder = eval::open_autoencoder(vae_folder)?;
+    control.send(Event::Stage("training the tokenizer"));
+    let vocabulary = recipe.text_encoder["vocab_size"].as_u64().ok_or_else(|| {
+        Error::Recipe("text_encoder.vocab_size is missing; expected a number".to_owned())
+    })?;
+    let tokenizer_file =
+        brisk_text::train_bpe(&captions::lines(data, &training), vocabulary as usize)?;
+    let tokenizer = Tokenizer::from_bytes(&tokenizer_file, "trained tokenizer")?;
+    let configs = Configs::new(recipe, tokenizer.vocabulary_size())?;
+    control.send(Event::Stage("encoding the pictures"));
+    let latents = encode_all(&autoencoder, data, &training, &configs.transformer_model)?;
+    let captions = Captions::new(data, &training, &tokenizer, recipe)?;
+
+    let weights = Weights::trainable(None, options.seed);
+    let models = Models::trainable(&configs, &weights)?;
+    let parameters = weights.variables();
+    let mut session = Session::open(options, recipe, parameters, out, control)?;
+    while !session.is_over() {
+        let slots = order.batch(session.step, options.batch);
+        let prompts = captions.draw(&slots, &mut session.rng)?;
+        let batch = noise(&latents, &slots, recipe, &mut session.rng);
+        let shape = (slots.len(), latents.side, latents.side, latents.channels);
+        let input = Tensor::from_vec(batch.input, shape, &Device::Cpu)?;
+        let times = Tensor::from_vec(batch.times, slots.len(), &Device::Cpu)?;
+        let context = models.encode(&prompts)?;
+        let velocity = models.transformer.forward(
+            &input,
+            &times,
+            None,
+            &context,
+            &ForwardExtras::default(),
+        )?;
+        let loss = loss::mean_square(&velocity, &batch.target)?;
+        drop((context, velocity));
+        session.update(&loss)?;
+        if session.is_due(recipe.sample_every) {
+            let average = Models::frozen(&configs, session.ema.arrays(), false)?;
+            write_sheet(&mut session, &average, &autoencoder, &tokenizer, recipe, &latents)?;
+        }
+        if session.settle()? {
+            return Ok(Outcome::Stopped { step: session.step });
+        }
+    }
+    session.finish()?;
+    session.control.send(Event::Stage("writing the model"));
+    let average = Models::frozen(&configs, session.ema.arrays(), true)?;
+    write_sheet(&mut session, &average, &autoencoder, &tokenizer, recipe, &latents)?;
+    let pieces = export::Pieces {
+        arrays: session.ema.arrays(),
+        configs: &configs,
+        tokenizer: &tokenizer_file,
+        vae_folder,
+        flow_shift: recipe.flow_shift,
+    };
+    let report = export::write(&pieces, &session, training.len(), out)?;
+    Ok(Outcome::Finished(report))
+}
+
+fn encode_all(
+    autoencoder: &brisk_models::dcae::Autoencoder,
+    data: &EmojiData,
+    training: &[usize],
+    config: &SanaConfig,
+) -> Result<Latents> {
+    let ratio = autoencoder.ratio();
+    let (side, channels) = (data.size / ratio, autoencoder.config().latent_channels);
+    let fits = data.size.is_multiple_of(ratio)
+        && channels == config.in_channels
+        && side.is_multiple_of(config.patch_size);
+    if !fits {
+        return Err(Error::Data(format!(
+            "pictures of {} px and an autoencoder of ratio {ratio} with {channels} channels do not fit a transformer of \
+             {} channels and patches of {}",
+            data.size, config.in_channels, config.patch_size
+        )));
+    }
+    Ok(Latents {
+        rows: eval::scaled_latents(autoencoder, data, training)?,
+        side,
+        channels,
+    })
+}
+
+fn write_sheet(
+    session: &mut Session,
+    models: &Models,
+    autoencoder: &brisk_models::dcae::Autoencoder,
+    tokenizer: &Tokenizer,
+    recipe: &ImageRecipe,
+    latents: &Latents,
+) -> Result<()> {
+    let shape = (latents.side, latents.side, latents.channels);
+    let samples = sample::generate(models, tokenizer, recipe, shape)?;
+    let decoded = autoencoder.decode(&(samples / autoencoder.scaling_factor())?)?;
+    let cells: Vec<_> = pictures::to_pictures(&decoded)?
+        .into_iter()
+        .zip(recipe.sample_prompts.iter().cloned())
+        .collect();
+    let path = session.sample_path()?;
+    sheet::write(&path, &cells, 4)?;
+    session.control.send(Event::Sample { path });
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_follow_the_logistic_of_a_normal() {
+        let mut rng = Rng::new(2);
+        let levels: Vec<usize> = (0..20_000)
+            .map(|_| draw_level(&mut rng, (0.0, 1.0)))
+            .collect();
+        let below = |bound: usize| levels.iter().filter(|l| **l < bound).count() as f64 / 2e4;
+        assert!((below(500) - 0.5).abs() < 0.02);
+        // logistic(−1) = 0.26894, one deviation below.
+        assert!((below(269) - 0.1587).abs() < 0.02);
+        assert!(levels.iter().all(|level| *level < LEVELS));
+    }
+
+    #[test]
+    fn shifted_levels_and_times() {
+        assert_eq!(shifted_sigma(0, 3.0), 0.0);
+        assert!((shifted_sigma(500, 3.0) - 0.75).abs() < 1e-12);
+        assert!((shifted_sigma(999, 1.0) - 0.999).abs() < 1e-12);
+    }
+}

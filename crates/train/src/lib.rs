@@ -1,0 +1,44 @@
+//! Losses, optimisers, data sets and training loops.
+//!
+//! [`train_autoencoder`] and [`train_image`] run a [`recipe::Recipe`] on an [`data::emoji::EmojiData`] into a folder: a log,
+//! sample sheets, the latest checkpoint, and at the end a model in the layout of published checkpoints. A run that was
+//! killed continues from its checkpoint when the same call is made again, to the same weights as an uninterrupted one.
+//!
+//! Nothing here prints: progress goes to the [`Control`]'s listener.
+//!
+//! ```no_run
+//! use brisk_train::{Control, data::emoji::EmojiData, recipe::Recipe, train_autoencoder};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let data = EmojiData::open("emoji128.safetensors".as_ref())?;
+//! let Recipe::Autoencoder(recipe) = Recipe::open("emoji-autoencoder")? else { return Ok(()) };
+//! let mut control = Control::new(|event| println!("{event:?}"));
+//! train_autoencoder(&recipe, &data, "out".as_ref(), &mut control)?;
+//! # Ok(()) }
+//! ```
+#![forbid(unsafe_code)]
+
+mod autoencoder;
+pub mod checkpoint;
+pub mod data;
+pub mod ema;
+mod error;
+pub mod eval;
+mod image;
+pub mod log;
+mod loss;
+pub mod optimiser;
+mod pictures;
+pub mod recipe;
+pub mod rng;
+pub mod schedule;
+mod session;
+mod sheet;
+mod tensors;
+
+pub use autoencoder::{AutoencoderReport, train_autoencoder};
+pub use error::{Error, Result};
+pub use image::{ImageReport, train_image};
+pub use loss::ReconstructionLoss;
+pub use pictures::{Augmentation, select, to_pictures};
+pub use session::{Control, Event, Outcome};
+pub use tensors::NamedArray;

@@ -1,0 +1,115 @@
+//! The training log: one JSON object a line.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{FileContext, JsonContext, Result};
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LogEntry {
+    /// Finished updates.
+    pub step: u64,
+    /// Mean loss since the previous line; absent when it was not finite.
+    pub loss: Option<f64>,
+    /// Learning rate of the last update.
+    pub learning_rate: f64,
+    /// Norm of all gradients before clipping at the last update; absent when it was not finite.
+    pub gradient_norm: Option<f64>,
+    /// Seconds of training so far, over all restarts.
+    pub seconds: f64,
+    /// Samples a second since the previous line, evaluations included.
+    pub samples_per_second: f64,
+    /// Updates skipped so far for non-finite gradients.
+    pub skipped: u64,
+    /// Held-out PSNR in dB, on the lines of an evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub psnr: Option<f64>,
+}
+
+/// Appends lines to a log file.
+#[derive(Debug)]
+pub struct LogWriter {
+    path: PathBuf,
+    file: File,
+}
+
+impl LogWriter {
+    /// Opens or creates the log at `path` and drops the lines past `step`: those a killed run wrote after its last checkpoint.
+    pub fn open(path: &Path, step: u64) -> Result<LogWriter> {
+        let mut kept = String::new();
+        if path.exists() {
+            for entry in read_log(path)?.iter().filter(|entry| entry.step <= step) {
+                kept.push_str(&serde_json::to_string(entry).in_document(path.display())?);
+                kept.push('\n');
+            }
+        }
+        brisk_store::write_atomic(path, kept.as_bytes())?;
+        let file = OpenOptions::new().append(true).open(path).at(path)?;
+        Ok(LogWriter {
+            path: path.to_owned(),
+            file,
+        })
+    }
+
+    /// Appends one line.
+    pub fn write(&mut self, entry: &LogEntry) -> Result<()> {
+        let mut line = serde_json::to_string(entry).in_document(self.path.display())?;
+        line.push('\n');
+        self.file.write_all(line.as_bytes()).at(&self.path)
+    }
+}
+
+/// Reads a log back. A last line that was cut off by a kill is left out.
+pub fn read_log(path: &Path) -> Result<Vec<LogEntry>> {
+    let mut entries = Vec::new();
+    let mut lines = BufReader::new(File::open(path).at(path)?).lines().peekable();
+    while let Some(line) = lines.next() {
+        let line = line.at(path)?;
+        match serde_json::from_str(&line) {
+            Ok(entry) => entries.push(entry),
+            Err(_) if lines.peek().is_none() => {}
+            Err(error) => return Err(error).in_document(path.display()),
+        }
+    }
+    Ok(entries)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(step: u64) -> LogEntry {
+        LogEntry {
+            step,
+            loss: Some(0.5),
+            learning_rate: 1e-3,
+            gradient_norm: None,
+            seconds: 1.0,
+            samples_per_second: 8.0,
+            skipped: 1,
+            psnr: None,
+        }
+    }
+
+    #[test]
+    fn reopening_drops_what_the_checkpoint_does_not_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log.jsonl");
+        let mut writer = LogWriter::open(&path, 0).unwrap();
+        for step in [10, 20, 30] {
+            writer.write(&entry(step)).unwrap();
+        }
+        writer.file.write_all(b"{\"step\": 4").unwrap();
+        assert_eq!(read_log(&path).unwrap().len(), 3);
+        LogWriter::open(&path, 20)
+            .unwrap()
+            .write(&entry(21))
+            .unwrap();
+        let steps: Vec<u64> = read_log(&path).unwrap().iter().map(|e| e.step).collect();
+        assert_eq!(steps, [10, 20, 21]);
+    }
+}

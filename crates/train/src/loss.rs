@@ -1,0 +1,181 @@
+//! Losses on slices: the value and its gradient in one pass, then one product that hands the gradient to the graph.
+
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::tensors;
+
+/// Weights of the parts of the reconstruction loss; each part is a mean over all values.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReconstructionLoss {
+    /// Weight of the absolute difference.
+    pub l1: f64,
+    /// Weight of the squared difference.
+    pub mse: f64,
+    /// Weight of the absolute difference of horizontal and vertical neighbours' differences: sharp edges.
+    #[serde(default)]
+    pub gradient: f64,
+}
+
+/// A loss value with the scalar tensor whose gradient with respect to the prediction is the loss's.
+pub(crate) struct Loss {
+    pub value: f64,
+    pub surrogate: Tensor,
+}
+
+fn finish(prediction: &Tensor, value: f64, gradient: Vec<f32>) -> Result<Loss> {
+    let gradient = Tensor::from_vec(gradient, prediction.dims(), &Device::Cpu)?;
+    Ok(Loss {
+        value,
+        surrogate: (prediction * gradient)?.sum_all()?,
+    })
+}
+
+fn checked(prediction: &Tensor, target: &[f32]) -> Result<Vec<f32>> {
+    if prediction.elem_count() != target.len() {
+        return Err(Error::Data(format!(
+            "the model gave {:?}, which does not match {} target values",
+            prediction.dims(),
+            target.len()
+        )));
+    }
+    tensors::values(prediction)
+}
+
+/// Mean of the squared differences.
+pub(crate) fn mean_square(prediction: &Tensor, target: &[f32]) -> Result<Loss> {
+    let mut values = checked(prediction, target)?;
+    let scale = (2.0 / values.len() as f64) as f32;
+    let mut sum = 0f64;
+    for (value, target) in values.iter_mut().zip(target) {
+        let difference = *value - target;
+        sum += f64::from(difference * difference);
+        *value = scale * difference;
+    }
+    let mean = sum / values.len() as f64;
+    finish(prediction, mean, values)
+}
+
+/// The reconstruction loss of pictures `[B,H,W,C]`.
+pub(crate) fn reconstruction(
+    prediction: &Tensor,
+    target: &[f32],
+    weights: &ReconstructionLoss,
+) -> Result<Loss> {
+    let (_, height, width, channels) = prediction.dims4()?;
+    let mut difference = checked(prediction, target)?;
+    for (value, target) in difference.iter_mut().zip(target) {
+        *value -= target;
+    }
+    let count = difference.len();
+    let mut gradient = vec![0f32; count];
+    let plane = height * width * channels;
+    let sums: Vec<f64> = difference
+        .par_chunks_exact(plane)
+        .zip(gradient.par_chunks_exact_mut(plane))
+        .map(|(difference, gradient)| {
+            picture_loss(difference, gradient, width * channels, channels, weights)
+        })
+        .collect();
+    let scale = 1.0 / count as f64;
+    gradient.iter_mut().for_each(|g| *g *= scale as f32);
+    finish(prediction, sums.iter().sum::<f64>() * scale, gradient)
+}
+
+/// Adds one picture's gradient, unscaled, and returns the sum of its loss.
+fn picture_loss(
+    difference: &[f32],
+    gradient: &mut [f32],
+    row: usize,
+    channels: usize,
+    weights: &ReconstructionLoss,
+) -> f64 {
+    let (l1, mse) = (weights.l1 as f32, weights.mse as f32);
+    let (mut absolute, mut square) = (0f64, 0f64);
+    for (d, g) in difference.iter().zip(gradient.iter_mut()) {
+        absolute += f64::from(d.abs());
+        square += f64::from(d * d);
+        *g = l1 * sign(*d) + 2.0 * mse * d;
+    }
+    let mut edges = 0f64;
+    if weights.gradient != 0.0 {
+        let weight = weights.gradient as f32;
+        let mut pair = |from: usize, to: usize| {
+            let d = difference[to] - difference[from];
+            edges += f64::from(d.abs());
+            let g = weight * sign(d);
+            gradient[to] += g;
+            gradient[from] -= g;
+        };
+        for index in 0..difference.len() {
+            if index % row + channels < row {
+                pair(index, index + channels);
+            }
+            if index + row < difference.len() {
+                pair(index, index + row);
+            }
+        }
+    }
+    weights.l1 * absolute + weights.mse * square + weights.gradient * edges
+}
+
+fn sign(value: f32) -> f32 {
+    if value > 0.0 {
+        1.0
+    } else if value < 0.0 {
+        -1.0
+    } else {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::Rng;
+    use candle_core::Var;
+
+    #[test]
+    fn gradients_agree_with_differences() {
+        let mut rng = Rng::new(4);
+        let dims = (2, 3, 4, 3);
+        let start = rng.normals(72);
+        let target = rng.normals(72);
+        let weights = ReconstructionLoss {
+            l1: 0.7,
+            mse: 1.3,
+            gradient: 0.4,
+        };
+        let variable = |values: &[f32]| Var::from_vec(values.to_vec(), dims, &Device::Cpu).unwrap();
+        type Evaluate<'a> = &'a dyn Fn(&Tensor) -> Loss;
+        let both: [Evaluate; 2] = [
+            &|x| reconstruction(x, &target, &weights).unwrap(),
+            &|x| mean_square(x, &target).unwrap(),
+        ];
+        for evaluate in both {
+            let point = variable(&start);
+            let loss = evaluate(point.as_tensor());
+            let store = loss.surrogate.backward().unwrap();
+            let gradient = tensors::values(store.get(point.as_tensor()).unwrap()).unwrap();
+            for index in [0, 5, 17, 40, 71] {
+                let shifted = |by: f32| {
+                    let mut values = start.clone();
+                    values[index] += by;
+                    evaluate(variable(&values).as_tensor()).value
+                };
+                let slope = (shifted(1e-3) - shifted(-1e-3)) / 2e-3;
+                let error = (slope - f64::from(gradient[index])).abs();
+                assert!(error < 2e-4, "{index}: {slope} {}", gradient[index]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_target_of_another_size_is_refused() {
+        let x = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert!(matches!(mean_square(&x, &[0.0; 3]), Err(Error::Data(_))));
+    }
+}

@@ -1,0 +1,172 @@
+//! Optimisers over named variables. The update runs on plain slices, parallel over parameters; every sum has a fixed order,
+//! so the same gradients give the same weights whatever the number of threads.
+
+mod adamw;
+mod came;
+
+use brisk_store::TensorSource;
+use candle_core::Var;
+use candle_core::backprop::GradStore;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+pub use adamw::{AdamW, AdamWOptions};
+pub use came::{Came, CameOptions};
+
+use crate::error::Result;
+use crate::tensors::{self, NamedArray};
+
+/// What one update did.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Norm over all gradients, before clipping.
+    pub gradient_norm: f64,
+    /// True when a gradient was not finite and nothing was changed.
+    pub skipped: bool,
+}
+
+/// An optimiser that owns its variables and its state.
+pub trait Optimiser {
+    /// Updates every variable that has a gradient, at the rate `learning_rate`.
+    fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<StepReport>;
+
+    /// Updates skipped for non-finite gradients, over the whole run.
+    fn skipped(&self) -> u64;
+
+    /// The state as named arrays, `{kind}.{parameter}`.
+    fn state(&self) -> Vec<NamedArray>;
+
+    /// Takes the state back from what [`Optimiser::state`] gave.
+    fn load_state(&mut self, source: &dyn TensorSource, skipped: u64) -> Result<()>;
+}
+
+/// Which optimiser a recipe asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OptimiserKind {
+    /// [`Came`].
+    Came,
+    /// [`AdamW`].
+    Adamw,
+}
+
+/// Builds an optimiser with the default constants of its kind. `clip` bounds the norm over all gradients.
+pub fn build(
+    kind: OptimiserKind,
+    parameters: Vec<(String, Var)>,
+    weight_decay: f64,
+    clip: Option<f64>,
+) -> Box<dyn Optimiser> {
+    match kind {
+        OptimiserKind::Came => Box::new(Came::new(
+            parameters,
+            CameOptions {
+                weight_decay,
+                clip,
+                ..CameOptions::default()
+            },
+        )),
+        OptimiserKind::Adamw => Box::new(AdamW::new(
+            parameters,
+            AdamWOptions {
+                weight_decay,
+                clip,
+                ..AdamWOptions::default()
+            },
+        )),
+    }
+}
+
+/// The gradients of one step, copied out.
+struct Gathered {
+    /// One a parameter; none where the loss does not depend on it.
+    gradients: Vec<Option<Vec<f32>>>,
+    /// Norm over all of them.
+    norm: f64,
+    /// What to multiply them with so that the norm keeps to the bound.
+    scale: f32,
+}
+
+fn gather(
+    parameters: &[(String, Var)],
+    gradients: &GradStore,
+    clip: Option<f64>,
+) -> Result<Gathered> {
+    let gathered = parameters
+        .par_iter()
+        .map(|(_, variable)| {
+            let Some(gradient) = gradients.get(variable.as_tensor()) else {
+                return Ok((None, 0.0));
+            };
+            let values = tensors::values(gradient)?;
+            let squares = values.iter().map(|g| f64::from(*g).powi(2)).sum();
+            Ok((Some(values), squares))
+        })
+        .collect::<Result<Vec<(Option<Vec<f32>>, f64)>>>()?;
+    let norm = gathered
+        .iter()
+        .map(|(_, squares)| squares)
+        .sum::<f64>()
+        .sqrt();
+    let scale = match clip {
+        Some(bound) if norm > bound => (bound / norm) as f32,
+        _ => 1.0,
+    };
+    Ok(Gathered {
+        gradients: gathered.into_iter().map(|(values, _)| values).collect(),
+        norm,
+        scale,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Tensor};
+
+    fn line(values: &[f32]) -> Tensor {
+        Tensor::new(values, &Device::Cpu).unwrap()
+    }
+
+    #[test]
+    fn clipping_scales_to_the_bound_and_not_below_it() {
+        let a = Var::new(&[1f32, 1.0], &Device::Cpu).unwrap();
+        let b = Var::new(&[1f32], &Device::Cpu).unwrap();
+        let unused = Var::new(&[1f32], &Device::Cpu).unwrap();
+        let loss = (a.as_tensor() * line(&[3.0, 0.0]))
+            .unwrap()
+            .sum_all()
+            .unwrap();
+        let loss = (loss + (b.as_tensor() * 4.0).unwrap().sum_all().unwrap()).unwrap();
+        let store = loss.backward().unwrap();
+        let parameters = vec![
+            ("a".to_owned(), a),
+            ("b".to_owned(), b),
+            ("unused".to_owned(), unused),
+        ];
+        let gathered = gather(&parameters, &store, Some(1.0)).unwrap();
+        assert_eq!(gathered.norm, 5.0);
+        assert!((gathered.scale - 0.2).abs() < 1e-7);
+        assert!(gathered.gradients[2].is_none());
+        assert_eq!(gather(&parameters, &store, Some(6.0)).unwrap().scale, 1.0);
+    }
+
+    #[test]
+    fn non_finite_gradients_change_nothing_and_are_counted() {
+        for kind in [OptimiserKind::Came, OptimiserKind::Adamw] {
+            let variable = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
+            let mut optimiser =
+                build(kind, vec![("w".to_owned(), variable.clone())], 0.1, Some(1.0));
+            let loss = (variable.as_tensor() * line(&[f32::NAN, 1.0])).unwrap();
+            let store = loss.sum_all().unwrap().backward().unwrap();
+            let report = optimiser.step(&store, 0.1).unwrap();
+            assert!(report.skipped);
+            assert_eq!(optimiser.skipped(), 1);
+            assert_eq!(variable.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
+            let loss = (variable.as_tensor() * line(&[1.0, 1.0])).unwrap();
+            let store = loss.sum_all().unwrap().backward().unwrap();
+            assert!(!optimiser.step(&store, 0.1).unwrap().skipped);
+            assert_ne!(variable.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
+        }
+    }
+}

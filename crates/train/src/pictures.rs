@@ -1,0 +1,311 @@
+//! Batches of pictures from a data set, augmentation included, without a tensor operation a pixel.
+
+use brisk_media::Picture;
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::data::emoji::{EmojiData, EmojiSet};
+use crate::error::{Error, Result};
+use crate::rng::Rng;
+
+/// Random changes to training pictures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augmentation {
+    /// Mirror every second picture.
+    pub flip: bool,
+    /// Largest shift in pixels along each axis; white comes in.
+    pub shift: usize,
+    /// Share of pictures whose hues change: a channel permutation or a rotation about the grey axis, so white stays white.
+    pub hue_probability: f64,
+    /// Share of pictures that are darkened.
+    pub brightness_probability: f64,
+    /// Lowest factor of the darkening, 0..=1.
+    pub brightness_min: f64,
+}
+
+/// One picture's draw.
+#[derive(Debug, Clone, Copy)]
+struct Change {
+    flip: bool,
+    shift: (isize, isize),
+    /// What each output channel takes of each input channel, brightness included.
+    colours: Option<[[f32; 3]; 3]>,
+}
+
+const IDENTITY: [[f32; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+
+impl Augmentation {
+    fn draw(&self, rng: &mut Rng) -> Change {
+        let flip = self.flip && rng.chance(0.5);
+        let span = 2 * self.shift + 1;
+        let mut offset = || rng.below(span) as isize - self.shift as isize;
+        let shift = (offset(), offset());
+        let hue = rng.chance(self.hue_probability).then(|| {
+            if rng.chance(0.5) {
+                let order = rng.permutation(3);
+                [IDENTITY[order[0]], IDENTITY[order[1]], IDENTITY[order[2]]]
+            } else {
+                hue_rotation(std::f64::consts::TAU * rng.uniform())
+            }
+        });
+        let brightness = rng.chance(self.brightness_probability).then(|| {
+            (self.brightness_min + (1.0 - self.brightness_min) * rng.uniform()) as f32
+        });
+        let colours = (hue.is_some() || brightness.is_some()).then(|| {
+            let factor = brightness.unwrap_or(1.0);
+            hue.unwrap_or(IDENTITY)
+                .map(|row| row.map(|weight| weight * factor))
+        });
+        Change {
+            flip,
+            shift,
+            colours,
+        }
+    }
+}
+
+/// The rotation of RGB about the grey axis; every row sums to one.
+fn hue_rotation(angle: f64) -> [[f32; 3]; 3] {
+    let (sin, cos) = angle.sin_cos();
+    let mixed = (1.0 - cos) / 3.0;
+    let skew = sin / 3f64.sqrt();
+    let (same, next, previous) = (
+        (cos + mixed) as f32,
+        (mixed - skew) as f32,
+        (mixed + skew) as f32,
+    );
+    [
+        [same, next, previous],
+        [previous, same, next],
+        [next, previous, same],
+    ]
+}
+
+/// Maps a byte to −1..=1.
+fn to_signed(value: u8) -> f32 {
+    f32::from(value) / 127.5 - 1.0
+}
+
+/// Maps −1..=1 to the nearest byte; what lies outside is clamped.
+fn to_byte(value: f32) -> u8 {
+    (value * 127.5 + 127.5).round().clamp(0.0, 255.0) as u8
+}
+
+/// Writes planes `[3,S,S]` as channels-last values in −1..=1.
+fn write_plain(planes: &[u8], target: &mut [f32]) {
+    let area = planes.len() / 3;
+    let (red, rest) = planes.split_at(area);
+    let (green, blue) = rest.split_at(area);
+    for (((pixel, r), g), b) in target.chunks_exact_mut(3).zip(red).zip(green).zip(blue) {
+        pixel.copy_from_slice(&[to_signed(*r), to_signed(*g), to_signed(*b)]);
+    }
+}
+
+fn write_changed(planes: &[u8], size: usize, change: Change, target: &mut [f32]) {
+    let area = size * size;
+    let inside = |position: usize, shift: isize| {
+        position
+            .checked_add_signed(-shift)
+            .filter(|source| *source < size)
+    };
+    for (y, row) in target.chunks_exact_mut(3 * size).enumerate() {
+        let source_y = inside(y, change.shift.0);
+        for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
+            let source = source_y.zip(inside(x, change.shift.1)).map(|(y, x)| {
+                let x = if change.flip { size - 1 - x } else { x };
+                y * size + x
+            });
+            // White outside; colours apply to it too, so that the background stays of one piece.
+            let rgb = match source {
+                Some(at) => [planes[at], planes[area + at], planes[2 * area + at]].map(f32::from),
+                None => [255.0; 3],
+            };
+            let rgb = match &change.colours {
+                Some(matrix) => matrix.map(|row| {
+                    (row[0] * rgb[0] + row[1] * rgb[1] + row[2] * rgb[2]).clamp(0.0, 255.0)
+                }),
+                None => rgb,
+            };
+            pixel.copy_from_slice(&rgb.map(|value| value / 127.5 - 1.0));
+        }
+    }
+}
+
+fn planes(data: &EmojiData, index: usize) -> Result<&[u8]> {
+    data.planes(index).ok_or_else(|| {
+        Error::Data(format!(
+            "there is no picture {index} among {} bytes of pictures",
+            data.pictures.len()
+        ))
+    })
+}
+
+/// The pictures `indices` as they are: `[B,S,S,3]` in −1..=1.
+pub(crate) fn batch(data: &EmojiData, indices: &[usize]) -> Result<Tensor> {
+    let size = data.size;
+    let mut values = vec![0f32; indices.len() * size * size * 3];
+    values
+        .par_chunks_exact_mut(size * size * 3)
+        .zip(indices)
+        .try_for_each(|(target, index)| {
+            write_plain(planes(data, *index)?, target);
+            Ok::<(), Error>(())
+        })?;
+    Ok(Tensor::from_vec(
+        values,
+        (indices.len(), size, size, 3),
+        &Device::Cpu,
+    )?)
+}
+
+/// The pictures `indices` with random changes: channels-last values in −1..=1.
+pub(crate) fn augmented_batch(
+    data: &EmojiData,
+    indices: &[usize],
+    augmentation: &Augmentation,
+    rng: &mut Rng,
+) -> Result<Vec<f32>> {
+    let size = data.size;
+    let changes: Vec<Change> = indices.iter().map(|_| augmentation.draw(rng)).collect();
+    let mut values = vec![0f32; indices.len() * size * size * 3];
+    values
+        .par_chunks_exact_mut(size * size * 3)
+        .zip(indices)
+        .zip(changes)
+        .try_for_each(|((target, index), change)| {
+            write_changed(planes(data, *index)?, size, change, target);
+            Ok::<(), Error>(())
+        })?;
+    Ok(values)
+}
+
+/// The decoded pictures `[B,H,W,3]`, clamped and rounded to bytes.
+pub fn to_pictures(decoded: &Tensor) -> Result<Vec<Picture>> {
+    let (count, height, width, channels) = decoded.dims4()?;
+    if channels != 3 {
+        return Err(Error::Data(format!(
+            "decoded pictures have {channels} channels, expected 3"
+        )));
+    }
+    let values = decoded.flatten_all()?.to_vec1::<f32>()?;
+    Ok(values
+        .chunks_exact(height * width * 3)
+        .take(count)
+        .map(|picture| Picture {
+            width,
+            height,
+            pixels: picture.iter().map(|value| to_byte(*value)).collect(),
+        })
+        .collect())
+}
+
+/// Picture `index` of the data set.
+pub(crate) fn original(data: &EmojiData, index: usize) -> Result<Picture> {
+    data.picture(index)
+        .ok_or_else(|| Error::Data(format!("there is no picture {index}")))
+}
+
+/// The entries of the given sets (all when empty) that are held out, or that are not.
+pub fn select(data: &EmojiData, sets: &[EmojiSet], held_out: bool) -> Vec<usize> {
+    (0..data.entries.len())
+        .filter(|index| {
+            let entry = &data.entries[*index];
+            entry.held_out == held_out && (sets.is_empty() || sets.contains(&entry.set))
+        })
+        .collect()
+}
+
+/// Endless random order: every picture once an epoch. The order is a function of the seed and the position, so nothing of
+/// it has to be saved.
+#[derive(Debug)]
+pub(crate) struct Order {
+    items: Vec<usize>,
+    seed: u64,
+    epoch: Option<u64>,
+    shuffled: Vec<usize>,
+}
+
+impl Order {
+    pub(crate) fn new(items: Vec<usize>, seed: u64) -> Result<Order> {
+        if items.is_empty() {
+            return Err(Error::Data(
+                "no picture of the chosen sets may be trained on".to_owned(),
+            ));
+        }
+        Ok(Order {
+            items,
+            seed,
+            epoch: None,
+            shuffled: Vec::new(),
+        })
+    }
+
+    /// The items of batch number `step`.
+    pub(crate) fn batch(&mut self, step: u64, size: usize) -> Vec<usize> {
+        let count = self.items.len() as u64;
+        let first = step * size as u64;
+        (first..first + size as u64)
+            .map(|position| {
+                let epoch = position / count;
+                if self.epoch != Some(epoch) {
+                    let order = Rng::stream(self.seed, epoch).permutation(self.items.len());
+                    self.shuffled = order.into_iter().map(|i| self.items[i]).collect();
+                    self.epoch = Some(epoch);
+                }
+                self.shuffled[(position % count) as usize]
+            })
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_item_comes_once_an_epoch_and_positions_repeat() {
+        let mut order = Order::new((10..17).collect(), 3).unwrap();
+        let mut seen: Vec<usize> = (0..7).flat_map(|step| order.batch(step, 2)).collect();
+        let again: Vec<usize> = (0..7).flat_map(|step| order.batch(step, 2)).collect();
+        assert_eq!(seen, again);
+        assert_ne!(seen[..7], seen[7..]);
+        seen[..7].sort_unstable();
+        assert_eq!(seen[..7], [10, 11, 12, 13, 14, 15, 16]);
+    }
+
+    #[test]
+    fn hue_changes_keep_grey_and_quarter_turns_shift_channels() {
+        let matrix = hue_rotation(std::f64::consts::TAU / 3.0);
+        assert!((matrix[1][0] - 1.0).abs() < 1e-6 || (matrix[2][0] - 1.0).abs() < 1e-6);
+        for row in hue_rotation(0.7) {
+            assert!((row.iter().sum::<f32>() - 1.0).abs() < 1e-6);
+        }
+    }
+
+    #[test]
+    fn shift_and_flip_move_pixels_and_fill_with_white() {
+        let planes: Vec<u8> = (0..3)
+            .flat_map(|c| (0..4).map(move |i| c * 10 + i))
+            .collect();
+        let change = Change {
+            flip: true,
+            shift: (1, 0),
+            colours: None,
+        };
+        let mut target = vec![0f32; 12];
+        write_changed(&planes, 2, change, &mut target);
+        let bytes: Vec<u8> = target.iter().map(|v| to_byte(*v)).collect();
+        assert_eq!(bytes, [255, 255, 255, 255, 255, 255, 1, 11, 21, 0, 10, 20]);
+        let mut plain = vec![0f32; 12];
+        write_plain(&planes, &mut plain);
+        let none = Change {
+            flip: false,
+            shift: (0, 0),
+            colours: Some(IDENTITY),
+        };
+        write_changed(&planes, 2, none, &mut target);
+        assert_eq!(plain, target);
+    }
+}

@@ -1,0 +1,313 @@
+//! What a run is: the model, the data it takes and how it is trained, as one JSON document.
+
+use std::path::Path;
+
+use brisk_models::dcae::AutoencoderConfig;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::data::emoji::EmojiSet;
+use crate::error::{Error, FileContext, JsonContext, Result};
+use crate::loss::ReconstructionLoss;
+use crate::optimiser::OptimiserKind;
+use crate::pictures::Augmentation;
+use crate::schedule::Decay;
+
+/// How any model is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingOptions {
+    /// Seed of the weights, the order and every draw.
+    pub seed: u64,
+    /// Samples an update.
+    pub batch: usize,
+    /// Updates in all.
+    pub steps: u64,
+    /// Minutes after which the run ends even if updates are left; the schedule then follows the clock.
+    pub max_minutes: Option<f64>,
+    /// The optimiser.
+    pub optimiser: OptimiserKind,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+    /// Updates of linear warm-up.
+    pub warm_up_steps: u64,
+    /// What follows the warm-up.
+    pub decay: Decay,
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Bound of the norm over all gradients.
+    pub clip: Option<f64>,
+    /// Decay of the moving average of the weights.
+    pub ema_decay: f64,
+    /// Updates between lines of the log.
+    pub log_every: u64,
+    /// Updates between checkpoints.
+    pub checkpoint_every: u64,
+}
+
+/// Trains an `AutoencoderDC`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AutoencoderRecipe {
+    /// Name of the recipe.
+    pub name: String,
+    /// The keys of the autoencoder's `config.json`; `scaling_factor` is measured after training.
+    pub config: Value,
+    /// Side of the training pictures; that of the data set.
+    pub picture_size: usize,
+    /// Sets to train on; all when empty.
+    #[serde(default)]
+    pub sets: Vec<EmojiSet>,
+    /// Training.
+    pub training: TrainingOptions,
+    /// Loss.
+    pub loss: ReconstructionLoss,
+    /// Augmentation.
+    pub augmentation: Augmentation,
+    /// Updates between evaluations.
+    pub eval_every: u64,
+    /// Held-out pictures of an evaluation; the last one takes all.
+    pub eval_pictures: usize,
+    /// Updates between sample sheets.
+    pub sample_every: u64,
+}
+
+/// Trains a SANA transformer and a small Gemma-2 text encoder together, on the latents of a frozen autoencoder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImageRecipe {
+    /// Name of the recipe.
+    pub name: String,
+    /// The keys of the transformer's `config.json`.
+    pub transformer: Value,
+    /// The keys of the text encoder's `config.json`; `vocab_size` is that of the trained tokenizer.
+    pub text_encoder: Value,
+    /// Sets to train on; all when empty.
+    #[serde(default)]
+    pub sets: Vec<EmojiSet>,
+    /// Training.
+    pub training: TrainingOptions,
+    /// Shift of the noise levels, in training and in sampling.
+    pub flow_shift: f64,
+    /// Mean and deviation of the normal law whose logistic picks the noise level.
+    pub noise_law: (f64, f64),
+    /// Share of samples that see the empty prompt.
+    pub text_dropout: f64,
+    /// Share of captions that are the name alone; the others add keywords.
+    pub name_probability: f64,
+    /// Tokens of a training caption at most, bos included.
+    pub max_tokens: usize,
+    /// Updates between sample sheets.
+    pub sample_every: u64,
+    /// Prompts of the sample sheets.
+    pub sample_prompts: Vec<String>,
+    /// Solver steps of the sample sheets.
+    pub sample_steps: usize,
+    /// Guidance of the sample sheets.
+    pub guidance: f64,
+}
+
+/// Any recipe, told apart by its `kind`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Recipe {
+    /// An autoencoder.
+    Autoencoder(AutoencoderRecipe),
+    /// A text-to-image model.
+    Image(ImageRecipe),
+}
+
+const BUILT_IN: [(&str, &str); 2] = [
+    (
+        "emoji-autoencoder",
+        include_str!("../recipes/emoji-autoencoder.json"),
+    ),
+    ("emoji-image", include_str!("../recipes/emoji-image.json")),
+];
+
+/// Names of the built-in recipes.
+pub fn built_in_names() -> Vec<&'static str> {
+    BUILT_IN.iter().map(|(name, _)| *name).collect()
+}
+
+impl Recipe {
+    /// A built-in recipe by name, else the file at that path.
+    pub fn open(name_or_path: &str) -> Result<Recipe> {
+        if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
+            return Recipe::parse(text.as_bytes(), name);
+        }
+        let path = Path::new(name_or_path);
+        if !path.exists() {
+            return Err(Error::Recipe(format!(
+                "{name_or_path} is neither a file nor one of {}",
+                built_in_names().join(", ")
+            )));
+        }
+        Recipe::parse(&std::fs::read(path).at(path)?, name_or_path)
+    }
+
+    /// Reads and checks a recipe; `label` names it in messages.
+    pub fn parse(bytes: &[u8], label: &str) -> Result<Recipe> {
+        let recipe: Recipe = serde_json::from_slice(bytes).in_document(label)?;
+        match &recipe {
+            Recipe::Autoencoder(recipe) => recipe.validate()?,
+            Recipe::Image(recipe) => recipe.validate()?,
+        }
+        Ok(recipe)
+    }
+}
+
+fn require(holds: bool, key: &str, found: impl std::fmt::Display, expected: &str) -> Result<()> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::Recipe(format!(
+            "{key} is {found}, expected {expected}"
+        )))
+    }
+}
+
+fn require_share(key: &str, value: f64) -> Result<()> {
+    require((0.0..=1.0).contains(&value), key, value, "0 to 1")
+}
+
+impl TrainingOptions {
+    /// Refuses values that cannot be trained with.
+    pub fn validate(&self) -> Result<()> {
+        require(self.batch > 0, "training.batch", self.batch, "at least 1")?;
+        require(self.steps > 0, "training.steps", self.steps, "at least 1")?;
+        require(
+            self.log_every > 0,
+            "training.log_every",
+            self.log_every,
+            "at least 1",
+        )?;
+        require(
+            self.checkpoint_every > 0,
+            "training.checkpoint_every",
+            self.checkpoint_every,
+            "at least 1",
+        )?;
+        require(
+            self.learning_rate > 0.0 && self.learning_rate.is_finite(),
+            "training.learning_rate",
+            self.learning_rate,
+            "a positive number",
+        )?;
+        require(
+            self.weight_decay >= 0.0 && self.weight_decay.is_finite(),
+            "training.weight_decay",
+            self.weight_decay,
+            "0 or more",
+        )?;
+        require_share("training.ema_decay", self.ema_decay)?;
+        for (key, value) in [
+            ("training.max_minutes", self.max_minutes),
+            ("training.clip", self.clip),
+        ] {
+            if let Some(value) = value {
+                require(value > 0.0, key, value, "a positive number or null")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl AutoencoderRecipe {
+    /// The model's configuration.
+    pub fn autoencoder(&self) -> Result<AutoencoderConfig> {
+        let bytes = serde_json::to_vec(&self.config).in_document("recipe, config")?;
+        Ok(AutoencoderConfig::from_json(&bytes, "recipe, config")?)
+    }
+
+    /// Refuses values that cannot be trained with.
+    pub fn validate(&self) -> Result<()> {
+        self.training.validate()?;
+        require_share(
+            "augmentation.hue_probability",
+            self.augmentation.hue_probability,
+        )?;
+        require_share(
+            "augmentation.brightness_probability",
+            self.augmentation.brightness_probability,
+        )?;
+        require_share(
+            "augmentation.brightness_min",
+            self.augmentation.brightness_min,
+        )?;
+        for (key, value) in [
+            ("eval_every", self.eval_every),
+            ("eval_pictures", self.eval_pictures as u64),
+            ("sample_every", self.sample_every),
+        ] {
+            require(value > 0, key, value, "at least 1")?;
+        }
+        Ok(())
+    }
+}
+
+impl ImageRecipe {
+    /// Refuses values that cannot be trained with.
+    pub fn validate(&self) -> Result<()> {
+        self.training.validate()?;
+        require_share("text_dropout", self.text_dropout)?;
+        require_share("name_probability", self.name_probability)?;
+        require(
+            self.flow_shift > 0.0,
+            "flow_shift",
+            self.flow_shift,
+            "a positive number",
+        )?;
+        require(
+            self.noise_law.1 > 0.0,
+            "noise_law[1]",
+            self.noise_law.1,
+            "a positive deviation",
+        )?;
+        for (key, value) in [
+            ("max_tokens", self.max_tokens as u64),
+            ("sample_every", self.sample_every),
+            ("sample_steps", self.sample_steps as u64),
+        ] {
+            require(value > 0, key, value, "at least 1")?;
+        }
+        require(
+            !self.sample_prompts.is_empty(),
+            "sample_prompts",
+            "empty",
+            "at least one prompt",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_recipes_are_valid_and_bear_their_names() {
+        for name in built_in_names() {
+            match Recipe::open(name).unwrap() {
+                Recipe::Autoencoder(recipe) => {
+                    assert_eq!(recipe.name, name);
+                    recipe.autoencoder().unwrap();
+                }
+                Recipe::Image(recipe) => assert_eq!(recipe.name, name),
+            }
+        }
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let text = include_str!("../recipes/emoji-image.json");
+        let mut recipe: Value = serde_json::from_str(text).unwrap();
+        recipe["text_dropout"] = 1.5.into();
+        let error = Recipe::parse(recipe.to_string().as_bytes(), "r").unwrap_err();
+        assert!(error.to_string().contains("text_dropout is 1.5"), "{error}");
+        recipe["text_dropuot"] = 0.1.into();
+        let error = Recipe::parse(recipe.to_string().as_bytes(), "r").unwrap_err();
+        assert!(error.to_string().contains("text_dropuot"), "{error}");
+        let error = Recipe::open("no-such").unwrap_err().to_string();
+        assert!(error.contains("emoji-image"), "{error}");
+    }
+}

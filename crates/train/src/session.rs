@@ -1,0 +1,356 @@
+//! What every run shares: updates, the schedule, the clock, the log, checkpoints and resuming.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use candle_core::Var;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::checkpoint::{self, Contents, RunState};
+use crate::ema::Ema;
+use crate::error::{Error, FileContext, JsonContext, Result};
+use crate::log::{LogEntry, LogWriter};
+use crate::loss::Loss;
+use crate::optimiser::{self, Optimiser};
+use crate::recipe::TrainingOptions;
+use crate::rng::Rng;
+use crate::schedule::Schedule;
+use crate::tensors;
+
+/// Updates without a finite gradient in a row after which a run gives up.
+const MAX_SKIPPED: u64 = 50;
+
+/// Name of the log in a run's folder.
+pub(crate) const LOG: &str = "training_log.jsonl";
+
+/// What a run reports.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// Continues from a checkpoint.
+    Resumed {
+        /// Updates that it holds.
+        step: u64,
+    },
+    /// A line of the log was written.
+    Progress {
+        /// The line.
+        entry: LogEntry,
+        /// Share of the run that is over, 0..=1.
+        progress: f64,
+    },
+    /// A sample sheet was written.
+    Sample {
+        /// The PNG file.
+        path: PathBuf,
+    },
+    /// A checkpoint was written.
+    Saved {
+        /// Updates that it holds.
+        step: u64,
+    },
+    /// A part of the work before or after the updates begins.
+    Stage(&'static str),
+}
+
+/// Receives events and carries the wish to stop, which is looked at after every update.
+pub struct Control {
+    stop: Arc<AtomicBool>,
+    listener: Box<dyn FnMut(Event) + Send>,
+}
+
+impl Control {
+    /// A control whose events go to `listener`.
+    pub fn new(listener: impl FnMut(Event) + Send + 'static) -> Control {
+        Control {
+            stop: Arc::default(),
+            listener: Box::new(listener),
+        }
+    }
+
+    /// A control that drops every event.
+    pub fn silent() -> Control {
+        Control::new(|_| ())
+    }
+
+    /// Uses a flag that exists already (a signal handler's, for instance).
+    pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Control {
+        self.stop = stop;
+        self
+    }
+
+    /// The flag that makes the run save and return [`Outcome::Stopped`].
+    pub fn stop_flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    pub(crate) fn send(&mut self, event: Event) {
+        (self.listener)(event);
+    }
+
+    pub(crate) fn stop_requested(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Outcome<T> {
+    /// To its end; the model is written.
+    Finished(T),
+    /// Stopped on request; the checkpoint of `step` was saved and the same call continues.
+    Stopped {
+        /// Finished updates.
+        step: u64,
+    },
+}
+
+/// Keys of a recipe that may change between restarts because they don't change what a step does.
+const FREE_KEYS: [&str; 10] = [
+    "max_minutes",
+    "log_every",
+    "checkpoint_every",
+    "eval_every",
+    "eval_pictures",
+    "sample_every",
+    "sample_prompts",
+    "sample_steps",
+    "guidance",
+    "name",
+];
+
+fn without_free_keys(recipe: &Value) -> Value {
+    let mut kept = recipe.clone();
+    if let Some(top) = kept.as_object_mut() {
+        top.retain(|key, _| !FREE_KEYS.contains(&key.as_str()));
+        if let Some(training) = top.get_mut("training").and_then(Value::as_object_mut) {
+            training.retain(|key, _| !FREE_KEYS.contains(&key.as_str()));
+        }
+    }
+    kept
+}
+
+pub(crate) struct Session<'a> {
+    options: &'a TrainingOptions,
+    out: &'a Path,
+    recipe: Value,
+    pub control: &'a mut Control,
+    parameters: Vec<(String, Var)>,
+    optimiser: Box<dyn Optimiser>,
+    schedule: Schedule,
+    pub ema: Ema,
+    pub rng: Rng,
+    pub step: u64,
+    finished: bool,
+    seconds_before: f64,
+    started: Instant,
+    skipped_in_a_row: u64,
+    log: LogWriter,
+    /// Sum and number of the losses since the last line of the log, and when that was.
+    losses: (f64, u64),
+    logged: (u64, f64),
+    /// The last update's rate and gradient norm.
+    last: (f64, f64),
+}
+
+impl<'a> Session<'a> {
+    /// Starts in `out`, or continues the run whose checkpoint is there.
+    pub fn open(
+        options: &'a TrainingOptions,
+        recipe: &impl Serialize,
+        parameters: Vec<(String, Var)>,
+        out: &'a Path,
+        control: &'a mut Control,
+    ) -> Result<Session<'a>> {
+        std::fs::create_dir_all(out).at(out)?;
+        let recipe = serde_json::to_value(recipe).in_document("recipe")?;
+        let mut optimiser = optimiser::build(
+            options.optimiser,
+            parameters.clone(),
+            options.weight_decay,
+            options.clip,
+        );
+        let mut ema = Ema::new(&parameters, options.ema_decay)?;
+        let mut state = RunState {
+            step: 0,
+            rng: Rng::stream(options.seed, u64::MAX).state(),
+            seconds: 0.0,
+            skipped: 0,
+            finished: false,
+            recipe: recipe.clone(),
+        };
+        if let Some(found) = checkpoint::latest(&out.join("checkpoints"))? {
+            if without_free_keys(&found.state.recipe) != without_free_keys(&recipe) {
+                return Err(Error::Checkpoint {
+                    path: found.path,
+                    message: "it is of another recipe; use that one, another folder, or remove it"
+                        .to_owned(),
+                });
+            }
+            let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+            found.expect_parameters(&names)?;
+            for (name, variable) in &parameters {
+                let values = tensors::read(&found.weights, name, variable.dims())?;
+                tensors::set(variable, values)?;
+            }
+            ema.load(&found.average)?;
+            optimiser.load_state(&found.optimiser, found.state.skipped)?;
+            state = found.state;
+            control.send(Event::Resumed { step: state.step });
+        }
+        Ok(Session {
+            options,
+            out,
+            recipe,
+            control,
+            parameters,
+            optimiser,
+            schedule: Schedule {
+                peak: options.learning_rate,
+                warm_up_steps: options.warm_up_steps,
+                decay: options.decay,
+            },
+            ema,
+            rng: Rng::from_state(state.rng),
+            step: state.step,
+            finished: state.finished,
+            seconds_before: state.seconds,
+            started: Instant::now(),
+            skipped_in_a_row: 0,
+            log: LogWriter::open(&out.join(LOG), state.step)?,
+            losses: (0.0, 0),
+            logged: (state.step, state.seconds),
+            last: (0.0, 0.0),
+        })
+    }
+
+    pub fn seconds(&self) -> f64 {
+        self.seconds_before + self.started.elapsed().as_secs_f64()
+    }
+
+    /// Share of the run that is over: of the updates or of the time, whichever is larger.
+    pub fn progress(&self) -> f64 {
+        let steps = self.step as f64 / self.options.steps as f64;
+        let time = self
+            .options
+            .max_minutes
+            .map_or(0.0, |minutes| self.seconds() / (60.0 * minutes));
+        steps.max(time).min(1.0)
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.finished || self.progress() >= 1.0
+    }
+
+    /// True every `interval` updates.
+    pub fn is_due(&self, interval: u64) -> bool {
+        self.step.is_multiple_of(interval)
+    }
+
+    /// One update with the gradient of `loss`.
+    pub fn update(&mut self, loss: &Loss) -> Result<()> {
+        let gradients = loss.surrogate.backward()?;
+        let rate = self.schedule.rate(self.step, self.progress());
+        let report = self.optimiser.step(&gradients, rate)?;
+        if report.skipped {
+            self.skipped_in_a_row += 1;
+            if self.skipped_in_a_row >= MAX_SKIPPED {
+                return Err(Error::Diverged {
+                    step: self.step,
+                    skipped: self.skipped_in_a_row,
+                });
+            }
+        } else {
+            self.skipped_in_a_row = 0;
+            self.ema.update(&self.parameters, self.step)?;
+        }
+        self.step += 1;
+        self.last = (rate, report.gradient_norm);
+        self.losses.0 += loss.value;
+        self.losses.1 += 1;
+        if self.is_due(self.options.log_every) {
+            self.write_log(None)?;
+        }
+        Ok(())
+    }
+
+    /// Writes a line of the log.
+    pub fn write_log(&mut self, psnr: Option<f64>) -> Result<()> {
+        let finite = |value: f64| value.is_finite().then_some(value);
+        let seconds = self.seconds();
+        let samples = (self.step - self.logged.0) * self.options.batch as u64;
+        let (sum, count) = self.losses;
+        let entry = LogEntry {
+            step: self.step,
+            loss: finite(sum / count as f64),
+            learning_rate: self.last.0,
+            gradient_norm: finite(self.last.1),
+            seconds,
+            samples_per_second: samples as f64 / (seconds - self.logged.1).max(1e-9),
+            skipped: self.optimiser.skipped(),
+            psnr: psnr.and_then(finite),
+        };
+        self.log.write(&entry)?;
+        self.losses = (0.0, 0);
+        self.logged = (self.step, seconds);
+        let progress = self.progress();
+        self.control.send(Event::Progress { entry, progress });
+        Ok(())
+    }
+
+    /// Writes a checkpoint; `finished` marks the end of the schedule.
+    pub fn save(&mut self, finished: bool) -> Result<()> {
+        self.finished = finished;
+        let state = RunState {
+            step: self.step,
+            rng: self.rng.state(),
+            seconds: self.seconds(),
+            skipped: self.optimiser.skipped(),
+            finished,
+            recipe: self.recipe.clone(),
+        };
+        let weights = tensors::copy_variables(&self.parameters)?;
+        let optimiser = self.optimiser.state();
+        let contents = Contents {
+            weights: &weights,
+            average: self.ema.arrays(),
+            optimiser: &optimiser,
+        };
+        checkpoint::save(&self.out.join("checkpoints"), &state, &contents)?;
+        self.control.send(Event::Saved { step: self.step });
+        Ok(())
+    }
+
+    /// After every update: a checkpoint when one is due or the run is to stop. True when it is to stop.
+    pub fn settle(&mut self) -> Result<bool> {
+        let stop = self.control.stop_requested() && !self.is_over();
+        if stop || self.is_due(self.options.checkpoint_every) {
+            self.save(false)?;
+        }
+        Ok(stop)
+    }
+
+    /// The file for a sample sheet of the present step; its folder exists.
+    pub fn sample_path(&self) -> Result<PathBuf> {
+        let folder = self.out.join("samples");
+        std::fs::create_dir_all(&folder).at(&folder)?;
+        Ok(folder.join(format!("step-{:08}.png", self.step)))
+    }
+
+    /// Marks the run as finished in its checkpoint, unless it was already.
+    pub fn finish(&mut self) -> Result<()> {
+        if self.finished {
+            return Ok(());
+        }
+        self.save(true)
+    }
+}
+
+/// Writes a JSON document with a newline at its end.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    let mut text = serde_json::to_string_pretty(value).in_document(path.display())?;
+    text.push('\n');
+    Ok(brisk_store::write_atomic(path, text.as_bytes())?)
+}

@@ -1,0 +1,120 @@
+//! Plain f32 slices to and from variables and weight files.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use brisk_store::{Dtype, MemorySource, OutTensor, TensorSource};
+use candle_core::{Device, Tensor, Var};
+use half::bf16;
+
+use crate::error::{Error, Result};
+
+/// A named f32 array.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NamedArray {
+    /// Full name.
+    pub name: String,
+    /// Shape, row-major.
+    pub shape: Vec<usize>,
+    /// Values.
+    pub values: Vec<f32>,
+}
+
+impl NamedArray {
+    /// A copy of a variable.
+    pub fn of_variable(name: &str, variable: &Var) -> Result<NamedArray> {
+        Ok(NamedArray {
+            name: name.to_owned(),
+            shape: variable.dims().to_vec(),
+            values: values(variable.as_tensor())?,
+        })
+    }
+
+    /// For a weight file, in f32.
+    pub fn to_f32_tensor(&self) -> OutTensor<'_> {
+        OutTensor {
+            name: self.name.clone(),
+            dtype: Dtype::F32,
+            shape: self.shape.clone(),
+            data: Cow::Borrowed(bytemuck::cast_slice(&self.values)),
+        }
+    }
+
+    /// For a weight file, rounded to bf16.
+    pub fn to_bf16_tensor(&self) -> OutTensor<'static> {
+        OutTensor {
+            name: self.name.clone(),
+            dtype: Dtype::BF16,
+            shape: self.shape.clone(),
+            data: Cow::Owned(to_bf16_bytes(&self.values)),
+        }
+    }
+}
+
+fn to_bf16_bytes(values: &[f32]) -> Vec<u8> {
+    values
+        .iter()
+        .flat_map(|value| bf16::from_f32(*value).to_le_bytes())
+        .collect()
+}
+
+/// All values of a tensor, row-major.
+pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
+}
+
+/// Copies of all variables.
+pub(crate) fn copy_variables(parameters: &[(String, Var)]) -> Result<Vec<NamedArray>> {
+    parameters
+        .iter()
+        .map(|(name, variable)| NamedArray::of_variable(name, variable))
+        .collect()
+}
+
+/// Writes values into a variable of the same size.
+pub(crate) fn set(variable: &Var, values: Vec<f32>) -> Result<()> {
+    Ok(variable.set(&Tensor::from_vec(values, variable.dims(), &Device::Cpu)?)?)
+}
+
+/// The values of a stored f32 array of a known shape.
+pub(crate) fn read(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+    let refuse = |message: String| Error::Checkpoint {
+        path: source.origin(name).into(),
+        message,
+    };
+    let view = source
+        .view(name)?
+        .ok_or_else(|| refuse(format!("tensor {name} is missing")))?;
+    if view.shape != shape {
+        return Err(refuse(format!(
+            "tensor {name} has shape {:?}, expected {shape:?}",
+            view.shape
+        )));
+    }
+    Ok(view.to_f32()?)
+}
+
+/// A weight source in memory that holds the arrays whose names begin with `prefix`, without it,
+/// optionally rounded to bf16.
+pub(crate) fn memory_source(
+    arrays: &[NamedArray],
+    prefix: &str,
+    rounded: bool,
+) -> Result<Arc<dyn TensorSource>> {
+    let entries = arrays
+        .iter()
+        .filter_map(|array| {
+            let name = array.name.strip_prefix(prefix)?.to_owned();
+            let (dtype, bytes) = if rounded {
+                (Dtype::BF16, to_bf16_bytes(&array.values))
+            } else {
+                (
+                    Dtype::F32,
+                    bytemuck::cast_slice::<f32, u8>(&array.values).to_vec(),
+                )
+            };
+            Some((name, dtype, array.shape.clone(), bytes))
+        })
+        .collect();
+    Ok(Arc::new(MemorySource::new(entries)?))
+}

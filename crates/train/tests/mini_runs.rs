@@ -1,0 +1,273 @@
+//! Both loops on 8x8 pictures: the loss falls, and a run that was stopped ends with the weights of one that wasn't.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use brisk_store::{SafetensorsFile, TensorSource};
+use brisk_train::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
+use brisk_train::eval::{
+    Generated, ImageEvaluation, evaluate_image_model, mean_psnr, open_autoencoder,
+};
+use brisk_train::log::read_log;
+use brisk_train::recipe::{AutoencoderRecipe, ImageRecipe, Recipe};
+use brisk_train::{Control, Event, Outcome, checkpoint, train_autoencoder, train_image};
+use serde_json::json;
+
+const COLOURS: [(&str, [u8; 3]); 6] = [
+    ("red", [220, 30, 30]),
+    ("green", [20, 160, 60]),
+    ("blue", [30, 60, 220]),
+    ("yellow", [240, 210, 40]),
+    ("purple", [130, 40, 170]),
+    ("black", [20, 20, 20]),
+];
+
+/// Squares and bars in six colours on white.
+fn data() -> EmojiData {
+    let size = 8;
+    let mut pictures = Vec::new();
+    let mut entries = Vec::new();
+    for (number, (colour, rgb)) in COLOURS.iter().enumerate() {
+        for shape in ["square", "bar"] {
+            for channel in rgb {
+                for y in 0..size {
+                    for x in 0..size {
+                        let columns = if shape == "bar" { 3..5 } else { 1..7 };
+                        let inside = (1..7).contains(&y) && columns.contains(&x);
+                        pictures.push(if inside { *channel } else { 255 });
+                    }
+                }
+            }
+            entries.push(EmojiEntry {
+                name: format!("{colour} {shape}"),
+                tags: vec![shape.to_owned(), "Shape".to_owned()],
+                hexcode: format!("{number}"),
+                set: EmojiSet::Noto,
+                group: "symbols".to_owned(),
+                held_out: number == 4 && shape == "bar",
+            });
+        }
+    }
+    EmojiData {
+        size,
+        pictures,
+        entries,
+    }
+}
+
+fn training(optimiser: &str, steps: u64) -> serde_json::Value {
+    json!({
+        "seed": 1, "batch": 8, "steps": steps, "max_minutes": null, "optimiser": optimiser,
+        "learning_rate": 4e-3, "warm_up_steps": 5, "decay": "cosine", "weight_decay": 0.0, "clip": 1.0,
+        "ema_decay": 0.9, "log_every": 5, "checkpoint_every": 1000
+    })
+}
+
+fn autoencoder_recipe(optimiser: &str, steps: u64) -> AutoencoderRecipe {
+    let recipe = json!({
+        "kind": "autoencoder", "name": "tiny", "picture_size": 8, "training": training(optimiser, steps),
+        "config": {
+            "latent_channels": 4, "attention_head_dim": 8,
+            "encoder_block_types": ["ResBlock", "ResBlock", "EfficientViTBlock"],
+            "decoder_block_types": ["ResBlock", "ResBlock", "EfficientViTBlock"],
+            "encoder_block_out_channels": [8, 16, 16], "decoder_block_out_channels": [8, 16, 16],
+            "encoder_layers_per_block": [0, 1, 1], "decoder_layers_per_block": [0, 1, 1],
+            "encoder_qkv_multiscales": [[], [], [5]], "decoder_qkv_multiscales": [[], [], [5]],
+        },
+        "loss": { "l1": 1.0, "mse": 2.0, "gradient": 0.1 },
+        "augmentation": {
+            "flip": true, "shift": 1, "hue_probability": 0.2, "brightness_probability": 0.2, "brightness_min": 0.7
+        },
+        "eval_every": 20, "eval_pictures": 4, "sample_every": 20
+    });
+    match Recipe::parse(recipe.to_string().as_bytes(), "tiny").unwrap() {
+        Recipe::Autoencoder(recipe) => recipe,
+        Recipe::Image(_) => unreachable!(),
+    }
+}
+
+fn image_recipe(optimiser: &str, steps: u64) -> ImageRecipe {
+    let recipe = json!({
+        "kind": "image", "name": "tiny", "training": training(optimiser, steps),
+        "transformer": {
+            "in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2,
+            "num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16,
+            "caption_channels": 16, "mlp_ratio": 2.0, "sample_size": 2, "patch_size": 1,
+            "qk_norm": "rms_norm_across_heads"
+        },
+        "text_encoder": {
+            "vocab_size": 320, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8, "query_pre_attn_scalar": 8
+        },
+        "flow_shift": 1.0, "noise_law": [0.0, 1.0], "text_dropout": 0.1, "name_probability": 0.7, "max_tokens": 16,
+        "sample_every": 1000, "sample_prompts": ["red square", "blue bar"], "sample_steps": 4, "guidance": 2.0
+    });
+    match Recipe::parse(recipe.to_string().as_bytes(), "tiny").unwrap() {
+        Recipe::Image(recipe) => recipe,
+        Recipe::Autoencoder(_) => unreachable!(),
+    }
+}
+
+/// A control that asks to stop once the log reaches `step`.
+fn stopping_at(step: u64) -> Control {
+    let flag = Arc::default();
+    let listener_flag = Arc::clone(&flag);
+    Control::new(move |event| {
+        if let Event::Progress { entry, .. } = event
+            && entry.step >= step
+        {
+            listener_flag.store(true, Ordering::Relaxed);
+        }
+    })
+    .with_stop(flag)
+}
+
+fn stored(path: &Path) -> Vec<(String, Vec<u8>)> {
+    let file = SafetensorsFile::open(path).unwrap();
+    file.names()
+        .into_iter()
+        .map(|name| {
+            let bytes = file.view(&name).unwrap().unwrap().data.to_vec();
+            (name, bytes)
+        })
+        .collect()
+}
+
+fn assert_same_checkpoint(a: &Path, b: &Path) {
+    let [a, b] = [a, b].map(|out| checkpoint::latest(&out.join("checkpoints")).unwrap().unwrap());
+    assert!(a.state.finished && b.state.finished);
+    assert_eq!((a.state.step, a.state.rng), (b.state.step, b.state.rng));
+    for file in ["weights", "average", "optimiser"] {
+        let file = format!("{file}.safetensors");
+        let [x, y] = [&a.path, &b.path].map(|folder| stored(&folder.join(&file)));
+        assert_eq!(x.len(), y.len());
+        for (x, y) in x.iter().zip(&y) {
+            assert!(x == y, "{file}: {} differs after resuming", x.0);
+        }
+    }
+}
+
+fn losses(out: &Path) -> Vec<f64> {
+    read_log(&out.join("training_log.jsonl"))
+        .unwrap()
+        .iter()
+        .filter_map(|entry| entry.loss)
+        .collect()
+}
+
+fn train_tiny_autoencoder(out: &Path, steps: u64) {
+    let recipe = autoencoder_recipe("adamw", steps);
+    train_autoencoder(&recipe, &data(), out, &mut Control::silent()).unwrap();
+}
+
+#[test]
+fn the_autoencoder_learns_and_resumes_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
+    let recipe = autoencoder_recipe("adamw", 60);
+    let data = data();
+    let Outcome::Finished(report) =
+        train_autoencoder(&recipe, &data, &whole, &mut Control::silent()).unwrap()
+    else {
+        panic!("the run was not asked to stop");
+    };
+    let losses = losses(&whole);
+    assert!(losses[losses.len() - 1] < 0.7 * losses[0], "{losses:?}");
+    assert!(whole.join("samples/step-00000060.png").exists());
+
+    let first = train_autoencoder(&recipe, &data, &parted, &mut stopping_at(25)).unwrap();
+    assert_eq!(first, Outcome::Stopped { step: 25 });
+    assert!(!parted.join("vae").exists());
+    train_autoencoder(&recipe, &data, &parted, &mut Control::silent()).unwrap();
+    assert_same_checkpoint(&whole, &parted);
+
+    // What was reported is what the written files do.
+    let model = open_autoencoder(&whole.join("vae")).unwrap();
+    let held_out = brisk_train::select(&data, &[], true);
+    assert_eq!(held_out.len(), report.held_out_pictures);
+    let psnr = mean_psnr(&model, &data, &held_out).unwrap();
+    assert_eq!(Some(psnr), report.held_out_psnr);
+    assert_eq!(model.scaling_factor(), report.scaling_factor);
+
+    let other = autoencoder_recipe("came", 60);
+    let refused = train_autoencoder(&other, &data, &whole, &mut Control::silent());
+    assert!(refused.unwrap_err().to_string().contains("another recipe"));
+}
+
+#[test]
+fn the_image_model_learns_and_resumes_exactly() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = |name: &str| folder.path().join(name);
+    let data = data();
+    train_tiny_autoencoder(&out("autoencoder"), 40);
+    let vae = out("autoencoder").join("vae");
+    let recipe = image_recipe("came", 80);
+    let (whole, parted) = (out("whole"), out("parted"));
+    train_image(&recipe, &data, &vae, &whole, &mut Control::silent()).unwrap();
+    let losses = losses(&whole);
+    let last = losses[losses.len() - 4..].iter().sum::<f64>() / 4.0;
+    assert!(last < 0.8 * losses[0], "{losses:?}");
+
+    let first = train_image(&recipe, &data, &vae, &parted, &mut stopping_at(35)).unwrap();
+    assert_eq!(first, Outcome::Stopped { step: 35 });
+    train_image(&recipe, &data, &vae, &parted, &mut Control::silent()).unwrap();
+    assert_same_checkpoint(&whole, &parted);
+    for file in [
+        "model_index.json",
+        "transformer/config.json",
+        "transformer/diffusion_pytorch_model.safetensors",
+        "text_encoder/config.json",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "tokenizer/tokenizer_config.json",
+        "tokenizer/special_tokens_map.json",
+        "vae/config.json",
+        "vae/diffusion_pytorch_model.safetensors",
+        "scheduler/scheduler_config.json",
+        "complex_human_instruction.txt",
+        "training_log.jsonl",
+    ] {
+        assert!(whole.join("model").join(file).exists(), "{file}");
+    }
+    let transformer =
+        SafetensorsFile::open(&whole.join("model/transformer/diffusion_pytorch_model.safetensors"))
+            .unwrap();
+    let (_, shape) = transformer.info("patch_embed.proj.weight").unwrap();
+    assert_eq!(shape, [16, 4, 1, 1]);
+}
+
+#[test]
+fn retrieval_finds_what_was_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = data();
+    train_tiny_autoencoder(folder.path(), 20);
+    let autoencoder = open_autoencoder(&folder.path().join("vae")).unwrap();
+    let evaluation = ImageEvaluation {
+        data: &data,
+        sets: &[EmojiSet::Noto],
+        autoencoder: &autoencoder,
+        prompts: 6,
+        seed: 3,
+        batch: 4,
+    };
+    let position = |name: &String| data.entries.iter().position(|e| e.name == *name).unwrap();
+    let mut right = |prompts: &[String], _seed: u64| -> brisk_train::Result<Vec<Generated>> {
+        let picture = |name| (data.picture(position(name)).unwrap(), None);
+        Ok(prompts.iter().map(picture).collect())
+    };
+    let report = evaluate_image_model(&evaluation, &mut right).unwrap();
+    assert_eq!((report.prompts, report.candidates), (6, 11));
+    assert_eq!((report.pixel_hit_rate, report.latent_hit_rate), (1.0, 1.0));
+    let mut wrong = |prompts: &[String], _seed: u64| -> brisk_train::Result<Vec<Generated>> {
+        let next = |name| {
+            let index = (position(name) + 2) % data.entries.len();
+            (data.picture(index).unwrap(), None)
+        };
+        Ok(prompts.iter().map(next).collect())
+    };
+    let report = evaluate_image_model(&evaluation, &mut wrong).unwrap();
+    assert_eq!(report.pixel_hit_rate, 0.0);
+    let mut too_few = |_: &[String], _: u64| -> brisk_train::Result<Vec<Generated>> { Ok(vec![]) };
+    assert!(evaluate_image_model(&evaluation, &mut too_few).is_err());
+}

@@ -1,0 +1,202 @@
+"""Makes the bad files under seeds/<target>/. Every one must be refused; a test of store reads them all."""
+import io
+import json
+import pathlib
+import pickle
+import shutil
+import struct
+import zipfile
+
+here = pathlib.Path(__file__).parent
+
+
+def put(target, name, data):
+    assert len(data) < 1024, (name, len(data))
+    folder = here / target
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_bytes(data)
+
+
+for target in ("safetensors", "index", "pickle"):
+    shutil.rmtree(here / target, ignore_errors=True)
+
+
+def safetensors(header, data=b"", length=None):
+    text = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(text) if length is None else length) + text + data
+
+
+def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
+    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
+
+
+good = safetensors({"a": entry()}, bytes(8))
+put("safetensors", "empty", b"")
+put("safetensors", "seven_bytes", bytes(7))
+put("safetensors", "no_header", bytes(8))
+put("safetensors", "huge_header_length", struct.pack("<Q", 2**64 - 1) + b"{}")
+put("safetensors", "header_longer_than_file", safetensors({"a": entry()}, bytes(8), 90_000_000))
+put("safetensors", "header_cut", good[:30])
+put("safetensors", "data_cut", good[:-1])
+put("safetensors", "data_too_long", good + b"x")
+put("safetensors", "not_json", safetensors(b"{nonsense"))
+put("safetensors", "not_an_object", safetensors(b"[1, 2]"))
+put("safetensors", "not_utf8", safetensors(b'{"\xff\xfe": 1}'))
+put("safetensors", "deep_json", safetensors(b'{"a":' + b"[" * 400))
+put("safetensors", "overlap", safetensors({"a": entry(), "b": entry(offsets=(4, 12))}, bytes(12)))
+put("safetensors", "same_bytes", safetensors({"a": entry(), "b": entry()}, bytes(8)))
+put("safetensors", "gap", safetensors({"a": entry(), "b": entry(offsets=(12, 20))}, bytes(20)))
+put("safetensors", "gap_at_start", safetensors({"a": entry(offsets=(4, 12))}, bytes(12)))
+put("safetensors", "misaligned",
+    safetensors({"a": entry("U8", (1,), (0, 1)), "b": entry(offsets=(1, 9))}, bytes(9)))
+put("safetensors", "backwards", safetensors({"a": entry(offsets=(8, 0))}, bytes(8)))
+put("safetensors", "wrong_size", safetensors({"a": entry(shape=(3,))}, bytes(8)))
+put("safetensors", "shape_overflow", safetensors({"a": entry(shape=(2**40, 2**40))}, bytes(8)))
+put("safetensors", "shape_overflow_zero", safetensors({"a": entry(shape=(0, 2**40, 2**40), offsets=(0, 0))}))
+put("safetensors", "offset_overflow",
+    safetensors({"a": entry("U8", (8,), (2**64 - 9, 2**64 - 1))}, bytes(8)))
+put("safetensors", "negative_size", safetensors({"a": entry(shape=(-1,))}, bytes(8)))
+put("safetensors", "unknown_type", safetensors({"a": entry("Q7")}, bytes(8)))
+put("safetensors", "float8", safetensors({"a": entry("F8_E4M3", (8,))}, bytes(8)))
+put("safetensors", "missing_offsets", safetensors({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)))
+put("safetensors", "metadata_not_text", safetensors({"__metadata__": {"a": 1}}))
+one = json.dumps(entry())
+put("safetensors", "duplicate_name", safetensors(f'{{"a": {one}, "a": {one}}}'.encode(), bytes(8)))
+
+put("index", "empty", b"")
+put("index", "not_json", b"{")
+put("index", "no_weight_map", b'{"metadata": {}}')
+put("index", "empty_weight_map", b'{"weight_map": {}}')
+put("index", "weight_map_list", b'{"weight_map": ["a"]}')
+put("index", "number_as_shard", b'{"weight_map": {"a": 1}}')
+put("index", "duplicate_name", b'{"weight_map": {"a": "x", "a": "y"}}')
+for name, shard in {
+    "traversal": "../secret.safetensors",
+    "traversal_inside": "a/../../secret.safetensors",
+    "absolute": "/etc/passwd",
+    "subfolder": "sub/model.safetensors",
+    "backslash": "..\\secret.safetensors",
+    "drive": "C:secret.safetensors",
+    "dot_dot": "..",
+    "dot": ".",
+    "nothing": "",
+    "control": "a\u0000b",
+    "long": "a" * 300,
+}.items():
+    put("index", f"shard_{name}", json.dumps({"weight_map": {"a": shard}}).encode())
+put("index", "shard_absent", b'{"weight_map": {"a": "model-1.safetensors"}}')
+
+
+def archive(files, method=zipfile.ZIP_STORED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as file:
+        for name, data in files:
+            info = zipfile.ZipInfo(name)
+            info.compress_type = method
+            file.writestr(info, data)
+    return out.getvalue()
+
+
+def checkpoint(stream, storage=bytes(8), method=zipfile.ZIP_STORED):
+    return archive([("a/data.pkl", stream), ("a/data/0", storage)], method)
+
+
+def text(value):
+    return b"\x8c" + bytes([len(value)]) + value.encode()
+
+
+def number(value):
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def tensor(shape=(2,), strides=(1,), offset=0, elements=2, key="0", storage="FloatStorage"):
+    """{"a": tensor} as torch writes it."""
+    sizes = b"(" + b"".join(number(size) for size in shape) + b"t"
+    steps = b"(" + b"".join(number(step) for step in strides) + b"t"
+    return (
+        b"\x80\x02}" + text("a") + b"ctorch._utils\n_rebuild_tensor_v2\n(("
+        + text("storage") + b"ctorch\n" + storage.encode() + b"\n" + text(key) + text("cpu")
+        + number(elements) + b"tQ" + number(offset) + sizes + steps + b"\x89ccollections\nOrderedDict\n)RtRs."
+    )
+
+
+class System:
+    def __reduce__(self):
+        import os
+        return os.system, ("echo no",)
+
+
+class Evaluate:
+    def __reduce__(self):
+        return eval, ("1",)
+
+
+good = checkpoint(tensor())
+put("pickle", "empty", b"")
+put("pickle", "not_a_zip", b"hello, this is text")
+put("pickle", "only_signature", b"PK\x05\x06")
+put("pickle", "legacy", b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.")
+for protocol in (0, 2, 4, 5):
+    put("pickle", f"system_{protocol}", checkpoint(pickle.dumps(System(), protocol)))
+    put("pickle", f"eval_{protocol}", checkpoint(pickle.dumps({"a": Evaluate()}, protocol)))
+put("pickle", "inst", checkpoint(b"(S'echo no'\nios\nsystem\n."))
+put("pickle", "getattr", checkpoint(b"\x80\x02cbuiltins\ngetattr\n."))
+put("pickle", "torch_load", checkpoint(b"\x80\x02ctorch\nload\n."))
+put("pickle", "dotted_name", checkpoint(b"\x80\x04" + text("collections") + text("OrderedDict.fromkeys") + b"\x93."))
+put("pickle", "cut_zip", good[:-30])
+put("pickle", "cut_at_start", good[20:])
+put("pickle", "no_pickle", archive([("a/readme", b"x")]))
+put("pickle", "two_pickles", archive([("a/data.pkl", tensor()), ("b/data.pkl", tensor())]))
+put("pickle", "compressed", checkpoint(tensor(), method=zipfile.ZIP_DEFLATED))
+put("pickle", "bomb", checkpoint(b"\x80\x02}." + bytes(100_000), method=zipfile.ZIP_DEFLATED))
+put("pickle", "not_a_dict", checkpoint(b"\x80\x02N."))
+put("pickle", "no_stop", checkpoint(b"\x80\x02}"))
+put("pickle", "nothing", checkpoint(b""))
+put("pickle", "stack_underflow", checkpoint(b"\x80\x02s."))
+put("pickle", "mark_underflow", checkpoint(b"\x80\x02t."))
+put("pickle", "memo_empty", checkpoint(b"\x80\x02h\x05."))
+put("pickle", "odd_items", checkpoint(b"\x80\x02}(Nu."))
+put("pickle", "long_string_claim", checkpoint(b"\x80\x02X\xff\xff\xff\xff."))
+put("pickle", "longer_string_claim", checkpoint(b"\x80\x04\x8d" + b"\xff" * 8 + b"."))
+put("pickle", "protocol_9", checkpoint(b"\x80\x09}."))
+put("pickle", "self_reference", checkpoint(b"\x80\x02}q\x00" + text("a") + b"h\x00s."))
+put("pickle", "call_none", checkpoint(b"\x80\x02N)R."))
+put("pickle", "build_list", checkpoint(b"\x80\x02]}b."))
+put("pickle", "persistent_text", checkpoint(b"\x80\x02" + text("storage") + b"Q."))
+put("pickle", "absent_storage", checkpoint(tensor(key="7")))
+put("pickle", "storage_traversal", checkpoint(tensor(key="../../x")))
+put("pickle", "storage_too_short", checkpoint(tensor(), storage=bytes(7)))
+put("pickle", "storage_overflow", checkpoint(tensor(elements=2**62)))
+put("pickle", "shape_outside", checkpoint(tensor(shape=(3,))))
+put("pickle", "stride_outside", checkpoint(tensor(strides=(2,))))
+put("pickle", "offset_outside", checkpoint(tensor(offset=1)))
+put("pickle", "offset_overflow", checkpoint(tensor(offset=2**63 - 1)))
+put("pickle", "shape_overflow", checkpoint(tensor(shape=(2**40, 2**40), strides=(0, 0))))
+put("pickle", "expanded_bomb", checkpoint(tensor(shape=(2**40,), strides=(0,))))
+put("pickle", "negative_stride", checkpoint(tensor(strides=(-1,), offset=1)))
+put("pickle", "shape_rank", checkpoint(tensor(shape=(2, 1))))
+put("pickle", "complex", checkpoint(tensor(storage="ComplexFloatStorage", elements=1)))
+put("pickle", "big_endian", archive([("a/data.pkl", tensor()), ("a/data/0", bytes(8)), ("a/byteorder", b"big")]))
+put("pickle", "torchscript", archive([("a/data.pkl", tensor()), ("a/code/x.py", b""), ("a/data/0", bytes(8))]))
+
+
+def patched(data, signature, offset, value, last=False):
+    at = (data.rindex if last else data.index)(signature) + offset
+    return data[:at] + value + data[at + len(value):]
+
+
+directory, end, local = b"PK\x01\x02", b"PK\x05\x06", b"PK\x03\x04"
+large = struct.pack("<I", 2**31 - 1)
+put("pickle", "lying_size", patched(patched(good, directory, 20, large, True), directory, 24, large, True))
+put("pickle", "lying_stored_size", patched(good, directory, 20, struct.pack("<I", 4), True))
+put("pickle", "lying_offset", patched(good, directory, 42, large, True))
+put("pickle", "overlapping_entries", patched(good, directory, 42, struct.pack("<I", 0), True))
+put("pickle", "zip64_without_field", patched(good, directory, 42, b"\xff" * 4, True))
+put("pickle", "encrypted", patched(good, directory, 8, b"\x01\x00"))
+put("pickle", "directory_outside", patched(good, end, 16, large))
+put("pickle", "directory_size", patched(good, end, 12, large))
+put("pickle", "entry_count", patched(good, end, 10, struct.pack("<H", 9)))
+put("pickle", "no_local_header", patched(good, local, 0, b"XXXX"))
+put("pickle", "other_local_name", patched(good, local, 30, b"b/data.pkl"))
+locator = b"PK\x06\x07" + struct.pack("<IQI", 0, 2**64 - 1, 1)
+put("pickle", "zip64_locator", good[: good.index(end)] + locator + good[good.index(end):])
