@@ -15,26 +15,41 @@ fn main() {
     let mut files = Vec::new();
     collect(&assets.join("sana-emoji"), "", &mut files);
     files.sort();
-    let mut code = String::from("/// Relative name and bytes of every file.\npub static FILES: &[(&str, &[u8])] = &[\n");
+    let mut code = String::from(
+        "/// Relative name and bytes of every file.\npub static FILES: &[(&str, &[u8])] = &[\n",
+    );
     for (name, path) in &files {
-        let _ = writeln!(code, "    ({name:?}, include_bytes!({:?})),", path.display().to_string());
+        let _ = writeln!(
+            code,
+            "    ({name:?}, include_bytes!({:?})),",
+            path.display().to_string()
+        );
     }
     code.push_str("];\n");
-    let out = std::env::var_os("OUT_DIR").map(PathBuf::from).expect("cargo sets OUT_DIR");
+    let out = std::env::var_os("OUT_DIR")
+        .map(PathBuf::from)
+        .expect("cargo sets OUT_DIR");
     std::fs::write(out.join("box_files.rs"), code).expect("OUT_DIR can be written");
 }
 
 fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
     for entry in entries.flatten() {
-        let Ok(name) = entry.file_name().into_string() else { continue };
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
         let path = entry.path();
         if name.starts_with('.') {
             continue;
         }
         if path.is_dir() {
             collect(&path, &format!("{prefix}{name}/"), files);
-        } else if path.extension().and_then(|e| e.to_str()).is_some_and(|e| NEEDED.contains(&e))
+        } else if path
+            .extension()
+            .and_then(|e| e.to_str())
+            .is_some_and(|e| NEEDED.contains(&e))
             && let Ok(path) = path.canonicalize()
         {
             files.push((format!("{prefix}{name}"), path));

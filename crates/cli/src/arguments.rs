@@ -28,32 +28,33 @@ pub struct Arguments {
     pub verb: Verb,
 }
 
-/// The verbs.
+/// The verbs; what each does stands with its options.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Draw pictures from a text
     Image(Box<image::ImageArguments>),
-    /// List models: in the box, in the local cache, published
     Models(models::ModelsArguments),
-    /// Show what a model, weights file or picture holds
     Inspect(inspect::InspectArguments),
-    /// Measure how alike two pictures (or folders of pictures) are
     Compare(compare::CompareArguments),
-    /// Show what this machine offers: threads, speed, memory, cache
     Doctor(doctor::DoctorArguments),
-    /// Prepare data, train models, plot losses
     #[command(subcommand)]
     Train(train::TrainVerb),
-    /// Measure a trained model
     #[command(subcommand)]
     Eval(eval::EvalVerb),
-    /// Run one component of a model on given tensors
     Probe(probe::ProbeArguments),
 }
 
 /// The command line as clap sees it.
 pub fn command() -> clap::Command {
-    Arguments::command().mut_subcommand("image", image::with_request_help)
+    laid_out(Arguments::command().mut_subcommand("image", image::with_request_help))
+}
+
+/// What a verb does and what to know comes first, then its usage and options, for all verbs.
+fn laid_out(command: clap::Command) -> clap::Command {
+    command
+        .help_template(
+            "{about-with-newline}\n{before-help}{usage-heading} {usage}\n\n{all-args}{after-help}",
+        )
+        .mut_subcommands(laid_out)
 }
 
 /// Reads the command line; ends the program on help, version and mistakes.

@@ -10,7 +10,10 @@ pub const NAME: &str = "sana-emoji";
 /// The model, if this build has one.
 pub fn folder() -> Option<ModelFolder> {
     let files = FILES;
-    (!files.is_empty()).then_some(ModelFolder::Embedded { label: "sana-emoji (in the box)", files })
+    (!files.is_empty()).then_some(ModelFolder::Embedded {
+        label: "sana-emoji (in the box)",
+        files,
+    })
 }
 
 /// Bytes that it takes in the binary.

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 
 /// Result of a command.
-pub type Result<T = ()> = std::result::Result<T, Failure>;
+pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 /// Why a command stopped.
 #[derive(Debug)]
@@ -16,12 +16,18 @@ pub struct Failure {
 impl Failure {
     /// The work failed: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
-        Self { message: message.into(), usage: false }
+        Self {
+            message: message.into(),
+            usage: false,
+        }
     }
 
     /// The command line asks for something that makes no sense: exit code 2.
     pub fn usage(message: impl Into<String>) -> Self {
-        Self { message: message.into(), usage: true }
+        Self {
+            message: message.into(),
+            usage: true,
+        }
     }
 
     /// 1 or 2.
@@ -46,8 +52,13 @@ impl fmt::Display for Failure {
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error: &(dyn Error + 'static) = &error;
-        let usage = error.downcast_ref::<brisk_pipelines::Error>().is_some_and(brisk_pipelines::Error::is_usage);
-        Self { message: with_causes(error), usage }
+        let usage = error
+            .downcast_ref::<brisk_pipelines::Error>()
+            .is_some_and(brisk_pipelines::Error::is_usage);
+        Self {
+            message: with_causes(error),
+            usage,
+        }
     }
 }
 
@@ -61,6 +72,14 @@ fn with_causes(error: &dyn Error) -> String {
             message = format!("{message}: {text}");
         }
         cause = error.source();
+    }
+    without_backtrace(message)
+}
+
+/// Tensor errors carry a backtrace in their text where RUST_BACKTRACE is set; it is of no use here.
+fn without_backtrace(mut message: String) -> String {
+    if let Some(start) = message.find("\n   0: ") {
+        message.truncate(start);
     }
     message
 }
@@ -86,15 +105,33 @@ mod tests {
 
     #[test]
     fn causes_are_told_once() {
-        let error = Layer("a.bin: no space", Some(Box::new(Layer("no space", Some(Box::new(Layer("disk", None)))))));
+        let error = Layer(
+            "a.bin: no space",
+            Some(Box::new(Layer(
+                "no space",
+                Some(Box::new(Layer("disk", None))),
+            ))),
+        );
         let failure = Failure::from(error);
         assert_eq!(failure.to_string(), "a.bin: no space: disk");
         assert_eq!(failure.exit_code(), 1);
     }
 
     #[test]
+    fn backtraces_are_cut_off() {
+        let error = Layer(
+            "shapes differ\n   0: candle_core::error::Error::bt\n   1: main\n",
+            None,
+        );
+        assert_eq!(Failure::from(error).to_string(), "shapes differ");
+    }
+
+    #[test]
     fn a_bad_request_is_bad_usage() {
-        let error = brisk_pipelines::Error::Request { option: "steps", message: "0".to_owned() };
+        let error = brisk_pipelines::Error::Request {
+            option: "steps",
+            message: "0".to_owned(),
+        };
         assert_eq!(Failure::from(error).exit_code(), 2);
     }
 }

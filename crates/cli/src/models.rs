@@ -40,9 +40,17 @@ pub fn open(name: Option<&str>, variant: Option<&str>) -> Result<ModelFolder> {
 /// The path of a file, folder or hub model; `local` forbids a download.
 pub fn resolve(name: &str, variant: Option<&str>, local: bool) -> Result<PathBuf> {
     let mut options = HubOptions::from_env();
+    let only_here = local && !options.offline;
     options.offline |= local;
     options.variant = variant.map(str::to_owned);
-    Ok(hub::resolve(name, &options, &Download::default())?)
+    match hub::resolve(name, &options, &Download::default()) {
+        Err(brisk_store::Error::Hub(_)) if only_here => Err(Failure::failed(format!(
+            "{name} is not (completely) in the cache at {}, and this command downloads nothing; \
+             `brisk image --model {name}` does",
+            options.cache.display()
+        ))),
+        other => Ok(other?),
+    }
 }
 
 /// One model of the local hub cache.
@@ -57,16 +65,24 @@ pub struct Cached {
 
 /// Models in a hub cache that have a snapshot, by name.
 pub fn cached(cache: &Path) -> Vec<Cached> {
-    let Ok(entries) = std::fs::read_dir(cache) else { return Vec::new() };
+    let Ok(entries) = std::fs::read_dir(cache) else {
+        return Vec::new();
+    };
     let mut models: Vec<Cached> = entries
         .flatten()
         .filter_map(|entry| {
             let name = entry.file_name().into_string().ok()?;
             let id = name.strip_prefix("models--")?.replacen("--", "/", 1);
             let snapshots = std::fs::read_dir(entry.path().join("snapshots")).ok()?;
-            let newest = snapshots.flatten().filter(|snapshot| snapshot.path().is_dir()).max_by_key(|snapshot| {
-                snapshot.metadata().and_then(|metadata| metadata.modified()).ok()
-            })?;
+            let newest = snapshots
+                .flatten()
+                .filter(|snapshot| snapshot.path().is_dir())
+                .max_by_key(|snapshot| {
+                    snapshot
+                        .metadata()
+                        .and_then(|metadata| metadata.modified())
+                        .ok()
+                })?;
             let folder = newest.path();
             let bytes = size_of(&folder);
             Some(Cached { id, folder, bytes })
@@ -79,5 +95,9 @@ pub fn cached(cache: &Path) -> Vec<Cached> {
 /// Bytes of all files of a folder; links count as what they point to.
 pub fn size_of(folder: &Path) -> u64 {
     let files = ModelFolder::Disk(folder.to_owned()).list();
-    files.iter().filter_map(|file| std::fs::metadata(folder.join(file)).ok()).map(|metadata| metadata.len()).sum()
+    files
+        .iter()
+        .filter_map(|file| std::fs::metadata(folder.join(file)).ok())
+        .map(|metadata| metadata.len())
+        .sum()
 }

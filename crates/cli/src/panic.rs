@@ -15,7 +15,10 @@ pub fn install_hook() {
             .copied()
             .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
             .unwrap_or("no message");
-        let place = info.location().map(|at| format!(" ({}:{})", at.file(), at.line())).unwrap_or_default();
+        let place = info
+            .location()
+            .map(|at| format!(" ({}:{})", at.file(), at.line()))
+            .unwrap_or_default();
         crate::output::note(&format!(
             "error: this is a bug in brisk {}: {message}{place}; please report it with the command you gave",
             env!("CARGO_PKG_VERSION")

@@ -26,7 +26,13 @@ impl Stages {
     /// A bar if stderr is a terminal, lines otherwise.
     pub fn new() -> Self {
         let now = Instant::now();
-        Self { bar: None, terminal: std::io::stderr().is_terminal(), name: String::new(), began: now, told: now }
+        Self {
+            bar: None,
+            terminal: std::io::stderr().is_terminal(),
+            name: String::new(),
+            began: now,
+            told: now,
+        }
     }
 
     /// Begins a stage of `total` steps; 0 for one without steps.
@@ -42,8 +48,13 @@ impl Stages {
             });
             return;
         }
-        let template = if total > 1 { "{msg:12} [{bar:30}] {pos}/{len}  {prefix}" } else { "{msg:12} {spinner}" };
-        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        let template = if total > 1 {
+            "{msg:12} [{bar:30}] {pos}/{len}  {prefix}"
+        } else {
+            "{msg:12} {spinner}"
+        };
+        let style =
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
         let bar = ProgressBar::with_draw_target(Some(total.max(1)), ProgressDrawTarget::stderr());
         bar.set_style(style.progress_chars("=> "));
         bar.set_message(name.to_owned());
@@ -63,7 +74,11 @@ impl Stages {
             output::note(&if index == total {
                 format!("{} {index}/{total}, {}", self.name, text::seconds(elapsed))
             } else {
-                format!("{} {index}/{total}, {} left", self.name, text::seconds(left))
+                format!(
+                    "{} {index}/{total}, {} left",
+                    self.name,
+                    text::seconds(left)
+                )
             });
         }
     }
@@ -106,18 +121,26 @@ struct DownloadState {
 
 impl Download {
     fn with(&self, work: impl FnOnce(&mut DownloadState)) {
-        work(&mut self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        work(
+            &mut self
+                .state
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()),
+        );
     }
 }
 
 impl HubProgress for Download {
     fn begin(&self, model: &str, files: usize, bytes: Option<u64>) {
-        let size = bytes.map(|bytes| format!(", {}", text::bytes(bytes))).unwrap_or_default();
+        let size = bytes
+            .map(|bytes| format!(", {}", text::bytes(bytes)))
+            .unwrap_or_default();
         output::note(&format!("downloading {model} ({files} files{size})"));
         self.with(|state| {
             state.total = bytes;
             if std::io::stderr().is_terminal() {
-                let template = "[{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
+                let template =
+                    "[{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
                 let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
                 if let Ok(style) = ProgressStyle::with_template(template) {
                     bar.set_style(style.progress_chars("=> "));
@@ -131,7 +154,9 @@ impl HubProgress for Download {
         self.with(|state| match &state.bar {
             Some(bar) => bar.set_message(name.to_owned()),
             None => {
-                let size = bytes.map(|bytes| format!(" ({})", text::bytes(bytes))).unwrap_or_default();
+                let size = bytes
+                    .map(|bytes| format!(" ({})", text::bytes(bytes)))
+                    .unwrap_or_default();
                 output::note(&format!("  {name}{size}"));
             }
         });
@@ -142,8 +167,14 @@ impl HubProgress for Download {
             state.done = state.done.saturating_add(bytes);
             if let Some(bar) = &state.bar {
                 bar.inc(bytes);
-            } else if state.told.is_none_or(|told| told.elapsed() >= Duration::from_secs(10)) {
-                let total = state.total.map(|total| format!(" of {}", text::bytes(total))).unwrap_or_default();
+            } else if state
+                .told
+                .is_none_or(|told| told.elapsed() >= Duration::from_secs(10))
+            {
+                let total = state
+                    .total
+                    .map(|total| format!(" of {}", text::bytes(total)))
+                    .unwrap_or_default();
                 if state.told.is_some() {
                     output::note(&format!("  {}{total}", text::bytes(state.done)));
                 }

@@ -19,7 +19,10 @@ pub struct Inputs {
 impl Inputs {
     /// Opens a tensor file.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self { label: path.display().to_string(), source: open_weights(path)? })
+        Ok(Self {
+            label: path.display().to_string(),
+            source: open_weights(path)?,
+        })
     }
 
     /// Every name, sorted.
@@ -43,7 +46,10 @@ impl Inputs {
             )));
         };
         if view.shape.len() != rank {
-            return Err(self.wrong(name, &format!("has shape {:?}, expected {rank} dimensions", view.shape)));
+            return Err(self.wrong(
+                name,
+                &format!("has shape {:?}, expected {rank} dimensions", view.shape),
+            ));
         }
         Ok(view)
     }
@@ -81,17 +87,24 @@ impl Inputs {
 
     /// The single value of a tensor of any rank; none where the file lacks it.
     pub fn scalar(&self, name: &str) -> Result<Option<f32>> {
-        let Some(view) = self.view(name)? else { return Ok(None) };
+        let Some(view) = self.view(name)? else {
+            return Ok(None);
+        };
         match view.to_f32()?[..] {
             [value] if value.is_finite() => Ok(Some(value)),
-            _ => Err(self.wrong(name, &format!("has shape {:?}, expected one finite value", view.shape))),
+            _ => Err(self.wrong(
+                name,
+                &format!("has shape {:?}, expected one finite value", view.shape),
+            )),
         }
     }
 
     /// Token ids `[B,T]`, each below `limit`.
     pub fn ids(&self, name: &str, limit: usize) -> Result<(Vec<usize>, Vec<u32>)> {
         let view = self.required(name, 2)?;
-        let values = view.to_i64().map_err(|error| self.wrong(name, &error.to_string()))?;
+        let values = view
+            .to_i64()
+            .map_err(|error| self.wrong(name, &error.to_string()))?;
         if values.is_empty() {
             return Err(self.wrong(name, &format!("is empty (shape {:?})", view.shape)));
         }
@@ -99,7 +112,10 @@ impl Inputs {
             .into_iter()
             .map(|id| match u32::try_from(id) {
                 Ok(small) if (small as usize) < limit => Ok(small),
-                _ => Err(self.wrong(name, &format!("holds id {id}, outside the vocabulary 0..{limit}"))),
+                _ => Err(self.wrong(
+                    name,
+                    &format!("holds id {id}, outside the vocabulary 0..{limit}"),
+                )),
             })
             .collect::<Result<_>>()?;
         Ok((view.shape, ids))
@@ -109,10 +125,20 @@ impl Inputs {
     pub fn mask(&self, name: &str, shape: (usize, usize)) -> Result<Vec<Vec<bool>>> {
         let view = self.required(name, 2)?;
         if view.shape != [shape.0, shape.1] {
-            return Err(self.wrong(name, &format!("has shape {:?}, expected {:?}", view.shape, [shape.0, shape.1])));
+            return Err(self.wrong(
+                name,
+                &format!(
+                    "has shape {:?}, expected {:?}",
+                    view.shape,
+                    [shape.0, shape.1]
+                ),
+            ));
         }
         let values = view.to_f32()?;
-        Ok(values.chunks(shape.1).map(|row| row.iter().map(|value| *value != 0.0).collect()).collect())
+        Ok(values
+            .chunks(shape.1)
+            .map(|row| row.iter().map(|value| *value != 0.0).collect())
+            .collect())
     }
 }
 
@@ -130,6 +156,14 @@ pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result {
 
 /// An f32 tensor to write.
 pub fn floats(name: &str, shape: Vec<usize>, values: &[f32]) -> OutTensor<'static> {
-    let data = values.iter().flat_map(|value| value.to_le_bytes()).collect();
-    OutTensor { name: name.to_owned(), dtype: Dtype::F32, shape, data: Cow::Owned(data) }
+    let data = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    OutTensor {
+        name: name.to_owned(),
+        dtype: Dtype::F32,
+        shape,
+        data: Cow::Owned(data),
+    }
 }

@@ -9,7 +9,11 @@ pub fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 /// A count of parameters: `591.7 M`.
@@ -25,13 +29,22 @@ pub fn count(number: u64) -> String {
 /// Seconds as `7 s` or `3:05 min`.
 pub fn seconds(value: f64) -> String {
     if value < 99.5 {
-        return if value < 9.95 { format!("{value:.1} s") } else { format!("{value:.0} s") };
+        return if value < 9.95 {
+            format!("{value:.1} s")
+        } else {
+            format!("{value:.0} s")
+        };
     }
     let whole = value.round() as u64;
     if whole < 3600 {
         format!("{}:{:02} min", whole / 60, whole % 60)
     } else {
-        format!("{}:{:02}:{:02} h", whole / 3600, whole / 60 % 60, whole % 60)
+        format!(
+            "{}:{:02}:{:02} h",
+            whole / 3600,
+            whole / 60 % 60,
+            whole % 60
+        )
     }
 }
 
@@ -39,7 +52,11 @@ pub fn seconds(value: f64) -> String {
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or(0)
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
@@ -70,7 +87,10 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [vec!["a".to_owned(), "b".to_owned()], vec!["long".to_owned(), "c".to_owned()]];
+        let rows = [
+            vec!["a".to_owned(), "b".to_owned()],
+            vec!["long".to_owned(), "c".to_owned()],
+        ];
         assert_eq!(table(&rows), "a     b\nlong  c\n");
     }
 }

@@ -46,7 +46,7 @@ impl AttentionShape {
 
     fn check(&self, q: usize, k: usize, v: usize) {
         assert!(
-            self.key_value_heads > 0 && self.heads % self.key_value_heads == 0,
+            self.key_value_heads > 0 && self.heads.is_multiple_of(self.key_value_heads),
             "{} heads over {} key-value heads",
             self.heads,
             self.key_value_heads

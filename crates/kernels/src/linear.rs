@@ -130,7 +130,7 @@ crate::simd_dispatch! {
 
 fn rows(x: &[f32], width: usize) -> usize {
     assert!(
-        width > 0 && x.len() % width == 0,
+        width > 0 && x.len().is_multiple_of(width),
         "{} values do not fill rows of {width}",
         x.len()
     );

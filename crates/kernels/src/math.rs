@@ -52,11 +52,11 @@ pub fn tanh(x: f32) -> f32 {
     // The odd series near zero keeps the relative error small where 1 − 2/(e²ˣ+1) cancels.
     let small = {
         let s = x * x;
-        let mut p = -5.704_988_7e-3f32;
+        let mut p = -5.704_989e-3f32;
         p = p * s + 2.063_909e-2;
         p = p * s - 5.373_971_6e-2;
         p = p * s + 1.333_144_2e-1;
-        p = p * s - 3.333_328_2e-1;
+        p = p * s - 3.333_328e-1;
         x + x * s * p
     };
     let large = 1.0 - 2.0 / (exp(2.0 * x) + 1.0);

@@ -51,7 +51,7 @@ pub fn layer_norm(
 
 fn check(x: usize, tokens: usize, channels: usize, vectors: usize) {
     assert!(
-        tokens > 0 && channels > 0 && x == vectors * tokens && vectors % channels == 0,
+        tokens > 0 && channels > 0 && x == vectors * tokens && vectors.is_multiple_of(channels),
         "{x} values are not {vectors} times {tokens} tokens of {channels} channels"
     );
 }

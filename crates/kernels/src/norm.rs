@@ -41,7 +41,7 @@ simd_dispatch! {
 pub fn rms_forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
     let c = weight.len();
     assert!(
-        c > 0 && x.len() == y.len() && x.len() % c == 0,
+        c > 0 && x.len() == y.len() && x.len().is_multiple_of(c),
         "rows of {c} in {}",
         x.len()
     );
@@ -86,7 +86,7 @@ pub fn rms_backward(
 ) -> (Vec<f32>, Vec<f32>) {
     let c = weight.len();
     assert!(
-        c > 0 && x.len() == dy.len() && x.len() == dx.len() && x.len() % c == 0,
+        c > 0 && x.len() == dy.len() && x.len() == dx.len() && x.len().is_multiple_of(c),
         "rows of {c}"
     );
     parallel::rows_mut(dx, c, |first, dx| {

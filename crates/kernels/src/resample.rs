@@ -13,7 +13,7 @@ pub fn pixel_unshuffle(
     y: &mut [f32],
 ) {
     assert!(
-        height % 2 == 0 && width % 2 == 0,
+        height.is_multiple_of(2) && width.is_multiple_of(2),
         "{height}x{width} is not even"
     );
     assert!(
@@ -50,7 +50,7 @@ pub fn pixel_shuffle(
     y: &mut [f32],
 ) {
     assert!(
-        channels % 4 == 0,
+        channels.is_multiple_of(4),
         "{channels} channels are not a multiple of 4"
     );
     assert!(

@@ -16,7 +16,7 @@ pub fn rotate(
 ) {
     let (width, half) = (heads * dim, dim / 2);
     assert!(
-        dim % 2 == 0 && tokens > 0 && width > 0,
+        dim.is_multiple_of(2) && tokens > 0 && width > 0,
         "rotary needs even heads, not {dim}"
     );
     assert_eq!(

@@ -1,5 +1,8 @@
 //! The autoencoder against the goldens of its reference, and against itself.
 
+// The figures, with --nocapture.
+#![allow(clippy::print_stdout)]
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 

@@ -92,20 +92,21 @@ fn one_key_head_agrees_with_and_without_model_prefix() {
 
 /// The settings the goldens vary must be visible in the result.
 #[test]
-fn softcap_window_and_query_scale_matter() {
+fn softcap_window_query_scale_and_rotary_base_matter() {
     type Change = fn(&mut Gemma2Config);
     let changes: [(&str, Change); 4] = [
         ("softcap2", |c| c.attn_logit_softcapping = None),
         ("sliding", |c| c.sliding_window = Some(9)),
         ("narrow", |c| c.query_pre_attn_scalar = 16.0),
-        ("softcap50", |c| c.rope_parameters = None),
+        ("softcap50", |c| {
+            (c.rope_parameters, c.rope_theta) = (None, 100.0)
+        }),
     ];
     for (case, change) in changes {
         let golden = Golden::open(&format!("gemma2/{case}/golden.safetensors"));
         let ids = integers(&golden, "inputs.input_ids");
         let mut changed = config(case);
         change(&mut changed);
-        changed.rope_theta = 100.0;
         let out = load_with(case, "model.safetensors", &changed)
             .forward(&ids, None)
             .unwrap();

@@ -90,9 +90,9 @@ fn lora_agrees() {
     golden.report();
 }
 
-/// The goldens see what these settings change.
+/// The golden sees what this setting changes.
 #[test]
-fn positions_and_norms_matter() {
+fn position_scale_matters() {
     let golden = golden("t4_position");
     let inputs = Inputs::read(&golden);
     let changed = SanaConfig {

@@ -19,7 +19,7 @@ pub enum Error {
     Config(String),
     /// Weights that do not fit the model: everything wrong, at once.
     #[error("{0}")]
-    Weights(WeightReport),
+    Weights(Box<WeightReport>),
     /// NaN or infinity appeared during a forward pass.
     #[error(
         "non-finite values in {stage}, {layer}: the weights or the inputs are out of range (16-bit files of this model may need another variant)"

@@ -17,6 +17,7 @@ mod lora;
 pub mod ops;
 mod weights;
 
+pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
     Conv2d, ConvOptions, DepthwiseConv2d, GluMbConv, Linear, RmsNorm, RmsNormKind,

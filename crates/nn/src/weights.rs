@@ -279,7 +279,7 @@ impl Weights {
             };
         }
         if !report.is_empty() {
-            return Err(Error::Weights(report));
+            return Err(Error::Weights(Box::new(report)));
         }
         match &self.shared.lora {
             Some(lora) => lora.finish(),

@@ -85,7 +85,7 @@ impl TorchGenerator {
         for block in values.chunks_exact_mut(16) {
             box_muller_block(block);
         }
-        if count % 16 != 0 {
+        if !count.is_multiple_of(16) {
             // The last sixteen are drawn anew, overlapping the last whole block.
             let tail = &mut values[count - 16..];
             for value in tail.iter_mut() {

@@ -8,6 +8,7 @@ use brisk_media::Picture;
 use brisk_models::sana::ControlWiring;
 use brisk_models::sana::native::NativeHeads;
 use brisk_pipelines::sana::{LoadOptions, Residency, SanaPipeline};
+use brisk_pipelines::schedulers::SchedulerKind;
 use brisk_pipelines::{Control, ControlImage, Error, Event, ImageRequest, Instruction, ModelKind};
 use brisk_store::ModelFolder;
 use brisk_testkit::{fixtures_dir, relative_l2};
@@ -443,18 +444,26 @@ fn binned_pictures_have_the_size_asked_for() {
     assert_eq!(image.picture.pixels.len(), 512 * 400 * 3);
 }
 
-/// The authors' guidance shows the negative prompt through each prompt's mask, which changes the result.
+/// On the same grid the authors' behaviour differs where the negative prompt's mask matters: with guidance.
 #[test]
 fn native_behaviour_is_a_switch() {
-    let draw = |native| {
-        latents(
-            disk(fixture("pipelines/sana")),
-            &LoadOptions {
-                native,
-                ..LoadOptions::default()
-            },
-            &small(),
-        )
+    let draw = |native, scheduler, guidance| {
+        let options = LoadOptions {
+            native,
+            ..LoadOptions::default()
+        };
+        let request = ImageRequest {
+            scheduler,
+            guidance: Some(guidance),
+            ..small()
+        };
+        latents(disk(fixture("pipelines/sana")), &options, &request)
     };
-    assert!(relative_l2(&draw(true), &draw(false)) > 1e-3);
+    let dpm = Some(SchedulerKind::DpmSolver);
+    assert!(relative_l2(&draw(true, dpm, 1.0), &draw(false, dpm, 1.0)) < 1e-4);
+    assert!(relative_l2(&draw(true, dpm, 4.5), &draw(false, dpm, 4.5)) > 1e-3);
+    // Left to itself it also takes the authors' grid.
+    let own = draw(true, None, 1.0);
+    assert_eq!(own, draw(true, Some(SchedulerKind::DpmSolverNative), 1.0));
+    assert!(relative_l2(&own, &draw(true, dpm, 1.0)) > 1e-3);
 }

@@ -23,7 +23,9 @@ fn without_special_numbers(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut cleaned = Vec::with_capacity(bytes.len());
     let (mut in_string, mut replaced, mut at) = (false, false, 0);
     while let Some(&byte) = bytes.get(at) {
-        let word = WORDS.iter().find(|word| !in_string && bytes[at..].starts_with(word));
+        let word = WORDS
+            .iter()
+            .find(|word| !in_string && bytes[at..].starts_with(word));
         if let Some(word) = word {
             cleaned.extend_from_slice(b"null");
             replaced = true;

@@ -38,11 +38,7 @@ pub struct AutoencoderReport {
 }
 
 /// The autoencoder of the recipe with the given weights, frozen.
-fn frozen(
-    config: &AutoencoderConfig,
-    arrays: &[NamedArray],
-    rounded: bool,
-) -> Result<Autoencoder> {
+fn frozen(config: &AutoencoderConfig, arrays: &[NamedArray], rounded: bool) -> Result<Autoencoder> {
     let weights = Weights::from_source(tensors::memory_source(arrays, "", rounded)?);
     let model = Autoencoder::load(config, &weights, Halves::Both)?;
     weights.finish(&[])?;
@@ -81,18 +77,15 @@ pub fn train_autoencoder(
     let mut session = Session::open(options, recipe, parameters, out, control)?;
     while !session.is_over() {
         let indices = order.batch(session.step, options.batch);
-        let target = pictures::augmented_batch(
-            data,
-            &indices,
-            &recipe.augmentation,
-            &mut session.rng,
-        )?;
-        let shape = (indices.len(), size, size, 3);
-        let input = Tensor::from_slice(&target, shape, &Device::Cpu)?;
-        let output = model.decode(&model.encode(&input)?)?;
-        let loss = loss::reconstruction(&output, &target, &recipe.loss)?;
-        drop((input, output));
-        session.update(&loss)?;
+        let target =
+            pictures::augmented_batch(data, &indices, &recipe.augmentation, &mut session.rng)?;
+        session.update(indices.len(), |part| {
+            let each = size * size * 3;
+            let target = &target[part.start * each..part.end * each];
+            let input = Tensor::from_slice(target, (part.len(), size, size, 3), &Device::Cpu)?;
+            let output = model.decode(&model.encode(&input)?)?;
+            loss::reconstruction(&output, target, &recipe.loss)
+        })?;
         let measure = session.is_due(recipe.eval_every) && !held_out.is_empty();
         let sample = session.is_due(recipe.sample_every);
         if measure || sample {
@@ -197,7 +190,9 @@ fn export(
         let unit = 10f64.powi(exact.log10().floor() as i32 - 4);
         (exact / unit).round() * unit
     };
-    session.control.send(Event::Stage("measuring the held-out pictures"));
+    session
+        .control
+        .send(Event::Stage("measuring the held-out pictures"));
     let psnr = if held_out.is_empty() {
         None
     } else {

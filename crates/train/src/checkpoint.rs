@@ -123,16 +123,19 @@ pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
             .and_then(|name| name.to_str())
             .unwrap_or_default();
         // A kill between the two renames of a replacement leaves only the replaced folder.
-        let complete = name.starts_with(PREFIX)
-            || (name.starts_with('.') && name.ends_with(".replaced"));
+        let complete =
+            name.starts_with(PREFIX) || (name.starts_with('.') && name.ends_with(".replaced"));
         if complete {
             found.push(path);
         }
     }
     found.sort_by_key(|path| {
-        path.file_name()
-            .and_then(|name| name.to_str())
-            .map(|name| (name.trim_start_matches('.').to_owned(), !name.starts_with('.')))
+        path.file_name().and_then(|name| name.to_str()).map(|name| {
+            (
+                name.trim_start_matches('.').to_owned(),
+                !name.starts_with('.'),
+            )
+        })
     });
     let mut problem = None;
     for path in found.iter().rev() {

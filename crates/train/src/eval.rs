@@ -74,6 +74,9 @@ fn scaled_rows(model: &Autoencoder, batch: &Tensor) -> Result<Vec<Vec<f32>>> {
 /// A generated picture and, where the caller has it, its scaled latent, channels last.
 pub type Generated = (Picture, Option<Vec<f32>>);
 
+/// Draws one picture a prompt from a seed.
+pub type Generate<'a> = dyn FnMut(&[String], u64) -> Result<Vec<Generated>> + 'a;
+
 /// What is to be measured of a text-to-image model.
 pub struct ImageEvaluation<'a> {
     /// The training data.
@@ -127,7 +130,7 @@ pub struct ImageEvaluationReport {
 /// Data without training pictures, pictures of another size or number, or whatever `generate` returns.
 pub fn evaluate_image_model(
     evaluation: &ImageEvaluation,
-    generate: &mut dyn FnMut(&[String], u64) -> Result<Vec<Generated>>,
+    generate: &mut Generate<'_>,
 ) -> Result<ImageEvaluationReport> {
     let data = evaluation.data;
     let candidates = pictures::select(data, evaluation.sets, false);
@@ -235,10 +238,7 @@ fn byte_distance(a: &[u8], b: &[u8]) -> f64 {
 }
 
 fn distance(a: &[f32], b: &[f32]) -> f64 {
-    a.iter()
-        .zip(b)
-        .map(|(a, b)| f64::from(a - b).powi(2))
-        .sum()
+    a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2)).sum()
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ pub mod recipe;
 pub mod rng;
 pub mod schedule;
 mod session;
+mod shards;
 mod sheet;
 mod tensors;
 

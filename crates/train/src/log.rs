@@ -66,7 +66,9 @@ impl LogWriter {
 /// Reads a log back. A last line that was cut off by a kill is left out.
 pub fn read_log(path: &Path) -> Result<Vec<LogEntry>> {
     let mut entries = Vec::new();
-    let mut lines = BufReader::new(File::open(path).at(path)?).lines().peekable();
+    let mut lines = BufReader::new(File::open(path).at(path)?)
+        .lines()
+        .peekable();
     while let Some(line) = lines.next() {
         let line = line.at(path)?;
         match serde_json::from_str(&line) {

@@ -151,10 +151,9 @@ mod tests {
         };
         let variable = |values: &[f32]| Var::from_vec(values.to_vec(), dims, &Device::Cpu).unwrap();
         type Evaluate<'a> = &'a dyn Fn(&Tensor) -> Loss;
-        let both: [Evaluate; 2] = [
-            &|x| reconstruction(x, &target, &weights).unwrap(),
-            &|x| mean_square(x, &target).unwrap(),
-        ];
+        let both: [Evaluate; 2] = [&|x| reconstruction(x, &target, &weights).unwrap(), &|x| {
+            mean_square(x, &target).unwrap()
+        }];
         for evaluate in both {
             let point = variable(&start);
             let loss = evaluate(point.as_tensor());

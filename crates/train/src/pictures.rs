@@ -50,9 +50,9 @@ impl Augmentation {
                 hue_rotation(std::f64::consts::TAU * rng.uniform())
             }
         });
-        let brightness = rng.chance(self.brightness_probability).then(|| {
-            (self.brightness_min + (1.0 - self.brightness_min) * rng.uniform()) as f32
-        });
+        let brightness = rng
+            .chance(self.brightness_probability)
+            .then(|| (self.brightness_min + (1.0 - self.brightness_min) * rng.uniform()) as f32);
         let colours = (hue.is_some() || brightness.is_some()).then(|| {
             let factor = brightness.unwrap_or(1.0);
             hue.unwrap_or(IDENTITY)

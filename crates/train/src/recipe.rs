@@ -21,6 +21,9 @@ pub struct TrainingOptions {
     pub seed: u64,
     /// Samples an update.
     pub batch: usize,
+    /// Parts of a batch that are computed side by side, one thread each.
+    #[serde(default = "default_shards")]
+    pub shards: usize,
     /// Updates in all.
     pub steps: u64,
     /// Minutes after which the run ends even if updates are left; the schedule then follows the clock.
@@ -43,6 +46,10 @@ pub struct TrainingOptions {
     pub log_every: u64,
     /// Updates between checkpoints.
     pub checkpoint_every: u64,
+}
+
+fn default_shards() -> usize {
+    2
 }
 
 /// Trains an `AutoencoderDC`.

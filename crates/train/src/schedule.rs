@@ -33,9 +33,7 @@ impl Schedule {
         };
         let decay = match self.decay {
             Decay::Constant => 1.0,
-            Decay::Cosine => {
-                0.5 * (1.0 + (std::f64::consts::PI * progress.clamp(0.0, 1.0)).cos())
-            }
+            Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.clamp(0.0, 1.0)).cos()),
         };
         self.peak * warm_up * decay
     }

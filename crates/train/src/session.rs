@@ -18,6 +18,7 @@ use crate::optimiser::{self, Optimiser};
 use crate::recipe::TrainingOptions;
 use crate::rng::Rng;
 use crate::schedule::Schedule;
+use crate::shards::Shards;
 use crate::tensors;
 
 /// Updates without a finite gradient in a row after which a run gives up.
@@ -139,6 +140,7 @@ pub(crate) struct Session<'a> {
     pub control: &'a mut Control,
     parameters: Vec<(String, Var)>,
     optimiser: Box<dyn Optimiser>,
+    shards: Shards,
     schedule: Schedule,
     pub ema: Ema,
     pub rng: Rng,
@@ -207,6 +209,7 @@ impl<'a> Session<'a> {
             control,
             parameters,
             optimiser,
+            shards: Shards::new(options.shards)?,
             schedule: Schedule {
                 peak: options.learning_rate,
                 warm_up_steps: options.warm_up_steps,
@@ -249,9 +252,14 @@ impl<'a> Session<'a> {
         self.step.is_multiple_of(interval)
     }
 
-    /// One update with the gradient of `loss`.
-    pub fn update(&mut self, loss: &Loss) -> Result<()> {
-        let gradients = loss.surrogate.backward()?;
+    /// One update with the gradient of `loss`, which gives the mean loss of a range of the batch's
+    /// samples.
+    pub fn update(
+        &mut self,
+        batch: usize,
+        loss: impl Fn(std::ops::Range<usize>) -> Result<Loss> + Sync,
+    ) -> Result<()> {
+        let (value, gradients) = self.shards.gradients(batch, &self.parameters, loss)?;
         let rate = self.schedule.rate(self.step, self.progress());
         let report = self.optimiser.step(&gradients, rate)?;
         if report.skipped {
@@ -268,7 +276,7 @@ impl<'a> Session<'a> {
         }
         self.step += 1;
         self.last = (rate, report.gradient_norm);
-        self.losses.0 += loss.value;
+        self.losses.0 += value;
         self.losses.1 += 1;
         if self.is_due(self.options.log_every) {
             self.write_log(None)?;

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use brisk_store::{SafetensorsFile, TensorSource};
 use brisk_train::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
@@ -111,7 +111,7 @@ fn image_recipe(optimiser: &str, steps: u64) -> ImageRecipe {
 
 /// A control that asks to stop once the log reaches `step`.
 fn stopping_at(step: u64) -> Control {
-    let flag = Arc::default();
+    let flag: Arc<AtomicBool> = Arc::default();
     let listener_flag = Arc::clone(&flag);
     Control::new(move |event| {
         if let Event::Progress { entry, .. } = event
@@ -135,7 +135,11 @@ fn stored(path: &Path) -> Vec<(String, Vec<u8>)> {
 }
 
 fn assert_same_checkpoint(a: &Path, b: &Path) {
-    let [a, b] = [a, b].map(|out| checkpoint::latest(&out.join("checkpoints")).unwrap().unwrap());
+    let [a, b] = [a, b].map(|out| {
+        checkpoint::latest(&out.join("checkpoints"))
+            .unwrap()
+            .unwrap()
+    });
     assert!(a.state.finished && b.state.finished);
     assert_eq!((a.state.step, a.state.rng), (b.state.step, b.state.rng));
     for file in ["weights", "average", "optimiser"] {

@@ -11,12 +11,13 @@ use crate::failure::{Failure, Result};
 use crate::output;
 use crate::text;
 
-/// Measure how alike two pictures are: PSNR, SSIM and the largest difference of a channel.
-///
-/// PSNR is in dB (60 and more: alike to the eye at any zoom; below 25: clearly different).
-/// SSIM is 1 for equal pictures (Gaussian window of 11 pixels). Two folders are compared file
-/// by file by equal names.
+/// Measure how alike two pictures (or folders of pictures) are
 #[derive(Debug, Args)]
+#[command(
+    before_help = "PSNR is in dB (60 and more: alike to the eye at any zoom; below 25: clearly different).\n\
+    SSIM is 1 for equal pictures (Gaussian window of 11 pixels). Two folders are compared file\n\
+    by file by equal names."
+)]
 pub struct CompareArguments {
     /// Picture (PNG, JPEG, WebP) or folder of pictures
     a: PathBuf,
@@ -39,9 +40,23 @@ struct Likeness {
 impl Likeness {
     fn of(a: &Picture, b: &Picture) -> Result<Self> {
         let psnr = psnr(a, b)?;
-        let ssim = if a.width.min(a.height) < 11 { None } else { Some(ssim(a, b)?) };
-        let max_difference = a.pixels.iter().zip(&b.pixels).map(|(x, y)| x.abs_diff(*y)).max().unwrap_or(0);
-        Ok(Self { psnr, ssim, max_difference })
+        let ssim = if a.width.min(a.height) < 11 {
+            None
+        } else {
+            Some(ssim(a, b)?)
+        };
+        let max_difference = a
+            .pixels
+            .iter()
+            .zip(&b.pixels)
+            .map(|(x, y)| x.abs_diff(*y))
+            .max()
+            .unwrap_or(0);
+        Ok(Self {
+            psnr,
+            ssim,
+            max_difference,
+        })
     }
 
     fn json(&self) -> Value {
@@ -54,8 +69,14 @@ impl Likeness {
     }
 
     fn cells(&self) -> Vec<String> {
-        let psnr = if self.psnr.is_finite() { format!("{:.2} dB", self.psnr) } else { "identical".to_owned() };
-        let ssim = self.ssim.map_or("-".to_owned(), |ssim| format!("{ssim:.5}"));
+        let psnr = if self.psnr.is_finite() {
+            format!("{:.2} dB", self.psnr)
+        } else {
+            "identical".to_owned()
+        };
+        let ssim = self
+            .ssim
+            .map_or("-".to_owned(), |ssim| format!("{ssim:.5}"));
         vec![psnr, ssim, self.max_difference.to_string()]
     }
 }
@@ -70,7 +91,10 @@ pub fn run(arguments: &CompareArguments) -> Result {
                 return output::print_json(&likeness.json());
             }
             let cells = likeness.cells();
-            output::print(&format!("PSNR            {}\nSSIM            {}\nmax difference  {}", cells[0], cells[1], cells[2]))
+            output::print(&format!(
+                "PSNR            {}\nSSIM            {}\nmax difference  {}",
+                cells[0], cells[1], cells[2]
+            ))
         }
         _ => Err(Failure::usage(format!(
             "{} and {} are a folder and a file; compare two of a kind",
@@ -104,14 +128,26 @@ fn folders(arguments: &CompareArguments) -> Result {
     }
     let pairs = common
         .into_iter()
-        .map(|name| Ok((name, files(&arguments.a.join(name), &arguments.b.join(name))?)))
+        .map(|name| {
+            Ok((
+                name,
+                files(&arguments.a.join(name), &arguments.b.join(name))?,
+            ))
+        })
         .collect::<Result<Vec<_>>>()?;
     let count = pairs.len() as f64;
-    let known: Vec<f64> = pairs.iter().filter_map(|(_, likeness)| likeness.ssim).collect();
+    let known: Vec<f64> = pairs
+        .iter()
+        .filter_map(|(_, likeness)| likeness.ssim)
+        .collect();
     let average = Likeness {
         psnr: pairs.iter().map(|(_, likeness)| likeness.psnr).sum::<f64>() / count,
         ssim: (known.len() == pairs.len()).then(|| known.iter().sum::<f64>() / count),
-        max_difference: pairs.iter().map(|(_, likeness)| likeness.max_difference).max().unwrap_or(0),
+        max_difference: pairs
+            .iter()
+            .map(|(_, likeness)| likeness.max_difference)
+            .max()
+            .unwrap_or(0),
     };
     if arguments.json {
         let pairs: Vec<Value> = pairs
@@ -126,7 +162,11 @@ fn folders(arguments: &CompareArguments) -> Result {
             "pictures": pairs, "average": average.json(), "only_in_a": only_a, "only_in_b": only_b,
         }));
     }
-    let mut rows = vec![["picture", "PSNR", "SSIM", "max difference"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["picture", "PSNR", "SSIM", "max difference"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for (name, likeness) in &pairs {
         rows.push([vec![(*name).clone()], likeness.cells()].concat());
     }
@@ -143,7 +183,11 @@ fn merge(into: &mut Value, from: Value) {
 fn list(names: &[&String]) -> String {
     let shown: Vec<&str> = names.iter().take(5).map(|name| name.as_str()).collect();
     let more = names.len().saturating_sub(shown.len());
-    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+    if more > 0 {
+        format!("{} and {more} more", shown.join(", "))
+    } else {
+        shown.join(", ")
+    }
 }
 
 fn pictures(folder: &Path) -> Result<BTreeSet<String>> {
@@ -151,7 +195,13 @@ fn pictures(folder: &Path) -> Result<BTreeSet<String>> {
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", folder.display())))?;
     let is_picture = |name: &String| {
         let lower = name.to_ascii_lowercase();
-        [".png", ".jpg", ".jpeg", ".webp"].iter().any(|ending| lower.ends_with(ending))
+        [".png", ".jpg", ".jpeg", ".webp"]
+            .iter()
+            .any(|ending| lower.ends_with(ending))
     };
-    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).filter(is_picture).collect())
+    Ok(entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(is_picture)
+        .collect())
 }

@@ -13,11 +13,12 @@ use super::ThreadArguments;
 use crate::failure::Result;
 use crate::{box_model, models, output, text};
 
-/// Show version, processor, threads, measured speed, memory and the model cache.
-///
-/// The matrix product (1024 x 1024, f32) and the copy (256 MiB) are the ceilings that a run can
-/// reach at best; each is the median of five. Send this with a bug report.
+/// Show what this machine offers: threads, speed, memory, cache
 #[derive(Debug, Args)]
+#[command(
+    before_help = "The matrix product (1024 x 1024, f32) and the copy (256 MiB) are the ceilings that a run can\n\
+    reach at best; each is the median of five. Send this with a bug report."
+)]
 pub struct DoctorArguments {
     #[command(flatten)]
     threads: ThreadArguments,
@@ -40,7 +41,14 @@ pub fn run(arguments: &DoctorArguments) -> Result {
     let threads = rayon::current_num_threads();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let gemm = gemm_gflops();
-    let copy = if memory.available.is_none_or(|free| free > 3 * 4 * COPIED as u64) { Some(copy_gbs()) } else { None };
+    let copy = if memory
+        .available
+        .is_none_or(|free| free > 3 * 4 * COPIED as u64)
+    {
+        Some(copy_gbs())
+    } else {
+        None
+    };
     let hub = HubOptions::from_env();
     let cached = models::cached(&hub.cache);
     let cached_bytes: u64 = cached.iter().map(|model| model.bytes).sum();
@@ -61,18 +69,60 @@ pub fn run(arguments: &DoctorArguments) -> Result {
         }));
     }
     let or_unknown = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), text::bytes);
-    let hub_mode = if hub.offline { "offline" } else { "downloads allowed" };
-    let token = if hub.token.is_some() { "with a token" } else { "no token" };
+    let hub_mode = if hub.offline {
+        "offline"
+    } else {
+        "downloads allowed"
+    };
+    let token = if hub.token.is_some() {
+        "with a token"
+    } else {
+        "no token"
+    };
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let rows = [
-        row("brisk", format!("{} ({} {})", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH)),
+        row(
+            "brisk",
+            format!(
+                "{} ({} {})",
+                env!("CARGO_PKG_VERSION"),
+                std::env::consts::OS,
+                std::env::consts::ARCH
+            ),
+        ),
         row("processor", format!("{cpu}, {cores} threads available")),
-        row("instructions", format!("{} (kernels use {})", features.join(" "), simd::name())),
+        row(
+            "instructions",
+            format!("{} (kernels use {})", features.join(" "), simd::name()),
+        ),
         row("threads in use", threads.to_string()),
-        row("matrix product", format!("{gemm:.1} GFLOP/s (f32, {SIDE} x {SIDE} x {SIDE})")),
-        row("copy", copy.map_or("not measured, too little memory".to_owned(), |speed| format!("{speed:.1} GB/s (read and write)"))),
-        row("memory", format!("{} in all, {} available", or_unknown(memory.total), or_unknown(memory.available))),
-        row("hub cache", format!("{}, {} models, {}", hub.cache.display(), cached.len(), text::bytes(cached_bytes))),
+        row(
+            "matrix product",
+            format!("{gemm:.1} GFLOP/s (f32, {SIDE} x {SIDE} x {SIDE})"),
+        ),
+        row(
+            "copy",
+            copy.map_or("not measured, too little memory".to_owned(), |speed| {
+                format!("{speed:.1} GB/s (read and write)")
+            }),
+        ),
+        row(
+            "memory",
+            format!(
+                "{} in all, {} available",
+                or_unknown(memory.total),
+                or_unknown(memory.available)
+            ),
+        ),
+        row(
+            "hub cache",
+            format!(
+                "{}, {} models, {}",
+                hub.cache.display(),
+                cached.len(),
+                text::bytes(cached_bytes)
+            ),
+        ),
         row("hub", format!("{}, {hub_mode}, {token}", hub.endpoint)),
         row(
             "model in the box",
@@ -100,7 +150,11 @@ fn median_seconds(mut work: impl FnMut()) -> f64 {
 }
 
 fn gemm_gflops() -> f64 {
-    let values = |seed: usize| -> Vec<f32> { (0..SIDE * SIDE).map(|i| ((i * seed) % 17) as f32 * 0.1).collect() };
+    let values = |seed: usize| -> Vec<f32> {
+        (0..SIDE * SIDE)
+            .map(|i| ((i * seed) % 17) as f32 * 0.1)
+            .collect()
+    };
     let (a, b, mut out) = (values(7), values(5), vec![0.0f32; SIDE * SIDE]);
     let seconds = median_seconds(|| {
         let (a, b) = (View::new(&a, SIDE, SIDE), View::new(&b, SIDE, SIDE));
@@ -114,7 +168,9 @@ fn copy_gbs() -> f64 {
     let (from, mut to) = (vec![1.0f32; COPIED], vec![0.0f32; COPIED]);
     let part = COPIED.div_ceil(rayon::current_num_threads());
     let seconds = median_seconds(|| {
-        to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| to.copy_from_slice(from));
+        to.par_chunks_mut(part)
+            .zip(from.par_chunks(part))
+            .for_each(|(to, from)| to.copy_from_slice(from));
         std::hint::black_box(&to);
     });
     2.0 * 4.0 * COPIED as f64 / seconds / 1e9
@@ -123,8 +179,13 @@ fn copy_gbs() -> f64 {
 fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     info.lines()
-        .find_map(|line| line.strip_prefix("model name").and_then(|rest| rest.split_once(':')))
-        .map_or(std::env::consts::ARCH.to_owned(), |(_, name)| name.trim().to_owned())
+        .find_map(|line| {
+            line.strip_prefix("model name")
+                .and_then(|rest| rest.split_once(':'))
+        })
+        .map_or(std::env::consts::ARCH.to_owned(), |(_, name)| {
+            name.trim().to_owned()
+        })
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -139,7 +200,10 @@ fn cpu_features() -> Vec<&'static str> {
         ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
         ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
     ];
-    known.into_iter().filter_map(|(name, here)| here.then_some(name)).collect()
+    known
+        .into_iter()
+        .filter_map(|(name, here)| here.then_some(name))
+        .collect()
 }
 
 #[cfg(not(target_arch = "x86_64"))]
@@ -160,7 +224,9 @@ impl Memory {
             .find_map(|line| line.strip_prefix("MemTotal:"))
             .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
             .map(|kibibytes| kibibytes.saturating_mul(1024));
-        Self { total, available: brisk_pipelines::memory::available() }
+        Self {
+            total,
+            available: brisk_pipelines::memory::available(),
+        }
     }
 }
-

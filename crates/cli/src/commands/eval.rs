@@ -20,19 +20,19 @@ use crate::failure::{Failure, Result};
 use crate::progress::Stages;
 use crate::{models, output, text};
 
-/// Measure a trained model.
+/// Measure a trained model
 #[derive(Debug, Subcommand)]
 pub enum EvalVerb {
-    /// How often a text-to-image model draws what it was asked for
     Image(ImageEvalArguments),
 }
 
-/// Ask a model for emoji by name and look which training picture is nearest to each answer.
-///
-/// A hit is an answer whose nearest training picture, in pixels or in the autoencoder's latent
-/// space, bears the name that was asked for. Also measured: the autoencoder's PSNR on the held-out
-/// pictures. The same seed asks for the same names.
+/// Measure how often a text-to-image model draws what it was asked for
 #[derive(Debug, Args)]
+#[command(
+    before_help = "A hit is an answer whose nearest training picture, in pixels or in the autoencoder's latent\n\
+    space, bears the name that was asked for. Also measured: the autoencoder's PSNR on the held-out\n\
+    pictures. The same seed asks for the same names."
+)]
 pub struct ImageEvalArguments {
     /// Folder, hub id or sana-emoji (default: the model in the box)
     #[arg(short, long, value_name = "MODEL")]
@@ -87,12 +87,19 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let folder = models::open(arguments.model.as_deref(), None)?;
     let data = EmojiData::open(&arguments.data)?;
     let autoencoder = open_autoencoder(&folder)?;
-    let options = LoadOptions { residency: Residency::KeepAll, ..LoadOptions::default() };
+    let options = LoadOptions {
+        residency: Residency::KeepAll,
+        ..LoadOptions::default()
+    };
     let mut pipeline = SanaPipeline::load(folder, &options)?;
     let mut stages = Stages::new();
     stages.stage("autoencoder", 0);
     let held_out = select(&data, &sets, true);
-    let held_out_psnr = if held_out.is_empty() { None } else { Some(mean_psnr(&autoencoder, &data, &held_out)?) };
+    let held_out_psnr = if held_out.is_empty() {
+        None
+    } else {
+        Some(mean_psnr(&autoencoder, &data, &held_out)?)
+    };
 
     let stop = stop_on_interrupt()?;
     let evaluation = ImageEvaluation {
@@ -124,7 +131,11 @@ fn image(arguments: &ImageEvalArguments) -> Result {
                 done += images.len();
                 stages.step(done as u64, arguments.count as u64);
                 if arguments.sheet.is_some() {
-                    cells.extend(images.iter().map(|image| (image.picture.clone(), image.prompt.clone())));
+                    cells.extend(
+                        images
+                            .iter()
+                            .map(|image| (image.picture.clone(), image.prompt.clone())),
+                    );
                 }
                 Ok(images.into_iter().map(generated).collect())
             }
@@ -157,9 +168,15 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     output::print(&text::table(&[
         row("model", pipeline.capabilities().model),
-        row("names asked for", format!("{} (seed {})", report.prompts, report.seed)),
+        row(
+            "names asked for",
+            format!("{} (seed {})", report.prompts, report.seed),
+        ),
         row("training pictures searched", report.candidates.to_string()),
-        row("nearest in latents is right", percent(report.latent_hit_rate)),
+        row(
+            "nearest in latents is right",
+            percent(report.latent_hit_rate),
+        ),
         row("nearest in pixels is right", percent(report.pixel_hit_rate)),
         row(
             "autoencoder, held-out PSNR",
@@ -175,10 +192,17 @@ impl ImageEvalArguments {
         self.sets
             .iter()
             .map(|name| {
-                EmojiSet::ALL.into_iter().find(|set| set.to_string() == *name).ok_or_else(|| {
-                    let known: Vec<String> = EmojiSet::ALL.iter().map(ToString::to_string).collect();
-                    Failure::usage(format!("--sets: there is no set {name:?}; the sets are {}", known.join(", ")))
-                })
+                EmojiSet::ALL
+                    .into_iter()
+                    .find(|set| set.to_string() == *name)
+                    .ok_or_else(|| {
+                        let known: Vec<String> =
+                            EmojiSet::ALL.iter().map(ToString::to_string).collect();
+                        Failure::usage(format!(
+                            "--sets: there is no set {name:?}; the sets are {}",
+                            known.join(", ")
+                        ))
+                    })
             })
             .collect()
     }
@@ -189,13 +213,20 @@ fn generated(image: GeneratedImage) -> Generated {
     let [_, channels, height, width] = image.latents.shape;
     let area = height * width;
     let planes = &image.latents.values;
-    let latent = (0..area).flat_map(|at| (0..channels).map(move |channel| planes[channel * area + at])).collect();
+    let latent = (0..area)
+        .flat_map(|at| (0..channels).map(move |channel| planes[channel * area + at]))
+        .collect();
     (image.picture, Some(latent))
 }
 
 fn open_autoencoder(folder: &ModelFolder) -> Result<Autoencoder> {
     let config = folder.read("vae/config.json")?;
     let label = format!("{}/vae/config.json", folder.label());
-    let (config, weights) = autoencoder_parts(&config, &label, folder.open_component("vae", None)?)?;
-    Ok(Autoencoder::load(&config, &Weights::from_source(weights), Halves::Both)?)
+    let (config, weights) =
+        autoencoder_parts(&config, &label, folder.open_component("vae", None)?)?;
+    Ok(Autoencoder::load(
+        &config,
+        &Weights::from_source(weights),
+        Halves::Both,
+    )?)
 }

@@ -8,7 +8,8 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use brisk_pipelines::sana::{GeneratedImage, SanaPipeline};
-use brisk_pipelines::{Control, Event, ImageRequest};
+use brisk_pipelines::schedulers::SchedulerKind;
+use brisk_pipelines::{Control, Event, ImageRequest, ModelKind};
 use brisk_store::write_safetensors;
 use serde_json::json;
 
@@ -27,35 +28,44 @@ const LARGE: u64 = 1 << 30;
 pub fn run(arguments: &ImageArguments) -> Result {
     arguments.threads.apply()?;
     let request = arguments.request()?;
-    let outputs = arguments.outputs(request.prompts.len() * request.images_per_prompt)?;
-    for path in outputs.iter().chain(&arguments.save_latents) {
-        output::check_writable(path)?;
-    }
     let (folder, options) = arguments.model()?;
     let mut pipeline = SanaPipeline::load(folder, &options)?;
-    let plan = request.validate(&pipeline.capabilities())?;
+    let capabilities = pipeline.capabilities();
+    let plan = request.validate(&capabilities)?;
+    let outputs = arguments.outputs(plan.images)?;
+    let preview = arguments.preview.iter().filter(|path| !path.is_dir());
+    for path in outputs.iter().chain(&arguments.save_latents).chain(preview) {
+        output::check_writable(path)?;
+    }
+    let native = (options.native && capabilities.kind == ModelKind::Sana)
+        .then_some(SchedulerKind::DpmSolverNative);
+    let scheduler = request
+        .scheduler
+        .or(native)
+        .unwrap_or(pipeline.scheduler().kind());
     let stop = stop_on_interrupt()?;
     let mut control = Control::new(listener(arguments.preview.clone())).with_cancel(stop.clone());
     let started = Instant::now();
     let images = pipeline.generate(&request, &mut control);
     drop(control);
     let images = match images {
-        Err(_) if stop.load(Ordering::Relaxed) => return Err(Failure::failed("cancelled; nothing was written")),
+        Err(_) if stop.load(Ordering::Relaxed) => {
+            return Err(Failure::failed("cancelled; nothing was written"));
+        }
         other => other?,
     };
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.save_latents {
         save_latents(path, &images)?;
     }
-    let capabilities = pipeline.capabilities();
     let mut written = Vec::new();
     for (index, (image, path)) in images.iter().zip(&outputs).enumerate() {
         let description = Description {
             request: &request,
             plan: &plan,
-            scheduler: request.scheduler.unwrap_or(pipeline.scheduler().kind()).name(),
+            scheduler: scheduler.name(),
             shift: request.shift.or(pipeline.scheduler().shift()),
-            model: &capabilities.model,
+            model: arguments.model.as_deref().unwrap_or(&capabilities.model),
             arguments,
             image,
             index,
@@ -74,13 +84,18 @@ pub fn run(arguments: &ImageArguments) -> Result {
             })
         });
         return output::print_json(&json!({
-            "images": written, "model": capabilities.model, "steps": plan.steps, "guidance": plan.guidance,
+            "images": written, "model": arguments.model.as_ref().unwrap_or(&capabilities.model), "steps": plan.steps, "guidance": plan.guidance,
             "seconds": seconds, "stages_seconds": timings,
             "latents": arguments.save_latents.as_ref().map(|path| path.display().to_string()),
         }));
     }
     output::note(&format!("done in {}", text::seconds(seconds)));
-    output::print(&outputs.iter().map(|path| format!("{}\n", path.display())).collect::<String>())
+    output::print(
+        &outputs
+            .iter()
+            .map(|path| format!("{}\n", path.display()))
+            .collect::<String>(),
+    )
 }
 
 /// Shows what the pipeline reports and writes previews.
@@ -88,20 +103,41 @@ fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
     let mut stages = Stages::new();
     let mut step = 0;
     move |event| match event {
-        Event::Stage { name, total } => stages.stage(name, total as u64),
+        Event::Stage { name, total } => {
+            // The stage of this name has no steps: it reads the weights.
+            let shown = if name == "transformer" {
+                "loading"
+            } else {
+                name
+            };
+            stages.stage(shown, total as u64);
+        }
         Event::Step { index, total, .. } => {
             step = index;
             stages.step(index as u64, total as u64);
         }
         Event::Warning(warning) => stages.line(&format!("warning: {warning}")),
-        Event::Memory { stage, needed, available } if needed >= LARGE => {
-            let free = available.map(|bytes| format!(" of {} available", text::bytes(bytes))).unwrap_or_default();
-            stages.line(&format!("memory: about {}{free} for {stage}", text::bytes(needed)));
+        Event::Memory {
+            stage,
+            needed,
+            available,
+        } if needed >= LARGE => {
+            let free = available
+                .map(|bytes| format!(" of {} available", text::bytes(bytes)))
+                .unwrap_or_default();
+            stages.line(&format!(
+                "memory: about {}{free} for {stage}",
+                text::bytes(needed)
+            ));
         }
         Event::Memory { .. } => {}
         Event::Preview(picture) => {
             let Some(path) = &preview else { return };
-            let path = if path.is_dir() { path.join(format!("step-{step:04}.png")) } else { path.clone() };
+            let path = if path.is_dir() {
+                path.join(format!("step-{step:04}.png"))
+            } else {
+                path.clone()
+            };
             let written = brisk_media::encode_png(&picture, &[])
                 .map_err(Failure::from)
                 .and_then(|bytes| Ok(brisk_store::write_atomic(&path, &bytes)?));
@@ -115,36 +151,62 @@ fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
 
 /// Writes the final latents of all pictures as one tensor `latents` `[B,C,h,w]`.
 fn save_latents(path: &std::path::Path, images: &[GeneratedImage]) -> Result {
-    let Some(first) = images.first() else { return Ok(()) };
+    let Some(first) = images.first() else {
+        return Ok(());
+    };
     let [_, channels, height, width] = first.latents.shape;
-    let values: Vec<f32> = images.iter().flat_map(|image| image.latents.values.iter().copied()).collect();
-    let tensor = tensors::floats("latents", vec![images.len(), channels, height, width], &values);
+    let values: Vec<f32> = images
+        .iter()
+        .flat_map(|image| image.latents.values.iter().copied())
+        .collect();
+    let tensor = tensors::floats(
+        "latents",
+        vec![images.len(), channels, height, width],
+        &values,
+    );
     Ok(write_safetensors(path, &[tensor], &Default::default())?)
 }
 
 impl ImageArguments {
     /// Names of the files, one a picture.
     fn outputs(&self, count: usize) -> Result<Vec<PathBuf>> {
-        let extension = self.output.extension().and_then(|extension| extension.to_str()).unwrap_or("");
-        if ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"].contains(&extension.to_ascii_lowercase().as_str()) {
+        let extension = self
+            .output
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .unwrap_or("");
+        if ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"]
+            .contains(&extension.to_ascii_lowercase().as_str())
+        {
             return Err(Failure::usage(format!(
                 "--output: {} would be no .{extension}; brisk writes PNG, name it .png",
                 self.output.display()
             )));
         }
-        Ok((0..count).map(|index| numbered(&self.output, index, count)).collect())
+        Ok((0..count)
+            .map(|index| numbered(&self.output, index, count))
+            .collect())
     }
 
     /// The request, with its files read.
     fn request(&self) -> Result<ImageRequest> {
         let prompts: Vec<String> = self.words.iter().chain(&self.prompt).cloned().collect();
         if prompts.is_empty() {
-            return Err(Failure::usage("what should the picture show? For example: brisk image \"a red heart\""));
+            return Err(Failure::usage(
+                "what should the picture show? For example: brisk image \"a red heart\"",
+            ));
         }
         if prompts.iter().any(|prompt| prompt.trim().is_empty()) {
-            return Err(Failure::usage("--prompt: is empty; say what the picture should show"));
+            return Err(Failure::usage(
+                "--prompt: is empty; say what the picture should show",
+            ));
         }
-        if self.words.len() > 1 && self.words.iter().all(|word| !word.contains(char::is_whitespace)) {
+        if self.words.len() > 1
+            && self
+                .words
+                .iter()
+                .all(|word| !word.contains(char::is_whitespace))
+        {
             output::warn(&format!(
                 "{} prompts of one word each; put quotes around a prompt of several words",
                 self.words.len()
@@ -168,12 +230,17 @@ impl ImageArguments {
             control: self.control_image()?,
             init: self.init()?,
             scm_timesteps: (!self.scm_timesteps.is_empty()).then(|| self.scm_timesteps.clone()),
-            max_sequence_length: self.max_sequence_length.unwrap_or(ImageRequest::default().max_sequence_length),
+            max_sequence_length: self
+                .max_sequence_length
+                .unwrap_or(ImageRequest::default().max_sequence_length),
             instruction: self.instruction()?,
             binning: self.no_binning.then_some(false),
             latents: self.given_latents()?,
             decode: self.decode_mode()?,
-            preview_interval: self.preview.as_ref().map(|_| self.preview_interval.unwrap_or(1)),
+            preview_interval: self
+                .preview
+                .as_ref()
+                .map(|_| self.preview_interval.unwrap_or(1)),
         };
         Ok(request)
     }

@@ -1,7 +1,7 @@
 //! `brisk inspect`: what a model, weights file or picture holds, from headers alone.
 
 mod component;
-mod identify;
+pub mod identify;
 mod picture;
 
 use std::path::{Path, PathBuf};
@@ -14,13 +14,14 @@ use crate::failure::{Failure, Result};
 use crate::{box_model, models, output, text};
 use component::{Component, State};
 
-/// Show what something holds: a model's folder, a weights file, or a picture drawn by brisk.
-///
-/// Models: which one it is, its components, parameters, types of numbers, and what is missing.
-/// Weights files: safetensors, shard indexes, .pth, LoRA, the authors' SANA and DC-AE files.
-/// Pictures: the request inside. Only headers are read, whatever the size; nothing is downloaded
-/// and no code in a file is run.
+/// Show what a model, weights file or picture holds
 #[derive(Debug, Args)]
+#[command(
+    before_help = "Models: which one it is, its components, parameters, types of numbers, and what is missing.\n\
+    Weights files: safetensors, shard indexes, .pth, LoRA, the authors' SANA and DC-AE files.\n\
+    Pictures: the request inside. Only headers are read, whatever the size; nothing is downloaded\n\
+    and no code in a file is run."
+)]
 pub struct InspectArguments {
     /// File, folder, hub id in the local cache, or sana-emoji (the model in the box)
     #[arg(value_name = "PATH")]
@@ -48,14 +49,20 @@ pub fn run(arguments: &InspectArguments) -> Result {
     if picture::is_picture(&path)? {
         return picture::show(&path, arguments.json);
     }
-    if path.extension().is_some_and(|extension| extension == "json") && !is_index(&path) {
+    if path
+        .extension()
+        .is_some_and(|extension| extension == "json")
+        && !is_index(&path)
+    {
         return configuration(&path, arguments.json);
     }
     file(&path, arguments)
 }
 
 fn is_index(path: &Path) -> bool {
-    path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.contains(".index."))
+    path.file_name()
+        .and_then(|name| name.to_str())
+        .is_some_and(|name| name.contains(".index."))
 }
 
 /// One weights file.
@@ -108,23 +115,42 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     let variant = arguments.variant.as_deref();
     let (name, components) = if folder.exists("model_index.json") {
         let index = folder.read_json("model_index.json")?;
-        let class = index.get("_class_name").and_then(Value::as_str).unwrap_or("pipeline without a class");
-        (identify::pipeline(class), component::of_pipeline(folder, &index, variant))
+        let class = index
+            .get("_class_name")
+            .and_then(Value::as_str)
+            .unwrap_or("pipeline without a class");
+        (
+            identify::pipeline(class),
+            component::of_pipeline(folder, &index, variant),
+        )
     } else if folder.exists("config.json") {
         let component = Component::open(folder, "", None, variant);
-        (component.class.clone().unwrap_or_else(|| "a component of unknown class".to_owned()), vec![component])
+        (
+            component
+                .class
+                .clone()
+                .unwrap_or_else(|| "a component of unknown class".to_owned()),
+            vec![component],
+        )
     } else {
         return loose_files(folder, arguments);
     };
     let missing: Vec<String> = components.iter().filter_map(Component::problem).collect();
     if arguments.json {
-        let parts: Vec<Value> = components.iter().map(|part| part.json(arguments.tensors)).collect();
+        let parts: Vec<Value> = components
+            .iter()
+            .map(|part| part.json(arguments.tensors))
+            .collect();
         return output::print_json(&json!({
             "path": folder.label(), "kind": "model", "model": name, "components": parts, "missing": missing,
         }));
     }
     let mut out = format!("{}: {name}\n", folder.label());
-    let mut rows = vec![["component", "class", "parameters", "stored", "types"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["component", "class", "parameters", "stored", "types"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(components.iter().map(Component::cells));
     out.push_str(&text::table(&rows));
     for part in &components {
@@ -141,7 +167,11 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     if arguments.tensors {
         for part in &components {
             if let State::Weights { source, .. } = &part.state {
-                out.push_str(&format!("\n{}\n{}", part.shown_name(), tensor_table(&**source)));
+                out.push_str(&format!(
+                    "\n{}\n{}",
+                    part.shown_name(),
+                    tensor_table(&**source)
+                ));
             }
         }
     }
@@ -151,10 +181,22 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
 /// A folder that is no model: its weights files, one by one.
 fn loose_files(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     let ModelFolder::Disk(root) = folder else {
-        return Err(Failure::failed(format!("{} holds no model", folder.label())));
+        return Err(Failure::failed(format!(
+            "{} holds no model",
+            folder.label()
+        )));
     };
-    let is_weights = |name: &String| [".safetensors", ".pth", ".pt", ".bin"].iter().any(|ending| name.ends_with(ending));
-    let files: Vec<PathBuf> = folder.list().into_iter().filter(is_weights).map(|name| root.join(name)).collect();
+    let is_weights = |name: &String| {
+        [".safetensors", ".pth", ".pt", ".bin"]
+            .iter()
+            .any(|ending| name.ends_with(ending))
+    };
+    let files: Vec<PathBuf> = folder
+        .list()
+        .into_iter()
+        .filter(is_weights)
+        .map(|name| root.join(name))
+        .collect();
     match &files[..] {
         [] => Err(Failure::failed(format!(
             "{} holds no model: there is no model_index.json, no config.json and no weights file",
@@ -173,10 +215,14 @@ fn loose_files(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             };
             let entries: Vec<Value> = several.iter().map(list).collect();
             if arguments.json {
-                return output::print_json(&json!({"path": root.display().to_string(), "kind": "folder", "files": entries}));
+                return output::print_json(
+                    &json!({"path": root.display().to_string(), "kind": "folder", "files": entries}),
+                );
             }
-            let rows: Vec<Vec<String>> =
-                entries.iter().map(|entry| vec![plain(&entry["path"]), plain(&entry["model"])]).collect();
+            let rows: Vec<Vec<String>> = entries
+                .iter()
+                .map(|entry| vec![plain(&entry["path"]), plain(&entry["model"])])
+                .collect();
             output::print(&text::table(&rows))
         }
     }
@@ -186,15 +232,21 @@ fn loose_files(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
 fn configuration(path: &Path, as_json: bool) -> Result {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
-    let value: Value =
-        serde_json::from_str(&text).map_err(|error| Failure::failed(format!("{}: not JSON: {error}", path.display())))?;
-    let class = ["_class_name", "model_type", "tokenizer_class"].iter().find_map(|key| value.get(key)?.as_str());
+    let value: Value = serde_json::from_str(&text)
+        .map_err(|error| Failure::failed(format!("{}: not JSON: {error}", path.display())))?;
+    let class = ["_class_name", "model_type", "tokenizer_class"]
+        .iter()
+        .find_map(|key| value.get(key)?.as_str());
     if as_json {
         return output::print_json(&json!({
             "path": path.display().to_string(), "kind": "configuration", "class": class, "content": value,
         }));
     }
-    output::print(&format!("{}: configuration of {}\n{value:#}", path.display(), class.unwrap_or("unknown class")))
+    output::print(&format!(
+        "{}: configuration of {}\n{value:#}",
+        path.display(),
+        class.unwrap_or("unknown class")
+    ))
 }
 
 fn tensor_list(source: &dyn TensorSource) -> Value {
@@ -208,14 +260,26 @@ fn tensor_list(source: &dyn TensorSource) -> Value {
 fn tensor_table(source: &dyn TensorSource) -> String {
     let row = |name: String| {
         let (dtype, shape) = source.info(&name)?;
-        Some(vec![format!("  {name}"), dtype.name().to_owned(), format!("{shape:?}")])
+        Some(vec![
+            format!("  {name}"),
+            dtype.name().to_owned(),
+            format!("{shape:?}"),
+        ])
     };
-    text::table(&source.names().into_iter().filter_map(row).collect::<Vec<_>>())
+    text::table(
+        &source
+            .names()
+            .into_iter()
+            .filter_map(row)
+            .collect::<Vec<_>>(),
+    )
 }
 
 /// A JSON value without the quotes of strings.
 fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn shortened(text: &str) -> String {
@@ -223,5 +287,9 @@ fn shortened(text: &str) -> String {
     if text.chars().count() <= LONGEST {
         return text.to_owned();
     }
-    format!("{}… ({} bytes)", text.chars().take(LONGEST).collect::<String>(), text.len())
+    format!(
+        "{}… ({} bytes)",
+        text.chars().take(LONGEST).collect::<String>(),
+        text.len()
+    )
 }

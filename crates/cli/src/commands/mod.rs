@@ -39,10 +39,16 @@ pub struct ThreadArguments {
 }
 
 impl ThreadArguments {
-    /// Sets the size of the thread pool; before any work.
+    /// Starts the thread pool; before any work.
     pub fn apply(&self) -> Result {
-        let Some(threads) = self.threads else { return Ok(()) };
-        Ok(rayon::ThreadPoolBuilder::new().num_threads(threads.into()).build_global()?)
+        brisk_nn::flush_denormals();
+        let mut pool = rayon::ThreadPoolBuilder::new();
+        if let Some(threads) = self.threads {
+            pool = pool.num_threads(threads.into());
+        }
+        Ok(pool
+            .start_handler(|_| brisk_nn::flush_denormals())
+            .build_global()?)
     }
 }
 

@@ -9,13 +9,14 @@ use crate::catalogue::PUBLISHED;
 use crate::failure::Result;
 use crate::{box_model, models, output, text};
 
-/// List the model in the box, those in the local hub cache, and the published ones that brisk loads.
-///
-/// Give a name to `brisk image --model`. A published model is downloaded to the hub cache on its
-/// first use (HF_HOME chooses the place) and then found there, also by Python tools. Weights are
-/// used under their own licences; see the model's page on the hub. Also loaded: any folder in the
-/// same layout, and the authors' own .pth files (see `brisk image --transformer`).
+/// List models: in the box, in the local cache, published
 #[derive(Debug, Args)]
+#[command(
+    before_help = "Give a name to `brisk image --model`. A published model is downloaded to the hub cache on its\n\
+    first use (HF_HOME chooses the place) and then found there, also by Python tools. Weights are\n\
+    used under their own licences; see the model's page on the hub. Also loaded: any folder in the\n\
+    same layout, and the authors' own .pth files (see `brisk image --transformer`)."
+)]
 pub struct ModelsArguments {
     /// Print one JSON document
     #[arg(long)]
@@ -73,7 +74,12 @@ pub fn run(arguments: &ModelsArguments) -> Result {
     let rows: Vec<Vec<String>> = PUBLISHED
         .iter()
         .map(|model| {
-            vec![format!("  {}", model.id), model.model.to_owned(), format!("{} px", model.pixels), model.note.to_owned()]
+            vec![
+                format!("  {}", model.id),
+                model.model.to_owned(),
+                format!("{} px", model.pixels),
+                model.note.to_owned(),
+            ]
         })
         .collect();
     out.push_str(&text::table(&rows));

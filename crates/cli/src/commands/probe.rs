@@ -17,17 +17,17 @@ use crate::failure::{Failure, Result};
 use crate::tensors::{self, Inputs};
 use crate::{models, output};
 
-/// Run one component of a model on the tensors of a safetensors file, to compare or debug.
-///
-/// Names and layouts are those of the reference's forward (NCHW, f32):
-///   text_encoder      input_ids, attention_mask -> last_hidden_state
-///   transformer       hidden_states, encoder_hidden_states, encoder_attention_mask, timestep,
-///                     [guidance], [controlnet_block_samples.I] -> sample
-///   controlnet        as transformer, controlnet_cond, [conditioning_scale] -> block_samples.I
-///   vae.encode        sample (-1..1) -> latent
-///   vae.decode        latent -> sample
+/// Run one component of a model on given tensors
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(
+    before_help = "Names and layouts are those of the reference's forward (NCHW, f32):\n\
+    \x20 text_encoder      input_ids, attention_mask -> last_hidden_state\n\
+    \x20 transformer       hidden_states, encoder_hidden_states, encoder_attention_mask, timestep,\n\
+    \x20                   [guidance], [controlnet_block_samples.I] -> sample\n\
+    \x20 controlnet        as transformer, controlnet_cond, [conditioning_scale] -> block_samples.I\n\
+    \x20 vae.encode        sample (-1..1) -> latent\n\
+    \x20 vae.decode        latent -> sample"
+)]
 pub struct ProbeArguments {
     /// Pipeline's or component's folder, hub id, or sana-emoji
     #[arg(long, value_name = "MODEL")]
@@ -67,13 +67,19 @@ type Outputs = Vec<(String, Tensor)>;
 /// Runs the command.
 pub fn run(arguments: &ProbeArguments) -> Result {
     if matches!(arguments.component, Component::LanguageModel) {
-        return Err(Failure::usage("--component language_model: this build has no language models yet"));
+        return Err(Failure::usage(
+            "--component language_model: this build has no language models yet",
+        ));
     }
     arguments.threads.apply()?;
     output::check_writable(&arguments.outputs)?;
     let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
     let inputs = Inputs::open(&arguments.inputs)?;
-    let probe = Probe { folder, inputs, variant: arguments.variant.as_deref() };
+    let probe = Probe {
+        folder,
+        inputs,
+        variant: arguments.variant.as_deref(),
+    };
     let outputs = match arguments.component {
         Component::TextEncoder => probe.text_encoder()?,
         Component::Transformer => probe.transformer()?,
@@ -134,13 +140,25 @@ impl Probe<'_> {
             .inputs
             .names()
             .into_iter()
-            .filter(|name| !known.iter().any(|k| name == k || (k.ends_with('.') && name.starts_with(k))))
+            .filter(|name| {
+                !known
+                    .iter()
+                    .any(|k| name == k || (k.ends_with('.') && name.starts_with(k)))
+            })
             .collect();
         if unknown.is_empty() {
             return Ok(());
         }
-        let known: Vec<String> =
-            known.iter().map(|name| if name.ends_with('.') { format!("{name}I") } else { (*name).to_owned() }).collect();
+        let known: Vec<String> = known
+            .iter()
+            .map(|name| {
+                if name.ends_with('.') {
+                    format!("{name}I")
+                } else {
+                    (*name).to_owned()
+                }
+            })
+            .collect();
         Err(Failure::failed(format!(
             "--inputs has tensors that this component does not take: {} (it takes {})",
             unknown.join(", "),
@@ -154,14 +172,22 @@ impl Probe<'_> {
         let config = Gemma2Config::from_json(&files.config, &files.label)?;
         let (shape, ids) = self.inputs.ids("input_ids", config.vocab_size)?;
         let size = (shape[0], shape[1]);
-        let mask: Vec<u32> =
-            self.inputs.mask("attention_mask", size)?.into_iter().flatten().map(u32::from).collect();
+        let mask: Vec<u32> = self
+            .inputs
+            .mask("attention_mask", size)?
+            .into_iter()
+            .flatten()
+            .map(u32::from)
+            .collect();
         let model = Gemma2Model::load(&config, &Weights::from_source(files.weights))?;
         let ids = Tensor::from_vec(ids, size, &Device::Cpu)?;
         let mask = Tensor::from_vec(mask, size, &Device::Cpu)?;
         let hidden = model.forward(&ids, Some(&mask))?;
         let keep = mask.to_dtype(hidden.dtype())?.unsqueeze(2)?;
-        Ok(vec![("last_hidden_state".to_owned(), hidden.broadcast_mul(&keep)?)])
+        Ok(vec![(
+            "last_hidden_state".to_owned(),
+            hidden.broadcast_mul(&keep)?,
+        )])
     }
 
     fn conditioning(&self) -> Result<Conditioning> {
@@ -192,14 +218,28 @@ impl Probe<'_> {
         let files = self.open("transformer")?;
         let config = SanaConfig::from_json(&files.config, &files.label)?;
         let given = self.conditioning()?;
-        let count = self.inputs.names().iter().filter(|name| name.starts_with(RESIDUALS)).count();
+        let count = self
+            .inputs
+            .names()
+            .iter()
+            .filter(|name| name.starts_with(RESIDUALS))
+            .count();
         let residuals = (0..count)
             .map(|index| self.inputs.tensor(&format!("{RESIDUALS}{index}"), 3))
             .collect::<Result<Vec<_>>>()?;
         let model = SanaTransformer::load(&config, &Weights::from_source(files.weights))?;
         let caption = model.encode_caption(&given.text, &given.lengths)?;
-        let extras = ForwardExtras { residuals: &residuals, ..ForwardExtras::default() };
-        let sample = model.forward(&given.hidden, &given.timestep, given.guidance.as_ref(), &caption, &extras)?;
+        let extras = ForwardExtras {
+            residuals: &residuals,
+            ..ForwardExtras::default()
+        };
+        let sample = model.forward(
+            &given.hidden,
+            &given.timestep,
+            given.guidance.as_ref(),
+            &caption,
+            &extras,
+        )?;
         Ok(vec![("sample".to_owned(), ops::to_nchw(&sample)?)])
     }
 
@@ -221,8 +261,14 @@ impl Probe<'_> {
         let model = SanaControlNet::load(&config, &Weights::from_source(files.weights))?;
         let caption = model.encode_caption(&given.text, &given.lengths)?;
         let start = ControlStart::Latent(&given.hidden);
-        let samples =
-            model.forward(start, &control, &given.timestep, given.guidance.as_ref(), &caption, f64::from(scale))?;
+        let samples = model.forward(
+            start,
+            &control,
+            &given.timestep,
+            given.guidance.as_ref(),
+            &caption,
+            f64::from(scale),
+        )?;
         Ok(samples
             .into_iter()
             .enumerate()
@@ -233,7 +279,11 @@ impl Probe<'_> {
     fn autoencoder(&self, halves: Halves) -> Result<Autoencoder> {
         let files = self.open("vae")?;
         let (config, weights) = autoencoder_parts(&files.config, &files.label, files.weights)?;
-        Ok(Autoencoder::load(&config, &Weights::from_source(weights), halves)?)
+        Ok(Autoencoder::load(
+            &config,
+            &Weights::from_source(weights),
+            halves,
+        )?)
     }
 
     fn vae_encode(&self) -> Result<Outputs> {
@@ -264,7 +314,10 @@ pub fn autoencoder_parts(
         Some(name) => dcae::native::named_config(&name, None)?,
         None => AutoencoderConfig::from_json(config, label)?,
     };
-    let weights: Arc<dyn TensorSource> =
-        if dcae::native::is_native(&*weights) { Arc::new(dcae::native::map(weights)?) } else { weights };
+    let weights: Arc<dyn TensorSource> = if dcae::native::is_native(&*weights) {
+        Arc::new(dcae::native::map(weights)?)
+    } else {
+        weights
+    };
     Ok((config, weights))
 }

@@ -18,7 +18,7 @@ use crate::failure::{Failure, Result};
 use crate::progress::Stages;
 use crate::{output, text};
 
-/// Prepare data, train models, plot losses. The model in the box was made with these, in this order.
+/// Prepare data, train models, plot losses
 #[derive(Debug, Subcommand)]
 #[command(after_help = "From nothing to a model:\n  \
     npm pack @iconify-json/noto emojibase-data     (unpack each into npm/NAME)\n  \
@@ -29,22 +29,19 @@ use crate::{output, text};
     brisk image --model runs/image/model \"red heart\"\n\n\
     A run that was stopped (Ctrl-C, a kill) goes on when the same command is given again.")]
 pub enum TrainVerb {
-    /// Render emoji with their names into a data set
     PrepareEmoji(PrepareArguments),
-    /// Train an autoencoder
     Autoencoder(AutoencoderArguments),
-    /// Train a text-to-image model on a trained autoencoder
     Image(ImageTrainingArguments),
-    /// Draw the loss curve of a training log
     Plot(PlotArguments),
 }
 
-/// Render the emoji of npm packages, with their names and keywords, into one safetensors file.
-///
-/// The packages (unpacked folders, each with its package.json): @iconify-json/noto (Apache-2.0) and
-/// emojibase-data (MIT) are needed; @iconify-json/fluent-emoji-flat (MIT) and
-/// @iconify-json/twemoji (CC-BY-4.0) add drawings.
+/// Render emoji with their names into a data set
 #[derive(Debug, Args)]
+#[command(
+    before_help = "The packages (unpacked folders, each with its package.json): @iconify-json/noto (Apache-2.0) and\n\
+    emojibase-data (MIT) are needed; @iconify-json/fluent-emoji-flat (MIT) and\n\
+    @iconify-json/twemoji (CC-BY-4.0) add drawings."
+)]
 pub struct PrepareArguments {
     /// Folder with the packages in noto, emojibase-data, fluent-emoji-flat, twemoji (the last two if there)
     #[arg(long, value_name = "FOLDER")]
@@ -95,10 +92,9 @@ struct RunArguments {
     threads: ThreadArguments,
 }
 
-/// Train an autoencoder (DC-AE) on pictures: FOLDER/vae at the end, in the diffusers layout.
-///
-/// A recipe is a JSON file with model, data and training settings.
+/// Train an autoencoder (DC-AE)
 #[derive(Debug, Args)]
+#[command(before_help = "A recipe is a JSON file with model, data and training settings.")]
 pub struct AutoencoderArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-autoencoder")]
@@ -107,10 +103,9 @@ pub struct AutoencoderArguments {
     run: RunArguments,
 }
 
-/// Train a text-to-image model (SANA with its text encoder): FOLDER/model at the end, ready for `brisk image`.
-///
-/// A recipe is a JSON file with model, data and training settings.
+/// Train a text-to-image model on a trained autoencoder
 #[derive(Debug, Args)]
+#[command(before_help = "A recipe is a JSON file with model, data and training settings.")]
 pub struct ImageTrainingArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-image")]
@@ -122,7 +117,7 @@ pub struct ImageTrainingArguments {
     run: RunArguments,
 }
 
-/// Draw the losses (and held-out PSNR) of a training log as SVG.
+/// Draw the losses (or held-out PSNR) of training logs as SVG
 #[derive(Debug, Args)]
 pub struct PlotArguments {
     /// training_log.jsonl of one or several runs
@@ -161,7 +156,9 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     arguments.threads.apply()?;
     output::check_writable(&arguments.output)?;
     let beside = |given: &Option<PathBuf>, name: &str| {
-        given.clone().or_else(|| arguments.npm.as_ref().map(|npm| npm.join(name)))
+        given
+            .clone()
+            .or_else(|| arguments.npm.as_ref().map(|npm| npm.join(name)))
     };
     let needed = |given: Option<PathBuf>, option: &str| {
         given.ok_or_else(|| Failure::usage(format!("{option}: is needed where there is no --npm")))
@@ -171,7 +168,10 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     };
     let sources = EmojiSources {
         noto: needed(beside(&arguments.noto, "noto"), "--noto")?,
-        emojibase: needed(beside(&arguments.emojibase, "emojibase-data"), "--emojibase")?,
+        emojibase: needed(
+            beside(&arguments.emojibase, "emojibase-data"),
+            "--emojibase",
+        )?,
         fluent: optional(&arguments.fluent, "fluent-emoji-flat"),
         twemoji: optional(&arguments.twemoji, "twemoji"),
     };
@@ -187,15 +187,25 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
         stages.step(done as u64, total as u64);
     })?;
     stages.finish();
-    let sets: Vec<(String, usize)> = report.per_set.iter().map(|(set, count)| (set.to_string(), *count)).collect();
+    let sets: Vec<(String, usize)> = report
+        .per_set
+        .iter()
+        .map(|(set, count)| (set.to_string(), *count))
+        .collect();
     if arguments.json {
-        let sets: serde_json::Map<_, _> = sets.into_iter().map(|(set, count)| (set, count.into())).collect();
+        let sets: serde_json::Map<_, _> = sets
+            .into_iter()
+            .map(|(set, count)| (set, count.into()))
+            .collect();
         return output::print_json(&json!({
             "path": arguments.output.display().to_string(), "pictures": report.pictures,
             "held_out": report.held_out, "duplicates_left_out": report.duplicates, "sets": sets,
         }));
     }
-    let sets: Vec<String> = sets.iter().map(|(set, count)| format!("{set} {count}")).collect();
+    let sets: Vec<String> = sets
+        .iter()
+        .map(|(set, count)| format!("{set} {count}"))
+        .collect();
     output::print(&format!(
         "{}: {} pictures of {} px ({}), {} of them held out, {} repeated drawings left out",
         arguments.output.display(),
@@ -227,7 +237,13 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     arguments.run.adjust(&mut recipe.training);
     let data = EmojiData::open(&arguments.run.data)?;
     let mut control = arguments.run.control()?;
-    let outcome = train_image(&recipe, &data, &arguments.vae, &arguments.run.output, &mut control);
+    let outcome = train_image(
+        &recipe,
+        &data,
+        &arguments.vae,
+        &arguments.run.output,
+        &mut control,
+    );
     arguments.run.report(outcome?, "model")
 }
 
@@ -269,7 +285,9 @@ impl RunArguments {
                 let report = serde_json::to_value(report)?;
                 let written = self.output.join(model);
                 if self.json {
-                    return output::print_json(&json!({"model": written.display().to_string(), "report": report}));
+                    return output::print_json(
+                        &json!({"model": written.display().to_string(), "report": report}),
+                    );
                 }
                 output::note("finished");
                 let mut rows = vec![vec!["model".to_owned(), written.display().to_string()]];
@@ -290,10 +308,23 @@ fn line(event: &Event) -> String {
         Event::Saved { step } => format!("checkpoint at update {step}"),
         Event::Sample { path } => format!("sample sheet {}", path.display()),
         Event::Progress { entry, progress } => {
-            let left = if *progress > 0.0 { entry.seconds / progress * (1.0 - progress) } else { 0.0 };
-            let loss = entry.loss.map_or("not finite".to_owned(), |loss| format!("{loss:.5}"));
-            let psnr = entry.psnr.map(|psnr| format!("  held-out {psnr:.2} dB")).unwrap_or_default();
-            let skipped = if entry.skipped > 0 { format!("  skipped {}", entry.skipped) } else { String::new() };
+            let left = if *progress > 0.0 {
+                entry.seconds / progress * (1.0 - progress)
+            } else {
+                0.0
+            };
+            let loss = entry
+                .loss
+                .map_or("not finite".to_owned(), |loss| format!("{loss:.5}"));
+            let psnr = entry
+                .psnr
+                .map(|psnr| format!("  held-out {psnr:.2} dB"))
+                .unwrap_or_default();
+            let skipped = if entry.skipped > 0 {
+                format!("  skipped {}", entry.skipped)
+            } else {
+                String::new()
+            };
             format!(
                 "update {}  loss {loss}{psnr}  rate {:.2e}  {:.1} samples/s{skipped}  {:.0} %, {} left",
                 entry.step,
@@ -314,7 +345,10 @@ fn plot(arguments: &PlotArguments) -> Result {
         Quantity::LearningRate => ("learning rate", false),
         Quantity::GradientNorm => ("gradient norm", true),
     };
-    let title = arguments.title.clone().unwrap_or_else(|| "Training".to_owned());
+    let title = arguments
+        .title
+        .clone()
+        .unwrap_or_else(|| "Training".to_owned());
     let mut chart = LineChart::new(title, "updates", name);
     chart.log_y = log_y;
     for path in &arguments.logs {
@@ -331,12 +365,25 @@ fn plot(arguments: &PlotArguments) -> Result {
             })
             .collect();
         if points.is_empty() {
-            return Err(Failure::failed(format!("{} has no values of {name}", path.display())));
+            return Err(Failure::failed(format!(
+                "{} has no values of {name}",
+                path.display()
+            )));
         }
         // Runs name their folders, not their logs.
-        let folder = path.parent().and_then(|parent| parent.file_name()).unwrap_or(path.as_os_str());
-        let label = if arguments.logs.len() == 1 { name.to_owned() } else { folder.to_string_lossy().into_owned() };
-        chart.series.push(Series { name: label, points });
+        let folder = path
+            .parent()
+            .and_then(|parent| parent.file_name())
+            .unwrap_or(path.as_os_str());
+        let label = if arguments.logs.len() == 1 {
+            name.to_owned()
+        } else {
+            folder.to_string_lossy().into_owned()
+        };
+        chart.series.push(Series {
+            name: label,
+            points,
+        });
     }
     write_atomic(&arguments.output, line_chart_svg(&chart)?.as_bytes())?;
     output::print(&arguments.output.display().to_string())

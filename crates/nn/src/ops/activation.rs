@@ -50,7 +50,7 @@ impl CustomOp1 for Pointwise {
 /// `[.., 2h]`, values then gates, to `value·silu(gate)` `[.., h]`.
 pub fn gated_silu(x: &Tensor) -> Result<Tensor> {
     match x.dims().last() {
-        Some(&width) if width > 0 && width % 2 == 0 => {
+        Some(&width) if width > 0 && width.is_multiple_of(2) => {
             Ok(x.contiguous()?.apply_op1(GatedSilu { half: width / 2 })?)
         }
         _ => Err(shape_error(

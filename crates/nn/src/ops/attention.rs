@@ -154,8 +154,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
     let keys = k.dims().get(1).copied().unwrap_or(0);
     let fits = heads > 0
         && groups > 0
-        && heads % groups == 0
-        && width % heads == 0
+        && heads.is_multiple_of(groups)
+        && width.is_multiple_of(heads)
         && k.dims() == [batch, keys, width / heads * groups]
         && v.dims() == k.dims();
     if !fits {
@@ -230,7 +230,7 @@ pub fn rotary(x: &Tensor, heads: usize, theta: f32, offset: usize) -> Result<Ten
     let (_, tokens, width) = x
         .dims3()
         .map_err(|_| shape_error("rotary", x.dims(), "[batch, tokens, channels]"))?;
-    if heads == 0 || tokens == 0 || width % heads != 0 || width / heads % 2 != 0 {
+    if heads == 0 || tokens == 0 || !width.is_multiple_of(2 * heads) {
         return Err(shape_error(
             "rotary",
             x.dims(),

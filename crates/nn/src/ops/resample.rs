@@ -20,7 +20,7 @@ pub fn to_nchw(x: &Tensor) -> Result<Tensor> {
 /// `4c + 2·dy + dx`. The only factor is 2.
 pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
     match x.dims4() {
-        Ok((_, h, w, _)) if factor == 2 && h % 2 == 0 && w % 2 == 0 => {
+        Ok((_, h, w, _)) if factor == 2 && h.is_multiple_of(2) && w.is_multiple_of(2) => {
             Ok(x.contiguous()?.apply_op1(Rearrange::Unshuffle)?)
         }
         _ => Err(shape_error(
@@ -34,7 +34,7 @@ pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
 /// Inverse of [`pixel_unshuffle`].
 pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
     match x.dims4() {
-        Ok((.., c)) if factor == 2 && c % 4 == 0 => {
+        Ok((.., c)) if factor == 2 && c.is_multiple_of(4) => {
             Ok(x.contiguous()?.apply_op1(Rearrange::Shuffle)?)
         }
         _ => Err(shape_error(

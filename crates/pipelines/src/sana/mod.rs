@@ -475,9 +475,8 @@ impl SanaPipeline {
                         .broadcast_add(&clean)?;
                 }
                 let config = transformer.config();
-                let guidance = config
-                    .guidance_embeds
-                    .then(|| plan.guidance * config.guidance_embeds_scale as f32);
+                let strength = plan.guidance * config.guidance_embeds_scale as f32;
+                let guidance = config.guidance_embeds.then_some(strength);
                 denoiser.run_scm(&scm, latents, guidance, &mut generator, control, &mut after)
             }
             (_, scheduler) => {

@@ -16,7 +16,8 @@ pub struct ScmConfig {
     pub sigma_data: f32,
 }
 
-/// The first angle of the reference, π/2 rounded up.
+/// The first angle of the reference, π/2 rounded up; the exact constant would give other numbers.
+#[allow(clippy::approx_constant)]
 pub const MAX_ANGLE: f32 = 1.570_80;
 /// The second angle of the reference's two-step grid.
 const INTERMEDIATE_ANGLE: f32 = 1.3;
@@ -192,14 +193,14 @@ mod tests {
 
     #[test]
     fn default_grids() {
-        assert_eq!(default_angles(1).unwrap(), [1.5708, 0.0]);
-        assert_eq!(default_angles(2).unwrap(), [1.5708, 1.3, 0.0]);
+        assert_eq!(default_angles(1).unwrap(), [MAX_ANGLE, 0.0]);
+        assert_eq!(default_angles(2).unwrap(), [MAX_ANGLE, 1.3, 0.0]);
         let four = default_angles(4).unwrap();
         assert!((four[0] - 1.5682963).abs() < 1e-6);
         assert_eq!(four[1..], [1.3, 1.1, 0.6, 0.0]);
         let three = default_angles(3).unwrap();
-        assert_eq!((three.len(), three[0], three[3]), (4, 1.5708, 0.0));
-        assert!((three[1] - 1.0472).abs() < 1e-6);
+        assert_eq!((three.len(), three[0], three[3]), (4, MAX_ANGLE, 0.0));
+        assert!((three[1] - MAX_ANGLE * 2.0 / 3.0).abs() < 1e-6);
         assert!(default_angles(0).is_err());
     }
 
@@ -207,7 +208,7 @@ mod tests {
     fn flow_times() {
         let two = sampler(default_angles(2).unwrap());
         assert!((two.model_time(0) - 1.0000037).abs() < 1e-6);
-        assert!((two.model_time(1) - 0.7827080).abs() < 1e-6);
+        assert!((two.model_time(1) - 0.782_708).abs() < 1e-6);
         let four = sampler(uniform_angles(4));
         for (index, expected) in [1.0000037f32, 0.7071084, 0.5000009, 0.2928937]
             .into_iter()
@@ -277,6 +278,6 @@ mod tests {
             last = first;
         }
         let one = default_angles(1).unwrap();
-        assert!((angles_for_strength(&one, 0.25)[0] - 0.25 * 1.5708).abs() < 1e-6);
+        assert!((angles_for_strength(&one, 0.25)[0] - 0.25 * MAX_ANGLE).abs() < 1e-6);
     }
 }

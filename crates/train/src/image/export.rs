@@ -69,7 +69,10 @@ pub(super) fn write(
         TEXT_ENCODER,
         &model.join("text_encoder/model.safetensors"),
     )?;
-    write_json(&model.join("text_encoder/config.json"), &pieces.configs.text)?;
+    write_json(
+        &model.join("text_encoder/config.json"),
+        &pieces.configs.text,
+    )?;
     write_tokenizer(pieces.tokenizer, &model.join("tokenizer"))?;
     for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
         copy(&pieces.vae_folder.join(file), &model.join("vae").join(file))?;

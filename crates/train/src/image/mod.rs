@@ -71,8 +71,7 @@ impl Configs {
             None,
             &[("vocab_size", vocabulary.into())],
         )?;
-        let transformer =
-            config_with(&recipe.transformer, Some("SanaTransformer2DModel"), &[])?;
+        let transformer = config_with(&recipe.transformer, Some("SanaTransformer2DModel"), &[])?;
         let bytes = |value: &serde_json::Value| serde_json::to_vec(value).in_document("recipe");
         let text_model = Gemma2Config::from_json(&bytes(&text)?, "recipe, text_encoder")?;
         let transformer_model =
@@ -111,8 +110,7 @@ impl Models {
     /// From the moving average, as it will be written when `rounded`.
     fn frozen(configs: &Configs, arrays: &[NamedArray], rounded: bool) -> Result<Models> {
         let part = |prefix: &str| {
-            tensors::memory_source(arrays, &format!("{prefix}."), rounded)
-                .map(Weights::from_source)
+            tensors::memory_source(arrays, &format!("{prefix}."), rounded).map(Weights::from_source)
         };
         Ok(Models {
             text: Gemma2Model::load(&configs.text_model, &part(TEXT_ENCODER)?)?,
@@ -227,23 +225,29 @@ pub fn train_image(
         let slots = order.batch(session.step, options.batch);
         let prompts = captions.draw(&slots, &mut session.rng)?;
         let batch = noise(&latents, &slots, recipe, &mut session.rng);
-        let shape = (slots.len(), latents.side, latents.side, latents.channels);
-        let input = Tensor::from_vec(batch.input, shape, &Device::Cpu)?;
-        let times = Tensor::from_vec(batch.times, slots.len(), &Device::Cpu)?;
-        let context = models.encode(&prompts)?;
-        let velocity = models.transformer.forward(
-            &input,
-            &times,
-            None,
-            &context,
-            &ForwardExtras::default(),
-        )?;
-        let loss = loss::mean_square(&velocity, &batch.target)?;
-        drop((context, velocity));
-        session.update(&loss)?;
+        session.update(slots.len(), |part| {
+            let each = latents.side * latents.side * latents.channels;
+            let values = part.start * each..part.end * each;
+            let shape = (part.len(), latents.side, latents.side, latents.channels);
+            let input = Tensor::from_slice(&batch.input[values.clone()], shape, &Device::Cpu)?;
+            let times = Tensor::from_slice(&batch.times[part.clone()], part.len(), &Device::Cpu)?;
+            let context = models.encode(&prompts[part])?;
+            let extras = ForwardExtras::default();
+            let velocity = models
+                .transformer
+                .forward(&input, &times, None, &context, &extras)?;
+            loss::mean_square(&velocity, &batch.target[values])
+        })?;
         if session.is_due(recipe.sample_every) {
             let average = Models::frozen(&configs, session.ema.arrays(), false)?;
-            write_sheet(&mut session, &average, &autoencoder, &tokenizer, recipe, &latents)?;
+            write_sheet(
+                &mut session,
+                &average,
+                &autoencoder,
+                &tokenizer,
+                recipe,
+                &latents,
+            )?;
         }
         if session.settle()? {
             return Ok(Outcome::Stopped { step: session.step });
@@ -252,7 +256,14 @@ pub fn train_image(
     session.finish()?;
     session.control.send(Event::Stage("writing the model"));
     let average = Models::frozen(&configs, session.ema.arrays(), true)?;
-    write_sheet(&mut session, &average, &autoencoder, &tokenizer, recipe, &latents)?;
+    write_sheet(
+        &mut session,
+        &average,
+        &autoencoder,
+        &tokenizer,
+        recipe,
+        &latents,
+    )?;
     let pieces = export::Pieces {
         arrays: session.ema.arrays(),
         configs: &configs,

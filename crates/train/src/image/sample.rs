@@ -66,8 +66,12 @@ mod tests {
     #[test]
     fn levels_are_those_of_inference() {
         let sigmas = sigmas(20, 3.0);
-        for (index, expected) in [(0, 0.9996665), (1, 0.9824195), (10, 0.7496248), (19, 0.1362397)]
-        {
+        for (index, expected) in [
+            (0, 0.9996665),
+            (1, 0.9824195),
+            (10, 0.7496248),
+            (19, 0.1362397),
+        ] {
             assert!((sigmas[index] - expected).abs() < 1e-6, "{}", sigmas[index]);
         }
         assert_eq!((sigmas.len(), sigmas[20]), (21, 0.0));

@@ -147,9 +147,9 @@ impl State {
             }
             Second::Full(square) => {
                 for (g, mean) in gradient.iter_mut().zip(square) {
-                    *mean =
-                        (beta2 * f64::from(*mean) + (1.0 - beta2) * f64::from(*g * *g + epsilon1))
-                            as f32;
+                    *mean = (beta2 * f64::from(*mean)
+                        + (1.0 - beta2) * f64::from(*g * *g + epsilon1))
+                        as f32;
                     *g /= mean.sqrt();
                 }
             }
@@ -355,16 +355,16 @@ mod tests {
                     }
                 }
             } else {
-                for k in 0..total {
+                for (k, u) in u.iter_mut().enumerate() {
                     self.v[k] = 0.999 * self.v[k] + 0.001 * (g[k].powi(2) + 1e-30);
-                    u[k] = g[k] * self.v[k].powf(-0.5);
+                    *u = g[k] * self.v[k].powf(-0.5);
                 }
             }
             let norm = u.iter().map(|x| x * x).sum::<f64>().sqrt();
             let bound = f64::max(1.0, norm / (total as f64).sqrt());
             u.iter_mut().for_each(|x| *x /= bound);
-            for k in 0..total {
-                self.m[k] = 0.9 * self.m[k] + 0.1 * u[k];
+            for (m, u) in self.m.iter_mut().zip(&u) {
+                *m = 0.9 * *m + 0.1 * u;
             }
             let mut delta = self.m.clone();
             if self.factored {
@@ -381,8 +381,8 @@ mod tests {
                 }
                 for o in 0..self.rows {
                     for i in 0..self.columns {
-                        delta[at(o, i)] *= (self.rs[o] / mean(&self.rs)).powf(-0.5)
-                            * self.cs[i].powf(-0.5);
+                        delta[at(o, i)] *=
+                            (self.rs[o] / mean(&self.rs)).powf(-0.5) * self.cs[i].powf(-0.5);
                     }
                 }
             }

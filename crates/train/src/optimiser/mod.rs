@@ -155,8 +155,12 @@ mod tests {
     fn non_finite_gradients_change_nothing_and_are_counted() {
         for kind in [OptimiserKind::Came, OptimiserKind::Adamw] {
             let variable = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
-            let mut optimiser =
-                build(kind, vec![("w".to_owned(), variable.clone())], 0.1, Some(1.0));
+            let mut optimiser = build(
+                kind,
+                vec![("w".to_owned(), variable.clone())],
+                0.1,
+                Some(1.0),
+            );
             let loss = (variable.as_tensor() * line(&[f32::NAN, 1.0])).unwrap();
             let store = loss.sum_all().unwrap().backward().unwrap();
             let report = optimiser.step(&store, 0.1).unwrap();

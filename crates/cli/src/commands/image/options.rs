@@ -9,17 +9,19 @@ use brisk_pipelines::request::OPTIONS;
 use brisk_pipelines::sana::LoadOptions;
 use brisk_pipelines::schedulers::SchedulerKind;
 use brisk_pipelines::{ControlImage, DecodeMode, InitImage, Instruction, Latents};
-use brisk_store::ModelFolder;
+use brisk_store::{ModelFolder, open_weights};
 use clap::Args;
 
 use super::super::ThreadArguments;
+use super::super::inspect::identify;
+use crate::catalogue::{NOT_RECOMMENDED, PUBLISHED};
 use crate::failure::{Failure, Result};
-use crate::models;
 use crate::tensors::Inputs;
+use crate::{models, output};
 
 // Options without a comment take their help from `brisk_pipelines::request::OPTIONS`.
 
-/// Draw pictures from a text. Without --model the model in the box draws.
+/// Draw pictures from a text; without --model, the model in the box draws
 #[derive(Debug, Args)]
 #[command(
     override_usage = "brisk image \"WHAT IT SHOWS\" [-o FILE.png] [--model MODEL] [OPTIONS]",
@@ -42,7 +44,12 @@ pub struct ImageArguments {
     /// Both at once: one side of a square, or WxH
     #[arg(long, value_name = "N|WxH", conflicts_with_all = ["width", "height"])]
     pub size: Option<String>,
-    #[arg(long, visible_alias = "num-images", default_value_t = 1, hide_default_value = true)]
+    #[arg(
+        long,
+        visible_alias = "num-images",
+        default_value_t = 1,
+        hide_default_value = true
+    )]
     pub images: usize,
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub seed: u64,
@@ -55,7 +62,12 @@ pub struct ImageArguments {
     pub scheduler: Option<String>,
     #[arg(long, help_heading = "Sampling", allow_negative_numbers = true)]
     pub shift: Option<f64>,
-    #[arg(long, help_heading = "Sampling", value_delimiter = ',', allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Sampling",
+        value_delimiter = ',',
+        allow_negative_numbers = true
+    )]
     pub scm_timesteps: Vec<f32>,
     #[arg(long, help_heading = "Sampling", allow_negative_numbers = true)]
     pub pag_scale: Option<f32>,
@@ -96,7 +108,12 @@ pub struct ImageArguments {
     #[arg(long, help_heading = "Model", value_name = "FILE")]
     pub lora: Option<PathBuf>,
     /// Weight of the LoRA (default 1)
-    #[arg(long, help_heading = "Model", value_name = "X", allow_negative_numbers = true)]
+    #[arg(
+        long,
+        help_heading = "Model",
+        value_name = "X",
+        allow_negative_numbers = true
+    )]
     pub lora_scale: Option<f32>,
     /// Transformer in one file, also the authors' .pth
     #[arg(long, help_heading = "Model", value_name = "FILE")]
@@ -113,8 +130,15 @@ pub struct ImageArguments {
     #[arg(long, hide = true, value_delimiter = ',', num_args = 1)]
     pub heads: Vec<usize>,
 
-    /// PNG file to write; several get -0, -1, ... before .png
-    #[arg(short, long, help_heading = "Output and machine", value_name = "FILE", default_value = "brisk.png")]
+    /// PNG file to write (default brisk.png); several get -0, -1, ...
+    #[arg(
+        short,
+        long,
+        help_heading = "Output and machine",
+        value_name = "FILE",
+        default_value = "brisk.png",
+        hide_default_value = true
+    )]
     pub output: PathBuf,
     #[arg(long, help_heading = "Output and machine")]
     pub latents: Option<PathBuf>,
@@ -140,31 +164,60 @@ pub struct ImageArguments {
     pub json: bool,
 }
 
+/// Says what a file is that is no transformer; its name alone would not tell.
+fn check_transformer(file: &Path) -> Result {
+    let source = open_weights(file)?;
+    if identify::is_sana_transformer(&*source)? {
+        return Ok(());
+    }
+    let found = identify::identify(&*source, &identify::metadata(file))?;
+    Err(Failure::failed(format!(
+        "--transformer: {} holds {}, expected a SANA transformer",
+        file.display(),
+        found.name
+    )))
+}
+
 fn only_cpu(name: &str) -> Result<String, String> {
     match name {
         "cpu" => Ok(name.to_owned()),
-        _ => Err(format!("this build computes on cpu only, it has no device \"{name}\"")),
+        _ => Err(format!(
+            "this build computes on cpu only, it has no device \"{name}\""
+        )),
     }
 }
 
 fn only_f32(name: &str) -> Result<String, String> {
     match name {
         "f32" => Ok(name.to_owned()),
-        _ => Err(format!("the CPU computes in f32 whatever the files store; it has no \"{name}\"")),
+        _ => Err(format!(
+            "the CPU computes in f32 whatever the files store; it has no \"{name}\""
+        )),
     }
 }
 
 /// Gives every request option the help and placeholder of its definition.
 pub fn with_request_help(command: clap::Command) -> clap::Command {
-    OPTIONS.iter().fold(command, |command, info| {
-        command.mut_arg(info.name.replace('-', "_"), |argument| {
-            let argument = argument.help(capitalised(info.help));
-            if info.value.is_empty() { argument } else { argument.value_name(info.value) }
-        })
+    // `mut_arg` would move each option to the end of the help.
+    command.mut_args(|argument| {
+        let name = argument.get_id().as_str().replace('_', "-");
+        match OPTIONS.iter().find(|info| info.name == name) {
+            Some(info) if info.value.is_empty() => argument.help(capitalised(info.help)),
+            Some(info) => argument.help(capitalised(info.help)).value_name(info.value),
+            None => argument,
+        }
     })
 }
 
+/// As the other options' help begins; a list of values keeps its spelling.
 fn capitalised(text: &str) -> String {
+    if text
+        .split(' ')
+        .next()
+        .is_some_and(|word| word.ends_with(','))
+    {
+        return text.to_owned();
+    }
     let mut letters = text.chars();
     match letters.next() {
         Some(first) => first.to_uppercase().chain(letters).collect(),
@@ -175,30 +228,47 @@ fn capitalised(text: &str) -> String {
 impl ImageArguments {
     /// Width and height, where given.
     pub fn size(&self) -> Result<(Option<usize>, Option<usize>)> {
-        let Some(size) = &self.size else { return Ok((self.width, self.height)) };
+        let Some(size) = &self.size else {
+            return Ok((self.width, self.height));
+        };
         let (width, height) = size.split_once(['x', 'X', '×']).unwrap_or((size, size));
         match (width.parse(), height.parse()) {
             (Ok(width), Ok(height)) => Ok((Some(width), Some(height))),
-            _ => Err(Failure::usage(format!("--size: {size:?} is neither a number of pixels nor WxH, such as 1024x768"))),
+            _ => Err(Failure::usage(format!(
+                "--size: {size:?} is neither a number of pixels nor WxH, such as 1024x768"
+            ))),
         }
     }
 
     /// The sampler, where given.
     pub fn scheduler(&self) -> Result<Option<SchedulerKind>> {
-        Ok(self.scheduler.as_deref().map(SchedulerKind::parse).transpose()?)
+        Ok(self
+            .scheduler
+            .as_deref()
+            .map(SchedulerKind::parse)
+            .transpose()?)
     }
 
     /// How to decode.
     pub fn decode_mode(&self) -> Result<DecodeMode> {
-        Ok(self.decode.as_deref().map(DecodeMode::parse).transpose()?.unwrap_or_default())
+        Ok(self
+            .decode
+            .as_deref()
+            .map(DecodeMode::parse)
+            .transpose()?
+            .unwrap_or_default())
     }
 
     /// The picture to start from.
     pub fn init(&self) -> Result<Option<InitImage>> {
         let Some(path) = &self.init_image else {
             return match (self.strength, self.strength_on_grid) {
-                (Some(_), _) => Err(Failure::usage("--strength: has no effect without --init-image")),
-                (None, true) => Err(Failure::usage("--strength-on-grid: has no effect without --init-image")),
+                (Some(_), _) => Err(Failure::usage(
+                    "--strength: has no effect without --init-image",
+                )),
+                (None, true) => Err(Failure::usage(
+                    "--strength-on-grid: has no effect without --init-image",
+                )),
                 (None, false) => Ok(None),
             };
         };
@@ -213,38 +283,59 @@ impl ImageArguments {
     pub fn control_image(&self) -> Result<Option<ControlImage>> {
         let Some(path) = &self.control_image else {
             return match (&self.controlnet, self.control_scale) {
-                (Some(_), _) => Err(Failure::usage("--controlnet: needs a picture, give one with --control-image")),
-                (None, Some(_)) => Err(Failure::usage("--control-scale: has no effect without --control-image")),
+                (Some(_), _) => Err(Failure::usage(
+                    "--controlnet: needs a picture, give one with --control-image",
+                )),
+                (None, Some(_)) => Err(Failure::usage(
+                    "--control-scale: has no effect without --control-image",
+                )),
                 (None, None) => Ok(None),
             };
         };
-        Ok(Some(ControlImage { picture: read_picture(path)?, scale: self.control_scale.unwrap_or(1.0) }))
+        Ok(Some(ControlImage {
+            picture: read_picture(path)?,
+            scale: self.control_scale.unwrap_or(1.0),
+        }))
     }
 
     /// The text before every prompt.
     pub fn instruction(&self) -> Result<Option<Instruction>> {
-        let Some(file) = &self.instruction else { return Ok(None) };
+        let Some(file) = &self.instruction else {
+            return Ok(None);
+        };
         if file == "none" {
             return Ok(Some(Instruction::None));
         }
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| Failure::failed(format!("--instruction: cannot read {file}: {error}")))?;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            Failure::failed(format!("--instruction: cannot read {file}: {error}"))
+        })?;
         Ok(Some(Instruction::Text(text)))
     }
 
     /// The initial noise.
     pub fn given_latents(&self) -> Result<Option<Latents>> {
-        let Some(path) = &self.latents else { return Ok(None) };
+        let Some(path) = &self.latents else {
+            return Ok(None);
+        };
         let (shape, values) = Inputs::open(path)?.floats("latents", 4)?;
-        Ok(Some(Latents { shape: [shape[0], shape[1], shape[2], shape[3]], values }))
+        Ok(Some(Latents {
+            shape: [shape[0], shape[1], shape[2], shape[3]],
+            values,
+        }))
     }
 
     /// The model's folder and how to load it.
     pub fn model(&self) -> Result<(ModelFolder, LoadOptions)> {
         let variant = self.variant.as_deref();
         let component = |name: &Option<String>| -> Result<Option<ModelFolder>> {
-            name.as_deref().map(|name| models::open(Some(name), variant)).transpose()
+            name.as_deref()
+                .map(|name| models::open(Some(name), variant))
+                .transpose()
         };
+        self.warn_of_bad_model();
+        if let Some(file) = &self.transformer {
+            check_transformer(file)?;
+        }
         if self.lora_scale.is_some() && self.lora.is_none() {
             return Err(Failure::usage("--lora-scale: has no effect without --lora"));
         }
@@ -268,19 +359,34 @@ impl ImageArguments {
         Ok((folder, options))
     }
 
+    fn warn_of_bad_model(&self) {
+        let listed = PUBLISHED
+            .iter()
+            .find(|model| Some(model.id) == self.model.as_deref());
+        if let Some(model) = listed.filter(|model| model.note.starts_with(NOT_RECOMMENDED)) {
+            output::warn(&format!("{}: {}", model.id, model.note));
+        }
+    }
+
     /// A transformer file alone lives in its own folder and needs the other components.
     fn folder_beside(&self, file: &Path) -> Result<ModelFolder> {
-        let lacking: Vec<&str> = [("--vae", self.vae.is_none()), ("--text-encoder", self.text_encoder.is_none())]
-            .into_iter()
-            .filter_map(|(option, lacks)| lacks.then_some(option))
-            .collect();
+        let lacking: Vec<&str> = [
+            ("--vae", self.vae.is_none()),
+            ("--text-encoder", self.text_encoder.is_none()),
+        ]
+        .into_iter()
+        .filter_map(|(option, lacks)| lacks.then_some(option))
+        .collect();
         if !lacking.is_empty() {
             return Err(Failure::usage(format!(
                 "--transformer: needs {} too, or --model with a folder that has the other components",
                 lacking.join(" and ")
             )));
         }
-        let parent = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let parent = file
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or(Path::new("."));
         Ok(ModelFolder::Disk(parent.to_owned()))
     }
 
@@ -289,17 +395,22 @@ impl ImageArguments {
             None => Ok(None),
             Some("diffusers") => Ok(Some(ControlWiring::Diffusers)),
             Some("native") => Ok(Some(ControlWiring::Native)),
-            Some(other) => {
-                Err(Failure::usage(format!("--control-wiring: {other:?} is neither diffusers nor native")))
-            }
+            Some(other) => Err(Failure::usage(format!(
+                "--control-wiring: {other:?} is neither diffusers nor native"
+            ))),
         }
     }
 
     fn heads(&self) -> Result<Option<NativeHeads>> {
         match self.heads[..] {
             [] => Ok(None),
-            [attention, cross_attention] => Ok(Some(NativeHeads { attention, cross_attention })),
-            _ => Err(Failure::usage("--heads: expected two numbers, self-attention and cross-attention, such as 36,16")),
+            [attention, cross_attention] => Ok(Some(NativeHeads {
+                attention,
+                cross_attention,
+            })),
+            _ => Err(Failure::usage(
+                "--heads: expected two numbers, self-attention and cross-attention, such as 36,16",
+            )),
         }
     }
 }

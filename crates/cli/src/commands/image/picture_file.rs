@@ -53,7 +53,13 @@ pub struct Description<'a> {
 
 impl Description<'_> {
     fn json(&self) -> Value {
-        let Self { request, plan, arguments, image, .. } = self;
+        let Self {
+            request,
+            plan,
+            arguments,
+            image,
+            ..
+        } = self;
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         let mut document = json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -96,9 +102,18 @@ impl Description<'_> {
 
     /// The form that picture managers know.
     fn for_people(&self) -> String {
-        let Self { request, plan, image, .. } = self;
+        let Self {
+            request,
+            plan,
+            image,
+            ..
+        } = self;
         let mut text = format!("{}\n", image.prompt);
-        if let Some(negative) = request.negative_prompt.as_deref().filter(|negative| !negative.is_empty()) {
+        if let Some(negative) = request
+            .negative_prompt
+            .as_deref()
+            .filter(|negative| !negative.is_empty())
+        {
             text.push_str(&format!("Negative prompt: {negative}\n"));
         }
         text.push_str(&format!(

@@ -19,6 +19,8 @@ pub enum State {
         source: Arc<dyn TensorSource>,
         /// Counts.
         summary: Summary,
+        /// The variant, where nobody asked for it but there is nothing else.
+        variant: Option<&'static str>,
     },
     /// Small files only, as for a scheduler or a tokenizer.
     Settings,
@@ -46,25 +48,47 @@ pub struct Component {
 
 /// Every component that a pipeline's index names.
 pub fn of_pipeline(folder: &ModelFolder, index: &Value, variant: Option<&str>) -> Vec<Component> {
-    let Some(entries) = index.as_object() else { return Vec::new() };
+    let Some(entries) = index.as_object() else {
+        return Vec::new();
+    };
     let named = entries.iter().filter_map(|(name, entry)| {
         let class = entry.as_array().filter(|entry| entry.len() == 2)?[1].as_str()?;
         Some((name, class))
     });
-    named.map(|(name, class)| Component::open(folder, name, Some(class), variant)).collect()
+    named
+        .map(|(name, class)| Component::open(folder, name, Some(class), variant))
+        .collect()
 }
 
 impl Component {
     /// Looks at the subfolder `name`; an empty one means the folder itself.
-    pub fn open(folder: &ModelFolder, name: &str, class: Option<&str>, variant: Option<&str>) -> Self {
-        let inside = |file: &str| if name.is_empty() { file.to_owned() } else { format!("{name}/{file}") };
+    pub fn open(
+        folder: &ModelFolder,
+        name: &str,
+        class: Option<&str>,
+        variant: Option<&str>,
+    ) -> Self {
+        let inside = |file: &str| {
+            if name.is_empty() {
+                file.to_owned()
+            } else {
+                format!("{name}/{file}")
+            }
+        };
         let config = inside("config.json");
         let value = folder.read_json(&config).ok();
         let class = class.map(str::to_owned).or_else(|| {
             let value = value.as_ref()?;
-            ["_class_name", "model_type"].iter().find_map(|key| value.get(key)?.as_str()).map(str::to_owned)
+            ["_class_name", "model_type"]
+                .iter()
+                .find_map(|key| value.get(key)?.as_str())
+                .map(str::to_owned)
         });
-        let settings = ["scheduler_config.json", "tokenizer.json", "preprocessor_config.json"];
+        let settings = [
+            "scheduler_config.json",
+            "tokenizer.json",
+            "preprocessor_config.json",
+        ];
         let state = if !folder.exists(&config) {
             match settings.iter().any(|file| folder.exists(&inside(file))) {
                 true => State::Settings,
@@ -74,8 +98,12 @@ impl Component {
                 }),
             }
         } else {
-            match folder.open_component(name, variant) {
-                Ok(source) => State::Weights { summary: summarise(&*source), source },
+            match open_weights(folder, name, variant) {
+                Ok((source, variant)) => State::Weights {
+                    summary: summarise(&*source),
+                    source,
+                    variant,
+                },
                 Err(error) => State::Missing(error.to_string()),
             }
         };
@@ -83,12 +111,21 @@ impl Component {
             (Some(class), Ok(bytes)) => read(class, &bytes, &config),
             _ => None,
         };
-        Self { name: name.to_owned(), class, state, configuration }
+        Self {
+            name: name.to_owned(),
+            class,
+            state,
+            configuration,
+        }
     }
 
     /// Name for a table.
     pub fn shown_name(&self) -> &str {
-        if self.name.is_empty() { "model" } else { &self.name }
+        if self.name.is_empty() {
+            "model"
+        } else {
+            &self.name
+        }
     }
 
     /// What its configuration says, in words.
@@ -123,11 +160,16 @@ impl Component {
         let class = self.class.clone().unwrap_or_else(|| "unknown".to_owned());
         let mut cells = vec![self.shown_name().to_owned(), class];
         match &self.state {
-            State::Weights { summary, .. } => cells.extend([
-                text::count(summary.parameters as u64),
-                text::bytes(summary.bytes as u64),
-                dtypes(summary),
-            ]),
+            State::Weights {
+                summary, variant, ..
+            } => {
+                let only = variant.map(|name| format!(" (only with --variant {name})"));
+                cells.extend([
+                    text::count(summary.parameters as u64),
+                    text::bytes(summary.bytes as u64),
+                    dtypes(summary) + &only.unwrap_or_default(),
+                ]);
+            }
             State::Settings => cells.push("settings".to_owned()),
             State::Missing(_) => cells.push("missing".to_owned()),
         }
@@ -136,19 +178,45 @@ impl Component {
 
     /// As JSON, with every tensor if asked for.
     pub fn json(&self, tensors: bool) -> Value {
-        let mut document = json!({"name": self.shown_name(), "class": self.class, "problem": self.problem()});
+        let mut document =
+            json!({"name": self.shown_name(), "class": self.class, "problem": self.problem()});
         if let Some(Ok(configuration)) = &self.configuration {
             document["configuration"] = configuration.facts.clone().into();
             document["expected_parameters"] = configuration.parameters.into();
         }
-        if let State::Weights { source, summary } = &self.state {
+        if let State::Weights {
+            source,
+            summary,
+            variant,
+        } = &self.state
+        {
             document["summary"] = json!(summary);
+            document["only_variant"] = json!(variant);
             if tensors {
                 document["tensors"] = super::tensor_list(&**source);
             }
         }
         document
     }
+}
+
+type Opened = (Arc<dyn TensorSource>, Option<&'static str>);
+
+/// A component's weights; where there are no plain ones, those of a variant, which is named.
+fn open_weights(
+    folder: &ModelFolder,
+    name: &str,
+    variant: Option<&str>,
+) -> brisk_store::Result<Opened> {
+    let plain = folder.open_component(name, variant);
+    if let (Err(brisk_store::Error::Missing { .. }), None) = (&plain, variant) {
+        for variant in ["bf16", "fp16"] {
+            if let Ok(source) = folder.open_component(name, Some(variant)) {
+                return Ok((source, Some(variant)));
+            }
+        }
+    }
+    Ok((plain?, None))
 }
 
 /// Types with their shares, the largest first.
@@ -167,16 +235,24 @@ pub fn dtypes(summary: &Summary) -> String {
 }
 
 /// Configurations of the classes that brisk loads.
-fn read(class: &str, bytes: &[u8], label: &str) -> Option<std::result::Result<Configuration, String>> {
+fn read(
+    class: &str,
+    bytes: &[u8],
+    label: &str,
+) -> Option<std::result::Result<Configuration, String>> {
     let result = match class {
-        "SanaTransformer2DModel" => SanaConfig::from_json(bytes, label).map(|config| Configuration {
-            facts: sana_facts(&config),
-            parameters: config.parameters(),
-        }),
-        "SanaControlNetModel" => SanaControlNetConfig::from_json(bytes, label).map(|config| Configuration {
-            facts: sana_facts(&config.transformer),
-            parameters: config.parameters(),
-        }),
+        "SanaTransformer2DModel" => {
+            SanaConfig::from_json(bytes, label).map(|config| Configuration {
+                facts: sana_facts(&config),
+                parameters: config.parameters(),
+            })
+        }
+        "SanaControlNetModel" => {
+            SanaControlNetConfig::from_json(bytes, label).map(|config| Configuration {
+                facts: sana_facts(&config.transformer),
+                parameters: config.parameters(),
+            })
+        }
         "AutoencoderDC" => AutoencoderConfig::from_json(bytes, label).map(|config| {
             let halves = config.parameters();
             Configuration {
@@ -191,15 +267,14 @@ fn read(class: &str, bytes: &[u8], label: &str) -> Option<std::result::Result<Co
                 parameters: halves.encoder + halves.decoder,
             }
         }),
-        "Gemma2Model" | "Gemma2ForCausalLM" | "gemma2" => {
-            Gemma2Config::from_json(bytes, label).map(|config| Configuration {
+        "Gemma2Model" | "Gemma2ForCausalLM" | "gemma2" => Gemma2Config::from_json(bytes, label)
+            .map(|config| Configuration {
                 facts: format!(
                     "width {}, {} layers, vocabulary {}",
                     config.hidden_size, config.num_hidden_layers, config.vocab_size
                 ),
                 parameters: config.parameters(),
-            })
-        }
+            }),
         _ => return None,
     };
     Some(result.map_err(|error| error.to_string()))

@@ -22,19 +22,71 @@ pub struct Found {
 
 /// Models by a tensor that only they have. The first match counts.
 const BY_NAME: &[(&str, &str, bool)] = &[
-    ("controlnet_blocks.0.weight", "SANA ControlNet (diffusers names)", true),
-    ("caption_projection.linear_1.weight", "SANA transformer (diffusers names)", true),
-    ("layers.0.pre_feedforward_layernorm.weight", "Gemma-2 text encoder", true),
-    ("model.layers.0.pre_feedforward_layernorm.weight", "Gemma-2 language model", true),
-    ("double_blocks.0.img_attn.qkv.weight", "FLUX transformer", false),
-    ("single_transformer_blocks.0.attn.to_q.weight", "FLUX transformer (diffusers names)", false),
-    ("joint_blocks.0.x_block.attn.qkv.weight", "Stable Diffusion 3 transformer", false),
-    ("model.diffusion_model.input_blocks.0.0.weight", "Stable Diffusion checkpoint", false),
-    ("down_blocks.0.resnets.0.conv1.weight", "Stable Diffusion U-Net (diffusers names)", false),
-    ("encoder.down_blocks.0.resnets.0.conv1.weight", "AutoencoderKL", false),
-    ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5 text encoder", false),
-    ("text_model.embeddings.token_embedding.weight", "CLIP text encoder", false),
-    ("model.layers.0.self_attn.q_proj.weight", "language model", false),
+    (
+        "controlnet_blocks.0.weight",
+        "SANA ControlNet (diffusers names)",
+        true,
+    ),
+    (
+        "caption_projection.linear_1.weight",
+        "SANA transformer (diffusers names)",
+        true,
+    ),
+    (
+        "layers.0.pre_feedforward_layernorm.weight",
+        "Gemma-2 text encoder",
+        true,
+    ),
+    (
+        "model.layers.0.pre_feedforward_layernorm.weight",
+        "Gemma-2 language model",
+        true,
+    ),
+    (
+        "double_blocks.0.img_attn.qkv.weight",
+        "FLUX transformer",
+        false,
+    ),
+    (
+        "single_transformer_blocks.0.attn.to_q.weight",
+        "FLUX transformer (diffusers names)",
+        false,
+    ),
+    (
+        "joint_blocks.0.x_block.attn.qkv.weight",
+        "Stable Diffusion 3 transformer",
+        false,
+    ),
+    (
+        "model.diffusion_model.input_blocks.0.0.weight",
+        "Stable Diffusion checkpoint",
+        false,
+    ),
+    (
+        "down_blocks.0.resnets.0.conv1.weight",
+        "Stable Diffusion U-Net (diffusers names)",
+        false,
+    ),
+    (
+        "encoder.down_blocks.0.resnets.0.conv1.weight",
+        "AutoencoderKL",
+        false,
+    ),
+    (
+        "encoder.block.0.layer.0.SelfAttention.q.weight",
+        "T5 text encoder",
+        false,
+    ),
+    (
+        "text_model.embeddings.token_embedding.weight",
+        "CLIP text encoder",
+        false,
+    ),
+    (
+        "model.layers.0.self_attn.q_proj.weight",
+        "language model",
+        false,
+    ),
 ];
 
 /// What `brisk image` makes of a pipeline class.
@@ -45,7 +97,9 @@ pub fn pipeline(class: &str) -> String {
         "SanaSprintPipeline" | "SanaSprintImg2ImgPipeline" => "SANA-Sprint pipeline",
         other => {
             let family = other.strip_suffix("Pipeline").unwrap_or(other);
-            return format!("{family} ({other}); brisk image loads SANA, SANA-1.5 and SANA-Sprint, not this");
+            return format!(
+                "{family} ({other}); brisk image loads SANA, SANA-1.5 and SANA-Sprint, not this"
+            );
         }
     };
     format!("{family} ({class})")
@@ -53,7 +107,15 @@ pub fn pipeline(class: &str) -> String {
 
 /// Metadata of a safetensors file; empty for other formats.
 pub fn metadata(path: &Path) -> BTreeMap<String, String> {
-    SafetensorsFile::open(path).map(|file| file.metadata().clone()).unwrap_or_default()
+    SafetensorsFile::open(path)
+        .map(|file| file.metadata().clone())
+        .unwrap_or_default()
+}
+
+/// Whether a file holds a SANA transformer, in either naming.
+pub fn is_sana_transformer(source: &dyn TensorSource) -> Result<bool> {
+    Ok(source.info("caption_projection.linear_1.weight").is_some()
+        || sana::native::detect(source)?.is_some())
 }
 
 /// Looks at names and shapes.
@@ -67,17 +129,33 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
             _ => Map::new(),
         },
     };
-    if metadata.get("format").is_some_and(|format| format.starts_with("brisk-emoji")) {
-        return Ok(found("emoji data set (brisk train prepare-emoji)", true, Value::Null));
+    if metadata
+        .get("format")
+        .is_some_and(|format| format.starts_with("brisk-emoji"))
+    {
+        return Ok(found(
+            "emoji data set (brisk train prepare-emoji)",
+            true,
+            Value::Null,
+        ));
     }
     if names.iter().any(|name| is_lora(name)) {
-        let modules = names.iter().filter(|name| name.contains("lora_A") || name.contains("lora_down")).count();
+        let modules = names
+            .iter()
+            .filter(|name| name.contains("lora_A") || name.contains("lora_down"))
+            .count();
         let rank = names
             .iter()
             .find(|name| name.contains("lora_A") || name.contains("lora_down"))
             .and_then(|name| source.info(name)?.1.first().copied());
-        let sana = names.iter().any(|name| name.contains("transformer_blocks."));
-        let kind = if sana { "LoRA for a diffusers transformer" } else { "LoRA" };
+        let sana = names
+            .iter()
+            .any(|name| name.contains("transformer_blocks."));
+        let kind = if sana {
+            "LoRA for a diffusers transformer"
+        } else {
+            "LoRA"
+        };
         return Ok(found(kind, sana, json!({"modules": modules, "rank": rank})));
     }
     if let Some(layout) = sana::native::detect(source)? {
@@ -101,23 +179,45 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
             Family::Sana | Family::Lite => 6,
         }});
         let name = match family {
-            Family::Paper { .. } => "DC-AE autoencoder of the paper, in or mix (the authors' names)",
+            Family::Paper { .. } => {
+                "DC-AE autoencoder of the paper, in or mix (the authors' names)"
+            }
             Family::Sana => "DC-AE autoencoder of SANA (the authors' names)",
             Family::Lite => "DC-AE-Lite autoencoder (the authors' names)",
             Family::V15 { .. } => "DC-AE 1.5 autoencoder (the authors' names)",
         };
         return Ok(found(name, true, details));
     }
-    if let Some((_, name, known)) = BY_NAME.iter().find(|(tensor, ..)| source.info(tensor).is_some()) {
+    if let Some((_, name, known)) = BY_NAME
+        .iter()
+        .find(|(tensor, ..)| source.info(tensor).is_some())
+    {
         return Ok(found(name, *known, Value::Null));
     }
     let has = |beginning: &str| names.iter().any(|name| name.starts_with(beginning));
     if has("encoder.down_blocks.") && has("decoder.up_blocks.") {
-        return Ok(found("DC-AE autoencoder (diffusers names)", true, Value::Null));
+        return Ok(found(
+            "DC-AE autoencoder (diffusers names)",
+            true,
+            Value::Null,
+        ));
     }
-    Ok(found("tensors of no model that brisk knows", false, Value::Null))
+    Ok(found(
+        "tensors of no model that brisk knows",
+        false,
+        Value::Null,
+    ))
 }
 
 fn is_lora(name: &str) -> bool {
-    [".lora_A.", ".lora_B.", ".lora_down.", ".lora_up.", ".lora.down.", ".lora.up."].iter().any(|part| name.contains(part))
+    [
+        ".lora_A.",
+        ".lora_B.",
+        ".lora_down.",
+        ".lora_up.",
+        ".lora.down.",
+        ".lora.up.",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
 }

@@ -22,10 +22,12 @@ pub fn is_picture(path: &Path) -> Result<bool> {
 /// Prints size and texts.
 pub fn show(path: &Path, as_json: bool) -> Result {
     let picture = read_picture(path)?;
-    let bytes =
-        std::fs::read(path).map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    let bytes = std::fs::read(path)
+        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
     let texts = match bytes.starts_with(b"\x89PNG") {
-        true => read_png_metadata(&bytes).map_err(|error| Failure::from(error).at(path.display()))?,
+        true => {
+            read_png_metadata(&bytes).map_err(|error| Failure::from(error).at(path.display()))?
+        }
         false => Vec::new(),
     };
     let request = texts
@@ -33,19 +35,31 @@ pub fn show(path: &Path, as_json: bool) -> Result {
         .find(|(keyword, _)| keyword == "brisk")
         .and_then(|(_, text)| serde_json::from_str::<Value>(text).ok());
     if as_json {
-        let others: Map<String, Value> =
-            texts.iter().filter(|(keyword, _)| keyword != "brisk").map(|(k, t)| (k.clone(), t.clone().into())).collect();
+        let others: Map<String, Value> = texts
+            .iter()
+            .filter(|(keyword, _)| keyword != "brisk")
+            .map(|(k, t)| (k.clone(), t.clone().into()))
+            .collect();
         return output::print_json(&json!({
             "path": path.display().to_string(), "kind": "picture", "width": picture.width, "height": picture.height,
             "request": request, "texts": others,
         }));
     }
-    let mut out = format!("{}: picture, {} x {} px\n", path.display(), picture.width, picture.height);
+    let mut out = format!(
+        "{}: picture, {} x {} px\n",
+        path.display(),
+        picture.width,
+        picture.height
+    );
     match &request {
         Some(request) => {
             out.push_str("drawn by brisk:\n");
             for (key, value) in request.as_object().into_iter().flatten() {
-                out.push_str(&format!("  {}: {}\n", key.replace('_', " "), super::plain(value)));
+                out.push_str(&format!(
+                    "  {}: {}\n",
+                    key.replace('_', " "),
+                    super::plain(value)
+                ));
             }
         }
         None if texts.is_empty() => out.push_str("no request inside\n"),

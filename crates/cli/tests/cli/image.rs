@@ -1,0 +1,442 @@
+//! `brisk image` against the recorded runs of the reference, and what it writes.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use brisk_testkit::{load_tensors, relative_l2, values};
+
+use crate::harness::{Outcome, Place, fixture, fixture_path, gradient};
+
+/// Runs a recorded case of a pipeline with `extra` options; pictures within one level, latents within 1e-4.
+fn check(kind: &str, case: &str, extra: &[&str]) {
+    let place = Place::new();
+    let tensors = load_tensors(fixture_path(&format!(
+        "pipelines/{kind}/cases/{case}.safetensors"
+    )));
+    let pixels = &tensors["outputs.pixels"];
+    let (count, height, width, _) = pixels.dims4().unwrap();
+    let model = fixture(&format!("pipelines/{kind}"));
+    let size = format!("{width}x{height}");
+    let mut arguments = vec![
+        "image",
+        "a red circle over a blue square",
+        "--model",
+        &model,
+        "--size",
+        &size,
+        "--no-binning",
+        "-o",
+        "out.png",
+        "--save-latents",
+        "final.safetensors",
+    ];
+    if !extra.contains(&"--instruction") {
+        arguments.extend(["--instruction", "none"]);
+    }
+    if let Some(latents) = tensors.get("inputs.latents") {
+        let file = [("latents".to_owned(), latents.clone())].into();
+        candle_core::safetensors::save::<String, _>(&file, place.path("latents.safetensors"))
+            .unwrap();
+        arguments.extend(["--latents", "latents.safetensors"]);
+    }
+    if let Some(image) = tensors.get("inputs.image") {
+        let (height, width, _) = image.dims3().unwrap();
+        let bytes = values(image).into_iter().map(|value| value as u8).collect();
+        let picture = brisk_media::Picture::new(width, height, bytes).unwrap();
+        std::fs::write(
+            place.path("image.png"),
+            brisk_media::encode_png(&picture, &[]).unwrap(),
+        )
+        .unwrap();
+    }
+    arguments.extend(extra);
+    let outcome = place.ok(&arguments);
+    let names: Vec<&str> = outcome.stdout.lines().collect();
+    assert_eq!(names.len(), count, "{case}: {}", outcome.stdout);
+    let wanted: Vec<u8> = values(pixels)
+        .into_iter()
+        .map(|value| value as u8)
+        .collect();
+    for (name, wanted) in names.iter().zip(wanted.chunks(height * width * 3)) {
+        let picture = brisk_media::read_picture(&place.path(name)).unwrap();
+        let worst = picture
+            .pixels
+            .iter()
+            .zip(wanted)
+            .map(|(a, b)| a.abs_diff(*b))
+            .max()
+            .unwrap();
+        assert!(
+            picture.pixels.len() == wanted.len() && worst <= 1,
+            "{case}: {name} is off by {worst}"
+        );
+    }
+    let found = &load_tensors(place.path("final.safetensors"))["latents"];
+    let distance = relative_l2(&values(found), &values(&tensors["outputs.latents"]));
+    assert!(distance < 1e-4, "{case}: latents are off by {distance:e}");
+}
+
+#[test]
+fn sana_as_recorded() {
+    let instruction = fixture("pipelines/sana/instruction.txt");
+    check("sana", "dpm4", &["--steps", "4"]);
+    check(
+        "sana",
+        "dpm4_blurry",
+        &["--steps", "4", "--negative-prompt", "blurry"],
+    );
+    check(
+        "sana",
+        "dpm4_instruction",
+        &["--steps", "4", "--instruction", &instruction],
+    );
+    check(
+        "sana",
+        "dpm4_no_guidance",
+        &["--steps", "4", "--guidance", "1"],
+    );
+    check("sana", "dpm4_wide_two", &["--steps", "4", "--images", "2"]);
+    check("sana", "euler4", &["--steps", "4", "--scheduler", "euler"]);
+    check(
+        "sana",
+        "pag0_adaptive",
+        &[
+            "--steps",
+            "4",
+            "--pag-scale",
+            "2",
+            "--pag-layers",
+            "0",
+            "--pag-adaptive",
+            "0.005",
+        ],
+    );
+    check("sana", "dpm20_seed42", &["--seed", "42"]);
+}
+
+#[test]
+fn controlnet_as_recorded() {
+    let controlnet = fixture("pipelines/sana/controlnet");
+    let options = [
+        "--steps",
+        "4",
+        "--controlnet",
+        &controlnet,
+        "--control-image",
+    ];
+    let image = ["image.png", "--control-scale", "0.7"];
+    check(
+        "sana",
+        "controlnet_scale0.7",
+        &[&options[..], &image[..]].concat(),
+    );
+}
+
+#[test]
+fn sprint_as_recorded() {
+    check("sprint", "scm1_seed42", &["--steps", "1", "--seed", "42"]);
+    check(
+        "sprint",
+        "scm2_two_seed7",
+        &["--steps", "2", "--seed", "7", "--num-images", "2"],
+    );
+    check(
+        "sprint",
+        "img2img_strength0.5",
+        &[
+            "--steps",
+            "2",
+            "--seed",
+            "11",
+            "--image",
+            "image.png",
+            "--strength",
+            "0.5",
+            "--strength-on-grid",
+        ],
+    );
+}
+
+const SMALL: [&str; 5] = ["--size", "64", "--steps", "2", "--no-binning"];
+
+fn draw(place: &Place, extra: &[&str]) -> Outcome {
+    let model = fixture("pipelines/sana");
+    place.ok(&[
+        &["image", "a red fox", "--model", &model][..],
+        &SMALL,
+        extra,
+    ]
+    .concat())
+}
+
+#[test]
+fn several_pictures_are_numbered_and_reproducible() {
+    let place = Place::new();
+    let outcome = draw(
+        &place,
+        &[
+            "--prompt",
+            "a blue owl",
+            "--images",
+            "2",
+            "--instruction",
+            "none",
+            "-o",
+            "many.png",
+        ],
+    );
+    assert_eq!(
+        outcome.stdout,
+        "many-0.png\nmany-1.png\nmany-2.png\nmany-3.png\n"
+    );
+    assert!(
+        outcome.stderr.contains("denoise"),
+        "progress lines: {}",
+        outcome.stderr
+    );
+    assert!(
+        !outcome.stderr.contains('\r') && !outcome.stderr.contains('\u{1b}'),
+        "no bar without a terminal"
+    );
+    let read = |name: &str| std::fs::read(place.path(name)).unwrap();
+    assert_ne!(read("many-0.png"), read("many-1.png"));
+    let first = read("many-2.png");
+    draw(
+        &place,
+        &[
+            "--prompt",
+            "a blue owl",
+            "--images",
+            "2",
+            "--instruction",
+            "none",
+            "-o",
+            "many.png",
+        ],
+    );
+    assert_eq!(
+        read("many-2.png"),
+        first,
+        "the same command gives the same file"
+    );
+    assert_eq!(place.files().len(), 4);
+}
+
+#[test]
+fn a_picture_tells_how_it_was_made() {
+    let place = Place::new();
+    let outcome = draw(
+        &place,
+        &[
+            "--seed",
+            "7",
+            "--negative-prompt",
+            "rain ☂",
+            "-o",
+            "fox.png",
+            "--json",
+        ],
+    );
+    let json = outcome.json();
+    assert_eq!(json["images"][0]["path"], "fox.png");
+    assert_eq!(json["images"][0]["width"], 64);
+    assert!(json["seconds"].as_f64().unwrap() > 0.0);
+    let request = place.ok(&["inspect", "fox.png", "--json"]).json();
+    assert_eq!(
+        (&request["width"], &request["height"]),
+        (&64.into(), &64.into())
+    );
+    let made = &request["request"];
+    assert_eq!(made["prompt"], "a red fox");
+    assert_eq!(made["negative_prompt"], "rain ☂");
+    assert_eq!(made["seed"], 7);
+    assert_eq!(made["steps"], 2);
+    assert_eq!(made["guidance"], 4.5);
+    assert_eq!(made["scheduler"], "dpm");
+    assert_eq!(made["version"], env!("CARGO_PKG_VERSION"));
+    assert!(made["model"].as_str().unwrap().contains("pipelines/sana"));
+    let people = request["texts"]["parameters"].as_str().unwrap();
+    assert!(
+        people.contains("Negative prompt: rain ☂") && people.contains("Seed: 7"),
+        "{people}"
+    );
+    let text = place.ok(&["inspect", "fox.png"]).stdout;
+    assert!(
+        text.contains("prompt: a red fox") && text.contains("64 x 64"),
+        "{text}"
+    );
+}
+
+#[test]
+fn native_checkpoints_draw_with_parts_of_a_folder() {
+    let place = Place::new();
+    let (file, folder) = (
+        fixture("native/t1_base/model.pth"),
+        fixture("pipelines/sana"),
+    );
+    place.fails(
+        2,
+        &["--transformer", "--vae", "--text-encoder"],
+        &["image", "x", "--transformer", &file],
+    );
+    let parts = [
+        "image",
+        "a red fox",
+        "--transformer",
+        &file,
+        "--vae",
+        &folder,
+        "--text-encoder",
+        &folder,
+    ];
+    place.fails(1, &["heads"], &parts);
+    let own = [
+        &parts[..],
+        &["--heads", "3,2", "--size", "64", "--steps", "2"],
+    ]
+    .concat();
+    place.ok(&[&own[..], &["-o", "diffusers.png"]].concat());
+    place.ok(&[&own[..], &["-o", "native.png", "--native"]].concat());
+    let read = |name: &str| brisk_media::read_picture(&place.path(name)).unwrap();
+    assert_ne!(
+        read("diffusers.png"),
+        read("native.png"),
+        "the authors' time grid is another"
+    );
+    let made = place.ok(&["inspect", "native.png", "--json"]).json();
+    assert_eq!(made["request"]["scheduler"], "dpm-native");
+    assert_eq!(made["request"]["transformer"], file);
+    let wrong = fixture("dcae/a/original.safetensors");
+    place.fails(
+        1,
+        &["original.safetensors", "DC-AE"],
+        &[
+            "image",
+            "x",
+            "--transformer",
+            &wrong,
+            "--vae",
+            &folder,
+            "--text-encoder",
+            &folder,
+        ],
+    );
+}
+
+#[test]
+fn previews_are_written_on_the_way() {
+    let place = Place::new();
+    std::fs::create_dir(place.path("steps")).unwrap();
+    draw(&place, &["--preview", "steps", "-o", "last.png"]);
+    // The last step's picture is the result itself.
+    assert_eq!(
+        place.files(),
+        [place.path("last.png"), place.path("steps/step-0001.png")]
+    );
+    let last = |name: &str| brisk_media::read_picture(&place.path(name)).unwrap();
+    assert_eq!(
+        last("steps/step-0001.png").pixels.len(),
+        last("last.png").pixels.len()
+    );
+}
+
+#[test]
+fn a_long_prompt_is_cut_with_a_warning() {
+    let place = Place::new();
+    let prompt = "red fox ".repeat(12_500); // 100 kB
+    let model = fixture("pipelines/sana");
+    let outcome = place.ok(&[&["image", &prompt, "--model", &model][..], &SMALL].concat());
+    assert!(
+        outcome.stderr.contains("longer than 300 tokens"),
+        "{}",
+        outcome.stderr
+    );
+    assert_eq!(outcome.stdout, "brisk.png\n");
+}
+
+#[test]
+fn pictures_to_start_from_change_the_result() {
+    let place = Place::new();
+    std::fs::write(place.path("start.png"), gradient(50, 70, 0)).unwrap();
+    draw(&place, &["-o", "plain.png"]);
+    draw(
+        &place,
+        &[
+            "-o",
+            "started.png",
+            "--init-image",
+            "start.png",
+            "--strength",
+            "0.5",
+        ],
+    );
+    let read = |name: &str| brisk_media::read_picture(&place.path(name)).unwrap();
+    assert_ne!(read("plain.png"), read("started.png"));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_stops_cleanly() {
+    let place = Place::new();
+    let model = fixture("pipelines/sana");
+    let arguments = [
+        "image",
+        "a red fox",
+        "--model",
+        &model,
+        "--size",
+        "512",
+        "--no-binning",
+        "--steps",
+        "1000",
+    ];
+    let mut child = place
+        .command(&arguments)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Drawing has begun when the first line about it is there.
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("denoise")));
+    let kill = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status()
+        .unwrap();
+    assert!(kill.success());
+    let rest: Vec<String> = lines.collect();
+    let outcome = Outcome::of(child.wait_with_output().unwrap());
+    assert_eq!(outcome.code, Some(1), "{rest:?}");
+    assert!(
+        rest.iter().any(|line| line.starts_with("error: cancelled")),
+        "{rest:?}"
+    );
+    assert_eq!(outcome.stdout, "");
+    assert!(place.files().is_empty());
+}
+
+#[test]
+fn without_a_model_the_box_draws_or_says_that_it_is_empty() {
+    let place = Place::new();
+    let box_folder =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/sana-emoji/model_index.json");
+    if box_folder.exists() {
+        let outcome = place.ok(&["image", "a red heart", "-o", "heart.png", "--steps", "2"]);
+        assert_eq!(outcome.stdout, "heart.png\n");
+        assert!(
+            place
+                .ok(&["inspect", "sana-emoji"])
+                .stdout
+                .contains("complete")
+        );
+    } else {
+        place.fails(
+            1,
+            &["no model in the box", "--model"],
+            &["image", "a red heart"],
+        );
+        place.fails(1, &["no model in the box"], &["inspect", "sana-emoji"]);
+    }
+}

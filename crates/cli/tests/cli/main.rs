@@ -1,0 +1,8 @@
+//! Runs the real binary from a temporary folder: stdout, stderr, exit code, files.
+
+mod bad_input;
+mod harness;
+mod image;
+mod probe;
+mod tools;
+mod training;

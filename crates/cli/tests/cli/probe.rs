@@ -1,0 +1,254 @@
+//! `brisk probe` against the goldens.
+
+use std::collections::HashMap;
+
+use brisk_testkit::{Golden, load_tensors};
+use candle_core::Tensor;
+
+use crate::harness::{Place, fixture, fixture_path};
+
+const TOLERANCE: f64 = 1e-4;
+
+/// Runs a component on a golden's inputs and compares each output.
+fn check(model: &str, component: &str, golden: &str, inputs: &[&str], outputs: &[&str]) {
+    let place = Place::new();
+    let tensors = load_tensors(fixture_path(golden));
+    let given: HashMap<String, Tensor> = inputs
+        .iter()
+        .map(|name| {
+            let tensor = tensors
+                .get(&format!("inputs.{name}"))
+                .or_else(|| tensors.get(*name));
+            let tensor = tensor.unwrap_or_else(|| panic!("{golden}: no input {name}"));
+            (
+                name.strip_prefix("outputs.").unwrap_or(name).to_string(),
+                tensor.clone(),
+            )
+        })
+        .collect();
+    candle_core::safetensors::save(&given, place.path("in.safetensors")).unwrap();
+    let outcome = place.ok(&[
+        "probe",
+        "--model",
+        &fixture(model),
+        "--component",
+        component,
+        "--inputs",
+        "in.safetensors",
+        "--outputs",
+        "out.safetensors",
+    ]);
+    assert_eq!(outcome.stdout, "");
+    let found = load_tensors(place.path("out.safetensors"));
+    assert_eq!(
+        found.len(),
+        outputs.len(),
+        "{model} {component}: {:?}",
+        found.keys()
+    );
+    let mut golden = Golden::open(golden);
+    for name in outputs {
+        assert!(
+            golden.compare(&format!("outputs.{name}"), &found[*name], TOLERANCE),
+            "no golden for {name}"
+        );
+    }
+}
+
+const TRANSFORMER: [&str; 4] = [
+    "hidden_states",
+    "encoder_hidden_states",
+    "encoder_attention_mask",
+    "timestep",
+];
+
+#[test]
+fn transformers() {
+    for name in [
+        "t1_base",
+        "t2_qk_norm",
+        "t3_sprint",
+        "t4_position",
+        "t5_patch2",
+        "t7_learned_sigma",
+    ] {
+        let model = format!("sana_transformer/{name}");
+        let mut inputs = TRANSFORMER.to_vec();
+        if name == "t3_sprint" {
+            inputs.push("guidance");
+        }
+        check(
+            &model,
+            "transformer",
+            &format!("{model}/golden.safetensors"),
+            &inputs,
+            &["sample"],
+        );
+    }
+}
+
+#[test]
+fn text_encoders() {
+    for name in ["softcap50", "softcap2", "sliding", "narrow"] {
+        let model = format!("gemma2/{name}");
+        let golden = format!("{model}/golden.safetensors");
+        check(
+            &model,
+            "text_encoder",
+            &golden,
+            &["input_ids", "attention_mask"],
+            &["last_hidden_state"],
+        );
+    }
+}
+
+#[test]
+fn autoencoders() {
+    for name in ["a", "b", "c", "d"] {
+        let model = format!("dcae/{name}");
+        let golden = format!("{model}/golden.safetensors");
+        check(&model, "vae.encode", &golden, &["sample"], &["latent"]);
+        check(&model, "vae.decode", &golden, &["latent"], &["sample"]);
+    }
+}
+
+#[test]
+fn controlnet_and_its_transformer() {
+    let golden = "sana_controlnet/diffusers/golden.safetensors";
+    let mut inputs = TRANSFORMER.to_vec();
+    inputs.extend(["controlnet_cond", "conditioning_scale"]);
+    // The pipeline's folder finds the component below it.
+    check(
+        "sana_controlnet/diffusers",
+        "controlnet",
+        golden,
+        &inputs,
+        &["block_samples.0", "block_samples.1"],
+    );
+
+    let place = Place::new();
+    let tensors = load_tensors(fixture_path(golden));
+    let mut given: HashMap<String, Tensor> = TRANSFORMER
+        .iter()
+        .map(|name| (name.to_string(), tensors[&format!("inputs.{name}")].clone()))
+        .collect();
+    for index in 0..2 {
+        let sample = tensors[&format!("outputs.block_samples.{index}")].clone();
+        given.insert(format!("controlnet_block_samples.{index}"), sample);
+    }
+    candle_core::safetensors::save(&given, place.path("in.safetensors")).unwrap();
+    let model = fixture("sana_controlnet/diffusers");
+    let arguments = [
+        "probe",
+        "--model",
+        &model,
+        "--component",
+        "transformer",
+        "--inputs",
+        "in.safetensors",
+    ];
+    place.ok(&[&arguments[..], &["--outputs", "out.safetensors"]].concat());
+    let found = load_tensors(place.path("out.safetensors"));
+    assert!(Golden::open(golden).compare("outputs.sample", &found["sample"], TOLERANCE));
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let place = Place::new();
+    let tensors = load_tensors(fixture_path("sana_transformer/t1_base/golden.safetensors"));
+    let inputs: HashMap<String, Tensor> = TRANSFORMER
+        .iter()
+        .map(|name| (name.to_string(), tensors[&format!("inputs.{name}")].clone()))
+        .collect();
+    let save = |name: &str, change: &dyn Fn(&mut HashMap<String, Tensor>)| {
+        let mut changed = inputs.clone();
+        change(&mut changed);
+        candle_core::safetensors::save(&changed, place.path(name)).unwrap();
+    };
+    save("good", &|_| ());
+    save("extra", &|inputs| {
+        drop(inputs.insert("hidden".into(), tensors["inputs.timestep"].clone()))
+    });
+    save("lacking", &|inputs| drop(inputs.remove("timestep")));
+    save("rank", &|inputs| {
+        drop(inputs.insert("hidden_states".into(), tensors["inputs.timestep"].clone()))
+    });
+    save("nan", &|inputs| {
+        let nan = (tensors["inputs.timestep"].clone() * f64::NAN).unwrap();
+        drop(inputs.insert("timestep".into(), nan));
+    });
+    let model = fixture("sana_transformer/t1_base");
+    let run = |component: &'static str, inputs: &str, code: i32, words: &[&str]| {
+        place.fails(
+            code,
+            words,
+            &[
+                "probe",
+                "--model",
+                &model,
+                "--component",
+                component,
+                "--inputs",
+                inputs,
+                "--outputs",
+                "out.safetensors",
+            ],
+        );
+    };
+    run("transformer", "extra", 1, &["hidden", "does not take"]);
+    run("transformer", "lacking", 1, &["timestep", "lacking"]);
+    run("transformer", "rank", 1, &["hidden_states", "4 dimensions"]);
+    run("transformer", "nan", 1, &["timestep", "finite"]);
+    run("transformer", "absent", 1, &["absent"]);
+    run("language_model", "good", 2, &["no language models"]);
+    run("nonsense", "good", 2, &["nonsense", "text_encoder"]);
+    place.fails(
+        1,
+        &["nowhere"],
+        &[
+            "probe",
+            "--model",
+            &model,
+            "--component",
+            "transformer",
+            "--inputs",
+            "good",
+            "--outputs",
+            "nowhere/out",
+        ],
+    );
+}
+
+#[test]
+fn token_ids_outside_the_vocabulary_are_refused() {
+    let place = Place::new();
+    let device = &candle_core::Device::Cpu;
+    for (file, id) in [("high", 1_000_000i64), ("negative", -1)] {
+        let inputs = HashMap::from([
+            (
+                "input_ids".to_owned(),
+                Tensor::new(&[[1i64, id]], device).unwrap(),
+            ),
+            (
+                "attention_mask".to_owned(),
+                Tensor::new(&[[1i64, 1]], device).unwrap(),
+            ),
+        ]);
+        candle_core::safetensors::save(&inputs, place.path(file)).unwrap();
+        place.fails(
+            1,
+            &["input_ids", &id.to_string(), "vocabulary"],
+            &[
+                "probe",
+                "--model",
+                &fixture("gemma2/narrow"),
+                "--component",
+                "text_encoder",
+                "--inputs",
+                file,
+                "--outputs",
+                "out",
+            ],
+        );
+    }
+}

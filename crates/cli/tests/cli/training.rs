@@ -1,0 +1,253 @@
+//! From pictures to a model that draws, at a tiny size: `train autoencoder`, `train image`, `eval image`, `image`.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use brisk_store::{Dtype, OutTensor, write_safetensors};
+use serde_json::{Value, json};
+
+use crate::harness::{Place, fixture};
+
+const SIDE: usize = 32;
+
+/// A data set of plain colours, as `train prepare-emoji` would lay it out.
+fn data_set(place: &Place) {
+    let names = [
+        "red", "green", "blue", "white", "black", "grey", "lime", "pink",
+    ];
+    let mut pictures = Vec::new();
+    let mut entries = Vec::new();
+    for (index, name) in names.iter().enumerate() {
+        for channel in 0..3 {
+            let level = ((index * 37 + channel * 91) % 256) as u8;
+            pictures.extend((0..SIDE * SIDE).map(|at| level.wrapping_add((at % SIDE) as u8)));
+        }
+        entries.push(json!({
+            "name": name, "tags": [format!("{name} colour")], "hexcode": format!("1F60{index}"),
+            "set": "noto", "group": "colours", "held_out": index == 7,
+        }));
+    }
+    let tensor = OutTensor {
+        name: "pictures".to_owned(),
+        dtype: Dtype::U8,
+        shape: vec![names.len(), 3, SIDE, SIDE],
+        data: Cow::Owned(pictures),
+    };
+    let metadata = BTreeMap::from([
+        ("format".to_owned(), "brisk-emoji-1".to_owned()),
+        ("entries".to_owned(), Value::from(entries).to_string()),
+    ]);
+    write_safetensors(&place.path("data.safetensors"), &[tensor], &metadata).unwrap();
+}
+
+fn recipe(place: &Place, name: &str, text: &str, change: impl FnOnce(&mut Value)) {
+    let mut recipe: Value = serde_json::from_str(text).unwrap();
+    recipe["training"]["batch"] = 2.into();
+    recipe["training"]["log_every"] = 1.into();
+    recipe["training"]["checkpoint_every"] = 2.into();
+    recipe["training"]["steps"] = 4.into();
+    recipe["training"]["max_minutes"] = Value::Null;
+    recipe["sample_every"] = 1000.into();
+    change(&mut recipe);
+    std::fs::write(place.path(name), recipe.to_string()).unwrap();
+}
+
+#[test]
+fn from_pictures_to_a_model_that_draws() {
+    let place = Place::new();
+    data_set(&place);
+    recipe(
+        &place,
+        "vae.json",
+        include_str!("../../../train/recipes/emoji-autoencoder.json"),
+        |recipe| {
+            recipe["picture_size"] = SIDE.into();
+            for key in ["encoder_block_out_channels", "decoder_block_out_channels"] {
+                recipe["config"][key] = json!([8, 8, 16, 16, 32]);
+            }
+            recipe["config"]["attention_head_dim"] = 16.into();
+            recipe["augmentation"]["shift"] = 2.into();
+        },
+    );
+    recipe(
+        &place,
+        "image.json",
+        include_str!("../../../train/recipes/emoji-image.json"),
+        |recipe| {
+            let latent = recipe["transformer"]["in_channels"].as_u64().unwrap();
+            assert_eq!(latent, 32, "the autoencoder's recipe has as many");
+            for (key, value) in [
+                ("num_attention_heads", 2),
+                ("attention_head_dim", 8),
+                ("num_layers", 2),
+                ("num_cross_attention_heads", 2),
+                ("cross_attention_head_dim", 8),
+                ("cross_attention_dim", 16),
+                ("caption_channels", 16),
+                ("sample_size", 2),
+            ] {
+                recipe["transformer"][key] = value.into();
+            }
+            for (key, value) in [
+                ("vocab_size", 300),
+                ("hidden_size", 16),
+                ("intermediate_size", 32),
+                ("num_hidden_layers", 1),
+                ("num_attention_heads", 2),
+                ("num_key_value_heads", 1),
+                ("head_dim", 8),
+            ] {
+                recipe["text_encoder"][key] = value.into();
+            }
+            recipe["sample_prompts"] = json!(["red"]);
+            recipe["sample_steps"] = 2.into();
+        },
+    );
+    let vae = [
+        "train",
+        "autoencoder",
+        "--recipe",
+        "vae.json",
+        "--data",
+        "data.safetensors",
+        "-o",
+        "run",
+    ];
+    let outcome = place.ok(&[&vae[..], &["--steps", "2"]].concat());
+    assert!(
+        outcome.stderr.contains("update 1") && outcome.stdout.contains("run/vae"),
+        "{}",
+        outcome.stderr
+    );
+    assert!(place.path("run/vae/config.json").exists());
+
+    let image = [
+        "train",
+        "image",
+        "--recipe",
+        "image.json",
+        "--data",
+        "data.safetensors",
+        "--vae",
+        "run/vae",
+        "-o",
+        "drawer",
+    ];
+    let json = place.ok(&[&image[..], &["--json"]].concat()).json();
+    assert_eq!(json["report"]["steps"], 4);
+    assert!(
+        place
+            .ok(&["inspect", "drawer/model"])
+            .stdout
+            .contains("complete")
+    );
+    place.ok(&[
+        "train",
+        "plot",
+        "drawer/training_log.jsonl",
+        "-o",
+        "loss.svg",
+    ]);
+
+    let drawn = place.ok(&[
+        "image",
+        "red",
+        "--model",
+        "drawer/model",
+        "--steps",
+        "2",
+        "-o",
+        "red.png",
+    ]);
+    assert_eq!(drawn.stdout, "red.png\n");
+    let picture = brisk_media::read_picture(&place.path("red.png")).unwrap();
+    assert_eq!((picture.width, picture.height), (SIDE, SIDE));
+
+    let eval = [
+        "eval",
+        "image",
+        "--model",
+        "drawer/model",
+        "--data",
+        "data.safetensors",
+        "--count",
+        "5",
+        "--steps",
+        "2",
+    ];
+    let json = place
+        .ok(&[
+            &eval[..],
+            &["--json", "--batch", "2", "--sheet", "sheet.png"],
+        ]
+        .concat())
+        .json();
+    assert_eq!(
+        (&json["prompts"], &json["candidates"]),
+        (&5.into(), &7.into())
+    );
+    assert_eq!(json["results"].as_array().unwrap().len(), 5);
+    assert_eq!(json["held_out_pictures"], 1);
+    assert!(json["held_out_psnr_db"].as_f64().unwrap() > 0.0);
+    assert!(place.path("sheet.png").exists());
+    assert!(place.ok(&eval).stdout.contains("nearest in latents"));
+}
+
+#[test]
+fn mistakes_in_training_are_named() {
+    let place = Place::new();
+    data_set(&place);
+    let train = |recipe: &'static str, data: &'static str| {
+        [
+            "train",
+            "autoencoder",
+            "--recipe",
+            recipe,
+            "--data",
+            data,
+            "-o",
+            "run",
+        ]
+    };
+    place.fails(
+        2,
+        &["emoji-image", "autoencoder"],
+        &train("emoji-image", "data.safetensors"),
+    );
+    place.fails(
+        1,
+        &["no-such", "emoji-autoencoder"],
+        &train("no-such", "data.safetensors"),
+    );
+    place.fails(
+        1,
+        &["absent.safetensors"],
+        &train("emoji-autoencoder", "absent.safetensors"),
+    );
+    place.fails(1, &["128"], &train("emoji-autoencoder", "data.safetensors"));
+    place.fails(2, &["--data"], &["train", "autoencoder", "-o", "run"]);
+    place.fails(
+        1,
+        &["absent"],
+        &["train", "prepare-emoji", "--npm", "absent"],
+    );
+    place.fails(2, &["--noto"], &["train", "prepare-emoji"]);
+    let model = fixture("pipelines/sana");
+    let eval = |extra: &[&'static str]| {
+        [
+            &[
+                "eval",
+                "image",
+                "--model",
+                &model,
+                "--data",
+                "data.safetensors",
+            ][..],
+            extra,
+        ]
+        .concat()
+    };
+    place.fails(2, &["--sets", "noto"], &eval(&["--sets", "apple"]));
+    place.fails(2, &["--count"], &eval(&["--count", "0"]));
+    place.fails(1, &["nowhere"], &eval(&["--sheet", "nowhere/x.png"]));
+}
