@@ -11,6 +11,17 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], label: &str) -> Result<T>
         .map_err(|e| Error::Config(format!("{label}: `{}`: {}", e.path(), e.inner())))
 }
 
+/// Refuses a file that says it belongs to another model; one that says nothing passes.
+pub(crate) fn expect_kind(bytes: &[u8], label: &str, key: &str, expected: &str) -> Result<()> {
+    let file: serde_json::Map<String, serde_json::Value> = parse(bytes, label)?;
+    match file.get(key).and_then(|kind| kind.as_str()) {
+        Some(kind) if kind != expected => Err(Error::Config(format!(
+            "{label}: `{key}` is {kind:?}; expected {expected:?}, this file belongs to another model"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses a zero count.
 pub(crate) fn at_least_one(key: &str, value: usize) -> Result<()> {
     if value == 0 {

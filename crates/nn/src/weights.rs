@@ -165,7 +165,7 @@ impl Weights {
             let loaded = self.load(&path, shape, keep_half)?;
             return match loaded {
                 Some(tensor) => Ok(tensor),
-                None => Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?),
+                None => self.stand_in(shape),
             };
         };
         if let Some(variable) = lock(variables).get(&path) {
@@ -193,6 +193,35 @@ impl Weights {
         let tensor = variable.as_tensor().clone();
         lock(variables).insert(path, variable);
         Ok(tensor)
+    }
+
+    /// Zeros in place of a tensor that was not there, so that the rest can be checked. The shape is
+    /// only the configuration's claim: a large one ends the check with what is known by then.
+    fn stand_in(&self, shape: &[usize]) -> Result<Tensor> {
+        const LIMIT: usize = 1 << 26;
+        let count = shape
+            .iter()
+            .try_fold(1usize, |count, &side| count.checked_mul(side));
+        if count.is_none_or(|count| count > LIMIT) {
+            let mut report = lock(&self.shared.report).clone();
+            report.origin = self.origin(&report);
+            return Err(Error::Weights(Box::new(report)));
+        }
+        Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
+    }
+
+    /// The file a report is about.
+    fn origin(&self, report: &WeightReport) -> String {
+        let lists = [&report.missing, &report.unexpected, &report.non_finite];
+        let named = lists.iter().find_map(|list| list.first());
+        let named = named.or(report.misshapen.first().map(|(name, ..)| name));
+        let Some(source) = &self.shared.source else {
+            return String::new();
+        };
+        match named.or(source.names().first()) {
+            Some(name) => source.origin(name),
+            None => "an empty file".to_string(),
+        }
     }
 
     /// Reads one tensor; `None` when it is missing or mis-shaped, which is recorded.
@@ -270,13 +299,7 @@ impl Weights {
             };
             let unexpected = |name: &String| !used.contains(name) && !ignore(name);
             report.unexpected = source.names().into_iter().filter(unexpected).collect();
-            let example = [&report.missing, &report.unexpected, &report.non_finite];
-            let named = example.iter().find_map(|list| list.first());
-            let named = named.or(report.misshapen.first().map(|(name, ..)| name));
-            report.origin = match named.or(source.names().first()) {
-                Some(name) => source.origin(name),
-                None => "an empty file".to_string(),
-            };
+            report.origin = self.origin(&report);
         }
         if !report.is_empty() {
             return Err(Error::Weights(Box::new(report)));

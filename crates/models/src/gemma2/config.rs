@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{at_least_one, parse};
+use crate::config::{at_least_one, expect_kind, parse};
 use crate::{Error, Result};
 
 /// Which keys a layer's attention may see.
@@ -96,6 +96,7 @@ impl Gemma2Config {
     /// Malformed JSON, a value of the wrong type, or values that contradict each other; the
     /// message names the key.
     pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
+        expect_kind(bytes, label, "model_type", "gemma2")?;
         let config: Self = parse(bytes, label)?;
         config
             .validate()
@@ -120,6 +121,18 @@ impl Gemma2Config {
             at_least_one(key, value)?;
         }
         let fail = |message: String| Err(Error::Config(message));
+        for (key, value, limit) in [
+            ("vocab_size", self.vocab_size, 1 << 24),
+            ("hidden_size", self.hidden_size, 1 << 20),
+            ("intermediate_size", self.intermediate_size, 1 << 20),
+            ("num_hidden_layers", self.num_hidden_layers, 1 << 12),
+            ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            ("head_dim", self.head_dim, 1 << 12),
+        ] {
+            if value > limit {
+                return fail(format!("`{key}` is {value}; expected at most {limit}"));
+            }
+        }
         if !self
             .num_attention_heads
             .is_multiple_of(self.num_key_value_heads)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{at_least_one, parse};
+use crate::config::{at_least_one, expect_kind, parse};
 use crate::{Error, Result};
 
 /// Normalisation of queries and keys.
@@ -129,6 +129,12 @@ impl SanaConfig {
     /// Malformed JSON, a value of the wrong type, or values that contradict each other; the
     /// message names the key.
     pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
+        expect_kind(bytes, label, "_class_name", "SanaTransformer2DModel")?;
+        Self::from_json_of_any_kind(bytes, label)
+    }
+
+    /// As [`SanaConfig::from_json`], for files that describe a relative of the transformer.
+    pub(crate) fn from_json_of_any_kind(bytes: &[u8], label: &str) -> Result<Self> {
         let config: Self = parse(bytes, label)?;
         config
             .validate()

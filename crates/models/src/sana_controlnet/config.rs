@@ -3,6 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::config::expect_kind;
 use crate::sana::SanaConfig;
 use crate::{Error, Result};
 
@@ -26,7 +27,8 @@ impl SanaControlNetConfig {
         struct Depth {
             num_layers: Option<Value>,
         }
-        let mut transformer = SanaConfig::from_json(bytes, label)?;
+        expect_kind(bytes, label, "_class_name", "SanaControlNetModel")?;
+        let mut transformer = SanaConfig::from_json_of_any_kind(bytes, label)?;
         let depth: Depth = crate::config::parse(bytes, label)?;
         if depth.num_layers.is_none() {
             transformer.num_layers = DEFAULT_LAYERS;
