@@ -138,6 +138,9 @@ fn absurd_shapes_are_reported_and_not_allocated() {
     let weights = Weights::from_source(source(&[("a", &[1], vec![1.0])]));
     for shape in [&[1 << 40, 8][..], &[usize::MAX, 2]] {
         let error = weights.get("b", shape, Init::Zeros).unwrap_err();
-        assert!(error.to_string().contains("missing (") && error.to_string().contains('b'), "{error}");
+        assert!(
+            error.to_string().contains("missing (") && error.to_string().contains('b'),
+            "{error}"
+        );
     }
 }

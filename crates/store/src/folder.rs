@@ -92,7 +92,8 @@ impl ModelFolder {
     /// A component's weights from the subfolder `sub` (empty: the folder itself).
     ///
     /// Looks for the names diffusers and transformers use, one file or sharded, first with the variant
-    /// (`.fp16`), then without it: repositories that never had the variant keep plain names.
+    /// (`.fp16`), then without it: repositories that never had the variant keep plain names. Without a
+    /// variant asked for, a folder that holds only bf16 or fp16 files is read all the same.
     /// Safetensors goes before `.bin`.
     pub fn open_component(
         &self,
@@ -198,7 +199,13 @@ impl ModelFolder {
 /// File names of a component's weights, best first.
 fn component_files(variant: Option<&str>) -> Vec<String> {
     let mut files = Vec::new();
-    for variant in variant.map(Some).into_iter().chain([None]) {
+    // Some repositories (SANA at 2K and 4K) hold nothing but one variant.
+    let only: &[Option<&str>] = match variant {
+        Some(_) => &[],
+        None => &[Some("bf16"), Some("fp16")],
+    };
+    let asked = variant.map(Some).into_iter().chain([None]);
+    for variant in asked.chain(only.iter().copied()) {
         let dot = variant
             .map(|variant| format!(".{variant}"))
             .unwrap_or_default();
@@ -361,6 +368,7 @@ mod tests {
             assert_eq!(open("transformer", None), 3);
             assert_eq!(open("text", None), 4);
             assert_eq!(open("big", Some("fp16")), 5);
+            assert_eq!(open("big", None), 5, "the only variant");
             assert_eq!(open("lora", None), 6);
             let error = folder
                 .open_component("absent", None)

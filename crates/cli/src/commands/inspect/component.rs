@@ -19,8 +19,6 @@ pub enum State {
         source: Arc<dyn TensorSource>,
         /// Counts.
         summary: Summary,
-        /// The variant, where nobody asked for it but there is nothing else.
-        variant: Option<&'static str>,
     },
     /// Small files only, as for a scheduler or a tokenizer.
     Settings,
@@ -98,11 +96,10 @@ impl Component {
                 }),
             }
         } else {
-            match open_weights(folder, name, variant) {
-                Ok((source, variant)) => State::Weights {
+            match folder.open_component(name, variant) {
+                Ok(source) => State::Weights {
                     summary: summarise(&*source),
                     source,
-                    variant,
                 },
                 Err(error) => State::Missing(error.to_string()),
             }
@@ -160,14 +157,11 @@ impl Component {
         let class = self.class.clone().unwrap_or_else(|| "unknown".to_owned());
         let mut cells = vec![self.shown_name().to_owned(), class];
         match &self.state {
-            State::Weights {
-                summary, variant, ..
-            } => {
-                let only = variant.map(|name| format!(" (only with --variant {name})"));
+            State::Weights { summary, .. } => {
                 cells.extend([
                     text::count(summary.parameters as u64),
                     text::bytes(summary.bytes as u64),
-                    dtypes(summary) + &only.unwrap_or_default(),
+                    dtypes(summary),
                 ]);
             }
             State::Settings => cells.push("settings".to_owned()),
@@ -184,14 +178,8 @@ impl Component {
             document["configuration"] = configuration.facts.clone().into();
             document["expected_parameters"] = configuration.parameters.into();
         }
-        if let State::Weights {
-            source,
-            summary,
-            variant,
-        } = &self.state
-        {
+        if let State::Weights { source, summary } = &self.state {
             document["summary"] = json!(summary);
-            document["only_variant"] = json!(variant);
             if tensors {
                 document["tensors"] = super::tensor_list(&**source);
             }
@@ -200,24 +188,6 @@ impl Component {
     }
 }
 
-type Opened = (Arc<dyn TensorSource>, Option<&'static str>);
-
-/// A component's weights; where there are no plain ones, those of a variant, which is named.
-fn open_weights(
-    folder: &ModelFolder,
-    name: &str,
-    variant: Option<&str>,
-) -> brisk_store::Result<Opened> {
-    let plain = folder.open_component(name, variant);
-    if let (Err(brisk_store::Error::Missing { .. }), None) = (&plain, variant) {
-        for variant in ["bf16", "fp16"] {
-            if let Ok(source) = folder.open_component(name, Some(variant)) {
-                return Ok((source, Some(variant)));
-            }
-        }
-    }
-    Ok((plain?, None))
-}
 
 /// Types with their shares, the largest first.
 pub fn dtypes(summary: &Summary) -> String {
