@@ -9,6 +9,9 @@ pub enum Error {
     /// A layer, a model or its weights.
     #[error(transparent)]
     Nn(#[from] brisk_nn::Error),
+    /// A sampler.
+    #[error(transparent)]
+    Pipeline(#[from] brisk_pipelines::Error),
     /// A weight file.
     #[error(transparent)]
     Store(#[from] brisk_store::Error),

@@ -1,6 +1,8 @@
-//! Samples of a model in training: Euler steps along the velocity, with guidance.
+//! Samples of a model in training, by the sampler of inference with guidance.
 
 use brisk_models::sana::ForwardExtras;
+use brisk_pipelines::schedulers::FlowSampler;
+use brisk_pipelines::schedulers::dpm_solver::{DpmSolver, DpmSolverConfig};
 use brisk_text::{Tokenizer, sana_prompt};
 use candle_core::{Device, Tensor};
 
@@ -9,19 +11,6 @@ use super::{LEVELS, Models};
 use crate::error::Result;
 use crate::recipe::ImageRecipe;
 use crate::rng::Rng;
-
-/// Noise levels of `steps` steps, ending at 0: as the samplers of inference place them.
-fn sigmas(steps: usize, shift: f64) -> Vec<f64> {
-    let last = 1.0 - 1.0 / LEVELS as f64;
-    let mut sigmas: Vec<f64> = (0..steps)
-        .map(|step| {
-            let sigma = last * (steps - step) as f64 / steps as f64;
-            shift * sigma / (1.0 + (shift - 1.0) * sigma)
-        })
-        .collect();
-    sigmas.push(0.0);
-    sigmas
-}
 
 /// Latents `[P, h, w, C]` of the recipe's prompts, always from the same noise.
 pub(super) fn generate(
@@ -39,9 +28,13 @@ pub(super) fn generate(
     let shape = (count, height, width, channels);
     let noise = Rng::new(recipe.training.seed).normals(count * height * width * channels);
     let mut sample = Tensor::from_vec(noise, shape, &Device::Cpu)?;
-    let sigmas = sigmas(recipe.sample_steps, recipe.flow_shift);
-    for pair in sigmas.windows(2) {
-        let time = (pair[0] * LEVELS as f64).trunc() as f32;
+    let config = DpmSolverConfig {
+        shift: recipe.flow_shift,
+        order: 2,
+        train_timesteps: LEVELS,
+    };
+    let mut sampler = DpmSolver::new(&config, recipe.sample_steps);
+    for (index, time) in sampler.timesteps().to_vec().into_iter().enumerate() {
         let times = Tensor::full(time, 2 * count, &Device::Cpu)?;
         let velocity = models.transformer.forward(
             &Tensor::cat(&[&sample, &sample], 0)?,
@@ -53,27 +46,8 @@ pub(super) fn generate(
         let empty = velocity.narrow(0, 0, count)?;
         let prompted = velocity.narrow(0, count, count)?;
         let guided = (&empty + ((prompted - &empty)? * recipe.guidance)?)?;
-        sample = (sample + (guided * (pair[1] - pair[0]))?)?;
+        sample = sampler.step(index, &guided, &sample)?;
     }
     brisk_nn::check_finite(&sample, "denoise", "last step")?;
     Ok(sample)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_are_those_of_inference() {
-        let sigmas = sigmas(20, 3.0);
-        for (index, expected) in [
-            (0, 0.9996665),
-            (1, 0.9824195),
-            (10, 0.7496248),
-            (19, 0.1362397),
-        ] {
-            assert!((sigmas[index] - expected).abs() < 1e-6, "{}", sigmas[index]);
-        }
-        assert_eq!((sigmas.len(), sigmas[20]), (21, 0.0));
-    }
 }
