@@ -34,7 +34,8 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let plan = request.validate(&capabilities)?;
     let outputs = arguments.outputs(plan.images)?;
     let preview = arguments.preview.iter().filter(|path| !path.is_dir());
-    for path in outputs.iter().chain(&arguments.save_latents).chain(preview) {
+    let also = arguments.save_latents.iter().chain(&arguments.sheet);
+    for path in outputs.iter().chain(also).chain(preview) {
         output::check_writable(path)?;
     }
     let native = (options.native && capabilities.kind == ModelKind::Sana)
@@ -75,6 +76,9 @@ pub fn run(arguments: &ImageArguments) -> Result {
             "path": path.display().to_string(), "prompt": image.prompt, "seed": image.seed, "index": index,
             "width": image.picture.width, "height": image.picture.height,
         }));
+    }
+    if let Some(path) = &arguments.sheet {
+        write_sheet(path, &images)?;
     }
     if arguments.json {
         let timings = images.first().map(|first| {
@@ -147,6 +151,20 @@ fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
         }
         Event::Done { .. } => stages.finish(),
     }
+}
+
+/// Pictures in a row of a sheet.
+const SHEET_COLUMNS: usize = 8;
+
+/// Writes all pictures with their prompts below them.
+fn write_sheet(path: &std::path::Path, images: &[GeneratedImage]) -> Result {
+    let cells: Vec<_> = images
+        .iter()
+        .map(|image| (image.picture.clone(), image.prompt.clone()))
+        .collect();
+    let sheet = brisk_media::contact_sheet(&cells, SHEET_COLUMNS.min(cells.len()))?;
+    let bytes = brisk_media::encode_png(&sheet, &[])?;
+    Ok(brisk_store::write_atomic(path, &bytes)?)
 }
 
 /// Writes the final latents of all pictures as one tensor `latents` `[B,C,h,w]`.

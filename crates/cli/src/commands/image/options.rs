@@ -145,6 +145,9 @@ pub struct ImageArguments {
     /// Also write the final latents (safetensors)
     #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
     pub save_latents: Option<PathBuf>,
+    /// Also write all pictures with their prompts as one PNG
+    #[arg(long, value_name = "FILE", help_heading = "Output and machine")]
+    pub sheet: Option<PathBuf>,
     #[arg(long, help_heading = "Output and machine")]
     pub decode: Option<String>,
     /// Show pictures on the way: a PNG file, or a folder for all
