@@ -188,7 +188,6 @@ impl Component {
     }
 }
 
-
 /// Types with their shares, the largest first.
 pub fn dtypes(summary: &Summary) -> String {
     let mut types: Vec<(&String, &usize)> = summary.by_dtype.iter().collect();
