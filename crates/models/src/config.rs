@@ -22,10 +22,12 @@ pub(crate) fn expect_kind(bytes: &[u8], label: &str, key: &str, expected: &str) 
     }
 }
 
-/// Refuses a zero count.
-pub(crate) fn at_least_one(key: &str, value: usize) -> Result<()> {
-    if value == 0 {
-        return Err(Error::Config(format!("`{key}` is 0; expected at least 1")));
+/// Refuses a count of zero, and one so large that sums of sizes could overflow.
+pub(crate) fn check_count(key: &str, value: usize, limit: usize) -> Result<()> {
+    if value == 0 || value > limit {
+        return Err(Error::Config(format!(
+            "`{key}` is {value}; expected 1 to {limit}"
+        )));
     }
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{at_least_one, expect_kind, parse};
+use crate::config::{check_count, expect_kind, parse};
 use crate::{Error, Result};
 
 /// Which keys a layer's attention may see.
@@ -109,30 +109,18 @@ impl Gemma2Config {
     /// # Errors
     /// Names the first key that cannot be honoured.
     pub fn validate(&self) -> Result<()> {
-        for (key, value) in [
-            ("vocab_size", self.vocab_size),
-            ("hidden_size", self.hidden_size),
-            ("intermediate_size", self.intermediate_size),
-            ("num_hidden_layers", self.num_hidden_layers),
-            ("num_attention_heads", self.num_attention_heads),
-            ("num_key_value_heads", self.num_key_value_heads),
-            ("head_dim", self.head_dim),
-        ] {
-            at_least_one(key, value)?;
-        }
-        let fail = |message: String| Err(Error::Config(message));
         for (key, value, limit) in [
             ("vocab_size", self.vocab_size, 1 << 24),
             ("hidden_size", self.hidden_size, 1 << 20),
             ("intermediate_size", self.intermediate_size, 1 << 20),
             ("num_hidden_layers", self.num_hidden_layers, 1 << 12),
             ("num_attention_heads", self.num_attention_heads, 1 << 12),
+            ("num_key_value_heads", self.num_key_value_heads, 1 << 12),
             ("head_dim", self.head_dim, 1 << 12),
         ] {
-            if value > limit {
-                return fail(format!("`{key}` is {value}; expected at most {limit}"));
-            }
+            check_count(key, value, limit)?;
         }
+        let fail = |message: String| Err(Error::Config(message));
         if !self
             .num_attention_heads
             .is_multiple_of(self.num_key_value_heads)

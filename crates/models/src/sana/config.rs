@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{at_least_one, expect_kind, parse};
+use crate::config::{check_count, expect_kind, parse};
 use crate::{Error, Result};
 
 /// Normalisation of queries and keys.
@@ -147,19 +147,27 @@ impl SanaConfig {
     /// # Errors
     /// Names the first key that cannot be honoured.
     pub fn validate(&self) -> Result<()> {
-        for (key, value) in [
-            ("in_channels", self.in_channels),
-            ("out_channels", self.output_channels()),
-            ("num_attention_heads", self.num_attention_heads),
-            ("attention_head_dim", self.attention_head_dim),
-            ("num_layers", self.num_layers),
-            ("num_cross_attention_heads", self.num_cross_attention_heads),
-            ("cross_attention_head_dim", self.cross_attention_head_dim),
-            ("caption_channels", self.caption_channels),
-            ("sample_size", self.sample_size),
-            ("patch_size", self.patch_size),
+        for (key, value, limit) in [
+            ("in_channels", self.in_channels, 1 << 16),
+            ("out_channels", self.output_channels(), 1 << 16),
+            ("num_attention_heads", self.num_attention_heads, 1 << 16),
+            ("attention_head_dim", self.attention_head_dim, 1 << 16),
+            ("num_layers", self.num_layers, 1 << 12),
+            (
+                "num_cross_attention_heads",
+                self.num_cross_attention_heads,
+                1 << 10,
+            ),
+            (
+                "cross_attention_head_dim",
+                self.cross_attention_head_dim,
+                1 << 10,
+            ),
+            ("caption_channels", self.caption_channels, 1 << 20),
+            ("sample_size", self.sample_size, 1 << 16),
+            ("patch_size", self.patch_size, 1 << 8),
         ] {
-            at_least_one(key, value)?;
+            check_count(key, value, limit)?;
         }
         let fail = |message: String| Err(Error::Config(message));
         let Some(width) = self
@@ -180,7 +188,7 @@ impl SanaConfig {
             ));
         }
         let positive = |value: f64| value.is_finite() && value > 0.0;
-        if !positive(self.mlp_ratio) || self.mlp_ratio > 1024.0 || self.hidden() == 0 {
+        if !positive(self.mlp_ratio) || self.mlp_ratio > 64.0 || self.hidden() == 0 {
             return fail(format!("`mlp_ratio` {} is not usable", self.mlp_ratio));
         }
         if !positive(self.norm_eps) {
