@@ -324,6 +324,22 @@ fn native_checkpoints_draw_with_parts_of_a_folder() {
 }
 
 #[test]
+fn a_sheet_shows_all_pictures() {
+    let place = Place::new();
+    draw(
+        &place,
+        &["--images", "3", "-o", "x.png", "--sheet", "sheet.png"],
+    );
+    let sheet = brisk_media::read_picture(&place.path("sheet.png")).unwrap();
+    assert!(
+        sheet.width > 3 * 64 && sheet.height > 64,
+        "{} x {}",
+        sheet.width,
+        sheet.height
+    );
+}
+
+#[test]
 fn previews_are_written_on_the_way() {
     let place = Place::new();
     std::fs::create_dir(place.path("steps")).unwrap();
