@@ -221,6 +221,9 @@ pub fn train_image(
     let models = Models::trainable(&configs, &weights)?;
     let parameters = weights.variables();
     let mut session = Session::open(options, recipe, parameters, out, control)?;
+    let sheet = |session: &mut Session, average: &Models| {
+        write_sheet(session, average, &autoencoder, &tokenizer, recipe, &latents)
+    };
     while !session.is_over() {
         let slots = order.batch(session.step, options.batch);
         let prompts = captions.draw(&slots, &mut session.rng)?;
@@ -240,14 +243,7 @@ pub fn train_image(
         })?;
         if session.is_due(recipe.sample_every) {
             let average = Models::frozen(&configs, session.ema.arrays(), false)?;
-            write_sheet(
-                &mut session,
-                &average,
-                &autoencoder,
-                &tokenizer,
-                recipe,
-                &latents,
-            )?;
+            sheet(&mut session, &average)?;
         }
         if session.settle()? {
             return Ok(Outcome::Stopped { step: session.step });
@@ -256,14 +252,7 @@ pub fn train_image(
     session.finish()?;
     session.control.send(Event::Stage("writing the model"));
     let average = Models::frozen(&configs, session.ema.arrays(), true)?;
-    write_sheet(
-        &mut session,
-        &average,
-        &autoencoder,
-        &tokenizer,
-        recipe,
-        &latents,
-    )?;
+    sheet(&mut session, &average)?;
     let pieces = export::Pieces {
         arrays: session.ema.arrays(),
         configs: &configs,
