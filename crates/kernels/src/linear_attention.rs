@@ -131,6 +131,89 @@ fn divide(out: &mut [f32], denominator: f32) {
     }
 }
 
+/// One head of one picture: operands that begin at its first channel, `width` apart from token to token.
+struct Head<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    grad: &'a [f32],
+    /// What [`accumulate`] gave.
+    state: &'a [f32],
+    tokens: usize,
+    width: usize,
+    dim: usize,
+    eps: f32,
+}
+
+simd_dispatch! {
+    /// Gradients of one head, `[tokens, dim]` each, which come in as zeros.
+    fn head_backward(head: &Head<'_>, dq: &mut [f32], dk: &mut [f32], dv: &mut [f32]) {
+        let dim = head.dim;
+        let at = |n: usize| n * head.width..n * head.width + dim;
+        let (m, z) = head.state.split_at(dim * dim);
+        let columns = transpose(m, dim);
+        let (mut dm, mut dz) = (vec![0.0f32; dim * dim], vec![0.0f32; dim]);
+        let [mut numerator, mut dnumerator, mut positive] = [(); 3].map(|()| vec![0.0f32; dim]);
+        for n in 0..head.tokens {
+            let (q, grad) = (&head.q[at(n)], &head.grad[at(n)]);
+            relu(q, &mut positive);
+            numerator.fill(0.0);
+            let mut denominator = head.eps;
+            for ((column, &query), &z) in columns.chunks_exact(dim).zip(&positive).zip(z) {
+                denominator += query * z;
+                add_scaled(&mut numerator, query, column);
+            }
+            let inverse = 1.0 / denominator;
+            let mut ddenominator = 0.0;
+            for ((d, &g), &numerator) in dnumerator.iter_mut().zip(grad).zip(&numerator) {
+                *d = g * inverse;
+                ddenominator -= *d * numerator * inverse;
+            }
+            let dq = &mut dq[n * dim..(n + 1) * dim];
+            for ((row, drow), &d) in m.chunks_exact(dim).zip(dm.chunks_exact_mut(dim)).zip(&dnumerator) {
+                add_scaled(dq, d, row);
+                add_scaled(drow, d, &positive);
+            }
+            add_scaled(dq, ddenominator, z);
+            add_scaled(&mut dz, ddenominator, &positive);
+            mask(dq, q);
+        }
+        let dcolumns = transpose(&dm, dim);
+        for n in 0..head.tokens {
+            let (k, v) = (&head.k[at(n)], &head.v[at(n)]);
+            relu(k, &mut positive);
+            let dk = &mut dk[n * dim..(n + 1) * dim];
+            dk.copy_from_slice(&dz);
+            for (row, &value) in dm.chunks_exact(dim).zip(v) { add_scaled(dk, value, row); }
+            mask(dk, k);
+            let dv = &mut dv[n * dim..(n + 1) * dim];
+            for (column, &key) in dcolumns.chunks_exact(dim).zip(&positive) { add_scaled(dv, key, column); }
+        }
+    }
+}
+
+#[inline(always)]
+fn add_scaled(sum: &mut [f32], factor: f32, values: &[f32]) {
+    for (sum, &value) in sum.iter_mut().zip(values) {
+        *sum += factor * value;
+    }
+}
+
+#[inline(always)]
+fn relu(values: &[f32], out: &mut [f32]) {
+    for (out, &value) in out.iter_mut().zip(values) {
+        *out = if value > 0.0 { value } else { 0.0 };
+    }
+}
+
+/// The gradient of ReLU at `values`.
+#[inline(always)]
+fn mask(gradient: &mut [f32], values: &[f32]) {
+    for (gradient, &value) in gradient.iter_mut().zip(values) {
+        *gradient = if value > 0.0 { *gradient } else { 0.0 };
+    }
+}
+
 /// Gradients with respect to q, k and v.
 pub fn backward(
     shape: &LinearAttentionShape,
@@ -141,63 +224,26 @@ pub fn backward(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     shape.check(&[q.len(), k.len(), v.len(), grad.len()]);
     let (width, dim, tokens) = (shape.width(), shape.dim, shape.tokens);
-    let relu = |x: f32| if x > 0.0 { x } else { 0.0 };
-    let mask = |x: f32, g: f32| if x > 0.0 { g } else { 0.0 };
     let per_head: Vec<[Vec<f32>; 3]> = states(shape, k, v)
         .into_par_iter()
         .enumerate()
         .map(|(index, state)| {
-            let (b, h) = (index / shape.heads, index % shape.heads);
-            let at = |n: usize| (b * tokens + n) * width + h * dim;
-            let (m, z) = state.split_at(dim * dim);
-            let (mut dm, mut dz) = (vec![0.0f32; dim * dim], vec![0.0f32; dim]);
             let [mut dq, mut dk, mut dv] = [(); 3].map(|()| vec![0.0f32; tokens * dim]);
-            let (mut numerator, mut dnumerator) = (vec![0.0f32; dim], vec![0.0f32; dim]);
-            for n in 0..tokens {
-                let (q, g) = (&q[at(n)..at(n) + dim], &grad[at(n)..at(n) + dim]);
-                let mut denominator = shape.eps;
-                for (j, &z) in z.iter().enumerate() {
-                    denominator += relu(q[j]) * z;
-                }
-                for (i, row) in m.chunks_exact(dim).enumerate() {
-                    numerator[i] = row.iter().zip(q).map(|(m, &q)| m * relu(q)).sum();
-                }
-                let inverse = 1.0 / denominator;
-                let mut ddenominator = 0.0;
-                for i in 0..dim {
-                    dnumerator[i] = g[i] * inverse;
-                    ddenominator -= g[i] * numerator[i] * inverse * inverse;
-                }
-                let dq = &mut dq[n * dim..(n + 1) * dim];
-                for (i, row) in m.chunks_exact(dim).enumerate() {
-                    for (d, &m) in dq.iter_mut().zip(row) {
-                        *d += dnumerator[i] * m;
-                    }
-                }
-                for j in 0..dim {
-                    dq[j] = mask(q[j], dq[j] + ddenominator * z[j]);
-                    dz[j] += ddenominator * relu(q[j]);
-                }
-                for (i, row) in dm.chunks_exact_mut(dim).enumerate() {
-                    for (d, &q) in row.iter_mut().zip(q) {
-                        *d += dnumerator[i] * relu(q);
-                    }
-                }
-            }
-            for n in 0..tokens {
-                let (k, v) = (&k[at(n)..at(n) + dim], &v[at(n)..at(n) + dim]);
-                let dk = &mut dk[n * dim..(n + 1) * dim];
-                for (i, row) in dm.chunks_exact(dim).enumerate() {
-                    let mut sum = 0.0;
-                    for j in 0..dim {
-                        sum += row[j] * relu(k[j]);
-                        dk[j] += row[j] * v[i];
-                    }
-                    dv[n * dim + i] = sum;
-                }
-                for j in 0..dim {
-                    dk[j] = mask(k[j], dk[j] + dz[j]);
-                }
+            let (b, h) = (index / shape.heads, index % shape.heads);
+            let from = b * tokens * width + h * dim;
+            if tokens > 0 {
+                let head = Head {
+                    q: &q[from..],
+                    k: &k[from..],
+                    v: &v[from..],
+                    grad: &grad[from..],
+                    state: &state,
+                    tokens,
+                    width,
+                    dim,
+                    eps: shape.eps,
+                };
+                head_backward(&head, &mut dq, &mut dk, &mut dv);
             }
             [dq, dk, dv]
         })

@@ -66,8 +66,8 @@ pub fn train_autoencoder(
             config.ratio()
         )));
     }
-    let training = pictures::select(data, &recipe.sets, false);
-    let held_out = pictures::select(data, &recipe.sets, true);
+    let training = recipe.pictures.of(data, false);
+    let held_out = recipe.pictures.of(data, true);
     let options = &recipe.training;
     let mut order = Order::new(training.clone(), options.seed)?;
     let weights = Weights::trainable(None, options.seed);

@@ -35,11 +35,11 @@ impl Ema {
             .par_iter_mut()
             .zip(parameters)
             .try_for_each(|(array, (_, variable))| {
-                let values = tensors::values(variable.as_tensor())?;
-                for (mean, value) in array.values.iter_mut().zip(values) {
-                    *mean += (1.0 - decay) * (value - *mean);
-                }
-                Ok(())
+                tensors::with_values(variable.as_tensor(), |values| {
+                    for (mean, value) in array.values.iter_mut().zip(values) {
+                        *mean += (1.0 - decay) * (value - *mean);
+                    }
+                })
             })
     }
 

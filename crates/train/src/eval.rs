@@ -9,9 +9,9 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::data::emoji::{EmojiData, EmojiSet};
+use crate::data::emoji::EmojiData;
 use crate::error::{Error, FileContext, Result};
-use crate::pictures;
+use crate::pictures::{self, Selection};
 use crate::rng::Rng;
 use crate::tensors;
 
@@ -81,8 +81,8 @@ pub type Generate<'a> = dyn FnMut(&[String], u64) -> Result<Vec<Generated>> + 'a
 pub struct ImageEvaluation<'a> {
     /// The training data.
     pub data: &'a EmojiData,
-    /// Sets the model was trained on; all when empty.
-    pub sets: &'a [EmojiSet],
+    /// The pictures that the model was trained on.
+    pub pictures: &'a Selection,
     /// The autoencoder whose latents are compared.
     pub autoencoder: &'a Autoencoder,
     /// Number of names that are asked for.
@@ -133,10 +133,10 @@ pub fn evaluate_image_model(
     generate: &mut Generate<'_>,
 ) -> Result<ImageEvaluationReport> {
     let data = evaluation.data;
-    let candidates = pictures::select(data, evaluation.sets, false);
+    let candidates = evaluation.pictures.of(data, false);
     if candidates.is_empty() || evaluation.prompts == 0 {
         return Err(Error::Data(
-            "nothing to ask for: no training picture in the chosen sets, or no prompt".to_owned(),
+            "nothing to ask for: no training picture is chosen, or no prompt".to_owned(),
         ));
     }
     let chosen: Vec<usize> = Rng::new(evaluation.seed)

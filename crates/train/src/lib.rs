@@ -40,6 +40,6 @@ pub use autoencoder::{AutoencoderReport, train_autoencoder};
 pub use error::{Error, Result};
 pub use image::{ImageReport, train_image};
 pub use loss::ReconstructionLoss;
-pub use pictures::{Augmentation, select, to_pictures};
+pub use pictures::{Augmentation, Selection, to_pictures};
 pub use session::{Control, Event, Outcome};
 pub use tensors::NamedArray;

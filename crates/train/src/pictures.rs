@@ -5,7 +5,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::emoji::{EmojiData, EmojiSet};
+use crate::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
@@ -207,14 +207,32 @@ pub(crate) fn original(data: &EmojiData, index: usize) -> Result<Picture> {
         .ok_or_else(|| Error::Data(format!("there is no picture {index}")))
 }
 
-/// The entries of the given sets (all when empty) that are held out, or that are not.
-pub fn select(data: &EmojiData, sets: &[EmojiSet], held_out: bool) -> Vec<usize> {
-    (0..data.entries.len())
-        .filter(|index| {
-            let entry = &data.entries[*index];
-            entry.held_out == held_out && (sets.is_empty() || sets.contains(&entry.set))
-        })
-        .collect()
+/// Which pictures of a data set a model is trained on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Selection {
+    /// Sets to take; all when empty.
+    pub sets: Vec<EmojiSet>,
+    /// Groups to leave out, such as `flags`.
+    pub without_groups: Vec<String>,
+    /// Words to leave out: a picture goes when its name holds one of them.
+    pub without_words: Vec<String>,
+}
+
+impl Selection {
+    /// The chosen pictures that are held out, or that are not, in the order of the data.
+    pub fn of(&self, data: &EmojiData, held_out: bool) -> Vec<usize> {
+        let chosen = |entry: &EmojiEntry| {
+            let mut words = entry.name.split(|c: char| !c.is_alphanumeric());
+            entry.held_out == held_out
+                && (self.sets.is_empty() || self.sets.contains(&entry.set))
+                && !self.without_groups.contains(&entry.group)
+                && !words.any(|word| self.without_words.iter().any(|without| without == word))
+        };
+        (0..data.entries.len())
+            .filter(|index| chosen(&data.entries[*index]))
+            .collect()
+    }
 }
 
 /// Endless random order: every picture once an epoch. The order is a function of the seed and the position, so nothing of
@@ -231,7 +249,7 @@ impl Order {
     pub(crate) fn new(items: Vec<usize>, seed: u64) -> Result<Order> {
         if items.is_empty() {
             return Err(Error::Data(
-                "no picture of the chosen sets may be trained on".to_owned(),
+                "no picture of the selection may be trained on".to_owned(),
             ));
         }
         Ok(Order {

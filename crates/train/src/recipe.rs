@@ -6,11 +6,10 @@ use brisk_models::dcae::AutoencoderConfig;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::emoji::EmojiSet;
 use crate::error::{Error, FileContext, JsonContext, Result};
 use crate::loss::ReconstructionLoss;
 use crate::optimiser::OptimiserKind;
-use crate::pictures::Augmentation;
+use crate::pictures::{Augmentation, Selection};
 use crate::schedule::Decay;
 
 /// How any model is trained.
@@ -62,9 +61,9 @@ pub struct AutoencoderRecipe {
     pub config: Value,
     /// Side of the training pictures; that of the data set.
     pub picture_size: usize,
-    /// Sets to train on; all when empty.
+    /// Pictures to train on; all when left out.
     #[serde(default)]
-    pub sets: Vec<EmojiSet>,
+    pub pictures: Selection,
     /// Training.
     pub training: TrainingOptions,
     /// Loss.
@@ -89,9 +88,9 @@ pub struct ImageRecipe {
     pub transformer: Value,
     /// The keys of the text encoder's `config.json`; `vocab_size` is that of the trained tokenizer.
     pub text_encoder: Value,
-    /// Sets to train on; all when empty.
+    /// Pictures to train on; all when left out.
     #[serde(default)]
-    pub sets: Vec<EmojiSet>,
+    pub pictures: Selection,
     /// Training.
     pub training: TrainingOptions,
     /// Shift of the noise levels, in training and in sampling.
@@ -182,6 +181,12 @@ impl TrainingOptions {
     /// Refuses values that cannot be trained with.
     pub fn validate(&self) -> Result<()> {
         require(self.batch > 0, "training.batch", self.batch, "at least 1")?;
+        require(
+            (1..=256).contains(&self.shards),
+            "training.shards",
+            self.shards,
+            "1 to 256",
+        )?;
         require(self.steps > 0, "training.steps", self.steps, "at least 1")?;
         require(
             self.log_every > 0,

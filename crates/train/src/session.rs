@@ -261,7 +261,8 @@ impl<'a> Session<'a> {
     ) -> Result<()> {
         let (value, gradients) = self.shards.gradients(batch, &self.parameters, loss)?;
         let rate = self.schedule.rate(self.step, self.progress());
-        let report = self.optimiser.step(&gradients, rate)?;
+        let optimiser = &mut self.optimiser;
+        let report = self.shards.together(|| optimiser.step(gradients, rate))?;
         if report.skipped {
             self.skipped_in_a_row += 1;
             if self.skipped_in_a_row >= MAX_SKIPPED {
@@ -272,7 +273,8 @@ impl<'a> Session<'a> {
             }
         } else {
             self.skipped_in_a_row = 0;
-            self.ema.update(&self.parameters, self.step)?;
+            let (ema, parameters, step) = (&mut self.ema, &self.parameters, self.step);
+            self.shards.together(|| ema.update(parameters, step))?;
         }
         self.step += 1;
         self.last = (rate, report.gradient_norm);

@@ -12,25 +12,35 @@ use rayon::ThreadPool;
 
 use crate::error::{Error, Result};
 use crate::loss::Loss;
+use crate::optimiser::Gradients;
 
 /// The threads of a run, one a part.
 pub(crate) struct Shards {
-    pools: Vec<ThreadPool>,
+    /// One thread each, for the parts.
+    single: Vec<ThreadPool>,
+    /// As many threads together, for what follows the parts.
+    joint: ThreadPool,
 }
 
 impl Shards {
     /// `count` parts, each with a thread of its own.
     pub fn new(count: usize) -> Result<Shards> {
-        let pool = || {
-            let builder = rayon::ThreadPoolBuilder::new().num_threads(1);
-            builder
+        let pool = |threads: usize| {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
                 .start_handler(|_| brisk_nn::flush_denormals())
                 .build()
+                .map_err(|e| Error::Data(format!("cannot start {threads} threads: {e}")))
         };
-        let pools = (0..count.max(1))
-            .map(|_| pool().map_err(|e| Error::Data(format!("cannot start a thread: {e}"))))
-            .collect::<Result<_>>()?;
-        Ok(Shards { pools })
+        Ok(Shards {
+            single: (0..count).map(|_| pool(1)).collect::<Result<_>>()?,
+            joint: pool(count)?,
+        })
+    }
+
+    /// Runs parallel iterators of `work` on the threads of all parts.
+    pub fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.joint.install(work)
     }
 
     /// Mean loss and gradient over `batch` samples; `loss` gives the mean loss of a range of them.
@@ -39,18 +49,18 @@ impl Shards {
         batch: usize,
         parameters: &[(String, Var)],
         loss: impl Fn(Range<usize>) -> Result<Loss> + Sync,
-    ) -> Result<(f64, GradStore)> {
-        let count = self.pools.len().min(batch).max(1);
+    ) -> Result<(f64, Gradients)> {
+        let count = self.single.len().min(batch).max(1);
         let ranges = (0..count).map(|i| batch * i / count..batch * (i + 1) / count);
-        let part = |range: Range<usize>| -> Result<(f64, f64, GradStore)> {
+        let part = |range: Range<usize>| -> Result<(f64, (f64, GradStore))> {
             let share = range.len() as f64 / batch as f64;
             let loss = loss(range)?;
-            Ok((share, share * loss.value, loss.surrogate.backward()?))
+            Ok((share * loss.value, (share, loss.surrogate.backward()?)))
         };
         let part = &part;
-        let parts: Vec<Result<(f64, f64, GradStore)>> = std::thread::scope(|scope| {
+        let parts: Result<Vec<_>> = std::thread::scope(|scope| {
             let running: Vec<_> = ranges
-                .zip(&self.pools)
+                .zip(&self.single)
                 .map(|(range, pool)| scope.spawn(move || pool.install(|| part(range))))
                 .collect();
             let failed = |_| Err(Error::Data("a training thread failed".to_owned()));
@@ -59,29 +69,8 @@ impl Shards {
                 .map(|thread| thread.join().unwrap_or_else(failed))
                 .collect()
         });
-        let mut total: Option<(f64, GradStore)> = None;
-        for part in parts {
-            let (share, value, mut gradients) = part?;
-            let (mean, mut sum) = match total.take() {
-                Some((before, sum)) => (before + value, Some(sum)),
-                None => (value, None),
-            };
-            for (_, variable) in parameters {
-                let variable = variable.as_tensor();
-                let Some(gradient) = gradients.get(variable) else {
-                    continue;
-                };
-                let scaled = (gradient * share)?;
-                match &mut sum {
-                    None => gradients.insert(variable, scaled),
-                    Some(sum) => match sum.remove(variable) {
-                        Some(before) => sum.insert(variable, (before + scaled)?),
-                        None => sum.insert(variable, scaled),
-                    },
-                };
-            }
-            total = Some((mean, sum.unwrap_or(gradients)));
-        }
-        total.ok_or_else(|| Error::Data("an update needs at least one sample".to_owned()))
+        let (losses, parts): (Vec<f64>, Vec<(f64, GradStore)>) = parts?.into_iter().unzip();
+        let gradients = self.together(|| Gradients::sum(parameters, &parts))?;
+        Ok((losses.iter().sum(), gradients))
     }
 }

@@ -1,10 +1,10 @@
 //! Plain f32 slices to and from variables and weight files.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use brisk_store::{Dtype, MemorySource, OutTensor, TensorSource};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, Var};
 use half::bf16;
 
 use crate::error::{Error, Result};
@@ -61,6 +61,43 @@ fn to_bf16_bytes(values: &[f32]) -> Vec<u8> {
 /// All values of a tensor, row-major.
 pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
+}
+
+/// Calls `read` with the values of a contiguous f32 tensor, row-major, without a copy.
+pub(crate) fn with_values<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let tensor = tensor.contiguous()?;
+    let (storage, layout) = tensor.storage_and_layout();
+    let Storage::Cpu(storage) = &*storage else {
+        return Err(Error::Data("training needs tensors on the CPU".to_owned()));
+    };
+    let start = layout.start_offset();
+    let values = storage.as_slice::<f32>()?;
+    Ok(read(&values[start..start + layout.shape().elem_count()]))
+}
+
+struct Update<F>(Mutex<F>);
+
+impl<F: FnMut(&mut [f32]) + Send> InplaceOp1 for Update<F> {
+    fn name(&self) -> &'static str {
+        "update"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::F32(values) = storage else {
+            candle_core::bail!("training needs f32 variables");
+        };
+        let start = layout.start_offset();
+        let mut change = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (*change)(&mut values[start..start + layout.shape().elem_count()]);
+        Ok(())
+    }
+}
+
+/// Changes a variable in place; `change` gets its values, row-major.
+pub(crate) fn update(variable: &Var, change: impl FnMut(&mut [f32]) + Send) -> Result<()> {
+    Ok(variable
+        .as_tensor()
+        .inplace_op1(&Update(Mutex::new(change)))?)
 }
 
 /// Copies of all variables.

@@ -11,7 +11,7 @@ use brisk_train::eval::{
 };
 use brisk_train::log::read_log;
 use brisk_train::recipe::{AutoencoderRecipe, ImageRecipe, Recipe};
-use brisk_train::{Control, Event, Outcome, checkpoint, train_autoencoder, train_image};
+use brisk_train::{Control, Event, Outcome, Selection, checkpoint, train_autoencoder, train_image};
 use serde_json::json;
 
 const COLOURS: [(&str, [u8; 3]); 6] = [
@@ -188,7 +188,7 @@ fn the_autoencoder_learns_and_resumes_exactly() {
 
     // What was reported is what the written files do.
     let model = open_autoencoder(&whole.join("vae")).unwrap();
-    let held_out = brisk_train::select(&data, &[], true);
+    let held_out = Selection::default().of(&data, true);
     assert_eq!(held_out.len(), report.held_out_pictures);
     let psnr = mean_psnr(&model, &data, &held_out).unwrap();
     assert_eq!(Some(psnr), report.held_out_psnr);
@@ -247,9 +247,13 @@ fn retrieval_finds_what_was_drawn() {
     let data = data();
     train_tiny_autoencoder(folder.path(), 20);
     let autoencoder = open_autoencoder(&folder.path().join("vae")).unwrap();
+    let noto = Selection {
+        sets: vec![EmojiSet::Noto],
+        ..Selection::default()
+    };
     let evaluation = ImageEvaluation {
         data: &data,
-        sets: &[EmojiSet::Noto],
+        pictures: &noto,
         autoencoder: &autoencoder,
         prompts: 6,
         seed: 3,

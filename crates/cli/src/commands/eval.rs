@@ -8,9 +8,10 @@ use brisk_nn::Weights;
 use brisk_pipelines::sana::{GeneratedImage, LoadOptions, Residency, SanaPipeline};
 use brisk_pipelines::{Control, ImageRequest};
 use brisk_store::{ModelFolder, write_atomic};
-use brisk_train::data::emoji::{EmojiData, EmojiSet};
+use brisk_train::Selection;
+use brisk_train::data::emoji::EmojiData;
 use brisk_train::eval::{Generated, ImageEvaluation, evaluate_image_model, mean_psnr};
-use brisk_train::select;
+use brisk_train::recipe::Recipe;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -46,9 +47,9 @@ pub struct ImageEvalArguments {
     /// Seed of the choice of names and of the noise
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Sets the model was trained on: noto, fluent, twemoji (default: all)
-    #[arg(long, value_name = "LIST", value_delimiter = ',')]
-    sets: Vec<String>,
+    /// Recipe the model was trained by, which chooses the pictures: a built-in name or a JSON file
+    #[arg(long, value_name = "RECIPE", default_value = "emoji-image")]
+    recipe: String,
     /// Denoising steps (default: the model's)
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -80,7 +81,12 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     if arguments.count == 0 {
         return Err(Failure::usage("--count: 0 names measure nothing"));
     }
-    let sets = arguments.sets()?;
+    let Recipe::Image(recipe) = Recipe::open(&arguments.recipe)? else {
+        return Err(Failure::usage(format!(
+            "--recipe {}: it trains no text-to-image model; give the recipe of the model",
+            arguments.recipe
+        )));
+    };
     if let Some(sheet) = &arguments.sheet {
         output::check_writable(sheet)?;
     }
@@ -94,7 +100,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let mut pipeline = SanaPipeline::load(folder, &options)?;
     let mut stages = Stages::new();
     stages.stage("autoencoder", 0);
-    let held_out = select(&data, &sets, true);
+    let held_out = Selection::default().of(&data, true);
     let held_out_psnr = if held_out.is_empty() {
         None
     } else {
@@ -104,7 +110,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let stop = stop_on_interrupt()?;
     let evaluation = ImageEvaluation {
         data: &data,
-        sets: &sets,
+        pictures: &recipe.pictures,
         autoencoder: &autoencoder,
         prompts: arguments.count,
         seed: arguments.seed,
@@ -185,27 +191,6 @@ fn image(arguments: &ImageEvalArguments) -> Result {
             }),
         ),
     ]))
-}
-
-impl ImageEvalArguments {
-    fn sets(&self) -> Result<Vec<EmojiSet>> {
-        self.sets
-            .iter()
-            .map(|name| {
-                EmojiSet::ALL
-                    .into_iter()
-                    .find(|set| set.to_string() == *name)
-                    .ok_or_else(|| {
-                        let known: Vec<String> =
-                            EmojiSet::ALL.iter().map(ToString::to_string).collect();
-                        Failure::usage(format!(
-                            "--sets: there is no set {name:?}; the sets are {}",
-                            known.join(", ")
-                        ))
-                    })
-            })
-            .collect()
-    }
 }
 
 /// The picture with its latent, channels last.

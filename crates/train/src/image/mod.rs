@@ -201,7 +201,7 @@ pub fn train_image(
 ) -> Result<Outcome<ImageReport>> {
     recipe.validate()?;
     let options = &recipe.training;
-    let training = pictures::select(data, &recipe.sets, false);
+    let training = recipe.pictures.of(data, false);
     // Positions in `training`, which is what the latents are stored by.
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
     let autoencoder = eval::open_autoencoder(vae_folder)?;

@@ -1,9 +1,8 @@
 use brisk_store::TensorSource;
 use candle_core::Var;
-use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 
-use super::{Optimiser, StepReport, gather};
+use super::{Gradients, Optimiser, StepReport};
 use crate::error::Result;
 use crate::tensors::{self, NamedArray};
 
@@ -88,12 +87,12 @@ impl State {
 }
 
 impl Optimiser for AdamW {
-    fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<StepReport> {
-        let gathered = gather(&self.parameters, gradients, self.options.clip)?;
-        if !gathered.norm.is_finite() {
+    fn step(&mut self, gradients: Gradients, learning_rate: f64) -> Result<StepReport> {
+        let scale = gradients.clip_scale(self.options.clip);
+        if !gradients.norm.is_finite() {
             self.skipped += 1;
             return Ok(StepReport {
-                gradient_norm: gathered.norm,
+                gradient_norm: gradients.norm,
                 skipped: true,
             });
         }
@@ -101,18 +100,18 @@ impl Optimiser for AdamW {
         self.parameters
             .par_iter()
             .zip(&mut self.states)
-            .zip(gathered.gradients)
+            .zip(gradients.arrays)
             .try_for_each(|(((_, variable), state), gradient)| {
                 let Some(mut gradient) = gradient else {
                     return Ok(());
                 };
-                gradient.iter_mut().for_each(|g| *g *= gathered.scale);
-                let mut weights = tensors::values(variable.as_tensor())?;
-                state.update(&mut weights, &gradient, learning_rate, options);
-                tensors::set(variable, weights)
+                gradient.iter_mut().for_each(|g| *g *= scale);
+                tensors::update(variable, |weights| {
+                    state.update(weights, &gradient, learning_rate, options);
+                })
             })?;
         Ok(StepReport {
-            gradient_norm: gathered.norm,
+            gradient_norm: gradients.norm,
             skipped: false,
         })
     }
@@ -159,6 +158,7 @@ impl Optimiser for AdamW {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optimiser::tests::gradients;
     use crate::rng::Rng;
     use candle_core::{Device, Tensor};
 
@@ -178,7 +178,7 @@ mod tests {
             let gradient = rng.normals(6);
             let factor = Tensor::from_slice(&gradient, (2, 3), &Device::Cpu).unwrap();
             let loss = (variable.as_tensor() * factor).unwrap().sum_all().unwrap();
-            optimiser.step(&loss.backward().unwrap(), 0.05).unwrap();
+            optimiser.step(gradients(&variable, &loss), 0.05).unwrap();
             for i in 0..6 {
                 let g = f64::from(gradient[i]);
                 mean[i] = 0.9 * mean[i] + 0.1 * g;

@@ -1,9 +1,8 @@
 use brisk_store::TensorSource;
 use candle_core::Var;
-use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 
-use super::{Optimiser, StepReport, gather};
+use super::{Gradients, Optimiser, StepReport};
 use crate::error::Result;
 use crate::tensors::{self, NamedArray};
 
@@ -215,12 +214,12 @@ impl Came {
 }
 
 impl Optimiser for Came {
-    fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<StepReport> {
-        let gathered = gather(&self.parameters, gradients, self.options.clip)?;
-        if !gathered.norm.is_finite() {
+    fn step(&mut self, gradients: Gradients, learning_rate: f64) -> Result<StepReport> {
+        let scale = gradients.clip_scale(self.options.clip);
+        if !gradients.norm.is_finite() {
             self.skipped += 1;
             return Ok(StepReport {
-                gradient_norm: gathered.norm,
+                gradient_norm: gradients.norm,
                 skipped: true,
             });
         }
@@ -228,18 +227,18 @@ impl Optimiser for Came {
         self.parameters
             .par_iter()
             .zip(&mut self.states)
-            .zip(gathered.gradients)
+            .zip(gradients.arrays)
             .try_for_each(|(((_, variable), state), gradient)| {
                 let Some(mut gradient) = gradient else {
                     return Ok(());
                 };
-                gradient.iter_mut().for_each(|g| *g *= gathered.scale);
-                let mut weights = tensors::values(variable.as_tensor())?;
-                state.update(&mut weights, &mut gradient, learning_rate, options);
-                tensors::set(variable, weights)
+                gradient.iter_mut().for_each(|g| *g *= scale);
+                tensors::update(variable, |weights| {
+                    state.update(weights, &mut gradient, learning_rate, options);
+                })
             })?;
         Ok(StepReport {
-            gradient_norm: gathered.norm,
+            gradient_norm: gradients.norm,
             skipped: false,
         })
     }
@@ -295,6 +294,7 @@ impl Optimiser for Came {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::optimiser::tests::gradients;
     use crate::rng::Rng;
     use candle_core::{Device, Tensor};
 
@@ -409,7 +409,7 @@ mod tests {
             let gradient = rng.normals(count);
             let factor = Tensor::from_slice(&gradient, dims, &Device::Cpu).unwrap();
             let loss = (variable.as_tensor() * factor).unwrap().sum_all().unwrap();
-            optimiser.step(&loss.backward().unwrap(), 1e-3).unwrap();
+            optimiser.step(gradients(&variable, &loss), 1e-3).unwrap();
             let gradient: Vec<f64> = gradient.iter().map(|g| f64::from(*g)).collect();
             scalar.step(&mut weights, &gradient, 1e-3, 0.3);
         }
@@ -439,7 +439,7 @@ mod tests {
             CameOptions::default(),
         );
         let loss = (variable.as_tensor() * 0.0).unwrap().sum_all().unwrap();
-        optimiser.step(&loss.backward().unwrap(), 1e-3).unwrap();
+        optimiser.step(gradients(&variable, &loss), 1e-3).unwrap();
         assert_eq!(tensors::values(variable.as_tensor()).unwrap(), [1.0; 6]);
     }
 }

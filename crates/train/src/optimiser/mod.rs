@@ -26,9 +26,9 @@ pub struct StepReport {
 }
 
 /// An optimiser that owns its variables and its state.
-pub trait Optimiser {
+pub trait Optimiser: Send {
     /// Updates every variable that has a gradient, at the rate `learning_rate`.
-    fn step(&mut self, gradients: &GradStore, learning_rate: f64) -> Result<StepReport>;
+    fn step(&mut self, gradients: Gradients, learning_rate: f64) -> Result<StepReport>;
 
     /// Updates skipped for non-finite gradients, over the whole run.
     fn skipped(&self) -> u64;
@@ -77,52 +77,69 @@ pub fn build(
     }
 }
 
-/// The gradients of one step, copied out.
-struct Gathered {
+/// The gradient of a batch: the sum of its parts.
+#[derive(Debug)]
+pub struct Gradients {
     /// One a parameter; none where the loss does not depend on it.
-    gradients: Vec<Option<Vec<f32>>>,
+    arrays: Vec<Option<Vec<f32>>>,
     /// Norm over all of them.
     norm: f64,
-    /// What to multiply them with so that the norm keeps to the bound.
-    scale: f32,
 }
 
-fn gather(
-    parameters: &[(String, Var)],
-    gradients: &GradStore,
-    clip: Option<f64>,
-) -> Result<Gathered> {
-    let gathered = parameters
-        .par_iter()
-        .map(|(_, variable)| {
-            let Some(gradient) = gradients.get(variable.as_tensor()) else {
-                return Ok((None, 0.0));
-            };
-            let values = tensors::values(gradient)?;
-            let squares = values.iter().map(|g| f64::from(*g).powi(2)).sum();
-            Ok((Some(values), squares))
+impl Gradients {
+    /// Adds up the parts of a batch, each with its weight, for the given parameters.
+    pub fn sum(parameters: &[(String, Var)], parts: &[(f64, GradStore)]) -> Result<Gradients> {
+        let arrays = parameters
+            .par_iter()
+            .map(|(_, variable)| {
+                let mut sum: Option<Vec<f32>> = None;
+                for (weight, store) in parts {
+                    let Some(gradient) = store.get(variable.as_tensor()) else {
+                        continue;
+                    };
+                    let weight = *weight as f32;
+                    tensors::with_values(gradient, |values| match &mut sum {
+                        None => sum = Some(values.iter().map(|g| weight * g).collect()),
+                        Some(sum) => sum
+                            .iter_mut()
+                            .zip(values)
+                            .for_each(|(s, g)| *s += weight * g),
+                    })?;
+                }
+                let squares = sum.iter().flatten().map(|g| f64::from(*g).powi(2)).sum();
+                Ok((sum, squares))
+            })
+            .collect::<Result<Vec<(Option<Vec<f32>>, f64)>>>()?;
+        let norm = arrays
+            .iter()
+            .map(|(_, squares)| squares)
+            .sum::<f64>()
+            .sqrt();
+        Ok(Gradients {
+            arrays: arrays.into_iter().map(|(values, _)| values).collect(),
+            norm,
         })
-        .collect::<Result<Vec<(Option<Vec<f32>>, f64)>>>()?;
-    let norm = gathered
-        .iter()
-        .map(|(_, squares)| squares)
-        .sum::<f64>()
-        .sqrt();
-    let scale = match clip {
-        Some(bound) if norm > bound => (bound / norm) as f32,
-        _ => 1.0,
-    };
-    Ok(Gathered {
-        gradients: gathered.into_iter().map(|(values, _)| values).collect(),
-        norm,
-        scale,
-    })
+    }
+
+    /// What to multiply them with so that the norm keeps to the bound.
+    fn clip_scale(&self, clip: Option<f64>) -> f32 {
+        match clip {
+            Some(bound) if self.norm > bound => (bound / self.norm) as f32,
+            _ => 1.0,
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use candle_core::{Device, Tensor};
+
+    /// The gradient of a loss of one variable.
+    pub fn gradients(variable: &Var, loss: &Tensor) -> Gradients {
+        let parameters = [("w".to_owned(), variable.clone())];
+        Gradients::sum(&parameters, &[(1.0, loss.backward().unwrap())]).unwrap()
+    }
 
     fn line(values: &[f32]) -> Tensor {
         Tensor::new(values, &Device::Cpu).unwrap()
@@ -144,11 +161,11 @@ mod tests {
             ("b".to_owned(), b),
             ("unused".to_owned(), unused),
         ];
-        let gathered = gather(&parameters, &store, Some(1.0)).unwrap();
-        assert_eq!(gathered.norm, 5.0);
-        assert!((gathered.scale - 0.2).abs() < 1e-7);
-        assert!(gathered.gradients[2].is_none());
-        assert_eq!(gather(&parameters, &store, Some(6.0)).unwrap().scale, 1.0);
+        let gradients = Gradients::sum(&parameters, &[(1.0, store)]).unwrap();
+        assert_eq!(gradients.norm, 5.0);
+        assert!((gradients.clip_scale(Some(1.0)) - 0.2).abs() < 1e-7);
+        assert_eq!(gradients.clip_scale(Some(6.0)), 1.0);
+        assert!(gradients.arrays[2].is_none());
     }
 
     #[test]
@@ -162,14 +179,19 @@ mod tests {
                 Some(1.0),
             );
             let loss = (variable.as_tensor() * line(&[f32::NAN, 1.0])).unwrap();
-            let store = loss.sum_all().unwrap().backward().unwrap();
-            let report = optimiser.step(&store, 0.1).unwrap();
+            let loss = loss.sum_all().unwrap();
+            let report = optimiser.step(gradients(&variable, &loss), 0.1).unwrap();
             assert!(report.skipped);
             assert_eq!(optimiser.skipped(), 1);
             assert_eq!(variable.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
             let loss = (variable.as_tensor() * line(&[1.0, 1.0])).unwrap();
-            let store = loss.sum_all().unwrap().backward().unwrap();
-            assert!(!optimiser.step(&store, 0.1).unwrap().skipped);
+            let loss = loss.sum_all().unwrap();
+            assert!(
+                !optimiser
+                    .step(gradients(&variable, &loss), 0.1)
+                    .unwrap()
+                    .skipped
+            );
             assert_ne!(variable.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
         }
     }
