@@ -24,6 +24,7 @@
 mod config;
 pub mod dcae;
 pub mod gemma2;
+pub mod language_model;
 pub mod sana;
 pub mod sana_controlnet;
 

@@ -20,7 +20,8 @@ mod weights;
 pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
-    Conv2d, ConvOptions, DepthwiseConv2d, GluMbConv, Linear, RmsNorm, RmsNormKind,
+    Conv2d, ConvOptions, DepthwiseConv2d, ExpertNames, ExpertOptions, GatedMlp, GatedMlpNames,
+    GluMbConv, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
     TimestepEmbedding, sinusoid,
 };
 pub use weights::{Init, Weights};

@@ -1,13 +1,19 @@
 //! Layers with parameters, shared by every model.
 
 mod conv;
+mod experts;
+mod gated_mlp;
 mod glu_mb_conv;
+mod key_value_cache;
 mod linear;
 mod norm;
 mod timestep;
 
 pub use conv::{Conv2d, ConvOptions, DepthwiseConv2d};
+pub use experts::{ExpertNames, ExpertOptions, MixtureOfExperts, Scoring};
+pub use gated_mlp::{GatedMlp, GatedMlpNames};
 pub use glu_mb_conv::GluMbConv;
+pub use key_value_cache::KeyValueCache;
 pub use linear::Linear;
 pub use norm::{RmsNorm, RmsNormKind};
 pub use timestep::{TimestepEmbedding, sinusoid};

@@ -9,6 +9,7 @@ mod conv;
 mod linear;
 mod norm;
 mod resample;
+mod rotary_at;
 pub(crate) mod storage;
 
 pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
@@ -17,6 +18,7 @@ pub use conv::{conv2d, depthwise_conv2d};
 pub use linear::linear;
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub use resample::{pixel_shuffle, pixel_unshuffle, to_nchw, to_nhwc, upsample_nearest2};
+pub use rotary_at::rotary_at;
 
 use crate::error::Result;
 use candle_core::{DType, Tensor};

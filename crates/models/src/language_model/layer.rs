@@ -1,0 +1,298 @@
+//! One decoder layer over packed sequences.
+
+use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::{
+    GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Weights,
+};
+use candle_core::Tensor;
+
+use super::config::{Attention, LanguageModelConfig, QueryKeyNorm};
+use super::names::{Names, Projections};
+use crate::{Error, Result};
+
+/// One sequence's part of a packed run, and what its queries see.
+#[derive(Debug, Clone)]
+pub(super) struct Part {
+    /// First token in the packed run.
+    pub offset: usize,
+    /// Number of tokens.
+    pub tokens: usize,
+    /// Position of the first token in its sequence.
+    pub start: usize,
+    /// Positions that exist: the end of the keys.
+    pub limit: usize,
+    /// Empty positions before the sequence, for block borders.
+    pub pad: usize,
+}
+
+impl Part {
+    /// One past the last position that a query at `position` sees.
+    fn visible(&self, attention: Attention, position: usize) -> usize {
+        match attention {
+            Attention::Full => self.limit,
+            Attention::BlockCausal(block) => {
+                let end = ((position + self.pad) / block + 1) * block;
+                (end - self.pad).min(self.limit)
+            }
+        }
+    }
+}
+
+/// Which queries a layer answers: all tokens, or some of them by packed index, ascending.
+pub(super) type Queries<'a> = Option<&'a [u32]>;
+
+#[derive(Debug)]
+enum Projection {
+    Separate(Box<[Linear; 3]>),
+    Fused(Linear),
+}
+
+#[derive(Debug)]
+enum FeedForward {
+    Dense(GatedMlp),
+    Experts(MixtureOfExperts),
+}
+
+#[derive(Debug)]
+pub(super) struct Layer {
+    attention_norm: RmsNorm,
+    projection: Projection,
+    query_key_norms: Option<(RmsNorm, RmsNorm)>,
+    to_out: Linear,
+    mlp_norm: RmsNorm,
+    mlp: FeedForward,
+    config: LanguageModelConfig,
+}
+
+impl Layer {
+    pub(super) fn load(
+        config: &LanguageModelConfig,
+        names: &Names,
+        index: usize,
+        weights: &Weights,
+    ) -> Result<Self> {
+        let (width, queries, keys) = (config.hidden_size, config.query_width(), config.key_width());
+        let linear = |name: &str, from: usize, to: usize, bias: bool| {
+            Linear::load(&weights.pp(name), from, to, bias, Init::Normal(0.02))
+        };
+        let norm = |name: &str, width: usize| {
+            RmsNorm::load(
+                &weights.pp(name),
+                width,
+                config.rms_norm_eps,
+                RmsNormKind::Weight,
+            )
+        };
+        let bias = config.qkv_bias;
+        let projection = match names.projections {
+            Projections::Separate([q, k, v]) => Projection::Separate(Box::new([
+                linear(q, width, queries, bias)?,
+                linear(k, width, keys, bias)?,
+                linear(v, width, keys, bias)?,
+            ])),
+            Projections::Fused(name) => {
+                Projection::Fused(linear(name, width, queries + 2 * keys, bias)?)
+            }
+        };
+        let norm_widths = match config.query_key_norm {
+            QueryKeyNorm::None => None,
+            QueryKeyNorm::Head => Some((config.head_dim, config.head_dim)),
+            QueryKeyNorm::Projection => Some((queries, keys)),
+        };
+        let query_key_norms = match norm_widths {
+            Some((q, k)) => Some((norm(names.query_norm, q)?, norm(names.key_norm, k)?)),
+            None => None,
+        };
+        let inside = if names.mlp.is_empty() {
+            weights.clone()
+        } else {
+            weights.pp(names.mlp)
+        };
+        let mlp = match &config.experts {
+            Some(experts) if config.has_experts(index) => FeedForward::Experts(
+                MixtureOfExperts::load(&inside, names.experts, width, experts)?,
+            ),
+            _ => FeedForward::Dense(GatedMlp::load(
+                &inside,
+                names.mlp_parts,
+                width,
+                config.intermediate_size,
+                config.mlp_bias,
+            )?),
+        };
+        Ok(Self {
+            attention_norm: norm(names.attention_norm, width)?,
+            projection,
+            query_key_norms,
+            to_out: linear(names.output, queries, width, config.output_bias)?,
+            mlp_norm: norm(names.mlp_norm, width)?,
+            mlp,
+            config: config.clone(),
+        })
+    }
+
+    /// `x` `[1,T,D]` of all parts to the rows of `queries` `[1,n,D]`. Keys and values of every
+    /// token go to the part's cache, where it has one.
+    pub(super) fn forward(
+        &self,
+        x: &Tensor,
+        parts: &[Part],
+        caches: &mut [Option<&mut KeyValueCache>],
+        layer: usize,
+        queries: Queries,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        let config = &self.config;
+        let positions: Vec<usize> = parts
+            .iter()
+            .flat_map(|part| part.start..part.start + part.tokens)
+            .collect();
+        let a = self.attention_norm.forward(x)?;
+        trace("attention_norm", &a);
+        let (q, k, v) = self.project(&a, queries)?;
+        let asked: Vec<usize> = match queries {
+            None => positions.clone(),
+            Some(rows) => rows.iter().map(|row| positions[*row as usize]).collect(),
+        };
+        let rotate = |x: &Tensor, heads: usize, positions: &[usize]| {
+            let theta = config.rope_theta as f32;
+            ops::rotary_at(x, heads, config.rotary_dim, theta, positions)
+        };
+        let k = rotate(&k, config.num_key_value_heads, &positions)?;
+        trace("keys", &k);
+        for (part, cache) in parts.iter().zip(caches.iter_mut()) {
+            if let Some(cache) = cache {
+                let keys = k.narrow(1, part.offset, part.tokens)?;
+                let values = v.narrow(1, part.offset, part.tokens)?;
+                cache.write(layer, part.start, &keys, &values)?;
+            }
+        }
+        if asked.is_empty() {
+            return Ok(x.narrow(1, 0, 0)?);
+        }
+        let q = rotate(&q, config.num_heads, &asked)?;
+        let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &asked)?;
+        let attended = self.to_out.forward(&attended)?;
+        trace("attention", &attended);
+        let x = (select(x, queries)? + attended)?;
+
+        let b = self.mlp_norm.forward(&x)?;
+        trace("mlp_norm", &b);
+        let hidden = match &self.mlp {
+            FeedForward::Dense(mlp) => mlp.forward(&b)?,
+            FeedForward::Experts(experts) => experts.forward(&b)?,
+        };
+        trace("mlp", &hidden);
+        Ok((x + hidden)?)
+    }
+
+    /// Queries of the wanted rows, keys and values of all.
+    fn project(&self, a: &Tensor, queries: Queries) -> Result<(Tensor, Tensor, Tensor)> {
+        let config = &self.config;
+        let (mut q, mut k, v) = match &self.projection {
+            Projection::Separate(linears) => {
+                let [q, k, v] = &**linears;
+                let wanted = select(a, queries)?;
+                let q = if wanted.dim(1)? == 0 {
+                    wanted
+                } else {
+                    q.forward(&wanted)?
+                };
+                (q, k.forward(a)?, v.forward(a)?)
+            }
+            Projection::Fused(linear) => {
+                let all = linear.forward(a)?;
+                let (queries_width, keys) = (config.query_width(), config.key_width());
+                let q = select(&all.narrow(2, 0, queries_width)?.contiguous()?, queries)?;
+                let k = all.narrow(2, queries_width, keys)?.contiguous()?;
+                let v = all.narrow(2, queries_width + keys, keys)?.contiguous()?;
+                (q, k, v)
+            }
+        };
+        if let Some((query_norm, key_norm)) = &self.query_key_norms {
+            let heads = config.query_key_norm == QueryKeyNorm::Head;
+            let apply = |x: &Tensor, norm: &RmsNorm| -> Result<Tensor> {
+                if !heads {
+                    return norm.forward(x);
+                }
+                let (batch, tokens, width) = x.dims3()?;
+                let split = (batch, tokens * (width / config.head_dim), config.head_dim);
+                Ok(norm
+                    .forward(&x.reshape(split)?)?
+                    .reshape((batch, tokens, width))?)
+            };
+            if q.dim(1)? > 0 {
+                q = apply(&q, query_norm)?;
+            }
+            k = apply(&k, key_norm)?;
+        }
+        Ok((q, k, v))
+    }
+
+    /// Each part's queries over its own keys: no key of another sequence is ever computed with.
+    #[allow(clippy::too_many_arguments)] // the pieces of one attention
+    fn attend(
+        &self,
+        q: &Tensor,
+        k: &Tensor,
+        v: &Tensor,
+        parts: &[Part],
+        caches: &[Option<&mut KeyValueCache>],
+        layer: usize,
+        queries: Queries,
+        asked: &[usize],
+    ) -> Result<Tensor> {
+        let config = &self.config;
+        let options = AttentionOptions {
+            key_value_heads: config.num_key_value_heads,
+            ..AttentionOptions::new(config.num_heads, config.head_dim)
+        };
+        let mut results = Vec::new();
+        let mut next = 0;
+        for (part, cache) in parts.iter().zip(caches) {
+            let first = next;
+            next = match queries {
+                None => part.offset + part.tokens,
+                Some(rows) => {
+                    rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
+                }
+            };
+            // Runs of queries that see the same keys.
+            let mut from = first;
+            while from < next {
+                let end = part.visible(config.attention, asked[from]);
+                let mut to = from + 1;
+                while to < next && part.visible(config.attention, asked[to]) == end {
+                    to += 1;
+                }
+                let (keys, values) = match cache {
+                    Some(cache) => cache.read(layer, end)?,
+                    None => (
+                        k.narrow(1, part.offset, end)?,
+                        v.narrow(1, part.offset, end)?,
+                    ),
+                };
+                let run = q.narrow(1, from, to - from)?;
+                results.push(ops::attention(&run, &keys, &values, &options)?);
+                from = to;
+            }
+        }
+        match &results[..] {
+            [] => Err(Error::Shape("an attention without queries".into())),
+            [one] => Ok(one.clone()),
+            several => Ok(Tensor::cat(several, 1)?),
+        }
+    }
+}
+
+/// The wanted rows of `[1,T,C]`.
+pub(super) fn select(x: &Tensor, queries: Queries) -> Result<Tensor> {
+    let Some(rows) = queries else {
+        return Ok(x.clone());
+    };
+    if rows.is_empty() {
+        return Ok(x.narrow(1, 0, 0)?);
+    }
+    let rows = Tensor::from_slice(rows, rows.len(), x.device())?;
+    Ok(x.index_select(&rows, 1)?)
+}

@@ -1,0 +1,311 @@
+//! The forward pass.
+
+use brisk_nn::{Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Weights, check_finite};
+use candle_core::{DType, Tensor};
+
+use super::LanguageModelConfig;
+use super::layer::{Layer, Part};
+use super::names::Names;
+use crate::{Error, Result};
+
+const STAGE: &str = "language model";
+
+/// A diffusion language model with its head.
+#[derive(Debug)]
+pub struct LanguageModel {
+    config: LanguageModelConfig,
+    embedding: Tensor,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+}
+
+/// Consecutive tokens of one sequence.
+#[derive(Debug, Clone, Copy)]
+pub struct Span<'a> {
+    /// The tokens.
+    pub ids: &'a [u32],
+    /// Position of the first one. Without a cache a sequence starts at 0.
+    pub start: usize,
+    /// Empty positions that stand before the sequence when blocks are counted; shorter than a
+    /// block. They are never computed with.
+    pub pad: usize,
+}
+
+impl<'a> Span<'a> {
+    /// A whole sequence.
+    pub fn whole(ids: &'a [u32]) -> Self {
+        Self::from(ids, 0)
+    }
+
+    /// Tokens from position `start`.
+    pub fn from(ids: &'a [u32], start: usize) -> Self {
+        Self { ids, start, pad: 0 }
+    }
+}
+
+/// Which rows of a forward pass are computed to the end.
+#[derive(Debug, Clone, Copy)]
+pub enum Rows<'a> {
+    /// Every token.
+    All,
+    /// These, as (span, index in the span), in ascending order.
+    Some(&'a [(usize, usize)]),
+    /// None: only keys and values are wanted.
+    None,
+}
+
+impl LanguageModel {
+    /// Loads the model. LLaDA's names may lack the leading `model.` of the published files.
+    ///
+    /// # Errors
+    /// An invalid configuration, or one report of every tensor that is missing, unexpected or of
+    /// another shape.
+    pub fn load(config: &LanguageModelConfig, weights: &Weights) -> Result<Self> {
+        config.validate()?;
+        let names = Names::of(config.family);
+        let outer = if weights.contains(&format!("model.{}.weight", names.head)) {
+            weights.pp("model")
+        } else if names.body == "transformer" && weights.contains("model.transformer.wte.weight") {
+            weights.pp("model")
+        } else {
+            weights.clone()
+        };
+        let body = outer.pp(names.body);
+        let table = [config.vocab_size, config.hidden_size];
+        let embedding =
+            body.pp(names.embedding)
+                .get_stored("weight", &table, Init::Normal(0.02))?;
+        let layers = (0..config.num_layers)
+            .map(|index| {
+                let path = Names::layer(config, index);
+                Layer::load(config, &names, index, &body.pp(path))
+            })
+            .collect::<Result<_>>()?;
+        let norm = RmsNorm::load(
+            &body.pp(names.norm),
+            config.hidden_size,
+            config.rms_norm_eps,
+            RmsNormKind::Weight,
+        )?;
+        let head = if config.tied {
+            Linear::new(embedding.clone(), None)?
+        } else {
+            let [rows, width] = table;
+            Linear::load(
+                &outer.pp(names.head),
+                width,
+                rows,
+                false,
+                Init::Normal(0.02),
+            )?
+        };
+        // Files of tied models may store the table twice.
+        let heads = ["", "model."].map(|outer| format!("{outer}{}.weight", names.head));
+        let ignored: Vec<&str> = heads.iter().map(String::as_str).collect();
+        weights.finish(if config.tied { &ignored } else { &[] })?;
+        Ok(Self {
+            config: config.clone(),
+            embedding,
+            layers,
+            norm,
+            head,
+        })
+    }
+
+    /// The settings it was loaded with.
+    pub fn config(&self) -> &LanguageModelConfig {
+        &self.config
+    }
+
+    /// An empty cache for a sequence of `positions`.
+    ///
+    /// # Errors
+    /// More positions than the model knows, or no memory for them.
+    pub fn cache(&self, positions: usize) -> Result<KeyValueCache> {
+        if positions > self.config.context {
+            return Err(Error::Shape(format!(
+                "a sequence of {positions} tokens, but the model knows {} positions",
+                self.config.context
+            )));
+        }
+        KeyValueCache::new(self.layers.len(), positions, self.config.key_width())
+    }
+
+    /// Logits `[T,V]` of whole sequences, packed one after another.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`].
+    pub fn forward(&self, sequences: &[&[u32]]) -> Result<Tensor> {
+        let spans: Vec<Span> = sequences.iter().map(|ids| Span::whole(ids)).collect();
+        let mut caches: Vec<Option<&mut KeyValueCache>> = spans.iter().map(|_| None).collect();
+        self.logits(&self.hidden(&spans, &mut caches, Rows::All)?)
+    }
+
+    /// Last hidden states `[n,D]` of the wanted rows, after the final norm.
+    ///
+    /// With a cache, keys and values of the span's positions are written to it, and queries see
+    /// everything the cache holds: with full attention all its positions, with block-causal
+    /// attention those up to the end of the query's block.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary, empty spans, positions that the model or the cache does not
+    /// have, or a non-finite activation.
+    pub fn hidden(
+        &self,
+        spans: &[Span],
+        caches: &mut [Option<&mut KeyValueCache>],
+        rows: Rows,
+    ) -> Result<Tensor> {
+        self.hidden_traced(spans, caches, rows, &mut |_, _| {})
+    }
+
+    /// As [`Self::hidden`]; `trace` sees `embedding`, every `layers.{i}` with its parts
+    /// (`attention_norm`, `keys`, `attention`, `mlp_norm`, `mlp`), and `norm`.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`].
+    pub fn hidden_traced(
+        &self,
+        spans: &[Span],
+        caches: &mut [Option<&mut KeyValueCache>],
+        rows: Rows,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        let parts = self.parts(spans, caches)?;
+        let wanted = wanted_rows(&parts, rows)?;
+        let mut x = self.embed(spans)?;
+        trace("embedding", &x);
+        let last = self.layers.len() - 1;
+        for (index, layer) in self.layers.iter().enumerate() {
+            let name = format!("layers.{index}");
+            let queries = if index == last {
+                wanted.as_deref()
+            } else {
+                None
+            };
+            let mut inner = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
+            x = layer.forward(&x, &parts, caches, index, queries, &mut inner)?;
+            check_finite(&x, STAGE, &name)?;
+            trace(&name, &x);
+        }
+        let count = x.dim(1)?;
+        if count > 0 {
+            x = self.norm.forward(&x)?;
+            trace("norm", &x);
+        }
+        Ok(x.reshape((count, self.config.hidden_size))?)
+    }
+
+    /// Logits `[n,V]` of hidden states `[n,D]`.
+    ///
+    /// # Errors
+    /// Hidden states of another width.
+    pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
+        if hidden.dim(0)? == 0 {
+            let shape = (0, self.config.vocab_size);
+            return Ok(Tensor::zeros(shape, DType::F32, hidden.device())?);
+        }
+        self.head.forward(hidden)
+    }
+
+    /// Checks the spans and lays them one after another.
+    fn parts(&self, spans: &[Span], caches: &[Option<&mut KeyValueCache>]) -> Result<Vec<Part>> {
+        if spans.len() != caches.len() {
+            return Err(Error::Shape(format!(
+                "{} spans, but {} caches (or absences of one)",
+                spans.len(),
+                caches.len()
+            )));
+        }
+        let mut offset = 0;
+        let mut parts = Vec::with_capacity(spans.len());
+        for (span, cache) in spans.iter().zip(caches) {
+            let tokens = span.ids.len();
+            let end = span.start.saturating_add(tokens);
+            if tokens == 0 {
+                return Err(Error::Shape("a sequence without tokens".into()));
+            }
+            let limit = match cache {
+                Some(cache) => cache.capacity(),
+                None => end,
+            };
+            if end > limit || end > self.config.context || (cache.is_none() && span.start > 0) {
+                return Err(Error::Shape(format!(
+                    "tokens at positions {} to {end}: {}",
+                    span.start,
+                    if cache.is_none() && span.start > 0 {
+                        "without a cache a sequence starts at 0".to_owned()
+                    } else {
+                        format!(
+                            "the model knows {} positions, the cache {limit}",
+                            self.config.context
+                        )
+                    }
+                )));
+            }
+            parts.push(Part {
+                offset,
+                tokens,
+                start: span.start,
+                limit,
+                pad: span.pad,
+            });
+            offset += tokens;
+        }
+        Ok(parts)
+    }
+
+    /// Rows of the table, converted after the gather so that the table stays as stored.
+    fn embed(&self, spans: &[Span]) -> Result<Tensor> {
+        let ids: Vec<u32> = spans.iter().flat_map(|span| span.ids).copied().collect();
+        let vocabulary = self.config.vocab_size;
+        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
+            return Err(Error::Shape(format!(
+                "token id {id} is outside the model's vocabulary of {vocabulary}; \
+                 does the tokenizer belong to this model?"
+            )));
+        }
+        let count = ids.len();
+        let ids = Tensor::from_vec(ids, count, self.embedding.device())?;
+        let rows = self.embedding.index_select(&ids, 0)?.to_dtype(DType::F32)?;
+        Ok(rows.reshape((1, count, self.config.hidden_size))?)
+    }
+}
+
+/// Packed indices of the wanted rows; none: all.
+fn wanted_rows(parts: &[Part], rows: Rows) -> Result<Option<Vec<u32>>> {
+    let listed = match rows {
+        Rows::All => return Ok(None),
+        Rows::None => return Ok(Some(Vec::new())),
+        Rows::Some(listed) => listed,
+    };
+    let mut wanted = Vec::with_capacity(listed.len());
+    for &(span, index) in listed {
+        match parts.get(span) {
+            Some(part) if index < part.tokens => wanted.push((part.offset + index) as u32),
+            _ => {
+                return Err(Error::Shape(format!(
+                    "row {index} of span {span} was asked for, which does not exist"
+                )));
+            }
+        }
+    }
+    if !wanted.is_sorted() {
+        return Err(Error::Shape("wanted rows must ascend".into()));
+    }
+    Ok(Some(wanted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layer::select;
+    use super::*;
+
+    #[test]
+    fn selecting_no_rows_keeps_the_width() {
+        let x = Tensor::zeros((1, 3, 4), DType::F32, &candle_core::Device::Cpu).unwrap();
+        assert_eq!(select(&x, Some(&[])).unwrap().dims(), [1, 0, 4]);
+        assert_eq!(select(&x, Some(&[2])).unwrap().dims(), [1, 1, 4]);
+    }
+}
