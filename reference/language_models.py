@@ -366,6 +366,7 @@ def main():
         dream = Dream(options)
         for seed in range(SEEDS):
             write_case(dream, "dream", seed, generate=True)
+        write_case(dream, "dream_one_layer", 0, generate=False)
 
 
 if __name__ == "__main__":

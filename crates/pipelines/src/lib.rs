@@ -25,6 +25,7 @@
 pub mod error;
 pub mod events;
 pub mod guidance;
+pub mod language;
 pub mod memory;
 pub mod noise;
 pub mod request;

@@ -15,6 +15,14 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The chat template cannot be used.
+    #[error("{label}: the chat template failed: {reason}")]
+    Template {
+        /// File name or other description.
+        label: String,
+        /// What went wrong.
+        reason: String,
+    },
     /// Text cannot be tokenised, or ids cannot be turned into text.
     #[error("{label}: {reason}")]
     Encode {

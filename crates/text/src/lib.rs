@@ -1,6 +1,6 @@
 //! Tokenizers and prompt handling.
 //!
-//! [`Tokenizer`] reads a `tokenizer.json`; [`train_bpe`] makes one with Gemma's conventions; [`sana_prompt`] turns a
+//! [`Tokenizer`] reads a `tokenizer.json`; [`ChatTemplate`] renders the conversation that a chat model expects; [`train_bpe`] makes one with Gemma's conventions; [`sana_prompt`] turns a
 //! user's prompt into the token ids that SANA models expect. This crate knows nothing of tensors or models.
 //!
 //! ```
@@ -15,10 +15,13 @@
 #![forbid(unsafe_code)]
 
 mod bpe;
+mod chat;
 mod error;
 pub mod sana_prompt;
 mod tokenizer;
+mod vocabulary;
 
 pub use bpe::{MIN_VOCABULARY, train_bpe};
+pub use chat::{ChatMessage, ChatTemplate};
 pub use error::{Error, Result};
 pub use tokenizer::Tokenizer;

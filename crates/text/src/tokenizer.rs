@@ -27,7 +27,15 @@ impl Tokenizer {
             label: label.to_owned(),
             reason: e.to_string(),
         };
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(bad)?;
+        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(bad)?;
+        Self::new(inner, label)
+    }
+
+    pub(crate) fn new(mut inner: tokenizers::Tokenizer, label: &str) -> Result<Self> {
+        let bad = |e: tokenizers::Error| Error::Load {
+            label: label.to_owned(),
+            reason: e.to_string(),
+        };
         inner.with_truncation(None).map_err(bad)?;
         inner.with_padding(None);
         if inner.get_vocab_size(true) == 0 {
@@ -47,6 +55,15 @@ impl Tokenizer {
         let encoding = self
             .inner
             .encode_fast(text, true)
+            .map_err(|e| self.failed(e))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
+    /// Token ids of `text` as it stands; special tokens only where it spells them. For text that a chat template made.
+    pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
             .map_err(|e| self.failed(e))?;
         Ok(encoding.get_ids().to_vec())
     }
@@ -86,6 +103,23 @@ impl Tokenizer {
             });
         }
         self.inner.decode(ids, true).map_err(|e| self.failed(e))
+    }
+
+    /// Text of `ids` without special tokens and without ids that no token has: a model's head may have more rows than
+    /// its tokenizer has tokens.
+    pub fn decode_known(&self, ids: &[u32]) -> Result<String> {
+        let known: Vec<u32> = ids.iter().copied().filter(|id| self.knows(*id)).collect();
+        self.inner.decode(&known, true).map_err(|e| self.failed(e))
+    }
+
+    /// Whether a token has this id.
+    pub fn knows(&self, id: u32) -> bool {
+        self.inner.id_to_token(id).is_some()
+    }
+
+    /// The highest id of a token.
+    pub fn highest_id(&self) -> Option<u32> {
+        self.inner.get_vocab(true).into_values().max()
     }
 
     /// The id of a token by its exact spelling, such as `<eos>`.

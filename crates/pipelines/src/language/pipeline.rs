@@ -1,0 +1,200 @@
+//! The pipeline: a loaded model, and decoding with it.
+
+use brisk_models::language_model::{Family, LanguageModel};
+use brisk_text::{ChatMessage, ChatTemplate, Tokenizer};
+
+use super::block_causal::{BlockCausalDecoder, BlockCausalOptions};
+use super::blocks::BlockDecoder;
+use super::dream::{DreamBlockDecoder, DreamDecoder};
+use super::proposal::{Proposer, Sampling};
+use super::random::Random;
+use super::request::{CacheMode, DecoderKind, EndTokens, TextPlan, TextRequest};
+use super::session::{Decoder, Generation, Session};
+use crate::error::{Error, Result};
+use crate::events::Control;
+
+/// A diffusion language model, with its tokenizer where one was loaded.
+#[derive(Debug)]
+pub struct TextPipeline {
+    pub(super) label: String,
+    pub(super) model: LanguageModel,
+    pub(super) tokenizer: Option<Tokenizer>,
+    pub(super) template: Option<ChatTemplate>,
+    /// Tokens that end a text, according to the files beside the configuration.
+    pub(super) stop_tokens: Vec<u32>,
+    pub(super) mask_token: Option<u32>,
+    /// Whether sequences start so that their prompt ends with a block (BD3-LM).
+    pub(super) aligned: bool,
+}
+
+impl TextPipeline {
+    /// The model.
+    pub fn model(&self) -> &LanguageModel {
+        &self.model
+    }
+
+    /// The tokenizer.
+    ///
+    /// # Errors
+    /// None was loaded.
+    pub fn tokenizer(&self) -> Result<&Tokenizer> {
+        self.tokenizer.as_ref().ok_or_else(|| {
+            Error::folder(
+                self.label.clone(),
+                "the model was loaded without its tokenizer; text needs one",
+            )
+        })
+    }
+
+    /// Whether the model's files hold a chat template.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
+    /// Token ids of a text: as one user's turn where the model has a chat template and `raw` is
+    /// false, as it stands otherwise.
+    ///
+    /// # Errors
+    /// No tokenizer, or a template that fails.
+    pub fn encode(&self, text: &str, raw: bool) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer()?;
+        match &self.template {
+            Some(template) if !raw => {
+                let turn = [ChatMessage {
+                    role: "user".to_owned(),
+                    content: text.to_owned(),
+                }];
+                // Converted models were trained without their parent's thinking turns.
+                let thinking = (self.model.config().family == Family::A2d).then_some(false);
+                let text = template.render(&turn, thinking)?;
+                Ok(tokenizer.encode_plain(&text)?)
+            }
+            _ => Ok(tokenizer.encode(text)?),
+        }
+    }
+
+    /// The request with what the model's files add to it: end tokens and mask.
+    pub fn complete(&self, request: &TextRequest) -> TextRequest {
+        let mut request = request.clone();
+        request.mask_token = request.mask_token.or(self.mask_token);
+        request.stop_tokens.extend(&self.stop_tokens);
+        request
+    }
+
+    /// Decodes a batch of prompts; `show` sees (sequence, canvas) after every forward pass.
+    ///
+    /// # Errors
+    /// A request or prompt that does not fit the model, a non-finite activation, or a
+    /// cancellation.
+    pub fn generate(
+        &self,
+        prompts: &[Vec<u32>],
+        request: &TextRequest,
+        control: &Control,
+        show: &mut dyn FnMut(usize, &[u32]),
+    ) -> Result<Vec<Generation>> {
+        let request = self.complete(request);
+        let config = self.model.config();
+        let plan = request.plan(config)?;
+        for prompt in prompts {
+            request.check_prompt(prompt, &plan, config)?;
+        }
+        let mut session = Session::new(&self.model, &plan, request.cache, request.guidance);
+        for prompt in prompts {
+            let pad = if self.aligned {
+                prompt.len().next_multiple_of(plan.block_length) - prompt.len()
+            } else {
+                0
+            };
+            let decoder = self.decoder(prompt, &request, &plan, pad);
+            session.add(decoder, prompt.len(), pad)?;
+        }
+        session.run(control, show)?;
+        let lengths: Vec<usize> = prompts
+            .iter()
+            .map(|prompt| prompt.len() + request.gen_length)
+            .collect();
+        Ok(session.finish(&lengths))
+    }
+
+    fn decoder<'a>(
+        &self,
+        prompt: &[u32],
+        request: &TextRequest,
+        plan: &'a TextPlan,
+        pad: usize,
+    ) -> Box<dyn Decoder + 'a> {
+        let length = request.gen_length;
+        let ends = &plan.ends;
+        let proposer = Proposer {
+            sampling: if plan.decoder == DecoderKind::Blocks {
+                Sampling::Gumbel
+            } else {
+                Sampling::Filtered
+            },
+            temperature: request.temperature,
+            top_p: request.top_p,
+            top_k: request.top_k,
+            random: Random::new(request.seed),
+            mask: plan.mask,
+            removed: match request.end_tokens {
+                EndTokens::Never => ends.iter().take(1).copied().collect(),
+                _ => Vec::new(),
+            },
+            doubted: match request.end_tokens {
+                EndTokens::Last => ends.clone(),
+                _ => Vec::new(),
+            },
+        };
+        let config = self.model.config();
+        let order = request.algorithm_temperature;
+        let (cache, early_stop) = (request.cache, request.early_stop);
+        match plan.decoder {
+            DecoderKind::Blocks => Box::new(BlockDecoder::new(
+                prompt,
+                length,
+                plan,
+                proposer,
+                cache,
+                config.shifted,
+                early_stop,
+            )),
+            DecoderKind::DreamWhole => {
+                Box::new(DreamDecoder::new(prompt, length, plan, proposer, order))
+            }
+            DecoderKind::DreamBlocks => Box::new(DreamBlockDecoder::new(
+                prompt, length, plan, proposer, order, cache, early_stop,
+            )),
+            DecoderKind::BlockCausal => {
+                let options = BlockCausalOptions {
+                    cache,
+                    early_stop,
+                    entropy_bound: request.entropy_bound,
+                    sub_block: config.shifted.then_some(request.sub_block_length),
+                    pad,
+                };
+                Box::new(BlockCausalDecoder::new(
+                    prompt, length, plan, proposer, options,
+                ))
+            }
+        }
+    }
+}
+
+impl CacheMode {
+    /// The mode of a name.
+    ///
+    /// # Errors
+    /// An unknown name.
+    pub fn from_name(name: &str) -> Result<Self> {
+        match name {
+            "none" => Ok(Self::None),
+            "prefix" => Ok(Self::Prefix),
+            "dual" => Ok(Self::Dual),
+            _ => Err(Error::request(
+                "cache",
+                format!("{name:?} is unknown; expected none, prefix or dual"),
+            )),
+        }
+    }
+}
