@@ -2,15 +2,16 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{compare, doctor, eval, image, inspect, models, probe, train};
+use crate::commands::{compare, doctor, eval, image, inspect, models, probe, text, train};
 
-/// Text to pictures with the SANA family, on a plain CPU.
+/// Pictures with the SANA family and text with diffusion language models, on a plain CPU.
 #[derive(Debug, Parser)]
 #[command(
     name = "brisk",
     version,
-    about = "Text to pictures with the SANA family, on a plain CPU.",
+    about = "Pictures with the SANA family and text with diffusion language models, on a plain CPU.",
     after_help = "First picture:  brisk image \"a red heart\" -o heart.png\n\
+                  First answer:   brisk text --model GSAI-ML/LLaDA-8B-Instruct \"a question\"\n\
                   Everything a verb takes:  brisk VERB --help\n\n\
                   Results go to stdout, progress and messages to stderr.\n\
                   Exit codes: 0 done, 1 failed, 2 bad usage.\n\n\
@@ -32,6 +33,7 @@ pub struct Arguments {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     Image(Box<image::ImageArguments>),
+    Text(Box<text::TextArguments>),
     Models(models::ModelsArguments),
     Inspect(inspect::InspectArguments),
     Compare(compare::CompareArguments),

@@ -7,6 +7,7 @@ pub mod image;
 pub mod inspect;
 pub mod models;
 pub mod probe;
+pub mod text;
 pub mod train;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::output;
 pub fn run(arguments: Arguments) -> Result {
     match arguments.verb {
         Verb::Image(arguments) => image::run(&arguments),
+        Verb::Text(arguments) => text::run(&arguments),
         Verb::Models(arguments) => models::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Compare(arguments) => compare::run(&arguments),

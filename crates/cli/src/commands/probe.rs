@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use brisk_models::dcae::{self, Autoencoder, AutoencoderConfig, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
+use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
 use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer, compact_text};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig};
 use brisk_nn::{Weights, ops};
@@ -26,7 +27,8 @@ use crate::{models, output};
     \x20                   [guidance], [controlnet_block_samples.I] -> sample\n\
     \x20 controlnet        as transformer, controlnet_cond, [conditioning_scale] -> block_samples.I\n\
     \x20 vae.encode        sample (-1..1) -> latent\n\
-    \x20 vae.decode        latent -> sample"
+    \x20 vae.decode        latent -> sample\n\
+    \x20 language_model    input_ids, [attention_mask] -> logits"
 )]
 pub struct ProbeArguments {
     /// Pipeline's or component's folder, hub id, or sana-emoji
@@ -66,11 +68,6 @@ type Outputs = Vec<(String, Tensor)>;
 
 /// Runs the command.
 pub fn run(arguments: &ProbeArguments) -> Result {
-    if matches!(arguments.component, Component::LanguageModel) {
-        return Err(Failure::usage(
-            "--component language_model: this build has no language models yet",
-        ));
-    }
     arguments.threads.apply()?;
     output::check_writable(&arguments.outputs)?;
     let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
@@ -86,7 +83,7 @@ pub fn run(arguments: &ProbeArguments) -> Result {
         Component::ControlNet => probe.controlnet()?,
         Component::VaeEncode => probe.vae_encode()?,
         Component::VaeDecode => probe.vae_decode()?,
-        Component::LanguageModel => Vec::new(),
+        Component::LanguageModel => probe.language_model()?,
     };
     tensors::write(&arguments.outputs, &outputs)
 }
@@ -284,6 +281,45 @@ impl Probe<'_> {
             &Weights::from_source(weights),
             halves,
         )?)
+    }
+
+    /// Tokens that the mask hides are left out, and their logits are zero.
+    fn language_model(&self) -> Result<Outputs> {
+        self.check_names(&["input_ids", "attention_mask"])?;
+        let files = self.open("language_model")?;
+        let config = LanguageModelConfig::from_json(&files.config, &files.label)?;
+        let (shape, ids) = self.inputs.ids("input_ids", config.vocab_size)?;
+        let (batch, tokens) = (shape[0], shape[1]);
+        let masked = self.inputs.names().contains(&"attention_mask".to_owned());
+        let mask = if masked {
+            self.inputs.mask("attention_mask", (batch, tokens))?
+        } else {
+            vec![vec![true; tokens]; batch]
+        };
+        let kept: Vec<Vec<u32>> = ids
+            .chunks(tokens)
+            .zip(&mask)
+            .map(|(row, mask)| {
+                let pairs = row.iter().zip(mask).filter(|(_, keep)| **keep);
+                pairs.map(|(id, _)| *id).collect()
+            })
+            .collect();
+        if let Some(row) = kept.iter().position(Vec::is_empty) {
+            return Err(Failure::failed(format!(
+                "attention_mask hides every token of row {row}; expected at least one to keep"
+            )));
+        }
+        let model = LanguageModel::load(&config, &Weights::from_source(files.weights))?;
+        let rows: Vec<&[u32]> = kept.iter().map(Vec::as_slice).collect();
+        let mut found = model.forward(&rows)?.to_vec2::<f32>()?.into_iter();
+        let width = config.vocab_size;
+        let mut logits = Vec::with_capacity(batch * tokens * width);
+        for keep in mask.iter().flatten() {
+            let row = if *keep { found.next() } else { None };
+            logits.extend(row.unwrap_or_else(|| vec![0.0; width]));
+        }
+        let logits = Tensor::from_vec(logits, (batch, tokens, width), &Device::Cpu)?;
+        Ok(vec![("logits".to_owned(), logits)])
     }
 
     fn vae_encode(&self) -> Result<Outputs> {

@@ -128,12 +128,6 @@ impl LanguageModelConfig {
         Ok(config)
     }
 
-    /// Whether a `config.json` names an architecture that this module knows.
-    pub fn recognises(file: &serde_json::Value) -> bool {
-        file.as_object()
-            .is_some_and(|file| published::family(file).is_some())
-    }
-
     /// Checks that the values fit together.
     ///
     /// # Errors

@@ -14,7 +14,7 @@ const SDAR_BLOCK: usize = 4;
 const LLADA2_BLOCK: usize = 32;
 
 /// The family that the keys of a file speak of.
-pub(super) fn family(file: &Map<String, Value>) -> Option<Family> {
+fn family(file: &Map<String, Value>) -> Option<Family> {
     let kind = file.get("model_type").and_then(Value::as_str).unwrap_or("");
     let classes: Vec<&str> = file
         .get("architectures")
