@@ -319,6 +319,291 @@ def llama_taps(model):
     return taps
 
 
+# --- Qwen and Llama graphs -------------------------------------------------------------------------
+
+
+def block_mask(tokens, block, pad=0):
+    """[1, 1, T, T], true where the query's block is not before the key's."""
+    blocks = (torch.arange(tokens) + pad) // block
+    return (blocks[None, :] <= blocks[:, None])[None, None]
+
+
+def scores(mask):
+    """The mask as something to add to attention scores."""
+    return torch.zeros(mask.shape).masked_fill(~mask, torch.finfo(torch.float32).min)
+
+
+class Committed:
+    """Stands for a cache: the tokens before, computed again at every call, which is what a cache must equal."""
+
+    def __init__(self, model, block):
+        self.network, self.model, self.block, self.device = model, model.model, block, "cpu"
+        self.past, self.count = torch.zeros(1, 0, dtype=torch.long), 0
+
+    def logits(self, ids, store):
+        self.count += 1
+        whole = torch.cat([self.past, ids], dim=1)
+        mask = scores(block_mask(whole.shape[1], self.block))
+        if store:
+            self.past = whole
+        return self.network(whole, attention_mask=mask).logits[:, -ids.shape[1] :]
+
+
+class SdarCall(Committed):
+    """The call that SDAR's generate.py makes."""
+
+    def eval(self):
+        return self
+
+    def __call__(self, ids, store_kv, **_):
+        return types.SimpleNamespace(logits=self.logits(ids, store_kv))
+
+
+class Version2Call(Committed):
+    """The calls that Fast-dLLM v2's batch_sample makes."""
+
+    def forward(self, input_ids, update_past_key_values, **_):
+        logits = self.logits(input_ids, update_past_key_values)
+        return types.SimpleNamespace(logits=logits, past_key_values=self.past)
+
+    def sample_with_top_p(self, logits, top_p, temperature):
+        probabilities = functional.softmax(logits, dim=-1)
+        return probabilities.argmax(dim=-1), probabilities
+
+
+class Qwen:
+    """A2D, SDAR and Fast-dLLM v2: unmodified Qwen graphs with another mask."""
+
+    SIZES = dict(
+        vocab_size=VOCABULARY, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, max_position_embeddings=128, rms_norm_eps=1e-6, rope_theta=1000000.0,
+        hidden_act="silu", use_sliding_window=False, eos_token_id=EOS,
+    )
+    # name -> (config of the published kind, graph, block)
+    CASES = {
+        "a2d_qwen3": (dict(model_type="a2d-qwen3", head_dim=16), "qwen3", None),
+        "a2d_qwen2": (dict(model_type="a2d-qwen2", tie_word_embeddings=True), "qwen2", None),
+        "a2d_llama": (dict(model_type="a2d-llama", attention_bias=True), "llama", None),
+        "sdar": (dict(model_type="sdar", architectures=["SDARForCausalLM"], head_dim=8, block_size=4), "qwen3", 4),
+        "fast_dllm_v2": (
+            dict(model_type="Fast_dLLM_Qwen", architectures=["Fast_dLLM_QwenForCausalLM"], bd_size=8), "qwen2", 8
+        ),
+    }
+
+    def __init__(self, options):
+        self.options = options
+
+    def build(self, case, seed):
+        changes, graph, self.block = self.CASES[case]
+        self.case = case
+        settings = self.SIZES | {"tie_word_embeddings": False, "mask_token_id": MASK} | changes
+        given = {k: v for k, v in settings.items() if k not in ("model_type", "architectures", "mask_token_id")}
+        if case.startswith("a2d"):
+            # Their own classes, imported by file: their package wants a training stack.
+            path = self.options.dllm / f"dllm/pipelines/a2d/models/{graph}/modeling_{graph}.py"
+            module = script(path, f"a2d_{graph}")
+            name = graph.capitalize()
+            config = getattr(module, f"A2D{name}Config")(**given)
+            model = getattr(module, f"A2D{name}LMHeadModel")
+        else:
+            import transformers
+
+            name = {"qwen2": "Qwen2", "qwen3": "Qwen3"}[graph]
+            config = getattr(transformers, f"{name}Config")(**given)
+            model = getattr(transformers, f"{name}ForCausalLM")
+        config._attn_implementation = "sdpa"
+        return randomise(model(config), f"language_models/{case}/{seed}"), settings
+
+    def json(self, settings):
+        return settings
+
+    def tensors(self, model):
+        return {k: v for k, v in model.state_dict().items() if not (self.tied(model) and k == "lm_head.weight")}
+
+    def tied(self, model):
+        return model.config.tie_word_embeddings
+
+    def taps(self, model):
+        return llama_taps(model)
+
+    def forward(self, model, ids):
+        if self.block is None:
+            return model(ids).logits
+        return model(ids, attention_mask=scores(block_mask(ids.shape[1], self.block))).logits
+
+    def generations(self, model, prompt):
+        if self.case == "sdar":
+            return self.sdar(model, prompt)
+        if self.case == "fast_dllm_v2":
+            return self.version2(model, prompt)
+        return {}
+
+    def sdar(self, model, prompt):
+        module = script(self.options.sdar / "generate.py", "sdar_generate")
+
+        def greedy(logits, temperature, top_k, top_p):
+            probability, token = functional.softmax(logits, dim=-1).max(dim=-1)
+            return token, probability
+
+        module.sample_with_temperature_topk_topp = greedy
+        found = {}
+        for name, settings in {
+            "dynamic0.85": dict(remasking_strategy="low_confidence_dynamic", confidence_threshold=0.85),
+            "dynamic0.3": dict(remasking_strategy="low_confidence_dynamic", confidence_threshold=0.3),
+            "static2": dict(remasking_strategy="low_confidence_static", denoising_steps=2),
+            "sequential": dict(remasking_strategy="sequential"),
+        }.items():
+            call = SdarCall(model, self.block)
+            settings = dict(denoising_steps=4) | settings
+            # A quota above the masks that are left makes the reference overwrite known tokens, so no
+            # block may be partly known where the quota is above one.
+            start = prompt[:, : PROMPT // 4 * 4] if name == "static2" else prompt
+            x = module.block_diffusion_generate(
+                call, {"input_ids": start}, MASK, gen_length=LENGTH, block_length=self.block, **settings
+            )
+            # The last block's keys and values are stored and never read.
+            found[name] = (x[:, : start.shape[1] + LENGTH], call.count - 1)
+        return found
+
+    def version2(self, model, prompt):
+        path = self.options.v2 / "v2/experiments/00_baseline"
+        sys.path.insert(0, str(path))
+        sampler = script(path / "generation_functions.py", "v2_generation").Fast_dLLM_QwenForCausalLM.batch_sample
+        tokenizer = types.SimpleNamespace(pad_token_id=EOS)
+        found = {}
+        for name, start in (("rest", prompt), ("whole", prompt[:, :8])):
+            start = torch.cat([prompt[:, :8], start], dim=1)  # more than one block, as the sampler expects
+            for threshold in (0.9, 0.3):
+                call = Version2Call(model, self.block)
+                result = sampler(
+                    call, start.clone(), tokenizer, block_size=self.block, max_new_tokens=LENGTH, small_block_size=4,
+                    min_len=start.shape[1], seq_len=torch.tensor([start.shape[1]]), mask_id=MASK, threshold=threshold,
+                    stop_token=VOCABULARY + 1, temperature=0.0, reuse_k=1,
+                )
+                # The last block's clean pass gives a token beyond the answer; it is left out.
+                row = result[0][None, : start.shape[1] // self.block * self.block + LENGTH]
+                found[f"{name}.threshold{threshold:g}"] = (row, call.count - 1)
+            found[f"{name}.prompt"] = (start, 0)
+        return found
+
+
+# --- Mixtures of experts -------------------------------------------------------------------------
+
+
+class Experts:
+    CASES = {
+        "llada_moe": dict(
+            vocab_size=VOCABULARY, hidden_size=32, dense_intermediate_size=48, expert_intermediate_size=16,
+            shared_expert_intermediate_size=None, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
+            max_position_embeddings=128, rms_norm_eps=1e-5, rope_theta=50000.0, num_experts_per_tok=2, num_experts=6,
+            qk_layernorm=True, moe_layer_freq=[0, 1, 1], moe_router_enable_expert_bias=True, partial_rotary_factor=1,
+            moe_router_score_function="softmax", hidden_act="silu", pad_token_id=EOS, eos_token_id=EOS,
+            attention_bias=False, tie_word_embeddings=False,
+        ),
+        "llada2": dict(
+            vocab_size=VOCABULARY, hidden_size=32, intermediate_size=48, num_hidden_layers=3, num_attention_heads=4,
+            num_key_value_heads=2, head_dim=16, use_qkv_bias=False, use_bias=False, rms_norm_eps=1e-6, num_experts=8,
+            num_shared_experts=1, num_experts_per_tok=2, n_group=4, topk_group=2, routed_scaling_factor=2.5,
+            moe_intermediate_size=16, first_k_dense_replace=1, partial_rotary_factor=0.5, rope_theta=600000.0,
+            max_position_embeddings=128, hidden_act="silu", pad_token_id=EOS, eos_token_id=EOS,
+            embedding_dropout=0.0, attention_dropout=0.0, output_dropout=0.0, tie_word_embeddings=False,
+        ),
+    }
+    BLOCK = 8
+
+    def __init__(self, options):
+        self.options = options
+        pipelines = options.dllm / "dllm/pipelines"
+        package(pipelines / "llada/models", "moe_models")
+        self.moe_config = submodule("moe_models", "configuration_lladamoe", pipelines / "llada/models")
+        self.moe_model = submodule("moe_models", "modeling_lladamoe", pipelines / "llada/models")
+        package(pipelines / "llada2/models", "llada2_models")
+        self.two_config = submodule("llada2_models", "configuration_llada2_moe", pipelines / "llada2/models")
+        self.two_model = submodule("llada2_models", "modeling_llada2_moe", pipelines / "llada2/models")
+
+    def build(self, case, seed):
+        self.case = case
+        settings = self.CASES[case]
+        if case == "llada_moe":
+            config = self.moe_config.LLaDAMoEConfig(**settings)
+            config._attn_implementation = "sdpa"
+            model = self.moe_model.LLaDAMoEModelLM(config)
+            named = {"model_type": "llada", "architectures": ["LLaDAMoEModelLM"]}
+        else:
+            config = self.two_config.LLaDA2MoeConfig(**settings)
+            config._attn_implementation = "sdpa"
+            model = self.two_model.LLaDA2MoeModelLM(config)
+            named = {"model_type": "llada2_moe", "architectures": ["LLaDA2MoeModelLM"], "block_size": self.BLOCK}
+        model = randomise(model, f"language_models/{case}/{seed}")
+        for name, buffer in model.named_buffers():
+            if name.endswith("expert_bias"):
+                buffer.copy_(common.normal(tuple(buffer.shape), case, seed, name, scale=0.2))
+        return model, settings | named | {"mask_token_id": MASK}
+
+    def json(self, settings):
+        return settings
+
+    def tensors(self, model):
+        return model.state_dict()
+
+    def taps(self, model):
+        taps = common.Taps()
+        taps.output(model.model.norm, "blocks.norm")
+        for index, layer in enumerate(model.model.layers):
+            taps.output(layer.mlp, f"blocks.layers.{index}.mlp")
+            taps.output(layer, f"blocks.layers.{index}")
+        return taps
+
+    def forward(self, model, ids):
+        if self.case == "llada_moe":
+            return model(ids, use_cache=False).logits
+        mask = scores(block_mask(ids.shape[1], self.BLOCK))
+        positions = torch.arange(ids.shape[1])[None]
+        return model(ids, attention_mask=mask, position_ids=positions).logits
+
+    def generations(self, model, prompt):
+        if self.case == "llada_moe":
+            return {}
+        sampler = self.sampler()
+        tokenizer = types.SimpleNamespace(mask_token_id=MASK, eos_token_id=EOS)
+        found = {}
+        for threshold in (0.95, 0.3):
+            counter = Counter(model)
+
+            # The sampler's mask is bf16, the model here f32.
+            def call(ids, attention_mask, position_ids):
+                return model(ids, attention_mask=attention_mask.float(), position_ids=position_ids)
+
+            call.device = "cpu"
+            x = sampler(model=call, tokenizer=tokenizer).sample(
+                [prompt[0]], max_new_tokens=LENGTH, block_size=self.BLOCK, steps_per_block=self.BLOCK,
+                threshold=threshold, return_dict=False,
+            )
+            counter.handle.remove()
+            found[f"none.threshold{threshold:g}"] = (x[:, : PROMPT + LENGTH], counter.take())
+        return found
+
+    def sampler(self):
+        core = self.options.dllm / "dllm/core"
+        for name in ("dllm", "dllm.core", "dllm.core.samplers", "dllm.core.schedulers"):
+            sys.modules[name] = types.ModuleType(name)
+            sys.modules[name].__path__ = []
+        alpha = script_as(core / "schedulers/alpha.py", "dllm.core.schedulers.alpha")
+        sys.modules["dllm.core.schedulers"].BaseAlphaScheduler = alpha.BaseAlphaScheduler
+        sys.modules["dllm.core.schedulers"].LinearAlphaScheduler = alpha.LinearAlphaScheduler
+        script_as(core / "samplers/base.py", "dllm.core.samplers.base")
+        return script_as(self.options.dllm / "dllm/pipelines/llada2/sampler.py", "llada2_sampler").LLaDA2Sampler
+
+
+def script_as(path, name):
+    """Imports a file under the name that others import it by."""
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
 # --- Driver --------------------------------------------------------------------------------------
 
 
@@ -333,7 +618,8 @@ def write_case(family, case, seed, generate):
     ids[:, 17] = 5
     result = {"inputs.input_ids": ids}
     taps = family.taps(model)
-    result["outputs.logits"] = model(ids).logits
+    forward = getattr(family, "forward", lambda model, ids: model(ids).logits)
+    result["outputs.logits"] = forward(model, ids)
     result |= taps.close()
     common.write_golden(folder / "golden.safetensors", result)
     if not generate:
@@ -367,6 +653,14 @@ def main():
         for seed in range(SEEDS):
             write_case(dream, "dream", seed, generate=True)
         write_case(dream, "dream_one_layer", 0, generate=False)
+    if wanted("qwen"):
+        for case in Qwen.CASES:
+            for seed in range(SEEDS):
+                write_case(Qwen(options), case, seed, generate=case in ("sdar", "fast_dllm_v2") and seed < 2)
+    if wanted("experts"):
+        for case in Experts.CASES:
+            for seed in range(SEEDS):
+                write_case(Experts(options), case, seed, generate=case == "llada2" and seed < 2)
 
 
 if __name__ == "__main__":

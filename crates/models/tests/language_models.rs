@@ -47,6 +47,13 @@ fn every_architecture_agrees_with_its_reference() {
         "llada_norm_0",
         "llada_groups_0",
         "dream_0",
+        "a2d_qwen2_0",
+        "a2d_qwen3_0",
+        "a2d_llama_0",
+        "fast_dllm_v2_0",
+        "sdar_0",
+        "llada_moe_0",
+        "llada2_0",
     ] {
         assert!(cases.contains(&family.to_owned()), "no golden of {family}");
     }

@@ -173,6 +173,106 @@ fn dream_decodes_as_the_reference() {
     }
 }
 
+/// Exact caches give the tokens that the references compute without any, or with their own.
+#[test]
+fn block_causal_models_decode_as_their_references() {
+    for case in ["sdar_0", "sdar_1"] {
+        let (pipeline, golden) = (load(case), golden(case));
+        let prompt = ids(&golden, "inputs.prompt");
+        for (name, algorithm, selection, steps) in [
+            ("dynamic0.85", None, Some(Selection::Threshold(0.85)), None),
+            ("dynamic0.3", None, Some(Selection::Threshold(0.3)), None),
+            (
+                "static2",
+                Some(Algorithm::LowConfidenceStatic),
+                None,
+                Some(16),
+            ),
+            ("sequential", Some(Algorithm::Sequential), None, None),
+        ] {
+            let request = TextRequest {
+                algorithm,
+                selection,
+                steps,
+                block_length: None,
+                ..request(CacheMode::Prefix)
+            };
+            // Where the quota is above one, no block may be partly known: the reference then
+            // overwrites known tokens.
+            let known = if name == "static2" { 8 } else { prompt.len() };
+            agrees(case, name, &golden, &one(&pipeline, &prompt[..known], &request));
+        }
+    }
+    for case in ["fast_dllm_v2_0", "fast_dllm_v2_1"] {
+        let (pipeline, golden) = (load(case), golden(case));
+        for start in ["rest", "whole"] {
+            let prompt = ids(&golden, &format!("{start}.prompt.ids"));
+            for threshold in [0.9, 0.3] {
+                let request = TextRequest {
+                    selection: Some(Selection::Threshold(threshold)),
+                    gen_length: 48 - prompt.len(),
+                    sub_block_length: 4,
+                    ..request(CacheMode::Prefix)
+                };
+                let found = one(&pipeline, &prompt, &request);
+                agrees(
+                    case,
+                    &format!("{start}.threshold{threshold}"),
+                    &golden,
+                    &found,
+                );
+            }
+        }
+    }
+    for case in ["llada2_0", "llada2_1"] {
+        let (pipeline, golden) = (load(case), golden(case));
+        let prompt = ids(&golden, "inputs.prompt");
+        for threshold in [0.95, 0.3] {
+            let request = |cache| TextRequest {
+                selection: Some(Selection::Threshold(threshold)),
+                ..request(cache)
+            };
+            let found = one(&pipeline, &prompt, &request(CacheMode::None));
+            agrees(case, &format!("none.threshold{threshold}"), &golden, &found);
+            // The cache costs a pass for the prompt and one between blocks.
+            let cached = one(&pipeline, &prompt, &request(CacheMode::Prefix));
+            assert_eq!(cached.ids, found.ids, "{case}");
+            assert_eq!(cached.forwards, found.forwards + 1 + 4, "{case}");
+        }
+    }
+}
+
+/// A converted model told to decode by blocks: its prompt ends with a block, and the cache is exact.
+#[test]
+fn converted_models_decode_by_blocks_when_told_to() {
+    let folder = ModelFolder::Disk(fixtures_dir().join("language_models/a2d_qwen3_0"));
+    let options = LoadOptions {
+        without_tokenizer: true,
+        block_causal: Some(BLOCK),
+        ..LoadOptions::default()
+    };
+    let pipeline = TextPipeline::load(&folder, &options).unwrap();
+    for length in [3, 8, 13] {
+        let prompt: Vec<u32> = (0..length).map(|i| i * 5 % 60).collect();
+        for steps in [None, Some(16)] {
+            let request = |cache| TextRequest {
+                steps,
+                ..request(cache)
+            };
+            let found = one(&pipeline, &prompt, &request(CacheMode::None));
+            let cached = one(&pipeline, &prompt, &request(CacheMode::Prefix));
+            assert_eq!(found.ids, cached.ids);
+            assert!(!found.ids.contains(&MASK));
+            if steps.is_some() {
+                assert_eq!(
+                    found.forwards, 16,
+                    "the prompt's rest is no block of its own"
+                );
+            }
+        }
+    }
+}
+
 /// With one layer nothing that is cached depends on what changes, so the caches are exact: for
 /// LLaDA, and for Dream in LLaDA's sampler.
 #[test]
@@ -200,8 +300,9 @@ fn one_layer_makes_caches_exact() {
 
 #[test]
 fn a_batch_of_unequal_prompts_is_its_single_runs() {
-    for case in ["llada_0", "dream_0"] {
+    for case in ["llada_0", "dream_0", "sdar_0", "fast_dllm_v2_0", "llada2_0"] {
         let pipeline = load(case);
+        let blocks = !case.starts_with("llada_") && case != "dream_0";
         let prompts: Vec<Vec<u32>> = (0..8u32)
             .map(|row| {
                 (0..3 + row * 5 % 17)
@@ -210,12 +311,18 @@ fn a_batch_of_unequal_prompts_is_its_single_runs() {
             })
             .collect();
         for (_, cache) in CACHES {
+            if blocks && cache == CacheMode::Dual && case != "fast_dllm_v2_0" {
+                continue;
+            }
             for (rule, temperature) in [(0.9, 0.0), (0.3, 0.8)] {
+                let algorithm =
+                    (cache == CacheMode::None && !blocks).then_some(Algorithm::LowConfidence);
                 let request = TextRequest {
                     selection: Some(Selection::Threshold(rule)),
-                    algorithm: (cache == CacheMode::None).then_some(Algorithm::LowConfidence),
+                    algorithm,
                     temperature,
                     early_stop: true,
+                    block_length: (!blocks).then_some(BLOCK),
                     ..request(cache)
                 };
                 let together = decode(&pipeline, &prompts, &request);

@@ -4,5 +4,6 @@ mod bad_input;
 mod harness;
 mod image;
 mod probe;
+mod text;
 mod tools;
 mod training;
