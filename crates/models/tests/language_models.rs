@@ -229,7 +229,13 @@ fn published_sizes() {
         "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944,
         "vocab_size": 152064, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
         "max_position_embeddings": 131072}"#;
-    for (file, parameters) in [(llada, 8_015_581_184), (dream, 7_615_616_512)] {
+    let illada = r#"{"model_type": "llada", "d_model": 4096, "n_layers": 32, "n_heads": 32,
+        "n_kv_heads": 8, "mlp_hidden_size": 14336, "vocab_size": 155136, "weight_tying": true}"#;
+    for (file, parameters) in [
+        (llada, 8_015_581_184),
+        (dream, 7_615_616_512),
+        (illada, 7_615_025_152),
+    ] {
         let config = LanguageModelConfig::from_json(file.as_bytes(), "config.json").unwrap();
         assert_eq!(config.parameters(), parameters);
     }

@@ -200,7 +200,12 @@ fn block_causal_models_decode_as_their_references() {
             // Where the quota is above one, no block may be partly known: the reference then
             // overwrites known tokens.
             let known = if name == "static2" { 8 } else { prompt.len() };
-            agrees(case, name, &golden, &one(&pipeline, &prompt[..known], &request));
+            agrees(
+                case,
+                name,
+                &golden,
+                &one(&pipeline, &prompt[..known], &request),
+            );
         }
     }
     for case in ["fast_dllm_v2_0", "fast_dllm_v2_1"] {

@@ -64,9 +64,9 @@ impl LanguageModel {
     pub fn load(config: &LanguageModelConfig, weights: &Weights) -> Result<Self> {
         config.validate()?;
         let names = Names::of(config.family);
-        let outer = if weights.contains(&format!("model.{}.weight", names.head)) {
-            weights.pp("model")
-        } else if names.body == "transformer" && weights.contains("model.transformer.wte.weight") {
+        // LLaDA's class has its body under `transformer`; files put the wrapper's `model` before it.
+        let wrapped = format!("model.{}.{}.weight", names.body, names.embedding);
+        let outer = if weights.contains(&wrapped) {
             weights.pp("model")
         } else {
             weights.clone()

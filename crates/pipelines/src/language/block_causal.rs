@@ -6,9 +6,10 @@
 //! in the cache. In Fast-dLLM v2 that pass also gives the next block's first token, and a block is
 //! denoised in sub-blocks from left to right.
 
+use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::proposal::{Confidence, Proposer};
-use super::request::{Algorithm, CacheMode, TextPlan};
+use super::request::TextPlan;
 use super::selection::{Selection, quota};
 use super::session::{Decoder, Pass};
 use crate::error::Result;

@@ -7,9 +7,10 @@
 //! For models whose row i − 1 predicts token i, the position before the block is computed with it:
 //! one token more a step, and the block's first token is predicted like the others.
 
+use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::proposal::{Confidence, Proposer};
-use super::request::{Algorithm, CacheMode, TextPlan};
+use super::request::TextPlan;
 use super::selection::{Selection, quota};
 use super::session::{Decoder, Pass};
 use crate::error::Result;

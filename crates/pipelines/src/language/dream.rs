@@ -8,10 +8,11 @@
 
 use std::collections::VecDeque;
 
+use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::proposal::Proposer;
 use super::random::Use;
-use super::request::{Algorithm, CacheMode, TextPlan};
+use super::request::TextPlan;
 use super::selection::{Selection, time_quota, timesteps};
 use super::session::{Decoder, Pass};
 use crate::error::Result;

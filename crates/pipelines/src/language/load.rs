@@ -16,8 +16,8 @@ pub struct LoadOptions {
     pub variant: Option<String>,
     /// Leave the tokenizer: ids come in and go out.
     pub without_tokenizer: bool,
-    /// Block-causal attention with blocks of this length, for converted models whose configuration
-    /// doesn't say that they were trained so (BD3-LM).
+    /// Block-causal attention with blocks of this length, for models whose configuration doesn't
+    /// say that they were trained so (BD3-LM) or with which blocks (SDAR).
     pub block_causal: Option<usize>,
 }
 
@@ -52,15 +52,11 @@ impl TextPipeline {
         let label = format!("{}/{}", folder.label(), LanguageFiles::CONFIG);
         let bytes = folder.read(LanguageFiles::CONFIG)?;
         let mut config = LanguageModelConfig::from_json(&bytes, &label)?;
-        let aligned = options.block_causal.is_some();
+        // The sampler of converted models ends the prompt with a block; the others don't.
+        let aligned = options.block_causal.is_some() && config.attention == Attention::Full;
         if let Some(block) = options.block_causal {
-            if block == 0 || config.attention != Attention::Full {
-                return Err(Error::request(
-                    "block-causal",
-                    format!(
-                        "{block}: expected at least 1, and a model whose configuration doesn't have blocks"
-                    ),
-                ));
+            if block == 0 {
+                return Err(Error::request("block-causal", "0: expected at least 1"));
             }
             config.attention = Attention::BlockCausal(block);
         }

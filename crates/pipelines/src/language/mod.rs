@@ -11,6 +11,7 @@
 //!
 //! Sequences of a batch share forward passes and nothing else: each decodes as it would alone.
 
+mod algorithm;
 mod block_causal;
 mod blocks;
 mod decide;
@@ -23,8 +24,9 @@ mod request;
 mod selection;
 mod session;
 
+pub use algorithm::{Algorithm, CacheMode, EndTokens};
 pub use load::{LanguageFiles, LoadOptions};
 pub use pipeline::TextPipeline;
-pub use request::{Algorithm, CacheMode, EndTokens, TextPlan, TextRequest};
+pub use request::{TextPlan, TextRequest};
 pub use selection::{Selection, quota};
 pub use session::Generation;

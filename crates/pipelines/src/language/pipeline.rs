@@ -3,12 +3,13 @@
 use brisk_models::language_model::{Family, LanguageModel};
 use brisk_text::{ChatMessage, ChatTemplate, Tokenizer};
 
+use super::algorithm::EndTokens;
 use super::block_causal::{BlockCausalDecoder, BlockCausalOptions};
 use super::blocks::BlockDecoder;
 use super::dream::{DreamBlockDecoder, DreamDecoder};
 use super::proposal::{Proposer, Sampling};
 use super::random::Random;
-use super::request::{CacheMode, DecoderKind, EndTokens, TextPlan, TextRequest};
+use super::request::{DecoderKind, TextPlan, TextRequest};
 use super::session::{Decoder, Generation, Session};
 use crate::error::{Error, Result};
 use crate::events::Control;
@@ -177,24 +178,6 @@ impl TextPipeline {
                     prompt, length, plan, proposer, options,
                 ))
             }
-        }
-    }
-}
-
-impl CacheMode {
-    /// The mode of a name.
-    ///
-    /// # Errors
-    /// An unknown name.
-    pub fn from_name(name: &str) -> Result<Self> {
-        match name {
-            "none" => Ok(Self::None),
-            "prefix" => Ok(Self::Prefix),
-            "dual" => Ok(Self::Dual),
-            _ => Err(Error::request(
-                "cache",
-                format!("{name:?} is unknown; expected none, prefix or dual"),
-            )),
         }
     }
 }

@@ -88,7 +88,7 @@ pub fn timesteps(steps: usize, eps: f32) -> Vec<f32> {
     let step = (eps - 1.0) / steps as f32;
     (0..=steps)
         .map(|index| {
-            if index < (steps + 1) / 2 {
+            if index < steps.div_ceil(2) {
                 1.0 + step * index as f32
             } else {
                 eps - step * (steps - index) as f32

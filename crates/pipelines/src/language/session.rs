@@ -4,7 +4,8 @@
 use brisk_models::language_model::{LanguageModel, Rows, Span};
 use brisk_nn::KeyValueCache;
 
-use super::request::{CacheMode, TextPlan};
+use super::algorithm::CacheMode;
+use super::request::TextPlan;
 use crate::error::{Error, Result};
 use crate::events::Control;
 
