@@ -192,6 +192,29 @@ fn the_language_model_is_probed() {
 }
 
 #[test]
+fn every_family_is_inspected() {
+    let place = Place::new();
+    for (case, family) in [
+        ("llada_0", "LLaDA:"),
+        ("dream_0", "Dream:"),
+        ("sdar_0", "SDAR:"),
+        ("llada_moe_0", "LLaDA-MoE:"),
+        ("llada2_0", "LLaDA2:"),
+    ] {
+        place.copy(&format!("language_models/{case}"), case);
+        let found: Value =
+            serde_json::from_str(&place.ok(&["inspect", case, "--json"]).stdout).unwrap();
+        let component = &found["components"][0];
+        let facts = component["configuration"].as_str().unwrap();
+        assert!(facts.starts_with(family), "{facts}");
+        assert_eq!(
+            component["expected_parameters"], component["summary"]["parameters"],
+            "{case}: parameters counted from the configuration"
+        );
+    }
+}
+
+#[test]
 fn bad_requests_are_refused_by_name() {
     let place = Place::new();
     with_tokenizer(&place);

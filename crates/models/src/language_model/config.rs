@@ -114,6 +114,19 @@ pub struct LanguageModelConfig {
 }
 
 impl LanguageModelConfig {
+    /// Values of `model_type` in the published files of the families.
+    pub const MODEL_TYPES: [&str; 9] = [
+        "llada",
+        "Dream",
+        "a2d-qwen2",
+        "a2d-qwen3",
+        "a2d-llama",
+        "Fast_dLLM_Qwen",
+        "sdar",
+        "lladamoe",
+        "llada2_moe",
+    ];
+
     /// Reads a published `config.json`, of whichever family; `label` names the file in messages.
     ///
     /// # Errors

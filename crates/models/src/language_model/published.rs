@@ -54,9 +54,10 @@ pub(super) fn read(
         Some(family) => parse::<LlamaFile>(bytes, label)?.config(family).map_err(at),
         None => Err(Error::Config(format!(
             "{label}: `model_type` {} with `architectures` {} is no diffusion language model that brisk \
-             runs; expected llada, Dream, a2d-qwen2, a2d-qwen3, a2d-llama, Fast_dLLM_Qwen, sdar, lladamoe or llada2_moe",
+             runs; expected one of {}",
             file.get("model_type").unwrap_or(&Value::Null),
             file.get("architectures").unwrap_or(&Value::Null),
+            LanguageModelConfig::MODEL_TYPES.join(", "),
         ))),
     }
 }

@@ -456,7 +456,10 @@ impl TextRequest {
                 "blanks are filled in by --algorithm low_confidence or random of models with full attention",
             );
         }
-        if decoder == DecoderKind::DreamWhole && self.block_length.is_some() {
+        let blocks = self
+            .block_length
+            .is_some_and(|length| length != self.gen_length);
+        if decoder == DecoderKind::DreamWhole && blocks {
             return refuse(
                 "block-length",
                 "Dream's own algorithms decode the whole canvas without a cache; --algorithm low_confidence \

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
+use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
 use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_store::{ModelFolder, Summary, TensorSource, summarise};
@@ -244,6 +245,19 @@ fn read(
                 ),
                 parameters: config.parameters(),
             }),
+        kind if LanguageModelConfig::MODEL_TYPES.contains(&kind) => {
+            LanguageModelConfig::from_json(bytes, label).map(|config| Configuration {
+                facts: format!(
+                    "{}: width {}, {} layers, vocabulary {}, context {}",
+                    config.family.name(),
+                    config.hidden_size,
+                    config.num_layers,
+                    config.vocab_size,
+                    config.context
+                ),
+                parameters: config.parameters(),
+            })
+        }
         _ => return None,
     };
     Some(result.map_err(|error| error.to_string()))

@@ -164,16 +164,16 @@ pub struct TextArguments {
     /// Variant of the weight files
     #[arg(long, help_heading = "Model and files", value_name = "NAME")]
     pub variant: Option<String>,
-    /// Prompts as token ids: tensor input_ids [B,P]; needs no tokenizer
+    /// Prompts as token ids: tensor input_ids, one prompt a row; needs no tokenizer
     #[arg(long, help_heading = "Model and files", value_name = "FILE", conflicts_with_all = ["words", "prompt", "raw"])]
     pub input_ids: Option<PathBuf>,
-    /// Write tensors output_ids [B,P+G] and nfe [B]
+    /// Write prompts with answers (output_ids) and the forward passes (nfe)
     #[arg(long, help_heading = "Model and files", value_name = "FILE")]
     pub output_ids: Option<PathBuf>,
     /// Print one JSON document
     #[arg(long, help_heading = "Model and files")]
     pub json: bool,
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Model and files")]
     pub threads: ThreadArguments,
 }
 
