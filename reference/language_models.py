@@ -436,7 +436,23 @@ class Qwen:
             return self.sdar(model, prompt)
         if self.case == "fast_dllm_v2":
             return self.version2(model, prompt)
-        return {}
+        return self.bd3lm(model, prompt)
+
+    def bd3lm(self, model, prompt):
+        core = dllm_core(self.options.dllm)
+        script_as(core / "samplers/utils.py", "dllm.core.samplers.utils")
+        sampler = script_as(core / "samplers/bd3lm.py", "bd3lm_sampler").BD3LMSampler
+        tokenizer = types.SimpleNamespace(mask_token_id=MASK, eos_token_id=VOCABULARY, bos_token_id=0, pad_token_id=-1)
+        found = {}
+        for steps in (32, 8):
+            counter = Counter(model)
+            # The prompt is whole blocks: rows of padding alone would be NaN on a CPU.
+            x = sampler(model=model, tokenizer=tokenizer).sample(
+                [prompt[0, :BLOCK]], max_new_tokens=LENGTH, block_size=BLOCK, steps=steps, return_dict=False
+            )
+            counter.handle.remove()
+            found[f"quota{steps}"] = (x, counter.take())
+        return found
 
     def sdar(self, model, prompt):
         module = script(self.options.sdar / "generate.py", "sdar_generate")
@@ -584,15 +600,21 @@ class Experts:
         return found
 
     def sampler(self):
-        core = self.options.dllm / "dllm/core"
-        for name in ("dllm", "dllm.core", "dllm.core.samplers", "dllm.core.schedulers"):
-            sys.modules[name] = types.ModuleType(name)
-            sys.modules[name].__path__ = []
-        alpha = script_as(core / "schedulers/alpha.py", "dllm.core.schedulers.alpha")
-        sys.modules["dllm.core.schedulers"].BaseAlphaScheduler = alpha.BaseAlphaScheduler
-        sys.modules["dllm.core.schedulers"].LinearAlphaScheduler = alpha.LinearAlphaScheduler
-        script_as(core / "samplers/base.py", "dllm.core.samplers.base")
+        dllm_core(self.options.dllm)
         return script_as(self.options.dllm / "dllm/pipelines/llada2/sampler.py", "llada2_sampler").LLaDA2Sampler
+
+
+def dllm_core(folder):
+    """The samplers' base without the training stack that their package imports."""
+    core = folder / "dllm/core"
+    for name in ("dllm", "dllm.core", "dllm.core.samplers", "dllm.core.schedulers"):
+        sys.modules[name] = types.ModuleType(name)
+        sys.modules[name].__path__ = []
+    alpha = script_as(core / "schedulers/alpha.py", "dllm.core.schedulers.alpha")
+    sys.modules["dllm.core.schedulers"].BaseAlphaScheduler = alpha.BaseAlphaScheduler
+    sys.modules["dllm.core.schedulers"].LinearAlphaScheduler = alpha.LinearAlphaScheduler
+    script_as(core / "samplers/base.py", "dllm.core.samplers.base")
+    return core
 
 
 def script_as(path, name):
@@ -656,7 +678,7 @@ def main():
     if wanted("qwen"):
         for case in Qwen.CASES:
             for seed in range(SEEDS):
-                write_case(Qwen(options), case, seed, generate=case in ("sdar", "fast_dllm_v2") and seed < 2)
+                write_case(Qwen(options), case, seed, generate=case in ("sdar", "fast_dllm_v2", "a2d_qwen3") and seed < 2)
     if wanted("experts"):
         for case in Experts.CASES:
             for seed in range(SEEDS):

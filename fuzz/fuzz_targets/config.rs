@@ -4,6 +4,7 @@
 
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
+use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
 use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_pipelines::schedulers::SchedulerConfig;
@@ -14,6 +15,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         config.parameters();
     }
     if let Ok(config) = Gemma2Config::from_json(bytes, "fuzz") {
+        config.parameters();
+    }
+    if let Ok(config) = LanguageModelConfig::from_json(bytes, "fuzz") {
         config.parameters();
     }
     if let Ok(config) = SanaConfig::from_json(bytes, "fuzz") {

@@ -2,6 +2,7 @@
 
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
+use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
 use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_pipelines::schedulers::SchedulerConfig;
@@ -17,6 +18,7 @@ fn seeds_give_errors_and_never_panic() {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let autoencoder = AutoencoderConfig::from_json(&bytes, &name);
         let gemma = Gemma2Config::from_json(&bytes, &name);
+        let language = LanguageModelConfig::from_json(&bytes, &name);
         let sana = SanaConfig::from_json(&bytes, &name);
         let control = SanaControlNetConfig::from_json(&bytes, &name);
         let scheduler = SchedulerConfig::from_bytes(&bytes, &name);
@@ -24,6 +26,7 @@ fn seeds_give_errors_and_never_panic() {
         let error = match &name {
             name if name.starts_with("autoencoder") => autoencoder.err().map(|e| e.to_string()),
             name if name.starts_with("gemma") => gemma.err().map(|e| e.to_string()),
+            name if name.starts_with("language") => language.err().map(|e| e.to_string()),
             name if name.starts_with("scheduler") => scheduler.err().map(|e| e.to_string()),
             _ => sana.and(control).err().map(|e| e.to_string()),
         };

@@ -257,6 +257,16 @@ fn converted_models_decode_by_blocks_when_told_to() {
         ..LoadOptions::default()
     };
     let pipeline = TextPipeline::load(&folder, &options).unwrap();
+    let golden = golden("a2d_qwen3_0");
+    let prompt = &ids(&golden, "inputs.prompt")[..BLOCK];
+    for steps in [32, 8] {
+        let request = TextRequest {
+            steps: Some(steps),
+            ..request(CacheMode::Prefix)
+        };
+        let found = one(&pipeline, prompt, &request);
+        agrees("a2d_qwen3_0", &format!("quota{steps}"), &golden, &found);
+    }
     for length in [3, 8, 13] {
         let prompt: Vec<u32> = (0..length).map(|i| i * 5 % 60).collect();
         for steps in [None, Some(16)] {

@@ -197,8 +197,11 @@ impl LanguageModelConfig {
             }
         }
         if let Some(experts) = &self.experts {
-            check_count("num_experts", experts.count, 1 << 16)?;
+            // Every expert of every layer has names and tensors of its own.
+            check_count("num_experts", experts.count, (1 << 18) / self.num_layers)?;
             check_count("expert intermediate size", experts.inner, 1 << 20)?;
+            let shared = experts.shared_inner.unwrap_or(1);
+            check_count("shared expert intermediate size", shared, 1 << 24)?;
             experts.validate()?;
         }
         if !self.num_layers.is_multiple_of(self.block_group_size) {

@@ -308,6 +308,28 @@ mod tests {
         }
     }
 
+    /// The reference takes argmax of exp(l)/(−ln u)^T; the same uniforms give the same token.
+    #[test]
+    fn gumbel_noise_chooses_as_the_reference_with_the_same_uniforms() {
+        let random = Random::new(5);
+        for case in 0..2000 {
+            let uniform = |kind, token| random.uniform(kind, case, 0, token);
+            let logits: Vec<f32> = (0..40)
+                .map(|token| (uniform(Use::Order, token) * 30.0 - 15.0) as f32)
+                .collect();
+            for temperature in [0.1, 0.7, 1.0, 2.5] {
+                let reference = |token: usize| {
+                    let noise = (-uniform(Use::Token, token).ln()).powf(temperature);
+                    f64::from(logits[token]).exp() / noise
+                };
+                let wanted = (0..40).max_by(|a, b| reference(*a).total_cmp(&reference(*b)));
+                let noise = |token| uniform(Use::Token, token);
+                let found = gumbel_choice(&logits, temperature, 99, noise);
+                assert_eq!(Some(found as usize), wanted, "T {temperature}");
+            }
+        }
+    }
+
     #[test]
     fn filters_keep_the_nucleus_and_the_best() {
         let mut p = proposer(Sampling::Filtered, 0.0);
