@@ -8,7 +8,7 @@ The reference code is not part of this repository; each option is a checkout of 
   --dllm       ZHZisZZ/dllm at ca17675: A2D, LLaDA-MoE and LLaDA2 models, LLaDA2's and BD3-LM's samplers
   --sdar       JetAstra/SDAR at c2041a8: SDAR's model and generate.py
   --v2         mgustineli/Fast-dLLM at fb55582: Fast-dLLM v2's batch_sample (a copy of upstream's)
-Their models need transformers 4.57.6 (not the version in requirements.txt); torch as listed there.
+Their models need transformers 4.57.6 (not the version in requirements.txt) and einops 0.8.2; torch as listed there.
 """
 
 import argparse

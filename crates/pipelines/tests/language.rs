@@ -379,6 +379,7 @@ fn early_stop_keeps_the_text_before_the_end() {
 #[test]
 fn blanks_are_filled_and_the_rest_stays() {
     let prompt = [4, MASK, 6, 7, MASK, MASK, 9];
+    let leading = [MASK, MASK, 6, 7];
     for case in ["llada_0", "dream_0"] {
         let pipeline = load(case);
         for (_, cache) in CACHES {
@@ -395,6 +396,8 @@ fn blanks_are_filled_and_the_rest_stays() {
                 for (position, &id) in prompt.iter().enumerate() {
                     assert!(id == MASK || found.ids[position] == id);
                 }
+                let found = one(&pipeline, &leading, &request);
+                assert!(!found.ids.contains(&MASK) && found.ids[2..4] == [6, 7]);
             }
         }
         let message = refused(&pipeline, &prompt, &request(CacheMode::Dual));

@@ -11,7 +11,7 @@ use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::proposal::{Confidence, Proposer};
 use super::request::TextPlan;
-use super::selection::{Selection, quota};
+use super::selection::quota;
 use super::session::{Decoder, Pass};
 use crate::error::Result;
 
@@ -158,21 +158,16 @@ impl Decoder for BlockDecoder<'_> {
         })
     }
 
-    fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<()> {
+    fn take(&mut self, mut logits: Vec<Vec<f32>>) -> Result<()> {
         let positions = std::mem::take(&mut self.candidates);
-        let first = positions.first().map_or(0, |&position| self.row(position));
-        let mut rows: Vec<(usize, Vec<f32>)> = Vec::with_capacity(positions.len());
-        let mut logits = logits.into_iter();
-        for &position in &positions {
-            let shared = position == 1 && self.row(position) == first && !rows.is_empty();
-            let row = if shared {
-                rows.last().map(|(_, row)| row.clone())
-            } else {
-                logits.next()
-            };
-            rows.extend(row.map(|row| (position, row)));
+        if self.shifted
+            && positions.starts_with(&[0, 1])
+            && let Some(first) = logits.first().cloned()
+        {
+            logits.insert(1, first);
         }
-        let candidates = rows.into_iter().map(|(position, mut logits)| {
+        let rows = positions.into_iter().zip(logits);
+        let candidates = rows.map(|(position, mut logits)| {
             let kind = Confidence::Probability;
             let mut proposal = self
                 .proposer
@@ -191,11 +186,7 @@ impl Decoder for BlockDecoder<'_> {
         let quota = quota(masks, steps, self.step);
         let refine = self.plan.algorithm != Algorithm::Random;
         let decision = Decision::new(candidates, refine.then_some(&self.proposer));
-        let chosen = match self.plan.selection {
-            Selection::Quota => decision.take(Selection::Quota, quota),
-            rule => decision.take(rule, 0),
-        };
-        for candidate in chosen {
+        for candidate in decision.take(self.plan.selection, quota) {
             self.ids[candidate.position] = candidate.proposal.token;
         }
         self.step += 1;
