@@ -22,9 +22,11 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod cost;
 pub mod dcae;
 pub mod gemma2;
 pub mod sana;
 pub mod sana_controlnet;
 
 pub use brisk_nn::{Error, Result};
+pub use cost::Cost;
