@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{compare, doctor, eval, image, inspect, models, probe, train};
+use crate::commands::{bench, compare, doctor, eval, image, inspect, models, probe, train};
 
 /// Text to pictures with the SANA family, on a plain CPU.
 #[derive(Debug, Parser)]
@@ -41,6 +41,8 @@ pub enum Verb {
     #[command(subcommand)]
     Eval(eval::EvalVerb),
     Probe(probe::ProbeArguments),
+    #[command(subcommand)]
+    Bench(bench::BenchVerb),
 }
 
 /// The command line as clap sees it.
