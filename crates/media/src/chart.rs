@@ -267,22 +267,30 @@ pub fn line_chart_svg(chart: &LineChart) -> Result<String> {
              stroke-linecap=\"round\"/>"
         ));
     }
+    let mut labels = Labels::default();
     for mark in &chart.marks {
         if !drawable(&(mark.x, mark.y)) {
             continue;
         }
         let (x, y) = (to_x(mark.x), to_y(mark.y));
+        let colour = COLOURS[1];
         put(format!(
-            "<circle cx=\"{x:.2}\" cy=\"{y:.2}\" r=\"4\" fill=\"{}\"/>",
-            COLOURS[1]
+            "<circle cx=\"{x:.2}\" cy=\"{y:.2}\" r=\"4\" fill=\"{colour}\"/>"
         ));
         // On the side that has room.
-        let (offset, anchor) = if x > (LEFT + right) / 2.0 {
-            (-7.0, "end")
+        let (side, anchor) = if x > (LEFT + right) / 2.0 {
+            (-1.0, "end")
         } else {
-            (7.0, "start")
+            (1.0, "start")
         };
-        put(text(x + offset, y + 4.0, anchor, "", &mark.label));
+        let line = labels.free_line(x, y, side, &mark.label);
+        if line != y {
+            put(format!(
+                "<path d=\"M{x:.2} {y:.2}L{:.2} {line:.2}\" stroke=\"{colour}\" stroke-width=\"0.5\"/>",
+                x + side * 7.0
+            ));
+        }
+        put(text(x + side * 9.0, line + 4.0, anchor, "", &mark.label));
     }
     for (index, (series, colour)) in chart.series.iter().zip(COLOURS).enumerate() {
         let y = TOP + 14.0 + 16.0 * index as f64;
@@ -295,6 +303,30 @@ pub fn line_chart_svg(chart: &LineChart) -> Result<String> {
     }
     put("</svg>".into());
     Ok(svg)
+}
+
+/// Where labels stand already, so that the next ones keep clear of them.
+#[derive(Default)]
+struct Labels(Vec<(f64, f64, f64)>);
+
+impl Labels {
+    /// The height nearest to `y` at which a label beside `x` meets no earlier one.
+    fn free_line(&mut self, x: f64, y: f64, side: f64, label: &str) -> f64 {
+        const LINE: f64 = 13.0;
+        const LETTER: f64 = 6.5;
+        let end = x + side * (9.0 + LETTER * label.chars().count() as f64);
+        let (low, high) = (x.min(end), x.max(end));
+        let is_free = |line: &f64| {
+            self.0
+                .iter()
+                .all(|(l, h, other)| *l > high || *h < low || (line - other).abs() >= LINE)
+        };
+        let steps = (0..40).flat_map(|step| [f64::from(step), -f64::from(step)]);
+        let line = steps.map(|step| y + step * LINE / 2.0).find(is_free);
+        let line = line.unwrap_or(y);
+        self.0.push((low, high, line));
+        line
+    }
 }
 
 fn text(x: f64, y: f64, anchor: &str, extra: &str, content: &str) -> String {
@@ -354,6 +386,21 @@ mod tests {
         let circle = format!("<circle cx=\"{:.2}\" cy=\"{:.2}\"", middle.0, middle.1);
         assert!(svg.contains(&circle), "{svg}");
         assert!(svg.contains("middle") && !svg.contains("nowhere"));
+    }
+
+    #[test]
+    fn labels_of_near_marks_keep_apart() {
+        let mut labels = Labels::default();
+        let lines = [100.0, 101.0, 99.0, 100.0].map(|y| labels.free_line(50.0, y, 1.0, "a label"));
+        for (index, line) in lines.iter().enumerate() {
+            assert!((line - 100.0).abs() < 40.0, "{lines:?}");
+            let earlier = &lines[..index];
+            assert!(
+                earlier.iter().all(|e| (e - line).abs() >= 13.0),
+                "{lines:?}"
+            );
+        }
+        assert_eq!(labels.free_line(400.0, 100.0, 1.0, "elsewhere"), 100.0);
     }
 
     #[test]
