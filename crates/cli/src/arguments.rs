@@ -2,7 +2,7 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{compare, doctor, eval, image, inspect, models, probe, text, train};
+use crate::commands::{bench, compare, doctor, eval, image, inspect, models, probe, text, train};
 
 /// Pictures with the SANA family and text with diffusion language models, on a plain CPU.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ pub enum Verb {
     #[command(subcommand)]
     Eval(eval::EvalVerb),
     Probe(probe::ProbeArguments),
+    #[command(subcommand)]
+    Bench(bench::BenchVerb),
 }
 
 /// The command line as clap sees it.

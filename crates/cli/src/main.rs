@@ -10,6 +10,7 @@ mod box_model;
 mod catalogue;
 mod commands;
 mod failure;
+mod machine;
 mod models;
 mod output;
 mod panic;

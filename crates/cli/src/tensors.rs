@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use brisk_store::{Dtype, OutTensor, TensorSource, TensorView, open_weights, write_safetensors};
+use brisk_store::{
+    Dtype, MemorySource, OutTensor, TensorSource, TensorView, open_weights, write_safetensors,
+};
 use candle_core::{Device, Tensor};
 
 use crate::failure::{Failure, Result};
@@ -23,6 +25,19 @@ impl Inputs {
             label: path.display().to_string(),
             source: open_weights(path)?,
         })
+    }
+
+    /// Tensors that no file holds.
+    pub fn made_up(tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>) -> Result<Self> {
+        Ok(Self {
+            label: "made-up inputs".to_owned(),
+            source: Arc::new(MemorySource::new(tensors)?),
+        })
+    }
+
+    /// All tensors, as a model's weights.
+    pub fn source(&self) -> Arc<dyn TensorSource> {
+        self.source.clone()
     }
 
     /// Every name, sorted.
@@ -52,6 +67,18 @@ impl Inputs {
             ));
         }
         Ok(view)
+    }
+
+    /// Shape of a tensor of `rank` dimensions.
+    pub fn shape(&self, name: &str, rank: usize) -> Result<Vec<usize>> {
+        Ok(self.required(name, rank)?.shape)
+    }
+
+    /// Bytes that one value of a tensor takes; 4 where the file lacks it.
+    pub fn value_bytes(&self, name: &str) -> f64 {
+        self.source
+            .info(name)
+            .map_or(4.0, |(dtype, _)| dtype.size() as f64)
     }
 
     fn wrong(&self, name: &str, problem: &str) -> Failure {

@@ -21,6 +21,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod ceiling;
 pub mod conv;
 pub mod depthwise;
 pub mod gemm;

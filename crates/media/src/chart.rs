@@ -1,4 +1,4 @@
-//! Line charts as SVG, for loss curves.
+//! Line charts as SVG, for loss curves and rooflines.
 
 use crate::{Error, Result};
 use std::fmt::Write;
@@ -12,6 +12,17 @@ pub struct Series {
     pub points: Vec<(f64, f64)>,
 }
 
+/// A labelled point of a chart.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// Written beside it.
+    pub label: String,
+    /// Place on the x axis.
+    pub x: f64,
+    /// Place on the y axis.
+    pub y: f64,
+}
+
 /// What [`line_chart_svg`] draws.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LineChart {
@@ -21,6 +32,8 @@ pub struct LineChart {
     pub x_label: String,
     /// Beside the y axis.
     pub y_label: String,
+    /// Whether the x axis is logarithmic.
+    pub log_x: bool,
     /// Whether the y axis is logarithmic.
     pub log_y: bool,
     /// Width in pixels.
@@ -29,6 +42,8 @@ pub struct LineChart {
     pub height: usize,
     /// The lines.
     pub series: Vec<Series>,
+    /// Points by themselves; they stand inside the range of the lines or widen it.
+    pub marks: Vec<Mark>,
 }
 
 impl LineChart {
@@ -42,10 +57,12 @@ impl LineChart {
             title: title.into(),
             x_label: x_label.into(),
             y_label: y_label.into(),
+            log_x: false,
             log_y: false,
             width: 800,
             height: 480,
             series: Vec::new(),
+            marks: Vec::new(),
         }
     }
 }
@@ -159,15 +176,18 @@ pub fn line_chart_svg(chart: &LineChart) -> Result<String> {
     }
     // Beyond this, differences overflow.
     let fits = |v: f64| v.abs() < 1e300;
-    let drawable = |p: &(f64, f64)| fits(p.0) && fits(p.1) && !(chart.log_y && p.1 <= 0.0);
+    let drawable = |p: &(f64, f64)| {
+        fits(p.0) && fits(p.1) && !(chart.log_x && p.0 <= 0.0) && !(chart.log_y && p.1 <= 0.0)
+    };
     let points = || {
         chart
             .series
             .iter()
-            .flat_map(|s| &s.points)
+            .flat_map(|s| s.points.iter().copied())
+            .chain(chart.marks.iter().map(|mark| (mark.x, mark.y)))
             .filter(|p| drawable(p))
     };
-    let axes = Axis::over(points().map(|p| p.0), false)
+    let axes = Axis::over(points().map(|p| p.0), chart.log_x)
         .zip(Axis::over(points().map(|p| p.1), chart.log_y));
     let Some((x_axis, y_axis)) = axes else {
         return Err(Error::Argument(format!(
@@ -247,6 +267,31 @@ pub fn line_chart_svg(chart: &LineChart) -> Result<String> {
              stroke-linecap=\"round\"/>"
         ));
     }
+    let mut labels = Labels::default();
+    for mark in &chart.marks {
+        if !drawable(&(mark.x, mark.y)) {
+            continue;
+        }
+        let (x, y) = (to_x(mark.x), to_y(mark.y));
+        let colour = COLOURS[1];
+        put(format!(
+            "<circle cx=\"{x:.2}\" cy=\"{y:.2}\" r=\"4\" fill=\"{colour}\"/>"
+        ));
+        // On the side that has room.
+        let (side, anchor) = if x > (LEFT + right) / 2.0 {
+            (-1.0, "end")
+        } else {
+            (1.0, "start")
+        };
+        let line = labels.free_line(x, y, side, &mark.label);
+        if line != y {
+            put(format!(
+                "<path d=\"M{x:.2} {y:.2}L{:.2} {line:.2}\" stroke=\"{colour}\" stroke-width=\"0.5\"/>",
+                x + side * 7.0
+            ));
+        }
+        put(text(x + side * 9.0, line + 4.0, anchor, "", &mark.label));
+    }
     for (index, (series, colour)) in chart.series.iter().zip(COLOURS).enumerate() {
         let y = TOP + 14.0 + 16.0 * index as f64;
         put(format!(
@@ -258,6 +303,30 @@ pub fn line_chart_svg(chart: &LineChart) -> Result<String> {
     }
     put("</svg>".into());
     Ok(svg)
+}
+
+/// Where labels stand already, so that the next ones keep clear of them.
+#[derive(Default)]
+struct Labels(Vec<(f64, f64, f64)>);
+
+impl Labels {
+    /// The height nearest to `y` at which a label beside `x` meets no earlier one.
+    fn free_line(&mut self, x: f64, y: f64, side: f64, label: &str) -> f64 {
+        const LINE: f64 = 13.0;
+        const LETTER: f64 = 6.5;
+        let end = x + side * (9.0 + LETTER * label.chars().count() as f64);
+        let (low, high) = (x.min(end), x.max(end));
+        let is_free = |line: &f64| {
+            self.0
+                .iter()
+                .all(|(l, h, other)| *l > high || *h < low || (line - other).abs() >= LINE)
+        };
+        let steps = (0..40).flat_map(|step| [f64::from(step), -f64::from(step)]);
+        let line = steps.map(|step| y + step * LINE / 2.0).find(is_free);
+        let line = line.unwrap_or(y);
+        self.0.push((low, high, line));
+        line
+    }
 }
 
 fn text(x: f64, y: f64, anchor: &str, extra: &str, content: &str) -> String {
@@ -302,6 +371,36 @@ mod tests {
             points,
         });
         chart
+    }
+
+    #[test]
+    fn marks_stand_where_both_logarithms_say() {
+        let mut chart = chart(vec![(1.0, 1.0), (100.0, 10_000.0)]);
+        (chart.log_x, chart.log_y) = (true, true);
+        for (label, x, y) in [("middle", 10.0, 100.0), ("nowhere", 0.0, 1.0)] {
+            let label = label.to_string();
+            chart.marks.push(Mark { label, x, y });
+        }
+        let svg = line_chart_svg(&chart).unwrap();
+        let middle = ((LEFT + 780.0) / 2.0, (TOP + 428.0) / 2.0);
+        let circle = format!("<circle cx=\"{:.2}\" cy=\"{:.2}\"", middle.0, middle.1);
+        assert!(svg.contains(&circle), "{svg}");
+        assert!(svg.contains("middle") && !svg.contains("nowhere"));
+    }
+
+    #[test]
+    fn labels_of_near_marks_keep_apart() {
+        let mut labels = Labels::default();
+        let lines = [100.0, 101.0, 99.0, 100.0].map(|y| labels.free_line(50.0, y, 1.0, "a label"));
+        for (index, line) in lines.iter().enumerate() {
+            assert!((line - 100.0).abs() < 40.0, "{lines:?}");
+            let earlier = &lines[..index];
+            assert!(
+                earlier.iter().all(|e| (e - line).abs() >= 13.0),
+                "{lines:?}"
+            );
+        }
+        assert_eq!(labels.free_line(400.0, 100.0, 1.0, "elsewhere"), 100.0);
     }
 
     #[test]

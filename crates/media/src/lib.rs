@@ -24,7 +24,7 @@ mod resize;
 mod sheet;
 pub mod svg;
 
-pub use chart::{LineChart, Series, line_chart_svg};
+pub use chart::{LineChart, Mark, Series, line_chart_svg};
 pub use decode::{decode_picture, read_picture};
 pub use error::{Error, Result};
 pub use metrics::{psnr, ssim};

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod config;
+mod cost;
 pub mod dcae;
 pub mod gemma2;
 pub mod language_model;
@@ -29,3 +30,4 @@ pub mod sana;
 pub mod sana_controlnet;
 
 pub use brisk_nn::{Error, Result};
+pub use cost::Cost;

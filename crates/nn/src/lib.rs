@@ -15,6 +15,7 @@ mod error;
 mod layers;
 mod lora;
 pub mod ops;
+mod random;
 mod weights;
 
 pub use brisk_kernels::simd::flush_denormals;
@@ -24,7 +25,7 @@ pub use layers::{
     GluMbConv, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
     TimestepEmbedding, sinusoid,
 };
-pub use weights::{Init, Weights};
+pub use weights::{Init, Storage, Weights};
 
 use candle_core::Tensor;
 

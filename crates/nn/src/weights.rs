@@ -1,7 +1,9 @@
-//! Named parameters: read from files for inference, or held as variables for training.
+//! Named parameters: read from files for inference, held as variables for training, or made up
+//! for timing.
 
 use crate::error::{Error, Result, WeightReport};
 use crate::lora::Lora;
+use crate::random;
 use brisk_store::{Dtype, TensorSource};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::{BTreeMap, BTreeSet};
@@ -25,10 +27,21 @@ pub enum Init {
     KaimingUniform,
 }
 
+/// How [`Weights::random`] keeps matrices that layers take as they are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// 32 bits.
+    F32,
+    /// 16 bits, as most published files.
+    Bf16,
+}
+
 struct Shared {
     source: Option<Arc<dyn TensorSource>>,
     lora: Option<Lora>,
     variables: Option<Mutex<BTreeMap<String, Var>>>,
+    /// Parameters are made up when they are asked for.
+    random: Option<Storage>,
     seed: u64,
     report: Mutex<WeightReport>,
     used: Mutex<BTreeSet<String>>,
@@ -54,18 +67,26 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Weights {
     /// Frozen parameters from a file.
     pub fn from_source(source: Arc<dyn TensorSource>) -> Self {
-        Self::new(Some(source), None, 0)
+        Self::new(Some(source), None, None, 0)
+    }
+
+    /// Frozen random parameters at whatever shapes layers ask for; seed and name decide the
+    /// values. For timing: every parameter exists, so nothing is ever missing, and the values keep
+    /// activations in range but mean nothing.
+    pub fn random(seed: u64, storage: Storage) -> Self {
+        Self::new(None, None, Some(storage), seed)
     }
 
     /// Variables for training: each starts from `source` where that has it, else as its layer
     /// says, from a generator seeded by `seed` and the parameter's name.
     pub fn trainable(source: Option<Arc<dyn TensorSource>>, seed: u64) -> Self {
-        Self::new(source, Some(Mutex::default()), seed)
+        Self::new(source, Some(Mutex::default()), None, seed)
     }
 
     fn new(
         source: Option<Arc<dyn TensorSource>>,
         variables: Option<Mutex<BTreeMap<String, Var>>>,
+        random: Option<Storage>,
         seed: u64,
     ) -> Self {
         let (report, used) = Default::default();
@@ -73,6 +94,7 @@ impl Weights {
             source,
             lora: None,
             variables,
+            random,
             seed,
             report,
             used,
@@ -94,6 +116,7 @@ impl Weights {
             source: self.shared.source.clone(),
             lora: Some(lora),
             variables: None,
+            random: self.shared.random,
             seed: self.shared.seed,
             report: Mutex::default(),
             used: Mutex::default(),
@@ -161,6 +184,9 @@ impl Weights {
 
     fn fetch(&self, name: &str, shape: &[usize], init: Init, keep_half: bool) -> Result<Tensor> {
         let path = self.path(name);
+        if let Some(storage) = self.shared.random {
+            return self.make(&path, shape, init, keep_half && storage == Storage::Bf16);
+        }
         let Some(variables) = &self.shared.variables else {
             let loaded = self.load(&path, shape, keep_half)?;
             return match loaded {
@@ -193,6 +219,24 @@ impl Weights {
         let tensor = variable.as_tensor().clone();
         lock(variables).insert(path, variable);
         Ok(tensor)
+    }
+
+    fn make(&self, path: &str, shape: &[usize], init: Init, half: bool) -> Result<Tensor> {
+        let seed = self.shared.seed;
+        let lora = match &self.shared.lora {
+            Some(lora) => lora.delta(path, shape)?,
+            None => None,
+        };
+        if half && lora.is_none() {
+            let values = random::values_bf16(path, seed, shape, init);
+            return Ok(Tensor::from_vec(values, shape, &Device::Cpu)?);
+        }
+        let values = random::values_f32(path, seed, shape, init);
+        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        Ok(match lora {
+            Some(delta) => (tensor + delta)?,
+            None => tensor,
+        })
     }
 
     /// Zeros in place of a tensor that was not there, so that the rest can be checked. The shape is
@@ -337,12 +381,7 @@ fn initial(name: &str, seed: u64, shape: &[usize], init: Init) -> Vec<f32> {
     let taps: usize = shape.iter().skip(2).product();
     let inputs = shape.get(1).copied().unwrap_or(1) * taps;
     let outputs = shape.first().copied().unwrap_or(1) * taps;
-    let mut random = Generator(
-        name.bytes()
-            .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
-            }),
-    );
+    let mut random = Generator(random::hash(name, seed));
     let mut uniform = |bound: f32| (0..count).map(|_| random.uniform() * bound).collect();
     match init {
         Init::Zeros => vec![0.0; count],
@@ -360,10 +399,7 @@ struct Generator(u64);
 impl Generator {
     fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        random::mix(self.0)
     }
 
     /// In −1..1.

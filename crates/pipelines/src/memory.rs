@@ -29,6 +29,20 @@ pub fn stored_bytes(source: &dyn TensorSource) -> u64 {
         .fold(0, u64::saturating_add)
 }
 
+/// Number of values in a file's tensors.
+pub fn stored_values(source: &dyn TensorSource) -> u64 {
+    source
+        .names()
+        .iter()
+        .filter_map(|name| source.info(name))
+        .map(|(_, shape)| {
+            shape
+                .iter()
+                .fold(1u64, |count, &size| count.saturating_mul(size as u64))
+        })
+        .fold(0, u64::saturating_add)
+}
+
 /// Activations of a transformer pass over `tokens` tokens: the widened feed-forward maps dominate.
 pub fn transformer_activations(shape: &TransformerShape, tokens: usize) -> u64 {
     let per_token = 5 * shape.hidden as u64 + 8 * shape.width as u64;

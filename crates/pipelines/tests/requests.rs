@@ -290,6 +290,27 @@ fn the_folders_instruction_is_used_and_an_empty_one_means_none() {
 }
 
 #[test]
+fn the_folders_guidance_is_the_default() {
+    let copy = copy_of_sana();
+    let file = copy.path().join("generation_config.json");
+    let draw = |guidance| {
+        let request = ImageRequest {
+            guidance,
+            ..small()
+        };
+        latents(disk(copy.path()), &LoadOptions::default(), &request)
+    };
+    assert_eq!(draw(None), draw(Some(4.5)));
+    std::fs::write(&file, r#"{"guidance_scale": 1.5}"#).unwrap();
+    assert_eq!(draw(None), draw(Some(1.5)));
+    std::fs::write(&file, r#"{"guidance_scale": "much"}"#).unwrap();
+    let loaded = SanaPipeline::load(disk(copy.path()), &LoadOptions::default());
+    let error = loaded.err().map(|error| error.to_string());
+    let error = error.unwrap_or_default();
+    assert!(error.contains("guidance_scale is \"much\""), "{error}");
+}
+
+#[test]
 fn keeping_components_changes_nothing() {
     let keep = LoadOptions {
         residency: Residency::KeepAll,

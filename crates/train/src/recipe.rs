@@ -109,7 +109,7 @@ pub struct ImageRecipe {
     pub sample_prompts: Vec<String>,
     /// Solver steps of the sample sheets.
     pub sample_steps: usize,
-    /// Guidance of the sample sheets.
+    /// Guidance of the sample sheets, and the finished model's default.
     pub guidance: f64,
 }
 

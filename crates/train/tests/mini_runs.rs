@@ -230,6 +230,7 @@ fn the_image_model_learns_and_resumes_exactly() {
         "vae/diffusion_pytorch_model.safetensors",
         "scheduler/scheduler_config.json",
         "complex_human_instruction.txt",
+        "generation_config.json",
         "training_log.jsonl",
     ] {
         assert!(whole.join("model").join(file).exists(), "{file}");

@@ -15,7 +15,7 @@ use brisk_train::recipe::Recipe;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::probe::autoencoder_parts;
+use super::component::autoencoder_parts;
 use super::{ThreadArguments, stop_on_interrupt};
 use crate::failure::{Failure, Result};
 use crate::progress::Stages;

@@ -13,7 +13,7 @@ use brisk_pipelines::{Control, Event, ImageRequest, ModelKind};
 use brisk_store::write_safetensors;
 use serde_json::json;
 
-pub use options::{ImageArguments, with_request_help};
+pub use options::{ImageArguments, read_instruction, with_request_help};
 use picture_file::{Description, numbered, write_picture};
 
 use super::stop_on_interrupt;

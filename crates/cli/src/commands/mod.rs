@@ -1,6 +1,8 @@
-//! One file a verb.
+//! One file a verb, and what several share.
 
+pub mod bench;
 pub mod compare;
+pub mod component;
 pub mod doctor;
 pub mod eval;
 pub mod image;
@@ -29,6 +31,7 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Train(verb) => train::run(&verb),
         Verb::Eval(verb) => eval::run(&verb),
         Verb::Probe(arguments) => probe::run(&arguments),
+        Verb::Bench(verb) => bench::run(&verb),
     }
 }
 

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use brisk_models::dcae::{self, Autoencoder, AutoencoderConfig, Halves};
+use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
-use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer, compact_text};
+use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig};
 use brisk_nn::{Weights, ops};
 use brisk_store::{ModelFolder, TensorSource};
@@ -14,6 +14,9 @@ use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
 
 use super::ThreadArguments;
+use super::component::{
+    Conditioning, Found, TEXT_INPUTS, TRANSFORMER_INPUTS, autoencoder_parts, check_names,
+};
 use crate::failure::{Failure, Result};
 use crate::tensors::{self, Inputs};
 use crate::{models, output};
@@ -101,70 +104,22 @@ struct Files {
     weights: Arc<dyn TensorSource>,
 }
 
-/// The tensors that transformer and ControlNet share.
-struct Conditioning {
-    hidden: Tensor,
-    timestep: Tensor,
-    guidance: Option<Tensor>,
-    text: Tensor,
-    lengths: Vec<usize>,
-}
-
 impl Probe<'_> {
-    /// The component below a pipeline's folder, or the folder itself.
     fn open(&self, component: &str) -> Result<Files> {
-        let inside = format!("{component}/config.json");
-        let (sub, config) = if self.folder.exists(&inside) {
-            (component, inside)
-        } else if self.folder.exists("config.json") {
-            ("", "config.json".to_owned())
-        } else {
-            return Err(Failure::failed(format!(
-                "{}: there is no {component}: expected {inside} (a pipeline's folder) or config.json (the component's own)",
-                self.folder.label()
-            )));
-        };
+        let found = Found::find(&self.folder, component)?;
         Ok(Files {
-            config: self.folder.read(&config)?.into_owned(),
-            label: format!("{}/{config}", self.folder.label()),
-            weights: self.folder.open_component(sub, self.variant)?,
+            weights: self.folder.open_component(&found.folder, self.variant)?,
+            config: found.config,
+            label: found.label,
         })
     }
 
-    /// Refuses inputs that the component does not take. Names that end in `.` stand for a series.
     fn check_names(&self, known: &[&str]) -> Result {
-        let unknown: Vec<String> = self
-            .inputs
-            .names()
-            .into_iter()
-            .filter(|name| {
-                !known
-                    .iter()
-                    .any(|k| name == k || (k.ends_with('.') && name.starts_with(k)))
-            })
-            .collect();
-        if unknown.is_empty() {
-            return Ok(());
-        }
-        let known: Vec<String> = known
-            .iter()
-            .map(|name| {
-                if name.ends_with('.') {
-                    format!("{name}I")
-                } else {
-                    (*name).to_owned()
-                }
-            })
-            .collect();
-        Err(Failure::failed(format!(
-            "--inputs has tensors that this component does not take: {} (it takes {})",
-            unknown.join(", "),
-            known.join(", ")
-        )))
+        check_names(&self.inputs, known)
     }
 
     fn text_encoder(&self) -> Result<Outputs> {
-        self.check_names(&["input_ids", "attention_mask"])?;
+        self.check_names(&TEXT_INPUTS)?;
         let files = self.open("text_encoder")?;
         let config = Gemma2Config::from_json(&files.config, &files.label)?;
         let (shape, ids) = self.inputs.ids("input_ids", config.vocab_size)?;
@@ -187,34 +142,12 @@ impl Probe<'_> {
         )])
     }
 
-    fn conditioning(&self) -> Result<Conditioning> {
-        let hidden = ops::to_nhwc(&self.inputs.tensor("hidden_states", 4)?)?;
-        let text = self.inputs.tensor("encoder_hidden_states", 3)?;
-        let (batch, rows, _) = text.dims3()?;
-        let mask = self.inputs.mask("encoder_attention_mask", (batch, rows))?;
-        let (text, lengths) = compact_text(&text, &mask)?;
-        Ok(Conditioning {
-            hidden,
-            timestep: self.inputs.tensor("timestep", 1)?,
-            guidance: self.inputs.optional("guidance", 1)?,
-            text,
-            lengths,
-        })
-    }
-
     fn transformer(&self) -> Result<Outputs> {
         const RESIDUALS: &str = "controlnet_block_samples.";
-        self.check_names(&[
-            "hidden_states",
-            "encoder_hidden_states",
-            "encoder_attention_mask",
-            "timestep",
-            "guidance",
-            RESIDUALS,
-        ])?;
+        self.check_names(&[&TRANSFORMER_INPUTS[..], &[RESIDUALS]].concat())?;
         let files = self.open("transformer")?;
         let config = SanaConfig::from_json(&files.config, &files.label)?;
-        let given = self.conditioning()?;
+        let given = Conditioning::read(&self.inputs)?;
         let count = self
             .inputs
             .names()
@@ -241,18 +174,11 @@ impl Probe<'_> {
     }
 
     fn controlnet(&self) -> Result<Outputs> {
-        self.check_names(&[
-            "hidden_states",
-            "encoder_hidden_states",
-            "encoder_attention_mask",
-            "timestep",
-            "guidance",
-            "controlnet_cond",
-            "conditioning_scale",
-        ])?;
+        let own = ["controlnet_cond", "conditioning_scale"];
+        self.check_names(&[&TRANSFORMER_INPUTS[..], &own].concat())?;
         let files = self.open("controlnet")?;
         let config = SanaControlNetConfig::from_json(&files.config, &files.label)?;
-        let given = self.conditioning()?;
+        let given = Conditioning::read(&self.inputs)?;
         let control = ops::to_nhwc(&self.inputs.tensor("controlnet_cond", 4)?)?;
         let scale = self.inputs.scalar("conditioning_scale")?.unwrap_or(1.0);
         let model = SanaControlNet::load(&config, &Weights::from_source(files.weights))?;
@@ -335,25 +261,4 @@ impl Probe<'_> {
         let sample = self.autoencoder(Halves::DecoderOnly)?.decode(&latent)?;
         Ok(vec![("sample".to_owned(), ops::to_nchw(&sample)?)])
     }
-}
-
-/// Configuration and weights of an autoencoder in either naming.
-pub fn autoencoder_parts(
-    config: &[u8],
-    label: &str,
-    weights: Arc<dyn TensorSource>,
-) -> Result<(AutoencoderConfig, Arc<dyn TensorSource>)> {
-    let named = serde_json::from_slice::<serde_json::Value>(config)
-        .ok()
-        .and_then(|value| Some(value.get("model_name")?.as_str()?.to_owned()));
-    let config = match named {
-        Some(name) => dcae::native::named_config(&name, None)?,
-        None => AutoencoderConfig::from_json(config, label)?,
-    };
-    let weights: Arc<dyn TensorSource> = if dcae::native::is_native(&*weights) {
-        Arc::new(dcae::native::map(weights)?)
-    } else {
-        weights
-    };
-    Ok((config, weights))
 }

@@ -1,6 +1,7 @@
 //! Runs the real binary from a temporary folder: stdout, stderr, exit code, files.
 
 mod bad_input;
+mod bench;
 mod harness;
 mod image;
 mod probe;

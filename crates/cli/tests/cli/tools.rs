@@ -5,7 +5,7 @@ use crate::harness::{Place, fixture, fixture_path, gradient};
 #[test]
 fn help_fits_a_screen() {
     let place = Place::new();
-    let verbs: [&[&str]; 13] = [
+    let verbs: [&[&str]; 18] = [
         &[],
         &["image"],
         &["models"],
@@ -13,6 +13,11 @@ fn help_fits_a_screen() {
         &["compare"],
         &["doctor"],
         &["probe"],
+        &["bench"],
+        &["bench", "image"],
+        &["bench", "transformer"],
+        &["bench", "gemm"],
+        &["bench", "plot"],
         &["eval"],
         &["eval", "image"],
         &["train"],
@@ -39,7 +44,7 @@ fn help_fits_a_screen() {
     }
     let root = place.ok(&["--help"]).stdout;
     for verb in [
-        "image", "models", "inspect", "compare", "doctor", "train", "eval", "probe",
+        "image", "models", "inspect", "compare", "doctor", "train", "eval", "probe", "bench",
     ] {
         assert!(
             root.lines().any(|line| line.trim_start().starts_with(verb)),

@@ -247,7 +247,9 @@ fn mistakes_in_training_are_named() {
         ]
         .concat()
     };
-    place.fails(2, &["--sets", "noto"], &eval(&["--sets", "apple"]));
+    place.fails(1, &["apple", "emoji-image"], &eval(&["--recipe", "apple"]));
+    let other = ["--recipe", "emoji-autoencoder"];
+    place.fails(2, &["--recipe emoji-autoencoder"], &eval(&other));
     place.fails(2, &["--count"], &eval(&["--count", "0"]));
     place.fails(1, &["nowhere"], &eval(&["--sheet", "nowhere/x.png"]));
 }

@@ -217,16 +217,4 @@ impl Gemma2Config {
         let layer = 2 * q * d + 2 * kv * d + bias + 3 * d * f + 4 * d;
         v * d + self.num_hidden_layers as u64 * layer + d
     }
-
-    /// Floating-point operations (two a multiply-add) to encode `tokens` new tokens after
-    /// `before` cached ones.
-    pub fn flops(&self, tokens: usize, before: usize) -> u64 {
-        let [d, f, t, p] =
-            [self.hidden_size, self.intermediate_size, tokens, before].map(|n| n as u64);
-        let q = (self.num_attention_heads * self.head_dim) as u64;
-        let kv = (self.num_key_value_heads * self.head_dim) as u64;
-        let linears = (2 * q + 2 * kv) * d + 3 * d * f;
-        let visible = t * p + t * (t + 1) / 2;
-        2 * self.num_hidden_layers as u64 * (t * linears + 2 * q * visible)
-    }
 }

@@ -15,6 +15,7 @@
 //! result is exact.
 
 mod config;
+mod cost;
 mod model;
 
 pub use config::{Gemma2Config, LayerType};

@@ -288,35 +288,4 @@ impl SanaConfig {
         let feed_forward = 2 * h * d + 2 * h + 18 * h + 2 * h + h * d;
         attention + crossing + feed_forward + norms + affine + 6 * d
     }
-
-    /// Floating-point operations (two a multiply-add) of one evaluation, for `batch` latents of
-    /// `height` x `width` cells and `text_tokens` valid caption tokens each. Keys and values of
-    /// the caption are counted only where `caption_cached` is false.
-    pub fn flops(
-        &self,
-        batch: usize,
-        height: usize,
-        width: usize,
-        text_tokens: usize,
-        caption_cached: bool,
-    ) -> u64 {
-        let [d, cross, h] = [self.width(), self.cross_width(), self.hidden()].map(|n| n as u64);
-        let n = ((height / self.patch_size) * (width / self.patch_size)) as u64;
-        let text = text_tokens as u64;
-        let patch = (self.patch_size * self.patch_size) as u64;
-        let head = self.attention_head_dim as u64;
-        let linear = 4 * d * d * n + 2 * self.num_attention_heads as u64 * (head + 1) * head * n;
-        let crossing = 2 * d * cross * n + 2 * n * text * cross;
-        let feed_forward = 2 * h * d * n + 18 * h * n + h * d * n;
-        let block = linear + crossing + feed_forward;
-        let time = 256 * d + 7 * d * d;
-        let ends = patch * (self.in_channels + self.output_channels()) as u64 * d * n + time;
-        let caption = if caption_cached {
-            0
-        } else {
-            let projection = text * (self.caption_channels as u64 * d + d * d);
-            projection + self.num_layers as u64 * 2 * d * cross * text
-        };
-        2 * batch as u64 * (self.num_layers as u64 * block + ends + caption)
-    }
 }

@@ -18,6 +18,7 @@
 mod block;
 mod caption;
 mod config;
+mod cost;
 mod embed;
 mod model;
 pub mod native;

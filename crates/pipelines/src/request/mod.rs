@@ -39,6 +39,8 @@ pub struct Capabilities {
     pub blocks: usize,
     /// Whether a ControlNet is loaded.
     pub controlnet: bool,
+    /// Guidance where a request gives none.
+    pub guidance: f32,
 }
 
 /// The text put before every prompt ("complex human instruction").

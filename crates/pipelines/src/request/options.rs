@@ -69,7 +69,7 @@ pub const OPTIONS: &[OptionInfo] = &[
     option(
         "guidance",
         "W",
-        "how closely to follow the prompt (default 4.5)",
+        "how closely to follow the prompt (default 4.5, or the model's own)",
     ),
     option(
         "seed",

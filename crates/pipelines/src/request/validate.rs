@@ -74,7 +74,7 @@ impl ImageRequest {
         {
             return Err(too_weak(strength, steps));
         }
-        let guidance = self.guidance.unwrap_or(4.5);
+        let guidance = self.guidance.unwrap_or(model.guidance);
         if !(guidance.is_finite() && (0.0..=100.0).contains(&guidance)) {
             return Err(Error::request(
                 "guidance",

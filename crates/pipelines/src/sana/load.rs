@@ -12,6 +12,7 @@ use brisk_store::{ModelFolder, TensorSource, open_weights};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
+use super::component::{ComponentWeights, RandomWeights};
 use crate::error::{Error, Result};
 use crate::request::{Instruction, ModelKind};
 use crate::schedulers::SchedulerConfig;
@@ -58,6 +59,8 @@ pub struct LoadOptions {
     pub text_encoder: Option<ModelFolder>,
     /// What stays in memory.
     pub residency: Residency,
+    /// Make up weights at the shapes of the configurations instead of opening weight files.
+    pub random: Option<RandomWeights>,
 }
 
 impl Default for LoadOptions {
@@ -75,6 +78,7 @@ impl Default for LoadOptions {
             vae: None,
             text_encoder: None,
             residency: Residency::Auto,
+            random: None,
         }
     }
 }
@@ -85,16 +89,18 @@ pub(super) struct Files {
     pub(super) kind: ModelKind,
     pub(super) scheduler: SchedulerConfig,
     pub(super) transformer_config: SanaConfig,
-    pub(super) transformer: Arc<dyn TensorSource>,
+    pub(super) transformer: ComponentWeights,
     pub(super) lora: Option<(Arc<dyn TensorSource>, f32)>,
     pub(super) control: Option<ControlFiles>,
     pub(super) text_config: Gemma2Config,
-    pub(super) text: Arc<dyn TensorSource>,
+    pub(super) text: ComponentWeights,
     pub(super) tokenizer: Tokenizer,
     pub(super) vae_config: AutoencoderConfig,
-    pub(super) vae: Arc<dyn TensorSource>,
+    pub(super) vae: ComponentWeights,
     /// Content of the folder's instruction file, where it has one.
     pub(super) instruction: Option<String>,
+    /// Guidance where a request gives none.
+    pub(super) guidance: f32,
 }
 
 pub(super) struct ControlFiles {
@@ -146,6 +152,7 @@ impl Files {
             vae_config,
             vae,
             instruction: read_instruction(folder)?,
+            guidance: read_guidance(folder)?,
         };
         files.check_together()?;
         Ok(files)
@@ -275,7 +282,7 @@ fn read_index(folder: &ModelFolder, options: &LoadOptions) -> Result<Option<Inde
 
 struct TransformerFiles {
     config: SanaConfig,
-    weights: Arc<dyn TensorSource>,
+    weights: ComponentWeights,
     control: Option<ControlFiles>,
 }
 
@@ -287,7 +294,7 @@ fn open_transformer(folder: &ModelFolder, options: &LoadOptions) -> Result<Trans
                 &component_file(folder, "transformer", "config.json")?,
                 &format!("{}/transformer/config.json", folder.label()),
             )?;
-            let weights = folder.open_component("transformer", options.variant.as_deref())?;
+            let weights = component_weights(folder, "transformer", options, config.parameters())?;
             TransformerFiles {
                 config,
                 weights,
@@ -328,7 +335,7 @@ fn open_transformer_file(
         let config = SanaConfig::from_json(&config_folder.read(name)?, &label)?;
         return Ok(TransformerFiles {
             config,
-            weights: source,
+            weights: ComponentWeights::Stored(source),
             control: None,
         });
     };
@@ -341,14 +348,14 @@ fn open_transformer_file(
         };
         return Ok(TransformerFiles {
             config: split.base_config,
-            weights: Arc::new(split.base),
+            weights: ComponentWeights::Stored(Arc::new(split.base)),
             control: Some(control),
         });
     }
     let config = layout.config(options.heads)?;
     Ok(TransformerFiles {
         config,
-        weights: Arc::new(sana::native::map(source)?),
+        weights: ComponentWeights::Stored(Arc::new(sana::native::map(source)?)),
         control: None,
     })
 }
@@ -453,7 +460,7 @@ fn open_lora(options: &LoadOptions) -> Result<Option<(Arc<dyn TensorSource>, f32
 fn open_text(
     folder: &ModelFolder,
     options: &LoadOptions,
-) -> Result<(Gemma2Config, Arc<dyn TensorSource>, Tokenizer)> {
+) -> Result<(Gemma2Config, ComponentWeights, Tokenizer)> {
     let (folder, own) = located(folder, options.text_encoder.as_ref(), "text_encoder")?;
     let label = format!("{}/{}", folder.label(), join(own, "config.json"));
     let config = Gemma2Config::from_json(&component_file(folder, own, "config.json")?, &label)?;
@@ -466,14 +473,14 @@ fn open_text(
     .ok_or_else(|| missing(folder, "tokenizer/tokenizer.json"))?;
     let label = format!("{}/{tokenizer}", folder.label());
     let tokenizer = Tokenizer::from_bytes(&folder.read(&tokenizer)?, &label)?;
-    let weights = folder.open_component(own, options.variant.as_deref())?;
+    let weights = component_weights(folder, own, options, config.parameters())?;
     Ok((config, weights, tokenizer))
 }
 
 fn open_vae(
     folder: &ModelFolder,
     options: &LoadOptions,
-) -> Result<(AutoencoderConfig, Arc<dyn TensorSource>)> {
+) -> Result<(AutoencoderConfig, ComponentWeights)> {
     let (folder, sub) = located(folder, options.vae.as_ref(), "vae")?;
     let name = join(sub, "config.json");
     let label = format!("{}/{name}", folder.label());
@@ -489,13 +496,30 @@ fn open_vae(
             format!("scaling_factor is {}", config.scaling_factor),
         ));
     }
-    let weights = folder.open_component(sub, options.variant.as_deref())?;
-    let weights: Arc<dyn TensorSource> = if dcae::native::is_native(weights.as_ref()) {
-        Arc::new(dcae::native::map(weights)?)
-    } else {
-        weights
-    };
+    let parameters = config.parameters();
+    let count = parameters.encoder + parameters.decoder;
+    let mut weights = component_weights(folder, sub, options, count)?;
+    if let ComponentWeights::Stored(source) = &weights
+        && dcae::native::is_native(source.as_ref())
+    {
+        let mapped = dcae::native::map(source.clone())?;
+        weights = ComponentWeights::Stored(Arc::new(mapped));
+    }
     Ok((config, weights))
+}
+
+/// A component's stored weights, or `count` made up ones.
+fn component_weights(
+    folder: &ModelFolder,
+    sub: &str,
+    options: &LoadOptions,
+    count: u64,
+) -> Result<ComponentWeights> {
+    if let Some(random) = options.random {
+        return Ok(ComponentWeights::Random(random, count));
+    }
+    let source = folder.open_component(sub, options.variant.as_deref())?;
+    Ok(ComponentWeights::Stored(source))
 }
 
 /// The folder and subfolder of a component: `given` may be the component's folder or a pipeline's.
@@ -533,6 +557,32 @@ fn join(sub: &str, name: &str) -> String {
         name.to_owned()
     } else {
         format!("{sub}/{name}")
+    }
+}
+
+/// The guidance that published models are drawn with.
+const GUIDANCE: f32 = 4.5;
+
+/// File in a model's folder with its own default, `guidance_scale`.
+const GENERATION_FILE: &str = "generation_config.json";
+
+fn read_guidance(folder: &ModelFolder) -> Result<f32> {
+    if !folder.exists(GENERATION_FILE) {
+        return Ok(GUIDANCE);
+    }
+    let label = format!("{}/{GENERATION_FILE}", folder.label());
+    let config: serde_json::Value = serde_json::from_slice(&folder.read(GENERATION_FILE)?)
+        .map_err(|error| Error::config(&label, error.to_string()))?;
+    match config.get("guidance_scale") {
+        None => Ok(GUIDANCE),
+        Some(value) => value
+            .as_f64()
+            .filter(|value| (0.0..=100.0).contains(value))
+            .map(|value| value as f32)
+            .ok_or_else(|| {
+                let message = format!("guidance_scale is {value}, expected a number from 0 to 100");
+                Error::config(&label, message)
+            }),
     }
 }
 

@@ -15,27 +15,13 @@ impl SanaPipeline {
     /// Bytes of the components' weights: text encoder, transformer with ControlNet, autoencoder.
     fn weight_bytes(&self) -> [u64; 3] {
         let files = &self.files;
-        let transformer = memory::stored_bytes(files.transformer.as_ref())
-            + files
-                .control
-                .as_ref()
-                .map_or(0, |control| memory::stored_bytes(control.weights.as_ref()));
-        // Convolutions compute on f32 copies, whatever the file holds.
-        let elements: usize = files
-            .vae
-            .names()
-            .iter()
-            .filter_map(|name| files.vae.info(name))
-            .map(|(_, shape)| {
-                shape
-                    .iter()
-                    .fold(1usize, |count, &size| count.saturating_mul(size))
-            })
-            .fold(0, usize::saturating_add);
+        let control = files.control.as_ref();
+        let control = control.map_or(0, |control| memory::stored_bytes(control.weights.as_ref()));
         [
-            memory::stored_bytes(files.text.as_ref()),
-            transformer,
-            (elements as u64).saturating_mul(4),
+            files.text.bytes(),
+            files.transformer.bytes().saturating_add(control),
+            // Convolutions compute on f32 copies, whatever the file holds.
+            files.vae.count().saturating_mul(4),
         ]
     }
 

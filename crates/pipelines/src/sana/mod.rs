@@ -12,12 +12,16 @@
 //! Noise is drawn for all pictures of a request at once in the shape `[B, C, h, w]`, as diffusers draws it
 //! from a CPU generator; SANA-Sprint draws again at every step.
 
+mod component;
+mod cost;
 mod decode;
 mod denoise;
 mod load;
 mod memory;
 mod text;
 
+pub use component::RandomWeights;
+pub use cost::StageCost;
 pub use load::{LoadOptions, Residency};
 
 use std::time::Instant;
@@ -119,6 +123,7 @@ impl SanaPipeline {
             sample_size: transformer.sample_size,
             blocks: transformer.num_layers,
             controlnet: self.files.control.is_some(),
+            guidance: self.files.guidance,
         }
     }
 
@@ -263,21 +268,13 @@ impl SanaPipeline {
         self.files.kind == ModelKind::Sana && plan.guidance > 1.0
     }
 
-    fn encode_text(
-        &mut self,
-        request: &ImageRequest,
-        plan: &Plan,
-        control: &mut Control,
-    ) -> Result<Captions> {
-        if self.text.is_none() {
-            let weights = Weights::from_source(self.files.text.clone());
-            self.text = Some(Gemma2Model::load(&self.files.text_config, &weights)?);
-        }
-        let instruction = match request
+    /// The text put before every prompt of a request.
+    fn instruction_of<'a>(&'a self, request: &'a ImageRequest) -> Option<&'a str> {
+        let chosen = request
             .instruction
             .as_ref()
-            .unwrap_or(&self.options.instruction)
-        {
+            .unwrap_or(&self.options.instruction);
+        let text = match chosen {
             Instruction::None => None,
             Instruction::Text(text) => Some(text.as_str()),
             Instruction::Default => Some(
@@ -287,12 +284,25 @@ impl SanaPipeline {
                     .unwrap_or(brisk_text::sana_prompt::DEFAULT_INSTRUCTION),
             ),
         };
+        text.filter(|text| !text.is_empty())
+    }
+
+    fn encode_text(
+        &mut self,
+        request: &ImageRequest,
+        plan: &Plan,
+        control: &mut Control,
+    ) -> Result<Captions> {
+        if self.text.is_none() {
+            let weights = self.files.text.weights();
+            self.text = Some(Gemma2Model::load(&self.files.text_config, &weights)?);
+        }
         let negative = self
             .guided(plan)
             .then(|| request.negative_prompt.as_deref().unwrap_or(""));
         let job = TextJob {
             prompts: &request.prompts,
-            instruction: instruction.filter(|text| !text.is_empty()),
+            instruction: self.instruction_of(request),
             max_tokens: request.max_sequence_length,
             negative,
             native: self.options.native,
@@ -340,7 +350,7 @@ impl SanaPipeline {
     }
 
     fn load_half(&self, half: Halves) -> Result<Autoencoder> {
-        let weights = Weights::from_source(self.files.vae.clone());
+        let weights = self.files.vae.weights();
         Ok(Autoencoder::load(&self.files.vae_config, &weights, half)?)
     }
 
@@ -358,7 +368,7 @@ impl SanaPipeline {
                 name: "transformer",
                 total: 0,
             });
-            let mut weights = Weights::from_source(self.files.transformer.clone());
+            let mut weights = self.files.transformer.weights();
             if let Some((lora, scale)) = &self.files.lora {
                 weights = weights.with_lora(lora.clone(), *scale)?;
             }

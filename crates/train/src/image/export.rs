@@ -18,6 +18,8 @@ pub(super) struct Pieces<'a> {
     pub tokenizer: &'a [u8],
     pub vae_folder: &'a Path,
     pub flow_shift: f64,
+    /// Guidance that the model is drawn with by default.
+    pub guidance: f64,
 }
 
 /// Writes the tensors below `prefix` in bf16 and returns their number of values.
@@ -102,6 +104,10 @@ pub(super) fn write(
             "transformer": ["diffusers", "SanaTransformer2DModel"],
             "vae": ["diffusers", "AutoencoderDC"],
         }),
+    )?;
+    write_json(
+        &model.join("generation_config.json"),
+        &json!({ "guidance_scale": pieces.guidance }),
     )?;
     // Empty: this model was trained without an instruction before the prompt.
     write_atomic(&model.join("complex_human_instruction.txt"), b"")?;

@@ -259,6 +259,7 @@ pub fn train_image(
         tokenizer: &tokenizer_file,
         vae_folder,
         flow_shift: recipe.flow_shift,
+        guidance: recipe.guidance,
     };
     let report = export::write(&pieces, &session, training.len(), out)?;
     Ok(Outcome::Finished(report))

@@ -228,6 +228,16 @@ fn capitalised(text: &str) -> String {
     }
 }
 
+/// What `--instruction` says: `none`, or a file with the text.
+pub fn read_instruction(file: &str) -> Result<Instruction> {
+    if file == "none" {
+        return Ok(Instruction::None);
+    }
+    let text = std::fs::read_to_string(file)
+        .map_err(|error| Failure::failed(format!("--instruction: cannot read {file}: {error}")))?;
+    Ok(Instruction::Text(text))
+}
+
 impl ImageArguments {
     /// Width and height, where given.
     pub fn size(&self) -> Result<(Option<usize>, Option<usize>)> {
@@ -303,16 +313,10 @@ impl ImageArguments {
 
     /// The text before every prompt.
     pub fn instruction(&self) -> Result<Option<Instruction>> {
-        let Some(file) = &self.instruction else {
-            return Ok(None);
-        };
-        if file == "none" {
-            return Ok(Some(Instruction::None));
-        }
-        let text = std::fs::read_to_string(file).map_err(|error| {
-            Failure::failed(format!("--instruction: cannot read {file}: {error}"))
-        })?;
-        Ok(Some(Instruction::Text(text)))
+        self.instruction
+            .as_deref()
+            .map(read_instruction)
+            .transpose()
     }
 
     /// The initial noise.

@@ -10,6 +10,7 @@ fn model(kind: ModelKind) -> Capabilities {
         multiple: 32,
         ratio: 32,
         latent_channels: 32,
+        guidance: 4.5,
         sample_size: 32,
         blocks: 20,
         controlnet: false,

@@ -1,0 +1,150 @@
+"""Writes folders of random weights in the diffusers layout, and the inputs of the cases.
+
+Shapes come from config.json files (bench/configs), values from one generator, so both sides of a
+comparison read the same file. Folders are made once and kept.
+"""
+
+import json
+import pathlib
+import shutil
+
+import torch
+from safetensors.torch import save_file
+
+FILES = {
+    "transformer": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+}
+TYPES = {"bf16": torch.bfloat16, "f32": torch.float32}
+PATTERN = 1 << 22
+
+
+def read(path):
+    return json.loads(pathlib.Path(path).read_text())
+
+
+def build(component, config):
+    """The reference's module for a config.json, in f32, evaluating."""
+    settings = {name: value for name, value in config.items() if not name.startswith("_")}
+    if component == "text_encoder":
+        from transformers import Gemma2Config, Gemma2Model
+
+        settings = Gemma2Config(**settings)
+        # Only the plain implementation caps the logits.
+        settings._attn_implementation = "eager"
+        return Gemma2Model(settings).eval()
+    from diffusers import AutoencoderDC, SanaTransformer2DModel
+
+    kind = {"vae": AutoencoderDC, "transformer": SanaTransformer2DModel}[component]
+    return kind(**settings).eval()
+
+
+def values(pattern, name, shape, dtype):
+    """Random values of a size that keeps activations in range; norm weights near their centre."""
+    count = 1
+    for side in shape:
+        count *= side
+    # Another start for each name: equal matrices would cancel in q and k.
+    start = sum(name.encode()) * 7919 % PATTERN
+    tiled = torch.roll(pattern, start).repeat(count // PATTERN + 1)[:count].reshape(shape)
+    if "norm" in name and name.endswith("weight"):
+        tiled = 1 + 0.1 * tiled
+    elif len(shape) < 2:
+        tiled = 0.02 * tiled
+    else:
+        tiled = tiled / (count // shape[0]) ** 0.5
+    return tiled.to(dtype).contiguous()
+
+
+def component(source, target, name, dtype):
+    """Random weights for source/name/config.json below target; kept where they exist already."""
+    folder = target / name
+    config = source / name / "config.json"
+    weights = folder / FILES[name]
+    if weights.exists() and (folder / "config.json").read_text() == config.read_text():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.device("meta"):
+        module = build(name, read(config))
+    pattern = torch.randn(PATTERN, generator=torch.Generator().manual_seed(0))
+    state = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    temporary = weights.with_suffix(".part")
+    tensors = {key: values(pattern, key, shape, TYPES[dtype]) for key, shape in state.items()}
+    save_file(tensors, temporary)
+    temporary.rename(weights)
+    shutil.copy(config, folder / "config.json")
+
+
+def folder(source, cache, components, dtype):
+    """A model's folder with random weights for these components."""
+    source = pathlib.Path(source)
+    target = pathlib.Path(cache) / "models" / f"{source.name}-{dtype}"
+    for name in components:
+        component(source, target, name, dtype)
+    if set(components) == set(FILES):
+        for name in ["tokenizer", "scheduler"]:
+            shutil.copytree(source / name, target / name, dirs_exist_ok=True)
+        shutil.copy(source / "model_index.json", target / "model_index.json")
+    return target
+
+
+def load(target, name):
+    """The reference's module with the folder's weights, in f32."""
+    from safetensors import safe_open
+
+    with torch.device("meta"):
+        module = build(name, read(target / name / "config.json"))
+    module = module.to_empty(device="cpu")
+    with safe_open(target / name / FILES[name], "pt") as file:
+        state = module.state_dict()
+        for key in file.keys():
+            state[key].copy_(file.get_tensor(key))
+    # What is computed from the configuration and stored nowhere is lost on the meta device.
+    if name == "text_encoder":
+        module.rotary_emb = type(module.rotary_emb)(config=module.config)
+    return module
+
+
+def randn(generator, *shape):
+    return torch.randn(*shape, generator=generator)
+
+
+def inputs(case, source):
+    """The tensors of a case, named as brisk probe and brisk bench read them."""
+    source = pathlib.Path(source)
+    generator = torch.Generator().manual_seed(1)
+    component = case.component
+    if component == "gemm":
+        rows, inner, columns = case.shape
+        weight = randn(generator, columns, inner) / inner**0.5
+        return {"x": randn(generator, rows, inner), "weight": weight}
+    if component == "depthwise":
+        channels, height, width = case.shape
+        return {
+            "x": randn(generator, 1, channels, height, width),
+            "weight": randn(generator, channels, 1, 3, 3) / 3,
+            "bias": 0.02 * randn(generator, channels),
+        }
+    if component == "text_encoder":
+        config = read(source / "text_encoder" / "config.json")
+        ids = torch.randint(4, config["vocab_size"], (1, case.tokens), generator=generator)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    vae = read(source / "vae" / "config.json")
+    ratio = 2 ** (len(vae["encoder_block_out_channels"]) - 1)
+    side = case.size // ratio
+    if component == "vae.encode":
+        picture = 0.5 * randn(generator, 1, 3, case.size, case.size)
+        return {"sample": picture.clamp(-1, 1)}
+    if component == "vae.decode":
+        return {"latent": randn(generator, 1, vae["latent_channels"], side, side)}
+    config = read(source / "transformer" / "config.json")
+    tensors = {
+        "hidden_states": randn(generator, 1, config["in_channels"], side, side),
+        "encoder_hidden_states": randn(generator, 1, case.tokens, config["caption_channels"]),
+        "encoder_attention_mask": torch.ones(1, case.tokens),
+        "timestep": torch.tensor([500.0]),
+    }
+    if config.get("guidance_embeds"):
+        tensors |= {"timestep": torch.tensor([0.5]), "guidance": torch.tensor([0.45])}
+    return tensors

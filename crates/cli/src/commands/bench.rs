@@ -1,0 +1,204 @@
+//! `brisk bench`: how fast the parts run, and how near to what the machine can do.
+
+mod components;
+mod inputs;
+mod kernels;
+mod measure;
+mod pipeline;
+mod plot;
+mod report;
+
+use std::path::PathBuf;
+
+use brisk_nn::{Storage, Weights};
+use brisk_pipelines::sana::RandomWeights;
+use brisk_store::ModelFolder;
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::ThreadArguments;
+use super::component::Found;
+use crate::failure::Result;
+use crate::models;
+
+/// Time the parts of a model, or plot earlier results
+#[derive(Debug, Subcommand)]
+#[command(
+    before_help = "Prints the median and the range of several runs, the floating-point operations and bytes that the\n\
+    part needs at least, its share of the machine's measured ceilings, and peak memory. With --random,\n\
+    weights are made up at the shapes of a folder that holds only config.json files (bench/configs)."
+)]
+pub enum BenchVerb {
+    Image(pipeline::ImageArguments),
+    #[command(name = "text_encoder")]
+    TextEncoder(components::TextEncoderArguments),
+    Transformer(components::TransformerArguments),
+    #[command(name = "vae.encode")]
+    VaeEncode(components::VaeEncodeArguments),
+    #[command(name = "vae.decode")]
+    VaeDecode(components::VaeDecodeArguments),
+    Gemm(kernels::GemmArguments),
+    Depthwise(kernels::DepthwiseArguments),
+    Plot(plot::PlotArguments),
+}
+
+/// Runs the command.
+pub fn run(verb: &BenchVerb) -> Result {
+    match verb {
+        BenchVerb::Image(arguments) => pipeline::run(arguments),
+        BenchVerb::TextEncoder(arguments) => components::text_encoder(arguments),
+        BenchVerb::Transformer(arguments) => components::transformer(arguments),
+        BenchVerb::VaeEncode(arguments) => components::vae_encode(arguments),
+        BenchVerb::VaeDecode(arguments) => components::vae_decode(arguments),
+        BenchVerb::Gemm(arguments) => kernels::gemm(arguments),
+        BenchVerb::Depthwise(arguments) => kernels::depthwise(arguments),
+        BenchVerb::Plot(arguments) => plot::run(arguments),
+    }
+}
+
+/// How to measure; every part takes these.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Runs that count
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    runs: u32,
+    /// Runs before them that don't
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    warm_up: u32,
+    /// Don't measure the machine's ceilings, which takes a few seconds
+    #[arg(long)]
+    no_ceilings: bool,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+/// Inputs from a file, outputs to one, so that another program's can be compared.
+#[derive(Debug, Args)]
+pub struct FileArguments {
+    /// Tensors to compute on, named as for brisk probe (default: made up)
+    #[arg(long, value_name = "FILE")]
+    inputs: Option<PathBuf>,
+    /// Safetensors file for what the last run computed
+    #[arg(long, value_name = "FILE")]
+    outputs: Option<PathBuf>,
+}
+
+/// How random matrices are kept.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum StorageName {
+    // Without help of its own, which would take a page of its own.
+    Bf16,
+    F32,
+}
+
+impl StorageName {
+    fn storage(self) -> Storage {
+        match self {
+            Self::Bf16 => Storage::Bf16,
+            Self::F32 => Storage::F32,
+        }
+    }
+}
+
+/// Where weights come from: one of the two.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct OriginArguments {
+    /// Pipeline's or component's folder, hub id, or sana-emoji
+    #[arg(long, value_name = "MODEL")]
+    model: Option<String>,
+    /// Make up weights for the config.json files of this folder
+    #[arg(long, value_name = "FOLDER")]
+    random: Option<PathBuf>,
+}
+
+/// A model, read or made up.
+#[derive(Debug, Args)]
+pub struct ModelArguments {
+    #[command(flatten)]
+    origin: OriginArguments,
+    /// Variant of the weights, such as fp16
+    #[arg(long, value_name = "NAME", requires = "model")]
+    variant: Option<String>,
+    /// How made-up matrices are kept (default: bf16)
+    #[arg(long, value_name = "TYPE", requires = "random")]
+    storage: Option<StorageName>,
+}
+
+/// Seed of made-up weights.
+const SEED: u64 = 0;
+
+impl ModelArguments {
+    fn folder(&self) -> Result<ModelFolder> {
+        match &self.origin.random {
+            Some(folder) => Ok(ModelFolder::Disk(folder.clone())),
+            None => models::open(self.origin.model.as_deref(), self.variant.as_deref()),
+        }
+    }
+
+    fn random(&self) -> Option<RandomWeights> {
+        self.origin.random.as_ref()?;
+        let storage = self.storage.unwrap_or(StorageName::Bf16).storage();
+        Some(RandomWeights {
+            seed: SEED,
+            storage,
+        })
+    }
+
+    fn open(&self, component: &str) -> Result<Component> {
+        let folder = self.folder()?;
+        let found = Found::find(&folder, component)?;
+        Ok(Component {
+            folder,
+            found,
+            random: self.random(),
+            variant: self.variant.clone(),
+        })
+    }
+}
+
+/// A component whose weights are yet to be read.
+struct Component {
+    folder: ModelFolder,
+    found: Found,
+    random: Option<RandomWeights>,
+    variant: Option<String>,
+}
+
+/// Weights, and the bytes that one takes.
+struct Opened {
+    weights: Weights,
+    weight_bytes: f64,
+}
+
+impl Component {
+    /// Makes up `count` weights, after a look at the free memory, or opens the files.
+    fn weights(&self, count: u64) -> Result<Opened> {
+        let Some(random) = self.random else {
+            let variant = self.variant.as_deref();
+            let source = self.folder.open_component(&self.found.folder, variant)?;
+            let values = brisk_pipelines::memory::stored_values(&*source).max(1);
+            let bytes = brisk_pipelines::memory::stored_bytes(&*source);
+            return Ok(Opened {
+                weights: Weights::from_source(source),
+                weight_bytes: bytes as f64 / values as f64,
+            });
+        };
+        let size = match random.storage {
+            Storage::F32 => 4,
+            Storage::Bf16 => 2,
+        };
+        brisk_pipelines::memory::check(
+            "weights",
+            count.saturating_mul(size),
+            brisk_pipelines::memory::available(),
+            "use --storage bf16, or a smaller model",
+        )?;
+        Ok(Opened {
+            weights: Weights::random(random.seed, random.storage),
+            weight_bytes: size as f64,
+        })
+    }
+}

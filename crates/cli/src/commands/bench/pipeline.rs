@@ -1,0 +1,141 @@
+//! The whole way from a prompt to the bytes of a PNG.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use brisk_models::Cost;
+use brisk_pipelines::sana::{GeneratedImage, LoadOptions, Residency, SanaPipeline, StageCost};
+use brisk_pipelines::{Control, ImageRequest};
+use clap::Args;
+use serde_json::json;
+
+use super::measure::measure;
+use super::report::{Report, Stage};
+use super::{ModelArguments, RunArguments};
+use crate::commands::image::read_instruction;
+use crate::failure::{Failure, Result};
+use crate::output;
+
+/// Draw a picture, from the prompt to the bytes of a PNG
+#[derive(Debug, Args)]
+#[command(
+    before_help = "Components stay in memory from run to run; the first run, which a warm-up takes, loads them."
+)]
+pub struct ImageArguments {
+    #[command(flatten)]
+    model: ModelArguments,
+    /// What the picture should show
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "a red heart on a white table"
+    )]
+    prompt: String,
+    /// Text before the prompt: a file, or none (default: the model's)
+    #[arg(long, value_name = "FILE|none")]
+    instruction: Option<String>,
+    /// Side of the picture in pixels, exactly (default: the model's)
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// Denoising steps (default: the model's)
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Seed of the noise
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// File for the last run's PNG
+    #[arg(long, short, value_name = "FILE")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// Times the pipeline.
+pub fn run(arguments: &ImageArguments) -> Result {
+    arguments.run.threads.apply()?;
+    if let Some(path) = &arguments.output {
+        output::check_writable(path)?;
+    }
+    let folder = arguments.model.folder()?;
+    let label = folder.label();
+    let options = LoadOptions {
+        variant: arguments.model.variant.clone(),
+        residency: Residency::KeepAll,
+        random: arguments.model.random(),
+        ..LoadOptions::default()
+    };
+    let mut pipeline = SanaPipeline::load(folder, &options)?;
+    let instruction = arguments.instruction.as_deref().map(read_instruction);
+    let request = ImageRequest {
+        width: arguments.size,
+        height: arguments.size,
+        // Sizes are meant as they are given.
+        binning: arguments.size.map(|_| false),
+        steps: arguments.steps,
+        seed: arguments.seed,
+        instruction: instruction.transpose()?,
+        ..ImageRequest::new(&*arguments.prompt)
+    };
+    let plan = request.validate(&pipeline.capabilities())?;
+    let costs = pipeline.cost(&request)?;
+    let mut control = Control::silent();
+    let measured = measure(&arguments.run, |laps| {
+        let images = pipeline.generate(&request, &mut control)?;
+        let Some(image) = images.first() else {
+            return Err(Failure::failed("the request gave no picture"));
+        };
+        for (name, seconds) in parts(image) {
+            laps.add(name, seconds);
+        }
+        let started = Instant::now();
+        let png = brisk_media::encode_png(&image.picture, &[])?;
+        laps.add("png", started.elapsed().as_secs_f64());
+        Ok(png)
+    })?;
+    if let Some(path) = &arguments.output {
+        brisk_store::write_atomic(path, &measured.result)?;
+    }
+    let sizes = [
+        ("width", json!(plan.output_width)),
+        ("height", json!(plan.output_height)),
+        ("steps", json!(plan.steps)),
+    ];
+    Report {
+        component: "image",
+        model: Some(label),
+        random: options.random.is_some(),
+        sizes: sizes
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+        stages: stages(measured.total, measured.parts, &costs),
+    }
+    .print(&arguments.run)
+}
+
+fn parts(image: &GeneratedImage) -> [(&'static str, f64); 3] {
+    [
+        ("text", image.timings.text),
+        ("denoise", image.timings.denoise),
+        ("decode", image.timings.decode),
+    ]
+}
+
+/// The whole and its parts; weights differ in size from part to part.
+fn stages(total: Vec<f64>, parts: Vec<(String, Vec<f64>)>, costs: &[StageCost]) -> Vec<Stage> {
+    let mut whole = Stage::new("image", total);
+    let mut all = Vec::new();
+    for (name, seconds) in parts {
+        let stage = Stage::part(&name, seconds);
+        let cost = costs.iter().find(|stage| stage.cost.name == name);
+        let stage = match cost {
+            Some(known) => stage.with_cost(&known.cost, known.weight_bytes),
+            None => stage.with_cost(&Cost::default(), 0.0),
+        };
+        whole.flops += stage.flops;
+        whole.bytes += stage.bytes;
+        all.push(stage);
+    }
+    all.insert(0, whole);
+    all
+}

@@ -1,0 +1,187 @@
+//! What this machine offers: names, memory, and the speeds that nothing on it can exceed.
+
+use std::time::Instant;
+
+use brisk_kernels::ceiling;
+use brisk_kernels::gemm::{self, Threads, View};
+use rayon::prelude::*;
+use serde_json::{Value, json};
+
+const REPEATS: usize = 5;
+/// Rows, columns and depth of the matrix product.
+pub const SIDE: usize = 1024;
+/// Values that are copied: 256 MiB, well beyond any cache.
+const COPIED: usize = 64 << 20;
+/// Rounds of multiply-adds a thread: some tens of milliseconds.
+const ROUNDS: usize = 20_000_000;
+
+/// Measured limits of the threads in use.
+#[derive(Debug, Clone, Copy)]
+pub struct Ceilings {
+    /// Fused multiply-adds in registers, GFLOP/s.
+    pub fma: f64,
+    /// Product of two f32 matrices of [`SIDE`] rows and columns, GFLOP/s.
+    pub gemm: f64,
+    /// Bytes read plus bytes written by a copy beyond the caches, GB/s; none where memory is short.
+    pub copy: Option<f64>,
+}
+
+impl Ceilings {
+    /// Measures; the median of five each, in about two seconds.
+    pub fn measure() -> Self {
+        let room =
+            brisk_pipelines::memory::available().is_none_or(|free| free > 3 * 4 * COPIED as u64);
+        Self {
+            fma: fma_gflops(),
+            gemm: gemm_gflops(),
+            copy: room.then(copy_gbs),
+        }
+    }
+
+    /// For `--json`.
+    pub fn json(&self) -> Value {
+        json!({"fma_gflops": self.fma, "gemm_gflops": self.gemm, "copy_gb_per_second": self.copy})
+    }
+}
+
+/// Median of the values; 0 of none.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => 0.0,
+        count if count.is_multiple_of(2) => (sorted[count / 2 - 1] + sorted[count / 2]) / 2.0,
+        count => sorted[count / 2],
+    }
+}
+
+/// Median seconds of a few runs after a warm-up.
+fn median_seconds(mut work: impl FnMut()) -> f64 {
+    work();
+    let seconds: Vec<f64> = (0..REPEATS)
+        .map(|_| {
+            let started = Instant::now();
+            work();
+            started.elapsed().as_secs_f64()
+        })
+        .collect();
+    median(&seconds).max(1e-9)
+}
+
+fn fma_gflops() -> f64 {
+    let mut operations = 0;
+    let seconds = median_seconds(|| {
+        operations = rayon::broadcast(|_| ceiling::multiply_adds(ROUNDS))
+            .iter()
+            .sum();
+    });
+    operations as f64 / seconds / 1e9
+}
+
+fn gemm_gflops() -> f64 {
+    let values = |seed: usize| -> Vec<f32> {
+        (0..SIDE * SIDE)
+            .map(|i| ((i * seed) % 17) as f32 * 0.1)
+            .collect()
+    };
+    let (a, b, mut out) = (values(7), values(5), vec![0.0f32; SIDE * SIDE]);
+    let seconds = median_seconds(|| {
+        let (a, b) = (View::new(&a, SIDE, SIDE), View::new(&b, SIDE, SIDE));
+        gemm::multiply(&mut out, SIDE, a, b, 1.0, false, Threads::Pool);
+    });
+    2.0 * (SIDE as f64).powi(3) / seconds / 1e9
+}
+
+fn copy_gbs() -> f64 {
+    let (from, mut to) = (vec![1.0f32; COPIED], vec![0.0f32; COPIED]);
+    let part = COPIED.div_ceil(rayon::current_num_threads());
+    let seconds = median_seconds(|| {
+        to.par_chunks_mut(part)
+            .zip(from.par_chunks(part))
+            .for_each(|(to, from)| to.copy_from_slice(from));
+        std::hint::black_box(&to);
+    });
+    2.0 * 4.0 * COPIED as f64 / seconds / 1e9
+}
+
+/// The processor's name, or else its architecture.
+pub fn cpu_name() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    info.lines()
+        .find_map(|line| {
+            line.strip_prefix("model name")
+                .and_then(|rest| rest.split_once(':'))
+        })
+        .map_or(std::env::consts::ARCH.to_owned(), |(_, name)| {
+            name.trim().to_owned()
+        })
+}
+
+/// Instruction sets that matter to the kernels.
+#[cfg(target_arch = "x86_64")]
+pub fn cpu_features() -> Vec<&'static str> {
+    let known = [
+        ("sse4.2", std::is_x86_feature_detected!("sse4.2")),
+        ("avx", std::is_x86_feature_detected!("avx")),
+        ("avx2", std::is_x86_feature_detected!("avx2")),
+        ("fma", std::is_x86_feature_detected!("fma")),
+        ("f16c", std::is_x86_feature_detected!("f16c")),
+        ("avx512f", std::is_x86_feature_detected!("avx512f")),
+        ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
+        ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
+    ];
+    known
+        .into_iter()
+        .filter_map(|(name, here)| here.then_some(name))
+        .collect()
+}
+
+/// Instruction sets that matter to the kernels.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn cpu_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+/// Memory of the whole machine.
+pub struct Memory {
+    /// Bytes in all.
+    pub total: Option<u64>,
+    /// Bytes that a program can still have.
+    pub available: Option<u64>,
+}
+
+impl Memory {
+    /// Asks the system.
+    pub fn read() -> Self {
+        Self {
+            total: kibibytes("/proc/meminfo", "MemTotal:"),
+            available: brisk_pipelines::memory::available(),
+        }
+    }
+}
+
+/// Largest resident set of this process so far, in bytes; Linux only.
+pub fn peak_memory() -> Option<u64> {
+    kibibytes("/proc/self/status", "VmHWM:")
+}
+
+fn kibibytes(file: &str, key: &str) -> Option<u64> {
+    std::fs::read_to_string(file)
+        .ok()?
+        .lines()
+        .find_map(|line| line.strip_prefix(key))
+        .and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok())
+        .map(|kibibytes| kibibytes.saturating_mul(1024))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::median;
+
+    #[test]
+    fn median_of_odd_even_and_none() {
+        assert_eq!(median(&[3.0, 1.0, 2.0]), 2.0);
+        assert_eq!(median(&[4.0, 1.0, 2.0, 3.0]), 2.5);
+        assert_eq!(median(&[]), 0.0);
+    }
+}

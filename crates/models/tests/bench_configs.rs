@@ -1,0 +1,35 @@
+//! The configurations in `bench/configs` are the published ones: their models have the published
+//! numbers of parameters.
+
+use brisk_models::dcae::AutoencoderConfig;
+use brisk_models::gemma2::Gemma2Config;
+use brisk_models::sana::SanaConfig;
+
+fn read(path: &str) -> Vec<u8> {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/configs/");
+    std::fs::read(format!("{folder}{path}")).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn parameters_are_the_published_ones() {
+    for (name, expected) in [
+        ("sana-0.6b", 591_747_872),
+        ("sana-1.6b", 1_604_462_752),
+        ("sana-sprint-0.6b", 593_501_216),
+    ] {
+        let bytes = read(&format!("{name}/transformer/config.json"));
+        let transformer = SanaConfig::from_json(&bytes, name).unwrap();
+        assert_eq!(transformer.parameters(), expected, "{name}");
+
+        let bytes = read(&format!("{name}/text_encoder/config.json"));
+        let text = Gemma2Config::from_json(&bytes, name).unwrap();
+        assert_eq!(text.parameters() / 1_000_000, 2614, "{name}");
+        assert_eq!(text.hidden_size, transformer.caption_channels);
+
+        let bytes = read(&format!("{name}/vae/config.json"));
+        let vae = AutoencoderConfig::from_json(&bytes, name).unwrap();
+        let halves = vae.parameters();
+        let total = halves.encoder + halves.decoder;
+        assert_eq!(total / 10_000, 31_225, "{name}");
+    }
+}

@@ -1,0 +1,57 @@
+//! The weights of one component: a file's, or made up.
+
+use std::sync::Arc;
+
+use brisk_nn::{Storage, Weights};
+use brisk_store::TensorSource;
+
+use crate::memory;
+
+/// Random weights in place of a checkpoint's, to measure speed at published shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RandomWeights {
+    /// Seed of the values.
+    pub seed: u64,
+    /// How matrices are kept.
+    pub storage: Storage,
+}
+
+/// Where a component's weights come from.
+#[derive(Clone)]
+pub(super) enum ComponentWeights {
+    Stored(Arc<dyn TensorSource>),
+    /// Made up, so many of them.
+    Random(RandomWeights, u64),
+}
+
+impl ComponentWeights {
+    pub(super) fn weights(&self) -> Weights {
+        match self {
+            Self::Stored(source) => Weights::from_source(source.clone()),
+            Self::Random(random, _) => Weights::random(random.seed, random.storage),
+        }
+    }
+
+    /// Number of weights.
+    pub(super) fn count(&self) -> u64 {
+        match self {
+            Self::Stored(source) => memory::stored_values(source.as_ref()),
+            Self::Random(_, count) => *count,
+        }
+    }
+
+    /// Bytes that they take as they are stored.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Stored(source) => memory::stored_bytes(source.as_ref()),
+            Self::Random(random, count) => count.saturating_mul(match random.storage {
+                Storage::F32 => 4,
+                Storage::Bf16 => 2,
+            }),
+        }
+    }
+
+    pub(super) fn bytes_per_weight(&self) -> f64 {
+        self.bytes() as f64 / self.count().max(1) as f64
+    }
+}

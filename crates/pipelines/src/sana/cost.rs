@@ -1,0 +1,99 @@
+//! What a request costs, for measuring how well a machine runs it.
+
+use brisk_models::Cost;
+use brisk_text::sana_prompt;
+
+use super::SanaPipeline;
+use super::text::TextJob;
+use crate::error::Result;
+use crate::events::Control;
+use crate::request::ImageRequest;
+
+/// The cost of one stage of a request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StageCost {
+    /// What is computed and moved; its name is `text`, `denoise` or `decode`.
+    pub cost: Cost,
+    /// Bytes that one weight takes in memory.
+    pub weight_bytes: f64,
+}
+
+impl SanaPipeline {
+    /// Costs of the stages that every request has: `text`, `denoise` and `decode`. Initial and
+    /// control pictures are not counted, and one-row captions as if they were attended to.
+    ///
+    /// # Errors
+    /// A request this model can't serve, or a prompt that can't be tokenised.
+    pub fn cost(&self, request: &ImageRequest) -> Result<Vec<StageCost>> {
+        let plan = request.validate(&self.capabilities())?;
+        let files = &self.files;
+        let instruction = self.instruction_of(request);
+        let job = TextJob {
+            prompts: &request.prompts,
+            instruction,
+            max_tokens: request.max_sequence_length,
+            negative: None,
+            native: self.options.native,
+        };
+        let encoded = job.encode_prompts(&files.tokenizer, &mut Control::silent())?;
+        let negative = if self.guided(&plan) {
+            let text = request.negative_prompt.as_deref().unwrap_or("");
+            Some(sana_prompt::encode(
+                &files.tokenizer,
+                text,
+                None,
+                request.max_sequence_length,
+            )?)
+        } else {
+            None
+        };
+
+        let mut text = Cost::new("text");
+        for prompt in encoded.iter().chain(&negative) {
+            for part in files.text_config.encode_cost(prompt.ids.len(), 0) {
+                text.add(&part);
+            }
+        }
+
+        let ratio = files.vae_config.ratio();
+        let (height, width) = (plan.height / ratio, plan.width / ratio);
+        let config = &files.transformer_config;
+        let rows = encoded
+            .iter()
+            .map(|prompt| prompt.selected.len())
+            .max()
+            .unwrap_or(1);
+        let perturbed = usize::from(plan.pag.is_some());
+        let mut denoise = Cost::new("denoise");
+        let mut add = |tokens: usize, branches: usize| {
+            let images = plan.images * branches;
+            let step = Cost::sum("step", &config.step_cost(images, height, width, tokens));
+            denoise.add(&step.repeated(plan.steps as u64));
+            denoise.add(&config.caption_cost(request.prompts.len(), tokens));
+        };
+        add(rows, 1 + perturbed);
+        if let Some(negative) = &negative {
+            add(negative.selected.len(), 1);
+        }
+
+        let decode = Cost::sum(
+            "decode",
+            &files.vae_config.decode_cost(plan.height, plan.width),
+        );
+        Ok(vec![
+            StageCost {
+                cost: text,
+                weight_bytes: files.text.bytes_per_weight(),
+            },
+            StageCost {
+                cost: denoise,
+                weight_bytes: files.transformer.bytes_per_weight(),
+            },
+            // Convolutions compute on f32 copies, whatever the file holds.
+            StageCost {
+                cost: decode.repeated(plan.images as u64),
+                weight_bytes: 4.0,
+            },
+        ])
+    }
+}
