@@ -17,7 +17,7 @@ fn run(rounds: usize) -> usize {
         unsafe { x86::avx512(rounds) };
         return 16;
     }
-    if crate::simd::has_avx2_fma() {
+    if crate::simd::level() >= crate::simd::Level::Avx2 {
         // SAFETY: both features were detected just above.
         unsafe { x86::avx2(rounds) };
         return 8;

@@ -5,8 +5,11 @@
 //! a few MiB whatever the picture's size.
 
 use crate::gemm::{Threads, View, multiply};
-use crate::{linear, parallel};
+use crate::microkernel::STRIDE;
+use crate::packed::{self, PackedMatrix};
+use crate::{linear, parallel, simd};
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Sizes of a convolution with a square kernel and zero padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +48,11 @@ impl ConvShape {
         .out_height()
     }
 
-    fn patch(&self) -> usize {
+    pub(crate) fn patch(&self) -> usize {
         self.kernel * self.kernel * self.inputs
     }
 
-    fn out_pixels(&self) -> usize {
+    pub(crate) fn out_pixels(&self) -> usize {
         self.batch * self.out_height() * self.out_width()
     }
 
@@ -89,6 +92,44 @@ pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y:
             Threads::Pool,
         );
     });
+}
+
+/// `y = conv(x, w)` with a weight `[outputs, kernel·kernel·inputs]` that was packed from OHWI order;
+/// every finished run of pixels goes through `finish(first_pixel, values)`.
+pub fn forward_packed<F>(shape: &ConvShape, x: &[f32], w: &PackedMatrix, y: &mut [f32], finish: F)
+where
+    F: Fn(usize, &mut [f32]) + Sync,
+{
+    shape.check(x.len(), w.outputs() * w.inputs(), y.len());
+    let gather = |first: usize, columns: Range<usize>, block: &mut [f32]| {
+        for (pixel, row) in (first..shape.out_pixels()).zip(block.chunks_exact_mut(STRIDE)) {
+            gather_part(shape, x, pixel, columns.clone(), row);
+        }
+    };
+    packed::forward_gathered(simd::level(), w, y, gather, finish);
+}
+
+/// Values `columns` of one output pixel's patch.
+fn gather_part(shape: &ConvShape, x: &[f32], pixel: usize, columns: Range<usize>, out: &mut [f32]) {
+    let (oh, ow) = (shape.out_height(), shape.out_width());
+    let (k, c) = (shape.kernel, shape.inputs);
+    let (b, oy, ox) = (pixel / (oh * ow), pixel / ow % oh, pixel % ow);
+    let mut column = columns.start;
+    while column < columns.end {
+        let (tap, channel) = (column / c, column % c);
+        let count = (c - channel).min(columns.end - column);
+        let out = &mut out[column - columns.start..][..count];
+        let iy = source(oy, shape.stride, tap / k, shape.padding, shape.height);
+        let ix = source(ox, shape.stride, tap % k, shape.padding, shape.width);
+        match iy.zip(ix) {
+            Some((iy, ix)) => {
+                let from = ((b * shape.height + iy) * shape.width + ix) * c + channel;
+                out.copy_from_slice(&x[from..from + count]);
+            }
+            None => out.fill(0.0),
+        }
+        column += count;
+    }
 }
 
 /// Gradient of the weight, in OHWI order.
@@ -306,7 +347,14 @@ mod tests {
             let mut y = vec![0.0; shape.out_pixels() * shape.outputs];
             let dy = noise(y.len(), 4);
             forward(&shape, &x, &w, Some(&bias), &mut y);
-            assert_close(&y, &reference::conv(&shape, &x, &w, &bias), 1e-5);
+            let want = reference::conv(&shape, &x, &w, &bias);
+            assert_close(&y, &want, 1e-5);
+            let packed = PackedMatrix::from_f32(&w, shape.outputs, shape.patch());
+            y.fill(f32::NAN);
+            forward_packed(&shape, &x, &packed, &mut y, |_, run| {
+                linear::add_bias(run, &bias);
+            });
+            assert_close(&y, &want, 1e-5);
             let (mut dx, mut dw) = (vec![1.0; x.len()], vec![1.0; w.len()]);
             backward_input(&shape, &w, &dy, &mut dx);
             backward_weight(&shape, &x, &dy, &mut dw);

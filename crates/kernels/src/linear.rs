@@ -128,6 +128,15 @@ crate::simd_dispatch! {
     }
 }
 
+crate::simd_dispatch! {
+    /// Adds the bias to every row of `rows`.
+    pub fn add_bias(rows: &mut [f32], bias: &[f32]) {
+        for row in rows.chunks_exact_mut(bias.len()) {
+            for (y, b) in row.iter_mut().zip(bias) { *y += b; }
+        }
+    }
+}
+
 fn rows(x: &[f32], width: usize) -> usize {
     assert!(
         width > 0 && x.len().is_multiple_of(width),

@@ -2,28 +2,69 @@
 //!
 //! A kernel's inner loop is written once, in plain Rust that the compiler can vectorise, inside
 //! [`simd_dispatch!`](crate::simd_dispatch). The macro compiles it twice, for AVX2 + FMA and for the
-//! baseline of the target, and calls the right one. AVX-512 and NEON are added by one more arm here.
+//! baseline of the target, and calls the right one (512-bit vectors made these loops slower). Matrix products, which gain most, have a kernel
+//! of their own for each [`Level`] (`microkernel.rs`); NEON would be one more level.
 
-/// Whether this processor has AVX2 and FMA.
-#[inline]
-pub fn has_avx2_fma() -> bool {
+use std::sync::OnceLock;
+
+/// Instruction sets that kernels are written for, slowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What every processor of the target has.
+    Portable,
+    /// AVX2 with FMA.
+    Avx2,
+    /// AVX-512 F, and all of [`Level::Avx2`].
+    Avx512,
+}
+
+impl Level {
+    /// All levels that this processor has, slowest first.
+    pub fn available() -> Vec<Level> {
+        let levels = [Level::Portable, Level::Avx2, Level::Avx512];
+        levels.into_iter().filter(|l| *l <= detected()).collect()
+    }
+
+    /// Name as reports and `BRISK_SIMD` have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Level::Portable => "portable",
+            Level::Avx2 => "avx2",
+            Level::Avx512 => "avx512",
+        }
+    }
+}
+
+fn detected() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
-        std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma")
+        let avx2 = std::arch::is_x86_feature_detected!("avx2")
+            && std::arch::is_x86_feature_detected!("fma");
+        if avx2 && std::arch::is_x86_feature_detected!("avx512f") {
+            return Level::Avx512;
+        }
+        if avx2 {
+            return Level::Avx2;
+        }
     }
-    #[cfg(not(target_arch = "x86_64"))]
-    {
-        false
-    }
+    Level::Portable
+}
+
+/// The level in use: the best that the processor has, or a lower one that the environment variable
+/// `BRISK_SIMD` names (`portable`, `avx2`, `avx512`).
+pub fn level() -> Level {
+    static LEVEL: OnceLock<Level> = OnceLock::new();
+    *LEVEL.get_or_init(|| {
+        let wish = std::env::var("BRISK_SIMD").unwrap_or_default();
+        let available = Level::available();
+        let wished = available.iter().find(|level| level.name() == wish);
+        wished.copied().unwrap_or_else(detected)
+    })
 }
 
 /// Name of the instruction set in use, for reports.
 pub fn name() -> &'static str {
-    if has_avx2_fma() {
-        "avx2+fma"
-    } else {
-        "portable"
-    }
+    level().name()
 }
 
 /// Compiles a function for each supported instruction set and dispatches at run time.
@@ -43,8 +84,9 @@ macro_rules! simd_dispatch {
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
-                if $crate::simd::has_avx2_fma() {
-                    // SAFETY: the two features that `avx2` needs were detected just above.
+                if $crate::simd::level() >= $crate::simd::Level::Avx2 {
+                    // SAFETY: this level is only reported where the two features that `avx2`
+                    // needs were detected.
                     return unsafe { avx2($($arg),*) };
                 }
             }

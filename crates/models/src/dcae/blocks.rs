@@ -232,7 +232,7 @@ struct LiteMla {
 /// The `[3C, C]` projection. Files hold it in thirds whose names (`to_q`, ..) don't say what the
 /// rows are used for.
 enum Projection {
-    Fused(Tensor),
+    Fused(Linear),
     /// Joined in every forward pass, so that gradients reach the thirds.
     Thirds([Tensor; 3]),
 }
@@ -256,7 +256,7 @@ impl LiteMla {
         let projection = if weights.is_trainable() {
             Projection::Thirds(thirds)
         } else {
-            Projection::Fused(Tensor::cat(&thirds, 0)?)
+            Projection::Fused(Linear::new(Tensor::cat(&thirds, 0)?, None)?)
         };
         let mut scales = Vec::with_capacity(stage.scales.len());
         for (index, kernel) in stage.scales.iter().enumerate() {
@@ -304,7 +304,7 @@ impl LiteMla {
         let (batch, height, width, channels) = x.dims4()?;
         let (tokens, heads, head_dim) = (height * width, self.heads, self.head_dim);
         let projected = match &self.projection {
-            Projection::Fused(weight) => ops::linear(x, weight, None)?,
+            Projection::Fused(projection) => projection.forward(x)?,
             Projection::Thirds(thirds) => ops::linear(x, &Tensor::cat(thirds, 0)?, None)?,
         };
         if trace.sink.is_some() {

@@ -1,7 +1,7 @@
 //! Convolutions over channels-last maps.
 
 use crate::error::Result;
-use crate::ops;
+use crate::ops::{self, PackedConv2d, can_pack};
 use crate::weights::{Init, Weights};
 use candle_core::Tensor;
 
@@ -29,13 +29,20 @@ impl ConvOptions {
 }
 
 /// Convolution with a square kernel. Checkpoints store the weight as `[out, in, k, k]`; it is
-/// turned to channels-last once at load (a trainable one at every use, so that gradients reach it).
+/// turned to channels-last and packed once at load (a trainable one is turned at every use, so that
+/// gradients reach it).
 #[derive(Clone, Debug)]
 pub struct Conv2d {
-    weight: Tensor,
-    turned: bool,
-    bias: Option<Tensor>,
+    parameters: Parameters,
     options: ConvOptions,
+}
+
+#[derive(Clone, Debug)]
+enum Parameters {
+    /// Packed at load.
+    Frozen(PackedConv2d),
+    /// Tensors that an optimiser changes.
+    Trainable(Tensor, Option<Tensor>),
 }
 
 impl Conv2d {
@@ -58,12 +65,18 @@ impl Conv2d {
 
     /// From tensors at hand: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>, options: ConvOptions) -> Result<Self> {
-        let turned = !weight.track_op();
-        let weight = if turned { turn(&weight)? } else { weight };
+        let ConvOptions {
+            stride, padding, ..
+        } = options;
+        let trainable = bias.as_ref().is_some_and(Tensor::track_op);
+        let parameters = if can_pack(&weight) && !trainable {
+            let packed = PackedConv2d::new(&turn(&weight)?, bias.as_ref(), stride, padding)?;
+            Parameters::Frozen(packed)
+        } else {
+            Parameters::Trainable(weight, bias)
+        };
         Ok(Self {
-            weight,
-            turned,
-            bias,
+            parameters,
             options,
         })
     }
@@ -73,10 +86,12 @@ impl Conv2d {
         let ConvOptions {
             stride, padding, ..
         } = self.options;
-        if self.turned {
-            return ops::conv2d(x, &self.weight, self.bias.as_ref(), stride, padding);
+        match &self.parameters {
+            Parameters::Frozen(packed) => packed.forward(x),
+            Parameters::Trainable(weight, bias) => {
+                ops::conv2d(x, &turn(weight)?, bias.as_ref(), stride, padding)
+            }
         }
-        ops::conv2d(x, &turn(&self.weight)?, self.bias.as_ref(), stride, padding)
     }
 }
 

@@ -1,15 +1,22 @@
 //! The linear layer.
 
 use crate::error::Result;
-use crate::ops;
+use crate::ops::{self, PackedLinear, can_pack};
 use crate::weights::{Init, Weights};
 use candle_core::Tensor;
 
 /// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16 stays so in memory.
 #[derive(Clone, Debug)]
 pub struct Linear {
-    weight: Tensor,
-    bias: Option<Tensor>,
+    parameters: Parameters,
+}
+
+#[derive(Clone, Debug)]
+enum Parameters {
+    /// Packed at load.
+    Frozen(PackedLinear),
+    /// Tensors that an optimiser changes.
+    Trainable(Tensor, Option<Tensor>),
 }
 
 impl Linear {
@@ -57,16 +64,20 @@ impl Linear {
     /// From tensors at hand: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         weight.dims2()?;
-        Ok(Self { weight, bias })
-    }
-
-    /// The weight, `[outputs, inputs]`.
-    pub fn weight(&self) -> &Tensor {
-        &self.weight
+        let trainable = bias.as_ref().is_some_and(Tensor::track_op);
+        let parameters = if can_pack(&weight) && !trainable {
+            Parameters::Frozen(PackedLinear::new(&weight, bias.as_ref())?)
+        } else {
+            Parameters::Trainable(weight, bias)
+        };
+        Ok(Self { parameters })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        ops::linear(x, &self.weight, self.bias.as_ref())
+        match &self.parameters {
+            Parameters::Frozen(packed) => packed.forward(x),
+            Parameters::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref()),
+        }
     }
 }

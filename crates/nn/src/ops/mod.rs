@@ -8,6 +8,7 @@ mod attention;
 mod conv;
 mod linear;
 mod norm;
+mod packed;
 mod resample;
 mod rotary_at;
 pub(crate) mod storage;
@@ -17,6 +18,7 @@ pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
 pub use linear::linear;
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
+pub use packed::{PackedConv2d, PackedLinear, can_pack};
 pub use resample::{pixel_shuffle, pixel_unshuffle, to_nchw, to_nhwc, upsample_nearest2};
 pub use rotary_at::rotary_at;
 

@@ -1,0 +1,462 @@
+//! Products with weights that were packed once, when they were loaded.
+//!
+//! `y = x·wᵀ` for `x` `[rows, inputs]` and `w` `[outputs, inputs]`, which is how checkpoints store a
+//! linear layer. Weights keep their stored type: f32, bf16 or f16; panels of 16-bit ones are widened
+//! into the first-level cache while they are used.
+//!
+//! Many rows are split between threads by rows, each run of rows going through all weights; few rows
+//! are split by outputs. Every sum has an order of its own that depends on neither, so results are
+//! the same for any number of threads.
+
+use crate::microkernel::{DEPTH, PANEL, STRIDE, Target, tile, tile_shape};
+use crate::scratch::with_buffer;
+use crate::simd::{self, Level};
+use crate::simd_dispatch;
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// A weight `[outputs, inputs]` in panels of 16 outputs.
+#[derive(Clone, Debug)]
+pub struct PackedMatrix {
+    outputs: usize,
+    inputs: usize,
+    panels: Panels,
+}
+
+/// Panel after panel; within one, value (k, j) at `k·16 + j`. Outputs past the last are zeros.
+#[derive(Clone, Debug)]
+enum Panels {
+    F32(Vec<f32>),
+    Bf16(Vec<bf16>),
+    F16(Vec<f16>),
+}
+
+fn pack<T: Copy + Default + Send + Sync>(w: &[T], outputs: usize, inputs: usize) -> Vec<T> {
+    assert_eq!(w.len(), outputs * inputs, "weight of {outputs}x{inputs}");
+    let mut panels = vec![T::default(); outputs.div_ceil(PANEL) * PANEL * inputs];
+    if inputs == 0 {
+        return panels;
+    }
+    panels
+        .par_chunks_exact_mut(PANEL * inputs)
+        .zip(w.par_chunks(PANEL * inputs))
+        .for_each(|(panel, rows)| {
+            // Blocks of inputs, so that the panel's part stays in the first-level cache.
+            for first in (0..inputs).step_by(64) {
+                let last = (first + 64).min(inputs);
+                for (j, row) in rows.chunks_exact(inputs).enumerate() {
+                    for k in first..last {
+                        panel[k * PANEL + j] = row[k];
+                    }
+                }
+            }
+        });
+    panels
+}
+
+impl PackedMatrix {
+    /// Packs an f32 weight.
+    ///
+    /// # Panics
+    /// When `w` does not hold `outputs·inputs` values; so do the other constructors.
+    pub fn from_f32(w: &[f32], outputs: usize, inputs: usize) -> Self {
+        let panels = Panels::F32(pack(w, outputs, inputs));
+        Self {
+            outputs,
+            inputs,
+            panels,
+        }
+    }
+
+    /// Packs a bf16 weight, which stays bf16.
+    pub fn from_bf16(w: &[bf16], outputs: usize, inputs: usize) -> Self {
+        let panels = Panels::Bf16(pack(w, outputs, inputs));
+        Self {
+            outputs,
+            inputs,
+            panels,
+        }
+    }
+
+    /// Packs an f16 weight, which stays f16.
+    pub fn from_f16(w: &[f16], outputs: usize, inputs: usize) -> Self {
+        let panels = Panels::F16(pack(w, outputs, inputs));
+        Self {
+            outputs,
+            inputs,
+            panels,
+        }
+    }
+
+    /// Width of the result.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    /// Bytes in memory.
+    pub fn bytes(&self) -> usize {
+        match &self.panels {
+            Panels::F32(panels) => 4 * panels.len(),
+            Panels::Bf16(panels) => 2 * panels.len(),
+            Panels::F16(panels) => 2 * panels.len(),
+        }
+    }
+
+    /// The weight as it was before packing, in f32.
+    pub fn unpack(&self) -> Vec<f32> {
+        let mut w = vec![0.0; self.outputs * self.inputs];
+        if self.inputs == 0 {
+            return w;
+        }
+        let mut scratch = vec![0.0; PANEL * self.inputs];
+        for (index, rows) in w.chunks_mut(PANEL * self.inputs).enumerate() {
+            let panel = self.panel(index, 0, self.inputs, &mut scratch);
+            for (j, row) in rows.chunks_exact_mut(self.inputs).enumerate() {
+                for (k, value) in row.iter_mut().enumerate() {
+                    *value = panel[k * PANEL + j];
+                }
+            }
+        }
+        w
+    }
+
+    /// Rows `first..first + depth` of a panel in f32; `scratch` is used where the weight is stored
+    /// otherwise.
+    pub(crate) fn panel<'a>(
+        &'a self,
+        index: usize,
+        first: usize,
+        depth: usize,
+        scratch: &'a mut [f32],
+    ) -> &'a [f32] {
+        let start = (index * self.inputs + first) * PANEL;
+        let range = start..start + depth * PANEL;
+        let scratch = &mut scratch[..depth * PANEL];
+        match &self.panels {
+            Panels::F32(panels) => return &panels[range],
+            Panels::Bf16(panels) => widen_bf16(&panels[range], scratch),
+            Panels::F16(panels) => panels[range].convert_to_f32_slice(scratch),
+        }
+        scratch
+    }
+}
+
+simd_dispatch! {
+    fn widen_bf16(from: &[bf16], to: &mut [f32]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = f32::from_bits((from.to_bits() as u32) << 16);
+        }
+    }
+}
+
+/// Rows that one task takes: with the depth of a block they fit the second-level cache.
+const TASK_ROWS: usize = 180;
+/// Panels that a task meets before it goes on: their results stay in the second-level cache while
+/// the inner blocks are added up.
+const TASK_PANELS: usize = 32;
+/// Rows a thread below which threads share the outputs instead.
+const FEW_ROWS: usize = 32;
+
+/// `y[rows, outputs] = x[rows, inputs]·wᵀ`; every finished run of rows then goes through
+/// `finish(first_row, rows)`, while it is still in a cache.
+///
+/// # Panics
+/// When `x` and `y` are not whole rows, or not equally many.
+pub fn forward<F>(x: &[f32], w: &PackedMatrix, y: &mut [f32], finish: F)
+where
+    F: Fn(usize, &mut [f32]) + Sync,
+{
+    forward_at(simd::level(), x, w, y, finish);
+}
+
+fn forward_at<F>(level: Level, x: &[f32], w: &PackedMatrix, y: &mut [f32], finish: F)
+where
+    F: Fn(usize, &mut [f32]) + Sync,
+{
+    let inputs = w.inputs;
+    if w.outputs == 0 {
+        return;
+    }
+    let rows = y.len() / w.outputs;
+    assert_eq!(x.len(), rows * inputs, "{rows} rows of {inputs} inputs");
+    let gather = |first: usize, columns: Range<usize>, block: &mut [f32]| {
+        let rows = x[first * inputs..].chunks_exact(inputs.max(1));
+        for (row, x) in block.chunks_exact_mut(STRIDE).zip(rows) {
+            row[..columns.len()].copy_from_slice(&x[columns.clone()]);
+        }
+    };
+    forward_gathered(level, w, y, gather, finish);
+}
+
+/// As [`forward`] for rows that are made when they are needed: `gather(first_row, inputs, block)`
+/// writes those inputs of the rows from `first_row` on to rows of `block`, [`STRIDE`] apart.
+pub(crate) fn forward_gathered<G, F>(
+    level: Level,
+    w: &PackedMatrix,
+    y: &mut [f32],
+    gather: G,
+    finish: F,
+) where
+    G: Fn(usize, Range<usize>, &mut [f32]) + Sync,
+    F: Fn(usize, &mut [f32]) + Sync,
+{
+    let (inputs, outputs) = (w.inputs, w.outputs);
+    if outputs == 0 || y.is_empty() {
+        return;
+    }
+    assert!(y.len().is_multiple_of(outputs), "rows of {outputs}");
+    let rows = y.len() / outputs;
+    let threads = rayon::current_num_threads();
+    let panels = outputs.div_ceil(PANEL);
+    let product = |first: usize, panels: Range<usize>, out: Out| {
+        let gather = |columns: Range<usize>, block: &mut [f32]| gather(first, columns, block);
+        product(level, w, panels, gather, out);
+    };
+    let small = rows * inputs * outputs < 32 * 32 * 32;
+    if small || threads == 1 && rows <= TASK_ROWS {
+        product(0, 0..panels, Out::new(y, outputs));
+        finish(0, y);
+        return;
+    }
+    if rows < FEW_ROWS * threads {
+        let step = panels
+            .div_ceil(4 * threads)
+            .next_multiple_of(tile_shape(level).1);
+        let out = Out::new(y, outputs);
+        (0..panels.div_ceil(step)).into_par_iter().for_each(|part| {
+            let range = part * step..((part + 1) * step).min(panels);
+            product(0, range, out);
+        });
+        crate::parallel::rows_mut(y, outputs, finish);
+        return;
+    }
+    let runs = even_runs(rows, TASK_ROWS, threads, tile_shape(level).0);
+    let mut tasks = Vec::with_capacity(runs.len());
+    let mut rest = y;
+    for run in runs {
+        let (now, later) = std::mem::take(&mut rest).split_at_mut(run.len() * outputs);
+        tasks.push((run.start, now));
+        rest = later;
+    }
+    tasks.into_par_iter().for_each(|(first, y)| {
+        product(first, 0..panels, Out::new(y, outputs));
+        finish(first, y);
+    });
+}
+
+/// Splits `total` rows into runs of at most about `most`, as many as several threads share evenly, in
+/// multiples of `unit`.
+pub(crate) fn even_runs(
+    total: usize,
+    most: usize,
+    threads: usize,
+    unit: usize,
+) -> Vec<Range<usize>> {
+    let count = threads * total.div_ceil(threads * most);
+    let units = total.div_ceil(unit);
+    let edge = |i: usize| (units * i / count * unit).min(total);
+    (0..count)
+        .map(|i| edge(i)..edge(i + 1))
+        .filter(|run| !run.is_empty())
+        .collect()
+}
+
+/// A result that several threads write, each its own columns.
+#[derive(Clone, Copy)]
+struct Out {
+    data: *mut f32,
+    rows: usize,
+    stride: usize,
+}
+
+// SAFETY: tasks write disjoint columns of a slice that outlives them.
+unsafe impl Send for Out {}
+// SAFETY: as above.
+unsafe impl Sync for Out {}
+
+impl Out {
+    fn new(y: &mut [f32], stride: usize) -> Self {
+        Self {
+            data: y.as_mut_ptr(),
+            rows: y.len() / stride,
+            stride,
+        }
+    }
+}
+
+/// All rows times some panels, on the caller's thread.
+fn product(
+    level: Level,
+    w: &PackedMatrix,
+    panels: Range<usize>,
+    gather: impl Fn(Range<usize>, &mut [f32]),
+    out: Out,
+) {
+    with_buffer(out.rows * STRIDE, |block| {
+        with_buffer(2 * DEPTH * PANEL, |scratch| {
+            for start in panels.clone().step_by(TASK_PANELS) {
+                let panels = start..(start + TASK_PANELS).min(panels.end);
+                let columns = w.outputs.min(panels.end * PANEL) - start * PANEL;
+                for first in (0..w.inputs.max(1)).step_by(DEPTH) {
+                    let depth = DEPTH.min(w.inputs - first);
+                    gather(first..first + depth, block);
+                    let source = |index: usize, scratch: &mut [f32]| -> *const f32 {
+                        w.panel(index, first, depth, scratch).as_ptr()
+                    };
+                    let target = Target {
+                        // SAFETY: the column lies within the first row.
+                        out: unsafe { out.data.add(start * PANEL) },
+                        stride: out.stride,
+                        accumulate: first > 0,
+                    };
+                    let factors = (&*block, out.rows, depth);
+                    // SAFETY: `block` holds `rows` rows, panels come from `w` at this depth, and the
+                    // target's columns belong to this call alone.
+                    unsafe {
+                        block_product(
+                            level,
+                            factors,
+                            panels.clone(),
+                            source,
+                            columns,
+                            target,
+                            scratch,
+                        );
+                    }
+                }
+            }
+        });
+    });
+}
+
+/// `target (+)= block·panels`: every panel meets all rows while it is in the first-level cache.
+/// `scratch` has room for two widened panels of [`DEPTH`].
+///
+/// # Safety
+/// `block` holds `rows` rows [`STRIDE`] apart; `source` gives panels of `depth` rows; the target has
+/// `rows` rows of `columns`, and nobody else uses it.
+pub(crate) unsafe fn block_product(
+    level: Level,
+    (block, rows, depth): (&[f32], usize, usize),
+    panels: Range<usize>,
+    source: impl Fn(usize, &mut [f32]) -> *const f32,
+    columns: usize,
+    target: Target,
+    scratch: &mut [f32],
+) {
+    debug_assert!(block.len() >= rows * STRIDE);
+    let (most_rows, most_panels) = tile_shape(level);
+    let tiles = rows.div_ceil(most_rows);
+    for (step, index) in panels.clone().step_by(most_panels).enumerate() {
+        let count = most_panels.min(panels.end - index);
+        let mut held = [std::ptr::null(); 2];
+        let scratch = scratch.chunks_exact_mut(DEPTH * PANEL);
+        for ((offset, held), scratch) in held[..count].iter_mut().enumerate().zip(scratch) {
+            *held = source(index + offset, scratch);
+        }
+        let column = step * most_panels * PANEL;
+        let width = (columns - column).min(count * PANEL);
+        for i in 0..tiles {
+            // Tiles of nearly equal height: a last one of a row or two would run at a fraction of
+            // the speed.
+            let (first, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+            let target = Target {
+                // SAFETY: within the target.
+                out: unsafe { target.out.add(first * target.stride + column) },
+                ..target
+            };
+            // SAFETY: as the caller promised; tiles are no larger than the level's.
+            unsafe {
+                let a = block.as_ptr().add(first * STRIDE);
+                tile(level, end - first, depth, a, &held[..count], width, target);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::{self, assert_close, noise};
+
+    #[test]
+    fn every_level_matches_the_reference_at_odd_sizes() {
+        let sizes = [
+            (1, 1, 1),
+            (3, 7, 5),
+            (13, 300, 33),
+            (64, 257, 100),
+            (200, 40, 16),
+            (401, 530, 47),
+        ];
+        for (rows, inputs, outputs) in sizes {
+            let (x, w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
+            let bias = noise(outputs, 3);
+            let add_bias = |_: usize, rows: &mut [f32]| {
+                for row in rows.chunks_exact_mut(outputs) {
+                    for (y, b) in row.iter_mut().zip(&bias) {
+                        *y += b;
+                    }
+                }
+            };
+            let narrow: Vec<bf16> = w.iter().map(|&v| bf16::from_f32(v)).collect();
+            let half: Vec<f16> = w.iter().map(|&v| f16::from_f32(v)).collect();
+            let matrices = [
+                PackedMatrix::from_f32(&w, outputs, inputs),
+                PackedMatrix::from_bf16(&narrow, outputs, inputs),
+                PackedMatrix::from_f16(&half, outputs, inputs),
+            ];
+            for matrix in &matrices {
+                let rounded = matrix.unpack();
+                let want = reference::linear(&x, inputs, &rounded, outputs, &bias);
+                for level in Level::available() {
+                    let mut y = vec![f32::NAN; rows * outputs];
+                    forward_at(level, &x, matrix, &mut y, add_bias);
+                    assert_close(&y, &want, 1e-5);
+                }
+            }
+            assert_eq!(matrices[0].unpack(), w);
+        }
+    }
+
+    #[test]
+    fn results_do_not_depend_on_the_number_of_threads() {
+        let (rows, inputs, outputs) = (150, 300, 70);
+        let x = noise(rows * inputs, 1);
+        let w = PackedMatrix::from_f32(&noise(outputs * inputs, 2), outputs, inputs);
+        let results: Vec<Vec<f32>> = [1, 2, 3, 8]
+            .into_iter()
+            .map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                let mut y = vec![0.0; rows * outputs];
+                pool.unwrap().install(|| forward(&x, &w, &mut y, |_, _| ()));
+                y
+            })
+            .collect();
+        assert!(results.iter().all(|y| *y == results[0]));
+    }
+
+    #[test]
+    fn every_row_is_finished_once() {
+        for rows in [1, 40, 64, 500] {
+            let w = PackedMatrix::from_f32(&noise(20 * 9, 2), 20, 9);
+            let mut y = vec![0.0; rows * 20];
+            forward(&vec![0.0; rows * 9], &w, &mut y, |first, run| {
+                for (offset, row) in run.chunks_exact_mut(20).enumerate() {
+                    row.iter_mut()
+                        .for_each(|y| *y += (first + offset) as f32 + 1.0);
+                }
+            });
+            for (row, values) in y.chunks_exact(20).enumerate() {
+                assert!(values.iter().all(|y| *y == row as f32 + 1.0));
+            }
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Products with weights that are packed for them once, at load. They have no gradients: trainable
+//! weights stay plain tensors.
+
+use super::storage::cpu_slice;
+use crate::error::Result;
+use brisk_kernels::conv::{self, ConvShape};
+use brisk_kernels::linear::add_bias;
+use brisk_kernels::packed::{self, PackedMatrix};
+use brisk_kernels::winograd::{self, WinogradShape, WinogradWeight};
+use candle_core::{
+    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
+};
+use std::sync::Arc;
+
+/// A linear layer's weight and bias, ready for use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PackedLinear {
+    matrix: Arc<PackedMatrix>,
+    bias: Option<Arc<[f32]>>,
+}
+
+/// Whether a parameter can be packed: it lies on the CPU, and no gradient is to reach it.
+pub fn can_pack(weight: &Tensor) -> bool {
+    weight.device().is_cpu() && !weight.track_op()
+}
+
+impl PackedLinear {
+    /// From `weight` `[outputs, inputs]` in f32, bf16 or f16, which keeps its type, and `bias`
+    /// `[outputs]`.
+    pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        Ok(Self {
+            matrix: Arc::new(pack(weight)?),
+            bias: bias.map(values).transpose()?,
+        })
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(x.contiguous()?.apply_op1(self.clone())?)
+    }
+}
+
+fn values(tensor: &Tensor) -> Result<Arc<[f32]>> {
+    Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into())
+}
+
+fn pack(weight: &Tensor) -> Result<PackedMatrix> {
+    let weight = weight.contiguous()?;
+    let (outputs, inputs) = weight.dims2()?;
+    let (storage, layout) = weight.storage_and_layout();
+    let (start, end) = (
+        layout.start_offset(),
+        layout.start_offset() + outputs * inputs,
+    );
+    Ok(match &*storage {
+        Storage::Cpu(CpuStorage::F32(w)) => PackedMatrix::from_f32(&w[start..end], outputs, inputs),
+        Storage::Cpu(CpuStorage::BF16(w)) => {
+            PackedMatrix::from_bf16(&w[start..end], outputs, inputs)
+        }
+        Storage::Cpu(CpuStorage::F16(w)) => PackedMatrix::from_f16(&w[start..end], outputs, inputs),
+        _ => {
+            return Err(crate::Error::Config(format!(
+                "a weight of {:?} on {:?} can't be packed; expected f32, bf16 or f16 on the CPU",
+                weight.dtype(),
+                weight.device()
+            )));
+        }
+    })
+}
+
+impl CustomOp1 for PackedLinear {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = cpu_slice(x, layout)?;
+        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let mut dims = layout.dims().to_vec();
+        if dims.pop() != Some(inputs) || self.bias.as_ref().is_some_and(|b| b.len() != outputs) {
+            bail!(
+                "linear: input {:?} does not fit weight [{outputs}, {inputs}]",
+                layout.dims()
+            );
+        }
+        dims.push(outputs);
+        let mut y = vec![0.0; dims.iter().product()];
+        packed::forward(x, &self.matrix, &mut y, |_, rows| {
+            finish(rows, self.bias.as_deref());
+        });
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+}
+
+fn finish(rows: &mut [f32], bias: Option<&[f32]>) {
+    if let Some(bias) = bias {
+        add_bias(rows, bias);
+    }
+}
+
+/// A convolution's weight and bias, ready for use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct PackedConv2d {
+    weight: ConvWeight,
+    bias: Option<Arc<[f32]>>,
+    kernel: usize,
+    stride: usize,
+    padding: usize,
+}
+
+#[derive(Clone, Debug)]
+enum ConvWeight {
+    /// `[outputs, kernel·kernel·inputs]`
+    Direct(Arc<PackedMatrix>, usize),
+    Winograd(Arc<WinogradWeight>),
+}
+
+/// Channels below which Winograd's transforms cost more than they save.
+const WINOGRAD_CHANNELS: usize = 32;
+
+impl PackedConv2d {
+    /// From `weight` `[outputs, kernel, kernel, inputs]` and `bias` `[outputs]`, both f32. Wide 3×3
+    /// kernels of stride 1 and padding 1 are computed by Winograd's F(4×4, 3×3).
+    pub fn new(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        stride: usize,
+        padding: usize,
+    ) -> Result<Self> {
+        let (outputs, kernel, _, inputs) = weight.dims4()?;
+        let wide = inputs.min(outputs) >= WINOGRAD_CHANNELS;
+        let weight = if wide && (kernel, stride, padding) == (3, 1, 1) {
+            let w = values(weight)?;
+            ConvWeight::Winograd(Arc::new(WinogradWeight::new(&w, outputs, inputs)))
+        } else {
+            let flat = weight.reshape((outputs, kernel * kernel * inputs))?;
+            ConvWeight::Direct(Arc::new(pack(&flat)?), inputs)
+        };
+        Ok(Self {
+            weight,
+            bias: bias.map(values).transpose()?,
+            kernel,
+            stride,
+            padding,
+        })
+    }
+
+    /// `[batch, height, width, inputs]` to `[batch, height', width', outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let (_, height, width, channels) = x.dims4()?;
+        let inputs = match &self.weight {
+            ConvWeight::Direct(_, inputs) => *inputs,
+            ConvWeight::Winograd(weight) => weight.inputs(),
+        };
+        let (rows, columns) = (height + 2 * self.padding, width + 2 * self.padding);
+        if channels != inputs || rows < self.kernel || columns < self.kernel {
+            let expected = format!(
+                "[batch, height, width, {inputs}] of at least the kernel's size {}",
+                self.kernel
+            );
+            return Err(super::linear::shape_error("conv2d", x.dims(), &expected));
+        }
+        Ok(x.contiguous()?.apply_op1(self.clone())?)
+    }
+}
+
+impl CustomOp1 for PackedConv2d {
+    fn name(&self) -> &'static str {
+        "conv2d"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
+        let x = cpu_slice(x, layout)?;
+        let (batch, height, width, inputs) = layout.shape().dims4()?;
+        let outputs = match &self.weight {
+            ConvWeight::Direct(matrix, _) => matrix.outputs(),
+            ConvWeight::Winograd(weight) => weight.outputs(),
+        };
+        let shape = ConvShape {
+            batch,
+            height,
+            width,
+            inputs,
+            outputs,
+            kernel: self.kernel,
+            stride: self.stride,
+            padding: self.padding,
+        };
+        let dims = (batch, shape.out_height(), shape.out_width(), outputs);
+        let mut y = vec![0.0; dims.0 * dims.1 * dims.2 * dims.3];
+        let finish = |_: usize, run: &mut [f32]| finish(run, self.bias.as_deref());
+        match &self.weight {
+            ConvWeight::Direct(matrix, _) => {
+                conv::forward_packed(&shape, x, matrix, &mut y, finish);
+            }
+            ConvWeight::Winograd(weight) => {
+                let shape = WinogradShape {
+                    batch,
+                    height,
+                    width,
+                    upsample: false,
+                };
+                winograd::forward(&shape, x, weight, &mut y, finish);
+            }
+        }
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+}
