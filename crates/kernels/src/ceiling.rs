@@ -1,5 +1,8 @@
 //! The arithmetic that a thread of this machine can do at best: what kernels are measured against.
 
+#[cfg(target_arch = "x86_64")]
+use crate::simd::Level;
+
 /// Independent sums: enough to hide the latency of two fused multiply-adds a cycle.
 const CHAINS: usize = 12;
 
@@ -12,17 +15,19 @@ pub fn multiply_adds(rounds: usize) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 fn run(rounds: usize) -> usize {
-    if std::arch::is_x86_feature_detected!("avx512f") {
-        // SAFETY: the feature was detected just above.
-        unsafe { x86::avx512(rounds) };
-        return 16;
+    match crate::simd::detected() {
+        Level::Avx512 => {
+            // SAFETY: this level is only reported where the feature was detected.
+            unsafe { x86::avx512(rounds) };
+            16
+        }
+        Level::Avx2 => {
+            // SAFETY: this level is only reported where both features were detected.
+            unsafe { x86::avx2(rounds) };
+            8
+        }
+        Level::Portable => portable(rounds),
     }
-    if crate::simd::level() >= crate::simd::Level::Avx2 {
-        // SAFETY: both features were detected just above.
-        unsafe { x86::avx2(rounds) };
-        return 8;
-    }
-    portable(rounds)
 }
 
 #[cfg(not(target_arch = "x86_64"))]

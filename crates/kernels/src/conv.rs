@@ -48,11 +48,11 @@ impl ConvShape {
         .out_height()
     }
 
-    pub(crate) fn patch(&self) -> usize {
+    fn patch(&self) -> usize {
         self.kernel * self.kernel * self.inputs
     }
 
-    pub(crate) fn out_pixels(&self) -> usize {
+    fn out_pixels(&self) -> usize {
         self.batch * self.out_height() * self.out_width()
     }
 

@@ -157,13 +157,7 @@ simd_dispatch! {
         for n in 0..head.tokens {
             let (q, grad) = (&head.q[at(n)], &head.grad[at(n)]);
             relu(q, &mut positive);
-            numerator.fill(0.0);
-            let mut denominator = head.eps;
-            for ((column, &query), &z) in columns.chunks_exact(dim).zip(&positive).zip(z) {
-                denominator += query * z;
-                add_scaled(&mut numerator, query, column);
-            }
-            let inverse = 1.0 / denominator;
+            let inverse = 1.0 / (apply(q, &columns, z, &mut numerator) + head.eps);
             let mut ddenominator = 0.0;
             for ((d, &g), &numerator) in dnumerator.iter_mut().zip(grad).zip(&numerator) {
                 *d = g * inverse;

@@ -8,11 +8,10 @@
 //! are split by outputs. Every sum has an order of its own that depends on neither, so results are
 //! the same for any number of threads.
 
+use crate::linear::Half;
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Target, tile, tile_shape};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
-use crate::simd_dispatch;
-use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -141,18 +140,10 @@ impl PackedMatrix {
         let scratch = &mut scratch[..depth * PANEL];
         match &self.panels {
             Panels::F32(panels) => return &panels[range],
-            Panels::Bf16(panels) => widen_bf16(&panels[range], scratch),
-            Panels::F16(panels) => panels[range].convert_to_f32_slice(scratch),
+            Panels::Bf16(panels) => bf16::widen(&panels[range], scratch),
+            Panels::F16(panels) => f16::widen(&panels[range], scratch),
         }
         scratch
-    }
-}
-
-simd_dispatch! {
-    fn widen_bf16(from: &[bf16], to: &mut [f32]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            *to = f32::from_bits((from.to_bits() as u32) << 16);
-        }
     }
 }
 
@@ -268,21 +259,21 @@ pub(crate) fn even_runs(
         .collect()
 }
 
-/// A result that several threads write, each its own columns.
+/// A result that several threads write, each its own values.
 #[derive(Clone, Copy)]
-struct Out {
-    data: *mut f32,
+pub(crate) struct Out {
+    pub data: *mut f32,
     rows: usize,
     stride: usize,
 }
 
-// SAFETY: tasks write disjoint columns of a slice that outlives them.
+// SAFETY: tasks write disjoint values of a slice that outlives them.
 unsafe impl Send for Out {}
 // SAFETY: as above.
 unsafe impl Sync for Out {}
 
 impl Out {
-    fn new(y: &mut [f32], stride: usize) -> Self {
+    pub fn new(y: &mut [f32], stride: usize) -> Self {
         Self {
             data: y.as_mut_ptr(),
             rows: y.len() / stride,

@@ -35,7 +35,8 @@ impl Level {
     }
 }
 
-fn detected() -> Level {
+/// The best level that this processor has, whatever the environment asks for.
+pub(crate) fn detected() -> Level {
     #[cfg(target_arch = "x86_64")]
     {
         let avx2 = std::arch::is_x86_feature_detected!("avx2")

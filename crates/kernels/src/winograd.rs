@@ -7,7 +7,7 @@
 //! same for any number of threads.
 
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
-use crate::packed::{PackedMatrix, block_product, even_runs};
+use crate::packed::{Out, PackedMatrix, block_product, even_runs};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
 use crate::simd_dispatch;
@@ -273,7 +273,7 @@ fn forward_at<F>(
     let (rows, columns) = shape.tiles();
     let tiles = shape.batch * rows * columns;
     let runs = even_runs(tiles, STRIP, rayon::current_num_threads(), 12);
-    let out = Out(y.as_mut_ptr());
+    let out = Out::new(y, w.outputs);
     let strip = Strip {
         level,
         shape,
@@ -292,15 +292,6 @@ fn forward_at<F>(
         strip.finish(run, &finish);
     });
 }
-
-/// The output, of which every strip writes its own pixels.
-#[derive(Clone, Copy)]
-struct Out(*mut f32);
-
-// SAFETY: strips write disjoint pixels of a slice that outlives them.
-unsafe impl Send for Out {}
-// SAFETY: as above.
-unsafe impl Sync for Out {}
 
 struct Strip<'a> {
     level: Level,
@@ -423,7 +414,7 @@ impl Strip<'_> {
                 for (x, values) in values[y * OUT..y * OUT + columns].iter().enumerate() {
                     // SAFETY: the pixel lies in the output, and in no other strip.
                     unsafe {
-                        let out = self.out.0.add((pixel + x) * self.w.outputs + first);
+                        let out = self.out.data.add((pixel + x) * self.w.outputs + first);
                         if channels == PANEL {
                             out.cast::<Lanes>().write(*values);
                         } else {
@@ -450,7 +441,7 @@ impl Strip<'_> {
                 // SAFETY: the run lies in the output, and in no other strip.
                 let run = unsafe {
                     std::slice::from_raw_parts_mut(
-                        self.out.0.add(pixel * outputs),
+                        self.out.data.add(pixel * outputs),
                         pixels * outputs,
                     )
                 };

@@ -11,6 +11,11 @@ pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], label: &str) -> Result<T>
         .map_err(|e| Error::Config(format!("{label}: `{}`: {}", e.path(), e.inner())))
 }
 
+/// Puts the file's name before what a check of its values found.
+pub(crate) fn checked(result: Result<()>, label: &str) -> Result<()> {
+    result.map_err(|e| Error::Config(format!("{label}: {e}")))
+}
+
 /// Refuses a file that says it belongs to another model; one that says nothing passes.
 pub(crate) fn expect_kind(bytes: &[u8], label: &str, key: &str, expected: &str) -> Result<()> {
     let file: serde_json::Map<String, serde_json::Value> = parse(bytes, label)?;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{check_count, expect_kind, parse};
+use crate::config::{check_count, checked, expect_kind, parse};
 use crate::{Error, Result};
 
 /// Which keys a layer's attention may see.
@@ -98,9 +98,7 @@ impl Gemma2Config {
     pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
         expect_kind(bytes, label, "model_type", "gemma2")?;
         let config: Self = parse(bytes, label)?;
-        config
-            .validate()
-            .map_err(|e| Error::Config(format!("{label}: {e}")))?;
+        checked(config.validate(), label)?;
         Ok(config)
     }
 

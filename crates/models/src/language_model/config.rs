@@ -3,7 +3,7 @@
 use brisk_nn::ExpertOptions;
 
 use super::published;
-use crate::config::{check_count, parse};
+use crate::config::{check_count, checked, parse};
 use crate::{Error, Result};
 
 /// Which published layout a checkpoint follows. It decides names and the way of decoding.
@@ -135,9 +135,7 @@ impl LanguageModelConfig {
     pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
         let file: serde_json::Map<String, serde_json::Value> = parse(bytes, label)?;
         let config = published::read(&file, bytes, label)?;
-        config
-            .validate()
-            .map_err(|e| Error::Config(format!("{label}: {e}")))?;
+        checked(config.validate(), label)?;
         Ok(config)
     }
 

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{check_count, expect_kind, parse};
+use crate::config::{check_count, checked, expect_kind, parse};
 use crate::{Error, Result};
 
 /// Normalisation of queries and keys.
@@ -136,9 +136,7 @@ impl SanaConfig {
     /// As [`SanaConfig::from_json`], for files that describe a relative of the transformer.
     pub(crate) fn from_json_of_any_kind(bytes: &[u8], label: &str) -> Result<Self> {
         let config: Self = parse(bytes, label)?;
-        config
-            .validate()
-            .map_err(|e| Error::Config(format!("{label}: {e}")))?;
+        checked(config.validate(), label)?;
         Ok(config)
     }
 

@@ -3,9 +3,9 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::config::expect_kind;
+use crate::Result;
+use crate::config::{checked, expect_kind};
 use crate::sana::SanaConfig;
-use crate::{Error, Result};
 
 /// Copied blocks where the file does not say.
 const DEFAULT_LAYERS: usize = 7;
@@ -34,9 +34,7 @@ impl SanaControlNetConfig {
             transformer.num_layers = DEFAULT_LAYERS;
         }
         let config = Self { transformer };
-        config
-            .validate()
-            .map_err(|e| Error::Config(format!("{label}: {e}")))?;
+        checked(config.validate(), label)?;
         Ok(config)
     }
 

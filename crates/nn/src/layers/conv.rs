@@ -68,8 +68,7 @@ impl Conv2d {
         let ConvOptions {
             stride, padding, ..
         } = options;
-        let trainable = bias.as_ref().is_some_and(Tensor::track_op);
-        let parameters = if can_pack(&weight) && !trainable {
+        let parameters = if can_pack(&weight, bias.as_ref()) {
             let packed = PackedConv2d::new(&turn(&weight)?, bias.as_ref(), stride, padding)?;
             Parameters::Frozen(packed)
         } else {

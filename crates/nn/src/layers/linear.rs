@@ -64,8 +64,7 @@ impl Linear {
     /// From tensors at hand: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         weight.dims2()?;
-        let trainable = bias.as_ref().is_some_and(Tensor::track_op);
-        let parameters = if can_pack(&weight) && !trainable {
+        let parameters = if can_pack(&weight, bias.as_ref()) {
             Parameters::Frozen(PackedLinear::new(&weight, bias.as_ref())?)
         } else {
             Parameters::Trainable(weight, bias)

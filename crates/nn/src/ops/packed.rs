@@ -19,9 +19,9 @@ pub struct PackedLinear {
     bias: Option<Arc<[f32]>>,
 }
 
-/// Whether a parameter can be packed: it lies on the CPU, and no gradient is to reach it.
-pub fn can_pack(weight: &Tensor) -> bool {
-    weight.device().is_cpu() && !weight.track_op()
+/// Whether a layer can be packed: it lies on the CPU, and no gradient is to reach its parameters.
+pub fn can_pack(weight: &Tensor, bias: Option<&Tensor>) -> bool {
+    weight.device().is_cpu() && !weight.track_op() && !bias.is_some_and(Tensor::track_op)
 }
 
 impl PackedLinear {
@@ -111,8 +111,18 @@ pub struct PackedConv2d {
 #[derive(Clone, Debug)]
 enum ConvWeight {
     /// `[outputs, kernel·kernel·inputs]`
-    Direct(Arc<PackedMatrix>, usize),
+    Direct(Arc<PackedMatrix>),
     Winograd(Arc<WinogradWeight>),
+}
+
+impl ConvWeight {
+    /// Input and output channels.
+    fn channels(&self, kernel: usize) -> (usize, usize) {
+        match self {
+            ConvWeight::Direct(matrix) => (matrix.inputs() / (kernel * kernel), matrix.outputs()),
+            ConvWeight::Winograd(weight) => (weight.inputs(), weight.outputs()),
+        }
+    }
 }
 
 /// Channels below which Winograd's transforms cost more than they save.
@@ -134,7 +144,7 @@ impl PackedConv2d {
             ConvWeight::Winograd(Arc::new(WinogradWeight::new(&w, outputs, inputs)))
         } else {
             let flat = weight.reshape((outputs, kernel * kernel * inputs))?;
-            ConvWeight::Direct(Arc::new(pack(&flat)?), inputs)
+            ConvWeight::Direct(Arc::new(pack(&flat)?))
         };
         Ok(Self {
             weight,
@@ -148,10 +158,7 @@ impl PackedConv2d {
     /// `[batch, height, width, inputs]` to `[batch, height', width', outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (_, height, width, channels) = x.dims4()?;
-        let inputs = match &self.weight {
-            ConvWeight::Direct(_, inputs) => *inputs,
-            ConvWeight::Winograd(weight) => weight.inputs(),
-        };
+        let (inputs, _) = self.weight.channels(self.kernel);
         let (rows, columns) = (height + 2 * self.padding, width + 2 * self.padding);
         if channels != inputs || rows < self.kernel || columns < self.kernel {
             let expected = format!(
@@ -172,10 +179,7 @@ impl CustomOp1 for PackedConv2d {
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let x = cpu_slice(x, layout)?;
         let (batch, height, width, inputs) = layout.shape().dims4()?;
-        let outputs = match &self.weight {
-            ConvWeight::Direct(matrix, _) => matrix.outputs(),
-            ConvWeight::Winograd(weight) => weight.outputs(),
-        };
+        let (_, outputs) = self.weight.channels(self.kernel);
         let shape = ConvShape {
             batch,
             height,
@@ -190,7 +194,7 @@ impl CustomOp1 for PackedConv2d {
         let mut y = vec![0.0; dims.0 * dims.1 * dims.2 * dims.3];
         let finish = |_: usize, run: &mut [f32]| finish(run, self.bias.as_deref());
         match &self.weight {
-            ConvWeight::Direct(matrix, _) => {
+            ConvWeight::Direct(matrix) => {
                 conv::forward_packed(&shape, x, matrix, &mut y, finish);
             }
             ConvWeight::Winograd(weight) => {

@@ -1,6 +1,5 @@
 use brisk_store::TensorSource;
 use candle_core::Var;
-use rayon::prelude::*;
 
 use super::{Gradients, Optimiser, StepReport};
 use crate::error::Result;
@@ -88,32 +87,14 @@ impl State {
 
 impl Optimiser for AdamW {
     fn step(&mut self, gradients: Gradients, learning_rate: f64) -> Result<StepReport> {
-        let scale = gradients.clip_scale(self.options.clip);
-        if !gradients.norm.is_finite() {
-            self.skipped += 1;
-            return Ok(StepReport {
-                gradient_norm: gradients.norm,
-                skipped: true,
-            });
-        }
         let options = &self.options;
-        self.parameters
-            .par_iter()
-            .zip(&mut self.states)
-            .zip(gradients.arrays)
-            .try_for_each(|(((_, variable), state), gradient)| {
-                let Some(mut gradient) = gradient else {
-                    return Ok(());
-                };
-                gradient.iter_mut().for_each(|g| *g *= scale);
-                tensors::update(variable, |weights| {
-                    state.update(weights, &gradient, learning_rate, options);
-                })
-            })?;
-        Ok(StepReport {
-            gradient_norm: gradients.norm,
-            skipped: false,
-        })
+        gradients.apply(
+            &self.parameters,
+            &mut self.states,
+            options.clip,
+            &mut self.skipped,
+            |state, weights, gradient| state.update(weights, gradient, learning_rate, options),
+        )
     }
 
     fn skipped(&self) -> u64 {

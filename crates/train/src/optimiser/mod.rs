@@ -128,6 +128,39 @@ impl Gradients {
             _ => 1.0,
         }
     }
+
+    /// Calls `update(state, weights, gradient)` for every parameter that has a gradient, clipped,
+    /// in parallel. A norm that is not finite changes nothing but the count of skipped updates.
+    fn apply<S: Send>(
+        self,
+        parameters: &[(String, Var)],
+        states: &mut [S],
+        clip: Option<f64>,
+        skipped: &mut u64,
+        update: impl Fn(&mut S, &mut [f32], &mut [f32]) + Sync,
+    ) -> Result<StepReport> {
+        let report = StepReport {
+            gradient_norm: self.norm,
+            skipped: !self.norm.is_finite(),
+        };
+        if report.skipped {
+            *skipped += 1;
+            return Ok(report);
+        }
+        let scale = self.clip_scale(clip);
+        parameters
+            .par_iter()
+            .zip(states)
+            .zip(self.arrays)
+            .try_for_each(|(((_, variable), state), gradient)| {
+                let Some(mut gradient) = gradient else {
+                    return Ok(());
+                };
+                gradient.iter_mut().for_each(|g| *g *= scale);
+                tensors::update(variable, |weights| update(state, weights, &mut gradient))
+            })?;
+        Ok(report)
+    }
 }
 
 #[cfg(test)]
