@@ -33,6 +33,7 @@ pub mod modulate;
 pub mod norm;
 pub mod packed;
 pub mod parallel;
+pub mod quantised;
 pub mod reference;
 pub mod resample;
 pub mod rotary;
