@@ -32,6 +32,7 @@ mod microkernel;
 pub mod modulate;
 pub mod norm;
 pub mod packed;
+pub mod packed_attention;
 pub mod parallel;
 pub mod quantised;
 pub mod reference;

@@ -15,6 +15,7 @@ mod error;
 mod layers;
 mod lora;
 pub mod ops;
+mod quantised;
 mod random;
 mod weights;
 
@@ -25,6 +26,7 @@ pub use layers::{
     GluMbConv, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
     TimestepEmbedding, sinusoid,
 };
+pub use quantised::{Quantisation, QuantisedWeights};
 pub use weights::{Init, Storage, Weights};
 
 use candle_core::Tensor;

@@ -89,7 +89,7 @@ impl LanguageModel {
             RmsNormKind::Weight,
         )?;
         let head = if config.tied {
-            Linear::new(embedding.clone(), None)?
+            Linear::tied(&body.pp(names.embedding), "weight", &embedding)?
         } else {
             let [rows, width] = table;
             Linear::load(

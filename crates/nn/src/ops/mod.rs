@@ -18,6 +18,7 @@ pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
 pub use linear::linear;
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
+pub(crate) use packed::quantise;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
 pub use resample::{pixel_shuffle, pixel_unshuffle, to_nchw, to_nhwc, upsample_nearest2};
 pub use rotary_at::rotary_at;

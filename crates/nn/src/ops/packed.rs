@@ -6,17 +6,37 @@ use crate::error::Result;
 use brisk_kernels::conv::{self, ConvShape};
 use brisk_kernels::linear::add_bias;
 use brisk_kernels::packed::{self, PackedMatrix};
+use brisk_kernels::quantised::{self, Bits, QuantisedMatrix};
 use brisk_kernels::winograd::{self, WinogradShape, WinogradWeight};
 use candle_core::{
     CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
 };
+use half::{bf16, f16};
 use std::sync::Arc;
 
 /// A linear layer's weight and bias, ready for use. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PackedLinear {
-    matrix: Arc<PackedMatrix>,
+    matrix: LinearWeight,
     bias: Option<Arc<[f32]>>,
+}
+
+#[derive(Clone, Debug)]
+enum LinearWeight {
+    /// As it is stored.
+    Packed(Arc<PackedMatrix>),
+    /// In 4 or 8 bits.
+    Quantised(Arc<QuantisedMatrix>),
+}
+
+impl LinearWeight {
+    /// Outputs and inputs.
+    fn dims(&self) -> (usize, usize) {
+        match self {
+            LinearWeight::Packed(matrix) => (matrix.outputs(), matrix.inputs()),
+            LinearWeight::Quantised(matrix) => (matrix.outputs(), matrix.inputs()),
+        }
+    }
 }
 
 /// Whether a layer can be packed: it lies on the CPU, and no gradient is to reach its parameters.
@@ -29,7 +49,15 @@ impl PackedLinear {
     /// `[outputs]`.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         Ok(Self {
-            matrix: Arc::new(pack(weight)?),
+            matrix: LinearWeight::Packed(Arc::new(pack(weight)?)),
+            bias: bias.map(values).transpose()?,
+        })
+    }
+
+    /// From a quantised weight and `bias` `[outputs]`.
+    pub fn quantised(matrix: Arc<QuantisedMatrix>, bias: Option<&Tensor>) -> Result<Self> {
+        Ok(Self {
+            matrix: LinearWeight::Quantised(matrix),
             bias: bias.map(values).transpose()?,
         })
     }
@@ -44,20 +72,24 @@ fn values(tensor: &Tensor) -> Result<Arc<[f32]>> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into())
 }
 
-fn pack(weight: &Tensor) -> Result<PackedMatrix> {
+/// The values of a weight, as they are stored.
+enum Values<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+/// Calls `make` with values, outputs and inputs of a weight `[outputs, inputs]`.
+fn with_values<R>(weight: &Tensor, make: impl FnOnce(Values, usize, usize) -> R) -> Result<R> {
     let weight = weight.contiguous()?;
     let (outputs, inputs) = weight.dims2()?;
     let (storage, layout) = weight.storage_and_layout();
-    let (start, end) = (
-        layout.start_offset(),
-        layout.start_offset() + outputs * inputs,
-    );
-    Ok(match &*storage {
-        Storage::Cpu(CpuStorage::F32(w)) => PackedMatrix::from_f32(&w[start..end], outputs, inputs),
-        Storage::Cpu(CpuStorage::BF16(w)) => {
-            PackedMatrix::from_bf16(&w[start..end], outputs, inputs)
-        }
-        Storage::Cpu(CpuStorage::F16(w)) => PackedMatrix::from_f16(&w[start..end], outputs, inputs),
+    let start = layout.start_offset();
+    let range = start..start + outputs * inputs;
+    let values = match &*storage {
+        Storage::Cpu(CpuStorage::F32(w)) => Values::F32(&w[range]),
+        Storage::Cpu(CpuStorage::BF16(w)) => Values::Bf16(&w[range]),
+        Storage::Cpu(CpuStorage::F16(w)) => Values::F16(&w[range]),
         _ => {
             return Err(crate::Error::Config(format!(
                 "a weight of {:?} on {:?} can't be packed; expected f32, bf16 or f16 on the CPU",
@@ -65,6 +97,24 @@ fn pack(weight: &Tensor) -> Result<PackedMatrix> {
                 weight.device()
             )));
         }
+    };
+    Ok(make(values, outputs, inputs))
+}
+
+fn pack(weight: &Tensor) -> Result<PackedMatrix> {
+    with_values(weight, |values, outputs, inputs| match values {
+        Values::F32(w) => PackedMatrix::from_f32(w, outputs, inputs),
+        Values::Bf16(w) => PackedMatrix::from_bf16(w, outputs, inputs),
+        Values::F16(w) => PackedMatrix::from_f16(w, outputs, inputs),
+    })
+}
+
+/// A weight `[outputs, inputs]` in f32, bf16 or f16, quantised.
+pub(crate) fn quantise(weight: &Tensor, bits: Bits) -> Result<QuantisedMatrix> {
+    with_values(weight, |values, outputs, inputs| match values {
+        Values::F32(w) => QuantisedMatrix::from_f32(w, outputs, inputs, bits),
+        Values::Bf16(w) => QuantisedMatrix::from_bf16(w, outputs, inputs, bits),
+        Values::F16(w) => QuantisedMatrix::from_f16(w, outputs, inputs, bits),
     })
 }
 
@@ -75,7 +125,7 @@ impl CustomOp1 for PackedLinear {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let x = cpu_slice(x, layout)?;
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let (outputs, inputs) = self.matrix.dims();
         let mut dims = layout.dims().to_vec();
         if dims.pop() != Some(inputs) || self.bias.as_ref().is_some_and(|b| b.len() != outputs) {
             bail!(
@@ -85,9 +135,11 @@ impl CustomOp1 for PackedLinear {
         }
         dims.push(outputs);
         let mut y = vec![0.0; dims.iter().product()];
-        packed::forward(x, &self.matrix, &mut y, |_, rows| {
-            finish(rows, self.bias.as_deref());
-        });
+        let finish = |_: usize, rows: &mut [f32]| finish(rows, self.bias.as_deref());
+        match &self.matrix {
+            LinearWeight::Packed(matrix) => packed::forward(x, matrix, &mut y, finish),
+            LinearWeight::Quantised(matrix) => quantised::forward(x, matrix, &mut y, finish),
+        }
         Ok((CpuStorage::F32(y), dims.into()))
     }
 }
