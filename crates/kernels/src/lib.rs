@@ -21,10 +21,13 @@
 
 pub mod activation;
 pub mod attention;
+pub mod buffer;
 pub mod ceiling;
 pub mod conv;
 pub mod depthwise;
+pub mod epilogue;
 pub mod gemm;
+pub mod glu_mb_conv;
 pub mod linear;
 pub mod linear_attention;
 pub mod math;
@@ -39,5 +42,6 @@ pub mod reference;
 pub mod resample;
 pub mod rotary;
 mod scratch;
+pub mod shortcut;
 pub mod simd;
 pub mod winograd;

@@ -46,6 +46,16 @@ impl PackedKeyValues {
         self.capacity
     }
 
+    /// Heads of keys.
+    pub fn heads(&self) -> usize {
+        self.heads
+    }
+
+    /// Channels of a head.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// Channels of the keys of one position, all heads together.
     pub fn width(&self) -> usize {
         self.heads * self.dim

@@ -243,10 +243,13 @@ impl Layer {
         asked: &[usize],
     ) -> Result<Tensor> {
         let config = &self.config;
+        let (heads, key_heads) = (config.num_heads, config.num_key_value_heads);
         let options = AttentionOptions {
-            key_value_heads: config.num_key_value_heads,
-            ..AttentionOptions::new(config.num_heads, config.head_dim)
+            key_value_heads: key_heads,
+            ..AttentionOptions::new(heads, config.head_dim)
         };
+        // Gradients don't pass through packed keys.
+        let trained = [q, k, v].iter().any(|x| x.track_op());
         let mut results = Vec::new();
         let mut next = 0;
         for (part, cache) in parts.iter().zip(caches) {
@@ -257,6 +260,17 @@ impl Layer {
                     rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
                 }
             };
+            let packed;
+            let kept = match cache {
+                Some(cache) => Some((&**cache, layer)),
+                None if trained => None,
+                None => {
+                    let keys = k.narrow(1, part.offset, part.tokens)?;
+                    let values = v.narrow(1, part.offset, part.tokens)?;
+                    packed = KeyValueCache::of(&keys, &values, key_heads, config.head_dim)?;
+                    Some((&packed, 0))
+                }
+            };
             // Runs of queries that see the same keys.
             let mut from = first;
             while from < next {
@@ -265,15 +279,15 @@ impl Layer {
                 while to < next && part.visible(config.attention, asked[to]) == end {
                     to += 1;
                 }
-                let (keys, values) = match cache {
-                    Some(cache) => cache.read(layer, end)?,
-                    None => (
-                        k.narrow(1, part.offset, end)?,
-                        v.narrow(1, part.offset, end)?,
-                    ),
-                };
                 let run = q.narrow(1, from, to - from)?;
-                results.push(ops::attention(&run, &keys, &values, &options)?);
+                results.push(match kept {
+                    Some((cache, layer)) => cache.attend(layer, &run, heads, end, options.scale)?,
+                    None => {
+                        let keys = k.narrow(1, part.offset, end)?;
+                        let values = v.narrow(1, part.offset, end)?;
+                        ops::attention(&run, &keys, &values, &options)?
+                    }
+                });
                 from = to;
             }
         }

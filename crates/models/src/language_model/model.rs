@@ -121,7 +121,7 @@ impl LanguageModel {
     /// An empty cache for a sequence of `positions`.
     ///
     /// # Errors
-    /// More positions than the model knows, or no memory for them.
+    /// More positions than the model knows.
     pub fn cache(&self, positions: usize) -> Result<KeyValueCache> {
         if positions > self.config.context {
             return Err(Error::Shape(format!(
@@ -129,7 +129,13 @@ impl LanguageModel {
                 self.config.context
             )));
         }
-        KeyValueCache::new(self.layers.len(), positions, self.config.key_width())
+        let config = &self.config;
+        Ok(KeyValueCache::new(
+            self.layers.len(),
+            positions,
+            config.num_key_value_heads,
+            config.head_dim,
+        ))
     }
 
     /// Logits `[T,V]` of whole sequences, packed one after another.

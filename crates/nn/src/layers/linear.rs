@@ -1,7 +1,7 @@
 //! The linear layer.
 
 use crate::error::Result;
-use crate::ops::{self, PackedLinear, can_pack};
+use crate::ops::{self, Epilogue, PackedLinear, can_pack};
 use crate::weights::{Init, Weights};
 use candle_core::Tensor;
 
@@ -94,6 +94,22 @@ impl Linear {
         match &self.parameters {
             Parameters::Frozen(packed) => packed.forward(x),
             Parameters::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref()),
+        }
+    }
+
+    /// As [`Linear::forward`], followed by `steps`; a frozen layer takes them in the same pass.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => packed.forward_with(x, steps),
+            Parameters::Trainable(..) => steps.apply(self.forward(x)?),
+        }
+    }
+
+    /// The packed weight and bias of a frozen layer that is not quantised.
+    pub(crate) fn packed(&self) -> Option<&PackedLinear> {
+        match &self.parameters {
+            Parameters::Frozen(packed) if packed.matrix().is_some() => Some(packed),
+            Parameters::Frozen(_) | Parameters::Trainable(..) => None,
         }
     }
 }
