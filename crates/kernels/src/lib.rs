@@ -30,6 +30,7 @@ pub mod gemm;
 pub mod glu_mb_conv;
 pub mod linear;
 pub mod linear_attention;
+pub mod logits;
 pub mod math;
 mod microkernel;
 pub mod modulate;

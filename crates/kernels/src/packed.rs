@@ -9,7 +9,7 @@
 //! the same for any number of threads.
 
 use crate::linear::Half;
-use crate::microkernel::{DEPTH, PANEL, STRIDE, Target, tile, tile_shape};
+use crate::microkernel::{DEPTH, PANEL, STRIDE, Stored, Target, tile, tile_shape};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
 use half::{bf16, f16};
@@ -124,6 +124,20 @@ impl PackedMatrix {
             }
         }
         w
+    }
+
+    /// Where rows `first..first + depth` of a panel stand, as far as they exist.
+    fn stored(&self, index: usize, first: usize, depth: usize) -> Memory {
+        let end = (first + depth).min(self.inputs);
+        if first >= end || index >= self.outputs.div_ceil(PANEL) {
+            return Memory::NONE;
+        }
+        let range = (index * self.inputs + first) * PANEL..(index * self.inputs + end) * PANEL;
+        match &self.panels {
+            Panels::F32(panels) => Memory::of(&panels[range]),
+            Panels::Bf16(panels) => Memory::of(&panels[range]),
+            Panels::F16(panels) => Memory::of(&panels[range]),
+        }
     }
 
     /// Rows `first..first + depth` of a panel in f32; `scratch` is used where the weight is stored
@@ -290,6 +304,8 @@ fn product(
     gather: impl Fn(Range<usize>, &mut [f32]),
     out: Out,
 ) {
+    // Few tiles of rows don't repay a widened copy of every panel.
+    let direct = matches!(w.panels, Panels::Bf16(_)) && out.rows <= 2 * tile_shape(level).0;
     with_buffer(out.rows * STRIDE, |block| {
         with_buffer(2 * DEPTH * PANEL, |scratch| {
             for start in panels.clone().step_by(TASK_PANELS) {
@@ -301,6 +317,12 @@ fn product(
                     let source = |index: usize, scratch: &mut [f32]| -> *const f32 {
                         w.panel(index, first, depth, scratch).as_ptr()
                     };
+                    let narrow = |index: usize, _: &mut [f32]| match &w.panels {
+                        Panels::Bf16(panels) => {
+                            panels[(index * w.inputs + first) * PANEL..].as_ptr()
+                        }
+                        _ => unreachable!("bf16 panels were seen before"),
+                    };
                     let target = Target {
                         // SAFETY: the column lies within the first row.
                         out: unsafe { out.data.add(start * PANEL) },
@@ -308,18 +330,27 @@ fn product(
                         accumulate: first > 0,
                     };
                     let factors = (&*block, out.rows, depth);
+                    let last = panels.end;
+                    let ahead = |index: usize| match index < last {
+                        true => w.stored(index, first, depth),
+                        // Then the next values of the inner sum, from the first panel on.
+                        false => w.stored(start + index - last, first + depth, DEPTH),
+                    };
+                    let panels = panels.clone();
                     // SAFETY: `block` holds `rows` rows, panels come from `w` at this depth, and the
                     // target's columns belong to this call alone.
                     unsafe {
-                        block_product(
-                            level,
-                            factors,
-                            panels.clone(),
-                            source,
-                            columns,
-                            target,
-                            scratch,
-                        );
+                        if direct {
+                            let from = (narrow, ahead);
+                            block_product_ahead(
+                                level, factors, panels, from, columns, target, scratch,
+                            );
+                        } else {
+                            let from = (source, ahead);
+                            block_product_ahead(
+                                level, factors, panels, from, columns, target, scratch,
+                            );
+                        }
                     }
                 }
             }
@@ -333,11 +364,43 @@ fn product(
 /// # Safety
 /// `block` holds `rows` rows [`STRIDE`] apart; `source` gives panels of `depth` rows; the target has
 /// `rows` rows of `columns`, and nobody else uses it.
-pub(crate) unsafe fn block_product(
+pub(crate) unsafe fn block_product<S: Stored>(
+    level: Level,
+    factors: (&[f32], usize, usize),
+    panels: Range<usize>,
+    source: impl Fn(usize, &mut [f32]) -> *const S,
+    columns: usize,
+    target: Target,
+    scratch: &mut [f32],
+) {
+    let nothing = |_: usize| Memory::NONE;
+    // SAFETY: as promised.
+    unsafe {
+        block_product_ahead(
+            level,
+            factors,
+            panels,
+            (source, nothing),
+            columns,
+            target,
+            scratch,
+        );
+    }
+}
+
+/// As [`block_product`]; `ahead` gives the memory of a panel, which is fetched while the panel before
+/// it is in work.
+///
+/// # Safety
+/// As for [`block_product`].
+unsafe fn block_product_ahead<S: Stored>(
     level: Level,
     (block, rows, depth): (&[f32], usize, usize),
     panels: Range<usize>,
-    source: impl Fn(usize, &mut [f32]) -> *const f32,
+    (source, ahead): (
+        impl Fn(usize, &mut [f32]) -> *const S,
+        impl Fn(usize) -> Memory,
+    ),
     columns: usize,
     target: Target,
     scratch: &mut [f32],
@@ -345,6 +408,8 @@ pub(crate) unsafe fn block_product(
     debug_assert!(block.len() >= rows * STRIDE);
     let (most_rows, most_panels) = tile_shape(level);
     let tiles = rows.div_ceil(most_rows);
+    // With one tile, or longer vectors, asking early costs more than it saves.
+    let early = tiles > 1 && level == Level::Avx2;
     for (step, index) in panels.clone().step_by(most_panels).enumerate() {
         let count = most_panels.min(panels.end - index);
         let mut held = [std::ptr::null(); 2];
@@ -354,7 +419,12 @@ pub(crate) unsafe fn block_product(
         }
         let column = step * most_panels * PANEL;
         let width = (columns - column).min(count * PANEL);
+        let next: [Memory; 2] = std::array::from_fn(|offset| match early && offset < most_panels {
+            true => ahead(index + count + offset),
+            false => Memory::NONE,
+        });
         for i in 0..tiles {
+            next.iter().for_each(|memory| memory.fetch(i, tiles));
             // Tiles of nearly equal height: a last one of a row or two would run at a fraction of
             // the speed.
             let (first, end) = (rows * i / tiles, rows * (i + 1) / tiles);
@@ -369,6 +439,39 @@ pub(crate) unsafe fn block_product(
                 tile(level, end - first, depth, a, &held[..count], width, target);
             }
         }
+    }
+}
+
+/// Memory that will be read soon.
+#[derive(Clone, Copy)]
+struct Memory {
+    start: *const u8,
+    bytes: usize,
+}
+
+impl Memory {
+    const NONE: Self = Self {
+        start: std::ptr::null(),
+        bytes: 0,
+    };
+
+    fn of<T>(values: &[T]) -> Self {
+        Self {
+            start: values.as_ptr().cast(),
+            bytes: size_of_val(values),
+        }
+    }
+
+    /// Asks the processor for part `index` of `parts`.
+    fn fetch(&self, index: usize, parts: usize) {
+        #[cfg(target_arch = "x86_64")]
+        for at in (self.bytes * index / parts..self.bytes * (index + 1) / parts).step_by(64) {
+            use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
+            // SAFETY: a hint, which reads nothing, for an address within the memory.
+            unsafe { _mm_prefetch::<_MM_HINT_T1>(self.start.add(at).cast()) };
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (index, parts);
     }
 }
 

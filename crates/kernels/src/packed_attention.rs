@@ -86,7 +86,11 @@ impl PackedKeyValues {
             values.len()
         );
         let end = start + tokens;
-        assert!(end <= self.capacity, "slots {start} to {end} of {}", self.capacity);
+        assert!(
+            end <= self.capacity,
+            "slots {start} to {end} of {}",
+            self.capacity
+        );
         if tokens == 0 {
             return;
         }
@@ -122,7 +126,11 @@ impl PackedKeyValues {
         each_key
             .zip(each_value)
             .enumerate()
-            .with_min_len(if tokens * width < 1 << 15 { self.heads } else { 1 })
+            .with_min_len(if tokens * width < 1 << 15 {
+                self.heads
+            } else {
+                1
+            })
             .for_each(|(head, (keys, values))| work(head, keys, values));
     }
 
@@ -151,7 +159,14 @@ const KEYS: usize = DEPTH;
 ///
 /// # Panics
 /// Where sizes do not fit.
-pub fn forward(q: &[f32], heads: usize, keys: &PackedKeyValues, end: usize, scale: f32, o: &mut [f32]) {
+pub fn forward(
+    q: &[f32],
+    heads: usize,
+    keys: &PackedKeyValues,
+    end: usize,
+    scale: f32,
+    o: &mut [f32],
+) {
     forward_at(simd::level(), q, heads, keys, end, scale, o);
 }
 
@@ -296,7 +311,14 @@ impl Task<'_> {
     }
 
     /// Adds the values of `count` keys from `first` on, weighed by `weights`.
-    fn add_values(&self, weights: &[f32], rows: usize, first: usize, count: usize, sums: &mut [f32]) {
+    fn add_values(
+        &self,
+        weights: &[f32],
+        rows: usize,
+        first: usize,
+        count: usize,
+        sums: &mut [f32],
+    ) {
         let padded = self.keys.dim.next_multiple_of(PANEL);
         let panels = 0..self.keys.channel_panels();
         let source = |panel: usize, _: &mut [f32]| self.keys.value_panel(self.head, panel, first);
@@ -347,7 +369,14 @@ mod tests {
     use crate::attention::AttentionShape;
     use crate::reference::{self, assert_close, noise};
 
-    fn wanted(q: &[f32], heads: usize, k: &[f32], v: &[f32], groups: usize, dim: usize) -> Vec<f32> {
+    fn wanted(
+        q: &[f32],
+        heads: usize,
+        k: &[f32],
+        v: &[f32],
+        groups: usize,
+        dim: usize,
+    ) -> Vec<f32> {
         let shape = AttentionShape {
             batch: 1,
             queries: q.len() / (heads * dim),
@@ -379,7 +408,11 @@ mod tests {
             let want = wanted(&q, heads, &k, &v, groups, dim);
             let mut keys = PackedKeyValues::new(capacity, groups, dim);
             // What stands behind the end is not seen.
-            keys.write(0, &vec![9.0; capacity * width], &vec![f32::MAX; capacity * width]);
+            keys.write(
+                0,
+                &vec![9.0; capacity * width],
+                &vec![f32::MAX; capacity * width],
+            );
             let middle = end / 3;
             keys.write(middle, &k[middle * width..], &v[middle * width..]);
             keys.write(0, &k[..middle * width], &v[..middle * width]);
@@ -415,7 +448,8 @@ mod tests {
         let run = |threads: usize, q: &[f32]| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let mut o = vec![0.0; q.len()];
-            pool.unwrap().install(|| forward(q, heads, &keys, end, 0.2, &mut o));
+            pool.unwrap()
+                .install(|| forward(q, heads, &keys, end, 0.2, &mut o));
             o
         };
         let all = run(1, &q);

@@ -19,6 +19,7 @@ mod quantised;
 mod random;
 mod weights;
 
+pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{

@@ -17,7 +17,11 @@ fn values(count: usize, step: u32) -> Vec<f32> {
 
 fn file() -> Arc<dyn TensorSource> {
     let tensors = [
-        ("a.weight", vec![OUTPUTS, INPUTS], values(OUTPUTS * INPUTS, 1)),
+        (
+            "a.weight",
+            vec![OUTPUTS, INPUTS],
+            values(OUTPUTS * INPUTS, 1),
+        ),
         ("a.bias", vec![OUTPUTS], values(OUTPUTS, 2)),
     ];
     let tensors = tensors.into_iter().map(|(name, shape, values)| {
@@ -63,7 +67,12 @@ fn kept_weights_give_the_same_products() {
         let first = quantised(how, Some(kept.clone()));
         let tensors = kept.with_made(|made| {
             let owned = made.iter().map(|(name, bytes)| {
-                (name.to_string(), Dtype::U8, vec![bytes.len()], bytes.to_vec())
+                (
+                    name.to_string(),
+                    Dtype::U8,
+                    vec![bytes.len()],
+                    bytes.to_vec(),
+                )
             });
             owned.collect::<Vec<_>>()
         });
@@ -79,7 +88,10 @@ fn kept_weights_give_the_same_products() {
         short[0].2[0] -= 1;
         short[0].3.pop();
         let refused = again(short).unwrap_err().to_string();
-        assert!(refused.contains("a.weight") && refused.contains("belong"), "{refused}");
+        assert!(
+            refused.contains("a.weight") && refused.contains("belong"),
+            "{refused}"
+        );
         let refused = again(Vec::new()).unwrap_err().to_string();
         assert!(refused.contains("missing"), "{refused}");
     }
@@ -90,13 +102,19 @@ fn a_weight_of_another_shape_is_reported_as_ever() {
     let weights = Weights::from_source(file()).quantised(Quantisation::FourBit, None);
     Linear::load(&weights.pp("a"), INPUTS + 1, OUTPUTS, true, Init::Zeros).unwrap();
     let report = weights.finish(&[]).unwrap_err().to_string();
-    assert!(report.contains("a.weight") && report.contains("[24, 81]"), "{report}");
+    assert!(
+        report.contains("a.weight") && report.contains("[24, 81]"),
+        "{report}"
+    );
 }
 
 #[test]
 fn trained_weights_stay_as_they_are() {
     let weights = Weights::trainable(Some(file()), 0).quantised(Quantisation::FourBit, None);
-    assert_eq!(run(&weights).unwrap(), run(&Weights::trainable(Some(file()), 0)).unwrap());
+    assert_eq!(
+        run(&weights).unwrap(),
+        run(&Weights::trainable(Some(file()), 0)).unwrap()
+    );
 }
 
 #[test]
@@ -106,5 +124,8 @@ fn names_are_known_or_refused() {
         assert_eq!(how.name(), name);
     }
     let refused = Quantisation::from_name("3bit").unwrap_err().to_string();
-    assert!(refused.contains("3bit") && refused.contains("4bit"), "{refused}");
+    assert!(
+        refused.contains("3bit") && refused.contains("4bit"),
+        "{refused}"
+    );
 }

@@ -62,7 +62,11 @@ fn a_batch_decodes_as_its_rows_do_alone() {
     };
     let decode = |prompts: &[Vec<u32>]| {
         let found = pipeline.generate(prompts, &request, &Control::silent(), &mut |_, _| {});
-        found.unwrap().into_iter().map(|row| row.ids).collect::<Vec<_>>()
+        found
+            .unwrap()
+            .into_iter()
+            .map(|row| row.ids)
+            .collect::<Vec<_>>()
     };
     let prompts = [vec![3, 4, 5], vec![9; 11], vec![1]];
     let together = decode(&prompts);
@@ -91,7 +95,10 @@ fn kept_weights_belong_to_one_model_and_one_kind() {
         assert_eq!(bytes, std::fs::read(&path).unwrap(), "written once");
 
         let other = refused("llada_1", Quantisation::FourBit, &path);
-        assert!(other.contains("kept.safetensors") && other.contains("weights"), "{other}");
+        assert!(
+            other.contains("kept.safetensors") && other.contains("weights"),
+            "{other}"
+        );
         let other = refused(case, Quantisation::EightBit, &path);
         assert!(other.contains("4bit") && other.contains("8bit"), "{other}");
         let other = refused(case, Quantisation::None, &path);

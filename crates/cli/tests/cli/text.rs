@@ -224,9 +224,19 @@ fn quantised_weights_are_kept_in_a_file() {
     };
     let first = ask(&["--quantize", "4bit", "--quantized-weights", "kept"]);
     assert!(place.path("kept").is_file());
-    assert_eq!(ask(&["--quantize", "4bit", "--quantized-weights", "kept"]), first);
+    assert_eq!(
+        ask(&["--quantize", "4bit", "--quantized-weights", "kept"]),
+        first
+    );
     assert_eq!(ask(&["--quantize", "4bit"]), first);
-    let usual = ["text", "--model", "model", "w3", "--quantized-weights", "kept"];
+    let usual = [
+        "text",
+        "--model",
+        "model",
+        "w3",
+        "--quantized-weights",
+        "kept",
+    ];
     place.fails(2, &["--quantized-weights", "--quantize"], &usual);
     let other = [&usual[..], &["--quantize", "8bit"]].concat();
     place.fails(2, &["kept", "4bit", "8bit"], &other);

@@ -84,7 +84,7 @@ where
         let count = y.len() / outputs;
         let x = &x[first * inputs..(first + count) * inputs];
         groups.resize(count * inputs.div_ceil(GROUP), RowGroup::ZERO);
-        quantise_rows(x, inputs, count, &mut groups);
+        quantise_rows(level, x, inputs, count, &mut groups);
         block(level, w, &groups, y);
         crate::parallel::rows_mut(y, outputs, |row, run| finish(first + row, run));
     }
@@ -148,7 +148,7 @@ mod tests {
     fn plain(x: &[f32], w: &QuantisedMatrix, rows: usize) -> Vec<f32> {
         let inputs = w.inputs();
         let mut groups = vec![RowGroup::ZERO; rows * inputs.div_ceil(GROUP)];
-        quantise_rows(x, inputs, rows, &mut groups);
+        quantise_rows(simd::level(), x, inputs, rows, &mut groups);
         let mut rounded = x.to_vec();
         for (i, row) in rounded.chunks_exact_mut(inputs).enumerate() {
             for (k, value) in row.iter_mut().enumerate() {

@@ -53,7 +53,10 @@ impl KeyValueCache {
         values: &Tensor,
     ) -> Result<()> {
         let (capacity, count) = (self.capacity, self.layers.len());
-        let kept = self.layers.get_mut(layer).ok_or_else(|| absent(count, layer))?;
+        let kept = self
+            .layers
+            .get_mut(layer)
+            .ok_or_else(|| absent(count, layer))?;
         let (batch, tokens, width) = keys.dims3()?;
         let fits = batch == 1
             && width == kept.width()
