@@ -126,6 +126,17 @@ impl PackedMatrix {
         w
     }
 
+    /// Asks for part `part` of `parts` of what [`PackedMatrix::panel`] will read.
+    fn prefetch(&self, index: usize, first: usize, depth: usize, (part, parts): (usize, usize)) {
+        let start = (index * self.inputs + first + depth * part / parts) * PANEL;
+        let end = (index * self.inputs + first + depth * (part + 1) / parts) * PANEL;
+        match &self.panels {
+            Panels::F32(panels) => prefetch(&panels[start..end]),
+            Panels::Bf16(panels) => prefetch(&panels[start..end]),
+            Panels::F16(panels) => prefetch(&panels[start..end]),
+        }
+    }
+
     /// Rows `first..first + depth` of a panel in f32; `scratch` is used where the weight is stored
     /// otherwise.
     pub(crate) fn panel<'a>(
@@ -145,6 +156,21 @@ impl PackedMatrix {
         }
         scratch
     }
+}
+
+/// Asks for values that are needed soon.
+#[inline(always)]
+fn prefetch<T>(values: &[T]) {
+    /// Bytes that a cache fetches together.
+    const LINE: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(LINE / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch changes no memory; SSE is part of the target.
+        unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, LINE);
 }
 
 /// Rows that one task takes: with the depth of a block they fit the second-level cache.
@@ -298,9 +324,6 @@ fn product(
                 for first in (0..w.inputs.max(1)).step_by(DEPTH) {
                     let depth = DEPTH.min(w.inputs - first);
                     gather(first..first + depth, block);
-                    let source = |index: usize, scratch: &mut [f32]| -> *const f32 {
-                        w.panel(index, first, depth, scratch).as_ptr()
-                    };
                     let target = Target {
                         // SAFETY: the column lies within the first row.
                         out: unsafe { out.data.add(start * PANEL) },
@@ -314,8 +337,8 @@ fn product(
                         block_product(
                             level,
                             factors,
+                            (w, first),
                             panels.clone(),
-                            source,
                             columns,
                             target,
                             scratch,
@@ -327,17 +350,18 @@ fn product(
     });
 }
 
-/// `target (+)= block·panels`: every panel meets all rows while it is in the first-level cache.
-/// `scratch` has room for two widened panels of [`DEPTH`].
+/// `target (+)= block·panels` for the inner values `first..first + depth` of `w`: every panel meets all
+/// rows while it is in the first-level cache, and what comes next is fetched meanwhile. `scratch` has
+/// room for two widened panels of [`DEPTH`].
 ///
 /// # Safety
-/// `block` holds `rows` rows [`STRIDE`] apart; `source` gives panels of `depth` rows; the target has
-/// `rows` rows of `columns`, and nobody else uses it.
+/// `block` holds `rows` rows [`STRIDE`] apart; the target has `rows` rows of `columns`, and nobody else
+/// uses it.
 pub(crate) unsafe fn block_product(
     level: Level,
     (block, rows, depth): (&[f32], usize, usize),
+    (w, first): (&PackedMatrix, usize),
     panels: Range<usize>,
-    source: impl Fn(usize, &mut [f32]) -> *const f32,
     columns: usize,
     target: Target,
     scratch: &mut [f32],
@@ -350,23 +374,30 @@ pub(crate) unsafe fn block_product(
         let mut held = [std::ptr::null(); 2];
         let scratch = scratch.chunks_exact_mut(DEPTH * PANEL);
         for ((offset, held), scratch) in held[..count].iter_mut().enumerate().zip(scratch) {
-            *held = source(index + offset, scratch);
+            *held = w.panel(index + offset, first, depth, scratch).as_ptr();
         }
         let column = step * most_panels * PANEL;
         let width = (columns - column).min(count * PANEL);
         for i in 0..tiles {
             // Tiles of nearly equal height: a last one of a row or two would run at a fraction of
             // the speed.
-            let (first, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+            let (row, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+            let next = rows * (i + 2) / tiles;
+            for later in end..next.min(rows) {
+                prefetch(&block[later * STRIDE..][..depth]);
+            }
+            for next in (index + count..panels.end).take(most_panels) {
+                w.prefetch(next, first, depth, (i, tiles));
+            }
             let target = Target {
                 // SAFETY: within the target.
-                out: unsafe { target.out.add(first * target.stride + column) },
+                out: unsafe { target.out.add(row * target.stride + column) },
                 ..target
             };
             // SAFETY: as the caller promised; tiles are no larger than the level's.
             unsafe {
-                let a = block.as_ptr().add(first * STRIDE);
-                tile(level, end - first, depth, a, &held[..count], width, target);
+                let a = block.as_ptr().add(row * STRIDE);
+                tile(level, end - row, depth, a, &held[..count], width, target);
             }
         }
     }

@@ -56,6 +56,7 @@ struct Shared {
 pub struct Weights {
     shared: Arc<Shared>,
     prefix: String,
+    exact: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -102,6 +103,7 @@ impl Weights {
         Self {
             shared: Arc::new(shared),
             prefix: String::new(),
+            exact: false,
         }
     }
 
@@ -124,7 +126,20 @@ impl Weights {
         Ok(Self {
             shared: Arc::new(shared),
             prefix: self.prefix,
+            exact: self.exact,
         })
+    }
+
+    /// Layers loaded from here on compute convolutions tap by tap instead of by Winograd's transforms,
+    /// whose results differ in the last bits.
+    pub fn exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
+    }
+
+    /// Whether [`Weights::exact`] was asked for.
+    pub fn is_exact(&self) -> bool {
+        self.exact
     }
 
     /// The parameters below `part`, as in `weights.pp("blocks").pp(3)`.
@@ -132,6 +147,7 @@ impl Weights {
         Self {
             shared: self.shared.clone(),
             prefix: self.path(&part.to_string()),
+            exact: self.exact,
         }
     }
 
@@ -316,7 +332,7 @@ impl Weights {
             )?));
         }
         let values = view.to_f32()?;
-        if !all_finite(&values) {
+        if !brisk_kernels::finite::all_finite(&values) {
             lock(&shared.report).non_finite.push(path.to_string());
         }
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
@@ -364,14 +380,6 @@ impl Weights {
             None => Vec::new(),
         }
     }
-}
-
-/// Whether no value is NaN or infinite.
-pub(crate) fn all_finite(values: &[f32]) -> bool {
-    // A sum of x·0 is zero exactly when every x is finite; it needs no branch per value.
-    values
-        .chunks(4096)
-        .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
 }
 
 /// Starting values: a generator of its own for each name, so that adding a layer elsewhere
