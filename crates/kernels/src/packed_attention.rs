@@ -6,7 +6,7 @@
 
 use crate::math;
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
-use crate::packed::{Out, block_product};
+use crate::packed::{Out, PanelSource, panel_product};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
 use crate::simd_dispatch;
@@ -144,6 +144,32 @@ impl PackedKeyValues {
     fn value_panel(&self, head: usize, panel: usize, position: usize) -> *const f32 {
         let at = ((head * self.channel_panels() + panel) * self.capacity + position) * PANEL;
         self.values[at..].as_ptr()
+    }
+}
+
+/// Panels of 16 keys from a channel on.
+struct KeyPanels<'a> {
+    keys: &'a PackedKeyValues,
+    head: usize,
+    channel: usize,
+}
+
+impl PanelSource<f32> for KeyPanels<'_> {
+    fn panel(&self, index: usize, _: &mut [f32]) -> *const f32 {
+        self.keys.key_panel(self.head, index, self.channel)
+    }
+}
+
+/// Panels of 16 channels from a position on.
+struct ValuePanels<'a> {
+    keys: &'a PackedKeyValues,
+    head: usize,
+    position: usize,
+}
+
+impl PanelSource<f32> for ValuePanels<'_> {
+    fn panel(&self, index: usize, _: &mut [f32]) -> *const f32 {
+        self.keys.value_panel(self.head, index, self.position)
     }
 }
 
@@ -294,7 +320,11 @@ impl Task<'_> {
     ) {
         let start = first / PANEL;
         let panels = start..start + count.div_ceil(PANEL);
-        let source = |panel: usize, _: &mut [f32]| self.keys.key_panel(self.head, panel, channel);
+        let source = KeyPanels {
+            keys: self.keys,
+            head: self.head,
+            channel,
+        };
         let target = Target {
             out: scores.as_mut_ptr(),
             stride: STRIDE,
@@ -305,7 +335,7 @@ impl Task<'_> {
             // scores are this task's, in rows of at least `count`.
             unsafe {
                 let factors = (block, rows, depth);
-                block_product(self.level, factors, panels, source, count, target, scratch);
+                panel_product(self.level, factors, &source, panels, count, target, scratch);
             }
         });
     }
@@ -321,7 +351,11 @@ impl Task<'_> {
     ) {
         let padded = self.keys.dim.next_multiple_of(PANEL);
         let panels = 0..self.keys.channel_panels();
-        let source = |panel: usize, _: &mut [f32]| self.keys.value_panel(self.head, panel, first);
+        let source = ValuePanels {
+            keys: self.keys,
+            head: self.head,
+            position: first,
+        };
         let target = Target {
             out: sums.as_mut_ptr(),
             stride: padded,
@@ -332,7 +366,7 @@ impl Task<'_> {
             // sums are this task's, in rows of whole panels.
             unsafe {
                 let factors = (weights, rows, count);
-                block_product(self.level, factors, panels, source, padded, target, scratch);
+                panel_product(self.level, factors, &source, panels, padded, target, scratch);
             }
         });
     }

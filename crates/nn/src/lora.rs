@@ -87,7 +87,7 @@ impl Lora {
         let rows = view.shape.first().copied().unwrap_or(0);
         let shape = vec![rows, view.shape.iter().skip(1).product()];
         let values = view.to_f32()?;
-        if !crate::weights::all_finite(&values) {
+        if !brisk_kernels::finite::all_finite(&values) {
             return Err(Error::Config(format!(
                 "{name} of the LoRA file holds NaN or infinity"
             )));

@@ -61,6 +61,7 @@ pub struct Weights {
     prefix: String,
     quantisation: Quantisation,
     kept: Option<Arc<QuantisedWeights>>,
+    exact: bool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -109,6 +110,7 @@ impl Weights {
             prefix: String::new(),
             quantisation: Quantisation::None,
             kept: None,
+            exact: false,
         }
     }
 
@@ -173,6 +175,18 @@ impl Weights {
             kept.keep(path, &matrix);
         }
         Ok(Some(matrix))
+    }
+
+    /// Layers loaded from here on compute convolutions tap by tap instead of by Winograd's transforms,
+    /// whose results differ in the last bits.
+    pub fn exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
+    }
+
+    /// Whether [`Weights::exact`] was asked for.
+    pub fn is_exact(&self) -> bool {
+        self.exact
     }
 
     /// The parameters below `part`, as in `weights.pp("blocks").pp(3)`.
@@ -363,7 +377,7 @@ impl Weights {
         }
         let values = view.to_f32()?;
         source.forget(path);
-        if !all_finite(&values) {
+        if !brisk_kernels::finite::all_finite(&values) {
             lock(&shared.report).non_finite.push(path.to_string());
         }
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
@@ -411,14 +425,6 @@ impl Weights {
             None => Vec::new(),
         }
     }
-}
-
-/// Whether no value is NaN or infinite.
-pub(crate) fn all_finite(values: &[f32]) -> bool {
-    // A sum of x·0 is zero exactly when every x is finite; it needs no branch per value.
-    values
-        .chunks(4096)
-        .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
 }
 
 /// Starting values: a generator of its own for each name, so that adding a layer elsewhere

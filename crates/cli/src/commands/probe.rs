@@ -49,6 +49,9 @@ pub struct ProbeArguments {
     /// Variant of the weights, such as fp16
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
+    /// Convolve tap by tap: slower, closer in the last bits
+    #[arg(long)]
+    exact: bool,
     #[command(flatten)]
     threads: ThreadArguments,
 }
@@ -79,6 +82,7 @@ pub fn run(arguments: &ProbeArguments) -> Result {
         folder,
         inputs,
         variant: arguments.variant.as_deref(),
+        exact: arguments.exact,
     };
     let outputs = match arguments.component {
         Component::TextEncoder => probe.text_encoder()?,
@@ -95,6 +99,7 @@ struct Probe<'a> {
     folder: ModelFolder,
     inputs: Inputs,
     variant: Option<&'a str>,
+    exact: bool,
 }
 
 /// A component's `config.json`, its name for messages, and its weights.
@@ -204,7 +209,7 @@ impl Probe<'_> {
         let (config, weights) = autoencoder_parts(&files.config, &files.label, files.weights)?;
         Ok(Autoencoder::load(
             &config,
-            &Weights::from_source(weights),
+            &Weights::from_source(weights).exact(self.exact),
             halves,
         )?)
     }

@@ -112,6 +112,21 @@ impl QuantisedMatrix {
         }
     }
 
+    /// One matrix of the outputs of all `parts`, in their order; none where they differ in inputs or
+    /// bits, or where one but the last ends within a panel.
+    pub fn joined(parts: &[&Self]) -> Option<Self> {
+        let (last, before) = parts.split_last()?;
+        let fits = before.iter().all(|part| {
+            part.outputs.is_multiple_of(PANEL) && part.inputs == last.inputs && part.bits == last.bits
+        });
+        fits.then(|| Self {
+            outputs: parts.iter().map(|part| part.outputs).sum(),
+            inputs: last.inputs,
+            bits: last.bits,
+            panels: parts.iter().map(|part| &part.panels[..]).collect::<Vec<_>>().concat(),
+        })
+    }
+
     /// Width of the result.
     pub fn outputs(&self) -> usize {
         self.outputs
@@ -371,6 +386,17 @@ mod tests {
             assert_eq!(QuantisedMatrix::from_f32(&[], 0, 8, bits).unpack(), []);
             assert_eq!(QuantisedMatrix::from_f32(&[], 3, 0, bits).unpack(), []);
         }
+    }
+
+    #[test]
+    fn joined_matrices_hold_their_parts() {
+        let (a, b) = (noise(32 * 40, 1), noise(5 * 40, 2));
+        let quantised = |w: &[f32], outputs: usize, bits| QuantisedMatrix::from_f32(w, outputs, 40, bits);
+        let (four, rest) = (quantised(&a, 32, Bits::Four), quantised(&b, 5, Bits::Four));
+        let all = QuantisedMatrix::joined(&[&four, &rest]).unwrap();
+        assert_eq!(all.unpack(), [four.unpack(), rest.unpack()].concat());
+        assert_eq!(QuantisedMatrix::joined(&[&rest, &four]), None);
+        assert_eq!(QuantisedMatrix::joined(&[&four, &quantised(&b, 5, Bits::Eight)]), None);
     }
 
     #[test]

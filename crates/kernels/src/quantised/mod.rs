@@ -59,10 +59,18 @@ pub fn forward<F>(x: &[f32], w: &QuantisedMatrix, y: &mut [f32], finish: F)
 where
     F: Fn(usize, &mut [f32]) + Sync,
 {
-    forward_at(simd::level(), x, w, y, finish);
+    forward_at(simd::level(), x, w, y, Some(finish));
 }
 
-fn forward_at<F>(level: Level, x: &[f32], w: &QuantisedMatrix, y: &mut [f32], finish: F)
+/// As [`forward`], with nothing to follow.
+///
+/// # Panics
+/// As [`forward`].
+pub fn multiply(x: &[f32], w: &QuantisedMatrix, y: &mut [f32]) {
+    forward_at(simd::level(), x, w, y, None::<fn(usize, &mut [f32])>);
+}
+
+fn forward_at<F>(level: Level, x: &[f32], w: &QuantisedMatrix, y: &mut [f32], finish: Option<F>)
 where
     F: Fn(usize, &mut [f32]) + Sync,
 {
@@ -75,7 +83,9 @@ where
     assert_eq!(x.len(), rows * inputs, "{rows} rows of {inputs} inputs");
     if inputs == 0 {
         y.fill(0.0);
-        finish(0, y);
+        if let Some(finish) = finish {
+            finish(0, y);
+        }
         return;
     }
     let mut groups = GROUPS.take();
@@ -86,7 +96,9 @@ where
         groups.resize(count * inputs.div_ceil(GROUP), RowGroup::ZERO);
         quantise_rows(level, x, inputs, count, &mut groups);
         block(level, w, &groups, y);
-        crate::parallel::rows_mut(y, outputs, |row, run| finish(first + row, run));
+        if let Some(finish) = &finish {
+            crate::parallel::rows_mut(y, outputs, |row, run| finish(first + row, run));
+        }
     }
     GROUPS.set(groups);
 }
@@ -179,7 +191,7 @@ mod tests {
                 let want = plain(&x, &matrix, rows);
                 for level in Level::available() {
                     let mut y = vec![f32::NAN; rows * outputs];
-                    forward_at(level, &x, &matrix, &mut y, |_, _| ());
+                    forward_at(level, &x, &matrix, &mut y, None::<fn(usize, &mut [f32])>);
                     assert_close(&y, &want, 1e-5);
                 }
             }
@@ -196,7 +208,7 @@ mod tests {
                 let want = plain(&x, &matrix, 2);
                 for level in Level::available() {
                     let mut y = vec![0.0; 32];
-                    forward_at(level, &x, &matrix, &mut y, |_, _| ());
+                    forward_at(level, &x, &matrix, &mut y, None::<fn(usize, &mut [f32])>);
                     assert_close(&y, &want, 1e-6);
                     assert!((y[0] - sign * 64.0).abs() < 0.1, "{}", y[0]);
                 }
@@ -219,7 +231,7 @@ mod tests {
         for (bits, bound) in [(Bits::Four, 0.09), (Bits::Eight, 0.01)] {
             let matrix = QuantisedMatrix::from_f32(&w, outputs, inputs, bits);
             let mut y = vec![0.0; rows * outputs];
-            forward(&x, &matrix, &mut y, |_, _| ());
+            multiply(&x, &matrix, &mut y);
             let error = error(&y, &want);
             assert!(error < bound, "{bits:?}: {error}");
             assert!(
@@ -237,7 +249,7 @@ mod tests {
         let run = |threads: usize, x: &[f32]| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let mut y = vec![0.0; x.len() / inputs * outputs];
-            pool.unwrap().install(|| forward(x, &w, &mut y, |_, _| ()));
+            pool.unwrap().install(|| multiply(x, &w, &mut y));
             y
         };
         let all = run(1, &x);

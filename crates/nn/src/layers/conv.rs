@@ -16,6 +16,8 @@ pub struct ConvOptions {
     pub padding: usize,
     /// Whether a bias is added.
     pub bias: bool,
+    /// Whether Winograd's transforms are ruled out (see [`Weights::exact`]).
+    pub exact: bool,
 }
 
 impl ConvOptions {
@@ -25,6 +27,7 @@ impl ConvOptions {
         stride: 1,
         padding: 1,
         bias: true,
+        exact: false,
     };
 }
 
@@ -60,17 +63,20 @@ impl Conv2d {
         } else {
             None
         };
-        Self::new(weight, bias, options)
+        let exact = options.exact || weights.is_exact();
+        Self::new(weight, bias, ConvOptions { exact, ..options })
     }
 
     /// From tensors at hand: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>, options: ConvOptions) -> Result<Self> {
-        let ConvOptions {
-            stride, padding, ..
-        } = options;
         let parameters = if can_pack(&weight, bias.as_ref()) {
-            let packed = PackedConv2d::new(&turn(&weight)?, bias.as_ref(), stride, padding)?;
-            Parameters::Frozen(packed)
+            Parameters::Frozen(PackedConv2d::new(
+                &turn(&weight)?,
+                bias.as_ref(),
+                options.stride,
+                options.padding,
+                options.exact,
+            )?)
         } else {
             Parameters::Trainable(weight, bias)
         };
@@ -159,8 +165,8 @@ impl DepthwiseConv2d {
 }
 
 impl DepthwiseConv2d {
-    /// The parameters of a frozen layer as kernels take them.
-    pub(crate) fn frozen(&self) -> Option<DepthwiseWeight<'_>> {
+    /// The parameters of a frozen layer as [`ops`] take them.
+    pub fn frozen(&self) -> Option<DepthwiseWeight<'_>> {
         self.turned.then_some(DepthwiseWeight {
             weight: &self.weight,
             bias: self.bias.as_ref(),

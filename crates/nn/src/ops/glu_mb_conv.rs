@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 /// A depthwise convolution's weight `[kernel·kernel, channels]` (or `[kernel, kernel, channels]`) and
 /// bias `[channels]`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct DepthwiseWeight<'a> {
+pub struct DepthwiseWeight<'a> {
     /// A tap after the other.
     pub weight: &'a Tensor,
     /// Added to every pixel.

@@ -9,6 +9,7 @@ mod conv;
 mod epilogue;
 mod glu_mb_conv;
 mod linear;
+mod lite_mla;
 mod norm;
 mod packed;
 mod packed_attention;
@@ -20,8 +21,10 @@ pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
-pub(crate) use glu_mb_conv::{DepthwiseWeight, glu_mb_conv};
+pub use glu_mb_conv::DepthwiseWeight;
+pub(crate) use glu_mb_conv::glu_mb_conv;
 pub use linear::linear;
+pub use lite_mla::{GatheredScale, multi_scale_linear_attention};
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub(crate) use packed::quantise;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
@@ -41,5 +44,5 @@ pub fn all_finite(x: &Tensor) -> Result<bool> {
     if x.dtype() != DType::F32 {
         return Ok(true);
     }
-    Ok(with_slices!([x], { crate::weights::all_finite(x) }))
+    Ok(with_slices!([x], { brisk_kernels::finite::all_finite(x) }))
 }

@@ -236,15 +236,16 @@ const WINOGRAD_CHANNELS: usize = 32;
 
 impl PackedConv2d {
     /// From `weight` `[outputs, kernel, kernel, inputs]` and `bias` `[outputs]`, both f32. Wide 3×3
-    /// kernels of stride 1 and padding 1 are computed by Winograd's F(4×4, 3×3).
+    /// kernels of stride 1 and padding 1 are computed by Winograd's F(4×4, 3×3), unless `exact`.
     pub fn new(
         weight: &Tensor,
         bias: Option<&Tensor>,
         stride: usize,
         padding: usize,
+        exact: bool,
     ) -> Result<Self> {
         let (outputs, kernel, _, inputs) = weight.dims4()?;
-        let wide = inputs.min(outputs) >= WINOGRAD_CHANNELS;
+        let wide = !exact && inputs.min(outputs) >= WINOGRAD_CHANNELS;
         let weight = if wide && (kernel, stride, padding) == (3, 1, 1) {
             let w = values(weight)?;
             ConvWeight::Winograd(Arc::new(WinogradWeight::new(&w, outputs, inputs)))

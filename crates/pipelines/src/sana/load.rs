@@ -62,6 +62,8 @@ pub struct LoadOptions {
     pub residency: Residency,
     /// Make up weights at the shapes of the configurations instead of opening weight files.
     pub random: Option<RandomWeights>,
+    /// Compute the autoencoder's convolutions tap by tap, slower, to the last bits of the reference.
+    pub exact: bool,
 }
 
 impl Default for LoadOptions {
@@ -80,6 +82,7 @@ impl Default for LoadOptions {
             text_encoder: None,
             residency: Residency::Auto,
             random: None,
+            exact: false,
         }
     }
 }

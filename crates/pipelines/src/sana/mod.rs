@@ -350,7 +350,7 @@ impl SanaPipeline {
     }
 
     fn load_half(&self, half: Halves) -> Result<Autoencoder> {
-        let weights = self.files.vae.weights();
+        let weights = self.files.vae.weights().exact(self.options.exact);
         Ok(Autoencoder::load(&self.files.vae_config, &weights, half)?)
     }
 

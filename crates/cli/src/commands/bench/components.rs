@@ -79,6 +79,9 @@ struct VaeArguments {
     /// Side of the picture in pixels (default: 512)
     #[arg(long, value_name = "PIXELS", conflicts_with = "inputs", value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: Option<u32>,
+    /// Convolve tap by tap: slower, closer in the last bits
+    #[arg(long)]
+    exact: bool,
     #[command(flatten)]
     files: FileArguments,
     #[command(flatten)]
@@ -256,14 +259,14 @@ impl VaeArguments {
         })?;
         check_names(&inputs, &[input])?;
         let given = ops::to_nhwc(&inputs.tensor(input, 4)?)?;
-        let weights = self.weights(&opened, &config, encodes)?;
+        let weights = self.weights(&opened, &config, encodes)?.exact(self.exact);
         let model = Autoencoder::load(&config, &weights, half)?;
         let measured = measure(&self.run, |laps| {
             let sink = &mut |name: &str, _: &Tensor| laps.lap(autoencoder_part(name));
             Ok(if encodes {
-                model.encode_traced(&given, sink)?
+                model.encode_by_blocks(&given, sink)?
             } else {
-                model.decode_traced(&given, sink)?
+                model.decode_by_blocks(&given, sink)?
             })
         })?;
         let (batch, rows, columns, _) = given.dims4()?;

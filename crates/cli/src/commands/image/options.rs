@@ -127,6 +127,9 @@ pub struct ImageArguments {
     /// Compute as the authors' code where diffusers differs
     #[arg(long, help_heading = "Model")]
     pub native: bool,
+    /// Convolve tap by tap: slower, closer in the last bits
+    #[arg(long, help_heading = "Model")]
+    pub exact: bool,
     #[arg(long, hide = true, value_delimiter = ',', num_args = 1)]
     pub heads: Vec<usize>,
 
@@ -353,6 +356,7 @@ impl ImageArguments {
             controlnet: component(&self.controlnet)?,
             control_wiring: self.control_wiring()?,
             native: self.native,
+            exact: self.exact,
             transformer_file: self.transformer.clone(),
             heads: self.heads()?,
             vae: component(&self.vae)?,
