@@ -225,7 +225,9 @@ impl PanelSource<f32> for Slab<'_> {
 impl PanelSource<bf16> for Slab<'_> {
     fn panel(&self, index: usize, _: &mut [f32]) -> *const bf16 {
         match &self.matrix.panels {
-            Panels::Bf16(panels) => panels[(index * self.matrix.inputs + self.first) * PANEL..].as_ptr(),
+            Panels::Bf16(panels) => {
+                panels[(index * self.matrix.inputs + self.first) * PANEL..].as_ptr()
+            }
             _ => unreachable!("asked for a bf16 matrix alone"),
         }
     }
@@ -615,7 +617,11 @@ mod tests {
     fn joined_matrices_give_the_parts_results_side_by_side() {
         let (rows, inputs) = (33, 90);
         let x = noise(rows * inputs, 1);
-        let weights = [noise(32 * inputs, 2), noise(16 * inputs, 3), noise(5 * inputs, 4)];
+        let weights = [
+            noise(32 * inputs, 2),
+            noise(16 * inputs, 3),
+            noise(5 * inputs, 4),
+        ];
         let outputs = [32, 16, 5];
         let parts: Vec<PackedMatrix> = weights
             .iter()
@@ -634,10 +640,16 @@ mod tests {
             }
             column += outputs;
         }
-        assert!(PackedMatrix::joined(&[&parts[2], &parts[0]]).is_none(), "a cut panel");
+        assert!(
+            PackedMatrix::joined(&[&parts[2], &parts[0]]).is_none(),
+            "a cut panel"
+        );
         let half: Vec<bf16> = weights[0].iter().map(|&v| bf16::from_f32(v)).collect();
         let half = PackedMatrix::from_bf16(&half, 32, inputs);
-        assert!(PackedMatrix::joined(&[&half, &parts[0]]).is_none(), "two types");
+        assert!(
+            PackedMatrix::joined(&[&half, &parts[0]]).is_none(),
+            "two types"
+        );
         assert!(PackedMatrix::joined(&[]).is_none());
     }
 

@@ -366,7 +366,9 @@ impl Task<'_> {
             // sums are this task's, in rows of whole panels.
             unsafe {
                 let factors = (weights, rows, count);
-                panel_product(self.level, factors, &source, panels, padded, target, scratch);
+                panel_product(
+                    self.level, factors, &source, panels, padded, target, scratch,
+                );
             }
         });
     }

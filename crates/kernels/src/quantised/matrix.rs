@@ -117,13 +117,19 @@ impl QuantisedMatrix {
     pub fn joined(parts: &[&Self]) -> Option<Self> {
         let (last, before) = parts.split_last()?;
         let fits = before.iter().all(|part| {
-            part.outputs.is_multiple_of(PANEL) && part.inputs == last.inputs && part.bits == last.bits
+            part.outputs.is_multiple_of(PANEL)
+                && part.inputs == last.inputs
+                && part.bits == last.bits
         });
         fits.then(|| Self {
             outputs: parts.iter().map(|part| part.outputs).sum(),
             inputs: last.inputs,
             bits: last.bits,
-            panels: parts.iter().map(|part| &part.panels[..]).collect::<Vec<_>>().concat(),
+            panels: parts
+                .iter()
+                .map(|part| &part.panels[..])
+                .collect::<Vec<_>>()
+                .concat(),
         })
     }
 
@@ -391,12 +397,16 @@ mod tests {
     #[test]
     fn joined_matrices_hold_their_parts() {
         let (a, b) = (noise(32 * 40, 1), noise(5 * 40, 2));
-        let quantised = |w: &[f32], outputs: usize, bits| QuantisedMatrix::from_f32(w, outputs, 40, bits);
+        let quantised =
+            |w: &[f32], outputs: usize, bits| QuantisedMatrix::from_f32(w, outputs, 40, bits);
         let (four, rest) = (quantised(&a, 32, Bits::Four), quantised(&b, 5, Bits::Four));
         let all = QuantisedMatrix::joined(&[&four, &rest]).unwrap();
         assert_eq!(all.unpack(), [four.unpack(), rest.unpack()].concat());
         assert_eq!(QuantisedMatrix::joined(&[&rest, &four]), None);
-        assert_eq!(QuantisedMatrix::joined(&[&four, &quantised(&b, 5, Bits::Eight)]), None);
+        assert_eq!(
+            QuantisedMatrix::joined(&[&four, &quantised(&b, 5, Bits::Eight)]),
+            None
+        );
     }
 
     #[test]

@@ -18,7 +18,7 @@ impl LanguageModelConfig {
         qkv.linear(t, d, kv);
         qkv.linear(t, d, kv);
         let mut attention = Cost::new("attention");
-        attention.work(4 * q * t * s, 2 * t * q + 2 * s * kv);
+        attention.work(2 * q * t * s, 2 * t * q + 2 * s * kv);
         attention.linear(t, q, d);
 
         let mut mlp = Cost::new("mlp");

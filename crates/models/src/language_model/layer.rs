@@ -1,6 +1,6 @@
 //! One decoder layer over packed sequences.
 
-use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::ops::{self, AttentionOptions, RotaryAngles};
 use brisk_nn::{
     GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Weights,
 };
@@ -133,6 +133,7 @@ impl Layer {
 
     /// `x` `[1,T,D]` of all parts to the rows of `queries` `[1,n,D]`. Keys and values of every
     /// token go to the part's cache, where it has one.
+    #[allow(clippy::too_many_arguments)] // a pass and where its parts lie
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -140,6 +141,7 @@ impl Layer {
         caches: &mut [Option<&mut KeyValueCache>],
         layer: usize,
         queries: Queries,
+        angles: &RotaryAngles,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
         let config = &self.config;
@@ -154,11 +156,7 @@ impl Layer {
             None => positions.clone(),
             Some(rows) => rows.iter().map(|row| positions[*row as usize]).collect(),
         };
-        let rotate = |x: &Tensor, heads: usize, positions: &[usize]| {
-            let theta = config.rope_theta as f32;
-            ops::rotary_at(x, heads, config.rotary_dim, theta, positions)
-        };
-        let k = rotate(&k, config.num_key_value_heads, &positions)?;
+        let k = ops::rotary_at(&k, config.num_key_value_heads, angles)?;
         trace("keys", &k);
         for (part, cache) in parts.iter().zip(caches.iter_mut()) {
             if let Some(cache) = cache {
@@ -170,11 +168,14 @@ impl Layer {
         if asked.is_empty() {
             return Ok(x.narrow(1, 0, 0)?);
         }
-        let q = rotate(&q, config.num_heads, &asked)?;
+        let q = match queries {
+            None => ops::rotary_at(&q, config.num_heads, angles)?,
+            Some(rows) => ops::rotary_at(&q, config.num_heads, &angles.select(rows))?,
+        };
         let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &asked)?;
         let attended = self.to_out.forward(&attended)?;
         trace("attention", &attended);
-        let x = (select(x, queries)? + attended)?;
+        let x = ops::add(&select(x, queries)?, &attended)?;
 
         let b = self.mlp_norm.forward(&x)?;
         trace("mlp_norm", &b);
@@ -183,7 +184,7 @@ impl Layer {
             FeedForward::Experts(experts) => experts.forward(&b)?,
         };
         trace("mlp", &hidden);
-        Ok((x + hidden)?)
+        Ok(ops::add(&x, &hidden)?)
     }
 
     /// Queries of the wanted rows, keys and values of all.

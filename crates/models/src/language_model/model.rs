@@ -1,5 +1,6 @@
 //! The forward pass.
 
+use brisk_nn::ops::RotaryAngles;
 use brisk_nn::{Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Weights, check_finite};
 use candle_core::{DType, Tensor};
 
@@ -182,6 +183,12 @@ impl LanguageModel {
         let wanted = wanted_rows(&parts, rows)?;
         let mut x = self.embed(spans)?;
         trace("embedding", &x);
+        let positions: Vec<usize> = parts
+            .iter()
+            .flat_map(|part| part.start..part.start + part.tokens)
+            .collect();
+        let theta = self.config.rope_theta as f32;
+        let angles = RotaryAngles::new(self.config.rotary_dim, theta, &positions);
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
             let name = format!("layers.{index}");
@@ -191,7 +198,7 @@ impl LanguageModel {
                 None
             };
             let mut inner = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
-            x = layer.forward(&x, &parts, caches, index, queries, &mut inner)?;
+            x = layer.forward(&x, &parts, caches, index, queries, &angles, &mut inner)?;
             check_finite(&x, STAGE, &name)?;
             trace(&name, &x);
         }

@@ -89,6 +89,21 @@ impl Linear {
         }
     }
 
+    /// One layer that gives the outputs of all `layers` side by side; none where they cannot be one
+    /// product (weights that are trained, or of several kinds) or are in use elsewhere too.
+    pub fn joined(layers: &[&Linear]) -> Result<Option<Self>> {
+        let mut packed = Vec::with_capacity(layers.len());
+        for layer in layers {
+            match &layer.parameters {
+                Parameters::Frozen(layer) => packed.push(layer),
+                Parameters::Trainable(..) => return Ok(None),
+            }
+        }
+        Ok(PackedLinear::joined(&packed).map(|joined| Self {
+            parameters: Parameters::Frozen(joined),
+        }))
+    }
+
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.parameters {

@@ -17,7 +17,7 @@ mod resample;
 mod rotary_at;
 pub(crate) mod storage;
 
-pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
+pub use activation::{add, gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
@@ -33,7 +33,7 @@ pub use resample::{
     group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
     upsample_nearest2,
 };
-pub use rotary_at::rotary_at;
+pub use rotary_at::{RotaryAngles, rotary_at};
 
 use crate::error::Result;
 use candle_core::{DType, Tensor};

@@ -74,6 +74,36 @@ impl PackedLinear {
         })
     }
 
+    /// One layer of the outputs of all `parts`; none where their weights differ in kind or type, where
+    /// only some have a bias, or where a weight is in use elsewhere and would be there twice.
+    pub fn joined(parts: &[&Self]) -> Option<Self> {
+        let biases: Vec<&[f32]> = parts.iter().filter_map(|part| part.bias()).collect();
+        let bias = match biases.len() {
+            0 => None,
+            count if count == parts.len() => Some(biases.concat().into()),
+            _ => return None,
+        };
+        let mut packed = Vec::new();
+        let mut quantised = Vec::new();
+        for part in parts {
+            match &part.matrix {
+                LinearWeight::Packed(matrix) if Arc::strong_count(matrix) == 1 => {
+                    packed.push(&**matrix);
+                }
+                LinearWeight::Quantised(matrix) if Arc::strong_count(matrix) == 1 => {
+                    quantised.push(&**matrix);
+                }
+                _ => return None,
+            }
+        }
+        let matrix = match (packed.len(), quantised.len()) {
+            (_, 0) => LinearWeight::Packed(Arc::new(PackedMatrix::joined(&packed)?)),
+            (0, _) => LinearWeight::Quantised(Arc::new(QuantisedMatrix::joined(&quantised)?)),
+            _ => return None,
+        };
+        Some(Self { matrix, bias })
+    }
+
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.contiguous()?.apply_op1(self.clone())?)
@@ -120,9 +150,13 @@ impl PackedLinear {
         let (outputs, inputs) = self.matrix.dims();
         let mut y = unfilled(x.len() / inputs.max(1) * outputs);
         let finish = |first: usize, rows: &mut [f32]| steps.apply(first, rows, outputs);
-        match &self.matrix {
-            LinearWeight::Packed(matrix) => packed::forward(x, matrix, &mut y, finish),
-            LinearWeight::Quantised(matrix) => quantised::forward(x, matrix, &mut y, finish),
+        match (&self.matrix, steps.is_empty()) {
+            (LinearWeight::Packed(matrix), true) => packed::multiply(x, matrix, &mut y),
+            (LinearWeight::Packed(matrix), false) => packed::forward(x, matrix, &mut y, finish),
+            (LinearWeight::Quantised(matrix), true) => quantised::multiply(x, matrix, &mut y),
+            (LinearWeight::Quantised(matrix), false) => {
+                quantised::forward(x, matrix, &mut y, finish);
+            }
         }
         y
     }
