@@ -17,7 +17,7 @@ def put(target, name, data):
     (folder / name).write_bytes(data)
 
 
-for target in ("safetensors", "index", "pickle"):
+for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template"):
     shutil.rmtree(here / target, ignore_errors=True)
 
 
@@ -200,3 +200,32 @@ put("pickle", "no_local_header", patched(good, local, 0, b"XXXX"))
 put("pickle", "other_local_name", patched(good, local, 30, b"b/data.pkl"))
 locator = b"PK\x06\x07" + struct.pack("<IQI", 0, 2**64 - 1, 1)
 put("pickle", "zip64_locator", good[: good.index(end)] + locator + good[good.index(end):])
+
+def tokenizer(**changes):
+    base = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+            "pre_tokenizer": None, "post_processor": None, "decoder": None,
+            "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
+    return json.dumps(base | changes).encode()
+
+
+put("tokenizer", "empty", b"")
+put("tokenizer", "brace", b"{")
+put("tokenizer", "null", b"null")
+put("tokenizer", "cut", tokenizer()[:-20])
+put("tokenizer", "decoder_not_json", tokenizer().replace(b'"decoder": null', b'"decoder": +'))
+put("tokenizer", "decoder_unknown", tokenizer(decoder={"type": "Nothing"}))
+put("tokenizer", "precompiled", tokenizer(normalizer={"type": "Precompiled", "precompiled_charsmap": "AAAA"}))
+put("tokenizer", "model_unknown", tokenizer(model={"type": "Nothing"}))
+put("tokenizer", "no_vocabulary", tokenizer(model={"type": "WordLevel", "vocab": {}, "unk_token": "a"}))
+put("tokenizer", "negative_id", tokenizer(model={"type": "WordLevel", "vocab": {"a": -1}, "unk_token": "a"}))
+put("tokenizer", "merges", tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["x y"]}))
+put("tokenizer", "bad_pattern", tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}))
+put("chat_template", "open_block", b"{% for m in messages %}")
+put("chat_template", "open_text", b"{{ messages")
+put("chat_template", "unknown_tag", b"{% import os %}")
+put("chat_template", "unknown_filter", b"{{ messages | shell }}")
+put("chat_template", "attribute", b"{{ messages.__class__.__mro__ }}")
+put("chat_template", "endless", b"{% for a in range(10000) %}{% for b in range(10000) %}x{% endfor %}{% endfor %}")
+put("chat_template", "recursion", b"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}")
+put("chat_template", "deep", b"{{ " + b"(" * 400 + b"1" + b")" * 400 + b" }}")
+put("chat_template", "refused", b"{{ raise_exception('no') }}")

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub fn install_hook() {
     static REPORTED: AtomicBool = AtomicBool::new(false);
     std::panic::set_hook(Box::new(|info| {
-        if REPORTED.swap(true, Ordering::Relaxed) {
+        if brisk_text::is_guarded() || REPORTED.swap(true, Ordering::Relaxed) {
             return;
         }
         let payload = info.payload();

@@ -17,6 +17,7 @@
 mod bpe;
 mod chat;
 mod error;
+mod guard;
 pub mod sana_prompt;
 mod tokenizer;
 mod vocabulary;
@@ -24,4 +25,5 @@ mod vocabulary;
 pub use bpe::{MIN_VOCABULARY, train_bpe};
 pub use chat::{ChatMessage, ChatTemplate};
 pub use error::{Error, Result};
+pub use guard::is_guarded;
 pub use tokenizer::Tokenizer;

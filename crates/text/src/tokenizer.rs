@@ -1,5 +1,6 @@
 //! A tokenizer read from `tokenizer.json`.
 
+use crate::guard::guarded;
 use crate::{Error, Result};
 use tokenizers::TruncationDirection;
 
@@ -23,11 +24,16 @@ impl std::fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// Reads the content of a `tokenizer.json`; `label` names it in messages.
     pub fn from_bytes(bytes: &[u8], label: &str) -> Result<Self> {
-        let bad = |e: tokenizers::Error| Error::Load {
+        let bad = |reason: String| Error::Load {
             label: label.to_owned(),
-            reason: e.to_string(),
+            reason,
         };
-        let inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(bad)?;
+        // The library takes well-formed JSON for granted.
+        serde_json::from_slice::<serde_json::Value>(bytes).map_err(|e| bad(e.to_string()))?;
+        let read = || tokenizers::Tokenizer::from_bytes(bytes);
+        let inner = guarded(read)
+            .map_err(bad)?
+            .map_err(|e| bad(e.to_string()))?;
         Self::new(inner, label)
     }
 
@@ -52,19 +58,13 @@ impl Tokenizer {
 
     /// Token ids of `text` with the special tokens that the tokenizer adds (for Gemma: `<bos>` in front).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, true)
-            .map_err(|e| self.failed(e))?;
+        let encoding = self.run(|inner| inner.encode_fast(text, true))?;
         Ok(encoding.get_ids().to_vec())
     }
 
     /// Token ids of `text` as it stands; special tokens only where it spells them. For text that a chat template made.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| self.failed(e))?;
+        let encoding = self.run(|inner| inner.encode_fast(text, false))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -81,16 +81,10 @@ impl Tokenizer {
                 self.label
             )));
         };
-        let mut encoding = self
-            .inner
-            .encode_fast(text, false)
-            .map_err(|e| self.failed(e))?;
+        let mut encoding = self.run(|inner| inner.encode_fast(text, false))?;
         let cut = encoding.get_ids().len() > room;
         encoding.truncate(room, 0, TruncationDirection::Right);
-        let encoding = self
-            .inner
-            .post_process(encoding, None, true)
-            .map_err(|e| self.failed(e))?;
+        let encoding = self.run(|inner| inner.post_process(encoding, None, true))?;
         Ok((encoding.get_ids().to_vec(), cut))
     }
 
@@ -102,14 +96,14 @@ impl Tokenizer {
                 reason: format!("no token has the id {id}"),
             });
         }
-        self.inner.decode(ids, true).map_err(|e| self.failed(e))
+        self.run(|inner| inner.decode(ids, true))
     }
 
     /// Text of `ids` without special tokens and without ids that no token has: a model's head may have more rows than
     /// its tokenizer has tokens.
     pub fn decode_known(&self, ids: &[u32]) -> Result<String> {
         let known: Vec<u32> = ids.iter().copied().filter(|id| self.knows(*id)).collect();
-        self.inner.decode(&known, true).map_err(|e| self.failed(e))
+        self.run(|inner| inner.decode(&known, true))
     }
 
     /// Whether a token has this id.
@@ -137,11 +131,17 @@ impl Tokenizer {
         &self.label
     }
 
-    fn failed(&self, error: tokenizers::Error) -> Error {
-        Error::Encode {
+    /// What the library makes of a text; its panics are errors, too.
+    fn run<T>(
+        &self,
+        work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>,
+    ) -> Result<T> {
+        let failed = |reason: String| Error::Encode {
             label: self.label.clone(),
-            reason: error.to_string(),
-        }
+            reason,
+        };
+        let result = guarded(|| work(&self.inner)).map_err(failed)?;
+        result.map_err(|error| failed(error.to_string()))
     }
 }
 
