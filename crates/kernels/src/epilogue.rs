@@ -51,6 +51,15 @@ pub enum Residual<'a> {
 }
 
 impl Epilogue<'_> {
+    /// Whether there are no steps.
+    pub fn is_empty(&self) -> bool {
+        self.bias.is_none()
+            && self.activation.is_none()
+            && self.norm.is_none()
+            && self.gate.is_none()
+            && self.residual.is_none()
+    }
+
     /// Applies the steps to rows `first..` of a result.
     ///
     /// # Panics

@@ -15,9 +15,11 @@ mod error;
 mod layers;
 mod lora;
 pub mod ops;
+mod quantised;
 mod random;
 mod weights;
 
+pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
@@ -25,6 +27,7 @@ pub use layers::{
     GluMbConv, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
     TimestepEmbedding, sinusoid,
 };
+pub use quantised::{Quantisation, QuantisedWeights};
 pub use weights::{Init, Storage, Weights};
 
 use candle_core::Tensor;

@@ -3,7 +3,10 @@
 
 use crate::error::{Error, Result, WeightReport};
 use crate::lora::Lora;
+use crate::ops;
+use crate::quantised::{Quantisation, QuantisedWeights};
 use crate::random;
+use brisk_kernels::quantised::QuantisedMatrix;
 use brisk_store::{Dtype, TensorSource};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +59,8 @@ struct Shared {
 pub struct Weights {
     shared: Arc<Shared>,
     prefix: String,
+    quantisation: Quantisation,
+    kept: Option<Arc<QuantisedWeights>>,
     exact: bool,
 }
 
@@ -103,6 +108,8 @@ impl Weights {
         Self {
             shared: Arc::new(shared),
             prefix: String::new(),
+            quantisation: Quantisation::None,
+            kept: None,
             exact: false,
         }
     }
@@ -125,9 +132,49 @@ impl Weights {
         };
         Ok(Self {
             shared: Arc::new(shared),
-            prefix: self.prefix,
-            exact: self.exact,
+            ..self
         })
+    }
+
+    /// Has linear layers quantise their weights, one at a time, where they are frozen. `kept` gives
+    /// the weights of an earlier load and takes those of this one; it is left alone under a LoRA.
+    pub fn quantised(self, how: Quantisation, kept: Option<Arc<QuantisedWeights>>) -> Self {
+        Self {
+            quantisation: how,
+            kept,
+            ..self
+        }
+    }
+
+    /// The matrix `[outputs, inputs]` of shape `shape`, quantised; none where it is to be kept as it
+    /// is stored. `read` gives the stored one.
+    pub(crate) fn quantise(
+        &self,
+        name: &str,
+        shape: &[usize],
+        read: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Option<Arc<QuantisedMatrix>>> {
+        let Some(bits) = self.quantisation.bits() else {
+            return Ok(None);
+        };
+        if self.is_trainable() {
+            return Ok(None);
+        }
+        let path = self.path(name);
+        let size = (shape[0], shape[1]);
+        let kept = self.kept.as_ref().filter(|_| self.shared.lora.is_none());
+        let fits = self.shape(name).is_some_and(|found| found == shape);
+        if let (Some(kept), true) = (kept, fits)
+            && let Some(matrix) = kept.earlier(&path, size, bits)?
+        {
+            lock(&self.shared.used).insert(path);
+            return Ok(Some(Arc::new(matrix)));
+        }
+        let matrix = Arc::new(ops::quantise(&read()?.reshape(size)?, bits)?);
+        if let Some(kept) = kept {
+            kept.keep(path, &matrix);
+        }
+        Ok(Some(matrix))
     }
 
     /// Layers loaded from here on compute convolutions tap by tap instead of by Winograd's transforms,
@@ -147,7 +194,7 @@ impl Weights {
         Self {
             shared: self.shared.clone(),
             prefix: self.path(&part.to_string()),
-            exact: self.exact,
+            ..self.clone()
         }
     }
 
@@ -324,14 +371,12 @@ impl Weights {
             {
                 lock(&shared.report).non_finite.push(path.to_string());
             }
-            return Ok(Some(Tensor::from_raw_buffer(
-                &view.data,
-                dtype,
-                shape,
-                &Device::Cpu,
-            )?));
+            let tensor = Tensor::from_raw_buffer(&view.data, dtype, shape, &Device::Cpu)?;
+            source.forget(path);
+            return Ok(Some(tensor));
         }
         let values = view.to_f32()?;
+        source.forget(path);
         if !brisk_kernels::finite::all_finite(&values) {
             lock(&shared.report).non_finite.push(path.to_string());
         }

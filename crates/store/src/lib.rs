@@ -26,6 +26,7 @@
 mod bytes;
 mod dtype;
 mod error;
+mod fingerprint;
 mod folder;
 pub mod hub;
 mod json;
@@ -41,6 +42,7 @@ mod write;
 
 pub use dtype::Dtype;
 pub use error::{Error, Result};
+pub use fingerprint::fingerprint;
 pub use folder::ModelFolder;
 pub use json::parse_json;
 pub use mapped::{MappedSource, Slice};

@@ -102,6 +102,10 @@ pub trait TensorSource: Send + Sync {
 
     /// The file that holds the tensor (or would hold it), for messages.
     fn origin(&self, name: &str) -> String;
+
+    /// Says that the tensor has been copied and its bytes will hardly be asked for again, so that a
+    /// mapped file need not stay in memory. Viewing it again stays possible.
+    fn forget(&self, _name: &str) {}
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod components;
 mod inputs;
 mod kernels;
+mod language;
 mod measure;
 mod pipeline;
 mod plot;
@@ -10,8 +11,8 @@ mod report;
 
 use std::path::PathBuf;
 
-use brisk_nn::{Storage, Weights};
-use brisk_pipelines::sana::RandomWeights;
+use brisk_nn::{Quantisation, Storage, Weights};
+use brisk_pipelines::RandomWeights;
 use brisk_store::ModelFolder;
 use clap::{Args, Subcommand, ValueEnum};
 
@@ -36,6 +37,9 @@ pub enum BenchVerb {
     VaeEncode(components::VaeEncodeArguments),
     #[command(name = "vae.decode")]
     VaeDecode(components::VaeDecodeArguments),
+    #[command(name = "language_model")]
+    LanguageModel(language::LanguageModelArguments),
+    Text(language::TextArguments),
     Gemm(kernels::GemmArguments),
     Depthwise(kernels::DepthwiseArguments),
     Plot(plot::PlotArguments),
@@ -49,6 +53,8 @@ pub fn run(verb: &BenchVerb) -> Result {
         BenchVerb::Transformer(arguments) => components::transformer(arguments),
         BenchVerb::VaeEncode(arguments) => components::vae_encode(arguments),
         BenchVerb::VaeDecode(arguments) => components::vae_decode(arguments),
+        BenchVerb::LanguageModel(arguments) => language::language_model(arguments),
+        BenchVerb::Text(arguments) => language::text(arguments),
         BenchVerb::Gemm(arguments) => kernels::gemm(arguments),
         BenchVerb::Depthwise(arguments) => kernels::depthwise(arguments),
         BenchVerb::Plot(arguments) => plot::run(arguments),
@@ -176,13 +182,19 @@ struct Opened {
 impl Component {
     /// Makes up `count` weights, after a look at the free memory, or opens the files.
     fn weights(&self, count: u64) -> Result<Opened> {
+        self.quantised_weights(count, Quantisation::None)
+    }
+
+    /// As [`Component::weights`], with quantised linear layers. `weight_bytes` is that of the stored
+    /// weights.
+    fn quantised_weights(&self, count: u64, how: Quantisation) -> Result<Opened> {
         let Some(random) = self.random else {
             let variant = self.variant.as_deref();
             let source = self.folder.open_component(&self.found.folder, variant)?;
             let values = brisk_pipelines::memory::stored_values(&*source).max(1);
             let bytes = brisk_pipelines::memory::stored_bytes(&*source);
             return Ok(Opened {
-                weights: Weights::from_source(source),
+                weights: Weights::from_source(source).quantised(how, None),
                 weight_bytes: bytes as f64 / values as f64,
             });
         };
@@ -192,12 +204,12 @@ impl Component {
         };
         brisk_pipelines::memory::check(
             "weights",
-            count.saturating_mul(size),
+            (count as f64 * how.bytes_per_value(size as f64)) as u64,
             brisk_pipelines::memory::available(),
             "use --storage bf16, or a smaller model",
         )?;
         Ok(Opened {
-            weights: Weights::random(random.seed, random.storage),
+            weights: Weights::random(random.seed, random.storage).quantised(how, None),
             weight_bytes: size as f64,
         })
     }

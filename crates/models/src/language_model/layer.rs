@@ -1,6 +1,6 @@
 //! One decoder layer over packed sequences.
 
-use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::ops::{self, AttentionOptions, RotaryAngles};
 use brisk_nn::{
     GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Weights,
 };
@@ -133,6 +133,7 @@ impl Layer {
 
     /// `x` `[1,T,D]` of all parts to the rows of `queries` `[1,n,D]`. Keys and values of every
     /// token go to the part's cache, where it has one.
+    #[allow(clippy::too_many_arguments)] // a pass and where its parts lie
     pub(super) fn forward(
         &self,
         x: &Tensor,
@@ -140,6 +141,7 @@ impl Layer {
         caches: &mut [Option<&mut KeyValueCache>],
         layer: usize,
         queries: Queries,
+        angles: &RotaryAngles,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
         let config = &self.config;
@@ -154,11 +156,7 @@ impl Layer {
             None => positions.clone(),
             Some(rows) => rows.iter().map(|row| positions[*row as usize]).collect(),
         };
-        let rotate = |x: &Tensor, heads: usize, positions: &[usize]| {
-            let theta = config.rope_theta as f32;
-            ops::rotary_at(x, heads, config.rotary_dim, theta, positions)
-        };
-        let k = rotate(&k, config.num_key_value_heads, &positions)?;
+        let k = ops::rotary_at(&k, config.num_key_value_heads, angles)?;
         trace("keys", &k);
         for (part, cache) in parts.iter().zip(caches.iter_mut()) {
             if let Some(cache) = cache {
@@ -170,11 +168,14 @@ impl Layer {
         if asked.is_empty() {
             return Ok(x.narrow(1, 0, 0)?);
         }
-        let q = rotate(&q, config.num_heads, &asked)?;
+        let q = match queries {
+            None => ops::rotary_at(&q, config.num_heads, angles)?,
+            Some(rows) => ops::rotary_at(&q, config.num_heads, &angles.select(rows))?,
+        };
         let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &asked)?;
         let attended = self.to_out.forward(&attended)?;
         trace("attention", &attended);
-        let x = (select(x, queries)? + attended)?;
+        let x = ops::add(&select(x, queries)?, &attended)?;
 
         let b = self.mlp_norm.forward(&x)?;
         trace("mlp_norm", &b);
@@ -183,7 +184,7 @@ impl Layer {
             FeedForward::Experts(experts) => experts.forward(&b)?,
         };
         trace("mlp", &hidden);
-        Ok((x + hidden)?)
+        Ok(ops::add(&x, &hidden)?)
     }
 
     /// Queries of the wanted rows, keys and values of all.
@@ -243,10 +244,13 @@ impl Layer {
         asked: &[usize],
     ) -> Result<Tensor> {
         let config = &self.config;
+        let (heads, key_heads) = (config.num_heads, config.num_key_value_heads);
         let options = AttentionOptions {
-            key_value_heads: config.num_key_value_heads,
-            ..AttentionOptions::new(config.num_heads, config.head_dim)
+            key_value_heads: key_heads,
+            ..AttentionOptions::new(heads, config.head_dim)
         };
+        // Gradients don't pass through packed keys.
+        let trained = [q, k, v].iter().any(|x| x.track_op());
         let mut results = Vec::new();
         let mut next = 0;
         for (part, cache) in parts.iter().zip(caches) {
@@ -257,6 +261,17 @@ impl Layer {
                     rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
                 }
             };
+            let packed;
+            let kept = match cache {
+                Some(cache) => Some((&**cache, layer)),
+                None if trained => None,
+                None => {
+                    let keys = k.narrow(1, part.offset, part.tokens)?;
+                    let values = v.narrow(1, part.offset, part.tokens)?;
+                    packed = KeyValueCache::of(&keys, &values, key_heads, config.head_dim)?;
+                    Some((&packed, 0))
+                }
+            };
             // Runs of queries that see the same keys.
             let mut from = first;
             while from < next {
@@ -265,15 +280,15 @@ impl Layer {
                 while to < next && part.visible(config.attention, asked[to]) == end {
                     to += 1;
                 }
-                let (keys, values) = match cache {
-                    Some(cache) => cache.read(layer, end)?,
-                    None => (
-                        k.narrow(1, part.offset, end)?,
-                        v.narrow(1, part.offset, end)?,
-                    ),
-                };
                 let run = q.narrow(1, from, to - from)?;
-                results.push(ops::attention(&run, &keys, &values, &options)?);
+                results.push(match kept {
+                    Some((cache, layer)) => cache.attend(layer, &run, heads, end, options.scale)?,
+                    None => {
+                        let keys = k.narrow(1, part.offset, end)?;
+                        let values = v.narrow(1, part.offset, end)?;
+                        ops::attention(&run, &keys, &values, &options)?
+                    }
+                });
                 from = to;
             }
         }

@@ -5,7 +5,8 @@ use crate::ops::{self, Epilogue, PackedLinear, can_pack};
 use crate::weights::{Init, Weights};
 use candle_core::Tensor;
 
-/// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16 stays so in memory.
+/// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16 stays so in memory, or is
+/// quantised where [`Weights::quantised`] asks for it.
 #[derive(Clone, Debug)]
 pub struct Linear {
     parameters: Parameters,
@@ -52,12 +53,18 @@ impl Linear {
 
     fn load_shaped(weights: &Weights, shape: &[usize], bias: bool, init: Init) -> Result<Self> {
         let (outputs, inputs) = (shape[0], shape[1]);
-        let weight = weights.get_stored("weight", shape, init)?;
         let bias = if bias {
             Some(weights.get("bias", &[outputs], Init::Zeros)?)
         } else {
             None
         };
+        let read = || weights.get_stored("weight", shape, init);
+        if let Some(matrix) = weights.quantise("weight", shape, read)? {
+            let packed = PackedLinear::quantised(matrix, bias.as_ref())?;
+            let parameters = Parameters::Frozen(packed);
+            return Ok(Self { parameters });
+        }
+        let weight = read()?;
         Self::new(weight.reshape((outputs, inputs))?, bias)
     }
 
@@ -70,6 +77,31 @@ impl Linear {
             Parameters::Trainable(weight, bias)
         };
         Ok(Self { parameters })
+    }
+
+    /// A head that shares the embedding table `name` `[outputs, inputs]`, which was read already.
+    pub fn tied(weights: &Weights, name: &str, table: &Tensor) -> Result<Self> {
+        match weights.quantise(name, table.dims(), || Ok(table.clone()))? {
+            Some(matrix) => Ok(Self {
+                parameters: Parameters::Frozen(PackedLinear::quantised(matrix, None)?),
+            }),
+            None => Self::new(table.clone(), None),
+        }
+    }
+
+    /// One layer that gives the outputs of all `layers` side by side; none where they cannot be one
+    /// product (weights that are trained, or of several kinds) or are in use elsewhere too.
+    pub fn joined(layers: &[&Linear]) -> Result<Option<Self>> {
+        let mut packed = Vec::with_capacity(layers.len());
+        for layer in layers {
+            match &layer.parameters {
+                Parameters::Frozen(layer) => packed.push(layer),
+                Parameters::Trainable(..) => return Ok(None),
+            }
+        }
+        Ok(PackedLinear::joined(&packed).map(|joined| Self {
+            parameters: Parameters::Frozen(joined),
+        }))
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
@@ -88,11 +120,11 @@ impl Linear {
         }
     }
 
-    /// The packed weight and bias of a frozen layer.
+    /// The packed weight and bias of a frozen layer that is not quantised.
     pub(crate) fn packed(&self) -> Option<&PackedLinear> {
         match &self.parameters {
-            Parameters::Frozen(packed) => Some(packed),
-            Parameters::Trainable(..) => None,
+            Parameters::Frozen(packed) if packed.matrix().is_some() => Some(packed),
+            Parameters::Frozen(_) | Parameters::Trainable(..) => None,
         }
     }
 }

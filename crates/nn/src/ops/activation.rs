@@ -48,6 +48,22 @@ impl CustomOp1 for Pointwise {
     }
 }
 
+/// `a + b` of one shape.
+///
+/// # Errors
+/// Two shapes.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.dims() != b.dims() || a.track_op() || b.track_op() {
+        return Ok((a + b)?);
+    }
+    let dims = a.dims().to_vec();
+    with_slices!([a, b], {
+        let mut y = unfilled(a.len());
+        kernel::add(a, b, &mut y);
+        Ok(tensor(y, &dims)?)
+    })
+}
+
 /// `[.., 2h]`, values then gates, to `value·silu(gate)` `[.., h]`.
 pub fn gated_silu(x: &Tensor) -> Result<Tensor> {
     match x.dims().last() {

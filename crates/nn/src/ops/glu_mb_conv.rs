@@ -32,12 +32,16 @@ pub(crate) fn glu_mb_conv(
     point: &PackedLinear,
     steps: &Epilogue,
 ) -> Result<Tensor> {
-    let wide = inverted.matrix().outputs();
-    let (inputs, outputs) = (inverted.matrix().inputs(), point.matrix().outputs());
+    let (Some(expand), Some(reduce)) = (inverted.matrix(), point.matrix()) else {
+        let expected = "weights that are kept as they are stored";
+        return Err(shape_error("glu_mb_conv", x.dims(), expected));
+    };
+    let wide = expand.outputs();
+    let (inputs, outputs) = (expand.inputs(), reduce.outputs());
     let fits = x.rank() == 4
         && x.dims()[3] == inputs
         && depth.weight.elem_count() == 9 * wide
-        && wide == 2 * point.matrix().inputs();
+        && wide == 2 * reduce.inputs();
     if !fits {
         let expected = format!("[batch, height, width, {inputs}], 9·{wide} depthwise weights");
         return Err(shape_error("glu_mb_conv", x.dims(), &expected));
@@ -56,11 +60,11 @@ pub(crate) fn glu_mb_conv(
     };
     with_slices!([x, weight, bias], {
         let layer = GluMbConv {
-            inverted: inverted.matrix(),
+            inverted: expand,
             inverted_bias: inverted.bias(),
             depth: weight,
             depth_bias: bias,
-            point: point.matrix(),
+            point: reduce,
         };
         let y = steps.with_kernel(point.bias(), &dims, |steps| {
             let mut y = unfilled(dims.iter().product());

@@ -12,11 +12,12 @@ mod linear;
 mod lite_mla;
 mod norm;
 mod packed;
+mod packed_attention;
 mod resample;
 mod rotary_at;
 pub(crate) mod storage;
 
-pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
+pub use activation::{add, gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
@@ -25,12 +26,14 @@ pub(crate) use glu_mb_conv::glu_mb_conv;
 pub use linear::linear;
 pub use lite_mla::{GatheredScale, multi_scale_linear_attention};
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
+pub(crate) use packed::quantise;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
+pub(crate) use packed_attention::{packed_attention, write_key_values};
 pub use resample::{
     group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
     upsample_nearest2,
 };
-pub use rotary_at::rotary_at;
+pub use rotary_at::{RotaryAngles, rotary_at};
 
 use crate::error::Result;
 use candle_core::{DType, Tensor};

@@ -10,17 +10,45 @@ use brisk_kernels::conv::{self, ConvShape};
 use brisk_kernels::epilogue::Epilogue as Steps;
 use brisk_kernels::linear;
 use brisk_kernels::packed::{self, PackedMatrix};
+use brisk_kernels::quantised::{self, Bits, QuantisedMatrix};
 use brisk_kernels::winograd::{self, WinogradShape, WinogradWeight};
 use candle_core::{
     CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
 };
+use half::{bf16, f16};
 use std::sync::Arc;
 
 /// A linear layer's weight and bias, ready for use. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PackedLinear {
-    matrix: Arc<PackedMatrix>,
+    matrix: LinearWeight,
     bias: Option<Arc<[f32]>>,
+}
+
+#[derive(Clone, Debug)]
+enum LinearWeight {
+    /// As it is stored.
+    Packed(Arc<PackedMatrix>),
+    /// In 4 or 8 bits.
+    Quantised(Arc<QuantisedMatrix>),
+}
+
+impl LinearWeight {
+    /// Outputs and inputs.
+    fn dims(&self) -> (usize, usize) {
+        match self {
+            LinearWeight::Packed(matrix) => (matrix.outputs(), matrix.inputs()),
+            LinearWeight::Quantised(matrix) => (matrix.outputs(), matrix.inputs()),
+        }
+    }
+
+    /// The values that it stands for, `[outputs, inputs]`.
+    fn unpack(&self) -> Vec<f32> {
+        match self {
+            LinearWeight::Packed(matrix) => matrix.unpack(),
+            LinearWeight::Quantised(matrix) => matrix.unpack(),
+        }
+    }
 }
 
 /// Whether a layer can be packed: it lies on the CPU, and no gradient is to reach its parameters.
@@ -33,9 +61,47 @@ impl PackedLinear {
     /// `[outputs]`.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         Ok(Self {
-            matrix: Arc::new(pack(weight)?),
+            matrix: LinearWeight::Packed(Arc::new(pack(weight)?)),
             bias: bias.map(values).transpose()?,
         })
+    }
+
+    /// From a quantised weight and `bias` `[outputs]`.
+    pub fn quantised(matrix: Arc<QuantisedMatrix>, bias: Option<&Tensor>) -> Result<Self> {
+        Ok(Self {
+            matrix: LinearWeight::Quantised(matrix),
+            bias: bias.map(values).transpose()?,
+        })
+    }
+
+    /// One layer of the outputs of all `parts`; none where their weights differ in kind or type, where
+    /// only some have a bias, or where a weight is in use elsewhere and would be there twice.
+    pub fn joined(parts: &[&Self]) -> Option<Self> {
+        let biases: Vec<&[f32]> = parts.iter().filter_map(|part| part.bias()).collect();
+        let bias = match biases.len() {
+            0 => None,
+            count if count == parts.len() => Some(biases.concat().into()),
+            _ => return None,
+        };
+        let mut packed = Vec::new();
+        let mut quantised = Vec::new();
+        for part in parts {
+            match &part.matrix {
+                LinearWeight::Packed(matrix) if Arc::strong_count(matrix) == 1 => {
+                    packed.push(&**matrix);
+                }
+                LinearWeight::Quantised(matrix) if Arc::strong_count(matrix) == 1 => {
+                    quantised.push(&**matrix);
+                }
+                _ => return None,
+            }
+        }
+        let matrix = match (packed.len(), quantised.len()) {
+            (_, 0) => LinearWeight::Packed(Arc::new(PackedMatrix::joined(&packed)?)),
+            (0, _) => LinearWeight::Quantised(Arc::new(QuantisedMatrix::joined(&quantised)?)),
+            _ => return None,
+        };
+        Some(Self { matrix, bias })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
@@ -58,8 +124,12 @@ impl PackedLinear {
         })
     }
 
-    pub(super) fn matrix(&self) -> &PackedMatrix {
-        &self.matrix
+    /// The weight, where it is kept as it is stored.
+    pub(crate) fn matrix(&self) -> Option<&PackedMatrix> {
+        match &self.matrix {
+            LinearWeight::Packed(matrix) => Some(matrix),
+            LinearWeight::Quantised(_) => None,
+        }
     }
 
     pub(super) fn bias(&self) -> Option<&[f32]> {
@@ -67,7 +137,7 @@ impl PackedLinear {
     }
 
     fn out_dims(&self, dims: &[usize]) -> CandleResult<Vec<usize>> {
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let (outputs, inputs) = self.matrix.dims();
         let mut out = dims.to_vec();
         if out.pop() != Some(inputs) || self.bias.as_ref().is_some_and(|b| b.len() != outputs) {
             bail!("linear: input {dims:?} does not fit weight [{outputs}, {inputs}]");
@@ -77,11 +147,17 @@ impl PackedLinear {
     }
 
     fn run(&self, x: &[f32], steps: &Steps) -> Vec<f32> {
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let (outputs, inputs) = self.matrix.dims();
         let mut y = unfilled(x.len() / inputs.max(1) * outputs);
-        packed::forward(x, &self.matrix, &mut y, |first, rows| {
-            steps.apply(first, rows, outputs);
-        });
+        let finish = |first: usize, rows: &mut [f32]| steps.apply(first, rows, outputs);
+        match (&self.matrix, steps.is_empty()) {
+            (LinearWeight::Packed(matrix), true) => packed::multiply(x, matrix, &mut y),
+            (LinearWeight::Packed(matrix), false) => packed::forward(x, matrix, &mut y, finish),
+            (LinearWeight::Quantised(matrix), true) => quantised::multiply(x, matrix, &mut y),
+            (LinearWeight::Quantised(matrix), false) => {
+                quantised::forward(x, matrix, &mut y, finish);
+            }
+        }
         y
     }
 }
@@ -90,20 +166,24 @@ fn values(tensor: &Tensor) -> Result<Arc<[f32]>> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into())
 }
 
-fn pack(weight: &Tensor) -> Result<PackedMatrix> {
+/// The values of a weight, as they are stored.
+enum Values<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+/// Calls `make` with values, outputs and inputs of a weight `[outputs, inputs]`.
+fn with_values<R>(weight: &Tensor, make: impl FnOnce(Values, usize, usize) -> R) -> Result<R> {
     let weight = weight.contiguous()?;
     let (outputs, inputs) = weight.dims2()?;
     let (storage, layout) = weight.storage_and_layout();
-    let (start, end) = (
-        layout.start_offset(),
-        layout.start_offset() + outputs * inputs,
-    );
-    Ok(match &*storage {
-        Storage::Cpu(CpuStorage::F32(w)) => PackedMatrix::from_f32(&w[start..end], outputs, inputs),
-        Storage::Cpu(CpuStorage::BF16(w)) => {
-            PackedMatrix::from_bf16(&w[start..end], outputs, inputs)
-        }
-        Storage::Cpu(CpuStorage::F16(w)) => PackedMatrix::from_f16(&w[start..end], outputs, inputs),
+    let start = layout.start_offset();
+    let range = start..start + outputs * inputs;
+    let values = match &*storage {
+        Storage::Cpu(CpuStorage::F32(w)) => Values::F32(&w[range]),
+        Storage::Cpu(CpuStorage::BF16(w)) => Values::Bf16(&w[range]),
+        Storage::Cpu(CpuStorage::F16(w)) => Values::F16(&w[range]),
         _ => {
             return Err(crate::Error::Config(format!(
                 "a weight of {:?} on {:?} can't be packed; expected f32, bf16 or f16 on the CPU",
@@ -111,6 +191,24 @@ fn pack(weight: &Tensor) -> Result<PackedMatrix> {
                 weight.device()
             )));
         }
+    };
+    Ok(make(values, outputs, inputs))
+}
+
+fn pack(weight: &Tensor) -> Result<PackedMatrix> {
+    with_values(weight, |values, outputs, inputs| match values {
+        Values::F32(w) => PackedMatrix::from_f32(w, outputs, inputs),
+        Values::Bf16(w) => PackedMatrix::from_bf16(w, outputs, inputs),
+        Values::F16(w) => PackedMatrix::from_f16(w, outputs, inputs),
+    })
+}
+
+/// A weight `[outputs, inputs]` in f32, bf16 or f16, quantised.
+pub(crate) fn quantise(weight: &Tensor, bits: Bits) -> Result<QuantisedMatrix> {
+    with_values(weight, |values, outputs, inputs| match values {
+        Values::F32(w) => QuantisedMatrix::from_f32(w, outputs, inputs, bits),
+        Values::Bf16(w) => QuantisedMatrix::from_bf16(w, outputs, inputs, bits),
+        Values::F16(w) => QuantisedMatrix::from_f16(w, outputs, inputs, bits),
     })
 }
 
@@ -130,7 +228,7 @@ impl CustomOp1 for PackedLinear {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let (outputs, inputs) = self.matrix.dims();
         let dims = x.dims();
         with_slices!([grad], {
             let mut dx = vec![0.0; grad.len() / outputs.max(1) * inputs];

@@ -4,49 +4,80 @@ use super::linear::shape_error;
 use super::storage::cpu_slice;
 use crate::error::Result;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
+use std::sync::Arc;
 
-/// Rotary position embedding of `[batch, tokens, heads·dim]`, half-split inside the first
-/// `rotary_dim` channels of every head; the others pass. Token `t` of every batch row has position
-/// `positions[t]`. Angles are f32, as in the published models.
+/// Sines and cosines of some positions, computed once for all layers. Angles are f32, as in the
+/// published models.
+#[derive(Clone, Debug)]
+pub struct RotaryAngles {
+    tokens: usize,
+    half: usize,
+    /// Sine and cosine, `half` pairs a token.
+    pairs: Arc<[(f32, f32)]>,
+}
+
+impl RotaryAngles {
+    /// For the first `rotary_dim` channels of a head (an odd one counts as the even one below it);
+    /// token `t` has position `positions[t]`.
+    pub fn new(rotary_dim: usize, theta: f32, positions: &[usize]) -> Self {
+        let half = rotary_dim / 2;
+        let frequencies: Vec<f32> = (0..half)
+            .map(|i| 1.0 / theta.powf((2 * i) as f32 / rotary_dim as f32))
+            .collect();
+        let pairs = positions.iter().flat_map(|position| {
+            let angles = frequencies.iter();
+            angles.map(|frequency| (*position as f32 * frequency).sin_cos())
+        });
+        Self {
+            tokens: positions.len(),
+            half,
+            pairs: pairs.collect(),
+        }
+    }
+
+    /// Those of some of the tokens.
+    ///
+    /// # Panics
+    /// When there is no such token.
+    pub fn select(&self, tokens: &[u32]) -> Self {
+        let pairs = tokens.iter().flat_map(|token| {
+            let start = *token as usize * self.half;
+            self.pairs[start..start + self.half].iter().copied()
+        });
+        Self {
+            tokens: tokens.len(),
+            half: self.half,
+            pairs: pairs.collect(),
+        }
+    }
+}
+
+/// Rotary position embedding of `[batch, tokens, heads·dim]`, half-split inside the first channels of
+/// every head; the others pass.
 ///
 /// # Errors
-/// Channels that the heads do not divide, an odd or too large `rotary_dim`, or a number of
-/// positions other than the number of tokens.
-pub fn rotary_at(
-    x: &Tensor,
-    heads: usize,
-    rotary_dim: usize,
-    theta: f32,
-    positions: &[usize],
-) -> Result<Tensor> {
+/// Channels that the heads do not divide, fewer of them than rotate, or a number of positions other
+/// than the number of tokens.
+pub fn rotary_at(x: &Tensor, heads: usize, angles: &RotaryAngles) -> Result<Tensor> {
     let (_, tokens, width) = x
         .dims3()
         .map_err(|_| shape_error("rotary_at", x.dims(), "[batch, tokens, channels]"))?;
     let fits = heads > 0
         && width.is_multiple_of(heads)
-        && rotary_dim.is_multiple_of(2)
-        && rotary_dim <= width / heads
-        && tokens == positions.len();
+        && 2 * angles.half <= width / heads
+        && tokens == angles.tokens;
     if !fits {
         let expected = format!(
-            "{} tokens of {heads} heads with at least {rotary_dim} channels (an even number)",
-            positions.len()
+            "{} tokens of {heads} heads with at least {} channels",
+            angles.tokens,
+            2 * angles.half
         );
         return Err(shape_error("rotary_at", x.dims(), &expected));
-    }
-    let half = rotary_dim / 2;
-    let mut angles = Vec::with_capacity(tokens * half);
-    for &position in positions {
-        for i in 0..half {
-            let frequency = 1.0 / theta.powf((2 * i) as f32 / rotary_dim as f32);
-            angles.push((position as f32 * frequency).sin_cos());
-        }
     }
     let op = RotaryAt {
         width,
         dim: width / heads,
-        half,
-        angles,
+        angles: angles.clone(),
         inverse: false,
     };
     Ok(x.contiguous()?.apply_op1(op)?)
@@ -56,9 +87,7 @@ pub fn rotary_at(
 struct RotaryAt {
     width: usize,
     dim: usize,
-    half: usize,
-    /// Sine and cosine, `half` pairs a token.
-    angles: Vec<(f32, f32)>,
+    angles: RotaryAngles,
     inverse: bool,
 }
 
@@ -69,11 +98,12 @@ impl CustomOp1 for RotaryAt {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let mut y = cpu_slice(x, layout)?.to_vec();
-        if self.half > 0 {
-            let tokens = self.angles.chunks_exact(self.half).cycle();
+        let half = self.angles.half;
+        if half > 0 {
+            let tokens = self.angles.pairs.chunks_exact(half).cycle();
             for (token, angles) in y.chunks_exact_mut(self.width).zip(tokens) {
                 for head in token.chunks_exact_mut(self.dim) {
-                    let (first, second) = head[..2 * self.half].split_at_mut(self.half);
+                    let (first, second) = head[..2 * half].split_at_mut(half);
                     for ((a, b), &(sine, cosine)) in first.iter_mut().zip(second).zip(angles) {
                         let sine = if self.inverse { -sine } else { sine };
                         (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);

@@ -1,13 +1,17 @@
 //! A model folder to a pipeline.
 
-use brisk_models::language_model::{Attention, LanguageModel, LanguageModelConfig};
-use brisk_nn::Weights;
+use std::path::PathBuf;
+
+use brisk_models::language_model::{Attention, LanguageModelConfig};
+use brisk_nn::Quantisation;
 use brisk_store::ModelFolder;
 use brisk_text::{ChatTemplate, Tokenizer};
 use serde_json::Value;
 
 use super::pipeline::TextPipeline;
+use super::weights;
 use crate::error::{Error, Result};
+use crate::random_weights::RandomWeights;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -19,6 +23,13 @@ pub struct LoadOptions {
     /// Block-causal attention with blocks of this length, for models whose configuration doesn't
     /// say that they were trained so (BD3-LM) or with which blocks (SDAR).
     pub block_causal: Option<usize>,
+    /// How linear layers and the head keep their weights.
+    pub quantisation: Quantisation,
+    /// A file for quantised weights: made by the first load, used by later ones, refused where it was
+    /// made of other weights.
+    pub quantised_weights: Option<PathBuf>,
+    /// Random weights in place of the folder's, which needs none then.
+    pub random: Option<RandomWeights>,
 }
 
 /// Names of the files of a model folder.
@@ -82,8 +93,7 @@ impl TextPipeline {
         }
         stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
         stop_tokens.dedup();
-        let weights = folder.open_component("", options.variant.as_deref())?;
-        let model = LanguageModel::load(&config, &Weights::from_source(weights))?;
+        let model = weights::load(folder, &config, options)?;
         Ok(Self {
             label: folder.label(),
             model,

@@ -6,15 +6,7 @@ use brisk_nn::{Storage, Weights};
 use brisk_store::TensorSource;
 
 use crate::memory;
-
-/// Random weights in place of a checkpoint's, to measure speed at published shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RandomWeights {
-    /// Seed of the values.
-    pub seed: u64,
-    /// How matrices are kept.
-    pub storage: Storage,
-}
+use crate::random_weights::RandomWeights;
 
 /// Where a component's weights come from.
 #[derive(Clone)]

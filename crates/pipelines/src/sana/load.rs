@@ -12,8 +12,9 @@ use brisk_store::{ModelFolder, TensorSource, open_weights};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
-use super::component::{ComponentWeights, RandomWeights};
+use super::component::ComponentWeights;
 use crate::error::{Error, Result};
+use crate::random_weights::RandomWeights;
 use crate::request::{Instruction, ModelKind};
 use crate::schedulers::SchedulerConfig;
 use crate::schedulers::dpm_solver::DpmSolverConfig;

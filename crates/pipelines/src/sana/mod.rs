@@ -20,7 +20,7 @@ mod load;
 mod memory;
 mod text;
 
-pub use component::RandomWeights;
+pub use crate::random_weights::RandomWeights;
 pub use cost::StageCost;
 pub use load::{LoadOptions, Residency};
 

@@ -316,13 +316,13 @@ impl VaeArguments {
 }
 
 /// What every component does before and after.
-struct Prepared<'a> {
+pub(super) struct Prepared<'a> {
     run: &'a RunArguments,
     files: &'a FileArguments,
 }
 
 impl<'a> Prepared<'a> {
-    fn begin(run: &'a RunArguments, files: &'a FileArguments) -> Result<Self> {
+    pub(super) fn begin(run: &'a RunArguments, files: &'a FileArguments) -> Result<Self> {
         run.threads.apply()?;
         if let Some(path) = &files.outputs {
             output::check_writable(path)?;
@@ -331,7 +331,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The given inputs, or made-up ones.
-    fn inputs(&self, make: impl FnOnce(MadeUp) -> Result<MadeUp>) -> Result<Inputs> {
+    pub(super) fn inputs(&self, make: impl FnOnce(MadeUp) -> Result<MadeUp>) -> Result<Inputs> {
         match &self.files.inputs {
             Some(path) => Inputs::open(path),
             None => make(MadeUp::new())?.finish(),
@@ -339,7 +339,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Writes the output where that is asked for, then prints.
-    fn finish(
+    pub(super) fn finish(
         &self,
         report: Report,
         name: &str,
