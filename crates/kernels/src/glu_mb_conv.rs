@@ -120,23 +120,14 @@ fn forward_in_strips<F>(
                     let expanded = &*expanded;
                     let gated = &mut gated[..(end - start) * width * half];
                     parallel::rows_mut(gated, width * half, |row, chunk| {
-                        for (row, out) in (start + row..).zip(chunk.chunks_exact_mut(width * half))
-                        {
-                            let at = |row: usize| &expanded[(row - first) * line..][..line];
-                            let lines = [
-                                row.checked_sub(1).map(at),
-                                Some(at(row)),
-                                Some(row + 1).filter(|row| *row < height).map(at),
-                            ];
-                            depthwise::gated_line(
-                                lines,
-                                width,
-                                half,
-                                layer.depth,
-                                layer.depth_bias,
-                                out,
-                            );
-                        }
+                        let at = |row: usize| &expanded[(row - first) * line..][..line];
+                        let lines = |offset: usize| {
+                            let row = start + row + offset;
+                            let below = Some(row + 1).filter(|row| *row < height);
+                            [row.checked_sub(1).map(at), Some(at(row)), below.map(at)]
+                        };
+                        let (w, bias) = (layer.depth, layer.depth_bias);
+                        depthwise::gated(lines, width, half, w, bias, chunk);
                     });
                     let pixel = (picture * height + start) * width;
                     packed::forward(
