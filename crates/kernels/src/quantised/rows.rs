@@ -63,8 +63,7 @@ fn portable(values: &[f32; GROUP], group: &mut RowGroup) {
         for lane in 0..4 {
             // NaN becomes a code as well: the scale tells.
             let code = (values[lane] * inverse)
-                .max(-127.0)
-                .min(127.0)
+                .clamp(-127.0, 127.0)
                 .round_ties_even();
             codes[lane] = code as i8;
             sums[lane] += code as i32;
