@@ -1,20 +1,35 @@
 //! The linear layer.
 
 use crate::error::Result;
-use crate::ops::{self, PackedLinear, can_pack};
-use crate::weights::{Init, Weights};
+use crate::ops::{self, PackedInt4, PackedLinear, can_pack};
+use crate::weights::{Init, InputWatcher, Weights};
 use candle_core::Tensor;
+use std::fmt;
 
-/// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16 stays so in memory.
+/// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16, or held in 4 bits, stays so
+/// in memory.
 #[derive(Clone, Debug)]
 pub struct Linear {
     parameters: Parameters,
+    watcher: Option<Watcher>,
+}
+
+/// Sees inputs, under the layer's name.
+#[derive(Clone)]
+struct Watcher(InputWatcher, String);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watcher({})", self.1)
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Parameters {
     /// Packed at load.
     Frozen(PackedLinear),
+    /// Packed 4-bit weights with their branch.
+    LowBit(PackedInt4),
     /// Tensors that an optimiser changes.
     Trainable(Tensor, Option<Tensor>),
 }
@@ -52,13 +67,23 @@ impl Linear {
 
     fn load_shaped(weights: &Weights, shape: &[usize], bias: bool, init: Init) -> Result<Self> {
         let (outputs, inputs) = (shape[0], shape[1]);
+        let watcher = weights.watcher().map(|(watch, name)| Watcher(watch, name));
+        if let Some(layer) = weights.low_bit(inputs, outputs)? {
+            return Ok(Self {
+                parameters: Parameters::LowBit(layer),
+                watcher,
+            });
+        }
         let weight = weights.get_stored("weight", shape, init)?;
         let bias = if bias {
             Some(weights.get("bias", &[outputs], Init::Zeros)?)
         } else {
             None
         };
-        Self::new(weight.reshape((outputs, inputs))?, bias)
+        Ok(Self {
+            watcher,
+            ..Self::new(weight.reshape((outputs, inputs))?, bias)?
+        })
     }
 
     /// From tensors at hand: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
@@ -69,13 +94,20 @@ impl Linear {
         } else {
             Parameters::Trainable(weight, bias)
         };
-        Ok(Self { parameters })
+        Ok(Self {
+            parameters,
+            watcher: None,
+        })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let Some(Watcher(watch, name)) = &self.watcher {
+            watch(name, x);
+        }
         match &self.parameters {
             Parameters::Frozen(packed) => packed.forward(x),
+            Parameters::LowBit(packed) => packed.forward(x),
             Parameters::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref()),
         }
     }

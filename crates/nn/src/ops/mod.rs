@@ -6,6 +6,7 @@
 mod activation;
 mod attention;
 mod conv;
+mod int4;
 mod linear;
 mod norm;
 mod packed;
@@ -16,6 +17,7 @@ pub(crate) mod storage;
 pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
+pub use int4::PackedInt4;
 pub use linear::linear;
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
