@@ -3,7 +3,7 @@
 //!
 //! Weights are `[kernel·kernel, channels]`, so that the loop runs over channels.
 
-use crate::{parallel, simd_dispatch};
+use crate::{math, parallel, simd_dispatch};
 
 /// Sizes of a depthwise convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +105,47 @@ pub fn forward(shape: &DepthwiseShape, x: &[f32], w: &[f32], bias: Option<&[f32]
             row(shape, &x[b * image..(b + 1) * image], line, w, bias, out);
         }
     });
+}
+
+simd_dispatch! {
+    /// One line of a 3×3 convolution over `2·half` channels, values first, then gates, and
+    /// `value·silu(gate)` of it: `width` pixels of `half` channels. `lines` are the input's lines
+    /// above, at and below it, none outside the picture.
+    pub(crate) fn gated_line(
+        lines: [Option<&[f32]>; 3], width: usize, half: usize,
+        w: &[f32], bias: &[f32], out: &mut [f32],
+    ) {
+        let c = 2 * half;
+        for (x, out) in out.chunks_exact_mut(half).take(width).enumerate() {
+            let columns = usize::from(x == 0)..if x + 1 == width { 2 } else { 3 };
+            for start in (0..half).step_by(LANES) {
+                let n = LANES.min(half - start);
+                let (mut value, mut gate) = ([0.0f32; LANES], [0.0f32; LANES]);
+                value[..n].copy_from_slice(&bias[start..start + n]);
+                gate[..n].copy_from_slice(&bias[half + start..half + start + n]);
+                for (ky, line) in lines.iter().enumerate() {
+                    let Some(line) = line else { continue };
+                    for kx in columns.clone() {
+                        let pixel = &line[(x + kx - 1) * c..][..c];
+                        let tap = &w[(ky * 3 + kx) * c..][..c];
+                        let (v, f) = (&pixel[start..], &tap[start..]);
+                        let (u, g) = (&pixel[half + start..], &tap[half + start..]);
+                        if n == LANES {
+                            let (v, f) = (&v[..LANES], &f[..LANES]);
+                            let (u, g) = (&u[..LANES], &g[..LANES]);
+                            for i in 0..LANES { value[i] += v[i] * f[i]; }
+                            for i in 0..LANES { gate[i] += u[i] * g[i]; }
+                        } else {
+                            for i in 0..n { value[i] += v[i] * f[i]; }
+                            for i in 0..n { gate[i] += u[i] * g[i]; }
+                        }
+                    }
+                }
+                for i in 0..LANES { value[i] *= math::silu(gate[i]); }
+                out[start..start + n].copy_from_slice(&value[..n]);
+            }
+        }
+    }
 }
 
 /// Gradient of the input: the same convolution with the kernel turned round.

@@ -21,10 +21,13 @@
 
 pub mod activation;
 pub mod attention;
+pub mod buffer;
 pub mod ceiling;
 pub mod conv;
 pub mod depthwise;
+pub mod epilogue;
 pub mod gemm;
+pub mod glu_mb_conv;
 pub mod int4;
 mod int4_activation;
 mod int4_tile;
@@ -40,5 +43,6 @@ pub mod reference;
 pub mod resample;
 pub mod rotary;
 mod scratch;
+pub mod shortcut;
 pub mod simd;
 pub mod winograd;

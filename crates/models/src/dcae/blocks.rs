@@ -1,8 +1,9 @@
 //! The two block kinds and what they share: norms at the end of branches, and the trace.
 
+use brisk_nn::ops::{self, Epilogue, Residual};
 use brisk_nn::{
     Conv2d, ConvOptions, DepthwiseConv2d, Error, GluMbConv, Init, Linear, Result, RmsNorm,
-    RmsNormKind, Weights, check_finite, ops,
+    RmsNormKind, Weights, check_finite,
 };
 use candle_core::{D, Tensor};
 
@@ -54,6 +55,13 @@ impl Activation {
             Activation::Relu => ops::relu(x),
         }
     }
+
+    fn kind(self) -> ops::Activation {
+        match self {
+            Activation::Silu => ops::Activation::Silu,
+            Activation::Relu => ops::Activation::Relu,
+        }
+    }
 }
 
 /// Options of the autoencoder's 3x3 convolutions.
@@ -96,10 +104,12 @@ fn rms_norm(weights: &Weights, channels: usize) -> Result<RmsNorm> {
     RmsNorm::load(weights, channels, NORM_EPSILON, RmsNormKind::WeightBias)
 }
 
-fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
-    match norm {
-        Some(norm) => norm.forward(&x),
-        None => Ok(x),
+/// The end of a residual branch, as steps after its last layer: the norm, then the addition of `x`.
+fn end_of_branch<'a>(norm: Option<&'a RmsNorm>, x: &'a Tensor) -> Epilogue<'a> {
+    Epilogue {
+        activation: None,
+        norm: norm.map(RmsNorm::step),
+        residual: Some(Residual::Same(x)),
     }
 }
 
@@ -179,9 +189,10 @@ impl ResBlock {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let branch = self.activation.forward(&self.conv1.forward(x)?)?;
-        let branch = normed(self.norm.as_ref(), self.conv2.forward(&branch)?)?;
-        Ok((x + branch)?)
+        let activated = Epilogue::activation(self.activation.kind());
+        let branch = self.conv1.forward_with(x, &activated)?;
+        self.conv2
+            .forward_with(&branch, &end_of_branch(self.norm.as_ref(), x))
     }
 }
 
@@ -205,12 +216,10 @@ impl EfficientVitBlock {
     }
 
     fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
-        let x = (x + self.attention.forward(x, name, trace)?)?;
+        let x = self.attention.forward_residual(x, name, trace)?;
         trace.detail(name, "attn", &x);
-        let branch = self
-            .feed_forward_norm
-            .forward(&self.feed_forward.forward(&x)?)?;
-        Ok((x + branch)?)
+        let end = end_of_branch(Some(&self.feed_forward_norm), &x);
+        self.feed_forward.forward_with(&x, &end)
     }
 }
 
@@ -300,7 +309,8 @@ impl LiteMla {
         })
     }
 
-    fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
+    /// `x + norm(attention(x))`
+    fn forward_residual(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let (tokens, heads, head_dim) = (height * width, self.heads, self.head_dim);
         let projected = match &self.projection {
@@ -357,10 +367,18 @@ impl LiteMla {
 
         let joined = Tensor::cat(&outputs, D::Minus1)?;
         let joined = joined.reshape((batch, height, width, channels * outputs.len()))?;
+        let end = end_of_branch(self.norm.as_ref(), x);
+        if trace.sink.is_none() {
+            return self.to_out.forward_with(&joined, &end);
+        }
         let out = self.to_out.forward(&joined)?;
         trace.detail(name, "attn.to_out", &out);
-        let out = normed(self.norm.as_ref(), out)?;
+        let out = Epilogue {
+            residual: None,
+            ..end
+        }
+        .apply(out)?;
         trace.detail(name, "attn.norm_out", &out);
-        Ok(out)
+        Ok((x + out)?)
     }
 }

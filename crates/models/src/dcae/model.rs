@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use brisk_nn::ops::{group_mean, repeat_channels};
 use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Weights};
 use candle_core::Tensor;
 
 use super::blocks::{Block, NORM_EPSILON, Trace, TraceSink, conv3x3};
 use super::config::{Activation, AutoencoderConfig, BlockKind, StageConfig};
-use super::resample::{Down, Up, group_mean, repeat_channels};
+use super::resample::{Down, Up};
 
 /// Which halves to load; the other one's weights aren't touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

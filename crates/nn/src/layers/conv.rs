@@ -1,7 +1,7 @@
 //! Convolutions over channels-last maps.
 
 use crate::error::Result;
-use crate::ops::{self, PackedConv2d, can_pack};
+use crate::ops::{self, DepthwiseWeight, Epilogue, PackedConv2d, can_pack};
 use crate::weights::{Init, Weights};
 use candle_core::Tensor;
 
@@ -92,6 +92,23 @@ impl Conv2d {
             }
         }
     }
+
+    /// As [`Conv2d::forward`], followed by `steps`; a frozen layer takes them in the same pass.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => packed.forward_with(x, steps),
+            Parameters::Trainable(..) => steps.apply(self.forward(x)?),
+        }
+    }
+
+    /// As [`Conv2d::forward_with`] of the map of which every pixel is made a square of 2×2; a frozen
+    /// layer does not make that map.
+    pub fn forward_upsampled_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => packed.forward_upsampled_with(x, steps),
+            Parameters::Trainable(..) => self.forward_with(&ops::upsample_nearest2(x)?, steps),
+        }
+    }
 }
 
 fn turn(weight: &Tensor) -> Result<Tensor> {
@@ -138,6 +155,16 @@ impl DepthwiseConv2d {
             return ops::depthwise_conv2d(x, &self.weight, self.bias.as_ref());
         }
         ops::depthwise_conv2d(x, &turn_depthwise(&self.weight)?, self.bias.as_ref())
+    }
+}
+
+impl DepthwiseConv2d {
+    /// The parameters of a frozen layer as kernels take them.
+    pub(crate) fn frozen(&self) -> Option<DepthwiseWeight<'_>> {
+        self.turned.then_some(DepthwiseWeight {
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+        })
     }
 }
 

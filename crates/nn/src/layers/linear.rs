@@ -1,7 +1,7 @@
 //! The linear layer.
 
 use crate::error::Result;
-use crate::ops::{self, PackedInt4, PackedLinear, can_pack};
+use crate::ops::{self, Epilogue, PackedInt4, PackedLinear, can_pack};
 use crate::weights::{Init, InputWatcher, Weights};
 use candle_core::Tensor;
 use std::fmt;
@@ -100,15 +100,42 @@ impl Linear {
         })
     }
 
-    /// `[.., inputs]` to `[.., outputs]`.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn watched(&self, x: &Tensor) {
         if let Some(Watcher(watch, name)) = &self.watcher {
             watch(name, x);
         }
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.watched(x);
         match &self.parameters {
             Parameters::Frozen(packed) => packed.forward(x),
             Parameters::LowBit(packed) => packed.forward(x),
             Parameters::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref()),
+        }
+    }
+
+    /// As [`Linear::forward`], followed by `steps`; a frozen layer takes them in the same pass.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => {
+                self.watched(x);
+                packed.forward_with(x, steps)
+            }
+            Parameters::LowBit(packed) => {
+                self.watched(x);
+                packed.forward_with(x, steps)
+            }
+            Parameters::Trainable(..) => steps.apply(self.forward(x)?),
+        }
+    }
+
+    /// The packed weight and bias of a frozen layer that nothing watches.
+    pub(crate) fn packed(&self) -> Option<&PackedLinear> {
+        match &self.parameters {
+            Parameters::Frozen(packed) if self.watcher.is_none() => Some(packed),
+            _ => None,
         }
     }
 }

@@ -6,6 +6,8 @@
 mod activation;
 mod attention;
 mod conv;
+mod epilogue;
+mod glu_mb_conv;
 mod int4;
 mod linear;
 mod norm;
@@ -17,11 +19,16 @@ pub(crate) mod storage;
 pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
+pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
+pub(crate) use glu_mb_conv::{DepthwiseWeight, glu_mb_conv};
 pub use int4::PackedInt4;
 pub use linear::linear;
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
-pub use resample::{pixel_shuffle, pixel_unshuffle, to_nchw, to_nhwc, upsample_nearest2};
+pub use resample::{
+    group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
+    upsample_nearest2,
+};
 pub use rotary_at::rotary_at;
 
 use crate::error::Result;

@@ -1,10 +1,14 @@
-//! Products with weights that are packed for them once, at load. They have no gradients: trainable
-//! weights stay plain tensors.
+//! Products with weights that are packed for them once, at load. Trainable weights stay plain
+//! tensors; through a packed linear layer gradients reach its input, through a packed convolution
+//! none do.
 
-use super::storage::cpu_slice;
+use super::epilogue::Epilogue;
+use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use brisk_kernels::buffer::unfilled;
 use brisk_kernels::conv::{self, ConvShape};
-use brisk_kernels::linear::add_bias;
+use brisk_kernels::epilogue::Epilogue as Steps;
+use brisk_kernels::linear;
 use brisk_kernels::packed::{self, PackedMatrix};
 use brisk_kernels::winograd::{self, WinogradShape, WinogradWeight};
 use candle_core::{
@@ -37,6 +41,48 @@ impl PackedLinear {
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.contiguous()?.apply_op1(self.clone())?)
+    }
+
+    /// As [`PackedLinear::forward`], followed by `steps` while the result is in a cache.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if !steps.fuses(x) {
+            return steps.apply(self.forward(x)?);
+        }
+        let dims = self.out_dims(x.dims())?;
+        with_slices!([x], {
+            let y = steps.with_kernel(self.bias.as_deref(), &dims, |steps| self.run(x, steps))?;
+            Ok(tensor(y, &dims)?)
+        })
+    }
+
+    pub(super) fn matrix(&self) -> &PackedMatrix {
+        &self.matrix
+    }
+
+    pub(super) fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    fn out_dims(&self, dims: &[usize]) -> CandleResult<Vec<usize>> {
+        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let mut out = dims.to_vec();
+        if out.pop() != Some(inputs) || self.bias.as_ref().is_some_and(|b| b.len() != outputs) {
+            bail!("linear: input {dims:?} does not fit weight [{outputs}, {inputs}]");
+        }
+        out.push(outputs);
+        Ok(out)
+    }
+
+    fn run(&self, x: &[f32], steps: &Steps) -> Vec<f32> {
+        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let mut y = unfilled(x.len() / inputs.max(1) * outputs);
+        packed::forward(x, &self.matrix, &mut y, |first, rows| {
+            steps.apply(first, rows, outputs);
+        });
+        y
     }
 }
 
@@ -74,27 +120,23 @@ impl CustomOp1 for PackedLinear {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let x = cpu_slice(x, layout)?;
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
-        let mut dims = layout.dims().to_vec();
-        if dims.pop() != Some(inputs) || self.bias.as_ref().is_some_and(|b| b.len() != outputs) {
-            bail!(
-                "linear: input {:?} does not fit weight [{outputs}, {inputs}]",
-                layout.dims()
-            );
-        }
-        dims.push(outputs);
-        let mut y = vec![0.0; dims.iter().product()];
-        packed::forward(x, &self.matrix, &mut y, |_, rows| {
-            finish(rows, self.bias.as_deref());
-        });
+        let dims = self.out_dims(layout.dims())?;
+        let steps = Steps {
+            bias: self.bias.as_deref(),
+            ..Steps::default()
+        };
+        let y = self.run(cpu_slice(x, layout)?, &steps);
         Ok((CpuStorage::F32(y), dims.into()))
     }
-}
 
-fn finish(rows: &mut [f32], bias: Option<&[f32]>) {
-    if let Some(bias) = bias {
-        add_bias(rows, bias);
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
+        let dims = x.dims();
+        with_slices!([grad], {
+            let mut dx = vec![0.0; grad.len() / outputs.max(1) * inputs];
+            linear::backward_input(grad, outputs, &self.matrix.unpack(), inputs, &mut dx);
+            Ok(Some(tensor(dx, dims)?))
+        })
     }
 }
 
@@ -157,56 +199,117 @@ impl PackedConv2d {
 
     /// `[batch, height, width, inputs]` to `[batch, height', width', outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, height, width, channels) = x.dims4()?;
-        let (inputs, _) = self.weight.channels(self.kernel);
-        let (rows, columns) = (height + 2 * self.padding, width + 2 * self.padding);
-        if channels != inputs || rows < self.kernel || columns < self.kernel {
+        let shape = self.shape(x.dims(), false)?;
+        let op = ConvOp {
+            conv: self.clone(),
+            shape,
+        };
+        Ok(x.contiguous()?.apply_op1(op)?)
+    }
+
+    /// As [`PackedConv2d::forward`], followed by `steps` while the result is in a cache.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if !steps.fuses(x) {
+            return steps.apply(self.forward(x)?);
+        }
+        self.run_fused(x, false, steps)
+    }
+
+    /// As [`PackedConv2d::forward_with`] of the map of which every pixel is made a square of 2×2.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_upsampled_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if !steps.fuses(x) || matches!(self.weight, ConvWeight::Direct(_)) {
+            return self.forward_with(&super::upsample_nearest2(x)?, steps);
+        }
+        self.run_fused(x, true, steps)
+    }
+
+    fn run_fused(&self, x: &Tensor, upsample: bool, steps: &Epilogue) -> Result<Tensor> {
+        let shape = self.shape(x.dims(), upsample)?;
+        let dims = out_dims(&shape);
+        with_slices!([x], {
+            let y = steps.with_kernel(self.bias.as_deref(), &dims, |steps| {
+                self.run(x, &shape, upsample, steps)
+            })?;
+            Ok(tensor(y, &dims)?)
+        })
+    }
+
+    /// The convolution of a map of these sizes, after upsampling where that is part of it.
+    fn shape(&self, dims: &[usize], upsample: bool) -> Result<ConvShape> {
+        let (inputs, outputs) = self.weight.channels(self.kernel);
+        let scale = 1 + usize::from(upsample);
+        let shape = match *dims {
+            [batch, height, width, channels] if channels == inputs => Some(ConvShape {
+                batch,
+                height: scale * height,
+                width: scale * width,
+                inputs,
+                outputs,
+                kernel: self.kernel,
+                stride: self.stride,
+                padding: self.padding,
+            }),
+            _ => None,
+        };
+        let large =
+            |shape: &ConvShape| shape.height.min(shape.width) + 2 * self.padding >= self.kernel;
+        shape.filter(large).ok_or_else(|| {
             let expected = format!(
                 "[batch, height, width, {inputs}] of at least the kernel's size {}",
                 self.kernel
             );
-            return Err(super::linear::shape_error("conv2d", x.dims(), &expected));
+            super::linear::shape_error("conv2d", dims, &expected)
+        })
+    }
+
+    fn run(&self, x: &[f32], shape: &ConvShape, upsample: bool, steps: &Steps) -> Vec<f32> {
+        let mut y = unfilled(out_dims(shape).iter().product());
+        let finish = |first: usize, run: &mut [f32]| steps.apply(first, run, shape.outputs);
+        match &self.weight {
+            ConvWeight::Direct(matrix) => conv::forward_packed(shape, x, matrix, &mut y, finish),
+            ConvWeight::Winograd(weight) => {
+                let shift = usize::from(upsample);
+                let shape = WinogradShape {
+                    batch: shape.batch,
+                    height: shape.height >> shift,
+                    width: shape.width >> shift,
+                    upsample,
+                };
+                winograd::forward(&shape, x, weight, &mut y, finish);
+            }
         }
-        Ok(x.contiguous()?.apply_op1(self.clone())?)
+        y
     }
 }
 
-impl CustomOp1 for PackedConv2d {
+fn out_dims(shape: &ConvShape) -> [usize; 4] {
+    let (height, width) = (shape.out_height(), shape.out_width());
+    [shape.batch, height, width, shape.outputs]
+}
+
+struct ConvOp {
+    conv: PackedConv2d,
+    shape: ConvShape,
+}
+
+impl CustomOp1 for ConvOp {
     fn name(&self) -> &'static str {
         "conv2d"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let x = cpu_slice(x, layout)?;
-        let (batch, height, width, inputs) = layout.shape().dims4()?;
-        let (_, outputs) = self.weight.channels(self.kernel);
-        let shape = ConvShape {
-            batch,
-            height,
-            width,
-            inputs,
-            outputs,
-            kernel: self.kernel,
-            stride: self.stride,
-            padding: self.padding,
+        let steps = Steps {
+            bias: self.conv.bias.as_deref(),
+            ..Steps::default()
         };
-        let dims = (batch, shape.out_height(), shape.out_width(), outputs);
-        let mut y = vec![0.0; dims.0 * dims.1 * dims.2 * dims.3];
-        let finish = |_: usize, run: &mut [f32]| finish(run, self.bias.as_deref());
-        match &self.weight {
-            ConvWeight::Direct(matrix) => {
-                conv::forward_packed(&shape, x, matrix, &mut y, finish);
-            }
-            ConvWeight::Winograd(weight) => {
-                let shape = WinogradShape {
-                    batch,
-                    height,
-                    width,
-                    upsample: false,
-                };
-                winograd::forward(&shape, x, weight, &mut y, finish);
-            }
-        }
-        Ok((CpuStorage::F32(y), dims.into()))
+        let x = cpu_slice(x, layout)?;
+        let y = self.conv.run(x, &self.shape, false, &steps);
+        Ok((CpuStorage::F32(y), out_dims(&self.shape).to_vec().into()))
     }
 }

@@ -63,8 +63,8 @@ pub struct LoadOptions {
     pub residency: Residency,
     /// Make up weights at the shapes of the configurations instead of opening weight files.
     pub random: Option<RandomWeights>,
-    /// How inputs of 4-bit layers are rounded.
-    pub activations: Activations,
+    /// How inputs of 4-bit layers are rounded; `None` for 8 bits, or for a model without such layers.
+    pub activations: Option<Activations>,
 }
 
 impl Default for LoadOptions {
@@ -83,7 +83,7 @@ impl Default for LoadOptions {
             text_encoder: None,
             residency: Residency::Auto,
             random: None,
-            activations: Activations::default(),
+            activations: None,
         }
     }
 }
@@ -137,6 +137,13 @@ impl Files {
             None => ModelKind::Sana,
         };
         check_transformer(folder, &transformer.config, kind)?;
+        let stored = transformer.weights.stored();
+        if options.activations.is_some() && !stored.is_some_and(|s| quantised::is_quantised(&**s)) {
+            return Err(Error::request(
+                "activations",
+                "has no effect on a transformer without 4-bit layers",
+            ));
+        }
         let scheduler = open_scheduler(folder, kind, &transformer.config)?;
         let control = match transformer.control {
             Some(control) => Some(control),
@@ -150,7 +157,7 @@ impl Files {
             scheduler,
             transformer_config: transformer.config,
             transformer: transformer.weights,
-            activations: options.activations,
+            activations: options.activations.unwrap_or_default(),
             lora: open_lora(options)?,
             control: control.map(|control| control.wired(options)),
             text_config,

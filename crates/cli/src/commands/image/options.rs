@@ -13,6 +13,7 @@ use brisk_store::{ModelFolder, open_weights};
 use clap::Args;
 
 use super::super::ThreadArguments;
+use super::super::compare::models::ActivationBits;
 use super::super::inspect::identify;
 use crate::catalogue::{NOT_RECOMMENDED, PUBLISHED};
 use crate::failure::{Failure, Result};
@@ -118,6 +119,9 @@ pub struct ImageArguments {
     /// Transformer in one file, also the authors' .pth
     #[arg(long, help_heading = "Model", value_name = "FILE")]
     pub transformer: Option<PathBuf>,
+    /// How inputs of 4-bit layers are rounded: 8 (default), 4, or full
+    #[arg(long, help_heading = "Model", value_enum, value_name = "BITS")]
+    pub activations: Option<ActivationBits>,
     /// Autoencoder in place of the model's: folder or hub id
     #[arg(long, help_heading = "Model", value_name = "MODEL")]
     pub vae: Option<String>,
@@ -357,6 +361,7 @@ impl ImageArguments {
             heads: self.heads()?,
             vae: component(&self.vae)?,
             text_encoder: component(&self.text_encoder)?,
+            activations: self.activations.map(Into::into),
             ..LoadOptions::default()
         };
         let folder = match (&self.model, &self.transformer) {

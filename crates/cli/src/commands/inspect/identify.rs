@@ -114,7 +114,9 @@ pub fn metadata(path: &Path) -> BTreeMap<String, String> {
 
 /// Whether a file holds a SANA transformer, in either naming.
 pub fn is_sana_transformer(source: &dyn TensorSource) -> Result<bool> {
-    Ok(source.info("caption_projection.linear_1.weight").is_some()
+    // Of a quantised transformer, this layer may be quantised too.
+    let caption = ["weight", "qweight"].map(|end| format!("caption_projection.linear_1.{end}"));
+    Ok(caption.iter().any(|name| source.info(name).is_some())
         || sana::native::detect(source)?.is_some())
 }
 
