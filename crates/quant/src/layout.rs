@@ -4,6 +4,8 @@
 //! `n` counts outputs, `k` inputs. Codes are 4 bits wide; outputs and inputs are padded to multiples
 //! of [`TILE`] in the file.
 
+use rayon::prelude::*;
+
 /// Outputs and inputs of a packed weight are multiples of this.
 pub const TILE: usize = 128;
 
@@ -79,16 +81,19 @@ pub fn unpack_codes(
     bytes: &[u8],
     outputs: usize,
     inputs: usize,
-    place: impl Fn(usize, usize) -> usize,
+    place: impl Fn(usize, usize) -> usize + Sync,
 ) -> Vec<u8> {
     assert_eq!(bytes.len() * 2, outputs * inputs, "{outputs}x{inputs}");
-    let mut codes = Vec::with_capacity(outputs * inputs);
-    for n in 0..outputs {
-        codes.extend((0..inputs).map(|k| {
-            let place = place(n, k);
-            bytes[place / 2] >> (4 * (place % 2)) & 15
-        }));
-    }
+    let mut codes = vec![0u8; outputs * inputs];
+    codes
+        .par_chunks_exact_mut(inputs.max(1))
+        .enumerate()
+        .for_each(|(n, row)| {
+            for (k, code) in row.iter_mut().enumerate() {
+                let place = place(n, k);
+                *code = bytes[place / 2] >> (4 * (place % 2)) & 15;
+            }
+        });
     codes
 }
 

@@ -366,3 +366,48 @@ fn the_plain_weight_of_a_layer_is_what_it_stands_for() {
         .unwrap();
     assert_eq!(point[0].1, [160, 400, 1, 1]);
 }
+
+#[test]
+fn bytes_changed_at_random_are_an_error_or_a_file_and_never_a_panic() {
+    let whole = safetensors_bytes(
+        &tensors(),
+        &metadata(&json!({}), "NunchakuSanaTransformer2DModel", 16),
+    )
+    .unwrap();
+    let header = u64::from_le_bytes(*whole.first_chunk().unwrap()) as usize;
+    let mut state = 12_345u64;
+    let mut next = |bound: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        (state >> 33) as usize % bound
+    };
+    let mut opened = 0;
+    for round in 0..1500 {
+        let mut bytes = whole.clone();
+        for _ in 0..1 + round % 4 {
+            // Mostly the header: sizes, types, names.
+            let place = if next(4) > 0 {
+                8 + next(header)
+            } else {
+                next(bytes.len())
+            };
+            let digit = b"0123456789[]\",:FIB8_".as_slice();
+            bytes[place] = digit[next(digit.len())];
+        }
+        let Ok(file) = SafetensorsFile::from_bytes(bytes, "mutated") else {
+            continue;
+        };
+        let metadata = file.metadata().clone();
+        let Ok(file) = NunchakuFile::new(Arc::new(file), metadata, "mutated".to_owned()) else {
+            continue;
+        };
+        opened += 1;
+        let _ = file.check();
+        if let Ok(sana) = SanaFile::new(file, SHAPE) {
+            let _ = sana.plain_layer("transformer_blocks.0.attn1.to_k");
+            let _ = sana.plain_layer("transformer_blocks.0.ff.conv_point");
+        }
+    }
+    assert!(opened > 20, "{opened}");
+}

@@ -89,6 +89,7 @@ fn method(name: &str) -> Result<Method, String> {
     found.ok_or_else(|| format!("expected one of {names}"))
 }
 
+/// The calibration prompts of the model in the box.
 const BOX_PROMPTS: &str = include_str!("quantize/prompts.txt");
 
 /// Prompts, one a line; empty lines are left out.
@@ -109,11 +110,6 @@ pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
     Ok(prompts)
 }
 
-/// The calibration prompts of the model in the box.
-pub fn box_prompts() -> Vec<String> {
-    lines(BOX_PROMPTS)
-}
-
 fn lines(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     lines.map(str::to_owned).collect()
@@ -128,7 +124,6 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     let prompts = arguments.prompts()?;
     let single = arguments.single_file();
     let work = arguments.work_folder();
-    make_folder(&work)?;
     if single {
         output::check_writable(&arguments.output)?;
     }
@@ -141,6 +136,7 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     let source = source.filter(|source| !brisk_quant::file::is_quantised(&**source));
     let source = source
         .ok_or_else(|| Failure::failed(format!("{} is quantised already", arguments.model)))?;
+    make_folder(&work)?;
     remember(&work, arguments, &prompts)?;
     let stop = stop_on_interrupt()?;
     let calibration = work.join("calibration.safetensors");
@@ -245,7 +241,7 @@ impl QuantizeArguments {
     fn prompts(&self) -> Result<Vec<String>> {
         match &self.prompts {
             Some(path) => read_prompts(path),
-            None if self.model == box_model::NAME => Ok(box_prompts()),
+            None if self.model == box_model::NAME => Ok(lines(BOX_PROMPTS)),
             None => Err(Failure::usage(
                 "--prompts: which captions should calibrate the model? Give a file with one a line, \
                  about 32 to 128 of what it usually draws",

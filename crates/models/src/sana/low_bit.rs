@@ -6,7 +6,7 @@ use std::sync::Arc;
 use brisk_nn::{Activations, Error, HalfKind, Int4Weight, LowBitSource, Weights};
 use brisk_quant::integer::GROUP;
 use brisk_quant::record::{Codes, HalfType, Record};
-use brisk_quant::sana::{Layer, SanaFile, SanaShape};
+use brisk_quant::sana::{Layer, Part, SanaFile, SanaShape};
 use brisk_quant::{Awq, NunchakuFile, file};
 use brisk_store::TensorSource;
 
@@ -50,6 +50,72 @@ pub fn parameters(
     let weights = Weights::from_source(Arc::new(plain));
     let source = QuantisedSana { file, names };
     Ok(weights.with_low_bit(Arc::new(source), activations))
+}
+
+/// Adds made-up 4-bit layers in place of those that SVDQuant quantises, to measure speed: rank 32, and
+/// weights alone for the layers that keep full activations.
+pub fn with_random_low_bit(weights: Weights, activations: Activations) -> Weights {
+    weights.with_low_bit(Arc::new(RandomSana), activations)
+}
+
+struct RandomSana;
+
+/// Layers that keep full activations and may have 4-bit weights.
+pub const WEIGHTS_ALONE: [&str; 5] = [
+    "attn2.to_k",
+    "attn2.to_v",
+    "caption_projection.linear_1",
+    "caption_projection.linear_2",
+    "time_embed.linear",
+];
+
+impl LowBitSource for RandomSana {
+    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> Result<Option<Int4Weight>> {
+        let ends = |names: &[&str]| names.iter().any(|name| path.ends_with(&format!(".{name}")));
+        let in_block = path.starts_with("transformer_blocks.");
+        let whole = in_block && Part::ALL.iter().any(|part| ends(part.plain_names()));
+        if !whole && !ends(&WEIGHTS_ALONE) && !WEIGHTS_ALONE.contains(&path) {
+            return Ok(None);
+        }
+        let groups = inputs.div_ceil(GROUP);
+        // Codes are even in ±7, so their deviation is 4.3.
+        let scale = 1.0 / (inputs.max(1) as f32).sqrt() / 4.3;
+        let mut state = path
+            .bytes()
+            .fold(1u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state >> 33
+        };
+        let codes = (0..outputs * groups * GROUP)
+            .map(|_| (next() % 15) as i8 - 7)
+            .collect();
+        let mut factors = |count: usize, size: f32| -> Vec<f32> {
+            let value = |bits: u64| (bits as f32 / (1u64 << 30) as f32 - 1.0) * size;
+            (0..count).map(|_| value(next())).collect()
+        };
+        let rank = if whole { 32 } else { 0 };
+        let size = 1.0 / (inputs.max(1) as f32).sqrt();
+        Ok(Some(Int4Weight {
+            outputs,
+            inputs,
+            codes,
+            scales: vec![scale; outputs * groups],
+            zeros: (!whole).then(|| vec![0.0; outputs * groups]),
+            smooth: whole.then(|| vec![1.25; inputs]),
+            rank,
+            down: factors(rank * inputs, size),
+            up: factors(outputs * rank, 0.1),
+            bias: Some(factors(outputs, 0.02)),
+            half: HalfKind::Bf16,
+        }))
+    }
+
+    fn layers(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 fn failed(error: brisk_quant::Error) -> Error {

@@ -16,6 +16,8 @@ pub struct RandomWeights {
     pub seed: u64,
     /// How matrices are kept.
     pub storage: Storage,
+    /// Whether the transformer's are 4-bit weights with a branch, as SVDQuant makes them.
+    pub low_bit: bool,
 }
 
 /// Where a component's weights come from.
@@ -49,6 +51,9 @@ impl ComponentWeights {
     ) -> Result<Weights> {
         match self {
             Self::Stored(source) => Ok(sana::parameters(config, source.clone(), activations)?),
+            Self::Random(random, _) if random.low_bit => {
+                Ok(sana::with_random_low_bit(self.weights(), activations))
+            }
             Self::Random(..) => Ok(self.weights()),
         }
     }

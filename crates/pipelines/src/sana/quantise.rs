@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use brisk_models::sana::{SanaConfig, quantised_shape};
+use brisk_models::sana::{SanaConfig, WEIGHTS_ALONE, quantised_shape};
 use brisk_nn::InputWatcher;
 use brisk_quant::record::{HalfType, Record};
 use brisk_quant::sana::{MODEL_CLASS, Part, SanaShape, part_tensors, plain_to_file};
@@ -321,13 +321,6 @@ impl Job<'_> {
             let Some(layer) = name.strip_suffix(".weight") else {
                 continue;
             };
-            let keeps = [
-                "attn2.to_k",
-                "attn2.to_v",
-                "caption_projection.linear_1",
-                "caption_projection.linear_2",
-                "time_embed.linear",
-            ];
             let Some((_, shape)) = self.source.info(&name) else {
                 continue;
             };
@@ -335,7 +328,7 @@ impl Job<'_> {
                 continue;
             };
             let fits = outputs.is_multiple_of(4) && inputs.is_multiple_of(64) && inputs > 0;
-            if !fits || !keeps.iter().any(|end| layer.ends_with(end)) {
+            if !fits || !WEIGHTS_ALONE.iter().any(|end| layer.ends_with(end)) {
                 continue;
             }
             let weight = self.values(&name, outputs * inputs)?;

@@ -89,6 +89,12 @@ pub fn is_model(name: &Path) -> bool {
         || name.to_str() == Some(box_model::NAME) && !name.exists()
 }
 
+/// Prompts for the model in the box: none that calibrates it.
+const BOX_PROMPTS: &str = include_str!("prompts.txt");
+
+/// Seed of the first picture, beyond those of calibration pictures.
+const FIRST_SEED: u64 = 1000;
+
 /// What one model drew.
 struct Drawn {
     pictures: Vec<Picture>,
@@ -108,7 +114,7 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
     let names = [a, b].map(|name| name.display().to_string());
     let prompts = match &arguments.prompts {
         Some(path) => read_prompts(path)?,
-        None => crate::commands::quantize::box_prompts(),
+        None => BOX_PROMPTS.lines().map(str::to_owned).collect(),
     };
     if let Some(path) = &arguments.sheet {
         output::check_writable(path)?;
@@ -209,7 +215,7 @@ fn draw(
     };
     for (index, prompt) in prompts.iter().cycle().take(count).enumerate() {
         let request = ImageRequest {
-            seed: index as u64,
+            seed: FIRST_SEED + index as u64,
             steps: arguments.steps,
             width: arguments.size,
             height: arguments.size,

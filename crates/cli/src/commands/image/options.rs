@@ -28,7 +28,8 @@ use crate::{models, output};
     override_usage = "brisk image \"WHAT IT SHOWS\" [-o FILE.png] [--model MODEL] [OPTIONS]",
     next_help_heading = "Picture",
     after_help = "Rarely needed: --max-sequence-length N, --pag-adaptive X, --strength-on-grid, --preview-interval N,\n\
-                  --control-wiring diffusers|native, --heads SELF,CROSS (.pth of unpublished widths), --dtype f32"
+                  --control-wiring diffusers|native, --heads SELF,CROSS (.pth of unpublished widths), --dtype f32,\n\
+                  --activations 8|4|full (how inputs of 4-bit layers are rounded; default 8)"
 )]
 pub struct ImageArguments {
     /// What the picture shows, in quotes; each one makes a picture
@@ -119,8 +120,7 @@ pub struct ImageArguments {
     /// Transformer in one file, also the authors' .pth
     #[arg(long, help_heading = "Model", value_name = "FILE")]
     pub transformer: Option<PathBuf>,
-    /// How inputs of 4-bit layers are rounded: 8 (default), 4, or full
-    #[arg(long, help_heading = "Model", value_enum, value_name = "BITS")]
+    #[arg(long, hide = true, value_enum)]
     pub activations: Option<ActivationBits>,
     /// Autoencoder in place of the model's: folder or hub id
     #[arg(long, help_heading = "Model", value_name = "MODEL")]

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use brisk_models::dcae::native::Family;
 use brisk_models::{dcae, sana};
-use brisk_store::{SafetensorsFile, TensorSource};
+use brisk_store::{Dtype, SafetensorsFile, TensorSource};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Result;
@@ -141,6 +141,9 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
             Value::Null,
         ));
     }
+    if brisk_quant::file::is_quantised(source) {
+        return Ok(quantised(source, &names, metadata, found));
+    }
     if names.iter().any(|name| is_lora(name)) {
         let modules = names
             .iter()
@@ -209,6 +212,46 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
         false,
         Value::Null,
     ))
+}
+
+/// A transformer in nunchaku's layout.
+fn quantised(
+    source: &dyn TensorSource,
+    names: &[String],
+    metadata: &BTreeMap<String, String>,
+    found: impl Fn(&str, bool, Value) -> Found,
+) -> Found {
+    let ending = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
+    let factor = names
+        .iter()
+        .find(|name| name.ends_with(".lora_down") || name.ends_with(".proj_down"));
+    let rank = factor.and_then(|name| source.info(name)?.1.get(1).copied());
+    let float = |name: &String| {
+        let dtype = source.info(name).map(|(dtype, _)| dtype);
+        dtype == Some(Dtype::F8E4M3)
+    };
+    let class = metadata.get("model_class").map(String::as_str);
+    let sana = names.iter().any(|name| name.contains(".ff.inverted_conv."))
+        || class.is_some_and(|class| class.contains("Sana"));
+    let precision = if names.iter().any(float) {
+        "nvfp4"
+    } else {
+        "int4"
+    };
+    let mut details = json!({
+        "quantised layers": ending(".qweight"), "of them with 16-bit activations": ending(".wzeros"),
+        "precision": precision, "rank": rank, "class": class,
+        "use": sana.then_some("brisk image --transformer FILE, brisk convert"),
+    });
+    if let Some(details) = details.as_object_mut() {
+        details.retain(|_, value| !value.is_null());
+    }
+    let name = if sana {
+        "SANA transformer quantised by SVDQuant"
+    } else {
+        "transformer quantised by SVDQuant"
+    };
+    found(name, sana, details)
 }
 
 fn is_lora(name: &str) -> bool {
