@@ -92,7 +92,7 @@ pub enum StorageName {
     // Without help of its own, which would take a page of its own.
     Bf16,
     F32,
-    /// The transformer's in 4 bits with a branch, everything else in bf16.
+    // The transformer's in 4 bits with a branch, everything else in bf16.
     Int4,
 }
 

@@ -35,7 +35,7 @@ pub struct QuantizeArguments {
     #[arg(short, long, value_name = "PATH")]
     output: PathBuf,
     /// How: rtn, smooth, svd, svdquant or svdquant+gptq
-    #[arg(long, value_name = "NAME", default_value = "svdquant+gptq", value_parser = method)]
+    #[arg(long, value_name = "NAME", default_value = "svdquant", value_parser = method)]
     method: Method,
     /// Width of the branch, a multiple of 16
     #[arg(long, value_name = "N", default_value_t = 32)]

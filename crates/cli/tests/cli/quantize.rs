@@ -236,8 +236,8 @@ fn damaged_files_are_refused_by_the_name_of_the_tensor() {
     std::fs::write(&file, &whole).unwrap();
     replace(
         &place.path("small/transformer/config.json"),
-        "\"num_attention_heads\": 8",
-        "\"num_attention_heads\": 4",
+        "\"mlp_ratio\": 2.25",
+        "\"mlp_ratio\": 4.5",
     );
     place.fails(1, &["another model"], &draw);
 }
