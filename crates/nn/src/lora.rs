@@ -14,6 +14,9 @@ pub(crate) struct Lora {
     unused: Mutex<BTreeSet<String>>,
 }
 
+/// Rank, `down` `[rank, inputs]` and `up` `[outputs, rank]`.
+pub(crate) type Factors = (usize, Vec<f32>, Vec<f32>);
+
 const DOWN: &str = ".lora_A.weight";
 
 impl Lora {
@@ -64,7 +67,7 @@ impl Lora {
         layer: &str,
         outputs: usize,
         inputs: usize,
-    ) -> Result<Option<(usize, Vec<f32>, Vec<f32>)>> {
+    ) -> Result<Option<Factors>> {
         let Some((down, up, scale)) = self.pair(layer, outputs, inputs)? else {
             return Ok(None);
         };

@@ -174,6 +174,9 @@ pub enum Layer {
     Awq(Awq),
 }
 
+/// Name, shape and values.
+pub type PlainTensor = (String, Vec<usize>, Vec<f32>);
+
 /// A SANA transformer's file under the plain model's names.
 pub struct SanaFile {
     file: NunchakuFile,
@@ -282,7 +285,7 @@ impl SanaFile {
     ///
     /// # Errors
     /// As [`SanaFile::layer`].
-    pub fn plain_layer(&self, path: &str) -> Result<Vec<(String, Vec<usize>, Vec<f32>)>> {
+    pub fn plain_layer(&self, path: &str) -> Result<Vec<PlainTensor>> {
         let part = block_and_name(path).and_then(|(_, name)| {
             Part::ALL
                 .into_iter()
