@@ -12,7 +12,7 @@
 use crate::int4_activation::{Rounded, Rounding};
 use crate::int4_tile::{self, BLOCK_GROUPS, Tile};
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
-use crate::packed::{Out, PackedMatrix, block_product, even_runs};
+use crate::packed::{Out, PackedMatrix, PanelSource, block_product, even_runs, panel_product};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
 use half::{bf16, f16};
@@ -453,15 +453,18 @@ impl Run<'_> {
                                 accumulate: first > 0,
                             };
                             let panels = start / PANEL..(start + count).div_ceil(PANEL);
-                            let source = |index: usize, scratch: &mut [f32]| {
-                                down.panel(index, first, depth, scratch).as_ptr()
-                            };
                             // SAFETY: `block` holds `rows` rows, panels come from `down` at this
                             // depth, and the chunk has `rows` rows of at least `count`.
                             unsafe {
                                 let factors = (&*block, rows, depth);
                                 block_product(
-                                    self.level, factors, panels, source, count, target, scratch,
+                                    self.level,
+                                    factors,
+                                    (down, first),
+                                    panels,
+                                    count,
+                                    target,
+                                    scratch,
                                 );
                             }
                         }
@@ -515,16 +518,19 @@ impl Run<'_> {
             for start in (0..up.inputs()).step_by(DEPTH) {
                 let depth = DEPTH.min(up.inputs() - start);
                 let between = &ready.between[start / DEPTH * ready.rows * STRIDE..];
-                let source = |index: usize, scratch: &mut [f32]| {
-                    up.panel(index, start, depth, scratch).as_ptr()
-                };
                 // SAFETY: `between` holds `rows` rows of this depth, panels come from `up`, and the
                 // target's columns belong to this call alone.
                 unsafe {
                     let factors = (between, ready.rows, depth);
                     let panels = panels.clone();
                     block_product(
-                        self.level, factors, panels, source, columns, target, scratch,
+                        self.level,
+                        factors,
+                        (up, start),
+                        panels,
+                        columns,
+                        target,
+                        scratch,
                     );
                 }
             }
@@ -586,16 +592,17 @@ impl Run<'_> {
                             row.iter_mut().zip(smooth).for_each(|(x, s)| *x *= s);
                         }
                     }
-                    let source = |index: usize, scratch: &mut [f32]| -> *const f32 {
-                        layer.dequantise(index, first, depth, scratch);
-                        scratch.as_ptr()
+                    let source = Dequantised {
+                        layer,
+                        first,
+                        depth,
                     };
                     // SAFETY: as in `begin`.
                     unsafe {
                         let factors = (&*block, ready.rows, depth);
                         let panels = panels.clone();
-                        block_product(
-                            self.level, factors, panels, source, columns, target, scratch,
+                        panel_product::<f32>(
+                            self.level, factors, &source, panels, columns, target, scratch,
                         );
                     }
                 }
@@ -614,3 +621,21 @@ fn gather(x: &[f32], width: usize, columns: Range<usize>, block: &mut [f32]) {
 #[cfg(test)]
 #[path = "int4_tests.rs"]
 mod tests;
+/// Inner values `first..first + depth` of a layer's 4-bit weight, as f32.
+struct Dequantised<'a> {
+    layer: &'a Int4Linear,
+    first: usize,
+    depth: usize,
+}
+
+impl PanelSource<f32> for Dequantised<'_> {
+    fn panel(&self, index: usize, scratch: &mut [f32]) -> *const f32 {
+        let Self {
+            layer,
+            first,
+            depth,
+        } = *self;
+        layer.dequantise(index, first, depth, scratch);
+        scratch.as_ptr()
+    }
+}

@@ -184,7 +184,7 @@ impl Layer {
             FeedForward::Experts(experts) => experts.forward(&b)?,
         };
         trace("mlp", &hidden);
-        Ok(ops::add(&x, &hidden)?)
+        ops::add(&x, &hidden)
     }
 
     /// Queries of the wanted rows, keys and values of all.

@@ -119,6 +119,7 @@ impl Linear {
         match weights.quantise(name, table.dims(), || Ok(table.clone()))? {
             Some(matrix) => Ok(Self {
                 parameters: Parameters::Frozen(PackedLinear::quantised(matrix, None)?),
+                watcher: None,
             }),
             None => Self::new(table.clone(), None),
         }
@@ -130,12 +131,15 @@ impl Linear {
         let mut packed = Vec::with_capacity(layers.len());
         for layer in layers {
             match &layer.parameters {
-                Parameters::Frozen(layer) => packed.push(layer),
-                Parameters::Trainable(..) => return Ok(None),
+                Parameters::Frozen(packed_layer) if layer.watcher.is_none() => {
+                    packed.push(packed_layer);
+                }
+                _ => return Ok(None),
             }
         }
         Ok(PackedLinear::joined(&packed).map(|joined| Self {
             parameters: Parameters::Frozen(joined),
+            watcher: None,
         }))
     }
 

@@ -125,11 +125,7 @@ fn open(path: &Path, expected: &BTreeMap<String, String>) -> Result<Arc<dyn Tens
     Ok(Arc::new(file))
 }
 
-fn write(
-    path: &PathBuf,
-    kept: &QuantisedWeights,
-    metadata: &BTreeMap<String, String>,
-) -> Result<()> {
+fn write(path: &Path, kept: &QuantisedWeights, metadata: &BTreeMap<String, String>) -> Result<()> {
     kept.with_made(|made| {
         let tensors: Vec<OutTensor> = made
             .iter()
