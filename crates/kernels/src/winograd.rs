@@ -251,8 +251,8 @@ simd_dispatch! {
             let t: [[Lanes; OUT]; IN] = std::array::from_fn(|j| {
                 output_line([&d[j], &d[IN + j], &d[2 * IN + j], &d[3 * IN + j], &d[4 * IN + j], &d[5 * IN + j]])
             });
-            for i in 0..OUT {
-                let row = output_line([&t[0][i], &t[1][i], &t[2][i], &t[3][i], &t[4][i], &t[5][i]]);
+            let line = |i: usize| output_line([&t[0][i], &t[1][i], &t[2][i], &t[3][i], &t[4][i], &t[5][i]]);
+            for (i, row) in (0..OUT).map(line).enumerate() {
                 for (j, value) in row.into_iter().enumerate() {
                     // SAFETY: the pixel lies in the tile, for which the caller has room.
                     unsafe {

@@ -3,9 +3,11 @@
 
 use crate::error::{Error, Result, WeightReport};
 use crate::lora::Lora;
-use crate::ops;
+use crate::low_bit::LowBitSource;
+use crate::ops::{self, PackedInt4};
 use crate::quantised::{Quantisation, QuantisedWeights};
 use crate::random;
+use brisk_kernels::int4::Activations;
 use brisk_kernels::quantised::QuantisedMatrix;
 use brisk_store::{Dtype, TensorSource};
 use candle_core::{DType, Device, Tensor, Var};
@@ -39,9 +41,14 @@ pub enum Storage {
     Bf16,
 }
 
+/// Sees the input of every linear layer, by the layer's full name.
+pub type InputWatcher = Arc<dyn Fn(&str, &Tensor) + Send + Sync>;
+
 struct Shared {
     source: Option<Arc<dyn TensorSource>>,
     lora: Option<Lora>,
+    low_bit: Option<(Arc<dyn LowBitSource>, Activations)>,
+    watcher: Option<InputWatcher>,
     variables: Option<Mutex<BTreeMap<String, Var>>>,
     /// Parameters are made up when they are asked for.
     random: Option<Storage>,
@@ -63,6 +70,9 @@ pub struct Weights {
     kept: Option<Arc<QuantisedWeights>>,
     exact: bool,
 }
+
+/// Stands for a layer's weight where that is held in few bits.
+const LOW_BIT: &str = "qweight";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
@@ -99,6 +109,8 @@ impl Weights {
         let shared = Shared {
             source,
             lora: None,
+            low_bit: None,
+            watcher: None,
             variables,
             random,
             seed,
@@ -121,19 +133,69 @@ impl Weights {
     /// A file without LoRA tensors, or with incomplete or mis-shaped pairs.
     pub fn with_lora(self, file: Arc<dyn TensorSource>, scale: f32) -> Result<Self> {
         let lora = Lora::read(file, scale)?;
-        let shared = Shared {
+        Ok(self.with(|shared| shared.lora = Some(lora)))
+    }
+
+    /// Adds layers that are held in few bits, with how their inputs are rounded; a layer that is not
+    /// among them is read plainly. Call it before any parameter is read and before
+    /// [`Weights::with_lora`].
+    pub fn with_low_bit(self, source: Arc<dyn LowBitSource>, activations: Activations) -> Self {
+        self.with(|shared| shared.low_bit = Some((source, activations)))
+    }
+
+    /// Lets `watcher` see what goes into every linear layer. Call it before any parameter is read and
+    /// before [`Weights::with_lora`].
+    pub fn with_watcher(self, watcher: InputWatcher) -> Self {
+        self.with(|shared| shared.watcher = Some(watcher))
+    }
+
+    /// Fresh frozen parameters from the same places, with something changed.
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Shared {
             source: self.shared.source.clone(),
-            lora: Some(lora),
+            lora: None,
+            low_bit: self.shared.low_bit.clone(),
+            watcher: self.shared.watcher.clone(),
             variables: None,
             random: self.shared.random,
             seed: self.shared.seed,
             report: Mutex::default(),
             used: Mutex::default(),
         };
-        Ok(Self {
+        change(&mut shared);
+        Self {
             shared: Arc::new(shared),
             ..self
-        })
+        }
+    }
+
+    /// The linear layer at this path, where it is held in few bits. A LoRA joins its branch.
+    pub(crate) fn low_bit(&self, inputs: usize, outputs: usize) -> Result<Option<PackedInt4>> {
+        let Some((source, activations)) = &self.shared.low_bit else {
+            return Ok(None);
+        };
+        let Some(mut layer) = source.linear(&self.prefix, inputs, outputs)? else {
+            return Ok(None);
+        };
+        if !layer.fits() || (layer.inputs, layer.outputs) != (inputs, outputs) {
+            return Err(Error::Config(format!(
+                "layer {}: its 4-bit parts are not those of a layer of {outputs}x{inputs}",
+                self.prefix
+            )));
+        }
+        if let Some(lora) = &self.shared.lora
+            && let Some((rank, down, up)) = lora.factors(&self.prefix, outputs, inputs)?
+        {
+            layer.widen_branch(rank, &down, &up);
+        }
+        lock(&self.shared.used).insert(self.path(LOW_BIT));
+        Ok(Some(PackedInt4::new(layer.pack(), *activations)))
+    }
+
+    /// What watches the layer at this path, and the path.
+    pub(crate) fn watcher(&self) -> Option<(InputWatcher, String)> {
+        let watcher = self.shared.watcher.as_ref()?;
+        Some((watcher.clone(), self.prefix.clone()))
     }
 
     /// Has linear layers quantise their weights, one at a time, where they are frozen. `kept` gives
@@ -404,6 +466,11 @@ impl Weights {
             };
             let unexpected = |name: &String| !used.contains(name) && !ignore(name);
             report.unexpected = source.names().into_iter().filter(unexpected).collect();
+            if let Some((low_bit, _)) = &self.shared.low_bit {
+                let layers = low_bit.layers().into_iter();
+                let names = layers.map(|layer| format!("{layer}.{LOW_BIT}"));
+                report.unexpected.extend(names.filter(unexpected));
+            }
             report.origin = self.origin(&report);
         }
         if !report.is_empty() {

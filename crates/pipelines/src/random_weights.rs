@@ -9,4 +9,6 @@ pub struct RandomWeights {
     pub seed: u64,
     /// How matrices are kept.
     pub storage: Storage,
+    /// Whether SANA's transformer has 4-bit weights with a branch, as SVDQuant makes them.
+    pub low_bit: bool,
 }

@@ -52,5 +52,5 @@ pub use pickle::PickleFile;
 pub use safetensors::SafetensorsFile;
 pub use sharded::ShardedSource;
 pub use summary::{Summary, summarise};
-pub use view::{TensorSource, TensorView};
+pub use view::{TensorSource, TensorView, e4m3_to_f32};
 pub use write::{OutTensor, safetensors_bytes, write_atomic, write_atomic_with, write_safetensors};

@@ -29,7 +29,11 @@ impl Tokenizer {
             reason,
         };
         // The library takes well-formed JSON for granted.
-        serde_json::from_slice::<serde_json::Value>(bytes).map_err(|e| bad(e.to_string()))?;
+        let json: serde_json::Value =
+            serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+        if let Some(problem) = json.get("normalizer").and_then(false_claim) {
+            return Err(bad(problem));
+        }
         let read = || tokenizers::Tokenizer::from_bytes(bytes);
         let inner = guarded(read)
             .map_err(bad)?
@@ -145,6 +149,45 @@ impl Tokenizer {
     }
 }
 
+/// A `precompiled_charsmap` that claims more bytes than it has, which the library would allocate.
+fn false_claim(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::Array(list) => list.iter().find_map(false_claim),
+        serde_json::Value::Object(table) => {
+            let map = table
+                .get("precompiled_charsmap")
+                .and_then(|map| map.as_str());
+            let found = map.and_then(|map| {
+                // Base64; the first four bytes are the length of what follows.
+                let claimed = first_word(map)? as usize;
+                let there = (map.len() / 4 * 3).saturating_sub(4);
+                (claimed > there).then(|| {
+                    format!("`precompiled_charsmap` claims {claimed} bytes and has at most {there}")
+                })
+            });
+            found.or_else(|| table.values().find_map(false_claim))
+        }
+        _ => None,
+    }
+}
+
+/// The first four bytes of a text in base64, little endian; none where they are no such text.
+fn first_word(text: &str) -> Option<u32> {
+    let mut bits = 0u64;
+    for digit in text.bytes().take(6) {
+        let value = match digit {
+            b'A'..=b'Z' => digit - b'A',
+            b'a'..=b'z' => digit - b'a' + 26,
+            b'0'..=b'9' => digit - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u64::from(value);
+    }
+    (text.len() >= 6).then(|| ((bits >> 4) as u32).swap_bytes())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -199,6 +242,17 @@ mod tests {
                 .to_string();
             assert!(error.starts_with("some.json:"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_charsmap_is_read_as_long_as_it_is() {
+        assert_eq!(first_word("AQAAAAAA"), Some(1));
+        assert_eq!(first_word("/////w=="), Some(u32::MAX));
+        assert_eq!(first_word("AAA"), None);
+        let claim = serde_json::json!([{"x": {"precompiled_charsmap": "/////wAA"}}]);
+        assert!(false_claim(&claim).unwrap().contains("4294967295"));
+        let fits = serde_json::json!({"precompiled_charsmap": "AQAAAAAA"});
+        assert_eq!(false_claim(&fits), None);
     }
 
     #[test]

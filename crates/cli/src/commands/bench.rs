@@ -11,14 +11,15 @@ mod report;
 
 use std::path::PathBuf;
 
-use brisk_nn::{Quantisation, Storage, Weights};
+use brisk_models::sana::{self, SanaConfig};
+use brisk_nn::{Activations, Quantisation, Storage, Weights};
 use brisk_pipelines::RandomWeights;
 use brisk_store::ModelFolder;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ThreadArguments;
 use super::component::Found;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::models;
 
 /// Time the parts of a model, or plot earlier results
@@ -97,12 +98,14 @@ pub enum StorageName {
     // Without help of its own, which would take a page of its own.
     Bf16,
     F32,
+    // The transformer's in 4 bits with a branch, everything else in bf16.
+    Int4,
 }
 
 impl StorageName {
     fn storage(self) -> Storage {
         match self {
-            Self::Bf16 => Storage::Bf16,
+            Self::Bf16 | Self::Int4 => Storage::Bf16,
             Self::F32 => Storage::F32,
         }
     }
@@ -128,10 +131,13 @@ pub struct ModelArguments {
     /// Variant of the weights, such as fp16
     #[arg(long, value_name = "NAME", requires = "model")]
     variant: Option<String>,
-    /// How made-up matrices are kept (default: bf16)
+    /// How made-up matrices are kept (default: bf16; int4: a transformer as SVDQuant makes it)
     #[arg(long, value_name = "TYPE", requires = "random")]
     storage: Option<StorageName>,
 }
+
+/// Bytes that a weight in 4 bits takes, with its part of a scale.
+const LOW_BIT_BYTES: f64 = 0.53;
 
 /// Seed of made-up weights.
 const SEED: u64 = 0;
@@ -146,16 +152,22 @@ impl ModelArguments {
 
     fn random(&self) -> Option<RandomWeights> {
         self.origin.random.as_ref()?;
-        let storage = self.storage.unwrap_or(StorageName::Bf16).storage();
+        let storage = self.storage.unwrap_or(StorageName::Bf16);
         Some(RandomWeights {
             seed: SEED,
-            storage,
+            storage: storage.storage(),
+            low_bit: matches!(storage, StorageName::Int4),
         })
     }
 
     fn open(&self, component: &str) -> Result<Component> {
         let folder = self.folder()?;
         let found = Found::find(&folder, component)?;
+        if matches!(self.storage, Some(StorageName::Int4)) && component != "transformer" {
+            return Err(Failure::usage(format!(
+                "--storage int4: only a transformer is kept so, not {component}"
+            )));
+        }
         Ok(Component {
             folder,
             found,
@@ -180,6 +192,32 @@ struct Opened {
 }
 
 impl Component {
+    /// As [`Component::weights`] for a transformer, which may be held in 4 bits.
+    fn transformer_weights(&self, config: &SanaConfig) -> Result<Opened> {
+        let activations = Activations::default();
+        match self.random {
+            Some(random) => {
+                let opened = self.weights(config.parameters())?;
+                if !random.low_bit {
+                    return Ok(opened);
+                }
+                Ok(Opened {
+                    weights: sana::with_random_low_bit(opened.weights, activations),
+                    weight_bytes: LOW_BIT_BYTES,
+                })
+            }
+            None => {
+                let variant = self.variant.as_deref();
+                let source = self.folder.open_component(&self.found.folder, variant)?;
+                let bytes = brisk_pipelines::memory::stored_bytes(&*source);
+                Ok(Opened {
+                    weights: sana::parameters(config, source, activations)?,
+                    weight_bytes: bytes as f64 / config.parameters().max(1) as f64,
+                })
+            }
+        }
+    }
+
     /// Makes up `count` weights, after a look at the free memory, or opens the files.
     fn weights(&self, count: u64) -> Result<Opened> {
         self.quantised_weights(count, Quantisation::None)

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use brisk_nn::{Storage, Weights};
+use brisk_models::sana::{self, SanaConfig};
+use brisk_nn::{Activations, Storage, Weights};
 use brisk_store::TensorSource;
 
+use crate::error::Result;
 use crate::memory;
 use crate::random_weights::RandomWeights;
 
@@ -21,6 +23,28 @@ impl ComponentWeights {
         match self {
             Self::Stored(source) => Weights::from_source(source.clone()),
             Self::Random(random, _) => Weights::random(random.seed, random.storage),
+        }
+    }
+
+    pub(super) fn stored(&self) -> Option<&Arc<dyn TensorSource>> {
+        match self {
+            Self::Stored(source) => Some(source),
+            Self::Random(..) => None,
+        }
+    }
+
+    /// As [`ComponentWeights::weights`] for a transformer, which may be quantised.
+    pub(super) fn transformer(
+        &self,
+        config: &SanaConfig,
+        activations: Activations,
+    ) -> Result<Weights> {
+        match self {
+            Self::Stored(source) => Ok(sana::parameters(config, source.clone(), activations)?),
+            Self::Random(random, _) if random.low_bit => {
+                Ok(sana::with_random_low_bit(self.weights(), activations))
+            }
+            Self::Random(..) => Ok(self.weights()),
         }
     }
 

@@ -188,7 +188,7 @@ pub fn transformer(arguments: &TransformerArguments) -> Result {
     let Opened {
         weights,
         weight_bytes,
-    } = component.weights(config.parameters())?;
+    } = component.transformer_weights(&config)?;
     let model = SanaTransformer::load(&config, &weights)?;
     let encode = || model.encode_caption(&given.text, &given.lengths);
     let captions = measure(&arguments.run, |_| Ok(encode()?))?;
