@@ -265,18 +265,19 @@ enum Projection {
 struct AttentionScale {
     gather: DepthwiseConv2d,
     kernel: usize,
-    /// `[3 * heads, head_dim (in), head_dim (out)]`
+    /// `[3 * heads, head_dim (out), head_dim (in)]`
     mix: Tensor,
+    /// The same with its last two dimensions exchanged, where it is frozen.
+    turned: Option<Tensor>,
 }
 
 impl AttentionScale {
     /// The scale as one operation takes it, where its weights are frozen.
     fn frozen(&self) -> Option<GatheredScale<'_>> {
-        let gather = self.gather.frozen().filter(|_| !self.mix.track_op())?;
         Some(GatheredScale {
-            gather,
+            gather: self.gather.frozen()?,
             kernel: self.kernel,
-            mix: &self.mix,
+            mix: self.turned.as_ref()?,
         })
     }
 }
@@ -304,6 +305,7 @@ impl LiteMla {
                 &[3 * channels, head_dim, 1, 1],
                 Init::KaimingUniform,
             )?;
+            let mix = mix.reshape((3 * heads, head_dim, head_dim))?;
             scales.push(AttentionScale {
                 gather: DepthwiseConv2d::load(
                     &weights.pp("proj_in"),
@@ -312,10 +314,11 @@ impl LiteMla {
                     false,
                 )?,
                 kernel: *kernel,
-                mix: mix
-                    .reshape((3 * heads, head_dim, head_dim))?
-                    .transpose(1, 2)?
-                    .contiguous()?,
+                turned: match mix.track_op() {
+                    true => None,
+                    false => Some(mix.transpose(1, 2)?.contiguous()?),
+                },
+                mix,
             });
         }
         let joined = channels * (1 + scales.len());
@@ -390,7 +393,7 @@ impl LiteMla {
                 .reshape((batch * tokens, 3 * heads, head_dim))?
                 .transpose(0, 1)?
                 .contiguous()?;
-            let mixed = groups.matmul(&scale.mix)?;
+            let mixed = groups.matmul(&scale.mix.transpose(1, 2)?.contiguous()?)?;
             let mixed = mixed.reshape((heads, 3, batch * tokens, head_dim))?;
             let part = |index| -> Result<Tensor> {
                 Ok(mixed

@@ -132,7 +132,7 @@ pub struct ImageArguments {
     #[arg(long, help_heading = "Model")]
     pub native: bool,
     /// Convolve tap by tap: slower, closer in the last bits
-    #[arg(long, help_heading = "Model")]
+    #[arg(long, hide = true)]
     pub exact: bool,
     #[arg(long, hide = true, value_delimiter = ',', num_args = 1)]
     pub heads: Vec<usize>,
