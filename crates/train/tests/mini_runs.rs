@@ -83,7 +83,7 @@ fn autoencoder_recipe(optimiser: &str, steps: u64) -> AutoencoderRecipe {
     });
     match Recipe::parse(recipe.to_string().as_bytes(), "tiny").unwrap() {
         Recipe::Autoencoder(recipe) => recipe,
-        Recipe::Image(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 
@@ -105,7 +105,7 @@ fn image_recipe(optimiser: &str, steps: u64) -> ImageRecipe {
     });
     match Recipe::parse(recipe.to_string().as_bytes(), "tiny").unwrap() {
         Recipe::Image(recipe) => recipe,
-        Recipe::Autoencoder(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 

@@ -1,6 +1,8 @@
 //! One decoder layer over packed sequences.
 
-use brisk_nn::ops::{self, AttentionOptions};
+use std::ops::Range;
+
+use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryTable};
 use brisk_nn::{
     GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Weights,
 };
@@ -35,6 +37,62 @@ impl Part {
                 (end - self.pad).min(self.limit)
             }
         }
+    }
+}
+
+/// What a forward pass runs over.
+#[derive(Debug, Clone)]
+pub(super) struct Run {
+    /// The sequences, one after another.
+    pub parts: Vec<Part>,
+    /// Rotation of every token.
+    pub rotation: RotaryTable,
+}
+
+impl Run {
+    /// Lays out the rotations of `parts`.
+    pub fn new(config: &LanguageModelConfig, parts: Vec<Part>) -> Result<Self> {
+        let positions: Vec<usize> = parts
+            .iter()
+            .flat_map(|part| part.start..part.start + part.tokens)
+            .collect();
+        let rotation = RotaryTable::new(config.rotary_dim, config.rope_theta as f32, &positions)?;
+        Ok(Self { parts, rotation })
+    }
+
+    /// Runs of queries that see the same keys: the part, the queries by their rows, and the end of
+    /// the keys in the part's sequence.
+    fn visible_runs(
+        &self,
+        attention: Attention,
+        queries: Queries,
+    ) -> Vec<(usize, Range<usize>, usize)> {
+        let mut runs = Vec::new();
+        let mut next = 0;
+        for (index, part) in self.parts.iter().enumerate() {
+            let first = next;
+            next = match queries {
+                None => part.offset + part.tokens,
+                Some(rows) => {
+                    rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
+                }
+            };
+            let position = |at: usize| {
+                let row = queries.map_or(at, |rows| rows[at] as usize);
+                part.start + row - part.offset
+            };
+            let mut from = first;
+            while from < next {
+                let end = part.visible(attention, position(from));
+                let mut to = from + 1;
+                while to < next && part.visible(attention, position(to)) == end {
+                    to += 1;
+                }
+                runs.push((index, from..to, end));
+                from = to;
+            }
+        }
+        runs
     }
 }
 
@@ -136,42 +194,32 @@ impl Layer {
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        parts: &[Part],
+        run: &Run,
         caches: &mut [Option<&mut KeyValueCache>],
         layer: usize,
         queries: Queries,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
         let config = &self.config;
-        let positions: Vec<usize> = parts
-            .iter()
-            .flat_map(|part| part.start..part.start + part.tokens)
-            .collect();
         let a = self.attention_norm.forward(x)?;
         trace("attention_norm", &a);
         let (q, k, v) = self.project(&a, queries)?;
-        let asked: Vec<usize> = match queries {
-            None => positions.clone(),
-            Some(rows) => rows.iter().map(|row| positions[*row as usize]).collect(),
-        };
-        let rotate = |x: &Tensor, heads: usize, positions: &[usize]| {
-            let theta = config.rope_theta as f32;
-            ops::rotary_at(x, heads, config.rotary_dim, theta, positions)
-        };
-        let k = rotate(&k, config.num_key_value_heads, &positions)?;
+        let k = ops::rotary_at(&k, config.num_key_value_heads, &run.rotation)?;
         trace("keys", &k);
-        for (part, cache) in parts.iter().zip(caches.iter_mut()) {
+        for (part, cache) in run.parts.iter().zip(caches.iter_mut()) {
             if let Some(cache) = cache {
                 let keys = k.narrow(1, part.offset, part.tokens)?;
                 let values = v.narrow(1, part.offset, part.tokens)?;
                 cache.write(layer, part.start, &keys, &values)?;
             }
         }
-        if asked.is_empty() {
-            return Ok(x.narrow(1, 0, 0)?);
-        }
-        let q = rotate(&q, config.num_heads, &asked)?;
-        let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &asked)?;
+        let rotation = match queries {
+            None => run.rotation.clone(),
+            Some([]) => return Ok(x.narrow(1, 0, 0)?),
+            Some(rows) => run.rotation.select(rows)?,
+        };
+        let q = ops::rotary_at(&q, config.num_heads, &rotation)?;
+        let attended = self.attend(&q, &k, &v, run, caches, layer, queries)?;
         let attended = self.to_out.forward(&attended)?;
         trace("attention", &attended);
         let x = (select(x, queries)? + attended)?;
@@ -236,46 +284,39 @@ impl Layer {
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        parts: &[Part],
+        run: &Run,
         caches: &[Option<&mut KeyValueCache>],
         layer: usize,
         queries: Queries,
-        asked: &[usize],
     ) -> Result<Tensor> {
         let config = &self.config;
         let options = AttentionOptions {
             key_value_heads: config.num_key_value_heads,
             ..AttentionOptions::new(config.num_heads, config.head_dim)
         };
-        let mut results = Vec::new();
-        let mut next = 0;
-        for (part, cache) in parts.iter().zip(caches) {
-            let first = next;
-            next = match queries {
-                None => part.offset + part.tokens,
-                Some(rows) => {
-                    rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
+        let runs = run.visible_runs(config.attention, queries);
+        if caches.iter().all(Option::is_none) {
+            let span = |(index, queries, end): (usize, Range<usize>, usize)| {
+                let first = run.parts[index].offset;
+                AttentionSpan {
+                    queries,
+                    keys: first..first + end,
                 }
             };
-            // Runs of queries that see the same keys.
-            let mut from = first;
-            while from < next {
-                let end = part.visible(config.attention, asked[from]);
-                let mut to = from + 1;
-                while to < next && part.visible(config.attention, asked[to]) == end {
-                    to += 1;
+            let spans = runs.into_iter().map(span).collect();
+            return Ok(ops::packed_attention(q, k, v, spans, &options)?);
+        }
+        let mut results = Vec::with_capacity(runs.len());
+        for (index, queries, end) in runs {
+            let (keys, values) = match &caches[index] {
+                Some(cache) => cache.read(layer, end)?,
+                None => {
+                    let first = run.parts[index].offset;
+                    (k.narrow(1, first, end)?, v.narrow(1, first, end)?)
                 }
-                let (keys, values) = match cache {
-                    Some(cache) => cache.read(layer, end)?,
-                    None => (
-                        k.narrow(1, part.offset, end)?,
-                        v.narrow(1, part.offset, end)?,
-                    ),
-                };
-                let run = q.narrow(1, from, to - from)?;
-                results.push(ops::attention(&run, &keys, &values, &options)?);
-                from = to;
-            }
+            };
+            let asked = q.narrow(1, queries.start, queries.len())?;
+            results.push(ops::attention(&asked, &keys, &values, &options)?);
         }
         match &results[..] {
             [] => Err(Error::Shape("an attention without queries".into())),

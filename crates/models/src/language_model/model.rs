@@ -4,7 +4,7 @@ use brisk_nn::{Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Weights, check
 use candle_core::{DType, Tensor};
 
 use super::LanguageModelConfig;
-use super::layer::{Layer, Part};
+use super::layer::{Layer, Part, Run};
 use super::names::Names;
 use crate::{Error, Result};
 
@@ -172,8 +172,8 @@ impl LanguageModel {
         rows: Rows,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
-        let parts = self.parts(spans, caches)?;
-        let wanted = wanted_rows(&parts, rows)?;
+        let run = Run::new(&self.config, self.parts(spans, caches)?)?;
+        let wanted = wanted_rows(&run.parts, rows)?;
         let mut x = self.embed(spans)?;
         trace("embedding", &x);
         let last = self.layers.len() - 1;
@@ -185,7 +185,7 @@ impl LanguageModel {
                 None
             };
             let mut inner = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
-            x = layer.forward(&x, &parts, caches, index, queries, &mut inner)?;
+            x = layer.forward(&x, &run, caches, index, queries, &mut inner)?;
             check_finite(&x, STAGE, &name)?;
             trace(&name, &x);
         }

@@ -9,6 +9,7 @@ mod conv;
 mod linear;
 mod norm;
 mod packed;
+mod packed_attention;
 mod resample;
 mod rotary_at;
 pub(crate) mod storage;
@@ -19,8 +20,9 @@ pub use conv::{conv2d, depthwise_conv2d};
 pub use linear::linear;
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
+pub use packed_attention::{AttentionSpan, packed_attention};
 pub use resample::{pixel_shuffle, pixel_unshuffle, to_nchw, to_nhwc, upsample_nearest2};
-pub use rotary_at::rotary_at;
+pub use rotary_at::{RotaryTable, rotary_at};
 
 use crate::error::Result;
 use candle_core::{DType, Tensor};

@@ -34,6 +34,11 @@ impl TextPipeline {
         &self.model
     }
 
+    /// Where the model came from, for messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     /// The tokenizer.
     ///
     /// # Errors

@@ -50,13 +50,26 @@ pub enum OptimiserKind {
     Adamw,
 }
 
-/// Builds an optimiser with the default constants of its kind. `clip` bounds the norm over all gradients.
+/// What a recipe says of any optimiser.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OptimiserOptions {
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Bound of the norm over all gradients.
+    pub clip: Option<f64>,
+    /// Decays of AdamW's mean and mean square; its own when left out.
+    pub betas: Option<(f64, f64)>,
+}
+
+/// Builds an optimiser with the default constants of its kind where the options leave them open.
 pub fn build(
     kind: OptimiserKind,
     parameters: Vec<(String, Var)>,
-    weight_decay: f64,
-    clip: Option<f64>,
+    options: OptimiserOptions,
 ) -> Box<dyn Optimiser> {
+    let OptimiserOptions {
+        weight_decay, clip, ..
+    } = options;
     match kind {
         OptimiserKind::Came => Box::new(Came::new(
             parameters,
@@ -71,6 +84,7 @@ pub fn build(
             AdamWOptions {
                 weight_decay,
                 clip,
+                betas: options.betas.unwrap_or(AdamWOptions::default().betas),
                 ..AdamWOptions::default()
             },
         )),
@@ -208,8 +222,11 @@ pub(crate) mod tests {
             let mut optimiser = build(
                 kind,
                 vec![("w".to_owned(), variable.clone())],
-                0.1,
-                Some(1.0),
+                OptimiserOptions {
+                    weight_decay: 0.1,
+                    clip: Some(1.0),
+                    betas: None,
+                },
             );
             let loss = (variable.as_tensor() * line(&[f32::NAN, 1.0])).unwrap();
             let loss = loss.sum_all().unwrap();
