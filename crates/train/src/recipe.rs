@@ -127,6 +127,10 @@ pub struct TextRecipe {
     pub model: Value,
     /// Training.
     pub training: TrainingOptions,
+    /// Share of the run with problems of fewer events, which teach the same steps in less time.
+    pub short_share: f64,
+    /// Fewest and most events of those.
+    pub short_events: (usize, usize),
     /// Share of the run before answer-only fine-tuning.
     pub pretraining_share: f64,
     /// Tokens of a block of block-wise decoding.
@@ -255,10 +259,10 @@ impl TrainingOptions {
                 require((0.0..1.0).contains(&beta), key, beta, "0 to below 1")?;
             }
             require(
-                self.optimiser == OptimiserKind::Adamw,
+                self.optimiser != OptimiserKind::Came,
                 "training.betas",
                 "given",
-                "the optimiser adamw, which has two",
+                "the optimiser adamw or muon",
             )?;
         }
         for (key, value) in [
@@ -345,6 +349,14 @@ impl TextRecipe {
     pub fn validate(&self) -> Result<()> {
         self.training.validate()?;
         require_share("pretraining_share", self.pretraining_share)?;
+        require_share("short_share", self.short_share)?;
+        let (fewest, most) = self.short_events;
+        require(
+            1 <= fewest && fewest <= most && most <= 6,
+            "short_events",
+            format!("[{fewest}, {most}]"),
+            "fewest and most events, from 1 to 6",
+        )?;
         require_share("block_share", self.block_share)?;
         for (key, value) in [
             ("block_length", self.block_length as u64),

@@ -1,6 +1,7 @@
 //! `brisk text`: an answer from a diffusion language model.
 
 mod canvas;
+mod chat;
 mod options;
 
 use std::borrow::Cow;
@@ -25,6 +26,9 @@ use canvas::Canvas;
 /// Runs the command.
 pub fn run(arguments: &TextArguments) -> Result {
     arguments.threads.apply()?;
+    if arguments.wants_chat() {
+        return chat::run(arguments);
+    }
     let request = arguments.request()?;
     if let Some(path) = &arguments.output_ids {
         output::check_writable(path)?;

@@ -55,7 +55,7 @@ impl GatedMlp {
 
     /// `[.., width]` to the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gate = ops::silu(&self.gate.forward(x)?)?;
-        self.down.forward(&(gate * self.up.forward(x)?)?)
+        let gated = ops::silu_times(&self.gate.forward(x)?, &self.up.forward(x)?)?;
+        self.down.forward(&gated)
     }
 }

@@ -14,7 +14,7 @@ mod resample;
 mod rotary_at;
 pub(crate) mod storage;
 
-pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
+pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu, silu_times};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
 pub use linear::linear;

@@ -1,12 +1,15 @@
 //! A model folder to a pipeline.
 
+use std::sync::Arc;
+
 use brisk_models::language_model::{Attention, LanguageModel, LanguageModelConfig};
 use brisk_nn::Weights;
-use brisk_store::ModelFolder;
+use brisk_store::{Dtype, MemorySource, ModelFolder, TensorSource};
 use brisk_text::{ChatTemplate, Tokenizer};
 use serde_json::Value;
 
 use super::pipeline::TextPipeline;
+use super::session::CACHED_PARAMETERS;
 use crate::error::{Error, Result};
 
 /// How a model is loaded.
@@ -82,7 +85,10 @@ impl TextPipeline {
         }
         stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
         stop_tokens.dedup();
-        let weights = folder.open_component("", options.variant.as_deref())?;
+        let mut weights = folder.open_component("", options.variant.as_deref())?;
+        if config.parameters() <= CACHED_PARAMETERS {
+            weights = widened(&*weights)?;
+        }
         let model = LanguageModel::load(&config, &Weights::from_source(weights))?;
         Ok(Self {
             label: folder.label(),
@@ -94,6 +100,19 @@ impl TextPipeline {
             aligned,
         })
     }
+}
+
+/// The weights in f32: where they fit the caches, 16 bits save no time and widening them costs some.
+fn widened(source: &dyn TensorSource) -> Result<Arc<dyn TensorSource>> {
+    let mut tensors = Vec::new();
+    for name in source.names() {
+        let Some(view) = source.view(&name)? else {
+            continue;
+        };
+        let bytes = view.to_f32()?.into_iter().flat_map(f32::to_le_bytes);
+        tensors.push((name, Dtype::F32, view.shape.clone(), bytes.collect()));
+    }
+    Ok(Arc::new(MemorySource::new(tensors)?))
 }
 
 fn add_ids(value: Option<&Value>, ids: &mut Vec<u32>) {

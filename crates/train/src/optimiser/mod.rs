@@ -3,6 +3,7 @@
 
 mod adamw;
 mod came;
+mod muon;
 
 use brisk_store::TensorSource;
 use candle_core::Var;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adamw::{AdamW, AdamWOptions};
 pub use came::{Came, CameOptions};
+pub use muon::{Muon, MuonOptions};
 
 use crate::error::Result;
 use crate::tensors::{self, NamedArray};
@@ -48,6 +50,8 @@ pub enum OptimiserKind {
     Came,
     /// [`AdamW`].
     Adamw,
+    /// [`Muon`], with [`AdamW`] for what is no matrix of a hidden layer.
+    Muon,
 }
 
 /// What a recipe says of any optimiser.
@@ -70,6 +74,12 @@ pub fn build(
     let OptimiserOptions {
         weight_decay, clip, ..
     } = options;
+    let adamw = AdamWOptions {
+        weight_decay,
+        clip,
+        betas: options.betas.unwrap_or(AdamWOptions::default().betas),
+        ..AdamWOptions::default()
+    };
     match kind {
         OptimiserKind::Came => Box::new(Came::new(
             parameters,
@@ -79,13 +89,12 @@ pub fn build(
                 ..CameOptions::default()
             },
         )),
-        OptimiserKind::Adamw => Box::new(AdamW::new(
+        OptimiserKind::Adamw => Box::new(AdamW::new(parameters, adamw)),
+        OptimiserKind::Muon => Box::new(Muon::new(
             parameters,
-            AdamWOptions {
-                weight_decay,
-                clip,
-                betas: options.betas.unwrap_or(AdamWOptions::default().betas),
-                ..AdamWOptions::default()
+            MuonOptions {
+                adamw,
+                ..MuonOptions::default()
             },
         )),
     }
@@ -217,7 +226,11 @@ pub(crate) mod tests {
 
     #[test]
     fn non_finite_gradients_change_nothing_and_are_counted() {
-        for kind in [OptimiserKind::Came, OptimiserKind::Adamw] {
+        for kind in [
+            OptimiserKind::Came,
+            OptimiserKind::Adamw,
+            OptimiserKind::Muon,
+        ] {
             let variable = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
             let mut optimiser = build(
                 kind,

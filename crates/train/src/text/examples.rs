@@ -1,9 +1,11 @@
 //! Problems as token sequences.
 
+use std::ops::RangeInclusive;
+
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_text::{ChatMessage, ChatTemplate, Tokenizer, word_tokenizer};
 
-use crate::data::arithmetic::{Split, problem, words};
+use crate::data::arithmetic::{Split, problem_of, words};
 use crate::error::{Error, Result};
 use crate::recipe::TextRecipe;
 
@@ -82,9 +84,9 @@ impl Examples {
         })
     }
 
-    /// Training problem number `index`.
-    pub fn get(&self, index: u64) -> Result<Example> {
-        let problem = problem(self.seed, index, Split::Training);
+    /// Training problem number `index`, with so many events.
+    pub fn get(&self, index: u64, events: RangeInclusive<usize>) -> Result<Example> {
+        let problem = problem_of(events, self.seed, index, Split::Training);
         let turn = [ChatMessage {
             role: "user".to_owned(),
             content: problem.question,

@@ -25,7 +25,7 @@ use crate::loss;
 use crate::recipe::TextRecipe;
 use crate::session::{Control, Event, Measured, Outcome, Session};
 use examples::Examples;
-use masks::{Masked, Phase};
+use masks::Masked;
 
 /// What a finished run is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -71,13 +71,14 @@ pub fn train_text(
     let mut session = Session::open(options, recipe, parameters, out, control)?;
     let folder = out.join("model");
     while !session.is_over() {
-        let phase = if session.progress() < recipe.pretraining_share {
-            Phase::Pretraining
-        } else {
-            Phase::FineTuning
-        };
         let first = session.step * options.batch as u64;
-        let batch = masks::batch(&examples, first, phase, recipe, &mut session.rng)?;
+        let batch = masks::batch(
+            &examples,
+            first,
+            session.progress(),
+            recipe,
+            &mut session.rng,
+        )?;
         session.update(batch.len(), |part| update_loss(&model, &batch[part]))?;
         if session.is_due(recipe.eval_every) {
             export::write(recipe, &written, &examples, session.ema.arrays(), &folder)?;

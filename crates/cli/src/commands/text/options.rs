@@ -1,5 +1,6 @@
 //! The options of `brisk text`, and the request they make.
 
+use std::io::IsTerminal;
 use std::path::PathBuf;
 
 use brisk_pipelines::language::{LoadOptions, TextRequest};
@@ -31,6 +32,9 @@ pub struct TextArguments {
     /// Fill in the masks of the prompt
     #[arg(long)]
     pub infill: bool,
+    /// Talk over several turns, a line each; so does no prompt on a terminal
+    #[arg(long, conflicts_with_all = ["words", "prompt", "raw", "infill", "input_ids", "output_ids"])]
+    pub chat: bool,
     #[command(flatten)]
     pub decoding: DecodingArguments,
 
@@ -54,6 +58,12 @@ pub struct TextArguments {
 }
 
 impl TextArguments {
+    /// Whether to talk: asked for, or there is somebody at a terminal and nothing else to do.
+    pub fn wants_chat(&self) -> bool {
+        let nothing = self.input_ids.is_none() && self.texts().next().is_none() && !self.json;
+        self.chat || (nothing && std::io::stdin().is_terminal() && std::io::stderr().is_terminal())
+    }
+
     /// The prompts given as text.
     pub fn texts(&self) -> impl Iterator<Item = &String> {
         self.words.iter().chain(&self.prompt)
@@ -72,7 +82,7 @@ impl TextArguments {
     pub fn request(&self) -> Result<TextRequest> {
         if self.input_ids.is_none() && self.texts().next().is_none() {
             return Err(Failure::usage(
-                "there is no prompt; give a text in quotes, or --input-ids FILE",
+                "there is no prompt; give a text in quotes, --input-ids FILE, or --chat to talk",
             ));
         }
         if let Some(text) = self.texts().find(|text| text.trim().is_empty()) {

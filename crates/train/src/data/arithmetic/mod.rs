@@ -1,8 +1,9 @@
 //! Grade-school arithmetic word problems with worked steps, made from a seed.
 //!
 //! A problem is a quantity and five or six events that change it, told in one of four settings;
-//! the solution works the events off one a line and ends with `Answer: N`. Every number, also in
-//! between, is from 2 to 99.
+//! the solution works the events off one a line and ends with `Answer: N`. Every quantity, also in
+//! between, has two digits, and so has every change but factors and groups: what a line looks like is
+//! decided by the kind of its event, and only its numbers need arithmetic.
 //!
 //! Which split a problem belongs to is decided by its setting and numbers alone: one in
 //! [`HELD_OUT_ONE_IN`] is held out, under whichever names and things it is told, so that no training
@@ -13,21 +14,21 @@ mod settings;
 mod tests;
 
 use std::collections::BTreeSet;
+use std::ops::RangeInclusive;
 
 use crate::rng::Rng;
 use settings::{Cast, SETTINGS, Setting};
 
 /// One problem in this many is held out.
 pub const HELD_OUT_ONE_IN: u64 = 16;
-/// Smallest and largest number of a problem.
-const SMALLEST: u32 = 2;
+/// Smallest and largest quantity, and number that one event adds or takes away.
+const SMALLEST: u32 = 10;
 const LARGEST: u32 = 99;
-/// Largest number that one event adds or takes away.
-const LARGEST_CHANGE: u32 = 20;
+const LARGEST_CHANGE: u32 = 29;
 /// Largest number of things in the groups that one event adds or takes away.
 const LARGEST_GROUPS: u32 = 40;
 /// Events of a problem.
-const EVENTS: std::ops::RangeInclusive<usize> = 5..=6;
+pub const EVENTS: RangeInclusive<usize> = 5..=6;
 
 /// A question with its solution.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,10 +112,10 @@ struct Plan {
 }
 
 impl Plan {
-    fn draw(rng: &mut Rng) -> Self {
+    fn draw(events: &RangeInclusive<usize>, rng: &mut Rng) -> Self {
         let setting = rng.below(SETTINGS.len());
-        let start = between(rng, 5, 60);
-        let count = between(rng, *EVENTS.start() as u32, *EVENTS.end() as u32) as usize;
+        let start = between(rng, 20, 70);
+        let count = between(rng, *events.start() as u32, *events.end() as u32) as usize;
         let mut quantity = start;
         let mut changes: Vec<Change> = Vec::with_capacity(count);
         while changes.len() < count {
@@ -183,16 +184,21 @@ fn draw_change(quantity: u32, before: &[Change], rng: &mut Rng) -> Option<Change
             } else {
                 Change::SubtractGroups(a, b)
             };
-            (!grouped && a * b <= limit).then_some(groups)
+            (!grouped && (SMALLEST..=limit).contains(&(a * b))).then_some(groups)
         }
     }
 }
 
 /// Problem number `index` of a seed; the same for the same three values.
 pub fn problem(seed: u64, index: u64, split: Split) -> Problem {
+    problem_of(EVENTS, seed, index, split)
+}
+
+/// As [`problem`], with another number of events, 1 to 6.
+pub fn problem_of(events: RangeInclusive<usize>, seed: u64, index: u64, split: Split) -> Problem {
     let mut rng = Rng::stream(seed, index);
     loop {
-        let plan = Plan::draw(&mut rng);
+        let plan = Plan::draw(&events, &mut rng);
         if plan.split() == split {
             return tell(&plan, &mut rng);
         }
