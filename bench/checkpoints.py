@@ -15,7 +15,10 @@ FILES = {
     "transformer": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
     "text_encoder": "model.safetensors",
+    # A folder of its own, without a pipeline around it.
+    "language_model": "model.safetensors",
 }
+PIPELINE = {"transformer", "vae", "text_encoder"}
 TYPES = {"bf16": torch.bfloat16, "f32": torch.float32}
 PATTERN = 1 << 22
 
@@ -34,6 +37,12 @@ def build(component, config):
         # Only the plain implementation caps the logits.
         settings._attn_implementation = "eager"
         return Gemma2Model(settings).eval()
+    if component == "language_model":
+        from transformers import Qwen3Config, Qwen3ForCausalLM
+
+        # The same graph with another mask, which the caller gives.
+        kept = {name: value for name, value in settings.items() if name not in ["model_type", "architectures"]}
+        return Qwen3ForCausalLM(Qwen3Config(**kept, attn_implementation="sdpa")).eval()
     from diffusers import AutoencoderDC, SanaTransformer2DModel
 
     kind = {"vae": AutoencoderDC, "transformer": SanaTransformer2DModel}[component]
@@ -57,10 +66,15 @@ def values(pattern, name, shape, dtype):
     return tiled.to(dtype).contiguous()
 
 
+def place(folder, name):
+    """Where a component lies in a model's folder."""
+    return folder if name == "language_model" else folder / name
+
+
 def component(source, target, name, dtype):
     """Random weights for source/name/config.json below target; kept where they exist already."""
-    folder = target / name
-    config = source / name / "config.json"
+    folder = place(target, name)
+    config = place(source, name) / "config.json"
     weights = folder / FILES[name]
     if weights.exists() and (folder / "config.json").read_text() == config.read_text():
         return
@@ -69,6 +83,8 @@ def component(source, target, name, dtype):
         module = build(name, read(config))
     pattern = torch.randn(PATTERN, generator=torch.Generator().manual_seed(0))
     state = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    if name == "language_model" and module.config.tie_word_embeddings:
+        del state["lm_head.weight"]
     temporary = weights.with_suffix(".part")
     tensors = {key: values(pattern, key, shape, TYPES[dtype]) for key, shape in state.items()}
     save_file(tensors, temporary)
@@ -82,7 +98,7 @@ def folder(source, cache, components, dtype):
     target = pathlib.Path(cache) / "models" / f"{source.name}-{dtype}"
     for name in components:
         component(source, target, name, dtype)
-    if set(components) == set(FILES):
+    if set(components) == PIPELINE:
         for name in ["tokenizer", "scheduler"]:
             shutil.copytree(source / name, target / name, dirs_exist_ok=True)
         shutil.copy(source / "model_index.json", target / "model_index.json")
@@ -94,15 +110,18 @@ def load(target, name):
     from safetensors import safe_open
 
     with torch.device("meta"):
-        module = build(name, read(target / name / "config.json"))
+        module = build(name, read(place(target, name) / "config.json"))
     module = module.to_empty(device="cpu")
-    with safe_open(target / name / FILES[name], "pt") as file:
+    with safe_open(place(target, name) / FILES[name], "pt") as file:
         state = module.state_dict()
         for key in file.keys():
             state[key].copy_(file.get_tensor(key))
     # What is computed from the configuration and stored nowhere is lost on the meta device.
     if name == "text_encoder":
         module.rotary_emb = type(module.rotary_emb)(config=module.config)
+    if name == "language_model":
+        module.model.rotary_emb = type(module.model.rotary_emb)(config=module.config)
+        module.tie_weights()
     return module
 
 
@@ -126,8 +145,8 @@ def inputs(case, source):
             "weight": randn(generator, channels, 1, 3, 3) / 3,
             "bias": 0.02 * randn(generator, channels),
         }
-    if component == "text_encoder":
-        config = read(source / "text_encoder" / "config.json")
+    if component in ["text_encoder", "language_model"]:
+        config = read(place(source, component) / "config.json")
         ids = torch.randint(4, config["vocab_size"], (1, case.tokens), generator=generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     vae = read(source / "vae" / "config.json")

@@ -150,6 +150,49 @@ def text_runner(arguments):
     return run
 
 
+def language_runner(arguments):
+    """A block of a masked-diffusion model over its cache: every token of the block sees all keys.
+
+    The keys and values of the block are those of the step before, so each step writes its slots again.
+    """
+    if arguments.peer == "openvino":
+        raise SystemExit("worker: no OpenVINO export of the language model here")
+    model = checkpoints.load(pathlib.Path(arguments.model), "language_model")
+    ids = load_file(arguments.inputs)["input_ids"]
+    context, block = ids.shape[1], arguments.block
+    first = context - block
+    positions = torch.arange(context)
+
+    # Nothing is hidden: in the first pass every token of the context sees every other, too.
+    def everything(queries):
+        return torch.zeros(1, 1, queries, context)
+
+    whole = model.model(ids, attention_mask=everything(context), use_cache=True, cache_position=positions)
+    cache = whole.past_key_values
+    body = torch.compile(model.model) if arguments.peer == "compile" else model.model
+
+    def run():
+        started = time.perf_counter()
+        for layer in cache.layers:
+            layer.keys, layer.values = layer.keys[:, :, :first], layer.values[:, :, :first]
+        hidden = body(
+            ids[:, first:],
+            attention_mask=everything(block),
+            past_key_values=cache,
+            use_cache=True,
+            cache_position=positions[first:],
+        ).last_hidden_state
+        return time.perf_counter() - started, hidden
+
+    def with_head():
+        seconds, hidden = run()
+        started = time.perf_counter()
+        logits = model.lm_head(hidden)
+        return seconds + time.perf_counter() - started, {"logits": logits}
+
+    return with_head
+
+
 def pipeline_runner(arguments):
     """SANA-Sprint from prompt to the bytes of a PNG."""
     from diffusers import SanaSprintPipeline, SCMScheduler
@@ -212,6 +255,7 @@ def main():
     parser.add_argument("--inputs")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prefix", type=int, default=0)
+    parser.add_argument("--block", type=int, default=0)
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--prompt")
     parser.add_argument("--instruction")
@@ -229,7 +273,7 @@ def main():
 
     # Libraries print where they like; answers alone go to stdout.
     with contextlib.redirect_stdout(sys.stderr):
-        runners = {"text_encoder": text_runner, "image": pipeline_runner}
+        runners = {"text_encoder": text_runner, "image": pipeline_runner, "language_model": language_runner}
         run = runners.get(arguments.component, module_runner)(arguments)
         answer({"ready": True})
         result = None

@@ -57,7 +57,7 @@ put("safetensors", "offset_overflow",
     safetensors({"a": entry("U8", (8,), (2**64 - 9, 2**64 - 1))}, bytes(8)))
 put("safetensors", "negative_size", safetensors({"a": entry(shape=(-1,))}, bytes(8)))
 put("safetensors", "unknown_type", safetensors({"a": entry("Q7")}, bytes(8)))
-put("safetensors", "float8", safetensors({"a": entry("F8_E4M3", (8,))}, bytes(8)))
+put("safetensors", "float8", safetensors({"a": entry("F8_E5M2", (8,))}, bytes(8)))
 put("safetensors", "missing_offsets", safetensors({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)))
 put("safetensors", "metadata_not_text", safetensors({"__metadata__": {"a": 1}}))
 one = json.dumps(entry())

@@ -2,7 +2,9 @@
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::commands::{bench, compare, doctor, eval, image, inspect, models, probe, text, train};
+use crate::commands::{
+    bench, compare, convert, doctor, eval, image, inspect, models, probe, quantize, text, train,
+};
 
 /// Pictures with the SANA family and text with diffusion language models, on a plain CPU.
 #[derive(Debug, Parser)]
@@ -37,6 +39,8 @@ pub enum Verb {
     Models(models::ModelsArguments),
     Inspect(inspect::InspectArguments),
     Compare(compare::CompareArguments),
+    Quantize(quantize::QuantizeArguments),
+    Convert(convert::ConvertArguments),
     Doctor(doctor::DoctorArguments),
     #[command(subcommand)]
     Train(train::TrainVerb),

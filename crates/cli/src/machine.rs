@@ -160,6 +160,12 @@ impl Memory {
     }
 }
 
+/// Lets [`peak_memory`] count anew from what is in use now, where the system can.
+pub fn forget_peak_memory() {
+    // Where it can't, the peak is of the whole run: larger, never smaller.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
 /// Largest resident set of this process so far, in bytes; Linux only.
 pub fn peak_memory() -> Option<u64> {
     kibibytes("/proc/self/status", "VmHWM:")

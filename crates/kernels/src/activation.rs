@@ -93,6 +93,21 @@ simd_dispatch! {
     }
 }
 
+simd_dispatch! {
+    fn add_run(a: &[f32], b: &[f32], y: &mut [f32]) {
+        for ((y, a), b) in y.iter_mut().zip(a).zip(b) { *y = a + b; }
+    }
+}
+
+/// `y = a + b`.
+pub fn add(a: &[f32], b: &[f32], y: &mut [f32]) {
+    assert!(a.len() == y.len() && b.len() == y.len(), "lengths of a sum");
+    parallel::rows_mut(y, 1, |start, y| {
+        let range = start..start + y.len();
+        add_run(&a[range.clone()], &b[range], y);
+    });
+}
+
 /// Rows of `2·half` values, the first half values and the second half gates:
 /// `y = value·silu(gate)`.
 pub fn gated_silu(x: &[f32], half: usize, y: &mut [f32]) {
@@ -165,6 +180,20 @@ pub fn gated_gelu_tanh_backward_gate(gate: &[f32], up: &[f32], dy: &[f32], dgate
 mod tests {
     use super::*;
     use crate::reference::{assert_close, noise};
+
+    #[test]
+    fn sums_are_those_of_the_values() {
+        for count in [0, 3, 100_000] {
+            let (a, b) = (noise(count, 1), noise(count, 2));
+            let mut y = vec![0.0; count];
+            add(&a, &b, &mut y);
+            assert!(
+                y.iter()
+                    .zip(a.iter().zip(&b))
+                    .all(|(y, (a, b))| *y == a + b)
+            );
+        }
+    }
 
     #[test]
     fn gates_match_scalar_statements_and_differences() {

@@ -102,15 +102,7 @@ fn states(shape: &LinearAttentionShape, k: &[f32], v: &[f32]) -> Vec<Vec<f32>> {
 pub fn forward(shape: &LinearAttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32]) {
     shape.check(&[q.len(), k.len(), v.len(), o.len()]);
     let (width, dim) = (shape.width(), shape.dim);
-    let states: Vec<(Vec<f32>, Vec<f32>)> = states(shape, k, v)
-        .into_par_iter()
-        .map(|state| {
-            (
-                transpose(&state[..dim * dim], dim),
-                state[dim * dim..].to_vec(),
-            )
-        })
-        .collect();
+    let states = applied(states(shape, k, v), dim);
     parallel::rows_mut(o, width, |first, chunk| {
         for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
             let token = first + offset;
@@ -118,6 +110,61 @@ pub fn forward(shape: &LinearAttentionShape, q: &[f32], k: &[f32], v: &[f32], o:
             for (h, out) in row.chunks_exact_mut(dim).enumerate() {
                 let (m, z) = &states[b * shape.heads + h];
                 let q = &q[token * width + h * dim..][..dim];
+                let denominator = apply(q, m, z, out) + shape.eps;
+                divide(out, denominator);
+            }
+        }
+    });
+}
+
+/// States as [`apply`] takes them: M transposed, and z.
+fn applied(states: Vec<Vec<f32>>, dim: usize) -> Vec<(Vec<f32>, Vec<f32>)> {
+    let split = |state: Vec<f32>| {
+        let (m, z) = state.split_at(dim * dim);
+        (transpose(m, dim), z.to_vec())
+    };
+    states.into_par_iter().map(split).collect()
+}
+
+/// As [`forward`] of operands that stand side by side, head by head: every source is
+/// `[batch, tokens, heads·3·dim]` with a head's query, key and value after each other. Each source is
+/// attended by itself; token n of `o` is the concatenation of what they give, `[sources·heads·dim]`.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn forward_interleaved(shape: &LinearAttentionShape, sources: &[&[f32]], o: &mut [f32]) {
+    let (width, dim) = (shape.width(), shape.dim);
+    let (tokens, wide) = (shape.batch * shape.tokens, sources.len() * width);
+    for source in sources {
+        assert_eq!(source.len(), tokens * 3 * width, "source of {shape:?}");
+    }
+    assert_eq!(o.len(), tokens * wide, "result of {shape:?}");
+    let heads = sources.len() * shape.batch * shape.heads;
+    let states: Vec<Vec<f32>> = (0..heads)
+        .into_par_iter()
+        .map(|index| {
+            let (source, b) = (
+                sources[index / (shape.batch * shape.heads)],
+                index / shape.heads % shape.batch,
+            );
+            let key = 3 * (b * shape.tokens * width + index % shape.heads * dim) + dim;
+            let end = 3 * (b + 1) * shape.tokens * width;
+            let mut state = vec![0.0; state_len(dim)];
+            if shape.tokens > 0 {
+                let (k, v) = (&source[key..end], &source[key + dim..end]);
+                accumulate(&k[..v.len()], v, 3 * width, dim, &mut state);
+            }
+            state
+        })
+        .collect();
+    let states = applied(states, dim);
+    parallel::rows_mut(o, wide, |first, chunk| {
+        for (token, row) in (first..).zip(chunk.chunks_exact_mut(wide)) {
+            let b = token / shape.tokens;
+            for (index, out) in row.chunks_exact_mut(dim).enumerate() {
+                let (source, h) = (index / shape.heads, index % shape.heads);
+                let (m, z) = &states[(source * shape.batch + b) * shape.heads + h];
+                let q = &sources[source][3 * (token * width + h * dim)..][..dim];
                 let denominator = apply(q, m, z, out) + shape.eps;
                 divide(out, denominator);
             }
@@ -287,6 +334,40 @@ mod tests {
             assert_gradient(&q, &dq, |x| loss(x, &k, &v));
             assert_gradient(&k, &dk, |x| loss(&q, x, &v));
             assert_gradient(&v, &dv, |x| loss(&q, &k, x));
+        }
+    }
+
+    #[test]
+    fn interleaved_operands_equal_separate_ones() {
+        for (batch, tokens, heads, dim) in [(1, 1, 1, 1), (2, 7, 3, 5), (1, 40, 2, 32)] {
+            let shape = LinearAttentionShape {
+                batch,
+                tokens,
+                heads,
+                dim,
+                eps: 1e-15,
+            };
+            let width = heads * dim;
+            let count = batch * tokens;
+            let sources = [noise(3 * count * width, 1), noise(3 * count * width, 2)];
+            let mut o = vec![f32::NAN; 2 * count * width];
+            forward_interleaved(&shape, &[&sources[0], &sources[1]], &mut o);
+            for (index, source) in sources.iter().enumerate() {
+                let part = |part: usize| -> Vec<f32> {
+                    let pieces = source.chunks_exact(dim).skip(part).step_by(3);
+                    pieces.flatten().copied().collect()
+                };
+                let mut want = vec![0.0; count * width];
+                forward(&shape, &part(0), &part(1), &part(2), &mut want);
+                let found: Vec<f32> = o
+                    .chunks_exact(width)
+                    .skip(index)
+                    .step_by(2)
+                    .flatten()
+                    .copied()
+                    .collect();
+                assert_eq!(found, want);
+            }
         }
     }
 

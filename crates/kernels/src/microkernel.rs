@@ -5,6 +5,7 @@
 //! [`Level`].
 
 use crate::simd::Level;
+use half::bf16;
 
 /// Outputs a panel.
 pub(crate) const PANEL: usize = 16;
@@ -13,6 +14,73 @@ pub(crate) const DEPTH: usize = 256;
 /// Distance between rows of the input, in elements; not a power of two, which would put all rows
 /// into the same cache sets.
 pub(crate) const STRIDE: usize = DEPTH + 16;
+
+/// A value as panels store it, and eight or sixteen of them as f32.
+pub(crate) trait Stored: Copy {
+    /// # Safety
+    /// The pointer is that of a value.
+    unsafe fn one(from: *const Self) -> f32;
+    /// # Safety
+    /// The processor has AVX2; eight values stand there.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn eight(from: *const Self) -> std::arch::x86_64::__m256;
+    /// # Safety
+    /// The processor has AVX-512; sixteen values stand there.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn sixteen(from: *const Self) -> std::arch::x86_64::__m512;
+}
+
+impl Stored for f32 {
+    #[inline(always)]
+    unsafe fn one(from: *const Self) -> f32 {
+        // SAFETY: as promised.
+        unsafe { *from }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(from: *const Self) -> std::arch::x86_64::__m256 {
+        // SAFETY: as promised.
+        unsafe { std::arch::x86_64::_mm256_loadu_ps(from) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn sixteen(from: *const Self) -> std::arch::x86_64::__m512 {
+        // SAFETY: as promised.
+        unsafe { std::arch::x86_64::_mm512_loadu_ps(from) }
+    }
+}
+
+impl Stored for bf16 {
+    #[inline(always)]
+    unsafe fn one(from: *const Self) -> f32 {
+        // SAFETY: as promised.
+        unsafe { (*from).to_f32() }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn eight(from: *const Self) -> std::arch::x86_64::__m256 {
+        use std::arch::x86_64::*;
+        // SAFETY: as promised.
+        unsafe {
+            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+        }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn sixteen(from: *const Self) -> std::arch::x86_64::__m512 {
+        use std::arch::x86_64::*;
+        // SAFETY: as promised.
+        unsafe {
+            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+        }
+    }
+}
 
 /// Where a tile of results goes.
 #[derive(Clone, Copy)]
@@ -41,12 +109,12 @@ pub(crate) fn tile_shape(level: Level) -> (usize, usize) {
 /// The processor has `level`; `rows` and the number of panels are within [`tile_shape`]; `a` holds
 /// `rows` rows, every panel `depth` times [`PANEL`] values; the target holds `rows` rows of
 /// `columns`, which the panels cover, and nobody else uses it.
-pub(crate) unsafe fn tile(
+pub(crate) unsafe fn tile<S: Stored>(
     level: Level,
     rows: usize,
     depth: usize,
     a: *const f32,
-    panels: &[*const f32],
+    panels: &[*const S],
     columns: usize,
     target: Target,
 ) {
@@ -56,7 +124,7 @@ pub(crate) unsafe fn tile(
             held.copy_from_slice(panels);
             match rows {
                 // SAFETY: as the caller promised.
-                $($rows => unsafe { $kernel::<$rows, $count>(depth, a, held, columns, target) },)*
+                $($rows => unsafe { $kernel::<$rows, $count, S>(depth, a, held, columns, target) },)*
                 _ => unreachable!("a tile of {rows} rows"),
             }
         }};
@@ -90,10 +158,10 @@ unsafe fn store<const M: usize>(
     }
 }
 
-unsafe fn portable<const M: usize, const P: usize>(
+unsafe fn portable<const M: usize, const P: usize, S: Stored>(
     depth: usize,
     a: *const f32,
-    panels: [*const f32; P],
+    panels: [*const S; P],
     columns: usize,
     target: Target,
 ) {
@@ -102,10 +170,10 @@ unsafe fn portable<const M: usize, const P: usize>(
         for k in 0..depth {
             // SAFETY: `panel` holds `depth` rows of PANEL values, `a` M rows, as promised.
             unsafe {
-                let b = &*panel.add(k * PANEL).cast::<[f32; PANEL]>();
+                let b: [f32; PANEL] = std::array::from_fn(|j| S::one(panel.add(k * PANEL + j)));
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let value = *a.add(i * STRIDE + k);
-                    for (sum, b) in sums.iter_mut().zip(b) {
+                    for (sum, b) in sums.iter_mut().zip(&b) {
                         *sum += value * b;
                     }
                 }
@@ -119,10 +187,10 @@ unsafe fn portable<const M: usize, const P: usize>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const M: usize, const P: usize>(
+unsafe fn avx2<const M: usize, const P: usize, S: Stored>(
     depth: usize,
     a: *const f32,
-    panels: [*const f32; P],
+    panels: [*const S; P],
     columns: usize,
     target: Target,
 ) {
@@ -134,7 +202,7 @@ unsafe fn avx2<const M: usize, const P: usize>(
     unsafe {
         for k in 0..depth {
             let b = panel.add(k * PANEL);
-            let b = [_mm256_loadu_ps(b), _mm256_loadu_ps(b.add(8))];
+            let b = [S::eight(b), S::eight(b.add(8))];
             for (i, sums) in sums.iter_mut().enumerate() {
                 let value = _mm256_broadcast_ss(&*a.add(i * STRIDE + k));
                 sums[0] = _mm256_fmadd_ps(value, b[0], sums[0]);
@@ -167,10 +235,10 @@ unsafe fn avx2<const M: usize, const P: usize>(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-unsafe fn avx512<const M: usize, const P: usize>(
+unsafe fn avx512<const M: usize, const P: usize, S: Stored>(
     depth: usize,
     a: *const f32,
-    panels: [*const f32; P],
+    panels: [*const S; P],
     columns: usize,
     target: Target,
 ) {
@@ -180,7 +248,7 @@ unsafe fn avx512<const M: usize, const P: usize>(
     // that are written within the target's.
     unsafe {
         for k in 0..depth {
-            let b = panels.map(|panel| _mm512_loadu_ps(panel.add(k * PANEL)));
+            let b = panels.map(|panel| S::sixteen(panel.add(k * PANEL)));
             for (i, sums) in sums.iter_mut().enumerate() {
                 let value = _mm512_set1_ps(*a.add(i * STRIDE + k));
                 for (sum, b) in sums.iter_mut().zip(&b) {

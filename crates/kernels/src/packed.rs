@@ -9,7 +9,7 @@
 //! the same for any number of threads.
 
 use crate::linear::Half;
-use crate::microkernel::{DEPTH, PANEL, STRIDE, Target, tile, tile_shape};
+use crate::microkernel::{DEPTH, PANEL, STRIDE, Stored, Target, tile, tile_shape};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
 use half::{bf16, f16};
@@ -89,6 +89,42 @@ impl PackedMatrix {
         }
     }
 
+    /// One matrix of the outputs of all `parts`, in their order; none where they differ in inputs or
+    /// type, or where one but the last ends within a panel.
+    pub fn joined(parts: &[&Self]) -> Option<Self> {
+        let (last, before) = parts.split_last()?;
+        let whole = before.iter().all(|part| part.outputs.is_multiple_of(PANEL));
+        if !whole || parts.iter().any(|part| part.inputs != last.inputs) {
+            return None;
+        }
+        macro_rules! join {
+            ($kind:path) => {{
+                let mut all = Vec::with_capacity(parts.iter().map(|part| part.values()).sum());
+                for part in parts {
+                    let $kind(panels) = &part.panels else {
+                        return None;
+                    };
+                    all.extend_from_slice(panels);
+                }
+                $kind(all)
+            }};
+        }
+        Some(Self {
+            outputs: parts.iter().map(|part| part.outputs).sum(),
+            inputs: last.inputs,
+            panels: match last.panels {
+                Panels::F32(_) => join!(Panels::F32),
+                Panels::Bf16(_) => join!(Panels::Bf16),
+                Panels::F16(_) => join!(Panels::F16),
+            },
+        })
+    }
+
+    /// Values in memory, those that fill the last panel included.
+    fn values(&self) -> usize {
+        self.outputs.next_multiple_of(PANEL) * self.inputs
+    }
+
     /// Width of the result.
     pub fn outputs(&self) -> usize {
         self.outputs
@@ -147,6 +183,75 @@ impl PackedMatrix {
     }
 }
 
+/// Where the panels of a product come from.
+pub(crate) trait PanelSource<S> {
+    /// A panel; `scratch` is used where it is stored otherwise. Values as many as the product needs.
+    fn panel(&self, index: usize, scratch: &mut [f32]) -> *const S;
+    /// Asks for part `part` of `parts` of a panel, if there is such a panel.
+    fn prefetch(&self, _index: usize, _part: usize, _parts: usize) {}
+}
+
+/// Inner values `first..first + depth` of a matrix.
+struct Slab<'a> {
+    matrix: &'a PackedMatrix,
+    first: usize,
+    depth: usize,
+}
+
+impl Slab<'_> {
+    fn fetch(&self, index: usize, part: usize, parts: usize) {
+        let w = self.matrix;
+        let start = (index * w.inputs + self.first + self.depth * part / parts) * PANEL;
+        let end = (index * w.inputs + self.first + self.depth * (part + 1) / parts) * PANEL;
+        match &w.panels {
+            Panels::F32(panels) => prefetch(&panels[start..end]),
+            Panels::Bf16(panels) => prefetch(&panels[start..end]),
+            Panels::F16(panels) => prefetch(&panels[start..end]),
+        }
+    }
+}
+
+impl PanelSource<f32> for Slab<'_> {
+    fn panel(&self, index: usize, scratch: &mut [f32]) -> *const f32 {
+        let panel = self.matrix.panel(index, self.first, self.depth, scratch);
+        panel.as_ptr()
+    }
+
+    fn prefetch(&self, index: usize, part: usize, parts: usize) {
+        self.fetch(index, part, parts);
+    }
+}
+
+impl PanelSource<bf16> for Slab<'_> {
+    fn panel(&self, index: usize, _: &mut [f32]) -> *const bf16 {
+        match &self.matrix.panels {
+            Panels::Bf16(panels) => {
+                panels[(index * self.matrix.inputs + self.first) * PANEL..].as_ptr()
+            }
+            _ => unreachable!("asked for a bf16 matrix alone"),
+        }
+    }
+
+    fn prefetch(&self, index: usize, part: usize, parts: usize) {
+        self.fetch(index, part, parts);
+    }
+}
+
+/// Asks for values that are needed soon.
+#[inline(always)]
+fn prefetch<T>(values: &[T]) {
+    /// Bytes that a cache fetches together.
+    const LINE: usize = 64;
+    #[cfg(target_arch = "x86_64")]
+    for line in values.chunks(LINE / size_of::<T>()) {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: a prefetch changes no memory; SSE is part of the target.
+        unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (values, LINE);
+}
+
 /// Rows that one task takes: with the depth of a block they fit the second-level cache.
 const TASK_ROWS: usize = 180;
 /// Panels that a task meets before it goes on: their results stay in the second-level cache while
@@ -164,10 +269,18 @@ pub fn forward<F>(x: &[f32], w: &PackedMatrix, y: &mut [f32], finish: F)
 where
     F: Fn(usize, &mut [f32]) + Sync,
 {
-    forward_at(simd::level(), x, w, y, finish);
+    forward_at(simd::level(), x, w, y, Some(finish));
 }
 
-fn forward_at<F>(level: Level, x: &[f32], w: &PackedMatrix, y: &mut [f32], finish: F)
+/// As [`forward`], with nothing to follow.
+///
+/// # Panics
+/// As [`forward`].
+pub fn multiply(x: &[f32], w: &PackedMatrix, y: &mut [f32]) {
+    forward_at(simd::level(), x, w, y, None::<fn(usize, &mut [f32])>);
+}
+
+fn forward_at<F>(level: Level, x: &[f32], w: &PackedMatrix, y: &mut [f32], finish: Option<F>)
 where
     F: Fn(usize, &mut [f32]) + Sync,
 {
@@ -183,7 +296,7 @@ where
             row[..columns.len()].copy_from_slice(&x[columns.clone()]);
         }
     };
-    forward_gathered(level, w, y, gather, finish);
+    forward_then(level, w, y, gather, finish);
 }
 
 /// As [`forward`] for rows that are made when they are needed: `gather(first_row, inputs, block)`
@@ -198,6 +311,20 @@ pub(crate) fn forward_gathered<G, F>(
     G: Fn(usize, Range<usize>, &mut [f32]) + Sync,
     F: Fn(usize, &mut [f32]) + Sync,
 {
+    forward_then(level, w, y, gather, Some(finish));
+}
+
+fn forward_then<G, F>(level: Level, w: &PackedMatrix, y: &mut [f32], gather: G, finish: Option<F>)
+where
+    G: Fn(usize, Range<usize>, &mut [f32]) + Sync,
+    F: Fn(usize, &mut [f32]) + Sync,
+{
+    let last = finish.is_some();
+    let finish = |first: usize, rows: &mut [f32]| {
+        if let Some(finish) = &finish {
+            finish(first, rows);
+        }
+    };
     let (inputs, outputs) = (w.inputs, w.outputs);
     if outputs == 0 || y.is_empty() {
         return;
@@ -208,7 +335,7 @@ pub(crate) fn forward_gathered<G, F>(
     let panels = outputs.div_ceil(PANEL);
     let product = |first: usize, panels: Range<usize>, out: Out| {
         let gather = |columns: Range<usize>, block: &mut [f32]| gather(first, columns, block);
-        product(level, w, panels, gather, out);
+        product(level, w, panels, Rows::Gathered(gather), out);
     };
     let small = rows * inputs * outputs < 32 * 32 * 32;
     if small || threads == 1 && rows <= TASK_ROWS {
@@ -221,11 +348,23 @@ pub(crate) fn forward_gathered<G, F>(
             .div_ceil(4 * threads)
             .next_multiple_of(tile_shape(level).1);
         let out = Out::new(y, outputs);
-        (0..panels.div_ceil(step)).into_par_iter().for_each(|part| {
-            let range = part * step..((part + 1) * step).min(panels);
-            product(0, range, out);
+        // The rows are few: gathered once, for all tasks.
+        let length = rows * STRIDE;
+        with_buffer(inputs.div_ceil(DEPTH) * length, |blocks| {
+            for (index, block) in blocks.chunks_exact_mut(length).enumerate() {
+                let first = index * DEPTH;
+                gather(0, first..(first + DEPTH).min(inputs), block);
+            }
+            let blocks = &*blocks;
+            (0..panels.div_ceil(step)).into_par_iter().for_each(|part| {
+                let range = part * step..((part + 1) * step).min(panels);
+                let rows = Rows::<fn(Range<usize>, &mut [f32])>::Packed(blocks);
+                self::product(level, w, range, rows, out);
+            });
         });
-        crate::parallel::rows_mut(y, outputs, finish);
+        if last {
+            crate::parallel::rows_mut(y, outputs, finish);
+        }
         return;
     }
     let runs = even_runs(rows, TASK_ROWS, threads, tile_shape(level).0);
@@ -282,24 +421,39 @@ impl Out {
     }
 }
 
+/// Rows of a product: written to a block when their inputs are needed, or block after block.
+enum Rows<'a, G> {
+    Gathered(G),
+    Packed(&'a [f32]),
+}
+
 /// All rows times some panels, on the caller's thread.
 fn product(
     level: Level,
     w: &PackedMatrix,
     panels: Range<usize>,
-    gather: impl Fn(Range<usize>, &mut [f32]),
+    rows: Rows<impl Fn(Range<usize>, &mut [f32])>,
     out: Out,
 ) {
-    with_buffer(out.rows * STRIDE, |block| {
+    let length = out.rows * STRIDE;
+    let gathered = match rows {
+        Rows::Gathered(_) => length,
+        Rows::Packed(_) => 0,
+    };
+    with_buffer(gathered, |buffer| {
         with_buffer(2 * DEPTH * PANEL, |scratch| {
             for start in panels.clone().step_by(TASK_PANELS) {
                 let panels = start..(start + TASK_PANELS).min(panels.end);
                 let columns = w.outputs.min(panels.end * PANEL) - start * PANEL;
                 for first in (0..w.inputs.max(1)).step_by(DEPTH) {
                     let depth = DEPTH.min(w.inputs - first);
-                    gather(first..first + depth, block);
-                    let source = |index: usize, scratch: &mut [f32]| -> *const f32 {
-                        w.panel(index, first, depth, scratch).as_ptr()
+                    let block = match &rows {
+                        Rows::Packed(blocks) if w.inputs == 0 => blocks,
+                        Rows::Packed(blocks) => &blocks[first / DEPTH * length..][..length],
+                        Rows::Gathered(gather) => {
+                            gather(first..first + depth, buffer);
+                            &*buffer
+                        }
                     };
                     let target = Target {
                         // SAFETY: the column lies within the first row.
@@ -307,15 +461,15 @@ fn product(
                         stride: out.stride,
                         accumulate: first > 0,
                     };
-                    let factors = (&*block, out.rows, depth);
+                    let factors = (block, out.rows, depth);
                     // SAFETY: `block` holds `rows` rows, panels come from `w` at this depth, and the
                     // target's columns belong to this call alone.
                     unsafe {
                         block_product(
                             level,
                             factors,
+                            (w, first),
                             panels.clone(),
-                            source,
                             columns,
                             target,
                             scratch,
@@ -327,17 +481,49 @@ fn product(
     });
 }
 
-/// `target (+)= block·panels`: every panel meets all rows while it is in the first-level cache.
-/// `scratch` has room for two widened panels of [`DEPTH`].
+/// `target (+)= block·panels` for the inner values `first..first + depth` of `w`: every panel meets all
+/// rows while it is in the first-level cache, and what comes next is fetched meanwhile. `scratch` has
+/// room for two widened panels of [`DEPTH`].
 ///
 /// # Safety
-/// `block` holds `rows` rows [`STRIDE`] apart; `source` gives panels of `depth` rows; the target has
-/// `rows` rows of `columns`, and nobody else uses it.
+/// `block` holds `rows` rows [`STRIDE`] apart; the target has `rows` rows of `columns`, and nobody else
+/// uses it.
 pub(crate) unsafe fn block_product(
     level: Level,
     (block, rows, depth): (&[f32], usize, usize),
+    (w, first): (&PackedMatrix, usize),
     panels: Range<usize>,
-    source: impl Fn(usize, &mut [f32]) -> *const f32,
+    columns: usize,
+    target: Target,
+    scratch: &mut [f32],
+) {
+    let slab = Slab {
+        matrix: w,
+        first,
+        depth,
+    };
+    let factors = (block, rows, depth);
+    // Few tiles of rows don't repay a widened copy of every panel.
+    let direct = matches!(w.panels, Panels::Bf16(_)) && rows <= 2 * tile_shape(level).0;
+    // SAFETY: as promised; panels of the slab have its depth.
+    unsafe {
+        if direct {
+            panel_product::<bf16>(level, factors, &slab, panels, columns, target, scratch);
+        } else {
+            panel_product::<f32>(level, factors, &slab, panels, columns, target, scratch);
+        }
+    }
+}
+
+/// As [`block_product`] with panels from anywhere.
+///
+/// # Safety
+/// As for [`block_product`]; `source` gives panels of `depth` values an output.
+pub(crate) unsafe fn panel_product<S: Stored>(
+    level: Level,
+    (block, rows, depth): (&[f32], usize, usize),
+    source: &impl PanelSource<S>,
+    panels: Range<usize>,
     columns: usize,
     target: Target,
     scratch: &mut [f32],
@@ -350,23 +536,33 @@ pub(crate) unsafe fn block_product(
         let mut held = [std::ptr::null(); 2];
         let scratch = scratch.chunks_exact_mut(DEPTH * PANEL);
         for ((offset, held), scratch) in held[..count].iter_mut().enumerate().zip(scratch) {
-            *held = source(index + offset, scratch);
+            *held = source.panel(index + offset, scratch);
         }
         let column = step * most_panels * PANEL;
         let width = (columns - column).min(count * PANEL);
         for i in 0..tiles {
             // Tiles of nearly equal height: a last one of a row or two would run at a fraction of
             // the speed.
-            let (first, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+            let (row, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+            let next = rows * (i + 2) / tiles;
+            for later in end..next.min(rows) {
+                prefetch(&block[later * STRIDE..][..depth]);
+            }
+            // One tile alone leaves no time to fetch in.
+            if tiles > 1 {
+                for next in (index + count..panels.end).take(most_panels) {
+                    source.prefetch(next, i, tiles);
+                }
+            }
             let target = Target {
                 // SAFETY: within the target.
-                out: unsafe { target.out.add(first * target.stride + column) },
+                out: unsafe { target.out.add(row * target.stride + column) },
                 ..target
             };
             // SAFETY: as the caller promised; tiles are no larger than the level's.
             unsafe {
-                let a = block.as_ptr().add(first * STRIDE);
-                tile(level, end - first, depth, a, &held[..count], width, target);
+                let a = block.as_ptr().add(row * STRIDE);
+                tile(level, end - row, depth, a, &held[..count], width, target);
             }
         }
     }
@@ -409,12 +605,52 @@ mod tests {
                 let want = reference::linear(&x, inputs, &rounded, outputs, &bias);
                 for level in Level::available() {
                     let mut y = vec![f32::NAN; rows * outputs];
-                    forward_at(level, &x, matrix, &mut y, add_bias);
+                    forward_at(level, &x, matrix, &mut y, Some(add_bias));
                     assert_close(&y, &want, 1e-5);
                 }
             }
             assert_eq!(matrices[0].unpack(), w);
         }
+    }
+
+    #[test]
+    fn joined_matrices_give_the_parts_results_side_by_side() {
+        let (rows, inputs) = (33, 90);
+        let x = noise(rows * inputs, 1);
+        let weights = [
+            noise(32 * inputs, 2),
+            noise(16 * inputs, 3),
+            noise(5 * inputs, 4),
+        ];
+        let outputs = [32, 16, 5];
+        let parts: Vec<PackedMatrix> = weights
+            .iter()
+            .zip(outputs)
+            .map(|(w, outputs)| PackedMatrix::from_f32(w, outputs, inputs))
+            .collect();
+        let all = PackedMatrix::joined(&parts.iter().collect::<Vec<_>>()).unwrap();
+        let mut y = vec![0.0; rows * 53];
+        multiply(&x, &all, &mut y);
+        let mut column = 0;
+        for (part, outputs) in parts.iter().zip(outputs) {
+            let mut alone = vec![0.0; rows * outputs];
+            multiply(&x, part, &mut alone);
+            for (row, alone) in y.chunks_exact(53).zip(alone.chunks_exact(outputs)) {
+                assert_eq!(row[column..column + outputs], *alone);
+            }
+            column += outputs;
+        }
+        assert!(
+            PackedMatrix::joined(&[&parts[2], &parts[0]]).is_none(),
+            "a cut panel"
+        );
+        let half: Vec<bf16> = weights[0].iter().map(|&v| bf16::from_f32(v)).collect();
+        let half = PackedMatrix::from_bf16(&half, 32, inputs);
+        assert!(
+            PackedMatrix::joined(&[&half, &parts[0]]).is_none(),
+            "two types"
+        );
+        assert!(PackedMatrix::joined(&[]).is_none());
     }
 
     #[test]

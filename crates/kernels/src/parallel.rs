@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 /// Elements below which a second thread costs more than it saves.
-const SMALL: usize = 16 * 1024;
+const SMALL: usize = 64 * 1024;
 
 /// Splits `rows` rows into at most `parts` runs of nearly equal length.
 pub(crate) fn ranges(rows: usize, parts: usize) -> Vec<std::ops::Range<usize>> {

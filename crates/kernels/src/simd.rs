@@ -63,6 +63,14 @@ pub fn level() -> Level {
     })
 }
 
+/// Whether the processor multiplies bytes in 512-bit vectors (AVX-512 VNNI).
+pub(crate) fn has_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avx512vnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
 /// Name of the instruction set in use, for reports.
 pub fn name() -> &'static str {
     level().name()

@@ -20,8 +20,8 @@ const OUT: usize = 4;
 const IN: usize = 6;
 /// Products a tile and pair of channels.
 const POINTS: usize = IN * IN;
-/// Channels that a transform handles together.
-const LANES: usize = 16;
+/// Channels that a transform handles together: a line of six of them fits the registers.
+const LANES: usize = 8;
 /// Tiles a strip.
 const STRIP: usize = 48;
 /// Panels whose products of a strip are held at once.
@@ -187,6 +187,21 @@ fn load(from: &[f32], count: usize) -> Lanes {
     values
 }
 
+/// Six lines as columns, transformed: entry `i·6 + j` is point i of column j.
+#[inline(always)]
+fn columns(d: &[Lanes; POINTS]) -> [[Lanes; IN]; IN] {
+    std::array::from_fn(|j| {
+        input_line([
+            &d[j],
+            &d[IN + j],
+            &d[2 * IN + j],
+            &d[3 * IN + j],
+            &d[4 * IN + j],
+            &d[5 * IN + j],
+        ])
+    })
+}
+
 simd_dispatch! {
     /// Transforms one tile. `pixels[i]` is where the channels of input pixel i begin, none outside the
     /// picture; the values of point p go to `out[p·point_stride + …]`, blocks of [`DEPTH`] channels
@@ -197,19 +212,14 @@ simd_dispatch! {
     ) {
         for first in (0..channels).step_by(LANES) {
             let count = LANES.min(channels - first);
-            let mut d = [[0.0f32; LANES]; POINTS];
-            for (d, pixel) in d.iter_mut().zip(pixels) {
-                if let Some(pixel) = pixel { *d = load(&x[pixel + first..], count); }
-            }
-            let mut t = [[0.0f32; LANES]; POINTS];
-            for j in 0..IN {
-                let column = input_line([&d[j], &d[IN + j], &d[2 * IN + j], &d[3 * IN + j], &d[4 * IN + j], &d[5 * IN + j]]);
-                for (i, value) in column.into_iter().enumerate() { t[i * IN + j] = value; }
-            }
+            let d: [Lanes; POINTS] = std::array::from_fn(|i| match pixels[i] {
+                Some(pixel) => load(&x[pixel + first..], count),
+                None => [0.0; LANES],
+            });
+            let t = columns(&d);
             let start = first / DEPTH * block_stride + first % DEPTH;
             for i in 0..IN {
-                let t = &t[i * IN..(i + 1) * IN];
-                let row = input_line([&t[0], &t[1], &t[2], &t[3], &t[4], &t[5]]);
+                let row = input_line([&t[0][i], &t[1][i], &t[2][i], &t[3][i], &t[4][i], &t[5][i]]);
                 for (j, value) in row.into_iter().enumerate() {
                     // Rows of the output have room for whole lanes past the last channel.
                     if let Some(out) = out[start + (i * IN + j) * point_stride..].first_chunk_mut() {
@@ -221,22 +231,36 @@ simd_dispatch! {
     }
 }
 
+/// Where a tile of 4×4 pixels of [`PANEL`] channels goes.
+#[derive(Clone, Copy)]
+struct TileTarget {
+    out: *mut f32,
+    /// From pixel to pixel.
+    pixel: usize,
+    /// From row to row.
+    row: usize,
+}
+
 simd_dispatch! {
-    /// Transforms one tile's products of 16 outputs back: point p at `m[p·point_stride..]`.
-    fn transform_output(m: &[f32], point_stride: usize, y: &mut [[f32; LANES]; OUT * OUT]) {
-        let mut d = [[0.0f32; LANES]; POINTS];
-        for (point, d) in d.iter_mut().enumerate() {
-            *d = load(&m[point * point_stride..], LANES);
-        }
-        let mut t = [[0.0f32; LANES]; OUT * IN];
-        for j in 0..IN {
-            let column = output_line([&d[j], &d[IN + j], &d[2 * IN + j], &d[3 * IN + j], &d[4 * IN + j], &d[5 * IN + j]]);
-            for (i, value) in column.into_iter().enumerate() { t[i * IN + j] = value; }
-        }
-        for i in 0..OUT {
-            let t = &t[i * IN..(i + 1) * IN];
-            let row = output_line([&t[0], &t[1], &t[2], &t[3], &t[4], &t[5]]);
-            for (j, value) in row.into_iter().enumerate() { y[i * OUT + j] = value; }
+    /// Transforms one tile's products of 16 outputs back: point p at `m[p·point_stride..]`. The target
+    /// has room for the whole tile, and nobody else uses it.
+    fn transform_output(m: &[f32], point_stride: usize, target: TileTarget) {
+        for half in (0..PANEL).step_by(LANES) {
+            let d: [Lanes; POINTS] =
+                std::array::from_fn(|point| load(&m[point * point_stride + half..], LANES));
+            let t: [[Lanes; OUT]; IN] = std::array::from_fn(|j| {
+                output_line([&d[j], &d[IN + j], &d[2 * IN + j], &d[3 * IN + j], &d[4 * IN + j], &d[5 * IN + j]])
+            });
+            let line = |i: usize| output_line([&t[0][i], &t[1][i], &t[2][i], &t[3][i], &t[4][i], &t[5][i]]);
+            for (i, row) in (0..OUT).map(line).enumerate() {
+                for (j, value) in row.into_iter().enumerate() {
+                    // SAFETY: the pixel lies in the tile, for which the caller has room.
+                    unsafe {
+                        let at = i * target.row + j * target.pixel + half;
+                        target.out.add(at).cast::<Lanes>().write_unaligned(value);
+                    }
+                }
+            }
         }
     }
 }
@@ -323,6 +347,10 @@ impl Strip<'_> {
             let out = &mut inputs[t * STRIDE..];
             transform_input(self.x, &pixels, channels, out, point_stride, block_stride);
         }
+        for point in (0..POINTS).filter(|point| self.vanishes(*point)) {
+            let width = BLOCK_PANELS * PANEL;
+            products[point * count * width..][..count * width].fill(0.0);
+        }
         let panels = self.w.outputs.div_ceil(PANEL);
         for first in (0..panels).step_by(BLOCK_PANELS) {
             let range = first..(first + BLOCK_PANELS).min(panels);
@@ -331,6 +359,13 @@ impl Strip<'_> {
                 self.write(tile, t, range.clone(), count, products);
             }
         }
+    }
+
+    /// Whether the inputs of a point are always zero. In an upsampled map the six values of a line
+    /// are a, b, b, c, c, d, of which the point −1 sees (c − c) − 4·(b − b): 25 of 36 points remain,
+    /// as many as four convolutions of the small map with 2×2 kernels would take.
+    fn vanishes(&self, point: usize) -> bool {
+        self.shape.upsample && (point / IN == 2 || point % IN == 2)
     }
 
     /// Where the channels of a tile's 6×6 input pixels begin.
@@ -358,12 +393,12 @@ impl Strip<'_> {
         let columns = panels.len() * PANEL;
         with_buffer(2 * DEPTH * PANEL, |scratch| {
             for (point, matrix) in self.w.points.iter().enumerate() {
+                if self.vanishes(point) {
+                    continue;
+                }
                 for first in (0..self.w.inputs.max(1)).step_by(DEPTH) {
                     let depth = DEPTH.min(self.w.inputs - first);
                     let start = (first / DEPTH * POINTS + point) * count * STRIDE;
-                    let source = |index: usize, scratch: &mut [f32]| -> *const f32 {
-                        matrix.panel(index, first, depth, scratch).as_ptr()
-                    };
                     let products = &mut products[point * count * width..][..count * width];
                     let target = Target {
                         out: products.as_mut_ptr(),
@@ -377,8 +412,8 @@ impl Strip<'_> {
                         block_product(
                             self.level,
                             factors,
+                            (matrix, first),
                             panels.clone(),
-                            source,
                             columns,
                             target,
                             scratch,
@@ -403,23 +438,36 @@ impl Strip<'_> {
         let (height, out_width) = (self.shape.out_height(), self.shape.out_width());
         let rows = OUT.min(height - row * OUT);
         let columns = OUT.min(out_width - column * OUT);
-        let mut values = [[0.0f32; LANES]; OUT * OUT];
+        let outputs = self.w.outputs;
+        let pixel = (picture * height + row * OUT) * out_width + column * OUT;
         for (offset, panel) in panels.enumerate() {
             let products = &products[index * width + offset * PANEL..];
-            transform_output(products, count * width, &mut values);
             let first = panel * PANEL;
-            let channels = PANEL.min(self.w.outputs - first);
-            for y in 0..rows {
-                let pixel = (picture * height + row * OUT + y) * out_width + column * OUT;
-                for (x, values) in values[y * OUT..y * OUT + columns].iter().enumerate() {
+            let channels = PANEL.min(outputs - first);
+            // SAFETY: the tile's first pixel lies in the output.
+            let out = unsafe { self.out.data.add(pixel * outputs + first) };
+            if (rows, columns, channels) == (OUT, OUT, PANEL) {
+                let target = TileTarget {
+                    out,
+                    pixel: outputs,
+                    row: out_width * outputs,
+                };
+                transform_output(products, count * width, target);
+                continue;
+            }
+            let mut values = [[[0.0f32; PANEL]; OUT]; OUT];
+            let target = TileTarget {
+                out: values.as_mut_ptr().cast(),
+                pixel: PANEL,
+                row: OUT * PANEL,
+            };
+            transform_output(products, count * width, target);
+            for (y, values) in values[..rows].iter().enumerate() {
+                for (x, values) in values[..columns].iter().enumerate() {
                     // SAFETY: the pixel lies in the output, and in no other strip.
                     unsafe {
-                        let out = self.out.data.add((pixel + x) * self.w.outputs + first);
-                        if channels == PANEL {
-                            out.cast::<Lanes>().write(*values);
-                        } else {
-                            std::ptr::copy_nonoverlapping(values.as_ptr(), out, channels);
-                        }
+                        let out = out.add((y * out_width + x) * outputs);
+                        std::ptr::copy_nonoverlapping(values.as_ptr(), out, channels);
                     }
                 }
             }

@@ -3,6 +3,7 @@
 
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
+use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
 
 fn read(path: &str) -> Vec<u8> {
@@ -32,4 +33,23 @@ fn parameters_are_the_published_ones() {
         let total = halves.encoder + halves.decoder;
         assert_eq!(total / 10_000, 31_225, "{name}");
     }
+}
+
+#[test]
+fn language_models_have_the_published_shapes() {
+    let config = |name: &str| {
+        let bytes = read(&format!("{name}/config.json"));
+        LanguageModelConfig::from_json(&bytes, name).unwrap()
+    };
+    let llada = config("llada-8b");
+    assert_eq!(llada.parameters(), 8_015_581_184);
+    let qwen = config("qwen3-0.6b-diffusion");
+    assert_eq!(qwen.parameters(), 596_049_920);
+    // A block of 32 tokens: 440 million weights of layers and a head of 155 million.
+    let costs = qwen.pass_cost(32, 512, 32);
+    let parameters: u64 = costs.iter().map(|cost| cost.parameters).sum();
+    assert_eq!(parameters / 1_000_000, 440 + 155);
+    let attention = 28 * 4 * 2048 * 32 * 512;
+    let flops: u64 = costs.iter().map(|cost| cost.flops).sum();
+    assert_eq!(flops, 2 * 32 * parameters + attention);
 }

@@ -14,10 +14,14 @@
 mod error;
 mod layers;
 mod lora;
+mod low_bit;
 pub mod ops;
+mod quantised;
 mod random;
 mod weights;
 
+pub use brisk_kernels::int4::{Activations, HalfKind};
+pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
@@ -25,7 +29,9 @@ pub use layers::{
     GluMbConv, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
     TimestepEmbedding, sinusoid,
 };
-pub use weights::{Init, Storage, Weights};
+pub use low_bit::{Int4Weight, LowBitSource};
+pub use quantised::{Quantisation, QuantisedWeights};
+pub use weights::{Init, InputWatcher, Storage, Weights};
 
 use candle_core::Tensor;
 

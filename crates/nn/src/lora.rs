@@ -14,6 +14,9 @@ pub(crate) struct Lora {
     unused: Mutex<BTreeSet<String>>,
 }
 
+/// Rank, `down` `[rank, inputs]` and `up` `[outputs, rank]`.
+pub(crate) type Factors = (usize, Vec<f32>, Vec<f32>);
+
 const DOWN: &str = ".lora_A.weight";
 
 impl Lora {
@@ -47,6 +50,42 @@ impl Lora {
         let Some(layer) = path.strip_suffix(".weight") else {
             return Ok(None);
         };
+        let (outputs, inputs) = (
+            shape.first().copied().unwrap_or(0),
+            shape.iter().skip(1).product(),
+        );
+        Ok(match self.pair(layer, outputs, inputs)? {
+            Some((down, up, scale)) => Some((up.matmul(&down)? * scale)?.reshape(shape)?),
+            None => None,
+        })
+    }
+
+    /// Rank, `down` `[rank, inputs]` and `up` `[outputs, rank]` of what to add to the weight of
+    /// `layer`, if the file adapts it; the scale is in `up`.
+    pub(crate) fn factors(
+        &self,
+        layer: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Option<Factors>> {
+        let Some((down, up, scale)) = self.pair(layer, outputs, inputs)? else {
+            return Ok(None);
+        };
+        let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
+        Ok(Some((
+            down.dim(0)?,
+            values(&down)?,
+            values(&(up * scale)?)?,
+        )))
+    }
+
+    /// Both factors of a layer and their scale.
+    fn pair(
+        &self,
+        layer: &str,
+        outputs: usize,
+        inputs: usize,
+    ) -> Result<Option<(Tensor, Tensor, f64)>> {
         let prefixed = format!("transformer.{layer}");
         let layer = [prefixed.as_str(), layer]
             .into_iter()
@@ -59,14 +98,11 @@ impl Lora {
         let (down, up) = (format!("{layer}{DOWN}"), format!("{layer}.lora_B.weight"));
         let (down, down_shape) = self.matrix(&down)?;
         let (up, up_shape) = self.matrix(&up)?;
-        let (rank, inputs) = (down_shape[0], down_shape[1]);
-        let flat = [
-            shape.first().copied().unwrap_or(0),
-            shape.iter().skip(1).product(),
-        ];
-        if up_shape != [flat[0], rank] || inputs != flat[1] {
+        let rank = down_shape[0];
+        if up_shape != [outputs, rank] || inputs != down_shape[1] {
             return Err(Error::Config(format!(
-                "LoRA for {layer}: A is {down_shape:?} and B is {up_shape:?}, but the layer is {flat:?} (outputs, inputs); the adapter belongs to another model"
+                "LoRA for {layer}: A is {down_shape:?} and B is {up_shape:?}, but the layer is {:?} (outputs, inputs); the adapter belongs to another model",
+                [outputs, inputs]
             )));
         }
         let alpha = match self.file.view(&format!("{layer}.alpha"))? {
@@ -74,7 +110,7 @@ impl Lora {
             None => rank as f32,
         };
         let scale = f64::from(self.scale * alpha / rank.max(1) as f32);
-        Ok(Some((up.matmul(&down)? * scale)?.reshape(shape)?))
+        Ok(Some((down, up, scale)))
     }
 
     fn matrix(&self, name: &str) -> Result<(Tensor, Vec<usize>)> {
@@ -87,7 +123,7 @@ impl Lora {
         let rows = view.shape.first().copied().unwrap_or(0);
         let shape = vec![rows, view.shape.iter().skip(1).product()];
         let values = view.to_f32()?;
-        if !crate::weights::all_finite(&values) {
+        if !brisk_kernels::finite::all_finite(&values) {
             return Err(Error::Config(format!(
                 "{name} of the LoRA file holds NaN or infinity"
             )));

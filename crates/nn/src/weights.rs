@@ -3,7 +3,12 @@
 
 use crate::error::{Error, Result, WeightReport};
 use crate::lora::Lora;
+use crate::low_bit::LowBitSource;
+use crate::ops::{self, PackedInt4};
+use crate::quantised::{Quantisation, QuantisedWeights};
 use crate::random;
+use brisk_kernels::int4::Activations;
+use brisk_kernels::quantised::QuantisedMatrix;
 use brisk_store::{Dtype, TensorSource};
 use candle_core::{DType, Device, Tensor, Var};
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,9 +41,14 @@ pub enum Storage {
     Bf16,
 }
 
+/// Sees the input of every linear layer, by the layer's full name.
+pub type InputWatcher = Arc<dyn Fn(&str, &Tensor) + Send + Sync>;
+
 struct Shared {
     source: Option<Arc<dyn TensorSource>>,
     lora: Option<Lora>,
+    low_bit: Option<(Arc<dyn LowBitSource>, Activations)>,
+    watcher: Option<InputWatcher>,
     variables: Option<Mutex<BTreeMap<String, Var>>>,
     /// Parameters are made up when they are asked for.
     random: Option<Storage>,
@@ -56,7 +66,13 @@ struct Shared {
 pub struct Weights {
     shared: Arc<Shared>,
     prefix: String,
+    quantisation: Quantisation,
+    kept: Option<Arc<QuantisedWeights>>,
+    exact: bool,
 }
+
+/// Stands for a layer's weight where that is held in few bits.
+const LOW_BIT: &str = "qweight";
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
@@ -93,6 +109,8 @@ impl Weights {
         let shared = Shared {
             source,
             lora: None,
+            low_bit: None,
+            watcher: None,
             variables,
             random,
             seed,
@@ -102,6 +120,9 @@ impl Weights {
         Self {
             shared: Arc::new(shared),
             prefix: String::new(),
+            quantisation: Quantisation::None,
+            kept: None,
+            exact: false,
         }
     }
 
@@ -112,19 +133,122 @@ impl Weights {
     /// A file without LoRA tensors, or with incomplete or mis-shaped pairs.
     pub fn with_lora(self, file: Arc<dyn TensorSource>, scale: f32) -> Result<Self> {
         let lora = Lora::read(file, scale)?;
-        let shared = Shared {
+        Ok(self.with(|shared| shared.lora = Some(lora)))
+    }
+
+    /// Adds layers that are held in few bits, with how their inputs are rounded; a layer that is not
+    /// among them is read plainly. Call it before any parameter is read and before
+    /// [`Weights::with_lora`].
+    pub fn with_low_bit(self, source: Arc<dyn LowBitSource>, activations: Activations) -> Self {
+        self.with(|shared| shared.low_bit = Some((source, activations)))
+    }
+
+    /// Lets `watcher` see what goes into every linear layer. Call it before any parameter is read and
+    /// before [`Weights::with_lora`].
+    pub fn with_watcher(self, watcher: InputWatcher) -> Self {
+        self.with(|shared| shared.watcher = Some(watcher))
+    }
+
+    /// Fresh frozen parameters from the same places, with something changed.
+    fn with(self, change: impl FnOnce(&mut Shared)) -> Self {
+        let mut shared = Shared {
             source: self.shared.source.clone(),
-            lora: Some(lora),
+            lora: None,
+            low_bit: self.shared.low_bit.clone(),
+            watcher: self.shared.watcher.clone(),
             variables: None,
             random: self.shared.random,
             seed: self.shared.seed,
             report: Mutex::default(),
             used: Mutex::default(),
         };
-        Ok(Self {
+        change(&mut shared);
+        Self {
             shared: Arc::new(shared),
-            prefix: self.prefix,
-        })
+            ..self
+        }
+    }
+
+    /// The linear layer at this path, where it is held in few bits. A LoRA joins its branch.
+    pub(crate) fn low_bit(&self, inputs: usize, outputs: usize) -> Result<Option<PackedInt4>> {
+        let Some((source, activations)) = &self.shared.low_bit else {
+            return Ok(None);
+        };
+        let Some(mut layer) = source.linear(&self.prefix, inputs, outputs)? else {
+            return Ok(None);
+        };
+        if !layer.fits() || (layer.inputs, layer.outputs) != (inputs, outputs) {
+            return Err(Error::Config(format!(
+                "layer {}: its 4-bit parts are not those of a layer of {outputs}x{inputs}",
+                self.prefix
+            )));
+        }
+        if let Some(lora) = &self.shared.lora
+            && let Some((rank, down, up)) = lora.factors(&self.prefix, outputs, inputs)?
+        {
+            layer.widen_branch(rank, &down, &up);
+        }
+        lock(&self.shared.used).insert(self.path(LOW_BIT));
+        Ok(Some(PackedInt4::new(layer.pack(), *activations)))
+    }
+
+    /// What watches the layer at this path, and the path.
+    pub(crate) fn watcher(&self) -> Option<(InputWatcher, String)> {
+        let watcher = self.shared.watcher.as_ref()?;
+        Some((watcher.clone(), self.prefix.clone()))
+    }
+
+    /// Has linear layers quantise their weights, one at a time, where they are frozen. `kept` gives
+    /// the weights of an earlier load and takes those of this one; it is left alone under a LoRA.
+    pub fn quantised(self, how: Quantisation, kept: Option<Arc<QuantisedWeights>>) -> Self {
+        Self {
+            quantisation: how,
+            kept,
+            ..self
+        }
+    }
+
+    /// The matrix `[outputs, inputs]` of shape `shape`, quantised; none where it is to be kept as it
+    /// is stored. `read` gives the stored one.
+    pub(crate) fn quantise(
+        &self,
+        name: &str,
+        shape: &[usize],
+        read: impl FnOnce() -> Result<Tensor>,
+    ) -> Result<Option<Arc<QuantisedMatrix>>> {
+        let Some(bits) = self.quantisation.bits() else {
+            return Ok(None);
+        };
+        if self.is_trainable() {
+            return Ok(None);
+        }
+        let path = self.path(name);
+        let size = (shape[0], shape[1]);
+        let kept = self.kept.as_ref().filter(|_| self.shared.lora.is_none());
+        let fits = self.shape(name).is_some_and(|found| found == shape);
+        if let (Some(kept), true) = (kept, fits)
+            && let Some(matrix) = kept.earlier(&path, size, bits)?
+        {
+            lock(&self.shared.used).insert(path);
+            return Ok(Some(Arc::new(matrix)));
+        }
+        let matrix = Arc::new(ops::quantise(&read()?.reshape(size)?, bits)?);
+        if let Some(kept) = kept {
+            kept.keep(path, &matrix);
+        }
+        Ok(Some(matrix))
+    }
+
+    /// Layers loaded from here on compute convolutions tap by tap instead of by Winograd's transforms,
+    /// whose results differ in the last bits.
+    pub fn exact(mut self, exact: bool) -> Self {
+        self.exact = exact;
+        self
+    }
+
+    /// Whether [`Weights::exact`] was asked for.
+    pub fn is_exact(&self) -> bool {
+        self.exact
     }
 
     /// The parameters below `part`, as in `weights.pp("blocks").pp(3)`.
@@ -132,6 +256,7 @@ impl Weights {
         Self {
             shared: self.shared.clone(),
             prefix: self.path(&part.to_string()),
+            ..self.clone()
         }
     }
 
@@ -308,15 +433,13 @@ impl Weights {
             {
                 lock(&shared.report).non_finite.push(path.to_string());
             }
-            return Ok(Some(Tensor::from_raw_buffer(
-                &view.data,
-                dtype,
-                shape,
-                &Device::Cpu,
-            )?));
+            let tensor = Tensor::from_raw_buffer(&view.data, dtype, shape, &Device::Cpu)?;
+            source.forget(path);
+            return Ok(Some(tensor));
         }
         let values = view.to_f32()?;
-        if !all_finite(&values) {
+        source.forget(path);
+        if !brisk_kernels::finite::all_finite(&values) {
             lock(&shared.report).non_finite.push(path.to_string());
         }
         let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
@@ -343,6 +466,11 @@ impl Weights {
             };
             let unexpected = |name: &String| !used.contains(name) && !ignore(name);
             report.unexpected = source.names().into_iter().filter(unexpected).collect();
+            if let Some((low_bit, _)) = &self.shared.low_bit {
+                let layers = low_bit.layers().into_iter();
+                let names = layers.map(|layer| format!("{layer}.{LOW_BIT}"));
+                report.unexpected.extend(names.filter(unexpected));
+            }
             report.origin = self.origin(&report);
         }
         if !report.is_empty() {
@@ -364,14 +492,6 @@ impl Weights {
             None => Vec::new(),
         }
     }
-}
-
-/// Whether no value is NaN or infinite.
-pub(crate) fn all_finite(values: &[f32]) -> bool {
-    // A sum of x·0 is zero exactly when every x is finite; it needs no branch per value.
-    values
-        .chunks(4096)
-        .all(|chunk| chunk.iter().map(|x| x * 0.0).sum::<f32>() == 0.0)
 }
 
 /// Starting values: a generator of its own for each name, so that adding a layer elsewhere

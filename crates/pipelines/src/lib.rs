@@ -28,6 +28,7 @@ pub mod guidance;
 pub mod language;
 pub mod memory;
 pub mod noise;
+mod random_weights;
 pub mod request;
 pub mod resolution;
 pub mod sana;
@@ -35,6 +36,7 @@ pub mod schedulers;
 
 pub use error::{Error, Result};
 pub use events::{Control, Event};
+pub use random_weights::RandomWeights;
 pub use request::{
     Capabilities, ControlImage, DecodeMode, ImageRequest, InitImage, Instruction, Latents,
     ModelKind,

@@ -38,6 +38,30 @@ impl Bytes {
             unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("map", path, error))?;
         Ok(Self::Mapped(map))
     }
+
+    /// Lets the system take back the memory of a range that was read; reading it again is slower and
+    /// gives the same. Only mapped files hold such memory.
+    #[allow(unsafe_code)]
+    pub(crate) fn forget(&self, range: std::ops::Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self
+            && range.end <= map.len()
+        {
+            // SAFETY: the pages of this map are never written, so dropping them loses nothing: they
+            // come back from the file, which keeps its bytes (see `map`).
+            let dropped = unsafe {
+                map.unchecked_advise_range(
+                    memmap2::UncheckedAdvice::DontNeed,
+                    range.start,
+                    range.len(),
+                )
+            };
+            // Advice: where the system does not take it, the memory stays.
+            drop(dropped);
+        }
+        #[cfg(not(unix))]
+        drop(range);
+    }
 }
 
 impl Deref for Bytes {

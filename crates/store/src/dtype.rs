@@ -13,6 +13,8 @@ pub enum Dtype {
     F16,
     /// bfloat16.
     BF16,
+    /// 8-bit float of 4 exponent and 3 mantissa bits, without infinities (`e4m3fn`).
+    F8E4M3,
     /// Signed 64-bit integer.
     I64,
     /// Signed 32-bit integer.
@@ -34,7 +36,7 @@ impl Dtype {
             Self::F64 | Self::I64 => 8,
             Self::F32 | Self::I32 => 4,
             Self::F16 | Self::BF16 | Self::I16 => 2,
-            Self::I8 | Self::U8 | Self::Bool => 1,
+            Self::F8E4M3 | Self::I8 | Self::U8 | Self::Bool => 1,
         }
     }
 
@@ -45,6 +47,7 @@ impl Dtype {
             Self::F32 => "F32",
             Self::F16 => "F16",
             Self::BF16 => "BF16",
+            Self::F8E4M3 => "F8_E4M3",
             Self::I64 => "I64",
             Self::I32 => "I32",
             Self::I16 => "I16",
@@ -61,6 +64,7 @@ impl Dtype {
             "F32" => Self::F32,
             "F16" => Self::F16,
             "BF16" => Self::BF16,
+            "F8_E4M3" => Self::F8E4M3,
             "I64" => Self::I64,
             "I32" => Self::I32,
             "I16" => Self::I16,
@@ -87,9 +91,12 @@ impl Dtype {
         })
     }
 
-    /// True for the four float types.
+    /// True for the float types.
     pub fn is_float(self) -> bool {
-        matches!(self, Self::F64 | Self::F32 | Self::F16 | Self::BF16)
+        matches!(
+            self,
+            Self::F64 | Self::F32 | Self::F16 | Self::BF16 | Self::F8E4M3
+        )
     }
 }
 
@@ -118,11 +125,12 @@ pub(crate) fn byte_count(dtype: Dtype, shape: &[usize]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    const ALL: [Dtype; 10] = [
+    const ALL: [Dtype; 11] = [
         Dtype::F64,
         Dtype::F32,
         Dtype::F16,
         Dtype::BF16,
+        Dtype::F8E4M3,
         Dtype::I64,
         Dtype::I32,
         Dtype::I16,
@@ -140,11 +148,11 @@ mod tests {
 
     #[test]
     fn unread_types_are_refused_by_name() {
-        for name in ["F8_E4M3", "F8_E5M2", "F4", "U16", "nonsense"] {
+        for name in ["F8_E5M2", "F8_E8M0", "F4", "U16", "nonsense"] {
             assert!(Dtype::from_safetensors(name).unwrap_err().contains(name));
         }
         assert!(
-            Dtype::from_safetensors("F8_E4M3")
+            Dtype::from_safetensors("F8_E5M2")
                 .unwrap_err()
                 .contains("8-bit floats")
         );

@@ -26,6 +26,7 @@
 mod bytes;
 mod dtype;
 mod error;
+mod fingerprint;
 mod folder;
 pub mod hub;
 mod json;
@@ -41,6 +42,7 @@ mod write;
 
 pub use dtype::Dtype;
 pub use error::{Error, Result};
+pub use fingerprint::fingerprint;
 pub use folder::ModelFolder;
 pub use json::parse_json;
 pub use mapped::{MappedSource, Slice};
@@ -50,5 +52,5 @@ pub use pickle::PickleFile;
 pub use safetensors::SafetensorsFile;
 pub use sharded::ShardedSource;
 pub use summary::{Summary, summarise};
-pub use view::{TensorSource, TensorView};
+pub use view::{TensorSource, TensorView, e4m3_to_f32};
 pub use write::{OutTensor, safetensors_bytes, write_atomic, write_atomic_with, write_safetensors};

@@ -173,6 +173,12 @@ impl TensorSource for MappedSource {
             None => self.source.origin(name),
         }
     }
+
+    fn forget(&self, name: &str) {
+        if let Some(place) = self.places.get(name) {
+            self.source.forget(&place.source);
+        }
+    }
 }
 
 #[cfg(test)]

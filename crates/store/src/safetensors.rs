@@ -91,6 +91,12 @@ impl TensorSource for SafetensorsFile {
     fn origin(&self, _name: &str) -> String {
         self.label.clone()
     }
+
+    fn forget(&self, name: &str) {
+        if let Some(entry) = self.entries.get(name) {
+            self.bytes.forget(entry.range.clone());
+        }
+    }
 }
 
 #[derive(Deserialize)]

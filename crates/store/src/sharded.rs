@@ -142,6 +142,16 @@ impl TensorSource for ShardedSource {
             None => self.label.clone(),
         }
     }
+
+    fn forget(&self, name: &str) {
+        let shard = self
+            .places
+            .get(name)
+            .and_then(|shard| self.shards.get(shard));
+        if let Some(source) = shard {
+            source.forget(name);
+        }
+    }
 }
 
 /// A file name that cannot leave its folder on any system.

@@ -42,6 +42,7 @@ impl TensorView<'_> {
             Dtype::F32 => convert(data, f32::from_le_bytes),
             Dtype::F16 => convert(data, |bytes| f16::from_le_bytes(bytes).to_f32()),
             Dtype::BF16 => convert(data, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+            Dtype::F8E4M3 => convert(data, |bytes: [u8; 1]| e4m3_to_f32(bytes[0])),
             Dtype::I64 => convert(data, |bytes| i64::from_le_bytes(bytes) as f32),
             Dtype::I32 => convert(data, |bytes| i32::from_le_bytes(bytes) as f32),
             Dtype::I16 => convert(data, |bytes| i16::from_le_bytes(bytes).into()),
@@ -81,6 +82,18 @@ impl TensorView<'_> {
     }
 }
 
+/// The value of an `e4m3fn` byte: sign, 4 exponent bits of bias 7, 3 mantissa bits; no infinities, and
+/// only all ones mean NaN.
+pub fn e4m3_to_f32(byte: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(byte >> 3 & 15), f32::from(byte & 7));
+    let size = match (exponent, byte & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa * 2f32.powi(-9),
+        _ => (8.0 + mantissa) * 2f32.powi(exponent - 10),
+    };
+    if byte & 0x80 == 0 { size } else { -size }
+}
+
 fn convert<const SIZE: usize, T>(data: &[u8], element: impl Fn([u8; SIZE]) -> T) -> Vec<T> {
     data.as_chunks::<SIZE>()
         .0
@@ -102,6 +115,10 @@ pub trait TensorSource: Send + Sync {
 
     /// The file that holds the tensor (or would hold it), for messages.
     fn origin(&self, name: &str) -> String;
+
+    /// Says that the tensor has been copied and its bytes will hardly be asked for again, so that a
+    /// mapped file need not stay in memory. Viewing it again stays possible.
+    fn forget(&self, _name: &str) {}
 }
 
 #[cfg(test)]

@@ -93,7 +93,7 @@ fn safetensors_seeds_are_refused() {
             ("shape_overflow_zero", &["overflows"]),
             ("offset_overflow", &["offsets", "overflow"]),
             ("unknown_type", &["\"a\"", "Q7"]),
-            ("float8", &["8-bit floats (F8_E4M3)"]),
+            ("float8", &["8-bit floats (F8_E5M2)"]),
             ("missing_offsets", &["\"a\"", "data_offsets"]),
             ("duplicate_name", &["\"a\"", "twice"]),
             ("deep_json", &["header is not valid"]),

@@ -3,6 +3,7 @@
 mod components;
 mod inputs;
 mod kernels;
+mod language;
 mod measure;
 mod pipeline;
 mod plot;
@@ -10,14 +11,15 @@ mod report;
 
 use std::path::PathBuf;
 
-use brisk_nn::{Storage, Weights};
-use brisk_pipelines::sana::RandomWeights;
+use brisk_models::sana::{self, SanaConfig};
+use brisk_nn::{Activations, Quantisation, Storage, Weights};
+use brisk_pipelines::RandomWeights;
 use brisk_store::ModelFolder;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ThreadArguments;
 use super::component::Found;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::models;
 
 /// Time the parts of a model, or plot earlier results
@@ -36,6 +38,9 @@ pub enum BenchVerb {
     VaeEncode(components::VaeEncodeArguments),
     #[command(name = "vae.decode")]
     VaeDecode(components::VaeDecodeArguments),
+    #[command(name = "language_model")]
+    LanguageModel(language::LanguageModelArguments),
+    Text(language::TextArguments),
     Gemm(kernels::GemmArguments),
     Depthwise(kernels::DepthwiseArguments),
     Plot(plot::PlotArguments),
@@ -49,6 +54,8 @@ pub fn run(verb: &BenchVerb) -> Result {
         BenchVerb::Transformer(arguments) => components::transformer(arguments),
         BenchVerb::VaeEncode(arguments) => components::vae_encode(arguments),
         BenchVerb::VaeDecode(arguments) => components::vae_decode(arguments),
+        BenchVerb::LanguageModel(arguments) => language::language_model(arguments),
+        BenchVerb::Text(arguments) => language::text(arguments),
         BenchVerb::Gemm(arguments) => kernels::gemm(arguments),
         BenchVerb::Depthwise(arguments) => kernels::depthwise(arguments),
         BenchVerb::Plot(arguments) => plot::run(arguments),
@@ -91,12 +98,14 @@ pub enum StorageName {
     // Without help of its own, which would take a page of its own.
     Bf16,
     F32,
+    // The transformer's in 4 bits with a branch, everything else in bf16.
+    Int4,
 }
 
 impl StorageName {
     fn storage(self) -> Storage {
         match self {
-            Self::Bf16 => Storage::Bf16,
+            Self::Bf16 | Self::Int4 => Storage::Bf16,
             Self::F32 => Storage::F32,
         }
     }
@@ -122,10 +131,13 @@ pub struct ModelArguments {
     /// Variant of the weights, such as fp16
     #[arg(long, value_name = "NAME", requires = "model")]
     variant: Option<String>,
-    /// How made-up matrices are kept (default: bf16)
+    /// How made-up matrices are kept (default: bf16; int4: a transformer as SVDQuant makes it)
     #[arg(long, value_name = "TYPE", requires = "random")]
     storage: Option<StorageName>,
 }
+
+/// Bytes that a weight in 4 bits takes, with its part of a scale.
+const LOW_BIT_BYTES: f64 = 0.53;
 
 /// Seed of made-up weights.
 const SEED: u64 = 0;
@@ -140,16 +152,22 @@ impl ModelArguments {
 
     fn random(&self) -> Option<RandomWeights> {
         self.origin.random.as_ref()?;
-        let storage = self.storage.unwrap_or(StorageName::Bf16).storage();
+        let storage = self.storage.unwrap_or(StorageName::Bf16);
         Some(RandomWeights {
             seed: SEED,
-            storage,
+            storage: storage.storage(),
+            low_bit: matches!(storage, StorageName::Int4),
         })
     }
 
     fn open(&self, component: &str) -> Result<Component> {
         let folder = self.folder()?;
         let found = Found::find(&folder, component)?;
+        if matches!(self.storage, Some(StorageName::Int4)) && component != "transformer" {
+            return Err(Failure::usage(format!(
+                "--storage int4: only a transformer is kept so, not {component}"
+            )));
+        }
         Ok(Component {
             folder,
             found,
@@ -174,15 +192,47 @@ struct Opened {
 }
 
 impl Component {
+    /// As [`Component::weights`] for a transformer, which may be held in 4 bits.
+    fn transformer_weights(&self, config: &SanaConfig) -> Result<Opened> {
+        let activations = Activations::default();
+        match self.random {
+            Some(random) => {
+                let opened = self.weights(config.parameters())?;
+                if !random.low_bit {
+                    return Ok(opened);
+                }
+                Ok(Opened {
+                    weights: sana::with_random_low_bit(opened.weights, activations),
+                    weight_bytes: LOW_BIT_BYTES,
+                })
+            }
+            None => {
+                let variant = self.variant.as_deref();
+                let source = self.folder.open_component(&self.found.folder, variant)?;
+                let bytes = brisk_pipelines::memory::stored_bytes(&*source);
+                Ok(Opened {
+                    weights: sana::parameters(config, source, activations)?,
+                    weight_bytes: bytes as f64 / config.parameters().max(1) as f64,
+                })
+            }
+        }
+    }
+
     /// Makes up `count` weights, after a look at the free memory, or opens the files.
     fn weights(&self, count: u64) -> Result<Opened> {
+        self.quantised_weights(count, Quantisation::None)
+    }
+
+    /// As [`Component::weights`], with quantised linear layers. `weight_bytes` is that of the stored
+    /// weights.
+    fn quantised_weights(&self, count: u64, how: Quantisation) -> Result<Opened> {
         let Some(random) = self.random else {
             let variant = self.variant.as_deref();
             let source = self.folder.open_component(&self.found.folder, variant)?;
             let values = brisk_pipelines::memory::stored_values(&*source).max(1);
             let bytes = brisk_pipelines::memory::stored_bytes(&*source);
             return Ok(Opened {
-                weights: Weights::from_source(source),
+                weights: Weights::from_source(source).quantised(how, None),
                 weight_bytes: bytes as f64 / values as f64,
             });
         };
@@ -192,12 +242,12 @@ impl Component {
         };
         brisk_pipelines::memory::check(
             "weights",
-            count.saturating_mul(size),
+            (count as f64 * how.bytes_per_value(size as f64)) as u64,
             brisk_pipelines::memory::available(),
             "use --storage bf16, or a smaller model",
         )?;
         Ok(Opened {
-            weights: Weights::random(random.seed, random.storage),
+            weights: Weights::random(random.seed, random.storage).quantised(how, None),
             weight_bytes: size as f64,
         })
     }

@@ -1,4 +1,6 @@
-//! `brisk compare`: how alike two pictures are.
+//! `brisk compare`: how alike two pictures are, or what two models draw.
+
+pub mod models;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,21 +13,24 @@ use crate::failure::{Failure, Result};
 use crate::output;
 use crate::text;
 
-/// Measure how alike two pictures (or folders of pictures) are
+/// Measure how alike two pictures, two folders of pictures, or the pictures of two models are
 #[derive(Debug, Args)]
 #[command(
     before_help = "PSNR is in dB (60 and more: alike to the eye at any zoom; below 25: clearly different).\n\
     SSIM is 1 for equal pictures (Gaussian window of 11 pixels). Two folders are compared file\n\
-    by file by equal names."
+    by file by equal names. Two models (a full one and a quantised one) draw the same prompts from\n\
+    the same noise; size, memory and time are compared too."
 )]
 pub struct CompareArguments {
-    /// Picture (PNG, JPEG, WebP) or folder of pictures
+    /// Picture (PNG, JPEG, WebP), folder of pictures, or model
     a: PathBuf,
     /// What to compare it with, of the same kind and size
     b: PathBuf,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    models: models::ModelArguments,
 }
 
 struct Likeness {
@@ -83,6 +88,21 @@ impl Likeness {
 
 /// Runs the command.
 pub fn run(arguments: &CompareArguments) -> Result {
+    if [&arguments.a, &arguments.b].map(|name| models::is_model(name)) == [true; 2] {
+        return models::run(
+            &arguments.a,
+            &arguments.b,
+            &arguments.models,
+            arguments.json,
+        );
+    }
+    if let Some(flag) = arguments.models.given() {
+        return Err(Failure::usage(format!(
+            "{flag}: has no effect on pictures; {} and {} are not two models",
+            arguments.a.display(),
+            arguments.b.display()
+        )));
+    }
     match (arguments.a.is_dir(), arguments.b.is_dir()) {
         (true, true) => folders(arguments),
         (false, false) => {

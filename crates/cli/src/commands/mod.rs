@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod compare;
 pub mod component;
+pub mod convert;
 pub mod decoding;
 pub mod doctor;
 pub mod eval;
@@ -10,6 +11,7 @@ pub mod image;
 pub mod inspect;
 pub mod models;
 pub mod probe;
+pub mod quantize;
 pub mod text;
 pub mod train;
 
@@ -28,6 +30,8 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Models(arguments) => models::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Compare(arguments) => compare::run(&arguments),
+        Verb::Quantize(arguments) => quantize::run(&arguments),
+        Verb::Convert(arguments) => convert::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Train(verb) => train::run(&verb),
         Verb::Eval(verb) => eval::run(&verb),

@@ -6,14 +6,15 @@ use std::sync::Arc;
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
-use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer};
+use brisk_models::sana::{self, ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig};
-use brisk_nn::{Weights, ops};
+use brisk_nn::{Activations, Weights, ops};
 use brisk_store::{ModelFolder, TensorSource};
 use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
 
 use super::ThreadArguments;
+use super::compare::models::ActivationBits;
 use super::component::{
     Conditioning, Found, TEXT_INPUTS, TRANSFORMER_INPUTS, autoencoder_parts, check_names,
 };
@@ -49,6 +50,12 @@ pub struct ProbeArguments {
     /// Variant of the weights, such as fp16
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
+    /// Convolve tap by tap: slower, closer in the last bits
+    #[arg(long)]
+    exact: bool,
+    /// How inputs of 4-bit layers are rounded: 8 (default), 4, or full
+    #[arg(long, value_enum, value_name = "BITS")]
+    activations: Option<ActivationBits>,
     #[command(flatten)]
     threads: ThreadArguments,
 }
@@ -79,6 +86,8 @@ pub fn run(arguments: &ProbeArguments) -> Result {
         folder,
         inputs,
         variant: arguments.variant.as_deref(),
+        exact: arguments.exact,
+        activations: arguments.activations,
     };
     let outputs = match arguments.component {
         Component::TextEncoder => probe.text_encoder()?,
@@ -95,6 +104,8 @@ struct Probe<'a> {
     folder: ModelFolder,
     inputs: Inputs,
     variant: Option<&'a str>,
+    exact: bool,
+    activations: Option<ActivationBits>,
 }
 
 /// A component's `config.json`, its name for messages, and its weights.
@@ -157,7 +168,17 @@ impl Probe<'_> {
         let residuals = (0..count)
             .map(|index| self.inputs.tensor(&format!("{RESIDUALS}{index}"), 3))
             .collect::<Result<Vec<_>>>()?;
-        let model = SanaTransformer::load(&config, &Weights::from_source(files.weights))?;
+        let quantised = brisk_quant::file::is_quantised(&*files.weights);
+        if self.activations.is_some() && !quantised {
+            return Err(Failure::usage(
+                "--activations: has no effect on a transformer without 4-bit layers",
+            ));
+        }
+        let activations = self
+            .activations
+            .map_or_else(Activations::default, Into::into);
+        let weights = sana::parameters(&config, files.weights, activations)?;
+        let model = SanaTransformer::load(&config, &weights)?;
         let caption = model.encode_caption(&given.text, &given.lengths)?;
         let extras = ForwardExtras {
             residuals: &residuals,
@@ -204,7 +225,7 @@ impl Probe<'_> {
         let (config, weights) = autoencoder_parts(&files.config, &files.label, files.weights)?;
         Ok(Autoencoder::load(
             &config,
-            &Weights::from_source(weights),
+            &Weights::from_source(weights).exact(self.exact),
             halves,
         )?)
     }

@@ -34,7 +34,7 @@ pub fn run(arguments: &TextArguments) -> Result {
         output::check_writable(path)?;
     }
     let folder = models::open_text(arguments.model.as_deref(), arguments.variant.as_deref())?;
-    let pipeline = TextPipeline::load(&folder, &arguments.load_options())?;
+    let pipeline = TextPipeline::load(&folder, &arguments.load_options()?)?;
     let prompts = prompts(arguments, &pipeline)?;
     let stop = stop_on_interrupt()?;
     let control = Control::silent().with_cancel(stop.clone());

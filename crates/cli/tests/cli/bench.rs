@@ -91,6 +91,57 @@ fn components_run_on_made_up_weights() {
 }
 
 #[test]
+fn language_models_are_timed_as_stored_and_quantised() {
+    let place = Place::new();
+    let folder = fixture_path("language_models/a2d_qwen3_0")
+        .display()
+        .to_string();
+    let blocks = ["--context", "48", "--block", "16"];
+    for (origin, kind) in [
+        ("--random", "none"),
+        ("--random", "4bit"),
+        ("--model", "none"),
+        ("--model", "8bit"),
+    ] {
+        let model = ["language_model", origin, &folder, "--quantize", kind];
+        let document = quick(&place, &[&model[..], &blocks].concat());
+        for part in ["qkv", "attention", "mlp", "head"] {
+            assert!(
+                stage(&document, part)["flops"].as_u64().unwrap() > 1000,
+                "{part}"
+            );
+        }
+        assert_eq!(document["sizes"]["quantize"], kind);
+        assert_eq!(document["sizes"]["block"], 16);
+    }
+    let text = [
+        "--random",
+        &folder,
+        "--quantize",
+        "4bit",
+        "--gen-length",
+        "16",
+    ];
+    let text = [
+        &["text"],
+        &text[..],
+        &["--block-length", "8", "--steps", "4"],
+    ]
+    .concat();
+    let document = quick(&place, &text);
+    assert_eq!(document["sizes"]["forwards"], 4 + 2);
+    let wrong = [
+        "bench",
+        "language_model",
+        "--random",
+        &folder,
+        "--quantize",
+        "2bit",
+    ];
+    place.fails(2, &["2bit", "4bit"], &wrong);
+}
+
+#[test]
 fn outputs_are_those_of_probe() {
     let place = Place::new();
     for (model, component, golden, inputs, output) in [

@@ -5,6 +5,7 @@ mod bench;
 mod harness;
 mod image;
 mod probe;
+mod quantize;
 mod text;
 mod tools;
 mod training;

@@ -400,6 +400,36 @@ fn every_family_is_inspected() {
 }
 
 #[test]
+fn quantised_weights_are_kept_in_a_file() {
+    let place = Place::new();
+    with_tokenizer(&place);
+    let ask = |extra: &[&str]| {
+        let usual = ["text", "--model", "model", "w3 w4", "--gen-length", "16"];
+        place.ok(&[&usual[..], extra].concat()).stdout
+    };
+    let first = ask(&["--quantize", "4bit", "--quantized-weights", "kept"]);
+    assert!(place.path("kept").is_file());
+    assert_eq!(
+        ask(&["--quantize", "4bit", "--quantized-weights", "kept"]),
+        first
+    );
+    assert_eq!(ask(&["--quantize", "4bit"]), first);
+    let usual = [
+        "text",
+        "--model",
+        "model",
+        "w3",
+        "--quantized-weights",
+        "kept",
+    ];
+    place.fails(2, &["--quantized-weights", "--quantize"], &usual);
+    let other = [&usual[..], &["--quantize", "8bit"]].concat();
+    place.fails(2, &["kept", "4bit", "8bit"], &other);
+    let unknown = ["text", "--model", "model", "w3", "--quantize", "int4"];
+    place.fails(2, &["--quantize int4", "4bit"], &unknown);
+}
+
+#[test]
 fn bad_requests_are_refused_by_name() {
     let place = Place::new();
     with_tokenizer(&place);

@@ -5,12 +5,14 @@ use crate::harness::{Place, fixture, fixture_path, gradient};
 #[test]
 fn help_fits_a_screen() {
     let place = Place::new();
-    let verbs: [&[&str]; 18] = [
+    let verbs: [&[&str]; 20] = [
         &[],
         &["image"],
         &["models"],
         &["inspect"],
         &["compare"],
+        &["quantize"],
+        &["convert"],
         &["doctor"],
         &["probe"],
         &["bench"],
@@ -44,7 +46,8 @@ fn help_fits_a_screen() {
     }
     let root = place.ok(&["--help"]).stdout;
     for verb in [
-        "image", "models", "inspect", "compare", "doctor", "train", "eval", "probe", "bench",
+        "image", "models", "inspect", "compare", "quantize", "convert", "doctor", "train", "eval",
+        "probe", "bench",
     ] {
         assert!(
             root.lines().any(|line| line.trim_start().starts_with(verb)),

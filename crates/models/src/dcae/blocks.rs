@@ -1,8 +1,9 @@
 //! The two block kinds and what they share: norms at the end of branches, and the trace.
 
+use brisk_nn::ops::{self, Epilogue, GatheredScale, Residual};
 use brisk_nn::{
     Conv2d, ConvOptions, DepthwiseConv2d, Error, GluMbConv, Init, Linear, Result, RmsNorm,
-    RmsNormKind, Weights, check_finite, ops,
+    RmsNormKind, Weights, check_finite,
 };
 use candle_core::{D, Tensor};
 
@@ -19,15 +20,23 @@ pub type TraceSink<'a> = &'a mut dyn FnMut(&str, &Tensor);
 /// Where a forward pass reports its intermediate results.
 pub(super) struct Trace<'a> {
     sink: Option<TraceSink<'a>>,
+    /// Whether values inside blocks are wanted too, which then run step by step.
+    details: bool,
 }
 
 impl<'a> Trace<'a> {
     pub(super) fn none() -> Self {
-        Trace { sink: None }
+        Trace {
+            sink: None,
+            details: false,
+        }
     }
 
-    pub(super) fn to(sink: TraceSink<'a>) -> Self {
-        Trace { sink: Some(sink) }
+    pub(super) fn to(sink: TraceSink<'a>, details: bool) -> Self {
+        Trace {
+            sink: Some(sink),
+            details,
+        }
     }
 
     /// The output of a whole block: checked for NaN and infinity, then reported.
@@ -41,7 +50,7 @@ impl<'a> Trace<'a> {
 
     /// A value inside a block.
     pub(super) fn detail(&mut self, block: &str, name: &str, value: &Tensor) {
-        if let Some(sink) = &mut self.sink {
+        if let Some(sink) = self.sink.as_mut().filter(|_| self.details) {
             sink(&format!("{block}.{name}"), value);
         }
     }
@@ -54,6 +63,13 @@ impl Activation {
             Activation::Relu => ops::relu(x),
         }
     }
+
+    fn kind(self) -> ops::Activation {
+        match self {
+            Activation::Silu => ops::Activation::Silu,
+            Activation::Relu => ops::Activation::Relu,
+        }
+    }
 }
 
 /// Options of the autoencoder's 3x3 convolutions.
@@ -63,6 +79,7 @@ pub(super) fn conv3x3(stride: usize, bias: bool) -> ConvOptions {
         stride,
         padding: 1,
         bias,
+        exact: false,
     }
 }
 
@@ -96,10 +113,12 @@ fn rms_norm(weights: &Weights, channels: usize) -> Result<RmsNorm> {
     RmsNorm::load(weights, channels, NORM_EPSILON, RmsNormKind::WeightBias)
 }
 
-fn normed(norm: Option<&RmsNorm>, x: Tensor) -> Result<Tensor> {
-    match norm {
-        Some(norm) => norm.forward(&x),
-        None => Ok(x),
+/// The end of a residual branch, as steps after its last layer: the norm, then the addition of `x`.
+fn end_of_branch<'a>(norm: Option<&'a RmsNorm>, x: &'a Tensor) -> Epilogue<'a> {
+    Epilogue {
+        activation: None,
+        norm: norm.map(RmsNorm::step),
+        residual: Some(Residual::Same(x)),
     }
 }
 
@@ -165,7 +184,14 @@ impl ResBlock {
                 let weight = second.get("weight", &shape, Init::KaimingUniform)?;
                 let weight = weight.broadcast_mul(&norm.scale.reshape((channels, 1, 1, 1))?)?;
                 (
-                    Conv2d::new(weight, Some(norm.shift), conv3x3(1, true))?,
+                    Conv2d::new(
+                        weight,
+                        Some(norm.shift),
+                        ConvOptions {
+                            exact: second.is_exact(),
+                            ..conv3x3(1, true)
+                        },
+                    )?,
                     None,
                 )
             }
@@ -179,9 +205,10 @@ impl ResBlock {
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let branch = self.activation.forward(&self.conv1.forward(x)?)?;
-        let branch = normed(self.norm.as_ref(), self.conv2.forward(&branch)?)?;
-        Ok((x + branch)?)
+        let activated = Epilogue::activation(self.activation.kind());
+        let branch = self.conv1.forward_with(x, &activated)?;
+        self.conv2
+            .forward_with(&branch, &end_of_branch(self.norm.as_ref(), x))
     }
 }
 
@@ -205,12 +232,10 @@ impl EfficientVitBlock {
     }
 
     fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
-        let x = (x + self.attention.forward(x, name, trace)?)?;
+        let x = self.attention.forward_residual(x, name, trace)?;
         trace.detail(name, "attn", &x);
-        let branch = self
-            .feed_forward_norm
-            .forward(&self.feed_forward.forward(&x)?)?;
-        Ok((x + branch)?)
+        let end = end_of_branch(Some(&self.feed_forward_norm), &x);
+        self.feed_forward.forward_with(&x, &end)
     }
 }
 
@@ -239,8 +264,21 @@ enum Projection {
 
 struct AttentionScale {
     gather: DepthwiseConv2d,
-    /// `[3 * heads, head_dim (out), head_dim (in)]`
+    kernel: usize,
+    /// `[3 * heads, head_dim (in), head_dim (out)]`
     mix: Tensor,
+}
+
+impl AttentionScale {
+    /// The scale as one operation takes it, where its weights are frozen.
+    fn frozen(&self) -> Option<GatheredScale<'_>> {
+        let gather = self.gather.frozen().filter(|_| !self.mix.track_op())?;
+        Some(GatheredScale {
+            gather,
+            kernel: self.kernel,
+            mix: &self.mix,
+        })
+    }
 }
 
 impl LiteMla {
@@ -273,7 +311,11 @@ impl LiteMla {
                     *kernel,
                     false,
                 )?,
-                mix: mix.reshape((3 * heads, head_dim, head_dim))?,
+                kernel: *kernel,
+                mix: mix
+                    .reshape((3 * heads, head_dim, head_dim))?
+                    .transpose(1, 2)?
+                    .contiguous()?,
             });
         }
         let joined = channels * (1 + scales.len());
@@ -300,14 +342,25 @@ impl LiteMla {
         })
     }
 
-    fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
+    /// `x + norm(attention(x))`
+    fn forward_residual(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let (tokens, heads, head_dim) = (height * width, self.heads, self.head_dim);
         let projected = match &self.projection {
             Projection::Fused(projection) => projection.forward(x)?,
             Projection::Thirds(thirds) => ops::linear(x, &Tensor::cat(thirds, 0)?, None)?,
         };
-        if trace.sink.is_some() {
+        let end = end_of_branch(self.norm.as_ref(), x);
+        let frozen: Option<Vec<_>> = self.scales.iter().map(AttentionScale::frozen).collect();
+        if let Some(scales) = frozen
+            && !trace.details
+            && !projected.track_op()
+        {
+            let attended =
+                ops::multi_scale_linear_attention(&projected, heads, &scales, ATTENTION_EPSILON)?;
+            return self.to_out.forward_with(&attended, &end);
+        }
+        if trace.details {
             for (index, third) in ["attn.to_q", "attn.to_k", "attn.to_v"]
                 .into_iter()
                 .enumerate()
@@ -337,7 +390,7 @@ impl LiteMla {
                 .reshape((batch * tokens, 3 * heads, head_dim))?
                 .transpose(0, 1)?
                 .contiguous()?;
-            let mixed = groups.matmul(&scale.mix.transpose(1, 2)?.contiguous()?)?;
+            let mixed = groups.matmul(&scale.mix)?;
             let mixed = mixed.reshape((heads, 3, batch * tokens, head_dim))?;
             let part = |index| -> Result<Tensor> {
                 Ok(mixed
@@ -347,7 +400,7 @@ impl LiteMla {
                     .contiguous()?
                     .reshape((batch, tokens, channels))?)
             };
-            if trace.sink.is_some() {
+            if trace.details {
                 let value = mixed.permute((2, 0, 1, 3))?.contiguous()?;
                 let value = value.reshape((batch, height, width, 3 * channels))?;
                 trace.detail(name, &format!("attn.to_qkv_multiscale.{index}"), &value);
@@ -359,8 +412,12 @@ impl LiteMla {
         let joined = joined.reshape((batch, height, width, channels * outputs.len()))?;
         let out = self.to_out.forward(&joined)?;
         trace.detail(name, "attn.to_out", &out);
-        let out = normed(self.norm.as_ref(), out)?;
+        let out = Epilogue {
+            residual: None,
+            ..end
+        }
+        .apply(out)?;
         trace.detail(name, "attn.norm_out", &out);
-        Ok(out)
+        Ok((x + out)?)
     }
 }

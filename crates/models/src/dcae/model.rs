@@ -2,12 +2,13 @@
 
 use std::ops::Range;
 
+use brisk_nn::ops::{group_mean, repeat_channels};
 use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Weights};
 use candle_core::Tensor;
 
 use super::blocks::{Block, NORM_EPSILON, Trace, TraceSink, conv3x3};
 use super::config::{Activation, AutoencoderConfig, BlockKind, StageConfig};
-use super::resample::{Down, Up, group_mean, repeat_channels};
+use super::resample::{Down, Up};
 
 /// Which halves to load; the other one's weights aren't touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,16 @@ impl Autoencoder {
     /// # Errors
     /// As [`encode`](Self::encode).
     pub fn encode_traced(&self, picture: &Tensor, sink: TraceSink) -> Result<Tensor> {
-        self.encode_with(picture, &mut Trace::to(sink))
+        self.encode_with(picture, &mut Trace::to(sink, true))
+    }
+
+    /// As [`encode_traced`](Self::encode_traced) without the values inside blocks, so that these run as
+    /// they do in [`encode`](Self::encode).
+    ///
+    /// # Errors
+    /// As [`encode`](Self::encode).
+    pub fn encode_by_blocks(&self, picture: &Tensor, sink: TraceSink) -> Result<Tensor> {
+        self.encode_with(picture, &mut Trace::to(sink, false))
     }
 
     /// Latent `[B,h,w,C]`, unscaled, to picture `[B,h*ratio,w*ratio,3]`, nominally in -1..1 but
@@ -109,7 +119,16 @@ impl Autoencoder {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn decode_traced(&self, latent: &Tensor, sink: TraceSink) -> Result<Tensor> {
-        self.decode_with(latent, &mut Trace::to(sink))
+        self.decode_with(latent, &mut Trace::to(sink, true))
+    }
+
+    /// As [`decode_traced`](Self::decode_traced) without the values inside blocks, so that these run as
+    /// they do in [`decode`](Self::decode).
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_by_blocks(&self, latent: &Tensor, sink: TraceSink) -> Result<Tensor> {
+        self.decode_with(latent, &mut Trace::to(sink, false))
     }
 
     fn encode_with(&self, picture: &Tensor, trace: &mut Trace) -> Result<Tensor> {

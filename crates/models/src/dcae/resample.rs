@@ -1,42 +1,18 @@
 //! Halving and doubling of feature maps, each a convolution plus an index-map shortcut without
 //! parameters.
 
-use brisk_nn::{Conv2d, Result, Weights, ops};
+use brisk_nn::ops::{self, Epilogue, Residual, ShortcutKind};
+use brisk_nn::{Conv2d, Result, Weights};
 use candle_core::Tensor;
 
 use super::blocks::conv3x3;
 use super::config::{Downsample, Upsample};
 
-/// Mean over groups of consecutive channels: `[..,C]` to `[..,channels]`.
-pub(super) fn group_mean(x: &Tensor, channels: usize) -> Result<Tensor> {
-    let (batch, height, width, wide) = x.dims4()?;
-    let group = wide / channels;
-    if group == 1 {
-        return Ok(x.clone());
-    }
-    Ok(x.reshape((batch, height, width, channels, group))?
-        .mean(4)?)
-}
-
-/// Every channel repeated in place: `[..,C]` to `[..,channels]`.
-pub(super) fn repeat_channels(x: &Tensor, channels: usize) -> Result<Tensor> {
-    let (batch, height, width, narrow) = x.dims4()?;
-    let times = channels / narrow;
-    if times == 1 {
-        return Ok(x.clone());
-    }
-    Ok(x.unsqueeze(4)?
-        .broadcast_as((batch, height, width, narrow, times))?
-        .contiguous()?
-        .reshape((batch, height, width, channels))?)
-}
-
 /// `[B,H,W,Cin]` to `[B,H/2,W/2,Cout]`; H and W even.
 pub(super) struct Down {
     conv: Conv2d,
     kind: Downsample,
-    /// Output channels of the shortcut, where there is one.
-    shortcut: Option<usize>,
+    shortcut: bool,
 }
 
 impl Down {
@@ -55,19 +31,20 @@ impl Down {
         Ok(Down {
             conv,
             kind,
-            shortcut: shortcut.then_some(to),
+            shortcut,
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let main = self.conv.forward(x)?;
-        let main = match self.kind {
-            Downsample::Conv => main,
-            Downsample::PixelUnshuffle => ops::pixel_unshuffle(&main, 2)?,
-        };
-        match self.shortcut {
-            None => Ok(main),
-            Some(channels) => Ok((main + group_mean(&ops::pixel_unshuffle(x, 2)?, channels)?)?),
+        match self.kind {
+            Downsample::Conv => {
+                let steps = shortcut_step(self.shortcut, x, ShortcutKind::Down);
+                self.conv.forward_with(x, &steps)
+            }
+            Downsample::PixelUnshuffle => {
+                let main = ops::pixel_unshuffle(&self.conv.forward(x)?, 2)?;
+                add_shortcut(self.shortcut, main, x, ShortcutKind::Down)
+            }
         }
     }
 
@@ -82,8 +59,7 @@ impl Down {
 pub(super) struct Up {
     conv: Conv2d,
     kind: Upsample,
-    /// Input and output channels of the shortcut, where there is one.
-    shortcut: Option<(usize, usize)>,
+    shortcut: bool,
 }
 
 impl Up {
@@ -103,27 +79,21 @@ impl Up {
         Ok(Up {
             conv,
             kind,
-            shortcut: shortcut.then_some((from, to)),
+            shortcut,
         })
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let nearest = match (self.kind, self.shortcut) {
-            (Upsample::Interpolate, _) => Some(ops::upsample_nearest2(x)?),
-            (_, Some((from, to))) if from == to => Some(ops::upsample_nearest2(x)?),
-            _ => None,
-        };
-        let main = match (self.kind, &nearest) {
-            (Upsample::Interpolate, Some(nearest)) => self.conv.forward(nearest)?,
-            _ => ops::pixel_shuffle(&self.conv.forward(x)?, 2)?,
-        };
-        let shortcut = match (self.shortcut, nearest) {
-            (None, _) => return Ok(main),
-            // As many channels in as out: repeating four times and shuffling is nearest.
-            (Some((from, to)), Some(nearest)) if from == to => nearest,
-            (Some((_, to)), _) => ops::pixel_shuffle(&repeat_channels(x, 4 * to)?, 2)?,
-        };
-        Ok((main + shortcut)?)
+        match self.kind {
+            Upsample::Interpolate => {
+                let steps = shortcut_step(self.shortcut, x, ShortcutKind::Up);
+                self.conv.forward_upsampled_with(x, &steps)
+            }
+            Upsample::PixelShuffle => {
+                let main = ops::pixel_shuffle(&self.conv.forward(x)?, 2)?;
+                add_shortcut(self.shortcut, main, x, ShortcutKind::Up)
+            }
+        }
     }
 
     /// Input rows on either side that are needed for `rows` more output rows on either side.
@@ -133,4 +103,20 @@ impl Up {
             Upsample::Interpolate => (rows + 1).div_ceil(2),
         }
     }
+}
+
+/// The shortcut as the step after a convolution.
+fn shortcut_step(wanted: bool, x: &Tensor, kind: ShortcutKind) -> Epilogue<'_> {
+    Epilogue {
+        residual: wanted.then_some(Residual::Shortcut(x, kind)),
+        ..Epilogue::default()
+    }
+}
+
+fn add_shortcut(wanted: bool, main: Tensor, x: &Tensor, kind: ShortcutKind) -> Result<Tensor> {
+    if !wanted {
+        return Ok(main);
+    }
+    let channels = main.dim(3)?;
+    Ok((main + ops::shortcut(x, kind, channels)?)?)
 }

@@ -1,8 +1,6 @@
 //! One decoder layer over packed sequences.
 
-use std::ops::Range;
-
-use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryTable};
+use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryAngles};
 use brisk_nn::{
     GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Weights,
 };
@@ -37,62 +35,6 @@ impl Part {
                 (end - self.pad).min(self.limit)
             }
         }
-    }
-}
-
-/// What a forward pass runs over.
-#[derive(Debug, Clone)]
-pub(super) struct Run {
-    /// The sequences, one after another.
-    pub parts: Vec<Part>,
-    /// Rotation of every token.
-    pub rotation: RotaryTable,
-}
-
-impl Run {
-    /// Lays out the rotations of `parts`.
-    pub fn new(config: &LanguageModelConfig, parts: Vec<Part>) -> Result<Self> {
-        let positions: Vec<usize> = parts
-            .iter()
-            .flat_map(|part| part.start..part.start + part.tokens)
-            .collect();
-        let rotation = RotaryTable::new(config.rotary_dim, config.rope_theta as f32, &positions)?;
-        Ok(Self { parts, rotation })
-    }
-
-    /// Runs of queries that see the same keys: the part, the queries by their rows, and the end of
-    /// the keys in the part's sequence.
-    fn visible_runs(
-        &self,
-        attention: Attention,
-        queries: Queries,
-    ) -> Vec<(usize, Range<usize>, usize)> {
-        let mut runs = Vec::new();
-        let mut next = 0;
-        for (index, part) in self.parts.iter().enumerate() {
-            let first = next;
-            next = match queries {
-                None => part.offset + part.tokens,
-                Some(rows) => {
-                    rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
-                }
-            };
-            let position = |at: usize| {
-                let row = queries.map_or(at, |rows| rows[at] as usize);
-                part.start + row - part.offset
-            };
-            let mut from = first;
-            while from < next {
-                let end = part.visible(attention, position(from));
-                let mut to = from + 1;
-                while to < next && part.visible(attention, position(to)) == end {
-                    to += 1;
-                }
-                runs.push((index, from..to, end));
-                from = to;
-            }
-        }
-        runs
     }
 }
 
@@ -191,38 +133,49 @@ impl Layer {
 
     /// `x` `[1,T,D]` of all parts to the rows of `queries` `[1,n,D]`. Keys and values of every
     /// token go to the part's cache, where it has one.
+    #[allow(clippy::too_many_arguments)] // a pass and where its parts lie
     pub(super) fn forward(
         &self,
         x: &Tensor,
-        run: &Run,
+        parts: &[Part],
         caches: &mut [Option<&mut KeyValueCache>],
         layer: usize,
         queries: Queries,
+        angles: &RotaryAngles,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
         let config = &self.config;
+        let positions: Vec<usize> = parts
+            .iter()
+            .flat_map(|part| part.start..part.start + part.tokens)
+            .collect();
         let a = self.attention_norm.forward(x)?;
         trace("attention_norm", &a);
         let (q, k, v) = self.project(&a, queries)?;
-        let k = ops::rotary_at(&k, config.num_key_value_heads, &run.rotation)?;
+        let asked: Vec<usize> = match queries {
+            None => positions.clone(),
+            Some(rows) => rows.iter().map(|row| positions[*row as usize]).collect(),
+        };
+        let k = ops::rotary_at(&k, config.num_key_value_heads, angles)?;
         trace("keys", &k);
-        for (part, cache) in run.parts.iter().zip(caches.iter_mut()) {
+        for (part, cache) in parts.iter().zip(caches.iter_mut()) {
             if let Some(cache) = cache {
                 let keys = k.narrow(1, part.offset, part.tokens)?;
                 let values = v.narrow(1, part.offset, part.tokens)?;
                 cache.write(layer, part.start, &keys, &values)?;
             }
         }
-        let rotation = match queries {
-            None => run.rotation.clone(),
-            Some([]) => return Ok(x.narrow(1, 0, 0)?),
-            Some(rows) => run.rotation.select(rows)?,
+        if asked.is_empty() {
+            return Ok(x.narrow(1, 0, 0)?);
+        }
+        let q = match queries {
+            None => ops::rotary_at(&q, config.num_heads, angles)?,
+            Some(rows) => ops::rotary_at(&q, config.num_heads, &angles.select(rows))?,
         };
-        let q = ops::rotary_at(&q, config.num_heads, &rotation)?;
-        let attended = self.attend(&q, &k, &v, run, caches, layer, queries)?;
+        let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &asked)?;
         let attended = self.to_out.forward(&attended)?;
         trace("attention", &attended);
-        let x = (select(x, queries)? + attended)?;
+        let x = ops::add(&select(x, queries)?, &attended)?;
 
         let b = self.mlp_norm.forward(&x)?;
         trace("mlp_norm", &b);
@@ -231,7 +184,7 @@ impl Layer {
             FeedForward::Experts(experts) => experts.forward(&b)?,
         };
         trace("mlp", &hidden);
-        Ok((x + hidden)?)
+        ops::add(&x, &hidden)
     }
 
     /// Queries of the wanted rows, keys and values of all.
@@ -284,39 +237,69 @@ impl Layer {
         q: &Tensor,
         k: &Tensor,
         v: &Tensor,
-        run: &Run,
+        parts: &[Part],
         caches: &[Option<&mut KeyValueCache>],
         layer: usize,
         queries: Queries,
+        asked: &[usize],
     ) -> Result<Tensor> {
         let config = &self.config;
+        let (heads, key_heads) = (config.num_heads, config.num_key_value_heads);
         let options = AttentionOptions {
-            key_value_heads: config.num_key_value_heads,
-            ..AttentionOptions::new(config.num_heads, config.head_dim)
+            key_value_heads: key_heads,
+            ..AttentionOptions::new(heads, config.head_dim)
         };
-        let runs = run.visible_runs(config.attention, queries);
-        if caches.iter().all(Option::is_none) {
-            let span = |(index, queries, end): (usize, Range<usize>, usize)| {
-                let first = run.parts[index].offset;
-                AttentionSpan {
-                    queries,
-                    keys: first..first + end,
+        // Gradients don't pass through packed keys.
+        let trained = [q, k, v].iter().any(|x| x.track_op());
+        let (mut results, mut spans) = (Vec::new(), Vec::new());
+        let mut next = 0;
+        for (part, cache) in parts.iter().zip(caches) {
+            let first = next;
+            next = match queries {
+                None => part.offset + part.tokens,
+                Some(rows) => {
+                    rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
                 }
             };
-            let spans = runs.into_iter().map(span).collect();
-            return Ok(ops::packed_attention(q, k, v, spans, &options)?);
-        }
-        let mut results = Vec::with_capacity(runs.len());
-        for (index, queries, end) in runs {
-            let (keys, values) = match &caches[index] {
-                Some(cache) => cache.read(layer, end)?,
+            let packed;
+            let kept = match cache {
+                Some(cache) => Some((&**cache, layer)),
+                None if trained => None,
                 None => {
-                    let first = run.parts[index].offset;
-                    (k.narrow(1, first, end)?, v.narrow(1, first, end)?)
+                    let keys = k.narrow(1, part.offset, part.tokens)?;
+                    let values = v.narrow(1, part.offset, part.tokens)?;
+                    packed = KeyValueCache::of(&keys, &values, key_heads, config.head_dim)?;
+                    Some((&packed, 0))
                 }
             };
-            let asked = q.narrow(1, queries.start, queries.len())?;
-            results.push(ops::attention(&asked, &keys, &values, &options)?);
+            // Runs of queries that see the same keys.
+            let mut from = first;
+            while from < next {
+                let end = part.visible(config.attention, asked[from]);
+                let mut to = from + 1;
+                while to < next && part.visible(config.attention, asked[to]) == end {
+                    to += 1;
+                }
+                match kept {
+                    Some((cache, layer)) => {
+                        let run = q.narrow(1, from, to - from)?;
+                        results.push(cache.attend(layer, &run, heads, end, options.scale)?);
+                    }
+                    None => spans.push(AttentionSpan {
+                        queries: from..to,
+                        keys: part.offset..part.offset + end,
+                    }),
+                }
+                from = to;
+            }
+        }
+        if !spans.is_empty() {
+            if !results.is_empty() {
+                return Err(Error::Shape(
+                    "training runs over sequences without caches only".into(),
+                ));
+            }
+            return ops::span_attention(q, k, v, spans, &options);
         }
         match &results[..] {
             [] => Err(Error::Shape("an attention without queries".into())),

@@ -25,6 +25,7 @@
 //! keys, so that a batch computes exactly what its rows compute alone.
 
 mod config;
+mod cost;
 mod layer;
 mod model;
 mod names;

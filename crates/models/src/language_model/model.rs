@@ -1,10 +1,11 @@
 //! The forward pass.
 
+use brisk_nn::ops::RotaryAngles;
 use brisk_nn::{Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Weights, check_finite};
 use candle_core::{DType, Tensor};
 
 use super::LanguageModelConfig;
-use super::layer::{Layer, Part, Run};
+use super::layer::{Layer, Part};
 use super::names::Names;
 use crate::{Error, Result};
 
@@ -89,7 +90,7 @@ impl LanguageModel {
             RmsNormKind::Weight,
         )?;
         let head = if config.tied {
-            Linear::new(embedding.clone(), None)?
+            Linear::tied(&body.pp(names.embedding), "weight", &embedding)?
         } else {
             let [rows, width] = table;
             Linear::load(
@@ -121,7 +122,7 @@ impl LanguageModel {
     /// An empty cache for a sequence of `positions`.
     ///
     /// # Errors
-    /// More positions than the model knows, or no memory for them.
+    /// More positions than the model knows.
     pub fn cache(&self, positions: usize) -> Result<KeyValueCache> {
         if positions > self.config.context {
             return Err(Error::Shape(format!(
@@ -129,7 +130,13 @@ impl LanguageModel {
                 self.config.context
             )));
         }
-        KeyValueCache::new(self.layers.len(), positions, self.config.key_width())
+        let config = &self.config;
+        Ok(KeyValueCache::new(
+            self.layers.len(),
+            positions,
+            config.num_key_value_heads,
+            config.head_dim,
+        ))
     }
 
     /// Logits `[T,V]` of whole sequences, packed one after another.
@@ -172,10 +179,16 @@ impl LanguageModel {
         rows: Rows,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
-        let run = Run::new(&self.config, self.parts(spans, caches)?)?;
-        let wanted = wanted_rows(&run.parts, rows)?;
+        let parts = self.parts(spans, caches)?;
+        let wanted = wanted_rows(&parts, rows)?;
         let mut x = self.embed(spans)?;
         trace("embedding", &x);
+        let positions: Vec<usize> = parts
+            .iter()
+            .flat_map(|part| part.start..part.start + part.tokens)
+            .collect();
+        let theta = self.config.rope_theta as f32;
+        let angles = RotaryAngles::new(self.config.rotary_dim, theta, &positions);
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
             let name = format!("layers.{index}");
@@ -185,7 +198,7 @@ impl LanguageModel {
                 None
             };
             let mut inner = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
-            x = layer.forward(&x, &run, caches, index, queries, &mut inner)?;
+            x = layer.forward(&x, &parts, caches, index, queries, &angles, &mut inner)?;
             check_finite(&x, STAGE, &name)?;
             trace(&name, &x);
         }

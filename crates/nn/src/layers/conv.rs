@@ -1,7 +1,7 @@
 //! Convolutions over channels-last maps.
 
 use crate::error::Result;
-use crate::ops::{self, PackedConv2d, can_pack};
+use crate::ops::{self, DepthwiseWeight, Epilogue, PackedConv2d, can_pack};
 use crate::weights::{Init, Weights};
 use candle_core::Tensor;
 
@@ -16,6 +16,8 @@ pub struct ConvOptions {
     pub padding: usize,
     /// Whether a bias is added.
     pub bias: bool,
+    /// Whether Winograd's transforms are ruled out (see [`Weights::exact`]).
+    pub exact: bool,
 }
 
 impl ConvOptions {
@@ -25,6 +27,7 @@ impl ConvOptions {
         stride: 1,
         padding: 1,
         bias: true,
+        exact: false,
     };
 }
 
@@ -60,17 +63,20 @@ impl Conv2d {
         } else {
             None
         };
-        Self::new(weight, bias, options)
+        let exact = options.exact || weights.is_exact();
+        Self::new(weight, bias, ConvOptions { exact, ..options })
     }
 
     /// From tensors at hand: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>, options: ConvOptions) -> Result<Self> {
-        let ConvOptions {
-            stride, padding, ..
-        } = options;
         let parameters = if can_pack(&weight, bias.as_ref()) {
-            let packed = PackedConv2d::new(&turn(&weight)?, bias.as_ref(), stride, padding)?;
-            Parameters::Frozen(packed)
+            Parameters::Frozen(PackedConv2d::new(
+                &turn(&weight)?,
+                bias.as_ref(),
+                options.stride,
+                options.padding,
+                options.exact,
+            )?)
         } else {
             Parameters::Trainable(weight, bias)
         };
@@ -90,6 +96,23 @@ impl Conv2d {
             Parameters::Trainable(weight, bias) => {
                 ops::conv2d(x, &turn(weight)?, bias.as_ref(), stride, padding)
             }
+        }
+    }
+
+    /// As [`Conv2d::forward`], followed by `steps`; a frozen layer takes them in the same pass.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => packed.forward_with(x, steps),
+            Parameters::Trainable(..) => steps.apply(self.forward(x)?),
+        }
+    }
+
+    /// As [`Conv2d::forward_with`] of the map of which every pixel is made a square of 2×2; a frozen
+    /// layer does not make that map.
+    pub fn forward_upsampled_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => packed.forward_upsampled_with(x, steps),
+            Parameters::Trainable(..) => self.forward_with(&ops::upsample_nearest2(x)?, steps),
         }
     }
 }
@@ -138,6 +161,16 @@ impl DepthwiseConv2d {
             return ops::depthwise_conv2d(x, &self.weight, self.bias.as_ref());
         }
         ops::depthwise_conv2d(x, &turn_depthwise(&self.weight)?, self.bias.as_ref())
+    }
+}
+
+impl DepthwiseConv2d {
+    /// The parameters of a frozen layer as [`ops`] take them.
+    pub fn frozen(&self) -> Option<DepthwiseWeight<'_>> {
+        self.turned.then_some(DepthwiseWeight {
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+        })
     }
 }
 

@@ -29,9 +29,19 @@ impl GatedMlpNames {
 /// `down(SiLU(gate(x))·up(x))` over the last dimension.
 #[derive(Clone, Debug)]
 pub struct GatedMlp {
-    gate: Linear,
-    up: Linear,
+    expand: Expand,
     down: Linear,
+}
+
+/// From the residual width to the inner one.
+#[derive(Clone, Debug)]
+enum Expand {
+    Separate {
+        gate: Linear,
+        up: Linear,
+    },
+    /// Values of `up`, then of `gate`, in one product: frozen weights.
+    Joined(Linear),
 }
 
 impl GatedMlp {
@@ -46,16 +56,24 @@ impl GatedMlp {
         let linear = |name: &str, from: usize, to: usize| {
             Linear::load(&weights.pp(name), from, to, bias, Init::Normal(0.02))
         };
-        Ok(Self {
-            gate: linear(names.gate, width, inner)?,
-            up: linear(names.up, width, inner)?,
-            down: linear(names.down, inner, width)?,
-        })
+        let (gate, up) = (
+            linear(names.gate, width, inner)?,
+            linear(names.up, width, inner)?,
+        );
+        let expand = match Linear::joined(&[&up, &gate])? {
+            Some(joined) => Expand::Joined(joined),
+            None => Expand::Separate { gate, up },
+        };
+        let down = linear(names.down, inner, width)?;
+        Ok(Self { expand, down })
     }
 
     /// `[.., width]` to the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let gated = ops::silu_times(&self.gate.forward(x)?, &self.up.forward(x)?)?;
-        self.down.forward(&gated)
+        let inner = match &self.expand {
+            Expand::Separate { gate, up } => ops::silu_times(&gate.forward(x)?, &up.forward(x)?)?,
+            Expand::Joined(both) => ops::gated_silu(&both.forward(x)?)?,
+        };
+        self.down.forward(&inner)
     }
 }

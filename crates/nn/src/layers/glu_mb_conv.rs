@@ -2,7 +2,7 @@
 
 use super::{DepthwiseConv2d, Linear};
 use crate::error::Result;
-use crate::ops;
+use crate::ops::{self, Activation, Epilogue};
 use crate::weights::{Init, Weights};
 use candle_core::Tensor;
 
@@ -29,8 +29,25 @@ impl GluMbConv {
 
     /// `[batch, height, width, channels]` to the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let expanded = ops::silu(&self.inverted.forward(x)?)?;
+        self.forward_with(x, &Epilogue::default())
+    }
+
+    /// As [`GluMbConv::forward`], followed by `steps`. Frozen layers run in strips of rows, so that
+    /// the wide map between them never exists whole.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        let frozen = (
+            self.inverted.packed(),
+            self.depth.frozen(),
+            self.point.packed(),
+        );
+        if let (Some(inverted), Some(depth), Some(point)) = frozen
+            && steps.fuses(x)
+        {
+            return ops::glu_mb_conv(x, inverted, depth, point, steps);
+        }
+        let activated = Epilogue::activation(Activation::Silu);
+        let expanded = self.inverted.forward_with(x, &activated)?;
         let mixed = self.depth.forward(&expanded)?;
-        self.point.forward(&ops::gated_silu(&mixed)?)
+        self.point.forward_with(&ops::gated_silu(&mixed)?, steps)
     }
 }

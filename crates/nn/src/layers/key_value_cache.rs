@@ -1,31 +1,39 @@
 //! Keys and values of one sequence, a slot a position, overwritten in place.
 
 use crate::error::{Error, Result};
-use candle_core::{DType, Device, Tensor};
+use crate::ops;
+use brisk_kernels::packed_attention::PackedKeyValues;
+use candle_core::Tensor;
 
 /// Rotated keys and values of every layer for one sequence of at most [`capacity`](Self::capacity)
-/// positions. Writing positions again replaces them: a prefix cache, a dual cache and the exact
-/// cache of block-causal models differ only in what they write again.
+/// positions, packed for attention. Writing positions again replaces them: a prefix cache, a dual
+/// cache and the exact cache of block-causal models differ only in what they write again.
 #[derive(Debug)]
 pub struct KeyValueCache {
-    layers: Vec<(Tensor, Tensor)>,
+    layers: Vec<PackedKeyValues>,
     capacity: usize,
 }
 
 impl KeyValueCache {
-    /// Empty slots for `capacity` positions of `layers` layers with `channels` channels of keys
-    /// and of values.
+    /// Empty slots for `capacity` positions of `layers` layers with `heads` key heads of `dim`
+    /// channels each.
+    pub fn new(layers: usize, capacity: usize, heads: usize, dim: usize) -> Self {
+        Self {
+            layers: (0..layers)
+                .map(|_| PackedKeyValues::new(capacity, heads, dim))
+                .collect(),
+            capacity,
+        }
+    }
+
+    /// One layer that holds `keys` and `values` `[1, tokens, heads·dim]`, for a pass without a cache.
     ///
     /// # Errors
-    /// Memory for the slots cannot be had.
-    pub fn new(layers: usize, capacity: usize, channels: usize) -> Result<Self> {
-        let slots = || Tensor::zeros((1, capacity, channels), DType::F32, &Device::Cpu);
-        Ok(Self {
-            layers: (0..layers)
-                .map(|_| Ok((slots()?, slots()?)))
-                .collect::<Result<_>>()?,
-            capacity,
-        })
+    /// Tensors of another shape.
+    pub fn of(keys: &Tensor, values: &Tensor, heads: usize, dim: usize) -> Result<Self> {
+        let mut cache = Self::new(1, keys.dim(1)?, heads, dim);
+        cache.write(0, 0, keys, values)?;
+        Ok(cache)
     }
 
     /// Number of positions there is room for.
@@ -33,7 +41,7 @@ impl KeyValueCache {
         self.capacity
     }
 
-    /// Puts `keys` and `values` `[1, tokens, channels]` of `layer` into the slots from `start`.
+    /// Puts `keys` and `values` `[1, tokens, heads·dim]` of `layer` into the slots from `start`.
     ///
     /// # Errors
     /// A layer or slots that do not exist, or another number of channels.
@@ -44,49 +52,94 @@ impl KeyValueCache {
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<()> {
-        let (kept_keys, kept_values) = self.layer(layer)?;
-        kept_keys.slice_set(&keys.contiguous()?, 1, start)?;
-        kept_values.slice_set(&values.contiguous()?, 1, start)?;
-        Ok(())
+        let (capacity, count) = (self.capacity, self.layers.len());
+        let kept = self
+            .layers
+            .get_mut(layer)
+            .ok_or_else(|| absent(count, layer))?;
+        let (batch, tokens, width) = keys.dims3()?;
+        let fits = batch == 1
+            && width == kept.width()
+            && values.dims() == keys.dims()
+            && start.checked_add(tokens).is_some_and(|end| end <= capacity);
+        if !fits {
+            return Err(Error::Shape(format!(
+                "keys {:?} and values {:?} for slots from {start} of {capacity} with {} channels",
+                keys.dims(),
+                values.dims(),
+                kept.width()
+            )));
+        }
+        ops::write_key_values(kept, start, keys, values)
     }
 
-    /// Keys and values `[1, end, channels]` of the first `end` slots of `layer`. They show later
-    /// writes, so use them before the next one.
+    /// Attention of `queries` `[1, n, heads·dim]` to the first `end` slots of `layer`; `scale` is the
+    /// factor of the products. To `[1, n, heads·dim]`; gradients end here.
     ///
     /// # Errors
-    /// A layer or slots that do not exist.
-    pub fn read(&self, layer: usize, end: usize) -> Result<(Tensor, Tensor)> {
-        let (keys, values) = self.layer(layer)?;
-        Ok((keys.narrow(1, 0, end)?, values.narrow(1, 0, end)?))
+    /// A layer or slots that do not exist, or heads that do not fit those of the keys.
+    pub fn attend(
+        &self,
+        layer: usize,
+        queries: &Tensor,
+        heads: usize,
+        end: usize,
+        scale: f32,
+    ) -> Result<Tensor> {
+        let count = self.layers.len();
+        let kept = self.layers.get(layer).ok_or_else(|| absent(count, layer))?;
+        ops::packed_attention(queries, heads, kept, end, scale)
     }
+}
 
-    fn layer(&self, layer: usize) -> Result<&(Tensor, Tensor)> {
-        self.layers.get(layer).ok_or_else(|| {
-            Error::Shape(format!(
-                "the cache holds {} layers, layer {layer} was asked for",
-                self.layers.len()
-            ))
-        })
-    }
+fn absent(count: usize, layer: usize) -> Error {
+    Error::Shape(format!(
+        "the cache holds {count} layers, layer {layer} was asked for"
+    ))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use candle_core::Device;
+
+    fn rows(values: &[f32]) -> Tensor {
+        Tensor::from_slice(values, (1, values.len(), 1), &Device::Cpu).unwrap()
+    }
+
+    fn attended(cache: &KeyValueCache, end: usize) -> f32 {
+        // A query of zero weighs all slots alike.
+        let o = cache.attend(1, &rows(&[0.0]), 1, end, 1.0).unwrap();
+        o.flatten_all().unwrap().to_vec1::<f32>().unwrap()[0]
+    }
 
     #[test]
     fn slots_are_replaced_in_place() {
-        let mut cache = KeyValueCache::new(2, 4, 1).unwrap();
-        let row = |values: &[f32]| Tensor::from_slice(values, (1, values.len(), 1), &Device::Cpu);
-        let all = row(&[1.0, 2.0, 3.0, 4.0]).unwrap();
+        let mut cache = KeyValueCache::new(2, 4, 1, 1);
+        let all = rows(&[1.0, 2.0, 3.0, 4.0]);
         cache.write(1, 0, &all, &all).unwrap();
-        let new = row(&[7.0, 8.0]).unwrap();
+        assert!((attended(&cache, 4) - 2.5).abs() < 1e-6);
+        let new = rows(&[7.0, 8.0]);
         cache.write(1, 1, &new, &new).unwrap();
-        let (keys, values) = cache.read(1, 3).unwrap();
-        let listed: Vec<f32> = keys.flatten_all().unwrap().to_vec1().unwrap();
-        assert_eq!(listed, [1.0, 7.0, 8.0]);
-        assert_eq!(values.dims(), [1, 3, 1]);
+        assert!((attended(&cache, 3) - 16.0 / 3.0).abs() < 1e-5);
         assert!(cache.write(1, 3, &new, &new).is_err(), "past the end");
-        assert!(cache.read(2, 1).is_err());
+        assert!(cache.write(2, 0, &new, &new).is_err(), "no such layer");
+        assert!(cache.attend(2, &new, 1, 1, 1.0).is_err());
+        assert!(cache.attend(1, &new, 1, 5, 1.0).is_err(), "past the end");
+        let wide = all.reshape((1, 2, 2)).unwrap();
+        assert!(cache.write(1, 0, &wide, &wide).is_err(), "other channels");
+        assert!(cache.attend(1, &wide, 1, 4, 1.0).is_err());
+    }
+
+    #[test]
+    fn a_pass_without_a_cache_attends_alike() {
+        let (k, v) = (rows(&[0.5, -1.0, 2.0]), rows(&[3.0, 4.0, 5.0]));
+        let q = rows(&[0.3, -0.7]);
+        let of = KeyValueCache::of(&k, &v, 1, 1).unwrap();
+        let found = of.attend(0, &q, 1, 3, 1.0).unwrap();
+        let options = ops::AttentionOptions::new(1, 1);
+        let wanted = ops::attention(&q, &k, &v, &options).unwrap();
+        let difference = (found - wanted).unwrap().abs().unwrap().max_all().unwrap();
+        assert!(difference.to_scalar::<f32>().unwrap() < 1e-6);
     }
 }

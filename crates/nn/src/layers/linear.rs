@@ -1,20 +1,35 @@
 //! The linear layer.
 
 use crate::error::Result;
-use crate::ops::{self, PackedLinear, can_pack};
-use crate::weights::{Init, Weights};
+use crate::ops::{self, Epilogue, PackedInt4, PackedLinear, can_pack};
+use crate::weights::{Init, InputWatcher, Weights};
 use candle_core::Tensor;
+use std::fmt;
 
-/// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16 stays so in memory.
+/// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16, or held in 4 bits, stays so
+/// in memory, or is quantised where [`Weights::quantised`] asks for it.
 #[derive(Clone, Debug)]
 pub struct Linear {
     parameters: Parameters,
+    watcher: Option<Watcher>,
+}
+
+/// Sees inputs, under the layer's name.
+#[derive(Clone)]
+struct Watcher(InputWatcher, String);
+
+impl fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Watcher({})", self.1)
+    }
 }
 
 #[derive(Clone, Debug)]
 enum Parameters {
     /// Packed at load.
     Frozen(PackedLinear),
+    /// Packed 4-bit weights with their branch.
+    LowBit(PackedInt4),
     /// Tensors that an optimiser changes.
     Trainable(Tensor, Option<Tensor>),
 }
@@ -52,13 +67,31 @@ impl Linear {
 
     fn load_shaped(weights: &Weights, shape: &[usize], bias: bool, init: Init) -> Result<Self> {
         let (outputs, inputs) = (shape[0], shape[1]);
-        let weight = weights.get_stored("weight", shape, init)?;
+        let watcher = weights.watcher().map(|(watch, name)| Watcher(watch, name));
+        if let Some(layer) = weights.low_bit(inputs, outputs)? {
+            return Ok(Self {
+                parameters: Parameters::LowBit(layer),
+                watcher,
+            });
+        }
         let bias = if bias {
             Some(weights.get("bias", &[outputs], Init::Zeros)?)
         } else {
             None
         };
-        Self::new(weight.reshape((outputs, inputs))?, bias)
+        let read = || weights.get_stored("weight", shape, init);
+        if let Some(matrix) = weights.quantise("weight", shape, read)? {
+            let packed = PackedLinear::quantised(matrix, bias.as_ref())?;
+            return Ok(Self {
+                parameters: Parameters::Frozen(packed),
+                watcher,
+            });
+        }
+        let weight = read()?;
+        Ok(Self {
+            watcher,
+            ..Self::new(weight.reshape((outputs, inputs))?, bias)?
+        })
     }
 
     /// From tensors at hand: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
@@ -69,14 +102,79 @@ impl Linear {
         } else {
             Parameters::Trainable(weight, bias)
         };
-        Ok(Self { parameters })
+        Ok(Self {
+            parameters,
+            watcher: None,
+        })
+    }
+
+    fn watched(&self, x: &Tensor) {
+        if let Some(Watcher(watch, name)) = &self.watcher {
+            watch(name, x);
+        }
+    }
+
+    /// A head that shares the embedding table `name` `[outputs, inputs]`, which was read already.
+    pub fn tied(weights: &Weights, name: &str, table: &Tensor) -> Result<Self> {
+        match weights.quantise(name, table.dims(), || Ok(table.clone()))? {
+            Some(matrix) => Ok(Self {
+                parameters: Parameters::Frozen(PackedLinear::quantised(matrix, None)?),
+                watcher: None,
+            }),
+            None => Self::new(table.clone(), None),
+        }
+    }
+
+    /// One layer that gives the outputs of all `layers` side by side; none where they cannot be one
+    /// product (weights that are trained, or of several kinds) or are in use elsewhere too.
+    pub fn joined(layers: &[&Linear]) -> Result<Option<Self>> {
+        let mut packed = Vec::with_capacity(layers.len());
+        for layer in layers {
+            match &layer.parameters {
+                Parameters::Frozen(packed_layer) if layer.watcher.is_none() => {
+                    packed.push(packed_layer);
+                }
+                _ => return Ok(None),
+            }
+        }
+        Ok(PackedLinear::joined(&packed).map(|joined| Self {
+            parameters: Parameters::Frozen(joined),
+            watcher: None,
+        }))
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.watched(x);
         match &self.parameters {
             Parameters::Frozen(packed) => packed.forward(x),
+            Parameters::LowBit(packed) => packed.forward(x),
             Parameters::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref()),
+        }
+    }
+
+    /// As [`Linear::forward`], followed by `steps`; a frozen layer takes them in the same pass.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => {
+                self.watched(x);
+                packed.forward_with(x, steps)
+            }
+            Parameters::LowBit(packed) => {
+                self.watched(x);
+                packed.forward_with(x, steps)
+            }
+            Parameters::Trainable(..) => steps.apply(self.forward(x)?),
+        }
+    }
+
+    /// The packed weight and bias of a frozen layer that is not quantised and that nothing watches.
+    pub(crate) fn packed(&self) -> Option<&PackedLinear> {
+        match &self.parameters {
+            Parameters::Frozen(packed) if packed.matrix().is_some() && self.watcher.is_none() => {
+                Some(packed)
+            }
+            _ => None,
         }
     }
 }

@@ -60,11 +60,18 @@ impl RmsNorm {
         })
     }
 
+    /// The norm as a step after a layer.
+    pub fn step(&self) -> ops::Norm<'_> {
+        ops::Norm {
+            weight: &self.weight,
+            bias: self.bias.as_ref(),
+            add_one: self.add_one,
+            eps: self.eps,
+        }
+    }
+
     /// `[.., dim]` to the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.add_one {
-            return ops::rms_norm(x, &(&self.weight + 1.0)?, self.bias.as_ref(), self.eps);
-        }
-        ops::rms_norm(x, &self.weight, self.bias.as_ref(), self.eps)
+        self.step().forward(x)
     }
 }

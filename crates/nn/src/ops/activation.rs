@@ -4,6 +4,7 @@ use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
 use brisk_kernels::activation::{self as kernel, Activation};
+use brisk_kernels::buffer::unfilled;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
 };
@@ -32,7 +33,7 @@ impl CustomOp1 for Pointwise {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
         let x = cpu_slice(x, layout)?;
-        let mut y = vec![0.0; x.len()];
+        let mut y = unfilled(x.len());
         kernel::forward(self.0, x, &mut y);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
@@ -40,11 +41,27 @@ impl CustomOp1 for Pointwise {
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
         let dims = x.dims().to_vec();
         with_slices!([x, grad], {
-            let mut dx = vec![0.0; x.len()];
+            let mut dx = unfilled(x.len());
             kernel::backward(self.0, x, grad, &mut dx);
             Ok(Some(tensor(dx, &dims)?))
         })
     }
+}
+
+/// `a + b` of one shape.
+///
+/// # Errors
+/// Two shapes.
+pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    if a.dims() != b.dims() || a.track_op() || b.track_op() {
+        return Ok((a + b)?);
+    }
+    let dims = a.dims().to_vec();
+    with_slices!([a, b], {
+        let mut y = unfilled(a.len());
+        kernel::add(a, b, &mut y);
+        Ok(tensor(y, &dims)?)
+    })
 }
 
 /// `[.., 2h]`, values then gates, to `value·silu(gate)` `[.., h]`.
@@ -75,7 +92,7 @@ impl CustomOp1 for GatedSilu {
         let mut dims = layout.dims().to_vec();
         dims.pop();
         dims.push(self.half);
-        let mut y = vec![0.0; x.len() / 2];
+        let mut y = unfilled(x.len() / 2);
         kernel::gated_silu(x, self.half, &mut y);
         Ok((CpuStorage::F32(y), dims.into()))
     }
@@ -83,7 +100,7 @@ impl CustomOp1 for GatedSilu {
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
         let dims = x.dims().to_vec();
         with_slices!([x, grad], {
-            let mut dx = vec![0.0; x.len()];
+            let mut dx = unfilled(x.len());
             kernel::gated_silu_backward(x, self.half, grad, &mut dx);
             Ok(Some(tensor(dx, &dims)?))
         })
@@ -169,7 +186,7 @@ impl CustomOp2 for GatedGelu {
         lu: &Layout,
     ) -> CandleResult<(CpuStorage, Shape)> {
         let (gate, up) = (cpu_slice(gate, lg)?, cpu_slice(up, lu)?);
-        let mut y = vec![0.0; gate.len()];
+        let mut y = unfilled(gate.len());
         kernel::gated_gelu_tanh(gate, up, &mut y);
         Ok((CpuStorage::F32(y), lg.shape().clone()))
     }
@@ -183,7 +200,7 @@ impl CustomOp2 for GatedGelu {
     ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
         let dims = gate.dims().to_vec();
         with_slices!([gate, up, grad], {
-            let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+            let (mut dgate, mut dup) = (unfilled(gate.len()), unfilled(gate.len()));
             kernel::gated_gelu_tanh_backward_gate(gate, up, grad, &mut dgate);
             kernel::gated_gelu_tanh(gate, grad, &mut dup);
             Ok((Some(tensor(dgate, &dims)?), Some(tensor(dup, &dims)?)))

@@ -3,6 +3,7 @@
 use super::linear::{bias_gradient, shape_error};
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use brisk_kernels::buffer::unfilled;
 use brisk_kernels::conv::{self, ConvShape};
 use brisk_kernels::depthwise::{self, DepthwiseShape};
 use candle_core::{
@@ -67,7 +68,7 @@ impl Conv {
             shape.out_width(),
             shape.outputs,
         );
-        let mut y = vec![0.0; dims.0 * dims.1 * dims.2 * dims.3];
+        let mut y = unfilled(dims.0 * dims.1 * dims.2 * dims.3);
         conv::forward(shape, x, w, bias, &mut y);
         (CpuStorage::F32(y), dims.into())
     }
@@ -83,12 +84,12 @@ impl Conv {
         with_slices!([x, w, grad], {
             let mut gradients = (None, None);
             if need_x {
-                let mut dx = vec![0.0; x.len()];
+                let mut dx = unfilled(x.len());
                 conv::backward_input(&self.0, w, grad, &mut dx);
                 gradients.0 = Some(tensor(dx, &x_dims)?);
             }
             if need_w {
-                let mut dw = vec![0.0; w.len()];
+                let mut dw = unfilled(w.len());
                 conv::backward_weight(&self.0, x, grad, &mut dw);
                 gradients.1 = Some(tensor(dw, &w_dims)?);
             }
@@ -130,7 +131,7 @@ struct Depthwise(DepthwiseShape);
 impl Depthwise {
     fn run(&self, x: &[f32], w: &[f32], bias: Option<&[f32]>) -> (CpuStorage, Shape) {
         let shape = &self.0;
-        let mut y = vec![0.0; x.len()];
+        let mut y = unfilled(x.len());
         depthwise::forward(shape, x, w, bias, &mut y);
         (
             CpuStorage::F32(y),
@@ -149,7 +150,7 @@ impl Depthwise {
         with_slices!([x, w, grad], {
             let mut gradients = (None, None);
             if need_x {
-                let mut dx = vec![0.0; x.len()];
+                let mut dx = unfilled(x.len());
                 depthwise::backward_input(&self.0, w, grad, &mut dx);
                 gradients.0 = Some(tensor(dx, &x_dims)?);
             }

@@ -2,6 +2,7 @@
 
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::{Error, Result};
+use brisk_kernels::buffer::unfilled;
 use brisk_kernels::linear as kernel;
 use candle_core::{
     CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result as CandleResult, Shape, Tensor, bail,
@@ -34,7 +35,7 @@ impl Linear {
         }
         dims.pop();
         dims.push(outputs);
-        let mut y = vec![0.0; dims.iter().product()];
+        let mut y = unfilled(dims.iter().product());
         let Some((start, end)) = w_layout.contiguous_offsets() else {
             bail!("linear: the weight is not contiguous")
         };
@@ -65,14 +66,14 @@ impl Linear {
         let (need_x, need_w) = (x.track_op(), w.track_op());
         with_slices!([x, w, grad], {
             let dx = if need_x {
-                let mut dx = vec![0.0; x.len()];
+                let mut dx = unfilled(x.len());
                 kernel::backward_input(grad, outputs, w, inputs, &mut dx);
                 Some(tensor(dx, &x_dims)?)
             } else {
                 None
             };
             let dw = if need_w {
-                let mut dw = vec![0.0; w.len()];
+                let mut dw = unfilled(w.len());
                 kernel::backward_weight(grad, outputs, x, inputs, &mut dw);
                 Some(tensor(dw, &w_dims)?)
             } else {

@@ -6,23 +6,38 @@
 mod activation;
 mod attention;
 mod conv;
+mod epilogue;
+mod glu_mb_conv;
+mod int4;
 mod linear;
+mod lite_mla;
 mod norm;
 mod packed;
 mod packed_attention;
 mod resample;
 mod rotary_at;
+mod span_attention;
 pub(crate) mod storage;
 
-pub use activation::{gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu, silu_times};
+pub use activation::{add, gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu, silu_times};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
+pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
+pub use glu_mb_conv::DepthwiseWeight;
+pub(crate) use glu_mb_conv::glu_mb_conv;
+pub use int4::PackedInt4;
 pub use linear::linear;
+pub use lite_mla::{GatheredScale, multi_scale_linear_attention};
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
+pub(crate) use packed::quantise;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
-pub use packed_attention::{AttentionSpan, packed_attention};
-pub use resample::{pixel_shuffle, pixel_unshuffle, to_nchw, to_nhwc, upsample_nearest2};
-pub use rotary_at::{RotaryTable, rotary_at};
+pub(crate) use packed_attention::{packed_attention, write_key_values};
+pub use resample::{
+    group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
+    upsample_nearest2,
+};
+pub use rotary_at::{RotaryAngles, rotary_at};
+pub use span_attention::{AttentionSpan, span_attention};
 
 use crate::error::Result;
 use candle_core::{DType, Tensor};
@@ -33,5 +48,5 @@ pub fn all_finite(x: &Tensor) -> Result<bool> {
     if x.dtype() != DType::F32 {
         return Ok(true);
     }
-    Ok(with_slices!([x], { crate::weights::all_finite(x) }))
+    Ok(with_slices!([x], { brisk_kernels::finite::all_finite(x) }))
 }

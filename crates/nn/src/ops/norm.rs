@@ -3,6 +3,7 @@
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use brisk_kernels::buffer::unfilled;
 use brisk_kernels::{modulate, norm};
 use candle_core::{
     CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
@@ -45,7 +46,7 @@ impl RmsNorm {
         bias: Option<&[f32]>,
         shape: &Shape,
     ) -> (CpuStorage, Shape) {
-        let mut y = vec![0.0; x.len()];
+        let mut y = unfilled(x.len());
         norm::rms_forward(x, weight, bias, self.eps, &mut y);
         (CpuStorage::F32(y), shape.clone())
     }
@@ -53,7 +54,7 @@ impl RmsNorm {
     fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> CandleResult<[Tensor; 3]> {
         let (dims, width) = (x.dims().to_vec(), weight.elem_count());
         with_slices!([x, weight, grad], {
-            let mut dx = vec![0.0; x.len()];
+            let mut dx = unfilled(x.len());
             let (dw, db) = norm::rms_backward(x, weight, self.eps, grad, &mut dx);
             Ok([
                 tensor(dx, &dims)?,
@@ -185,7 +186,7 @@ impl CustomOp3 for LayerNormModulate {
     ) -> CandleResult<(CpuStorage, Shape)> {
         let x = cpu_slice(x, lx)?;
         let (shift, scale) = (cpu_slice(shift, l_shift)?, cpu_slice(scale, l_scale)?);
-        let mut y = vec![0.0; x.len()];
+        let mut y = unfilled(x.len());
         modulate::layer_norm(
             x,
             self.tokens,
@@ -258,7 +259,7 @@ impl CustomOp3 for GateResidual {
             cpu_slice(gate, lg)?,
             cpu_slice(branch, lb)?,
         );
-        let mut y = vec![0.0; x.len()];
+        let mut y = unfilled(x.len());
         modulate::gate_residual(x, self.tokens, self.channels, gate, branch, &mut y);
         Ok((CpuStorage::F32(y), lx.shape().clone()))
     }

@@ -1,22 +1,54 @@
-//! Products with weights that are packed for them once, at load. They have no gradients: trainable
-//! weights stay plain tensors.
+//! Products with weights that are packed for them once, at load. Trainable weights stay plain
+//! tensors; through a packed linear layer gradients reach its input, through a packed convolution
+//! none do.
 
-use super::storage::cpu_slice;
+use super::epilogue::Epilogue;
+use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use brisk_kernels::buffer::unfilled;
 use brisk_kernels::conv::{self, ConvShape};
-use brisk_kernels::linear::add_bias;
+use brisk_kernels::epilogue::Epilogue as Steps;
+use brisk_kernels::linear;
 use brisk_kernels::packed::{self, PackedMatrix};
+use brisk_kernels::quantised::{self, Bits, QuantisedMatrix};
 use brisk_kernels::winograd::{self, WinogradShape, WinogradWeight};
 use candle_core::{
     CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
 };
+use half::{bf16, f16};
 use std::sync::Arc;
 
 /// A linear layer's weight and bias, ready for use. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PackedLinear {
-    matrix: Arc<PackedMatrix>,
+    matrix: LinearWeight,
     bias: Option<Arc<[f32]>>,
+}
+
+#[derive(Clone, Debug)]
+enum LinearWeight {
+    /// As it is stored.
+    Packed(Arc<PackedMatrix>),
+    /// In 4 or 8 bits.
+    Quantised(Arc<QuantisedMatrix>),
+}
+
+impl LinearWeight {
+    /// Outputs and inputs.
+    fn dims(&self) -> (usize, usize) {
+        match self {
+            LinearWeight::Packed(matrix) => (matrix.outputs(), matrix.inputs()),
+            LinearWeight::Quantised(matrix) => (matrix.outputs(), matrix.inputs()),
+        }
+    }
+
+    /// The values that it stands for, `[outputs, inputs]`.
+    fn unpack(&self) -> Vec<f32> {
+        match self {
+            LinearWeight::Packed(matrix) => matrix.unpack(),
+            LinearWeight::Quantised(matrix) => matrix.unpack(),
+        }
+    }
 }
 
 /// Whether a layer can be packed: it lies on the CPU, and no gradient is to reach its parameters.
@@ -29,14 +61,104 @@ impl PackedLinear {
     /// `[outputs]`.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         Ok(Self {
-            matrix: Arc::new(pack(weight)?),
+            matrix: LinearWeight::Packed(Arc::new(pack(weight)?)),
             bias: bias.map(values).transpose()?,
         })
+    }
+
+    /// From a quantised weight and `bias` `[outputs]`.
+    pub fn quantised(matrix: Arc<QuantisedMatrix>, bias: Option<&Tensor>) -> Result<Self> {
+        Ok(Self {
+            matrix: LinearWeight::Quantised(matrix),
+            bias: bias.map(values).transpose()?,
+        })
+    }
+
+    /// One layer of the outputs of all `parts`; none where their weights differ in kind or type, where
+    /// only some have a bias, or where a weight is in use elsewhere and would be there twice.
+    pub fn joined(parts: &[&Self]) -> Option<Self> {
+        let biases: Vec<&[f32]> = parts.iter().filter_map(|part| part.bias()).collect();
+        let bias = match biases.len() {
+            0 => None,
+            count if count == parts.len() => Some(biases.concat().into()),
+            _ => return None,
+        };
+        let mut packed = Vec::new();
+        let mut quantised = Vec::new();
+        for part in parts {
+            match &part.matrix {
+                LinearWeight::Packed(matrix) if Arc::strong_count(matrix) == 1 => {
+                    packed.push(&**matrix);
+                }
+                LinearWeight::Quantised(matrix) if Arc::strong_count(matrix) == 1 => {
+                    quantised.push(&**matrix);
+                }
+                _ => return None,
+            }
+        }
+        let matrix = match (packed.len(), quantised.len()) {
+            (_, 0) => LinearWeight::Packed(Arc::new(PackedMatrix::joined(&packed)?)),
+            (0, _) => LinearWeight::Quantised(Arc::new(QuantisedMatrix::joined(&quantised)?)),
+            _ => return None,
+        };
+        Some(Self { matrix, bias })
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(x.contiguous()?.apply_op1(self.clone())?)
+    }
+
+    /// As [`PackedLinear::forward`], followed by `steps` while the result is in a cache.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if !steps.fuses(x) {
+            return steps.apply(self.forward(x)?);
+        }
+        let dims = self.out_dims(x.dims())?;
+        with_slices!([x], {
+            let y = steps.with_kernel(self.bias.as_deref(), &dims, |steps| self.run(x, steps))?;
+            Ok(tensor(y, &dims)?)
+        })
+    }
+
+    /// The weight, where it is kept as it is stored.
+    pub(crate) fn matrix(&self) -> Option<&PackedMatrix> {
+        match &self.matrix {
+            LinearWeight::Packed(matrix) => Some(matrix),
+            LinearWeight::Quantised(_) => None,
+        }
+    }
+
+    pub(super) fn bias(&self) -> Option<&[f32]> {
+        self.bias.as_deref()
+    }
+
+    fn out_dims(&self, dims: &[usize]) -> CandleResult<Vec<usize>> {
+        let (outputs, inputs) = self.matrix.dims();
+        let mut out = dims.to_vec();
+        if out.pop() != Some(inputs) || self.bias.as_ref().is_some_and(|b| b.len() != outputs) {
+            bail!("linear: input {dims:?} does not fit weight [{outputs}, {inputs}]");
+        }
+        out.push(outputs);
+        Ok(out)
+    }
+
+    fn run(&self, x: &[f32], steps: &Steps) -> Vec<f32> {
+        let (outputs, inputs) = self.matrix.dims();
+        let mut y = unfilled(x.len() / inputs.max(1) * outputs);
+        let finish = |first: usize, rows: &mut [f32]| steps.apply(first, rows, outputs);
+        match (&self.matrix, steps.is_empty()) {
+            (LinearWeight::Packed(matrix), true) => packed::multiply(x, matrix, &mut y),
+            (LinearWeight::Packed(matrix), false) => packed::forward(x, matrix, &mut y, finish),
+            (LinearWeight::Quantised(matrix), true) => quantised::multiply(x, matrix, &mut y),
+            (LinearWeight::Quantised(matrix), false) => {
+                quantised::forward(x, matrix, &mut y, finish);
+            }
+        }
+        y
     }
 }
 
@@ -44,20 +166,24 @@ fn values(tensor: &Tensor) -> Result<Arc<[f32]>> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?.into())
 }
 
-fn pack(weight: &Tensor) -> Result<PackedMatrix> {
+/// The values of a weight, as they are stored.
+enum Values<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [bf16]),
+    F16(&'a [f16]),
+}
+
+/// Calls `make` with values, outputs and inputs of a weight `[outputs, inputs]`.
+fn with_values<R>(weight: &Tensor, make: impl FnOnce(Values, usize, usize) -> R) -> Result<R> {
     let weight = weight.contiguous()?;
     let (outputs, inputs) = weight.dims2()?;
     let (storage, layout) = weight.storage_and_layout();
-    let (start, end) = (
-        layout.start_offset(),
-        layout.start_offset() + outputs * inputs,
-    );
-    Ok(match &*storage {
-        Storage::Cpu(CpuStorage::F32(w)) => PackedMatrix::from_f32(&w[start..end], outputs, inputs),
-        Storage::Cpu(CpuStorage::BF16(w)) => {
-            PackedMatrix::from_bf16(&w[start..end], outputs, inputs)
-        }
-        Storage::Cpu(CpuStorage::F16(w)) => PackedMatrix::from_f16(&w[start..end], outputs, inputs),
+    let start = layout.start_offset();
+    let range = start..start + outputs * inputs;
+    let values = match &*storage {
+        Storage::Cpu(CpuStorage::F32(w)) => Values::F32(&w[range]),
+        Storage::Cpu(CpuStorage::BF16(w)) => Values::Bf16(&w[range]),
+        Storage::Cpu(CpuStorage::F16(w)) => Values::F16(&w[range]),
         _ => {
             return Err(crate::Error::Config(format!(
                 "a weight of {:?} on {:?} can't be packed; expected f32, bf16 or f16 on the CPU",
@@ -65,6 +191,24 @@ fn pack(weight: &Tensor) -> Result<PackedMatrix> {
                 weight.device()
             )));
         }
+    };
+    Ok(make(values, outputs, inputs))
+}
+
+fn pack(weight: &Tensor) -> Result<PackedMatrix> {
+    with_values(weight, |values, outputs, inputs| match values {
+        Values::F32(w) => PackedMatrix::from_f32(w, outputs, inputs),
+        Values::Bf16(w) => PackedMatrix::from_bf16(w, outputs, inputs),
+        Values::F16(w) => PackedMatrix::from_f16(w, outputs, inputs),
+    })
+}
+
+/// A weight `[outputs, inputs]` in f32, bf16 or f16, quantised.
+pub(crate) fn quantise(weight: &Tensor, bits: Bits) -> Result<QuantisedMatrix> {
+    with_values(weight, |values, outputs, inputs| match values {
+        Values::F32(w) => QuantisedMatrix::from_f32(w, outputs, inputs, bits),
+        Values::Bf16(w) => QuantisedMatrix::from_bf16(w, outputs, inputs, bits),
+        Values::F16(w) => QuantisedMatrix::from_f16(w, outputs, inputs, bits),
     })
 }
 
@@ -74,27 +218,23 @@ impl CustomOp1 for PackedLinear {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let x = cpu_slice(x, layout)?;
-        let (outputs, inputs) = (self.matrix.outputs(), self.matrix.inputs());
-        let mut dims = layout.dims().to_vec();
-        if dims.pop() != Some(inputs) || self.bias.as_ref().is_some_and(|b| b.len() != outputs) {
-            bail!(
-                "linear: input {:?} does not fit weight [{outputs}, {inputs}]",
-                layout.dims()
-            );
-        }
-        dims.push(outputs);
-        let mut y = vec![0.0; dims.iter().product()];
-        packed::forward(x, &self.matrix, &mut y, |_, rows| {
-            finish(rows, self.bias.as_deref());
-        });
+        let dims = self.out_dims(layout.dims())?;
+        let steps = Steps {
+            bias: self.bias.as_deref(),
+            ..Steps::default()
+        };
+        let y = self.run(cpu_slice(x, layout)?, &steps);
         Ok((CpuStorage::F32(y), dims.into()))
     }
-}
 
-fn finish(rows: &mut [f32], bias: Option<&[f32]>) {
-    if let Some(bias) = bias {
-        add_bias(rows, bias);
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+        let (outputs, inputs) = self.matrix.dims();
+        let dims = x.dims();
+        with_slices!([grad], {
+            let mut dx = vec![0.0; grad.len() / outputs.max(1) * inputs];
+            linear::backward_input(grad, outputs, &self.matrix.unpack(), inputs, &mut dx);
+            Ok(Some(tensor(dx, dims)?))
+        })
     }
 }
 
@@ -130,15 +270,16 @@ const WINOGRAD_CHANNELS: usize = 32;
 
 impl PackedConv2d {
     /// From `weight` `[outputs, kernel, kernel, inputs]` and `bias` `[outputs]`, both f32. Wide 3×3
-    /// kernels of stride 1 and padding 1 are computed by Winograd's F(4×4, 3×3).
+    /// kernels of stride 1 and padding 1 are computed by Winograd's F(4×4, 3×3), unless `exact`.
     pub fn new(
         weight: &Tensor,
         bias: Option<&Tensor>,
         stride: usize,
         padding: usize,
+        exact: bool,
     ) -> Result<Self> {
         let (outputs, kernel, _, inputs) = weight.dims4()?;
-        let wide = inputs.min(outputs) >= WINOGRAD_CHANNELS;
+        let wide = !exact && inputs.min(outputs) >= WINOGRAD_CHANNELS;
         let weight = if wide && (kernel, stride, padding) == (3, 1, 1) {
             let w = values(weight)?;
             ConvWeight::Winograd(Arc::new(WinogradWeight::new(&w, outputs, inputs)))
@@ -157,56 +298,117 @@ impl PackedConv2d {
 
     /// `[batch, height, width, inputs]` to `[batch, height', width', outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, height, width, channels) = x.dims4()?;
-        let (inputs, _) = self.weight.channels(self.kernel);
-        let (rows, columns) = (height + 2 * self.padding, width + 2 * self.padding);
-        if channels != inputs || rows < self.kernel || columns < self.kernel {
+        let shape = self.shape(x.dims(), false)?;
+        let op = ConvOp {
+            conv: self.clone(),
+            shape,
+        };
+        Ok(x.contiguous()?.apply_op1(op)?)
+    }
+
+    /// As [`PackedConv2d::forward`], followed by `steps` while the result is in a cache.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if !steps.fuses(x) {
+            return steps.apply(self.forward(x)?);
+        }
+        self.run_fused(x, false, steps)
+    }
+
+    /// As [`PackedConv2d::forward_with`] of the map of which every pixel is made a square of 2×2.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_upsampled_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if !steps.fuses(x) || matches!(self.weight, ConvWeight::Direct(_)) {
+            return self.forward_with(&super::upsample_nearest2(x)?, steps);
+        }
+        self.run_fused(x, true, steps)
+    }
+
+    fn run_fused(&self, x: &Tensor, upsample: bool, steps: &Epilogue) -> Result<Tensor> {
+        let shape = self.shape(x.dims(), upsample)?;
+        let dims = out_dims(&shape);
+        with_slices!([x], {
+            let y = steps.with_kernel(self.bias.as_deref(), &dims, |steps| {
+                self.run(x, &shape, upsample, steps)
+            })?;
+            Ok(tensor(y, &dims)?)
+        })
+    }
+
+    /// The convolution of a map of these sizes, after upsampling where that is part of it.
+    fn shape(&self, dims: &[usize], upsample: bool) -> Result<ConvShape> {
+        let (inputs, outputs) = self.weight.channels(self.kernel);
+        let scale = 1 + usize::from(upsample);
+        let shape = match *dims {
+            [batch, height, width, channels] if channels == inputs => Some(ConvShape {
+                batch,
+                height: scale * height,
+                width: scale * width,
+                inputs,
+                outputs,
+                kernel: self.kernel,
+                stride: self.stride,
+                padding: self.padding,
+            }),
+            _ => None,
+        };
+        let large =
+            |shape: &ConvShape| shape.height.min(shape.width) + 2 * self.padding >= self.kernel;
+        shape.filter(large).ok_or_else(|| {
             let expected = format!(
                 "[batch, height, width, {inputs}] of at least the kernel's size {}",
                 self.kernel
             );
-            return Err(super::linear::shape_error("conv2d", x.dims(), &expected));
+            super::linear::shape_error("conv2d", dims, &expected)
+        })
+    }
+
+    fn run(&self, x: &[f32], shape: &ConvShape, upsample: bool, steps: &Steps) -> Vec<f32> {
+        let mut y = unfilled(out_dims(shape).iter().product());
+        let finish = |first: usize, run: &mut [f32]| steps.apply(first, run, shape.outputs);
+        match &self.weight {
+            ConvWeight::Direct(matrix) => conv::forward_packed(shape, x, matrix, &mut y, finish),
+            ConvWeight::Winograd(weight) => {
+                let shift = usize::from(upsample);
+                let shape = WinogradShape {
+                    batch: shape.batch,
+                    height: shape.height >> shift,
+                    width: shape.width >> shift,
+                    upsample,
+                };
+                winograd::forward(&shape, x, weight, &mut y, finish);
+            }
         }
-        Ok(x.contiguous()?.apply_op1(self.clone())?)
+        y
     }
 }
 
-impl CustomOp1 for PackedConv2d {
+fn out_dims(shape: &ConvShape) -> [usize; 4] {
+    let (height, width) = (shape.out_height(), shape.out_width());
+    [shape.batch, height, width, shape.outputs]
+}
+
+struct ConvOp {
+    conv: PackedConv2d,
+    shape: ConvShape,
+}
+
+impl CustomOp1 for ConvOp {
     fn name(&self) -> &'static str {
         "conv2d"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> CandleResult<(CpuStorage, Shape)> {
-        let x = cpu_slice(x, layout)?;
-        let (batch, height, width, inputs) = layout.shape().dims4()?;
-        let (_, outputs) = self.weight.channels(self.kernel);
-        let shape = ConvShape {
-            batch,
-            height,
-            width,
-            inputs,
-            outputs,
-            kernel: self.kernel,
-            stride: self.stride,
-            padding: self.padding,
+        let steps = Steps {
+            bias: self.conv.bias.as_deref(),
+            ..Steps::default()
         };
-        let dims = (batch, shape.out_height(), shape.out_width(), outputs);
-        let mut y = vec![0.0; dims.0 * dims.1 * dims.2 * dims.3];
-        let finish = |_: usize, run: &mut [f32]| finish(run, self.bias.as_deref());
-        match &self.weight {
-            ConvWeight::Direct(matrix) => {
-                conv::forward_packed(&shape, x, matrix, &mut y, finish);
-            }
-            ConvWeight::Winograd(weight) => {
-                let shape = WinogradShape {
-                    batch,
-                    height,
-                    width,
-                    upsample: false,
-                };
-                winograd::forward(&shape, x, weight, &mut y, finish);
-            }
-        }
-        Ok((CpuStorage::F32(y), dims.into()))
+        let x = cpu_slice(x, layout)?;
+        let y = self.conv.run(x, &self.shape, false, &steps);
+        Ok((CpuStorage::F32(y), out_dims(&self.shape).to_vec().into()))
     }
 }

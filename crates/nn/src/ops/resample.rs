@@ -1,8 +1,10 @@
 //! Rearrangements between space and channels.
 
+use super::epilogue::ShortcutKind;
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use brisk_kernels::buffer::unfilled;
 use brisk_kernels::resample as kernel;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
 
@@ -52,6 +54,51 @@ pub fn upsample_nearest2(x: &Tensor) -> Result<Tensor> {
     Ok(x.contiguous()?.apply_op1(Rearrange::Upsample)?)
 }
 
+/// Mean over groups of consecutive channels: `[batch, height, width, C]` to
+/// `[batch, height, width, channels]`.
+pub fn group_mean(x: &Tensor, channels: usize) -> Result<Tensor> {
+    let (batch, height, width, wide) = x.dims4()?;
+    if channels == 0 || !wide.is_multiple_of(channels) {
+        let expected = format!("a multiple of {channels} channels");
+        return Err(shape_error("group_mean", x.dims(), &expected));
+    }
+    if wide == channels {
+        return Ok(x.clone());
+    }
+    let groups = x.reshape((batch, height, width, channels, wide / channels))?;
+    Ok(groups.mean(4)?)
+}
+
+/// Every channel repeated in place: `[batch, height, width, C]` to
+/// `[batch, height, width, channels]`.
+pub fn repeat_channels(x: &Tensor, channels: usize) -> Result<Tensor> {
+    let (batch, height, width, narrow) = x.dims4()?;
+    if narrow == 0 || !channels.is_multiple_of(narrow) {
+        let expected = format!("a divisor of {channels} channels");
+        return Err(shape_error("repeat_channels", x.dims(), &expected));
+    }
+    let times = channels / narrow;
+    if times == 1 {
+        return Ok(x.clone());
+    }
+    Ok(x.unsqueeze(4)?
+        .broadcast_as((batch, height, width, narrow, times))?
+        .contiguous()?
+        .reshape((batch, height, width, channels))?)
+}
+
+/// DC-AE's shortcut around a halving or doubling to `channels` channels, differentiable: for
+/// [`ShortcutKind::Down`] pixel unshuffle and [`group_mean`], for [`ShortcutKind::Up`]
+/// [`repeat_channels`] and pixel shuffle.
+pub fn shortcut(x: &Tensor, kind: ShortcutKind, channels: usize) -> Result<Tensor> {
+    match kind {
+        ShortcutKind::Down => group_mean(&pixel_unshuffle(x, 2)?, channels),
+        // As many channels in as out: repeating four times and shuffling is nearest.
+        ShortcutKind::Up if x.dims().last() == Some(&channels) => upsample_nearest2(x),
+        ShortcutKind::Up => pixel_shuffle(&repeat_channels(x, 4 * channels)?, 2),
+    }
+}
+
 #[derive(Clone, Copy)]
 enum Rearrange {
     Unshuffle,
@@ -69,17 +116,17 @@ impl CustomOp1 for Rearrange {
         let (b, h, w, c) = layout.shape().dims4()?;
         Ok(match self {
             Self::Unshuffle => {
-                let mut y = vec![0.0; x.len()];
+                let mut y = unfilled(x.len());
                 kernel::pixel_unshuffle(x, b, h, w, c, &mut y);
                 (CpuStorage::F32(y), (b, h / 2, w / 2, 4 * c).into())
             }
             Self::Shuffle => {
-                let mut y = vec![0.0; x.len()];
+                let mut y = unfilled(x.len());
                 kernel::pixel_shuffle(x, b, h, w, c, &mut y);
                 (CpuStorage::F32(y), (b, 2 * h, 2 * w, c / 4).into())
             }
             Self::Upsample => {
-                let mut y = vec![0.0; 4 * x.len()];
+                let mut y = unfilled(4 * x.len());
                 kernel::upsample_nearest(x, b, h, w, c, &mut y);
                 (CpuStorage::F32(y), (b, 2 * h, 2 * w, c).into())
             }
@@ -94,7 +141,7 @@ impl CustomOp1 for Rearrange {
             Self::Upsample => {
                 let (b, h, w, c) = x.dims4()?;
                 with_slices!([grad], {
-                    let mut dx = vec![0.0; b * h * w * c];
+                    let mut dx = unfilled(b * h * w * c);
                     kernel::upsample_nearest_backward(grad, b, h, w, c, &mut dx);
                     tensor(dx, &[b, h, w, c])?
                 })

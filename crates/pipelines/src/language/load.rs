@@ -1,16 +1,17 @@
 //! A model folder to a pipeline.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 
-use brisk_models::language_model::{Attention, LanguageModel, LanguageModelConfig};
-use brisk_nn::Weights;
-use brisk_store::{Dtype, MemorySource, ModelFolder, TensorSource};
+use brisk_models::language_model::{Attention, LanguageModelConfig};
+use brisk_nn::Quantisation;
+use brisk_store::ModelFolder;
 use brisk_text::{ChatTemplate, Tokenizer};
 use serde_json::Value;
 
 use super::pipeline::TextPipeline;
-use super::session::CACHED_PARAMETERS;
+use super::weights;
 use crate::error::{Error, Result};
+use crate::random_weights::RandomWeights;
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -22,6 +23,13 @@ pub struct LoadOptions {
     /// Block-causal attention with blocks of this length, for models whose configuration doesn't
     /// say that they were trained so (BD3-LM) or with which blocks (SDAR).
     pub block_causal: Option<usize>,
+    /// How linear layers and the head keep their weights.
+    pub quantisation: Quantisation,
+    /// A file for quantised weights: made by the first load, used by later ones, refused where it was
+    /// made of other weights.
+    pub quantised_weights: Option<PathBuf>,
+    /// Random weights in place of the folder's, which needs none then.
+    pub random: Option<RandomWeights>,
 }
 
 /// Names of the files of a model folder.
@@ -85,11 +93,7 @@ impl TextPipeline {
         }
         stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
         stop_tokens.dedup();
-        let mut weights = folder.open_component("", options.variant.as_deref())?;
-        if config.parameters() <= CACHED_PARAMETERS {
-            weights = widened(&*weights)?;
-        }
-        let model = LanguageModel::load(&config, &Weights::from_source(weights))?;
+        let model = weights::load(folder, &config, options)?;
         Ok(Self {
             label: folder.label(),
             model,
@@ -100,19 +104,6 @@ impl TextPipeline {
             aligned,
         })
     }
-}
-
-/// The weights in f32: where they fit the caches, 16 bits save no time and widening them costs some.
-fn widened(source: &dyn TensorSource) -> Result<Arc<dyn TensorSource>> {
-    let mut tensors = Vec::new();
-    for name in source.names() {
-        let Some(view) = source.view(&name)? else {
-            continue;
-        };
-        let bytes = view.to_f32()?.into_iter().flat_map(f32::to_le_bytes);
-        tensors.push((name, Dtype::F32, view.shape.clone(), bytes.collect()));
-    }
-    Ok(Arc::new(MemorySource::new(tensors)?))
 }
 
 fn add_ids(value: Option<&Value>, ids: &mut Vec<u32>) {

@@ -23,6 +23,7 @@ mod random;
 mod request;
 mod selection;
 mod session;
+mod weights;
 
 pub use algorithm::{Algorithm, CacheMode, EndTokens};
 pub use load::{LanguageFiles, LoadOptions};

@@ -1,5 +1,7 @@
 //! From logits to a proposed token and how sure the model is of it.
 
+use brisk_nn::logits::{exponential_sum, maximum};
+
 use super::random::{Random, Use};
 
 /// What a masked position would become.
@@ -113,13 +115,19 @@ impl Proposer {
 
     /// The highest logit that is not the mask's; the first of equals.
     fn best(&self, logits: &[f32]) -> u32 {
-        let mut best = (0, f32::NEG_INFINITY);
-        for (token, &logit) in logits.iter().enumerate() {
-            if logit > best.1 && token as u32 != self.mask {
-                best = (token as u32, logit);
-            }
-        }
-        best.0
+        let mask = self.mask as usize;
+        let (before, after) = match logits.get(mask) {
+            Some(_) => (&logits[..mask], &logits[mask + 1..]),
+            None => (logits, &[][..]),
+        };
+        let (most, later) = (maximum(before), maximum(after));
+        let place = |row: &[f32], value: f32| row.iter().position(|logit| *logit == value);
+        let found = match later > most {
+            true => place(after, later).map(|at| at + mask + 1),
+            false if most > f32::NEG_INFINITY => place(before, most),
+            false => None,
+        };
+        found.unwrap_or(0) as u32
     }
 
     /// argmax of `l + T·(−ln(−ln u))`, the noise in f64.
@@ -206,14 +214,10 @@ pub(super) fn gumbel_choice(
     best.0
 }
 
-fn maximum(logits: &[f32]) -> f32 {
-    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
-}
-
 fn confidence(logits: &[f32], token: u32, kind: Confidence) -> f64 {
     let top = maximum(logits);
     let power = |logit: f32| f64::from((logit - top).exp());
-    let sum: f64 = logits.iter().map(|&logit| power(logit)).sum();
+    let sum = exponential_sum(logits, top);
     match kind {
         Confidence::Probability => logits.get(token as usize).map_or(0.0, |&l| power(l) / sum),
         Confidence::Margin => {

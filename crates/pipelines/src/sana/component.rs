@@ -2,19 +2,13 @@
 
 use std::sync::Arc;
 
-use brisk_nn::{Storage, Weights};
+use brisk_models::sana::{self, SanaConfig};
+use brisk_nn::{Activations, Storage, Weights};
 use brisk_store::TensorSource;
 
+use crate::error::Result;
 use crate::memory;
-
-/// Random weights in place of a checkpoint's, to measure speed at published shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RandomWeights {
-    /// Seed of the values.
-    pub seed: u64,
-    /// How matrices are kept.
-    pub storage: Storage,
-}
+use crate::random_weights::RandomWeights;
 
 /// Where a component's weights come from.
 #[derive(Clone)]
@@ -29,6 +23,28 @@ impl ComponentWeights {
         match self {
             Self::Stored(source) => Weights::from_source(source.clone()),
             Self::Random(random, _) => Weights::random(random.seed, random.storage),
+        }
+    }
+
+    pub(super) fn stored(&self) -> Option<&Arc<dyn TensorSource>> {
+        match self {
+            Self::Stored(source) => Some(source),
+            Self::Random(..) => None,
+        }
+    }
+
+    /// As [`ComponentWeights::weights`] for a transformer, which may be quantised.
+    pub(super) fn transformer(
+        &self,
+        config: &SanaConfig,
+        activations: Activations,
+    ) -> Result<Weights> {
+        match self {
+            Self::Stored(source) => Ok(sana::parameters(config, source.clone(), activations)?),
+            Self::Random(random, _) if random.low_bit => {
+                Ok(sana::with_random_low_bit(self.weights(), activations))
+            }
+            Self::Random(..) => Ok(self.weights()),
         }
     }
 

@@ -8,12 +8,15 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{self, ControlWiring, Numerics, SanaConfig};
 use brisk_models::sana_controlnet::{self, SanaControlNetConfig};
+use brisk_nn::Activations;
+use brisk_quant::{NunchakuFile, file as quantised};
 use brisk_store::{ModelFolder, TensorSource, open_weights};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
-use super::component::{ComponentWeights, RandomWeights};
+use super::component::ComponentWeights;
 use crate::error::{Error, Result};
+use crate::random_weights::RandomWeights;
 use crate::request::{Instruction, ModelKind};
 use crate::schedulers::SchedulerConfig;
 use crate::schedulers::dpm_solver::DpmSolverConfig;
@@ -61,6 +64,10 @@ pub struct LoadOptions {
     pub residency: Residency,
     /// Make up weights at the shapes of the configurations instead of opening weight files.
     pub random: Option<RandomWeights>,
+    /// Compute the autoencoder's convolutions tap by tap, slower, to the last bits of the reference.
+    pub exact: bool,
+    /// How inputs of 4-bit layers are rounded; `None` for 8 bits, or for a model without such layers.
+    pub activations: Option<Activations>,
 }
 
 impl Default for LoadOptions {
@@ -79,6 +86,8 @@ impl Default for LoadOptions {
             text_encoder: None,
             residency: Residency::Auto,
             random: None,
+            exact: false,
+            activations: None,
         }
     }
 }
@@ -90,6 +99,7 @@ pub(super) struct Files {
     pub(super) scheduler: SchedulerConfig,
     pub(super) transformer_config: SanaConfig,
     pub(super) transformer: ComponentWeights,
+    pub(super) activations: Activations,
     pub(super) lora: Option<(Arc<dyn TensorSource>, f32)>,
     pub(super) control: Option<ControlFiles>,
     pub(super) text_config: Gemma2Config,
@@ -131,6 +141,13 @@ impl Files {
             None => ModelKind::Sana,
         };
         check_transformer(folder, &transformer.config, kind)?;
+        let stored = transformer.weights.stored();
+        if options.activations.is_some() && !stored.is_some_and(|s| quantised::is_quantised(&**s)) {
+            return Err(Error::request(
+                "activations",
+                "has no effect on a transformer without 4-bit layers",
+            ));
+        }
         let scheduler = open_scheduler(folder, kind, &transformer.config)?;
         let control = match transformer.control {
             Some(control) => Some(control),
@@ -144,6 +161,7 @@ impl Files {
             scheduler,
             transformer_config: transformer.config,
             transformer: transformer.weights,
+            activations: options.activations.unwrap_or_default(),
             lora: open_lora(options)?,
             control: control.map(|control| control.wired(options)),
             text_config,
@@ -294,7 +312,7 @@ fn open_transformer(folder: &ModelFolder, options: &LoadOptions) -> Result<Trans
                 &component_file(folder, "transformer", "config.json")?,
                 &format!("{}/transformer/config.json", folder.label()),
             )?;
-            let weights = component_weights(folder, "transformer", options, config.parameters())?;
+            let weights = transformer_weights(folder, options, config.parameters())?;
             TransformerFiles {
                 config,
                 weights,
@@ -308,6 +326,38 @@ fn open_transformer(folder: &ModelFolder, options: &LoadOptions) -> Result<Trans
     Ok(files)
 }
 
+/// The folder's weights; SVDQuant's older folders have names of their own.
+fn transformer_weights(
+    folder: &ModelFolder,
+    options: &LoadOptions,
+    count: u64,
+) -> Result<ComponentWeights> {
+    let names = quantised::FOLDER_FILES.map(|name| format!("transformer/{name}"));
+    if options.random.is_none() && names.iter().all(|name| folder.exists(name)) {
+        let parts = names.iter().map(|name| folder.open(name));
+        let joined = quantised::join(parts.collect::<Result<_, _>>()?);
+        let joined = joined.map_err(|error| Error::folder(folder.label(), error.to_string()))?;
+        return Ok(ComponentWeights::Stored(joined));
+    }
+    component_weights(folder, "transformer", options, count)
+}
+
+/// A quantised transformer in one file, which brings its configuration along.
+fn open_quantised_file(path: &std::path::Path) -> Result<Option<TransformerFiles>> {
+    let wrong =
+        |error: brisk_quant::Error| Error::folder(path.display().to_string(), error.to_string());
+    let file = NunchakuFile::open(path).map_err(wrong)?;
+    let Some(config) = file.config().map_err(wrong)? else {
+        return Ok(None);
+    };
+    let label = format!("{}: metadata \"config\"", path.display());
+    Ok(Some(TransformerFiles {
+        config: SanaConfig::from_json(config.to_string().as_bytes(), &label)?,
+        weights: ComponentWeights::Stored(file.source().clone()),
+        control: None,
+    }))
+}
+
 /// One file: in the authors' naming it describes itself, in diffusers' the folder must.
 fn open_transformer_file(
     folder: &ModelFolder,
@@ -315,6 +365,11 @@ fn open_transformer_file(
     options: &LoadOptions,
 ) -> Result<TransformerFiles> {
     let source = open_weights(path)?;
+    if quantised::is_quantised(&*source)
+        && let Some(files) = open_quantised_file(path)?
+    {
+        return Ok(files);
+    }
     let Some(layout) = sana::native::detect(source.as_ref())? else {
         let beside = path
             .parent()

@@ -18,21 +18,23 @@ mod decode;
 mod denoise;
 mod load;
 mod memory;
+pub mod quantise;
 mod text;
 
-pub use component::RandomWeights;
+pub use crate::random_weights::RandomWeights;
 pub use cost::StageCost;
 pub use load::{LoadOptions, Residency};
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use brisk_media::Picture;
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::Gemma2Model;
-use brisk_models::sana::SanaTransformer;
+use brisk_models::sana::{SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::SanaControlNet;
-use brisk_nn::Weights;
-use brisk_store::ModelFolder;
+use brisk_nn::{InputWatcher, Weights};
+use brisk_store::{ModelFolder, TensorSource};
 use candle_core::Tensor;
 
 use crate::error::{Error, Result};
@@ -84,6 +86,7 @@ pub struct SanaPipeline {
     controlnet: Option<SanaControlNet>,
     encoder: Option<Autoencoder>,
     decoder: Option<Autoencoder>,
+    watcher: Option<InputWatcher>,
     warned: bool,
 }
 
@@ -106,6 +109,7 @@ impl SanaPipeline {
             controlnet: None,
             encoder: None,
             decoder: None,
+            watcher: None,
             warned: false,
         })
     }
@@ -130,6 +134,22 @@ impl SanaPipeline {
     /// The scheduler settings of the folder.
     pub fn scheduler(&self) -> &SchedulerConfig {
         &self.files.scheduler
+    }
+
+    /// Lets `watcher` see what goes into every linear layer of the transformer from now on.
+    pub fn watch_transformer(&mut self, watcher: InputWatcher) {
+        self.transformer = None;
+        self.watcher = Some(watcher);
+    }
+
+    /// The transformer's settings.
+    pub fn transformer_config(&self) -> &SanaConfig {
+        &self.files.transformer_config
+    }
+
+    /// The transformer's stored weights; `None` where they are made up.
+    pub fn transformer_source(&self) -> Option<&Arc<dyn TensorSource>> {
+        self.files.transformer.stored()
     }
 
     /// Drops every component that is in memory.
@@ -350,7 +370,7 @@ impl SanaPipeline {
     }
 
     fn load_half(&self, half: Halves) -> Result<Autoencoder> {
-        let weights = self.files.vae.weights();
+        let weights = self.files.vae.weights().exact(self.options.exact);
         Ok(Autoencoder::load(&self.files.vae_config, &weights, half)?)
     }
 
@@ -368,7 +388,12 @@ impl SanaPipeline {
                 name: "transformer",
                 total: 0,
             });
-            let mut weights = self.files.transformer.weights();
+            let files = &self.files;
+            let config = &files.transformer_config;
+            let mut weights = files.transformer.transformer(config, files.activations)?;
+            if let Some(watcher) = &self.watcher {
+                weights = weights.with_watcher(watcher.clone());
+            }
             if let Some((lora, scale)) = &self.files.lora {
                 weights = weights.with_lora(lora.clone(), *scale)?;
             }

@@ -79,6 +79,9 @@ struct VaeArguments {
     /// Side of the picture in pixels (default: 512)
     #[arg(long, value_name = "PIXELS", conflicts_with = "inputs", value_parser = clap::value_parser!(u32).range(1..=8192))]
     size: Option<u32>,
+    /// Convolve tap by tap: slower, closer in the last bits
+    #[arg(long)]
+    exact: bool,
     #[command(flatten)]
     files: FileArguments,
     #[command(flatten)]
@@ -185,7 +188,7 @@ pub fn transformer(arguments: &TransformerArguments) -> Result {
     let Opened {
         weights,
         weight_bytes,
-    } = component.weights(config.parameters())?;
+    } = component.transformer_weights(&config)?;
     let model = SanaTransformer::load(&config, &weights)?;
     let encode = || model.encode_caption(&given.text, &given.lengths);
     let captions = measure(&arguments.run, |_| Ok(encode()?))?;
@@ -256,14 +259,14 @@ impl VaeArguments {
         })?;
         check_names(&inputs, &[input])?;
         let given = ops::to_nhwc(&inputs.tensor(input, 4)?)?;
-        let weights = self.weights(&opened, &config, encodes)?;
+        let weights = self.weights(&opened, &config, encodes)?.exact(self.exact);
         let model = Autoencoder::load(&config, &weights, half)?;
         let measured = measure(&self.run, |laps| {
             let sink = &mut |name: &str, _: &Tensor| laps.lap(autoencoder_part(name));
             Ok(if encodes {
-                model.encode_traced(&given, sink)?
+                model.encode_by_blocks(&given, sink)?
             } else {
-                model.decode_traced(&given, sink)?
+                model.decode_by_blocks(&given, sink)?
             })
         })?;
         let (batch, rows, columns, _) = given.dims4()?;
@@ -313,13 +316,13 @@ impl VaeArguments {
 }
 
 /// What every component does before and after.
-struct Prepared<'a> {
+pub(super) struct Prepared<'a> {
     run: &'a RunArguments,
     files: &'a FileArguments,
 }
 
 impl<'a> Prepared<'a> {
-    fn begin(run: &'a RunArguments, files: &'a FileArguments) -> Result<Self> {
+    pub(super) fn begin(run: &'a RunArguments, files: &'a FileArguments) -> Result<Self> {
         run.threads.apply()?;
         if let Some(path) = &files.outputs {
             output::check_writable(path)?;
@@ -328,7 +331,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// The given inputs, or made-up ones.
-    fn inputs(&self, make: impl FnOnce(MadeUp) -> Result<MadeUp>) -> Result<Inputs> {
+    pub(super) fn inputs(&self, make: impl FnOnce(MadeUp) -> Result<MadeUp>) -> Result<Inputs> {
         match &self.files.inputs {
             Some(path) => Inputs::open(path),
             None => make(MadeUp::new())?.finish(),
@@ -336,7 +339,7 @@ impl<'a> Prepared<'a> {
     }
 
     /// Writes the output where that is asked for, then prints.
-    fn finish(
+    pub(super) fn finish(
         &self,
         report: Report,
         name: &str,

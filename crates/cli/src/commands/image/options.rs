@@ -13,6 +13,7 @@ use brisk_store::{ModelFolder, open_weights};
 use clap::Args;
 
 use super::super::ThreadArguments;
+use super::super::compare::models::ActivationBits;
 use super::super::inspect::identify;
 use crate::catalogue::{NOT_RECOMMENDED, PUBLISHED};
 use crate::failure::{Failure, Result};
@@ -27,7 +28,8 @@ use crate::{models, output};
     override_usage = "brisk image \"WHAT IT SHOWS\" [-o FILE.png] [--model MODEL] [OPTIONS]",
     next_help_heading = "Picture",
     after_help = "Rarely needed: --max-sequence-length N, --pag-adaptive X, --strength-on-grid, --preview-interval N,\n\
-                  --control-wiring diffusers|native, --heads SELF,CROSS (.pth of unpublished widths), --dtype f32"
+                  --control-wiring diffusers|native, --heads SELF,CROSS (.pth of unpublished widths), --dtype f32,\n\
+                  --activations 8|4|full (how inputs of 4-bit layers are rounded; default 8)"
 )]
 pub struct ImageArguments {
     /// What the picture shows, in quotes; each one makes a picture
@@ -118,6 +120,8 @@ pub struct ImageArguments {
     /// Transformer in one file, also the authors' .pth
     #[arg(long, help_heading = "Model", value_name = "FILE")]
     pub transformer: Option<PathBuf>,
+    #[arg(long, hide = true, value_enum)]
+    pub activations: Option<ActivationBits>,
     /// Autoencoder in place of the model's: folder or hub id
     #[arg(long, help_heading = "Model", value_name = "MODEL")]
     pub vae: Option<String>,
@@ -127,6 +131,9 @@ pub struct ImageArguments {
     /// Compute as the authors' code where diffusers differs
     #[arg(long, help_heading = "Model")]
     pub native: bool,
+    /// Convolve tap by tap: slower, closer in the last bits
+    #[arg(long, help_heading = "Model")]
+    pub exact: bool,
     #[arg(long, hide = true, value_delimiter = ',', num_args = 1)]
     pub heads: Vec<usize>,
 
@@ -353,10 +360,12 @@ impl ImageArguments {
             controlnet: component(&self.controlnet)?,
             control_wiring: self.control_wiring()?,
             native: self.native,
+            exact: self.exact,
             transformer_file: self.transformer.clone(),
             heads: self.heads()?,
             vae: component(&self.vae)?,
             text_encoder: component(&self.text_encoder)?,
+            activations: self.activations.map(Into::into),
             ..LoadOptions::default()
         };
         let folder = match (&self.model, &self.transformer) {

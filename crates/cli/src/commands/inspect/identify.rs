@@ -5,7 +5,7 @@ use std::path::Path;
 
 use brisk_models::dcae::native::Family;
 use brisk_models::{dcae, sana};
-use brisk_store::{SafetensorsFile, TensorSource};
+use brisk_store::{Dtype, SafetensorsFile, TensorSource};
 use serde_json::{Map, Value, json};
 
 use crate::failure::Result;
@@ -114,7 +114,9 @@ pub fn metadata(path: &Path) -> BTreeMap<String, String> {
 
 /// Whether a file holds a SANA transformer, in either naming.
 pub fn is_sana_transformer(source: &dyn TensorSource) -> Result<bool> {
-    Ok(source.info("caption_projection.linear_1.weight").is_some()
+    // Of a quantised transformer, this layer may be quantised too.
+    let caption = ["weight", "qweight"].map(|end| format!("caption_projection.linear_1.{end}"));
+    Ok(caption.iter().any(|name| source.info(name).is_some())
         || sana::native::detect(source)?.is_some())
 }
 
@@ -138,6 +140,9 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
             true,
             Value::Null,
         ));
+    }
+    if brisk_quant::file::is_quantised(source) {
+        return Ok(quantised(source, &names, metadata, found));
     }
     if names.iter().any(|name| is_lora(name)) {
         let modules = names
@@ -207,6 +212,46 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
         false,
         Value::Null,
     ))
+}
+
+/// A transformer in nunchaku's layout.
+fn quantised(
+    source: &dyn TensorSource,
+    names: &[String],
+    metadata: &BTreeMap<String, String>,
+    found: impl Fn(&str, bool, Value) -> Found,
+) -> Found {
+    let ending = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
+    let factor = names
+        .iter()
+        .find(|name| name.ends_with(".lora_down") || name.ends_with(".proj_down"));
+    let rank = factor.and_then(|name| source.info(name)?.1.get(1).copied());
+    let float = |name: &String| {
+        let dtype = source.info(name).map(|(dtype, _)| dtype);
+        dtype == Some(Dtype::F8E4M3)
+    };
+    let class = metadata.get("model_class").map(String::as_str);
+    let sana = names.iter().any(|name| name.contains(".ff.inverted_conv."))
+        || class.is_some_and(|class| class.contains("Sana"));
+    let precision = if names.iter().any(float) {
+        "nvfp4"
+    } else {
+        "int4"
+    };
+    let mut details = json!({
+        "quantised layers": ending(".qweight"), "of them with 16-bit activations": ending(".wzeros"),
+        "precision": precision, "rank": rank, "class": class,
+        "use": sana.then_some("brisk image --transformer FILE, brisk convert"),
+    });
+    if let Some(details) = details.as_object_mut() {
+        details.retain(|_, value| !value.is_null());
+    }
+    let name = if sana {
+        "SANA transformer quantised by SVDQuant"
+    } else {
+        "transformer quantised by SVDQuant"
+    };
+    found(name, sana, details)
 }
 
 fn is_lora(name: &str) -> bool {

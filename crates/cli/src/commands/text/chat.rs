@@ -20,7 +20,7 @@ use crate::{models, output, text};
 pub fn run(arguments: &TextArguments) -> Result {
     let request = arguments.decoding.request(false)?;
     let folder = models::open_text(arguments.model.as_deref(), arguments.variant.as_deref())?;
-    let pipeline = TextPipeline::load(&folder, &arguments.load_options())?;
+    let pipeline = TextPipeline::load(&folder, &arguments.load_options()?)?;
     let mask = pipeline
         .complete(&request)
         .plan(pipeline.model().config())?

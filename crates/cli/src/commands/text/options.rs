@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
+use brisk_nn::Quantisation;
 use brisk_pipelines::language::{LoadOptions, TextRequest};
 use clap::Args;
 
@@ -41,6 +42,18 @@ pub struct TextArguments {
     /// Folder, hub id (OWNER/NAME) or llada-arithmetic, the one in the box
     #[arg(short, long, help_heading = "Model and files", value_name = "MODEL")]
     pub model: Option<String>,
+    /// How linear layers keep their weights: none (default), 8bit or 4bit
+    #[arg(
+        long,
+        help_heading = "Model and files",
+        value_name = "KIND",
+        default_value = "none",
+        hide_default_value = true
+    )]
+    pub quantize: String,
+    /// Keep quantised weights in this file: the first run writes it, later ones load faster
+    #[arg(long, help_heading = "Model and files", value_name = "FILE")]
+    pub quantized_weights: Option<PathBuf>,
     /// Variant of the weight files
     #[arg(long, help_heading = "Model and files", value_name = "NAME")]
     pub variant: Option<String>,
@@ -70,12 +83,27 @@ impl TextArguments {
     }
 
     /// How the model is loaded: with a token file, a tokenizer is not needed.
-    pub fn load_options(&self) -> LoadOptions {
-        LoadOptions {
+    ///
+    /// # Errors
+    /// A quantisation of another name.
+    pub fn load_options(&self) -> Result<LoadOptions> {
+        Ok(LoadOptions {
             variant: self.variant.clone(),
             without_tokenizer: self.input_ids.is_some(),
             block_causal: self.decoding.block_causal,
-        }
+            quantisation: self.quantisation()?,
+            quantised_weights: self.quantized_weights.clone(),
+            random: None,
+        })
+    }
+
+    fn quantisation(&self) -> Result<Quantisation> {
+        Quantisation::from_name(&self.quantize).map_err(|_| {
+            Failure::usage(format!(
+                "--quantize {}: expected none, 8bit or 4bit",
+                self.quantize
+            ))
+        })
     }
 
     /// The request, as far as it can be told without the model.

@@ -1,0 +1,67 @@
+//! `brisk convert`: a quantised transformer back into plain weights.
+
+use std::path::PathBuf;
+
+use brisk_models::sana::SanaConfig;
+use brisk_pipelines::sana::quantise::unpacked;
+use brisk_quant::NunchakuFile;
+use brisk_store::write_safetensors;
+use clap::Args;
+
+use super::ThreadArguments;
+use crate::failure::{Failure, Result};
+use crate::output;
+
+/// Turn a quantised SANA transformer into plain bf16 weights under diffusers' names
+#[derive(Debug, Args)]
+#[command(
+    before_help = "Reads SVDQuant files in int4 and nvfp4: nunchaku's single file, its older folder of two files,\n\
+    and diffusers' conversions. The configuration comes from the file, or from config.json beside it."
+)]
+pub struct ConvertArguments {
+    /// File or folder of the transformer
+    input: PathBuf,
+    /// File to write (.safetensors)
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// The transformer's config.json, where the file brings none
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+/// Runs the command.
+pub fn run(arguments: &ConvertArguments) -> Result {
+    arguments.threads.apply()?;
+    output::check_writable(&arguments.output)?;
+    let file = NunchakuFile::open(&arguments.input)?;
+    let (json, label) = match (&arguments.config, file.config()?) {
+        (None, Some(config)) => (config.to_string(), format!("{} (metadata)", file.label())),
+        (given, _) => {
+            let path = given.clone().unwrap_or_else(|| {
+                let folder = if arguments.input.is_dir() {
+                    Some(arguments.input.as_path())
+                } else {
+                    arguments.input.parent()
+                };
+                folder
+                    .unwrap_or(std::path::Path::new(""))
+                    .join("config.json")
+            });
+            let text = std::fs::read_to_string(&path).map_err(|error| {
+                Failure::failed(format!(
+                    "{} brings no configuration, and {} cannot be read: {error}; give one with --config",
+                    arguments.input.display(),
+                    path.display()
+                ))
+            })?;
+            (text, path.display().to_string())
+        }
+    };
+    let config = SanaConfig::from_json(json.as_bytes(), &label)?;
+    let tensors = unpacked(&config, file)?;
+    write_safetensors(&arguments.output, &tensors, &Default::default())?;
+    output::note(&format!("{} tensors", tensors.len()));
+    output::print(&arguments.output.display().to_string())
+}

@@ -1,0 +1,425 @@
+//! `brisk quantize`: a transformer with 4-bit weights.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use brisk_pipelines::sana::quantise::{Collector, Job, PartReport};
+use brisk_pipelines::sana::{LoadOptions, SanaPipeline};
+use brisk_pipelines::{Control, Event, ImageRequest};
+use brisk_quant::svd::Solver;
+use brisk_quant::{Method, Settings};
+use brisk_store::{ModelFolder, SafetensorsFile, write_atomic};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{ThreadArguments, stop_on_interrupt};
+use crate::failure::{Failure, Result};
+use crate::progress::Stages;
+use crate::{box_model, models, output, text};
+
+/// Make a model's transformer four times smaller: 4-bit weights beside a small 16-bit branch (SVDQuant)
+#[derive(Debug, Args)]
+#[command(
+    before_help = "Draws the calibration prompts in full precision, then quantises one layer after another.\n\
+    A run that was stopped goes on where it was when it is started again with the same options.\n\
+    The result is a model folder; `brisk image --model FOLDER` draws with it, and `brisk compare`\n\
+    measures it. An output that ends in .safetensors is the transformer alone, in the layout\n\
+    of nunchaku's files, for --transformer."
+)]
+pub struct QuantizeArguments {
+    /// Folder, hub id or sana-emoji, the one in the box
+    model: String,
+    /// Folder (or .safetensors file) to write
+    #[arg(short, long, value_name = "PATH")]
+    output: PathBuf,
+    /// How: rtn, smooth, svd, svdquant or svdquant+gptq
+    #[arg(long, value_name = "NAME", default_value = "svdquant", value_parser = method)]
+    method: Method,
+    /// Width of the branch, a multiple of 16
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    rank: usize,
+    /// Steps of the smoothing search (2N - 1 candidates)
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    grids: usize,
+    /// Most iterations of the branch's refinement
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    iterations: usize,
+    /// How singular vectors are found
+    #[arg(long, value_enum, default_value_t = SolverName::Randomised)]
+    svd: SolverName,
+    /// Activations that errors are measured with: 4 or 8 bits
+    #[arg(long, value_name = "BITS", default_value_t = 4, value_parser = clap::value_parser!(u8).range(4..=8))]
+    activations: u8,
+    /// Also 4-bit weights for the layers that keep full activations (caption and time)
+    #[arg(long)]
+    extra: bool,
+    /// Calibration prompts, one a line (default: a set for the model in the box)
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Rows that are kept of every layer's input
+    #[arg(long, value_name = "N", default_value_t = 2048)]
+    rows: usize,
+    /// Steps of each calibration picture (default: the model's)
+    #[arg(long, value_name = "N")]
+    steps: Option<usize>,
+    /// Side of the calibration pictures (default: the model's)
+    #[arg(long, value_name = "PIXELS")]
+    size: Option<usize>,
+    /// Variant of the weights, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum SolverName {
+    Randomised,
+    Exact,
+}
+
+fn method(name: &str) -> Result<Method, String> {
+    let found = Method::ALL.into_iter().find(|method| method.name() == name);
+    let names = Method::ALL.map(Method::name).join(", ");
+    found.ok_or_else(|| format!("expected one of {names}"))
+}
+
+/// The calibration prompts of the model in the box.
+const BOX_PROMPTS: &str = include_str!("quantize/prompts.txt");
+
+/// Prompts, one a line; empty lines are left out.
+pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::failed(format!(
+            "--prompts: cannot read {}: {error}",
+            path.display()
+        ))
+    })?;
+    let prompts = lines(&text);
+    if prompts.is_empty() {
+        return Err(Failure::usage(format!(
+            "--prompts: {} has no lines",
+            path.display()
+        )));
+    }
+    Ok(prompts)
+}
+
+fn lines(text: &str) -> Vec<String> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    lines.map(str::to_owned).collect()
+}
+
+/// Runs the command.
+pub fn run(arguments: &QuantizeArguments) -> Result {
+    arguments.threads.apply()?;
+    let started = Instant::now();
+    let settings = arguments.settings()?;
+    let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
+    let prompts = arguments.prompts()?;
+    let single = arguments.single_file();
+    let work = arguments.work_folder();
+    if single {
+        output::check_writable(&arguments.output)?;
+    }
+    let options = LoadOptions {
+        variant: arguments.variant.clone(),
+        ..LoadOptions::default()
+    };
+    let mut pipeline = SanaPipeline::load(folder.clone(), &options)?;
+    let source = pipeline.transformer_source().cloned();
+    let source = source.filter(|source| !brisk_quant::file::is_quantised(&**source));
+    let source = source
+        .ok_or_else(|| Failure::failed(format!("{} is quantised already", arguments.model)))?;
+    make_folder(&work)?;
+    remember(&work, arguments, &prompts)?;
+    let stop = stop_on_interrupt()?;
+    let calibration = work.join("calibration.safetensors");
+    if !calibration.is_file() {
+        let collector = Collector::new(pipeline.transformer_config(), arguments.rows);
+        pipeline.watch_transformer(collector.watcher());
+        draw(&mut pipeline, arguments, &prompts, &stop)?;
+        collector.save(&calibration)?;
+    }
+    let config = pipeline.transformer_config().clone();
+    pipeline.release();
+    let calibration = SafetensorsFile::open(&calibration)?;
+    let job = Job {
+        config: &config,
+        source: &*source,
+        calibration: &calibration,
+        work: &work,
+        settings: &settings,
+        extra: arguments.extra,
+    };
+    let reports = quantise(&job, &stop)?;
+    let json = folder.read_json("transformer/config.json")?;
+    let before = brisk_pipelines::memory::stored_bytes(&*source);
+    let target = if single {
+        arguments.output.clone()
+    } else {
+        copy_rest(&folder, &arguments.output)?;
+        let transformer = arguments.output.join("transformer");
+        make_folder(&transformer)?;
+        write_atomic(
+            &transformer.join("config.json"),
+            format!("{json:#}\n").as_bytes(),
+        )?;
+        transformer.join("diffusion_pytorch_model.safetensors")
+    };
+    job.assemble(&json, &target)?;
+    let after = std::fs::metadata(&target).map_or(0, |metadata| metadata.len());
+    let seconds = started.elapsed().as_secs_f64();
+    if !single {
+        let report = document(arguments, &reports, before, after, seconds);
+        let path = arguments.output.join("transformer/quantization.json");
+        write_atomic(&path, format!("{report:#}\n").as_bytes())?;
+    }
+    drop(calibration);
+    // Everything in it is in the result now.
+    let _ = std::fs::remove_dir_all(&work);
+    if arguments.json {
+        return output::print_json(&document(arguments, &reports, before, after, seconds));
+    }
+    output::print(&table(&reports))?;
+    output::note(&format!(
+        "transformer: {} to {} in {}",
+        text::bytes(before),
+        text::bytes(after),
+        text::seconds(seconds)
+    ));
+    output::print(&arguments.output.display().to_string())
+}
+
+impl QuantizeArguments {
+    fn settings(&self) -> Result<Settings> {
+        if self.rank == 0 || !self.rank.is_multiple_of(16) || self.rank > 1024 {
+            return Err(Failure::usage(format!(
+                "--rank {}: expected a multiple of 16, up to 1024",
+                self.rank
+            )));
+        }
+        let usual = [
+            ("--grids", self.grids, 1, 1000),
+            ("--iterations", self.iterations, 1, 10_000),
+            ("--rows", self.rows, 16, 1 << 20),
+        ];
+        for (flag, value, low, high) in usual {
+            if !(low..=high).contains(&value) {
+                return Err(Failure::usage(format!(
+                    "{flag} {value}: expected {low} to {high}"
+                )));
+            }
+        }
+        let activation_most = match self.activations {
+            4 => 7.0,
+            8 => 127.0,
+            bits => {
+                return Err(Failure::usage(format!(
+                    "--activations {bits}: expected 4 or 8"
+                )));
+            }
+        };
+        Ok(Settings {
+            rank: self.rank,
+            grids: self.grids,
+            iterations: self.iterations,
+            solver: match self.svd {
+                SolverName::Randomised => Solver::Randomised,
+                SolverName::Exact => Solver::Exact,
+            },
+            activation_most,
+            ..Settings::new(self.method)
+        })
+    }
+
+    fn prompts(&self) -> Result<Vec<String>> {
+        match &self.prompts {
+            Some(path) => read_prompts(path),
+            None if self.model == box_model::IMAGE.name => Ok(lines(BOX_PROMPTS)),
+            None => Err(Failure::usage(
+                "--prompts: which captions should calibrate the model? Give a file with one a line, \
+                 about 32 to 128 of what it usually draws",
+            )),
+        }
+    }
+
+    fn single_file(&self) -> bool {
+        self.output.extension().is_some_and(|e| e == "safetensors")
+    }
+
+    /// Where parts are kept until the whole is written.
+    fn work_folder(&self) -> PathBuf {
+        let mut name = self.output.clone().into_os_string();
+        name.push(".parts");
+        PathBuf::from(name)
+    }
+}
+
+fn make_folder(path: &Path) -> Result {
+    std::fs::create_dir_all(path)
+        .map_err(|error| Failure::failed(format!("cannot make {}: {error}", path.display())))
+}
+
+/// Writes down what the parts in a folder belong to, or refuses parts of another run.
+fn remember(work: &Path, arguments: &QuantizeArguments, prompts: &[String]) -> Result {
+    let path = work.join("run.json");
+    let now = json!({
+        "model": arguments.model, "variant": arguments.variant, "method": arguments.method.name(),
+        "rank": arguments.rank, "grids": arguments.grids, "iterations": arguments.iterations,
+        "svd": format!("{:?}", arguments.svd), "activations": arguments.activations,
+        "rows": arguments.rows, "steps": arguments.steps, "size": arguments.size, "prompts": prompts,
+    });
+    match std::fs::read_to_string(&path) {
+        Ok(text) if serde_json::from_str::<Value>(&text).is_ok_and(|before| before == now) => {
+            output::note(&format!("going on with {}", work.display()));
+            Ok(())
+        }
+        Ok(_) => Err(Failure::failed(format!(
+            "{} holds parts of a run with other options; repeat those, or delete the folder",
+            work.display()
+        ))),
+        Err(_) => Ok(write_atomic(&path, format!("{now:#}\n").as_bytes())?),
+    }
+}
+
+fn stopped(stop: &AtomicBool, arguments: &Path) -> Result {
+    if stop.load(Ordering::Relaxed) {
+        return Err(Failure::failed(format!(
+            "stopped; the same command goes on with what is in {}",
+            arguments.display()
+        )));
+    }
+    Ok(())
+}
+
+/// Draws the calibration pictures, each with its own seed.
+fn draw(
+    pipeline: &mut SanaPipeline,
+    arguments: &QuantizeArguments,
+    prompts: &[String],
+    stop: &std::sync::Arc<AtomicBool>,
+) -> Result {
+    let mut stages = Stages::new();
+    stages.stage("calibrating", prompts.len() as u64);
+    for (index, prompt) in prompts.iter().enumerate() {
+        let request = ImageRequest {
+            steps: arguments.steps,
+            width: arguments.size,
+            height: arguments.size,
+            seed: index as u64,
+            ..ImageRequest::new(prompt.clone())
+        };
+        let mut control = Control::new(|event| {
+            if let Event::Warning(warning) = event {
+                output::warn(&warning);
+            }
+        })
+        .with_cancel(stop.clone());
+        let drawn = pipeline.generate(&request, &mut control);
+        if let Err(failure) = drawn {
+            stages.finish();
+            stopped(stop, &arguments.work_folder())?;
+            return Err(failure.into());
+        }
+        stages.step(index as u64 + 1, prompts.len() as u64);
+    }
+    stages.finish();
+    Ok(())
+}
+
+fn quantise(job: &Job, stop: &AtomicBool) -> Result<Vec<PartReport>> {
+    let parts = job.parts();
+    let mut stages = Stages::new();
+    stages.stage("quantising", parts.len() as u64);
+    let mut reports = Vec::with_capacity(parts.len());
+    for (index, (block, part)) in parts.iter().enumerate() {
+        stopped(stop, job.work)?;
+        let report = job.part(*block, *part)?;
+        stages.line(&format!(
+            "{}: output error {:.2} %{}",
+            report.name,
+            100.0 * report.error.relative(),
+            if report.resumed { " (done before)" } else { "" }
+        ));
+        reports.push(report);
+        stages.step(index as u64 + 1, parts.len() as u64);
+    }
+    stages.finish();
+    Ok(reports)
+}
+
+/// Everything of a model's folder but its transformer.
+fn copy_rest(folder: &ModelFolder, to: &Path) -> Result {
+    for name in folder.list() {
+        if name.starts_with("transformer/") {
+            continue;
+        }
+        let target = to.join(&name);
+        if let Some(parent) = target.parent() {
+            make_folder(parent)?;
+        }
+        match folder {
+            ModelFolder::Disk(path) => {
+                let from = path.join(&name);
+                // The same file under two names takes no more space; where that fails it is copied.
+                let _ = std::fs::remove_file(&target);
+                let real = std::fs::canonicalize(&from).unwrap_or(from);
+                if std::fs::hard_link(&real, &target).is_err() {
+                    std::fs::copy(&real, &target).map_err(|error| {
+                        Failure::failed(format!("cannot copy {}: {error}", real.display()))
+                    })?;
+                }
+            }
+            ModelFolder::Embedded { .. } => write_atomic(&target, &folder.read(&name)?)?,
+        }
+    }
+    Ok(())
+}
+
+fn table(reports: &[PartReport]) -> String {
+    let mut rows = vec![
+        ["layer", "output error", "alpha", "beta", "iterations"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
+    for report in reports {
+        rows.push(vec![
+            report.name.clone(),
+            format!("{:.2} %", 100.0 * report.error.relative()),
+            format!("{:.2}", report.exponents.0),
+            format!("{:.2}", report.exponents.1),
+            report.iterations.to_string(),
+        ]);
+    }
+    text::table(&rows)
+}
+
+fn document(
+    arguments: &QuantizeArguments,
+    reports: &[PartReport],
+    before: u64,
+    after: u64,
+    seconds: f64,
+) -> Value {
+    let layers: BTreeMap<&str, Value> = reports
+        .iter()
+        .map(|report| {
+            let entry = json!({
+                "relative_error": report.error.relative(), "alpha": report.exponents.0,
+                "beta": report.exponents.1, "iterations": report.iterations,
+            });
+            (report.name.as_str(), entry)
+        })
+        .collect();
+    json!({
+        "model": arguments.model, "output": arguments.output.display().to_string(),
+        "method": arguments.method.name(), "rank": arguments.rank, "bytes_before": before,
+        "bytes_after": after, "seconds": seconds, "layers": layers,
+    })
+}

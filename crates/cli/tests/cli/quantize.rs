@@ -1,0 +1,243 @@
+//! `brisk quantize`, and what is done with its result.
+
+use crate::harness::{Place, replace};
+
+/// The fastest run there is.
+const QUICK: [&str; 8] = [
+    "--method",
+    "rtn",
+    "--rows",
+    "32",
+    "--steps",
+    "1",
+    "--prompts",
+    "prompts.txt",
+];
+
+fn prompts(place: &Place) {
+    std::fs::write(place.path("prompts.txt"), "red heart\n\npizza\n").unwrap();
+}
+
+#[test]
+fn the_model_in_the_box_is_quantised_drawn_with_compared_and_unpacked() {
+    let place = Place::new();
+    prompts(&place);
+    let report = place
+        .ok(&[
+            &["quantize", "sana-emoji", "-o", "small", "--json"][..],
+            &QUICK,
+        ]
+        .concat())
+        .json();
+    assert_eq!(report["layers"].as_object().unwrap().len(), 36);
+    let (before, after) = (
+        report["bytes_before"].as_f64(),
+        report["bytes_after"].as_f64(),
+    );
+    assert!(after.unwrap() < 0.5 * before.unwrap(), "{report}");
+    assert!(!place.path("small.parts").exists());
+    assert!(place.path("small/transformer/quantization.json").is_file());
+
+    let draw = ["image", "red heart", "--steps", "2", "-o"];
+    place.ok(&[&draw[..], &["full.png"]].concat());
+    let model = ["--model", "small"];
+    place.ok(&[&draw[..], &["eight.png"], &model].concat());
+    place.ok(&[&draw[..], &["four.png"], &model, &["--activations", "4"]].concat());
+    let likeness = |a: &str, b: &str| {
+        let json = place.ok(&["compare", a, b, "--json"]).json();
+        json["psnr_db"].as_f64().unwrap()
+    };
+    let (eight, four) = (
+        likeness("full.png", "eight.png"),
+        likeness("full.png", "four.png"),
+    );
+    assert!(eight > 15.0 && four > 8.0 && eight > four, "{eight} {four}");
+
+    let both = place
+        .ok(&[
+            "compare",
+            "sana-emoji",
+            "small",
+            "--images",
+            "2",
+            "--steps",
+            "2",
+            "--json",
+            "--sheet",
+            "sheet.png",
+        ])
+        .json();
+    assert!(both["psnr_db"].as_f64().unwrap() > 15.0, "{both}");
+    assert_eq!(
+        both["latent_relative_error_per_step"]
+            .as_array()
+            .unwrap()
+            .len(),
+        2
+    );
+    assert!(place.path("sheet.png").is_file());
+
+    // Unpacked, it is a plain transformer that draws nearly the same.
+    let file = "small/transformer/diffusion_pytorch_model.safetensors";
+    place.ok(&["convert", file, "-o", "plain.safetensors"]);
+    std::fs::rename(place.path("plain.safetensors"), place.path(file)).unwrap();
+    place.ok(&[&draw[..], &["plain.png"], &model].concat());
+    let plain = likeness("plain.png", "eight.png");
+    assert!(plain > eight && plain > 20.0, "{plain} {eight}");
+    place.fails(
+        2,
+        &["--activations", "4-bit"],
+        &[&draw[..], &["no.png"], &model, &["--activations", "4"]].concat(),
+    );
+}
+
+#[test]
+fn a_transformer_alone_goes_to_one_file_that_says_what_it_is() {
+    let place = Place::new();
+    prompts(&place);
+    let all = [
+        &[
+            "quantize",
+            "sana-emoji",
+            "-o",
+            "small.safetensors",
+            "--extra",
+        ][..],
+        &QUICK,
+    ]
+    .concat();
+    place.ok(&all);
+    let image = [
+        "image",
+        "pizza",
+        "--steps",
+        "1",
+        "--model",
+        "sana-emoji",
+        "-o",
+        "pizza.png",
+    ];
+    place.ok(&[&image[..], &["--transformer", "small.safetensors"]].concat());
+    // A quantised model is not quantised again.
+    place.ok(&[&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat());
+    let again = place.run(&[&["quantize", "small", "-o", "again"][..], &QUICK].concat());
+    assert_eq!(again.code, Some(1));
+    assert!(
+        again.stderr.contains("quantised already"),
+        "{}",
+        again.stderr
+    );
+}
+
+#[test]
+fn what_cannot_be_done_is_said_before_it_is_begun() {
+    let place = Place::new();
+    prompts(&place);
+    let fails = |words: &[&str], more: &[&str]| {
+        let all = [
+            &[
+                "quantize",
+                "sana-emoji",
+                "-o",
+                "small",
+                "--prompts",
+                "prompts.txt",
+            ],
+            more,
+        ]
+        .concat();
+        place.fails(2, words, &all);
+    };
+    fails(&["--rank 20", "multiple of 16"], &["--rank", "20"]);
+    fails(&["--rows 1"], &["--rows", "1"]);
+    fails(&["--activations 5"], &["--activations", "5"]);
+    std::fs::write(place.path("empty.txt"), "\n\n").unwrap();
+    place.fails(
+        2,
+        &["empty.txt"],
+        &[
+            "quantize",
+            "sana-emoji",
+            "-o",
+            "x",
+            "--prompts",
+            "empty.txt",
+        ],
+    );
+    place.fails(
+        1,
+        &["nothing.txt"],
+        &[
+            "quantize",
+            "sana-emoji",
+            "-o",
+            "x",
+            "--prompts",
+            "nothing.txt",
+        ],
+    );
+    place.fails(
+        2,
+        &["--sheet", "two models"],
+        &["compare", "prompts.txt", "empty.txt", "--sheet", "s.png"],
+    );
+
+    // Parts of another run are not taken for this one's.
+    std::fs::create_dir(place.path("small.parts")).unwrap();
+    std::fs::write(place.path("small.parts/run.json"), "{}").unwrap();
+    place.fails(
+        1,
+        &["small.parts", "other options"],
+        &[&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat(),
+    );
+}
+
+#[test]
+fn damaged_files_are_refused_by_the_name_of_the_tensor() {
+    let place = Place::new();
+    prompts(&place);
+    place.ok(&[&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat());
+    let file = place.path("small/transformer/diffusion_pytorch_model.safetensors");
+    let whole = std::fs::read(&file).unwrap();
+    let draw = [
+        "image",
+        "pizza",
+        "--steps",
+        "1",
+        "--model",
+        "small",
+        "-o",
+        "pizza.png",
+    ];
+    let broken = |words: &[&str], bytes: Vec<u8>| {
+        std::fs::write(&file, bytes).unwrap();
+        place.fails(1, words, &draw);
+    };
+    broken(&["truncated"], whole[..whole.len() / 2].to_vec());
+    // The name of one tensor of the first block, changed in place.
+    let renamed = |from: &str, to: &str| {
+        assert_eq!(from.len(), to.len());
+        let at = whole
+            .windows(from.len())
+            .position(|w| w == from.as_bytes())
+            .unwrap();
+        let mut bytes = whole.clone();
+        bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+        bytes
+    };
+    broken(
+        &["attn.qkv_proj.wscales", "missing"],
+        renamed("0.attn.qkv_proj.wscales", "0.attn.qkv_proj.wscalez"),
+    );
+    broken(
+        &["attn.out_proj.smooth"],
+        renamed("0.attn.out_proj.smooth", "0.attn.out_proj.smoozh"),
+    );
+    std::fs::write(&file, &whole).unwrap();
+    replace(
+        &place.path("small/transformer/config.json"),
+        "\"mlp_ratio\": 2.25",
+        "\"mlp_ratio\": 4.5",
+    );
+    place.fails(1, &["another model"], &draw);
+}

@@ -1,0 +1,248 @@
+//! The innermost integer product: a few rows of rounded inputs times a panel of 16 outputs.
+//!
+//! Weights are unpacked to bytes 0..15 (the code plus 8), which is what the processor's unsigned times
+//! signed product wants; sums start at −8·Σ activations, so they end at the signed result. Without
+//! VNNI a whole group is added in 16 bits: sums may wrap on the way, but a signed result of 32 products
+//! within ±8·127 fits.
+
+use crate::int4::GROUP;
+use crate::int4_activation::Rounded;
+use crate::microkernel::PANEL;
+use crate::simd::Level;
+use std::ops::Range;
+
+/// Groups whose unpacked weights stay in the first-level cache.
+pub(crate) const BLOCK_GROUPS: usize = 8;
+
+/// Bytes of an unpacked group: for every four inputs, 16 outputs of four.
+const GROUP_UNPACKED: usize = GROUP * PANEL;
+
+/// The factors of one product.
+pub(crate) struct Tile<'a> {
+    pub rounded: &'a Rounded,
+    pub rows: Range<usize>,
+    pub groups: Range<usize>,
+    /// Unpacked weights of these groups.
+    pub weights: &'a [u8],
+    /// Their scales.
+    pub scales: &'a [f32],
+    /// Outputs that are written, at most 16.
+    pub columns: usize,
+}
+
+crate::simd_dispatch! {
+    /// Packed groups to bytes.
+    pub(crate) fn unpack(packed: &[u8], out: &mut [u8]) {
+        let groups = packed.chunks_exact(GROUP_UNPACKED / 2);
+        for (packed, out) in groups.zip(out.chunks_exact_mut(GROUP_UNPACKED)) {
+            let (low, high) = out.split_at_mut(GROUP_UNPACKED / 2);
+            for ((packed, low), high) in packed.iter().zip(low).zip(high) {
+                *low = packed & 15;
+                *high = packed >> 4;
+            }
+        }
+    }
+}
+
+/// Whether the processor multiplies bytes into 32-bit sums at once.
+#[cfg(target_arch = "x86_64")]
+fn has_vnni() -> bool {
+    use std::sync::OnceLock;
+    static FOUND: OnceLock<bool> = OnceLock::new();
+    *FOUND.get_or_init(|| std::arch::is_x86_feature_detected!("avx512vnni"))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_vnni() -> bool {
+    false
+}
+
+/// Whether a level's kernel starts its sums with pairs of 16-bit offsets.
+pub(crate) fn sums_are_pairs(level: Level) -> bool {
+    match level {
+        Level::Portable => false,
+        Level::Avx2 => true,
+        Level::Avx512 => !has_vnni(),
+    }
+}
+
+/// Rows that the kernel of a level takes at most.
+pub(crate) fn rows(level: Level) -> usize {
+    match level {
+        Level::Portable => 1,
+        Level::Avx512 if has_vnni() => 8,
+        Level::Avx2 | Level::Avx512 => 4,
+    }
+}
+
+/// Adds the products to `out`, whose rows are `stride` apart.
+///
+/// # Safety
+/// The processor has `level`; there are at most [`rows`] rows; `out` holds them with
+/// `tile.columns` each, and nobody else uses it.
+pub(crate) unsafe fn multiply(level: Level, tile: &Tile, out: *mut f32, stride: usize) {
+    let groups = tile.groups.len();
+    assert!(tile.rows.end * tile.rounded.groups <= tile.rounded.scales.len());
+    assert!(tile.groups.end <= tile.rounded.groups && tile.columns <= PANEL);
+    assert!(tile.weights.len() >= groups * GROUP_UNPACKED);
+    assert!(tile.scales.len() >= groups * PANEL);
+    macro_rules! by_rows {
+        ($kernel:ident, $($rows:literal)*) => {
+            match tile.rows.len() {
+                0 => {}
+                // SAFETY: as the caller promised and the assertions say.
+                $($rows => unsafe { $kernel::<$rows>(tile, out, stride) },)*
+                count => unreachable!("a tile of {count} rows"),
+            }
+        };
+    }
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 | Level::Avx512 => by_rows!(avx2, 1 2 3 4),
+        _ => by_rows!(portable, 1),
+    }
+}
+
+/// Adds a finished row.
+unsafe fn add(sums: &[f32; PANEL], columns: usize, out: *mut f32) {
+    for (o, sum) in sums[..columns].iter().enumerate() {
+        // SAFETY: the caller of `multiply` promised as many columns.
+        unsafe { *out.add(o) += sum };
+    }
+}
+
+unsafe fn portable<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
+    for (i, row) in tile.rows.clone().enumerate() {
+        let mut sums = [0.0f32; PANEL];
+        for (g, group) in tile.groups.clone().enumerate() {
+            let at = row * tile.rounded.groups + group;
+            let codes = &tile.rounded.codes[at * GROUP..][..GROUP];
+            let weights = &tile.weights[g * GROUP_UNPACKED..][..GROUP_UNPACKED];
+            let mut totals = [tile.rounded.offsets[at]; PANEL];
+            for (weights, codes) in weights.chunks_exact(4 * PANEL).zip(codes.chunks_exact(4)) {
+                for (total, weights) in totals.iter_mut().zip(weights.chunks_exact(4)) {
+                    let pairs = weights.iter().zip(codes);
+                    *total += pairs
+                        .map(|(w, a)| i32::from(*w) * i32::from(*a))
+                        .sum::<i32>();
+                }
+            }
+            let scales = &tile.scales[g * PANEL..][..PANEL];
+            for ((sum, total), scale) in sums.iter_mut().zip(&totals).zip(scales) {
+                *sum += *total as f32 * (tile.rounded.scales[at] * scale);
+            }
+        }
+        // SAFETY: as promised.
+        unsafe { add(&sums, tile.columns, out.add(i * stride)) };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx2,fma")]
+unsafe fn avx2<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
+    use std::arch::x86_64::*;
+    let rounded = tile.rounded;
+    let ones = _mm256_set1_epi16(1);
+    let mut sums = [[_mm256_setzero_ps(); 2]; M];
+    // SAFETY: rows and groups are within `rounded`, weights and scales hold these groups (asserted by
+    // the caller), and the target has as many columns as are written.
+    unsafe {
+        let first = tile.rows.start * rounded.groups + tile.groups.start;
+        let mut weights = tile.weights.as_ptr();
+        let mut scales = tile.scales.as_ptr();
+        let mut codes = rounded.codes.as_ptr().add(first * GROUP);
+        for g in 0..tile.groups.len() {
+            let at = first + g;
+            let mut totals = [[_mm256_setzero_si256(); 2]; M];
+            for (i, totals) in totals.iter_mut().enumerate() {
+                let offset = *rounded.offsets.as_ptr().add(at + i * rounded.groups);
+                *totals = [_mm256_set1_epi32(offset); 2];
+            }
+            for quad in 0..GROUP / 4 {
+                let w = weights.add(quad * 4 * PANEL).cast::<__m256i>();
+                let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
+                for (i, totals) in totals.iter_mut().enumerate() {
+                    let a = codes
+                        .add(i * rounded.groups * GROUP + quad * 4)
+                        .cast::<i32>();
+                    let a = _mm256_set1_epi32(a.read_unaligned());
+                    totals[0] = _mm256_add_epi16(totals[0], _mm256_maddubs_epi16(w[0], a));
+                    totals[1] = _mm256_add_epi16(totals[1], _mm256_maddubs_epi16(w[1], a));
+                }
+            }
+            let w = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
+            for (i, (sums, totals)) in sums.iter_mut().zip(&totals).enumerate() {
+                let scale = _mm256_set1_ps(*rounded.scales.as_ptr().add(at + i * rounded.groups));
+                for half in 0..2 {
+                    let total = _mm256_cvtepi32_ps(_mm256_madd_epi16(totals[half], ones));
+                    let scale = _mm256_mul_ps(scale, w[half]);
+                    sums[half] = _mm256_fmadd_ps(total, scale, sums[half]);
+                }
+            }
+            weights = weights.add(GROUP_UNPACKED);
+            scales = scales.add(PANEL);
+            codes = codes.add(GROUP);
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            let out = out.add(i * stride);
+            if tile.columns == PANEL {
+                _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[0]));
+                let out = out.add(8);
+                _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[1]));
+            } else {
+                let mut values = [0.0f32; PANEL];
+                _mm256_storeu_ps(values.as_mut_ptr(), sums[0]);
+                _mm256_storeu_ps(values.as_mut_ptr().add(8), sums[1]);
+                add(&values, tile.columns, out);
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512vnni")]
+unsafe fn vnni<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
+    use std::arch::x86_64::*;
+    let rounded = tile.rounded;
+    let mut sums = [_mm512_setzero_ps(); M];
+    // SAFETY: as in `avx2`; the mask keeps to the columns.
+    unsafe {
+        let first = tile.rows.start * rounded.groups + tile.groups.start;
+        let mut weights = tile.weights.as_ptr();
+        let mut codes = rounded.codes.as_ptr().add(first * GROUP);
+        for g in 0..tile.groups.len() {
+            let at = first + g;
+            let mut totals = [_mm512_setzero_si512(); M];
+            for (i, total) in totals.iter_mut().enumerate() {
+                let offset = *rounded.offsets.as_ptr().add(at + i * rounded.groups);
+                *total = _mm512_set1_epi32(offset);
+            }
+            for quad in 0..GROUP / 4 {
+                let w = _mm512_loadu_si512(weights.add(quad * 4 * PANEL).cast());
+                for (i, total) in totals.iter_mut().enumerate() {
+                    let a = codes
+                        .add(i * rounded.groups * GROUP + quad * 4)
+                        .cast::<i32>();
+                    let a = _mm512_set1_epi32(a.read_unaligned());
+                    *total = _mm512_dpbusd_epi32(*total, w, a);
+                }
+            }
+            let w = _mm512_loadu_ps(tile.scales.as_ptr().add(g * PANEL));
+            for (i, (sum, total)) in sums.iter_mut().zip(&totals).enumerate() {
+                let scale = _mm512_set1_ps(*rounded.scales.as_ptr().add(at + i * rounded.groups));
+                let scale = _mm512_mul_ps(scale, w);
+                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(*total), scale, *sum);
+            }
+            weights = weights.add(GROUP_UNPACKED);
+            codes = codes.add(GROUP);
+        }
+        let mask = ((1u32 << tile.columns) - 1) as u16;
+        for (i, sum) in sums.iter().enumerate() {
+            let out = out.add(i * stride);
+            let before = _mm512_maskz_loadu_ps(mask, out);
+            _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, *sum));
+        }
+    }
+}

@@ -1,0 +1,217 @@
+//! Transformers whose blocks are quantised by SVDQuant, in nunchaku's layout or diffusers'.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use brisk_nn::{Activations, Error, HalfKind, Int4Weight, LowBitSource, Weights};
+use brisk_quant::integer::GROUP;
+use brisk_quant::record::{Codes, HalfType, Record};
+use brisk_quant::sana::{Layer, Part, SanaFile, SanaShape};
+use brisk_quant::{Awq, NunchakuFile, file};
+use brisk_store::TensorSource;
+
+use super::SanaConfig;
+use crate::Result;
+
+/// The sizes that decide how a model of this configuration is laid out when it is quantised.
+pub fn quantised_shape(config: &SanaConfig) -> SanaShape {
+    SanaShape {
+        layers: config.num_layers,
+        width: config.width(),
+        head_dim: config.attention_head_dim,
+        cross_width: config.cross_width(),
+        hidden: config.hidden(),
+    }
+}
+
+/// A transformer's parameters from a file in the plain layout or a quantised one; `activations` says
+/// how inputs of quantised layers are rounded.
+///
+/// # Errors
+/// A quantised file for another model, or one that contradicts itself.
+pub fn parameters(
+    config: &SanaConfig,
+    source: Arc<dyn TensorSource>,
+    activations: Activations,
+) -> Result<Weights> {
+    if !file::is_quantised(&*source) {
+        return Ok(Weights::from_source(source));
+    }
+    let label = source
+        .names()
+        .first()
+        .map(|name| source.origin(name))
+        .unwrap_or_default();
+    let quantised = NunchakuFile::new(source, BTreeMap::new(), label).map_err(failed)?;
+    let layers = quantised.layers().into_iter().map(|(name, _)| name);
+    let names = layers.collect::<Vec<_>>();
+    let file = SanaFile::new(quantised, quantised_shape(config)).map_err(failed)?;
+    let (file, plain) = file.into_plain();
+    let weights = Weights::from_source(Arc::new(plain));
+    let source = QuantisedSana { file, names };
+    Ok(weights.with_low_bit(Arc::new(source), activations))
+}
+
+/// Adds made-up 4-bit layers in place of those that SVDQuant quantises, to measure speed: rank 32, and
+/// weights alone for the layers that keep full activations.
+pub fn with_random_low_bit(weights: Weights, activations: Activations) -> Weights {
+    weights.with_low_bit(Arc::new(RandomSana), activations)
+}
+
+struct RandomSana;
+
+/// Layers that keep full activations and may have 4-bit weights.
+pub const WEIGHTS_ALONE: [&str; 5] = [
+    "attn2.to_k",
+    "attn2.to_v",
+    "caption_projection.linear_1",
+    "caption_projection.linear_2",
+    "time_embed.linear",
+];
+
+impl LowBitSource for RandomSana {
+    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> Result<Option<Int4Weight>> {
+        let ends = |names: &[&str]| names.iter().any(|name| path.ends_with(&format!(".{name}")));
+        let in_block = path.starts_with("transformer_blocks.");
+        let whole = in_block && Part::ALL.iter().any(|part| ends(part.plain_names()));
+        if !whole && !ends(&WEIGHTS_ALONE) && !WEIGHTS_ALONE.contains(&path) {
+            return Ok(None);
+        }
+        let groups = inputs.div_ceil(GROUP);
+        // Codes are even in ±7, so their deviation is 4.3.
+        let scale = 1.0 / (inputs.max(1) as f32).sqrt() / 4.3;
+        let mut state = path
+            .bytes()
+            .fold(1u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
+        let mut next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            state >> 33
+        };
+        let codes = (0..outputs * groups * GROUP)
+            .map(|_| (next() % 15) as i8 - 7)
+            .collect();
+        let mut factors = |count: usize, size: f32| -> Vec<f32> {
+            let value = |bits: u64| (bits as f32 / (1u64 << 30) as f32 - 1.0) * size;
+            (0..count).map(|_| value(next())).collect()
+        };
+        let rank = if whole { 32 } else { 0 };
+        let size = 1.0 / (inputs.max(1) as f32).sqrt();
+        Ok(Some(Int4Weight {
+            outputs,
+            inputs,
+            codes,
+            scales: vec![scale; outputs * groups],
+            zeros: (!whole).then(|| vec![0.0; outputs * groups]),
+            smooth: whole.then(|| vec![1.25; inputs]),
+            rank,
+            down: factors(rank * inputs, size),
+            up: factors(outputs * rank, 0.1),
+            bias: Some(factors(outputs, 0.02)),
+            half: HalfKind::Bf16,
+        }))
+    }
+
+    fn layers(&self) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+fn failed(error: brisk_quant::Error) -> Error {
+    Error::Config(error.to_string())
+}
+
+struct QuantisedSana {
+    file: SanaFile,
+    names: Vec<String>,
+}
+
+impl LowBitSource for QuantisedSana {
+    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> Result<Option<Int4Weight>> {
+        let layer = self.file.layer(path, inputs, outputs).map_err(failed)?;
+        Ok(match layer {
+            None => None,
+            Some(Layer::Svd(record)) => Some(svd(record, inputs)?),
+            Some(Layer::Awq(layer)) => Some(awq(&layer)),
+        })
+    }
+
+    fn layers(&self) -> Vec<String> {
+        self.names
+            .iter()
+            .flat_map(|name| SanaFile::plain_layers(name))
+            .collect()
+    }
+}
+
+fn half(half: HalfType) -> HalfKind {
+    match half {
+        HalfType::Bf16 => HalfKind::Bf16,
+        HalfType::F16 => HalfKind::F16,
+    }
+}
+
+/// A W4A4 layer.
+fn svd(record: Record, inputs: usize) -> Result<Int4Weight> {
+    let padded = record.inputs;
+    let integers = match &record.codes {
+        Codes::Int4(integers) => integers.clone(),
+        Codes::Nvfp4 { .. } => {
+            return Err(Error::Config(
+                "nvfp4 layers are not computed; convert the file with `brisk convert` and load the result"
+                    .to_owned(),
+            ));
+        }
+    };
+    let (rank, mut down, up) = match record.branch {
+        Some(branch) => (branch.rank, branch.down, branch.up),
+        None => (0, Vec::new(), Vec::new()),
+    };
+    let mut smooth = record.smooth;
+    if padded != inputs {
+        let rows = down.chunks_exact(padded);
+        down = rows.flat_map(|row| row[..inputs].to_vec()).collect();
+        smooth.truncate(inputs);
+    }
+    Ok(Int4Weight {
+        outputs: record.outputs,
+        inputs,
+        codes: integers.codes,
+        scales: integers.scales,
+        zeros: None,
+        smooth: Some(smooth),
+        rank,
+        down,
+        up,
+        bias: record.bias,
+        half: half(record.half),
+    })
+}
+
+/// A W4A16 layer: its codes 0 to 15 become −8 to 7, and zeros move by 8 scales.
+fn awq(layer: &Awq) -> Int4Weight {
+    let groups = layer.inputs / GROUP;
+    let grid = |values: &[f32]| -> Vec<f32> {
+        let place = |i: usize| values[i % groups * layer.outputs + i / groups];
+        (0..layer.outputs * groups).map(place).collect()
+    };
+    let scales = grid(&layer.scales);
+    let zeros = grid(&layer.zeros);
+    Int4Weight {
+        outputs: layer.outputs,
+        inputs: layer.inputs,
+        codes: layer.codes.iter().map(|code| *code as i8 - 8).collect(),
+        zeros: Some(
+            zeros
+                .iter()
+                .zip(&scales)
+                .map(|(z, s)| z + 8.0 * s)
+                .collect(),
+        ),
+        scales,
+        bias: layer.bias.clone(),
+        half: half(layer.half),
+        ..Int4Weight::default()
+    }
+}

@@ -1,0 +1,145 @@
+//! A language model's weights: read or made up, as they are stored or quantised, and a file that keeps
+//! quantised ones from one run to the next.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
+use brisk_nn::{Quantisation, QuantisedWeights, Storage, Weights};
+use brisk_store::{
+    Dtype, ModelFolder, OutTensor, SafetensorsFile, TensorSource, write_safetensors,
+};
+
+use super::load::LoadOptions;
+use crate::error::{Error, Result};
+use crate::memory;
+
+/// Version of what [`KEPT`] files hold: the layout of quantised weights.
+const VERSION: &str = "1";
+/// What such a file is, in its metadata.
+const FORMAT: &str = "brisk quantised weights";
+
+/// Keys of the metadata.
+const KEPT: [&str; 4] = ["format", "version", "quantisation", "weights"];
+
+/// Loads the model as the options say.
+pub(super) fn load(
+    folder: &ModelFolder,
+    config: &LanguageModelConfig,
+    options: &LoadOptions,
+) -> Result<LanguageModel> {
+    let how = options.quantisation;
+    if options.quantised_weights.is_some() && how == Quantisation::None {
+        return Err(Error::request(
+            "quantized-weights",
+            "there are none without --quantize 8bit or --quantize 4bit",
+        ));
+    }
+    if let Some(random) = options.random {
+        check_memory(
+            config,
+            how,
+            if random.storage == Storage::F32 {
+                4.0
+            } else {
+                2.0
+            },
+        )?;
+        let weights = Weights::random(random.seed, random.storage).quantised(how, None);
+        return Ok(LanguageModel::load(config, &weights)?);
+    }
+    let source = folder.open_component("", options.variant.as_deref())?;
+    let values = memory::stored_values(&*source).max(1);
+    check_memory(
+        config,
+        how,
+        memory::stored_bytes(&*source) as f64 / values as f64,
+    )?;
+    let weights = Weights::from_source(source.clone());
+    let Some(path) = &options.quantised_weights else {
+        return Ok(LanguageModel::load(config, &weights.quantised(how, None))?);
+    };
+    let metadata = metadata(how, &*source)?;
+    let there = path
+        .try_exists()
+        .map_err(|error| unusable(path, &error.to_string()))?;
+    if there {
+        let kept = Arc::new(QuantisedWeights::from_source(open(path, &metadata)?));
+        let weights = weights.quantised(how, Some(kept));
+        return Ok(LanguageModel::load(config, &weights)?);
+    }
+    let kept = Arc::new(QuantisedWeights::default());
+    let weights = weights.quantised(how, Some(kept.clone()));
+    let model = LanguageModel::load(config, &weights)?;
+    write(path, &kept, &metadata)?;
+    Ok(model)
+}
+
+/// Refuses a model whose weights would not fit, before anything is read.
+fn check_memory(config: &LanguageModelConfig, how: Quantisation, stored: f64) -> Result<()> {
+    let embedding = (config.vocab_size as u64 * config.hidden_size as u64) as f64;
+    let head = if config.tied { embedding } else { 0.0 };
+    let linear = (config.parameters() as f64 - embedding).max(0.0) + head;
+    let needed = embedding * stored + linear * how.bytes_per_value(stored);
+    let suggestion = match how {
+        Quantisation::FourBit => "a smaller model",
+        _ => "use --quantize 4bit, or a smaller model",
+    };
+    memory::check("weights", needed as u64, memory::available(), suggestion)
+}
+
+/// What tells whether a file belongs to weights and their quantisation.
+fn metadata(how: Quantisation, source: &dyn TensorSource) -> Result<BTreeMap<String, String>> {
+    let print = brisk_store::fingerprint(source)?;
+    let values = [FORMAT, VERSION, how.name(), &print].map(str::to_owned);
+    Ok(KEPT.map(str::to_owned).into_iter().zip(values).collect())
+}
+
+fn unusable(path: &Path, problem: &str) -> Error {
+    Error::request(
+        "quantized-weights",
+        format!("{}: {problem}", path.display()),
+    )
+}
+
+/// A file of an earlier run, if it was made of the same weights in the same way.
+fn open(path: &Path, expected: &BTreeMap<String, String>) -> Result<Arc<dyn TensorSource>> {
+    let file = SafetensorsFile::open(path)?;
+    for key in KEPT {
+        let (found, wanted) = (file.metadata().get(key), expected.get(key));
+        if found != wanted {
+            let nothing = "nothing".to_owned();
+            return Err(unusable(
+                path,
+                &format!(
+                    "made for other weights: its {key} is {:?}, expected {:?}; \
+                     give another file, or remove this one and it is made anew",
+                    found.unwrap_or(&nothing),
+                    wanted.unwrap_or(&nothing)
+                ),
+            ));
+        }
+    }
+    Ok(Arc::new(file))
+}
+
+fn write(
+    path: &PathBuf,
+    kept: &QuantisedWeights,
+    metadata: &BTreeMap<String, String>,
+) -> Result<()> {
+    kept.with_made(|made| {
+        let tensors: Vec<OutTensor> = made
+            .iter()
+            .map(|(name, bytes)| OutTensor {
+                name: (*name).to_owned(),
+                dtype: Dtype::U8,
+                shape: vec![bytes.len()],
+                data: Cow::Borrowed(*bytes),
+            })
+            .collect();
+        Ok(write_safetensors(path, &tensors, metadata)?)
+    })
+}

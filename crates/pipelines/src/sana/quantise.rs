@@ -1,0 +1,433 @@
+//! Quantising a transformer: what its layers see while it draws, and its parts one after another.
+//!
+//! ```text
+//! pictures of calibration prompts -> Collector: rows of every layer's input
+//! for each block, each part:  weights + rows -> brisk_quant::quantise -> one file
+//! all files + the 16-bit rest  -> one safetensors file in nunchaku's layout
+//! ```
+//!
+//! A part is written as soon as it is done and read again instead of being done twice, so a run that
+//! was stopped goes on where it was.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use brisk_models::sana::{SanaConfig, WEIGHTS_ALONE, quantised_shape};
+use brisk_nn::InputWatcher;
+use brisk_quant::record::{HalfType, Record};
+use brisk_quant::sana::{MODEL_CLASS, Part, SanaShape, part_tensors, plain_to_file};
+use brisk_quant::{Awq, Calibration, LayerError, Settings, file, quantise};
+use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
+use candle_core::Tensor;
+use serde_json::{Value, json};
+
+use crate::error::{Error, Result};
+
+/// Rows of a layer's input, drawn evenly from all that it has seen.
+struct Reservoir {
+    width: usize,
+    seen: u64,
+    state: u64,
+    /// In bfloat16.
+    rows: Vec<u16>,
+}
+
+impl Reservoir {
+    /// A number below `bound`.
+    fn draw(&mut self, bound: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn take(&mut self, row: &[f32], most: usize) {
+        let narrow = row
+            .iter()
+            .map(|v| (HalfType::Bf16.round(*v).to_bits() >> 16) as u16);
+        self.seen += 1;
+        if self.seen <= most as u64 {
+            self.rows.extend(narrow);
+            return;
+        }
+        let place = self.draw(self.seen) as usize;
+        if place < most {
+            let kept = &mut self.rows[place * self.width..][..self.width];
+            kept.iter_mut()
+                .zip(narrow)
+                .for_each(|(to, from)| *to = from);
+        }
+    }
+}
+
+/// Keeps rows of the inputs of all layers that are to be quantised.
+pub struct Collector {
+    most: usize,
+    layers: Mutex<BTreeMap<String, Reservoir>>,
+}
+
+fn input_name(block: usize, part: Part) -> String {
+    format!("transformer_blocks.{block}.{}", part.plain_names()[0])
+}
+
+impl Collector {
+    /// For a model of this configuration, up to `most` rows a layer.
+    pub fn new(config: &SanaConfig, most: usize) -> Arc<Self> {
+        let shape = quantised_shape(config);
+        let blocks = 0..config.num_layers;
+        let names = blocks.flat_map(|block| Part::ALL.map(|part| (block, part)));
+        let layers = names.map(|(block, part)| {
+            let reservoir = Reservoir {
+                width: part.size(&shape).1,
+                seen: 0,
+                state: (block * 16) as u64,
+                rows: Vec::new(),
+            };
+            (input_name(block, part), reservoir)
+        });
+        Arc::new(Self {
+            most,
+            layers: Mutex::new(layers.collect()),
+        })
+    }
+
+    /// What [`super::SanaPipeline::watch_transformer`] takes.
+    pub fn watcher(self: &Arc<Self>) -> InputWatcher {
+        let this = self.clone();
+        Arc::new(move |name: &str, x: &Tensor| this.see(name, x))
+    }
+
+    fn see(&self, name: &str, x: &Tensor) {
+        let mut layers = self.layers.lock().unwrap_or_else(|p| p.into_inner());
+        let Some(layer) = layers.get_mut(name) else {
+            return;
+        };
+        // A tensor that can't be read here is one that the layer refuses by itself.
+        let values = x.flatten_all().and_then(|x| x.to_vec1::<f32>());
+        for row in values.unwrap_or_default().chunks_exact(layer.width) {
+            layer.take(row, self.most);
+        }
+    }
+
+    /// Writes what was collected.
+    ///
+    /// # Errors
+    /// A layer that saw nothing, or a file that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let layers = self.layers.lock().unwrap_or_else(|p| p.into_inner());
+        let mut tensors = Vec::new();
+        for (name, layer) in layers.iter() {
+            let rows = layer.rows.len() / layer.width;
+            if rows == 0 {
+                return Err(Error::folder(
+                    path.display().to_string(),
+                    format!("layer {name} saw no input while the calibration pictures were drawn"),
+                ));
+            }
+            tensors.push(OutTensor {
+                name: name.clone(),
+                dtype: Dtype::BF16,
+                shape: vec![rows, layer.width],
+                data: Cow::Owned(layer.rows.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            });
+        }
+        Ok(write_safetensors(path, &tensors, &BTreeMap::new())?)
+    }
+}
+
+/// How one part came out.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PartReport {
+    /// Its name in the plain model.
+    pub name: String,
+    /// Its error on the calibration rows.
+    pub error: LayerError,
+    /// Exponents of activations and weights in the smoothing factors.
+    pub exponents: (f32, f32),
+    /// Iterations of the branch.
+    pub iterations: usize,
+    /// Whether an earlier run had done it.
+    pub resumed: bool,
+}
+
+/// A transformer being quantised.
+pub struct Job<'a> {
+    /// Its settings.
+    pub config: &'a SanaConfig,
+    /// Its plain weights.
+    pub source: &'a dyn TensorSource,
+    /// What [`Collector::save`] wrote.
+    pub calibration: &'a SafetensorsFile,
+    /// Folder of finished parts.
+    pub work: &'a Path,
+    /// How a layer is quantised.
+    pub settings: &'a Settings,
+    /// Whether the layers that keep 16-bit activations (keys and values of the caption, caption and
+    /// time embedding) get 4-bit weights as well.
+    pub extra: bool,
+}
+
+impl Job<'_> {
+    /// All parts, in the order of computation.
+    pub fn parts(&self) -> Vec<(usize, Part)> {
+        let blocks = 0..self.config.num_layers;
+        blocks
+            .flat_map(|block| Part::ALL.map(|part| (block, part)))
+            .collect()
+    }
+
+    fn shape(&self) -> SanaShape {
+        quantised_shape(self.config)
+    }
+
+    fn path(&self, block: usize, part: Part) -> PathBuf {
+        let name = part.file_name();
+        self.work.join(format!("block{block}.{name}.safetensors"))
+    }
+
+    /// Quantises one part, or reads what an earlier run made of it.
+    ///
+    /// # Errors
+    /// Weights that are missing or of another shape, or a file that cannot be written.
+    pub fn part(&self, block: usize, part: Part) -> Result<PartReport> {
+        let path = self.path(block, part);
+        let name = input_name(block, part);
+        if let Some(report) = finished(&path, &name) {
+            return Ok(report);
+        }
+        let shape = self.shape();
+        let (outputs, inputs) = part.size(&shape);
+        let names = part.plain_names();
+        let each = outputs / names.len();
+        let mut weights = Vec::with_capacity(names.len());
+        let mut biases = Vec::new();
+        for name in names {
+            let name = format!("transformer_blocks.{block}.{name}");
+            weights.push(self.values(&format!("{name}.weight"), each * inputs)?);
+            let bias = format!("{name}.bias");
+            if self.source.info(&bias).is_some() {
+                biases.extend(self.values(&bias, each)?);
+            }
+        }
+        let rows = self.calibration.view(&name)?.ok_or_else(|| {
+            Error::folder(
+                self.calibration.origin(&name),
+                format!("no calibration rows of {name}; delete the file to collect them again"),
+            )
+        })?;
+        if rows.shape.get(1) != Some(&inputs) {
+            return Err(Error::folder(
+                self.calibration.origin(&name),
+                format!(
+                    "rows of {name} have shape {:?}, expected {inputs} columns",
+                    rows.shape
+                ),
+            ));
+        }
+        let rows = rows.to_f32()?;
+        let views: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
+        let calibration = Calibration {
+            inputs: &rows,
+            width: inputs,
+        };
+        let sizes = vec![each; names.len()];
+        let found = quantise(&views, &sizes, calibration, self.settings)
+            .map_err(|error| Error::folder(name.clone(), error.to_string()))?;
+        let record = Record {
+            bias: (biases.len() == outputs).then_some(biases),
+            ..found.record
+        };
+        let report = PartReport {
+            name,
+            error: found.error,
+            exponents: (found.exponents.alpha, found.exponents.beta),
+            iterations: found.iterations,
+            resumed: false,
+        };
+        let tensors = part_tensors(block, part, &shape, &record);
+        let metadata = BTreeMap::from([("report".to_owned(), report.json().to_string())]);
+        write_safetensors(&path, &tensors, &metadata)?;
+        Ok(report)
+    }
+
+    fn values(&self, name: &str, count: usize) -> Result<Vec<f32>> {
+        let wrong = |problem: String| Error::folder(self.source.origin(name), problem);
+        let view = self.source.view(name)?;
+        let view = view.ok_or_else(|| wrong(format!("tensor {name:?} is missing")))?;
+        let values = view.to_f32()?;
+        if values.len() != count {
+            return Err(wrong(format!(
+                "tensor {name:?} has shape {:?}, expected {count} values",
+                view.shape
+            )));
+        }
+        Ok(values)
+    }
+
+    /// Puts all finished parts and the 16-bit rest into one file.
+    ///
+    /// # Errors
+    /// A part that is not finished, or a file that cannot be written.
+    pub fn assemble(&self, config: &Value, path: &Path) -> Result<()> {
+        let shape = self.shape();
+        let parts: Vec<SafetensorsFile> = self
+            .parts()
+            .into_iter()
+            .map(|(block, part)| SafetensorsFile::open(&self.path(block, part)))
+            .collect::<Result<_, _>>()?;
+        let quantised: Vec<String> = self
+            .parts()
+            .into_iter()
+            .flat_map(|(block, part)| {
+                let name = move |name: &&str| format!("transformer_blocks.{block}.{name}");
+                part.plain_names().iter().map(name)
+            })
+            .collect();
+        let extra = self.extra_layers()?;
+        let is_quantised =
+            |layer: &str| quantised.iter().any(|name| name == layer) || extra.contains_key(layer);
+        let rest = plain_to_file(self.source, &shape, is_quantised)
+            .map_err(|error| Error::folder(self.source.origin(""), error.to_string()))?;
+        let mut tensors: Vec<OutTensor> = rest.into_iter().map(narrowed).collect::<Result<_>>()?;
+        for (name, layer) in &extra {
+            tensors.extend(layer.tensors(name));
+        }
+        for part in &parts {
+            for name in part.names() {
+                if let Some(view) = part.view(&name)? {
+                    tensors.push(OutTensor {
+                        name,
+                        dtype: view.dtype,
+                        shape: view.shape,
+                        data: view.data,
+                    });
+                }
+            }
+        }
+        let metadata = file::metadata(config, MODEL_CLASS, self.settings.rank);
+        Ok(write_safetensors(path, &tensors, &metadata)?)
+    }
+
+    /// Layers in W4A16, under their plain names.
+    fn extra_layers(&self) -> Result<BTreeMap<String, Awq>> {
+        let mut layers = BTreeMap::new();
+        if !self.extra {
+            return Ok(layers);
+        }
+        for name in self.source.names() {
+            let Some(layer) = name.strip_suffix(".weight") else {
+                continue;
+            };
+            let Some((_, shape)) = self.source.info(&name) else {
+                continue;
+            };
+            let [outputs, inputs] = shape[..] else {
+                continue;
+            };
+            let fits = outputs.is_multiple_of(4) && inputs.is_multiple_of(64) && inputs > 0;
+            if !fits || !WEIGHTS_ALONE.iter().any(|end| layer.ends_with(end)) {
+                continue;
+            }
+            let weight = self.values(&name, outputs * inputs)?;
+            let bias = format!("{layer}.bias");
+            let bias = match self.source.info(&bias) {
+                Some(_) => Some(self.values(&bias, outputs)?),
+                None => None,
+            };
+            let half = self.settings.half;
+            layers.insert(
+                layer.to_owned(),
+                Awq::round(&weight, inputs, bias.as_deref(), half),
+            );
+        }
+        Ok(layers)
+    }
+}
+
+impl PartReport {
+    fn json(&self) -> Value {
+        json!({
+            "squared": self.error.squared, "reference": self.error.reference,
+            "alpha": self.exponents.0, "beta": self.exponents.1, "iterations": self.iterations,
+        })
+    }
+}
+
+/// The report of a part that an earlier run finished; a damaged file counts as none.
+fn finished(path: &Path, name: &str) -> Option<PartReport> {
+    if !path.is_file() {
+        return None;
+    }
+    let file = SafetensorsFile::open(path).ok()?;
+    let report: Value = serde_json::from_str(file.metadata().get("report")?).ok()?;
+    let number = |key: &str| report[key].as_f64();
+    Some(PartReport {
+        name: name.to_owned(),
+        error: LayerError {
+            squared: number("squared")?,
+            reference: number("reference")?,
+        },
+        exponents: (number("alpha")? as f32, number("beta")? as f32),
+        iterations: number("iterations")? as usize,
+        resumed: true,
+    })
+}
+
+/// What stays unquantised, in bfloat16 where it was wider.
+fn narrowed(tensor: OutTensor<'static>) -> Result<OutTensor<'static>> {
+    if !matches!(tensor.dtype, Dtype::F32 | Dtype::F64) {
+        return Ok(tensor);
+    }
+    let view = brisk_store::TensorView {
+        dtype: tensor.dtype,
+        shape: tensor.shape.clone(),
+        data: tensor.data,
+    };
+    let values = view.to_f32()?;
+    Ok(OutTensor {
+        name: tensor.name,
+        dtype: Dtype::BF16,
+        shape: tensor.shape,
+        data: Cow::Owned(HalfType::Bf16.bytes(&values)),
+    })
+}
+
+/// A quantised transformer's tensors under plain names, 4-bit layers as the plain weights they stand
+/// for, in bfloat16.
+///
+/// # Errors
+/// A file for another model, or one that contradicts itself.
+pub fn unpacked(config: &SanaConfig, file: file::NunchakuFile) -> Result<Vec<OutTensor<'static>>> {
+    let shape = quantised_shape(config);
+    let label = file.label().to_owned();
+    let failed = |error: brisk_quant::Error| Error::folder(label.clone(), error.to_string());
+    let layers = file.layers();
+    let file = brisk_quant::sana::SanaFile::new(file, shape).map_err(&failed)?;
+    let mut tensors = Vec::new();
+    for name in file.plain().names() {
+        if let Some(view) = file.plain().view(&name)? {
+            tensors.push(OutTensor {
+                name,
+                dtype: view.dtype,
+                shape: view.shape,
+                data: Cow::Owned(view.data.into_owned()),
+            });
+        }
+    }
+    for (prefix, _) in layers {
+        for name in brisk_quant::sana::SanaFile::plain_layers(&prefix) {
+            for (name, shape, values) in file.plain_layer(&name).map_err(&failed)? {
+                tensors.push(OutTensor {
+                    name,
+                    dtype: Dtype::BF16,
+                    shape,
+                    data: Cow::Owned(HalfType::Bf16.bytes(&values)),
+                });
+            }
+        }
+    }
+    Ok(tensors)
+}
