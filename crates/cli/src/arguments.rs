@@ -13,12 +13,12 @@ use crate::commands::{
     version,
     about = "Pictures with the SANA family and text with diffusion language models, on a plain CPU.",
     after_help = "First picture:  brisk image \"a red heart\" -o heart.png\n\
-                  First answer:   brisk text \"Mia has 12 apples. On Monday Mia finds 7 more. ...\"\n\
+                  First answer:   brisk text --model GSAI-ML/LLaDA-8B-Instruct \"a question\"\n\
                   Everything a verb takes:  brisk VERB --help\n\n\
                   Results go to stdout, progress and messages to stderr.\n\
                   Exit codes: 0 done, 1 failed, 2 bad usage.\n\n\
-                  Models: a folder in the published layout, a hub id (OWNER/NAME), or one in the box:\n\
-                  sana-emoji draws, llada-arithmetic writes. A hub id is looked up in the local cache first, then\n\
+                  Models: a folder in the published layout, a hub id (OWNER/NAME), or sana-emoji,\n\
+                  the one in the box. A hub id is looked up in the local cache first, then\n\
                   downloaded; HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.",
     max_term_width = 100,
     disable_help_subcommand = true,

@@ -21,7 +21,7 @@ use crate::{models, output, text};
     to the first end token; times are those of decoding alone."
 )]
 pub struct TextEvalArguments {
-    /// Folder, hub id or llada-arithmetic (default: the model in the box)
+    /// Folder or hub id (default: the model in the box, in builds that have one)
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
     /// Problems to solve

@@ -39,7 +39,7 @@ pub struct TextArguments {
     #[command(flatten)]
     pub decoding: DecodingArguments,
 
-    /// Folder, hub id (OWNER/NAME) or llada-arithmetic, the one in the box
+    /// Folder or hub id (OWNER/NAME); by default the model in the box, in builds that have one
     #[arg(short, long, help_heading = "Model and files", value_name = "MODEL")]
     pub model: Option<String>,
     /// How linear layers keep their weights: none (default), 8bit or 4bit
