@@ -1,7 +1,13 @@
-//! Lists the files of the model in the box, so that the binary can carry them.
+//! Lists the files of the models in the box, so that the binary can carry them.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+
+/// Folders of the models, and the names of the lists.
+const MODELS: [(&str, &str); 2] = [
+    ("sana-emoji", "SANA_EMOJI"),
+    ("llada-arithmetic", "LLADA_ARITHMETIC"),
+];
 
 /// What a model needs at run time; its card, pictures and logs stay out of the binary.
 const NEEDED: [&str; 3] = ["json", "safetensors", "txt"];
@@ -12,20 +18,21 @@ fn main() {
     if assets.is_dir() {
         println!("cargo::rerun-if-changed={}", assets.display());
     }
-    let mut files = Vec::new();
-    collect(&assets.join("sana-emoji"), "", &mut files);
-    files.sort();
-    let mut code = String::from(
-        "/// Relative name and bytes of every file.\npub static FILES: &[(&str, &[u8])] = &[\n",
-    );
-    for (name, path) in &files {
+    let mut code = String::new();
+    for (model, list) in MODELS {
+        let mut files = Vec::new();
+        collect(&assets.join(model), "", &mut files);
+        files.sort();
         let _ = writeln!(
             code,
-            "    ({name:?}, include_bytes!({:?})),",
-            path.display().to_string()
+            "/// Relative name and bytes of every file of {model}.\nstatic {list}: &[(&str, &[u8])] = &["
         );
+        for (name, path) in &files {
+            let path = path.display().to_string();
+            let _ = writeln!(code, "    ({name:?}, include_bytes!({path:?})),");
+        }
+        code.push_str("];\n");
     }
-    code.push_str("];\n");
     let out = std::env::var_os("OUT_DIR")
         .map(PathBuf::from)
         .expect("cargo sets OUT_DIR");

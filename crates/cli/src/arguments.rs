@@ -17,7 +17,7 @@ use crate::commands::{
                   Everything a verb takes:  brisk VERB --help\n\n\
                   Results go to stdout, progress and messages to stderr.\n\
                   Exit codes: 0 done, 1 failed, 2 bad usage.\n\n\
-                  Models: a folder in the diffusers layout, a hub id (OWNER/NAME), or sana-emoji,\n\
+                  Models: a folder in the published layout, a hub id (OWNER/NAME), or sana-emoji,\n\
                   the one in the box. A hub id is looked up in the local cache first, then\n\
                   downloaded; HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.",
     max_term_width = 100,

@@ -54,6 +54,10 @@ impl<E: Error + 'static> From<E> for Failure {
         let error: &(dyn Error + 'static) = &error;
         let usage = error
             .downcast_ref::<brisk_pipelines::Error>()
+            .or_else(|| match error.downcast_ref::<brisk_train::Error>() {
+                Some(brisk_train::Error::Pipeline(error)) => Some(error),
+                _ => None,
+            })
             .is_some_and(brisk_pipelines::Error::is_usage);
         Self {
             message: with_causes(error),

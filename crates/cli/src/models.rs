@@ -5,26 +5,36 @@ use std::path::{Path, PathBuf};
 use brisk_store::ModelFolder;
 use brisk_store::hub::{self, HubOptions};
 
-use crate::box_model;
+use crate::box_model::{self, BoxModel};
 use crate::failure::{Failure, Result};
 use crate::progress::Download;
 
-/// The model in the box, or what this build says when it has none.
-pub fn in_the_box() -> Result<ModelFolder> {
-    box_model::folder().ok_or_else(|| {
-        Failure::failed(
-            "this build has no model in the box; give one with --model FOLDER or --model OWNER/NAME \
+/// A model in the box, or what a build says that has none.
+pub fn in_the_box(model: &BoxModel) -> Result<ModelFolder> {
+    model.folder().ok_or_else(|| {
+        Failure::failed(format!(
+            "this build has no model in the box called {}; give one with --model FOLDER or --model OWNER/NAME \
              (`brisk models` lists what brisk can load)",
-        )
+            model.name
+        ))
     })
 }
 
-/// A model by folder, hub id or the name of the one in the box; the latter by default.
+/// A model by folder, hub id or the name of one in the box; by default the one that draws.
 pub fn open(name: Option<&str>, variant: Option<&str>) -> Result<ModelFolder> {
-    match name {
-        None => in_the_box(),
-        Some(name) if name == box_model::NAME => in_the_box(),
-        Some(name) => {
+    open_or(name, variant, &box_model::IMAGE)
+}
+
+/// As [`open`], by default the one that writes.
+pub fn open_text(name: Option<&str>, variant: Option<&str>) -> Result<ModelFolder> {
+    open_or(name, variant, &box_model::TEXT)
+}
+
+fn open_or(name: Option<&str>, variant: Option<&str>, default: &BoxModel) -> Result<ModelFolder> {
+    match (name, name.and_then(box_model::named)) {
+        (None, _) => in_the_box(default),
+        (_, Some(model)) => in_the_box(model),
+        (Some(name), None) => {
             let path = resolve(name, variant, false)?;
             if path.is_file() {
                 return Err(Failure::usage(format!(

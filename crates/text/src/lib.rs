@@ -21,9 +21,11 @@ mod guard;
 pub mod sana_prompt;
 mod tokenizer;
 mod vocabulary;
+mod words;
 
 pub use bpe::{MIN_VOCABULARY, train_bpe};
 pub use chat::{ChatMessage, ChatTemplate};
 pub use error::{Error, Result};
 pub use guard::is_guarded;
 pub use tokenizer::Tokenizer;
+pub use words::word_tokenizer;

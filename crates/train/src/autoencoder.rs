@@ -16,7 +16,7 @@ use crate::eval::{self, BATCH};
 use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::AutoencoderRecipe;
-use crate::session::{Control, Event, Outcome, Session, write_json};
+use crate::session::{Control, Event, Measured, Outcome, Session, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
 
@@ -93,7 +93,10 @@ pub fn train_autoencoder(
             if measure {
                 let some = &held_out[..held_out.len().min(recipe.eval_pictures)];
                 let psnr = eval::mean_psnr(&average, data, some)?;
-                session.write_log(Some(psnr))?;
+                session.write_log(Measured {
+                    psnr: Some(psnr),
+                    ..Measured::default()
+                })?;
             }
             if sample {
                 write_sheet(&mut session, &average, data, &training, &held_out)?;

@@ -1,4 +1,7 @@
-//! Measures: held-out PSNR of an autoencoder, and how often a text-to-image model draws what it was asked for.
+//! Measures: held-out PSNR of an autoencoder, how often a text-to-image model draws what it was asked for, and how
+//! often a language model solves problems.
+
+pub mod text;
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
 //! Losses, optimisers, data sets and training loops.
 //!
-//! [`train_autoencoder`] and [`train_image`] run a [`recipe::Recipe`] on an [`data::emoji::EmojiData`] into a folder: a log,
-//! sample sheets, the latest checkpoint, and at the end a model in the layout of published checkpoints. A run that was
+//! [`train_autoencoder`] and [`train_image`] run a [`recipe::Recipe`] on an [`data::emoji::EmojiData`], and [`train_text`] one
+//! on problems of [`data::arithmetic`], into a folder: a log, samples, the latest checkpoint, and at the end a model in the layout of published checkpoints. A run that was
 //! killed continues from its checkpoint when the same call is made again, to the same weights as an uninterrupted one.
 //!
 //! Nothing here prints: progress goes to the [`Control`]'s listener.
@@ -35,6 +35,7 @@ mod session;
 mod shards;
 mod sheet;
 mod tensors;
+mod text;
 
 pub use autoencoder::{AutoencoderReport, train_autoencoder};
 pub use error::{Error, Result};
@@ -43,3 +44,4 @@ pub use loss::ReconstructionLoss;
 pub use pictures::{Augmentation, Selection, to_pictures};
 pub use session::{Control, Event, Outcome};
 pub use tensors::NamedArray;
+pub use text::{TextReport, train_text};

@@ -28,6 +28,9 @@ pub struct LogEntry {
     /// Held-out PSNR in dB, on the lines of an evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub psnr: Option<f64>,
+    /// Share of held-out problems that were answered exactly, on the lines of an evaluation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exact_match: Option<f64>,
 }
 
 /// Appends lines to a log file.
@@ -94,6 +97,7 @@ mod tests {
             samples_per_second: 8.0,
             skipped: 1,
             psnr: None,
+            exact_match: None,
         }
     }
 

@@ -59,6 +59,36 @@ pub(crate) fn mean_square(prediction: &Tensor, target: &[f32]) -> Result<Loss> {
     finish(prediction, mean, values)
 }
 
+/// Σ weightᵢ·cross-entropy of row i of `logits` `[n, classes]` with `targets[i]`.
+pub(crate) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -> Result<Loss> {
+    let (rows, classes) = logits.dims2()?;
+    if rows != targets.len() || rows != weights.len() {
+        return Err(Error::Data(format!(
+            "the model gave {rows} rows, expected {} targets with {} weights",
+            targets.len(),
+            weights.len()
+        )));
+    }
+    let mut values = tensors::values(logits)?;
+    let mut sum = 0f64;
+    for ((row, &target), &weight) in values.chunks_exact_mut(classes).zip(targets).zip(weights) {
+        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let Some(&right) = row.get(target as usize) else {
+            return Err(Error::Data(format!("target {target} of {classes} classes")));
+        };
+        let mut total = 0f64;
+        for value in row.iter_mut() {
+            *value = (*value - largest).exp();
+            total += f64::from(*value);
+        }
+        sum += f64::from(weight) * (total.ln() - f64::from(right - largest));
+        let scale = weight / total as f32;
+        row.iter_mut().for_each(|value| *value *= scale);
+        row[target as usize] -= weight;
+    }
+    finish(logits, sum, values)
+}
+
 /// The reconstruction loss of pictures `[B,H,W,C]`.
 pub(crate) fn reconstruction(
     prediction: &Tensor,
@@ -170,6 +200,47 @@ mod tests {
                 assert!(error < 2e-4, "{index}: {slope} {}", gradient[index]);
             }
         }
+    }
+
+    #[test]
+    fn cross_entropy_and_its_gradient() {
+        let mut rng = Rng::new(9);
+        let start = rng.normals(12);
+        let (targets, weights) = ([1u32, 3, 0], [0.5f32, 0.0, 2.0]);
+        let evaluate = |values: &[f32]| {
+            let point = Var::from_vec(values.to_vec(), (3, 4), &Device::Cpu).unwrap();
+            let loss = cross_entropy(point.as_tensor(), &targets, &weights).unwrap();
+            let store = loss.surrogate.backward().unwrap();
+            let gradient = tensors::values(store.get(point.as_tensor()).unwrap()).unwrap();
+            (loss.value, gradient)
+        };
+        let (value, gradient) = evaluate(&start);
+        let plain: f64 = (0..3)
+            .map(|row| {
+                let row_values = &start[row * 4..row * 4 + 4];
+                let sum: f64 = row_values.iter().map(|v| f64::from(*v).exp()).sum();
+                let right = f64::from(row_values[targets[row] as usize]);
+                f64::from(weights[row]) * (sum.ln() - right)
+            })
+            .sum();
+        assert!((value - plain).abs() < 1e-6);
+        for index in 0..12 {
+            let shifted = |by: f32| {
+                let mut values = start.clone();
+                values[index] += by;
+                evaluate(&values).0
+            };
+            let slope = (shifted(1e-2) - shifted(-1e-2)) / 2e-2;
+            assert!((slope - f64::from(gradient[index])).abs() < 1e-3, "{index}");
+        }
+        let x = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        assert!(cross_entropy(&x, &[2], &[1.0]).is_err());
+        assert!(cross_entropy(&x, &[0, 1], &[1.0, 1.0]).is_err());
+        let uniform = cross_entropy(&x, &[1], &[1.0]).unwrap().value;
+        assert!(
+            (uniform - 2f64.ln()).abs() < 1e-9,
+            "a uniform guess costs ln V"
+        );
     }
 
     #[test]

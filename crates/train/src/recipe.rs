@@ -35,6 +35,9 @@ pub struct TrainingOptions {
     pub warm_up_steps: u64,
     /// What follows the warm-up.
     pub decay: Decay,
+    /// Decays of AdamW's mean and mean square of the gradient; 0.9 and 0.999 when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub betas: Option<(f64, f64)>,
     /// Decoupled weight decay.
     pub weight_decay: f64,
     /// Bound of the norm over all gradients.
@@ -113,6 +116,37 @@ pub struct ImageRecipe {
     pub guidance: f64,
 }
 
+/// Trains a diffusion language model of LLaDA's kind on generated arithmetic problems: first every
+/// token of a sequence is hidden at random, then those of the answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TextRecipe {
+    /// Name of the recipe.
+    pub name: String,
+    /// The keys of the model's `config.json`; the vocabulary decides its sizes and special tokens.
+    pub model: Value,
+    /// Training.
+    pub training: TrainingOptions,
+    /// Share of the run with problems of fewer events, which teach the same steps in less time.
+    pub short_share: f64,
+    /// Fewest and most events of those.
+    pub short_events: (usize, usize),
+    /// Share of the run before answer-only fine-tuning.
+    pub pretraining_share: f64,
+    /// Tokens of a block of block-wise decoding.
+    pub block_length: usize,
+    /// Share of fine-tuning samples that look as in block-wise decoding: the blocks before one known,
+    /// those after it hidden.
+    pub block_share: f64,
+    /// Lengths that answers are filled up to with end tokens, each with its share of the samples; the
+    /// others end with the block that their text ends in.
+    pub lengths: Vec<(usize, f64)>,
+    /// Updates between evaluations.
+    pub eval_every: u64,
+    /// Held-out problems of an evaluation.
+    pub eval_problems: usize,
+}
+
 /// Any recipe, told apart by its `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -121,14 +155,20 @@ pub enum Recipe {
     Autoencoder(AutoencoderRecipe),
     /// A text-to-image model.
     Image(ImageRecipe),
+    /// A diffusion language model.
+    Text(TextRecipe),
 }
 
-const BUILT_IN: [(&str, &str); 2] = [
+const BUILT_IN: [(&str, &str); 3] = [
     (
         "emoji-autoencoder",
         include_str!("../recipes/emoji-autoencoder.json"),
     ),
     ("emoji-image", include_str!("../recipes/emoji-image.json")),
+    (
+        "arithmetic-text",
+        include_str!("../recipes/arithmetic-text.json"),
+    ),
 ];
 
 /// Names of the built-in recipes.
@@ -158,6 +198,7 @@ impl Recipe {
         match &recipe {
             Recipe::Autoencoder(recipe) => recipe.validate()?,
             Recipe::Image(recipe) => recipe.validate()?,
+            Recipe::Text(recipe) => recipe.validate()?,
         }
         Ok(recipe)
     }
@@ -213,6 +254,17 @@ impl TrainingOptions {
             "0 or more",
         )?;
         require_share("training.ema_decay", self.ema_decay)?;
+        if let Some((first, second)) = self.betas {
+            for (key, beta) in [("training.betas[0]", first), ("training.betas[1]", second)] {
+                require((0.0..1.0).contains(&beta), key, beta, "0 to below 1")?;
+            }
+            require(
+                self.optimiser != OptimiserKind::Came,
+                "training.betas",
+                "given",
+                "the optimiser adamw or muon",
+            )?;
+        }
         for (key, value) in [
             ("training.max_minutes", self.max_minutes),
             ("training.clip", self.clip),
@@ -292,6 +344,42 @@ impl ImageRecipe {
     }
 }
 
+impl TextRecipe {
+    /// Refuses values that cannot be trained with.
+    pub fn validate(&self) -> Result<()> {
+        self.training.validate()?;
+        require_share("pretraining_share", self.pretraining_share)?;
+        require_share("short_share", self.short_share)?;
+        let (fewest, most) = self.short_events;
+        require(
+            1 <= fewest && fewest <= most && most <= 6,
+            "short_events",
+            format!("[{fewest}, {most}]"),
+            "fewest and most events, from 1 to 6",
+        )?;
+        require_share("block_share", self.block_share)?;
+        for (key, value) in [
+            ("block_length", self.block_length as u64),
+            ("eval_every", self.eval_every),
+            ("eval_problems", self.eval_problems as u64),
+        ] {
+            require(value > 0, key, value, "at least 1")?;
+        }
+        let mut sum = 0.0;
+        for &(length, share) in &self.lengths {
+            require(
+                length > 0 && length.is_multiple_of(self.block_length),
+                "lengths",
+                length,
+                "a multiple of block_length",
+            )?;
+            require_share("lengths", share)?;
+            sum += share;
+        }
+        require_share("sum of the shares of lengths", sum)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -305,6 +393,7 @@ mod tests {
                     recipe.autoencoder().unwrap();
                 }
                 Recipe::Image(recipe) => assert_eq!(recipe.name, name),
+                Recipe::Text(recipe) => assert_eq!(recipe.name, name),
             }
         }
     }

@@ -14,7 +14,7 @@ use crate::ema::Ema;
 use crate::error::{Error, FileContext, JsonContext, Result};
 use crate::log::{LogEntry, LogWriter};
 use crate::loss::Loss;
-use crate::optimiser::{self, Optimiser};
+use crate::optimiser::{self, Optimiser, OptimiserOptions};
 use crate::recipe::TrainingOptions;
 use crate::rng::Rng;
 use crate::schedule::Schedule;
@@ -108,13 +108,23 @@ pub enum Outcome<T> {
     },
 }
 
+/// What an evaluation adds to a line of the log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Measured {
+    /// Held-out PSNR in dB.
+    pub psnr: Option<f64>,
+    /// Share of held-out problems that were answered exactly.
+    pub exact_match: Option<f64>,
+}
+
 /// Keys of a recipe that may change between restarts because they don't change what a step does.
-const FREE_KEYS: [&str; 10] = [
+const FREE_KEYS: [&str; 11] = [
     "max_minutes",
     "log_every",
     "checkpoint_every",
     "eval_every",
     "eval_pictures",
+    "eval_problems",
     "sample_every",
     "sample_prompts",
     "sample_steps",
@@ -171,8 +181,11 @@ impl<'a> Session<'a> {
         let mut optimiser = optimiser::build(
             options.optimiser,
             parameters.clone(),
-            options.weight_decay,
-            options.clip,
+            OptimiserOptions {
+                weight_decay: options.weight_decay,
+                clip: options.clip,
+                betas: options.betas,
+            },
         );
         let mut ema = Ema::new(&parameters, options.ema_decay)?;
         let mut state = RunState {
@@ -229,6 +242,16 @@ impl<'a> Session<'a> {
         })
     }
 
+    /// Samples an update.
+    pub fn batch(&self) -> usize {
+        self.options.batch
+    }
+
+    /// Runs parallel iterators of `work` on the run's threads.
+    pub fn together<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.shards.together(work)
+    }
+
     pub fn seconds(&self) -> f64 {
         self.seconds_before + self.started.elapsed().as_secs_f64()
     }
@@ -281,13 +304,13 @@ impl<'a> Session<'a> {
         self.losses.0 += value;
         self.losses.1 += 1;
         if self.is_due(self.options.log_every) {
-            self.write_log(None)?;
+            self.write_log(Measured::default())?;
         }
         Ok(())
     }
 
     /// Writes a line of the log.
-    pub fn write_log(&mut self, psnr: Option<f64>) -> Result<()> {
+    pub fn write_log(&mut self, measured: Measured) -> Result<()> {
         let finite = |value: f64| value.is_finite().then_some(value);
         let seconds = self.seconds();
         let samples = (self.step - self.logged.0) * self.options.batch as u64;
@@ -300,7 +323,8 @@ impl<'a> Session<'a> {
             seconds,
             samples_per_second: samples as f64 / (seconds - self.logged.1).max(1e-9),
             skipped: self.optimiser.skipped(),
-            psnr: psnr.and_then(finite),
+            psnr: measured.psnr.and_then(finite),
+            exact_match: measured.exact_match,
         };
         self.log.write(&entry)?;
         self.losses = (0.0, 0);

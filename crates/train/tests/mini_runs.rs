@@ -10,8 +10,10 @@ use brisk_train::eval::{
     Generated, ImageEvaluation, evaluate_image_model, mean_psnr, open_autoencoder,
 };
 use brisk_train::log::read_log;
-use brisk_train::recipe::{AutoencoderRecipe, ImageRecipe, Recipe};
-use brisk_train::{Control, Event, Outcome, Selection, checkpoint, train_autoencoder, train_image};
+use brisk_train::recipe::{AutoencoderRecipe, ImageRecipe, Recipe, TextRecipe};
+use brisk_train::{
+    Control, Event, Outcome, Selection, checkpoint, train_autoencoder, train_image, train_text,
+};
 use serde_json::json;
 
 const COLOURS: [(&str, [u8; 3]); 6] = [
@@ -83,7 +85,7 @@ fn autoencoder_recipe(optimiser: &str, steps: u64) -> AutoencoderRecipe {
     });
     match Recipe::parse(recipe.to_string().as_bytes(), "tiny").unwrap() {
         Recipe::Autoencoder(recipe) => recipe,
-        Recipe::Image(_) => unreachable!(),
+        _ => unreachable!(),
     }
 }
 
@@ -105,7 +107,25 @@ fn image_recipe(optimiser: &str, steps: u64) -> ImageRecipe {
     });
     match Recipe::parse(recipe.to_string().as_bytes(), "tiny").unwrap() {
         Recipe::Image(recipe) => recipe,
-        Recipe::Autoencoder(_) => unreachable!(),
+        _ => unreachable!(),
+    }
+}
+
+fn text_recipe(steps: u64) -> TextRecipe {
+    let mut training = training("muon", steps);
+    training["learning_rate"] = 0.01.into();
+    let recipe = json!({
+        "kind": "text", "name": "tiny", "training": training,
+        "model": {
+            "d_model": 32, "n_layers": 1, "n_heads": 2, "mlp_hidden_size": 64, "max_sequence_length": 512,
+            "rope_theta": 10000.0
+        },
+        "pretraining_share": 0.2, "short_share": 0.5, "short_events": [1, 2], "block_length": 32,
+        "block_share": 0.5, "lengths": [[128, 0.1]], "eval_every": 1000, "eval_problems": 2
+    });
+    match Recipe::parse(recipe.to_string().as_bytes(), "tiny").unwrap() {
+        Recipe::Text(recipe) => recipe,
+        _ => unreachable!(),
     }
 }
 
@@ -240,6 +260,68 @@ fn the_image_model_learns_and_resumes_exactly() {
             .unwrap();
     let (_, shape) = transformer.info("patch_embed.proj.weight").unwrap();
     assert_eq!(shape, [16, 4, 1, 1]);
+}
+
+#[test]
+fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
+    let recipe = text_recipe(40);
+    let Outcome::Finished(report) = train_text(&recipe, &whole, &mut Control::silent()).unwrap()
+    else {
+        panic!("the run was not asked to stop");
+    };
+    let losses = losses(&whole);
+    assert!(
+        (losses[0] - (report.vocabulary as f64).ln()).abs() < 1.0,
+        "{losses:?}"
+    );
+    assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
+    assert_eq!((report.steps, report.problems), (40, 320));
+
+    let first = train_text(&recipe, &parted, &mut stopping_at(25)).unwrap();
+    assert_eq!(first, Outcome::Stopped { step: 25 });
+    train_text(&recipe, &parted, &mut Control::silent()).unwrap();
+    assert_same_checkpoint(&whole, &parted);
+
+    let model = SafetensorsFile::open(&whole.join("model/model.safetensors")).unwrap();
+    for name in [
+        "model.transformer.wte.weight",
+        "model.transformer.blocks.0.attn_norm.weight",
+        "model.transformer.blocks.0.q_proj.weight",
+        "model.transformer.blocks.0.k_proj.weight",
+        "model.transformer.blocks.0.v_proj.weight",
+        "model.transformer.blocks.0.attn_out.weight",
+        "model.transformer.blocks.0.ff_norm.weight",
+        "model.transformer.blocks.0.ff_proj.weight",
+        "model.transformer.blocks.0.up_proj.weight",
+        "model.transformer.blocks.0.ff_out.weight",
+        "model.transformer.ln_f.weight",
+        "model.transformer.ff_out.weight",
+    ] {
+        assert!(model.info(name).is_some(), "{name}");
+    }
+    assert_eq!(model.names().len(), 12);
+    let written = std::fs::read(whole.join("model/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_slice(&written).unwrap();
+    assert_eq!(config["architectures"], json!(["LLaDAModelLM"]));
+    assert_eq!(config["vocab_size"], report.vocabulary);
+    for file in [
+        "generation_config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ] {
+        assert!(whole.join("model").join(file).exists(), "{file}");
+    }
+
+    let mut other = recipe;
+    other.block_share = 0.1;
+    let refused = train_text(&other, &whole, &mut Control::silent());
+    assert!(refused.unwrap_err().to_string().contains("another recipe"));
+    other.lengths = vec![(512, 0.1)];
+    let refused = train_text(&other, &folder.path().join("long"), &mut Control::silent());
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("max_sequence_length is 512"), "{message}");
 }
 
 #[test]

@@ -36,7 +36,10 @@ pub fn run(arguments: &DoctorArguments) -> Result {
     let hub = HubOptions::from_env();
     let cached = models::cached(&hub.cache);
     let cached_bytes: u64 = cached.iter().map(|model| model.bytes).sum();
-    let box_bytes = box_model::size();
+    let boxed: Vec<_> = box_model::all()
+        .into_iter()
+        .filter(|model| model.folder().is_some())
+        .collect();
     if arguments.json {
         return output::print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -50,7 +53,9 @@ pub fn run(arguments: &DoctorArguments) -> Result {
                 "cache": hub.cache.display().to_string(), "models": cached.len(), "bytes": cached_bytes,
                 "endpoint": hub.endpoint, "offline": hub.offline, "token": hub.token.is_some(),
             },
-            "box_model": box_model::folder().map(|_| json!({"name": box_model::NAME, "bytes": box_bytes})),
+            "in_the_box": boxed.iter()
+                .map(|model| json!({"name": model.name, "bytes": model.size()}))
+                .collect::<Vec<_>>(),
         }));
     }
     let or_unknown = |bytes: Option<u64>| bytes.map_or("unknown".to_owned(), text::bytes);
@@ -119,10 +124,14 @@ pub fn run(arguments: &DoctorArguments) -> Result {
         ),
         row("hub", format!("{}, {hub_mode}, {token}", hub.endpoint)),
         row(
-            "model in the box",
-            match box_model::folder() {
-                Some(_) => format!("{} ({})", box_model::NAME, text::bytes(box_bytes)),
-                None => "none in this build".to_owned(),
+            "in the box",
+            if boxed.is_empty() {
+                "no models in this build".to_owned()
+            } else {
+                let named = |model: &&box_model::BoxModel| {
+                    format!("{} ({})", model.name, text::bytes(model.size()))
+                };
+                boxed.iter().map(named).collect::<Vec<_>>().join(", ")
             },
         ),
     ];

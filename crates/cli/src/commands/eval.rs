@@ -1,5 +1,7 @@
 //! `brisk eval`: how good a trained model is.
 
+mod text;
+
 use std::path::PathBuf;
 
 use brisk_media::{Picture, contact_sheet, encode_png};
@@ -19,12 +21,13 @@ use super::component::autoencoder_parts;
 use super::{ThreadArguments, stop_on_interrupt};
 use crate::failure::{Failure, Result};
 use crate::progress::Stages;
-use crate::{models, output, text};
+use crate::{models, output, text as words};
 
 /// Measure a trained model
 #[derive(Debug, Subcommand)]
 pub enum EvalVerb {
     Image(ImageEvalArguments),
+    Text(text::TextEvalArguments),
 }
 
 /// Measure how often a text-to-image model draws what it was asked for
@@ -73,6 +76,7 @@ pub struct ImageEvalArguments {
 pub fn run(verb: &EvalVerb) -> Result {
     match verb {
         EvalVerb::Image(arguments) => image(arguments),
+        EvalVerb::Text(arguments) => text::run(arguments),
     }
 }
 
@@ -172,7 +176,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     }
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let row = |name: &str, value: String| vec![name.to_owned(), value];
-    output::print(&text::table(&[
+    output::print(&words::table(&[
         row("model", pipeline.capabilities().model),
         row(
             "names asked for",

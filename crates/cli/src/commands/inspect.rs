@@ -23,7 +23,7 @@ use component::{Component, State};
     and no code in a file is run."
 )]
 pub struct InspectArguments {
-    /// File, folder, hub id in the local cache, or sana-emoji (the model in the box)
+    /// File, folder, hub id in the local cache, or a name of a model in the box
     #[arg(value_name = "PATH")]
     path: String,
     /// Also list every tensor with its type and shape
@@ -39,8 +39,8 @@ pub struct InspectArguments {
 
 /// Runs the command.
 pub fn run(arguments: &InspectArguments) -> Result {
-    if arguments.path == box_model::NAME {
-        return folder(&models::in_the_box()?, arguments);
+    if let Some(model) = box_model::named(&arguments.path) {
+        return folder(&models::in_the_box(model)?, arguments);
     }
     let path = models::resolve(&arguments.path, arguments.variant.as_deref(), true)?;
     if path.is_dir() {

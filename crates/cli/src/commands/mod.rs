@@ -4,6 +4,7 @@ pub mod bench;
 pub mod compare;
 pub mod component;
 pub mod convert;
+pub mod decoding;
 pub mod doctor;
 pub mod eval;
 pub mod image;

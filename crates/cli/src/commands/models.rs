@@ -1,4 +1,4 @@
-//! `brisk models`: what can be drawn with.
+//! `brisk models`: what can be drawn and written with.
 
 use brisk_store::ModelFolder;
 use brisk_store::hub::HubOptions;
@@ -12,7 +12,7 @@ use crate::{box_model, models, output, text};
 /// List models: in the box, in the local cache, published
 #[derive(Debug, Args)]
 #[command(
-    before_help = "Give a name to `brisk image --model`. A published model is downloaded to the hub cache on its\n\
+    before_help = "Give a name to `brisk image --model` or `brisk text --model`. A published model is downloaded to the hub cache on its\n\
     first use (HF_HOME chooses the place) and then found there, also by Python tools. Weights are\n\
     used under their own licences; see the model's page on the hub. Also loaded: any folder in the\n\
     same layout, and the authors' own .pth files (see `brisk image --transformer`)."
@@ -27,6 +27,10 @@ pub struct ModelsArguments {
 pub fn run(arguments: &ModelsArguments) -> Result {
     let cache = HubOptions::from_env().cache;
     let cached = models::cached(&cache);
+    let boxed: Vec<_> = box_model::all()
+        .into_iter()
+        .filter(|model| model.folder().is_some())
+        .collect();
     let kind = |model: &models::Cached| pipeline_class(&ModelFolder::Disk(model.folder.clone()));
     if arguments.json {
         let cached: Vec<Value> = cached
@@ -43,21 +47,31 @@ pub fn run(arguments: &ModelsArguments) -> Result {
             .map(|model| json!({"id": model.id, "model": model.model, "pixels": model.pixels, "note": model.note}))
             .collect();
         return output::print_json(&json!({
-            "in_the_box": box_model::folder().map(|_| json!({"name": box_model::NAME, "bytes": box_model::size()})),
+            "in_the_box": boxed.iter()
+                .map(|model| json!({"name": model.name, "verb": model.verb, "bytes": model.size()}))
+                .collect::<Vec<Value>>(),
             "cache": cache.display().to_string(),
             "cached": cached,
             "published": published,
         }));
     }
     let mut out = String::from("In the box:\n");
-    match box_model::folder() {
-        Some(_) => out.push_str(&format!(
-            "  {}  small SANA for emoji, the default of `brisk image` ({})\n",
-            box_model::NAME,
-            text::bytes(box_model::size())
-        )),
-        None => out.push_str("  none in this build\n"),
+    if boxed.is_empty() {
+        out.push_str("  none in this build\n");
     }
+    let rows: Vec<Vec<String>> = boxed
+        .iter()
+        .map(|model| {
+            let default = format!("the default of `brisk {}`", model.verb);
+            let about = format!("{}, {default}", model.about);
+            vec![
+                format!("  {}", model.name),
+                about,
+                text::bytes(model.size()),
+            ]
+        })
+        .collect();
+    out.push_str(&text::table(&rows));
     out.push_str(&format!("\nIn the hub cache ({}):\n", cache.display()));
     if cached.is_empty() {
         out.push_str("  none\n");

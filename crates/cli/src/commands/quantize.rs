@@ -241,7 +241,7 @@ impl QuantizeArguments {
     fn prompts(&self) -> Result<Vec<String>> {
         match &self.prompts {
             Some(path) => read_prompts(path),
-            None if self.model == box_model::NAME => Ok(lines(BOX_PROMPTS)),
+            None if self.model == box_model::IMAGE.name => Ok(lines(BOX_PROMPTS)),
             None => Err(Failure::usage(
                 "--prompts: which captions should calibrate the model? Give a file with one a line, \
                  about 32 to 128 of what it usually draws",

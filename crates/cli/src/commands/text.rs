@@ -1,6 +1,7 @@
 //! `brisk text`: an answer from a diffusion language model.
 
 mod canvas;
+mod chat;
 mod options;
 
 use std::borrow::Cow;
@@ -25,11 +26,14 @@ use canvas::Canvas;
 /// Runs the command.
 pub fn run(arguments: &TextArguments) -> Result {
     arguments.threads.apply()?;
+    if arguments.wants_chat() {
+        return chat::run(arguments);
+    }
     let request = arguments.request()?;
     if let Some(path) = &arguments.output_ids {
         output::check_writable(path)?;
     }
-    let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
+    let folder = models::open_text(arguments.model.as_deref(), arguments.variant.as_deref())?;
     let pipeline = TextPipeline::load(&folder, &arguments.load_options()?)?;
     let prompts = prompts(arguments, &pipeline)?;
     let stop = stop_on_interrupt()?;
@@ -71,7 +75,7 @@ pub fn run(arguments: &TextArguments) -> Result {
             })
             .collect();
         return output::print_json(&json!({
-            "answers": listed, "model": arguments.model, "seed": request.seed, "seconds": seconds,
+            "answers": listed, "model": pipeline.label(), "seed": request.seed, "seconds": seconds,
             "output_ids": arguments.output_ids.as_ref().map(|path| path.display().to_string()),
         }));
     }

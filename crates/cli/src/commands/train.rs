@@ -8,7 +8,7 @@ use brisk_store::write_atomic;
 use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
 use brisk_train::log::read_log;
 use brisk_train::recipe::{Recipe, TrainingOptions, built_in_names};
-use brisk_train::{Control, Event, Outcome, train_autoencoder, train_image};
+use brisk_train::{Control, Event, Outcome, train_autoencoder, train_image, train_text};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
@@ -26,12 +26,15 @@ use crate::{output, text};
     brisk train autoencoder --data emoji.safetensors -o runs/vae\n  \
     brisk train image --data emoji.safetensors --vae runs/vae/vae -o runs/image\n  \
     brisk train plot runs/image/training_log.jsonl -o loss.svg\n  \
-    brisk image --model runs/image/model \"red heart\"\n\n\
+    brisk image --model runs/image/model \"red heart\"\n  \
+    brisk train text -o runs/text                  (needs no data: it makes its problems)\n  \
+    brisk text --model runs/text/model \"Tom has 12 apples. ...\"\n\n\
     A run that was stopped (Ctrl-C, a kill) goes on when the same command is given again.")]
 pub enum TrainVerb {
     PrepareEmoji(PrepareArguments),
     Autoencoder(AutoencoderArguments),
     Image(ImageTrainingArguments),
+    Text(TextTrainingArguments),
     Plot(PlotArguments),
 }
 
@@ -73,9 +76,6 @@ pub struct PrepareArguments {
 
 #[derive(Debug, Args)]
 struct RunArguments {
-    /// Data set of `brisk train prepare-emoji`
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
     /// Folder of the run; a run that was stopped there goes on
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
@@ -99,6 +99,9 @@ pub struct AutoencoderArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-autoencoder")]
     recipe: String,
+    /// Data set of `brisk train prepare-emoji`
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -113,6 +116,24 @@ pub struct ImageTrainingArguments {
     /// Folder of the trained autoencoder (config.json and weights)
     #[arg(long, value_name = "FOLDER")]
     vae: PathBuf,
+    /// Data set of `brisk train prepare-emoji`
+    #[arg(long, value_name = "FILE")]
+    data: PathBuf,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// Train a diffusion language model (LLaDA) on generated arithmetic problems
+#[derive(Debug, Args)]
+#[command(
+    before_help = "A recipe is a JSON file with model and training settings. The problems come from the recipe's\n\
+    seed; one in 16, told apart by its numbers, is held out (`brisk eval text`). The folder model/ is\n\
+    written at every evaluation, so a run can be tried before it ends."
+)]
+pub struct TextTrainingArguments {
+    /// Recipe: a built-in name or a JSON file
+    #[arg(long, value_name = "RECIPE", default_value = "arithmetic-text")]
+    recipe: String,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -138,6 +159,7 @@ pub struct PlotArguments {
 enum Quantity {
     Loss,
     Psnr,
+    ExactMatch,
     LearningRate,
     GradientNorm,
 }
@@ -148,6 +170,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::PrepareEmoji(arguments) => prepare_emoji(arguments),
         TrainVerb::Autoencoder(arguments) => autoencoder(arguments),
         TrainVerb::Image(arguments) => image(arguments),
+        TrainVerb::Text(arguments) => language(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }
@@ -220,10 +243,10 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
 fn autoencoder(arguments: &AutoencoderArguments) -> Result {
     arguments.run.threads.apply()?;
     let Recipe::Autoencoder(mut recipe) = Recipe::open(&arguments.recipe)? else {
-        return Err(wrong_kind(&arguments.recipe, "autoencoder", "image"));
+        return Err(wrong_kind(&arguments.recipe, "autoencoder"));
     };
     arguments.run.adjust(&mut recipe.training);
-    let data = EmojiData::open(&arguments.run.data)?;
+    let data = EmojiData::open(&arguments.data)?;
     let mut control = arguments.run.control()?;
     let outcome = train_autoencoder(&recipe, &data, &arguments.run.output, &mut control);
     arguments.run.report(outcome?, "vae")
@@ -232,10 +255,10 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
 fn image(arguments: &ImageTrainingArguments) -> Result {
     arguments.run.threads.apply()?;
     let Recipe::Image(mut recipe) = Recipe::open(&arguments.recipe)? else {
-        return Err(wrong_kind(&arguments.recipe, "image", "autoencoder"));
+        return Err(wrong_kind(&arguments.recipe, "image"));
     };
     arguments.run.adjust(&mut recipe.training);
-    let data = EmojiData::open(&arguments.run.data)?;
+    let data = EmojiData::open(&arguments.data)?;
     let mut control = arguments.run.control()?;
     let outcome = train_image(
         &recipe,
@@ -247,9 +270,20 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     arguments.run.report(outcome?, "model")
 }
 
-fn wrong_kind(recipe: &str, wanted: &str, other: &str) -> Failure {
+fn language(arguments: &TextTrainingArguments) -> Result {
+    arguments.run.threads.apply()?;
+    let Recipe::Text(mut recipe) = Recipe::open(&arguments.recipe)? else {
+        return Err(wrong_kind(&arguments.recipe, "text"));
+    };
+    arguments.run.adjust(&mut recipe.training);
+    let mut control = arguments.run.control()?;
+    let outcome = train_text(&recipe, &arguments.run.output, &mut control);
+    arguments.run.report(outcome?, "model")
+}
+
+fn wrong_kind(recipe: &str, wanted: &str) -> Failure {
     Failure::usage(format!(
-        "--recipe: {recipe} is for `brisk train {other}`, this is `brisk train {wanted}`; built in: {}",
+        "--recipe: {recipe} is not for `brisk train {wanted}`; built in: {}",
         built_in_names().join(", ")
     ))
 }
@@ -320,13 +354,17 @@ fn line(event: &Event) -> String {
                 .psnr
                 .map(|psnr| format!("  held-out {psnr:.2} dB"))
                 .unwrap_or_default();
+            let exact = entry
+                .exact_match
+                .map(|share| format!("  held-out problems right {:.1} %", share * 100.0))
+                .unwrap_or_default();
             let skipped = if entry.skipped > 0 {
                 format!("  skipped {}", entry.skipped)
             } else {
                 String::new()
             };
             format!(
-                "update {}  loss {loss}{psnr}  rate {:.2e}  {:.1} samples/s{skipped}  {:.0} %, {} left",
+                "update {}  loss {loss}{psnr}{exact}  rate {:.2e}  {:.1} samples/s{skipped}  {:.0} %, {} left",
                 entry.step,
                 entry.learning_rate,
                 entry.samples_per_second,
@@ -342,6 +380,7 @@ fn plot(arguments: &PlotArguments) -> Result {
     let (name, log_y) = match arguments.quantity {
         Quantity::Loss => ("loss", true),
         Quantity::Psnr => ("held-out PSNR (dB)", false),
+        Quantity::ExactMatch => ("held-out problems right", false),
         Quantity::LearningRate => ("learning rate", false),
         Quantity::GradientNorm => ("gradient norm", true),
     };
@@ -358,6 +397,7 @@ fn plot(arguments: &PlotArguments) -> Result {
                 let value = match arguments.quantity {
                     Quantity::Loss => entry.loss,
                     Quantity::Psnr => entry.psnr,
+                    Quantity::ExactMatch => entry.exact_match,
                     Quantity::LearningRate => Some(entry.learning_rate),
                     Quantity::GradientNorm => entry.gradient_norm,
                 };

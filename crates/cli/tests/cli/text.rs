@@ -43,7 +43,7 @@ fn with_tokenizer(place: &Place) {
     std::fs::write(folder.join("tokenizer.json"), tokenizer.to_string()).unwrap();
     let settings = json!({
         "mask_token": "<|mask|>", "eos_token": "<|end|>",
-        "chat_template": "{% for m in messages %}w1 {{ m['content'] }} w2{% endfor %}",
+        "chat_template": "{% for m in messages %}w1 {{ m['content'] }} w2 {% endfor %}",
     });
     std::fs::write(folder.join("tokenizer_config.json"), settings.to_string()).unwrap();
 }
@@ -132,6 +132,191 @@ fn a_text_is_templated_answered_and_counted() {
     let plain = place.ok(&["text", "w5 w6", "--model", "model", "--gen-length", "16"]);
     assert_eq!(plain.stdout.trim(), answer["text"].as_str().unwrap());
     assert!(plain.stderr.contains("tokens a pass"), "{}", plain.stderr);
+}
+
+/// Runs with lines on stdin.
+fn talk(place: &Place, arguments: &[&str], lines: &str) -> crate::harness::Outcome {
+    use std::io::Write as _;
+    use std::process::Stdio;
+    let mut child = place
+        .command(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(lines.as_bytes())
+        .unwrap();
+    crate::harness::Outcome::of(child.wait_with_output().unwrap())
+}
+
+#[test]
+fn a_conversation_sees_its_turns() {
+    let place = Place::new();
+    with_tokenizer(&place);
+    let flags = [
+        "text",
+        "--model",
+        "model",
+        "--gen-length",
+        "32",
+        "--chat",
+        "--json",
+    ];
+    let turns = |lines: &str| -> Vec<Value> {
+        let outcome = talk(&place, &flags, lines);
+        assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+        let documents = outcome.stdout.lines();
+        documents
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    };
+    let found = turns("w5 w6\n\nw7\n/new\nw5 w6\n");
+    assert_eq!(found.len(), 3);
+    assert_eq!(found[0]["prompt_tokens"], 4);
+    let said = found[0]["tokens"].as_u64().unwrap();
+    let second = found[1]["prompt_tokens"].as_u64().unwrap();
+    assert_eq!(
+        second,
+        4 + (said + 2) + 3,
+        "question, answer and question, in two words each"
+    );
+    assert_eq!(found[2]["text"], found[0]["text"], "/new forgets");
+    assert_eq!(turns("w5 w6\n/exit\nw7\n").len(), 1);
+    assert!(turns("").is_empty());
+
+    // Turns that leave no room for the answer are forgotten, with a word about it.
+    let long = "w9 ".repeat(40);
+    let outcome = talk(&place, &flags, &format!("{long}\n{long}\n"));
+    assert_eq!(outcome.code, Some(0), "{}", outcome.stderr);
+    assert!(
+        outcome.stderr.contains("128 positions"),
+        "{}",
+        outcome.stderr
+    );
+    let outcome = talk(&place, &flags, &"w9 ".repeat(120));
+    assert_eq!(outcome.code, Some(2), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("knows 128"), "{}", outcome.stderr);
+
+    place.fails(
+        2,
+        &["--chat"],
+        &["text", "w1", "--chat", "--model", "model"],
+    );
+    let settings = place.path("model/tokenizer_config.json");
+    std::fs::write(settings, json!({"mask_token": "<|mask|>"}).to_string()).unwrap();
+    place.fails(
+        1,
+        &["chat template"],
+        &["text", "--chat", "--model", "model"],
+    );
+}
+
+#[test]
+fn problems_are_evaluated() {
+    let place = Place::new();
+    with_tokenizer(&place);
+    let base = ["eval", "text", "--model", "model", "--gen-length", "32"];
+    let run = |extra: &[&str]| -> Value {
+        let arguments = [&base[..], &["--count", "3", "--json"], extra].concat();
+        place.ok(&arguments).json()
+    };
+    let found = run(&["--cache", "dual", "--threshold", "0.5"]);
+    assert_eq!(found["problems"], 3);
+    assert_eq!(found["exact_match"], 0.0, "random weights solve nothing");
+    let results = found["results"].as_array().unwrap();
+    let sum: u64 = results.iter().map(|r| r["tokens"].as_u64().unwrap()).sum();
+    assert_eq!(found["tokens"], sum);
+    let texts = |document: &Value| -> Vec<Value> {
+        let results = document["results"].as_array().unwrap();
+        results
+            .iter()
+            .map(|result| result["text"].clone())
+            .collect()
+    };
+    let batched = run(&["--cache", "dual", "--threshold", "0.5", "--batch", "3"]);
+    assert_eq!(texts(&batched), texts(&found), "a batch changes nothing");
+    let questions = |document: &Value| document["results"][0]["question"].clone();
+    assert_ne!(questions(&run(&["--training-split"])), questions(&found));
+    let outcome = place.ok(&[&base[..], &["--count", "1", "--show"]].concat());
+    assert!(outcome.stdout.contains("How many") && outcome.stdout.contains("tokens a second"));
+
+    let usage = |words: &[&str], extra: &[&str]| {
+        place.fails(2, words, &[&base[..], extra].concat());
+    };
+    usage(&["--count", "0"], &["--count", "0"]);
+    usage(&["--batch", "0"], &["--batch", "0"]);
+    usage(&["--table"], &["--table"]);
+    usage(
+        &["--steps", "3 steps", "4 blocks"],
+        &["--steps", "3", "--block-length", "8"],
+    );
+    usage(&["--cache", "all"], &["--cache", "all"]);
+    place.fails(
+        2,
+        &["--gen-length", "256 to generate", "knows 128"],
+        &[
+            "eval",
+            "text",
+            "--model",
+            "model",
+            "--count",
+            "1",
+            "--gen-length",
+            "256",
+        ],
+    );
+}
+
+/// The model that comes with brisk, where this checkout has it.
+fn has_box() -> bool {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../assets/llada-arithmetic");
+    Path::new(folder).join("model.safetensors").exists()
+}
+
+#[test]
+fn the_box_solves_problems_alone_and_in_batches() {
+    let place = Place::new();
+    if !has_box() {
+        place.fails(
+            1,
+            &["no model in the box", "--model"],
+            &["text", "a question"],
+        );
+        return;
+    }
+    let run = |extra: &[&str]| -> Value {
+        let base = ["eval", "text", "--count", "8", "--cache", "dual", "--json"];
+        place.ok(&[&base[..], extra].concat()).json()
+    };
+    let (single, batch) = (run(&[]), run(&["--batch", "8"]));
+    assert_eq!(
+        single["results"], batch["results"],
+        "unequal prompts, token for token"
+    );
+    assert!(single["exact_match"].as_f64().unwrap() >= 0.5, "{single}");
+    assert!(
+        single["tokens_per_forward"].as_f64().unwrap() > 2.0,
+        "{single}"
+    );
+    let table = place
+        .ok(&["eval", "text", "--table", "--count", "1", "--json"])
+        .json();
+    let rows = table["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 18);
+    for row in rows {
+        let (tokens, forwards) = (row["tokens"].as_f64(), row["forwards"].as_f64());
+        let steps = tokens.unwrap() / forwards.unwrap();
+        assert_eq!(row["rule"] == "one token", steps <= 1.0, "{row}");
+    }
+    let paper = &rows.iter().find(|row| row["paper"].is_object()).unwrap()["paper"];
+    assert_eq!(paper["accuracy_percent"], 79.3);
+    let inspected = place.ok(&["inspect", "llada-arithmetic"]).stdout;
+    assert!(inspected.contains("LLaDA"), "{inspected}");
 }
 
 #[test]

@@ -267,7 +267,7 @@ fn doctor_speaks_to_people() {
         "threads in use",
         "memory",
         "hub cache",
-        "model in the box",
+        "in the box",
     ] {
         assert!(text.contains(word), "no {word:?} in {text}");
     }

@@ -1,6 +1,6 @@
 //! One decoder layer over packed sequences.
 
-use brisk_nn::ops::{self, AttentionOptions, RotaryAngles};
+use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryAngles};
 use brisk_nn::{
     GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Weights,
 };
@@ -251,7 +251,7 @@ impl Layer {
         };
         // Gradients don't pass through packed keys.
         let trained = [q, k, v].iter().any(|x| x.track_op());
-        let mut results = Vec::new();
+        let (mut results, mut spans) = (Vec::new(), Vec::new());
         let mut next = 0;
         for (part, cache) in parts.iter().zip(caches) {
             let first = next;
@@ -280,17 +280,26 @@ impl Layer {
                 while to < next && part.visible(config.attention, asked[to]) == end {
                     to += 1;
                 }
-                let run = q.narrow(1, from, to - from)?;
-                results.push(match kept {
-                    Some((cache, layer)) => cache.attend(layer, &run, heads, end, options.scale)?,
-                    None => {
-                        let keys = k.narrow(1, part.offset, end)?;
-                        let values = v.narrow(1, part.offset, end)?;
-                        ops::attention(&run, &keys, &values, &options)?
+                match kept {
+                    Some((cache, layer)) => {
+                        let run = q.narrow(1, from, to - from)?;
+                        results.push(cache.attend(layer, &run, heads, end, options.scale)?);
                     }
-                });
+                    None => spans.push(AttentionSpan {
+                        queries: from..to,
+                        keys: part.offset..part.offset + end,
+                    }),
+                }
                 from = to;
             }
+        }
+        if !spans.is_empty() {
+            if !results.is_empty() {
+                return Err(Error::Shape(
+                    "training runs over sequences without caches only".into(),
+                ));
+            }
+            return ops::span_attention(q, k, v, spans, &options);
         }
         match &results[..] {
             [] => Err(Error::Shape("an attention without queries".into())),

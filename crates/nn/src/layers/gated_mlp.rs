@@ -71,7 +71,7 @@ impl GatedMlp {
     /// `[.., width]` to the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let inner = match &self.expand {
-            Expand::Separate { gate, up } => (ops::silu(&gate.forward(x)?)? * up.forward(x)?)?,
+            Expand::Separate { gate, up } => ops::silu_times(&gate.forward(x)?, &up.forward(x)?)?,
             Expand::Joined(both) => ops::gated_silu(&both.forward(x)?)?,
         };
         self.down.forward(&inner)

@@ -107,6 +107,58 @@ impl CustomOp1 for GatedSilu {
     }
 }
 
+/// `silu(gate)·up`; both have the same shape.
+pub fn silu_times(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if gate.dims() != up.dims() {
+        return Err(shape_error(
+            "silu_times",
+            up.dims(),
+            &format!("{:?}", gate.dims()),
+        ));
+    }
+    Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, SiluTimes)?)
+}
+
+struct SiluTimes;
+
+impl CustomOp2 for SiluTimes {
+    fn name(&self) -> &'static str {
+        "silu_times"
+    }
+
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        lg: &Layout,
+        up: &CpuStorage,
+        lu: &Layout,
+    ) -> CandleResult<(CpuStorage, Shape)> {
+        let (gate, up) = (cpu_slice(gate, lg)?, cpu_slice(up, lu)?);
+        let mut y = vec![0.0; gate.len()];
+        kernel::forward(Activation::Silu, gate, &mut y);
+        y.iter_mut().zip(up).for_each(|(y, up)| *y *= up);
+        Ok((CpuStorage::F32(y), lg.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        let dims = gate.dims().to_vec();
+        with_slices!([gate, up, grad], {
+            let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
+            kernel::forward(Activation::Silu, gate, &mut dup);
+            dup.iter_mut().zip(grad).for_each(|(dup, g)| *dup *= g);
+            let through: Vec<f32> = up.iter().zip(grad).map(|(up, g)| up * g).collect();
+            kernel::backward(Activation::Silu, gate, &through, &mut dgate);
+            Ok((Some(tensor(dgate, &dims)?), Some(tensor(dup, &dims)?)))
+        })
+    }
+}
+
 /// `gelu_tanh(gate)·up`; both have the same shape.
 pub fn gated_gelu_tanh(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
@@ -153,5 +205,39 @@ impl CustomOp2 for GatedGelu {
             kernel::gated_gelu_tanh(gate, grad, &mut dup);
             Ok((Some(tensor(dgate, &dims)?), Some(tensor(dup, &dims)?)))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::{Device, Var};
+
+    fn values(x: &Tensor) -> Vec<f32> {
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn the_fused_gate_equals_its_parts_forward_and_backward() {
+        let make = |shift: f32| {
+            let values: Vec<f32> = (0..30)
+                .map(|i| (i as f32 * 0.7 + shift).sin() * 3.0)
+                .collect();
+            Var::from_vec(values, (2, 15), &Device::Cpu).unwrap()
+        };
+        let (gate, up, weights) = (make(0.0), make(1.0), make(2.0));
+        let fused = silu_times(&gate, &up).unwrap();
+        let apart = (silu(&gate).unwrap() * up.as_tensor()).unwrap();
+        let gradients = |y: &Tensor| {
+            let loss = (y * weights.as_tensor()).unwrap().sum_all().unwrap();
+            let store = loss.backward().unwrap();
+            [&gate, &up].map(|x| values(store.get(x.as_tensor()).unwrap()))
+        };
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(&values(&fused), &values(&apart)));
+        for (a, b) in gradients(&fused).iter().zip(&gradients(&apart)) {
+            assert!(close(a, b));
+        }
+        assert!(silu_times(&gate, &up.narrow(0, 0, 1).unwrap()).is_err());
     }
 }

@@ -16,9 +16,10 @@ mod packed;
 mod packed_attention;
 mod resample;
 mod rotary_at;
+mod span_attention;
 pub(crate) mod storage;
 
-pub use activation::{add, gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu};
+pub use activation::{add, gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu, silu_times};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use conv::{conv2d, depthwise_conv2d};
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
@@ -36,6 +37,7 @@ pub use resample::{
     upsample_nearest2,
 };
 pub use rotary_at::{RotaryAngles, rotary_at};
+pub use span_attention::{AttentionSpan, span_attention};
 
 use crate::error::Result;
 use candle_core::{DType, Tensor};

@@ -34,6 +34,11 @@ impl TextPipeline {
         &self.model
     }
 
+    /// Where the model came from, for messages.
+    pub fn label(&self) -> &str {
+        &self.label
+    }
+
     /// The tokenizer.
     ///
     /// # Errors
@@ -58,20 +63,31 @@ impl TextPipeline {
     /// # Errors
     /// No tokenizer, or a template that fails.
     pub fn encode(&self, text: &str, raw: bool) -> Result<Vec<u32>> {
-        let tokenizer = self.tokenizer()?;
-        match &self.template {
-            Some(template) if !raw => {
-                let turn = [ChatMessage {
-                    role: "user".to_owned(),
-                    content: text.to_owned(),
-                }];
-                // Converted models were trained without their parent's thinking turns.
-                let thinking = (self.model.config().family == Family::A2d).then_some(false);
-                let text = template.render(&turn, thinking)?;
-                Ok(tokenizer.encode_plain(&text)?)
-            }
-            _ => Ok(tokenizer.encode(text)?),
+        if raw || self.template.is_none() {
+            return Ok(self.tokenizer()?.encode(text)?);
         }
+        self.encode_chat(&[ChatMessage {
+            role: "user".to_owned(),
+            content: text.to_owned(),
+        }])
+    }
+
+    /// Token ids of a conversation by the model's chat template, up to where the assistant answers.
+    ///
+    /// # Errors
+    /// No tokenizer or no chat template, or a template that refuses the conversation.
+    pub fn encode_chat(&self, messages: &[ChatMessage]) -> Result<Vec<u32>> {
+        let tokenizer = self.tokenizer()?;
+        let Some(template) = &self.template else {
+            return Err(Error::folder(
+                self.label.clone(),
+                "there is no chat template among the model's files, so it has no turns; \
+                 give a text to continue instead",
+            ));
+        };
+        // Converted models were trained without their parent's thinking turns.
+        let thinking = (self.model.config().family == Family::A2d).then_some(false);
+        Ok(tokenizer.encode_plain(&template.render(messages, thinking)?)?)
     }
 
     /// The request with what the model's files add to it: end tokens and mask.

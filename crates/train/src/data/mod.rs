@@ -1,4 +1,5 @@
 //! Data sets: how they are made and how they are read back.
 
+pub mod arithmetic;
 pub mod emoji;
 mod iconify;

@@ -29,8 +29,9 @@ impl Default for AdamWOptions {
     }
 }
 
+/// Moments of one parameter.
 #[derive(Debug)]
-struct State {
+pub(super) struct State {
     mean: Vec<f32>,
     square: Vec<f32>,
     /// Updates of this parameter, for the bias correction.
@@ -50,11 +51,7 @@ impl AdamW {
     pub fn new(parameters: Vec<(String, Var)>, options: AdamWOptions) -> AdamW {
         let states = parameters
             .iter()
-            .map(|(_, variable)| State {
-                mean: vec![0.0; variable.elem_count()],
-                square: vec![0.0; variable.elem_count()],
-                updates: 0,
-            })
+            .map(|(_, variable)| State::new(variable.elem_count()))
             .collect();
         AdamW {
             parameters,
@@ -66,7 +63,53 @@ impl AdamW {
 }
 
 impl State {
-    fn update(&mut self, weights: &mut [f32], gradient: &[f32], rate: f64, options: &AdamWOptions) {
+    pub(super) fn new(count: usize) -> State {
+        State {
+            mean: vec![0.0; count],
+            square: vec![0.0; count],
+            updates: 0,
+        }
+    }
+
+    /// Adds its arrays, named for the parameter `name`.
+    pub(super) fn arrays(&self, name: &str, shape: &[usize], arrays: &mut Vec<NamedArray>) {
+        arrays.push(NamedArray {
+            name: format!("exp_avg.{name}"),
+            shape: shape.to_vec(),
+            values: self.mean.clone(),
+        });
+        arrays.push(NamedArray {
+            name: format!("exp_avg_sq.{name}"),
+            shape: shape.to_vec(),
+            values: self.square.clone(),
+        });
+        arrays.push(NamedArray {
+            name: format!("step.{name}"),
+            shape: vec![1],
+            // Exact in f32 up to 16 million updates; beyond, the correction is one anyway.
+            values: vec![self.updates as f32],
+        });
+    }
+
+    pub(super) fn load(
+        &mut self,
+        source: &dyn TensorSource,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<()> {
+        self.mean = tensors::read(source, &format!("exp_avg.{name}"), shape)?;
+        self.square = tensors::read(source, &format!("exp_avg_sq.{name}"), shape)?;
+        self.updates = tensors::read(source, &format!("step.{name}"), &[1])?[0] as u32;
+        Ok(())
+    }
+
+    pub(super) fn update(
+        &mut self,
+        weights: &mut [f32],
+        gradient: &[f32],
+        rate: f64,
+        options: &AdamWOptions,
+    ) {
         self.updates = self.updates.saturating_add(1);
         let (beta1, beta2) = options.betas;
         let updates = f64::from(self.updates);
@@ -104,32 +147,14 @@ impl Optimiser for AdamW {
     fn state(&self) -> Vec<NamedArray> {
         let mut arrays = Vec::with_capacity(self.states.len() * 3);
         for ((name, variable), state) in self.parameters.iter().zip(&self.states) {
-            let shape = variable.dims().to_vec();
-            arrays.push(NamedArray {
-                name: format!("exp_avg.{name}"),
-                shape: shape.clone(),
-                values: state.mean.clone(),
-            });
-            arrays.push(NamedArray {
-                name: format!("exp_avg_sq.{name}"),
-                shape,
-                values: state.square.clone(),
-            });
-            arrays.push(NamedArray {
-                name: format!("step.{name}"),
-                shape: vec![1],
-                // Exact in f32 up to 16 million updates; beyond, the correction is one anyway.
-                values: vec![state.updates as f32],
-            });
+            state.arrays(name, variable.dims(), &mut arrays);
         }
         arrays
     }
 
     fn load_state(&mut self, source: &dyn TensorSource, skipped: u64) -> Result<()> {
         for ((name, variable), state) in self.parameters.iter().zip(&mut self.states) {
-            state.mean = tensors::read(source, &format!("exp_avg.{name}"), variable.dims())?;
-            state.square = tensors::read(source, &format!("exp_avg_sq.{name}"), variable.dims())?;
-            state.updates = tensors::read(source, &format!("step.{name}"), &[1])?[0] as u32;
+            state.load(source, name, variable.dims())?;
         }
         self.skipped = skipped;
         Ok(())

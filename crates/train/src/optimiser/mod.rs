@@ -3,6 +3,7 @@
 
 mod adamw;
 mod came;
+mod muon;
 
 use brisk_store::TensorSource;
 use candle_core::Var;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 pub use adamw::{AdamW, AdamWOptions};
 pub use came::{Came, CameOptions};
+pub use muon::{Muon, MuonOptions};
 
 use crate::error::Result;
 use crate::tensors::{self, NamedArray};
@@ -48,15 +50,36 @@ pub enum OptimiserKind {
     Came,
     /// [`AdamW`].
     Adamw,
+    /// [`Muon`], with [`AdamW`] for what is no matrix of a hidden layer.
+    Muon,
 }
 
-/// Builds an optimiser with the default constants of its kind. `clip` bounds the norm over all gradients.
+/// What a recipe says of any optimiser.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct OptimiserOptions {
+    /// Decoupled weight decay.
+    pub weight_decay: f64,
+    /// Bound of the norm over all gradients.
+    pub clip: Option<f64>,
+    /// Decays of AdamW's mean and mean square; its own when left out.
+    pub betas: Option<(f64, f64)>,
+}
+
+/// Builds an optimiser with the default constants of its kind where the options leave them open.
 pub fn build(
     kind: OptimiserKind,
     parameters: Vec<(String, Var)>,
-    weight_decay: f64,
-    clip: Option<f64>,
+    options: OptimiserOptions,
 ) -> Box<dyn Optimiser> {
+    let OptimiserOptions {
+        weight_decay, clip, ..
+    } = options;
+    let adamw = AdamWOptions {
+        weight_decay,
+        clip,
+        betas: options.betas.unwrap_or(AdamWOptions::default().betas),
+        ..AdamWOptions::default()
+    };
     match kind {
         OptimiserKind::Came => Box::new(Came::new(
             parameters,
@@ -66,12 +89,12 @@ pub fn build(
                 ..CameOptions::default()
             },
         )),
-        OptimiserKind::Adamw => Box::new(AdamW::new(
+        OptimiserKind::Adamw => Box::new(AdamW::new(parameters, adamw)),
+        OptimiserKind::Muon => Box::new(Muon::new(
             parameters,
-            AdamWOptions {
-                weight_decay,
-                clip,
-                ..AdamWOptions::default()
+            MuonOptions {
+                adamw,
+                ..MuonOptions::default()
             },
         )),
     }
@@ -203,13 +226,20 @@ pub(crate) mod tests {
 
     #[test]
     fn non_finite_gradients_change_nothing_and_are_counted() {
-        for kind in [OptimiserKind::Came, OptimiserKind::Adamw] {
+        for kind in [
+            OptimiserKind::Came,
+            OptimiserKind::Adamw,
+            OptimiserKind::Muon,
+        ] {
             let variable = Var::new(&[1f32, 2.0], &Device::Cpu).unwrap();
             let mut optimiser = build(
                 kind,
                 vec![("w".to_owned(), variable.clone())],
-                0.1,
-                Some(1.0),
+                OptimiserOptions {
+                    weight_decay: 0.1,
+                    clip: Some(1.0),
+                    betas: None,
+                },
             );
             let loss = (variable.as_tensor() * line(&[f32::NAN, 1.0])).unwrap();
             let loss = loss.sum_all().unwrap();

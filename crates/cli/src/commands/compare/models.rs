@@ -86,7 +86,7 @@ impl ModelArguments {
 /// Whether `name` is a model rather than a picture or a folder of them.
 pub fn is_model(name: &Path) -> bool {
     name.join("model_index.json").is_file()
-        || name.to_str() == Some(box_model::NAME) && !name.exists()
+        || name.to_str() == Some(box_model::IMAGE.name) && !name.exists()
 }
 
 /// Prompts for the model in the box: none that calibrates it.

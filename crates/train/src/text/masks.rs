@@ -1,0 +1,271 @@
+//! Which tokens of a batch are hidden.
+
+use super::examples::{Example, Examples};
+use crate::data::arithmetic::EVENTS;
+use crate::error::Result;
+use crate::recipe::TextRecipe;
+use crate::rng::Rng;
+
+/// Smallest probability with which a token is hidden.
+const EPSILON: f64 = 1e-3;
+
+/// What may be hidden.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Every token.
+    Pretraining,
+    /// The answer's tokens.
+    FineTuning,
+}
+
+/// A sequence with hidden tokens.
+pub(super) struct Masked {
+    pub ids: Vec<u32>,
+    /// Positions of hidden tokens with what they are, ascending.
+    pub hidden: Vec<(usize, u32)>,
+    /// Weight of each one's cross-entropy: 1/(p·length).
+    pub weight: f32,
+}
+
+/// The batch that begins with training problem `first` when the share `progress` of the run is over.
+pub(super) fn batch(
+    examples: &Examples,
+    first: u64,
+    progress: f64,
+    recipe: &TextRecipe,
+    rng: &mut Rng,
+) -> Result<Vec<Masked>> {
+    let phase = if progress < recipe.pretraining_share {
+        Phase::Pretraining
+    } else {
+        Phase::FineTuning
+    };
+    // Short problems are there to save time, so they are not filled up either.
+    let (events, lengths) = if progress < recipe.short_share {
+        let (fewest, most) = recipe.short_events;
+        (fewest..=most, &[][..])
+    } else {
+        (EVENTS, &recipe.lengths[..])
+    };
+    let count = recipe.training.batch;
+    // Evenly spread probabilities vary the loss less than independent ones.
+    let offset = rng.uniform();
+    (0..count)
+        .map(|index| {
+            let t = (offset + index as f64 / count as f64).fract();
+            let example = examples.get(first + index as u64, events.clone())?;
+            Ok(hide(examples, example, t, phase, lengths, recipe, rng))
+        })
+        .collect()
+}
+
+fn hide(
+    examples: &Examples,
+    example: Example,
+    t: f64,
+    phase: Phase,
+    lengths: &[(usize, f64)],
+    recipe: &TextRecipe,
+    rng: &mut Rng,
+) -> Masked {
+    let (start, text) = (example.prompt.len(), example.answer.len());
+    let mut ids = example.prompt;
+    ids.extend(example.answer);
+    let p = (1.0 - EPSILON) * t + EPSILON;
+    // Where tokens are hidden with probability p; those after it always are.
+    let (from, to) = match phase {
+        Phase::Pretraining => (0, ids.len()),
+        Phase::FineTuning => {
+            let length = answer_length(text, lengths, recipe.block_length, rng);
+            ids.resize(start + length, examples.end);
+            if rng.chance(recipe.block_share) {
+                let block = recipe.block_length;
+                let first = start + rng.below(text.div_ceil(block)) * block;
+                (first, (first + block).min(ids.len()))
+            } else {
+                (start, ids.len())
+            }
+        }
+    };
+    let mut hidden = Vec::new();
+    let mut weight = (1.0 / (p * (to - from) as f64)) as f32;
+    for (position, id) in ids.iter_mut().enumerate().take(to).skip(from) {
+        if rng.chance(p) {
+            hidden.push((position, *id));
+            *id = examples.mask;
+        }
+    }
+    if hidden.is_empty() {
+        // A sequence that shows everything adds nothing to the loss; one row keeps its place.
+        weight = 0.0;
+        let position = from + rng.below(to - from);
+        hidden.push((position, ids[position]));
+        ids[position] = examples.mask;
+    }
+    ids[to..].fill(examples.mask);
+    Masked {
+        ids,
+        hidden,
+        weight,
+    }
+}
+
+/// Length of the answer with the end tokens that fill it up: one of the lengths by their
+/// shares, or else the text's own length to the next whole block.
+fn answer_length(text: usize, lengths: &[(usize, f64)], block: usize, rng: &mut Rng) -> usize {
+    let own = text.next_multiple_of(block);
+    let mut left = rng.uniform();
+    for &(length, share) in lengths {
+        if left < share {
+            return length.max(own);
+        }
+        left -= share;
+    }
+    own
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+    use crate::text::examples::Examples;
+
+    fn recipe(block_share: f64) -> TextRecipe {
+        let Recipe::Text(recipe) = Recipe::open("arithmetic-text").unwrap() else {
+            panic!("the recipe is for text");
+        };
+        TextRecipe {
+            block_share,
+            ..recipe
+        }
+    }
+
+    struct Case {
+        masked: Masked,
+        prompt: usize,
+        clean: Vec<u32>,
+    }
+
+    /// Many masked sequences, with what they were.
+    fn cases(examples: &Examples, recipe: &TextRecipe, phase: Phase, count: u64) -> Vec<Case> {
+        let mut rng = Rng::new(1);
+        (0..count)
+            .map(|index| {
+                let example = examples.get(index, EVENTS).unwrap();
+                let (prompt, mut clean) = (example.prompt.len(), example.prompt.clone());
+                clean.extend(&example.answer);
+                let t = (index as f64 + 0.5) / count as f64;
+                let masked = hide(
+                    examples,
+                    example,
+                    t,
+                    phase,
+                    &recipe.lengths,
+                    recipe,
+                    &mut rng,
+                );
+                clean.resize(masked.ids.len().max(clean.len()), examples.end);
+                Case {
+                    masked,
+                    prompt,
+                    clean,
+                }
+            })
+            .collect()
+    }
+
+    /// The weights of a sequence sum to 1 on average, so the loss of a uniform guess is ln V.
+    #[test]
+    fn weights_sum_to_one_on_average() {
+        let recipe = recipe(0.5);
+        let examples = Examples::new(&recipe).unwrap();
+        for phase in [Phase::Pretraining, Phase::FineTuning] {
+            let cases = cases(&examples, &recipe, phase, 600);
+            let sum: f64 = cases
+                .iter()
+                .map(|case| f64::from(case.masked.weight) * case.masked.hidden.len() as f64)
+                .sum();
+            let mean = sum / cases.len() as f64;
+            assert!((mean - 1.0).abs() < 0.06, "{phase:?}: {mean}");
+        }
+    }
+
+    #[test]
+    fn only_masks_are_predicted_and_only_answers_in_fine_tuning() {
+        let recipe = recipe(0.0);
+        let examples = Examples::new(&recipe).unwrap();
+        for case in cases(&examples, &recipe, Phase::FineTuning, 100) {
+            let Case {
+                masked,
+                prompt,
+                clean,
+            } = case;
+            assert!(masked.hidden.is_sorted() && !masked.hidden.is_empty());
+            assert_eq!(masked.ids.len() - prompt, {
+                let length = masked.ids.len() - prompt;
+                length.next_multiple_of(recipe.block_length)
+            });
+            for (position, (&id, &was)) in masked.ids.iter().zip(&clean).enumerate() {
+                let found = masked.hidden.iter().find(|(at, _)| *at == position);
+                match found {
+                    Some((_, target)) => {
+                        assert!(position >= prompt, "a prompt is never hidden");
+                        assert_eq!((id, *target), (examples.mask, was));
+                    }
+                    None => assert_eq!(id, was),
+                }
+            }
+        }
+        let hidden_prompts = cases(&examples, &recipe, Phase::Pretraining, 20)
+            .iter()
+            .filter(|case| case.masked.hidden[0].0 < case.prompt)
+            .count();
+        assert!(hidden_prompts > 10, "before it everything may be hidden");
+    }
+
+    #[test]
+    fn block_samples_look_as_decoding_does() {
+        let recipe = recipe(1.0);
+        let examples = Examples::new(&recipe).unwrap();
+        for Case {
+            masked,
+            prompt,
+            clean,
+        } in cases(&examples, &recipe, Phase::FineTuning, 200)
+        {
+            let block = recipe.block_length;
+            let first = (masked.hidden[0].0 - prompt) / block * block + prompt;
+            let end = first + block;
+            assert!(
+                masked
+                    .hidden
+                    .iter()
+                    .all(|(at, _)| (first..end).contains(at))
+            );
+            assert_eq!(
+                masked.ids[..first],
+                clean[..first],
+                "earlier blocks are known"
+            );
+            assert!(masked.ids[end..].iter().all(|id| *id == examples.mask));
+        }
+    }
+
+    #[test]
+    fn answers_are_filled_up_to_the_lengths_by_their_shares() {
+        let recipe = recipe(0.0);
+        let mut rng = Rng::new(2);
+        let lengths: Vec<usize> = (0..10_000)
+            .map(|_| answer_length(90, &recipe.lengths, recipe.block_length, &mut rng))
+            .collect();
+        let share = |length: usize| lengths.iter().filter(|l| **l == length).count() as f64 / 1e4;
+        for &(length, wanted) in &recipe.lengths {
+            assert!(
+                (share(length) - wanted).abs() < 0.02,
+                "{length}: {}",
+                share(length)
+            );
+        }
+        assert!(share(96) > 0.5, "the others end with their block");
+    }
+}

@@ -1,0 +1,142 @@
+//! Training of a diffusion language model of LLaDA's kind on generated arithmetic problems.
+//!
+//! LLaDA (arXiv 2502.09992): of a sequence every token is hidden with a probability p that is drawn
+//! per sequence, and the model predicts the hidden ones. The loss is the cross-entropy of each,
+//! weighted by 1/p and divided by the sequence's length: a bound on its negative log-likelihood. In
+//! the second phase only answers are hidden, and end tokens that fill up an answer count as part of
+//! it, so that the model ends its texts itself.
+
+mod examples;
+mod export;
+mod masks;
+
+use std::path::Path;
+
+use brisk_models::language_model::{LanguageModel, LanguageModelConfig, Rows, Span};
+use brisk_nn::Weights;
+use brisk_pipelines::language::{CacheMode, LoadOptions, Selection, TextPipeline, TextRequest};
+use brisk_store::ModelFolder;
+use serde::Serialize;
+
+use crate::data::arithmetic::Split;
+use crate::error::{Error, Result};
+use crate::eval::text::{TextEvaluation, evaluate_text_model};
+use crate::loss;
+use crate::recipe::TextRecipe;
+use crate::session::{Control, Event, Measured, Outcome, Session};
+use examples::Examples;
+use masks::Masked;
+
+/// What a finished run is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct TextReport {
+    /// Finished updates.
+    pub steps: u64,
+    /// Seconds over all restarts.
+    pub seconds: f64,
+    /// Parameters.
+    pub parameters: usize,
+    /// Tokens of the vocabulary.
+    pub vocabulary: usize,
+    /// Problems that were trained on.
+    pub problems: u64,
+    /// Mean of the last tenth of the logged losses.
+    pub loss: Option<f64>,
+    /// Share of the evaluated held-out problems that were answered exactly.
+    pub exact_match: f64,
+}
+
+/// Trains the recipe's language model into `out`: `training_log.jsonl`, `checkpoints/`, at every
+/// evaluation and at the end `model/` (LLaDA's layout, bf16), and at the end `report.json`. Continues
+/// when `out` holds a checkpoint of the same recipe.
+///
+/// # Errors
+/// A recipe that does not fit together, files that cannot be read or written, or a run that diverges.
+pub fn train_text(
+    recipe: &TextRecipe,
+    out: &Path,
+    control: &mut Control,
+) -> Result<Outcome<TextReport>> {
+    recipe.validate()?;
+    let options = &recipe.training;
+    control.send(Event::Stage("making the vocabulary"));
+    let examples = Examples::new(recipe)?;
+    let written = export::config(recipe, &examples)?;
+    let bytes = serde_json::to_vec(&written).map_err(|e| Error::Recipe(e.to_string()))?;
+    let config = LanguageModelConfig::from_json(&bytes, "recipe, model")?;
+    examples.check(recipe, &config)?;
+    let weights = Weights::trainable(None, options.seed);
+    let model = LanguageModel::load(&config, &weights.pp("model"))?;
+    let parameters = weights.variables();
+    let mut session = Session::open(options, recipe, parameters, out, control)?;
+    let folder = out.join("model");
+    while !session.is_over() {
+        let first = session.step * options.batch as u64;
+        let batch = masks::batch(
+            &examples,
+            first,
+            session.progress(),
+            recipe,
+            &mut session.rng,
+        )?;
+        session.update(batch.len(), |part| update_loss(&model, &batch[part]))?;
+        if session.is_due(recipe.eval_every) {
+            export::write(recipe, &written, &examples, session.ema.arrays(), &folder)?;
+            let exact_match = session.together(|| measure(recipe, &folder))?;
+            session.write_log(Measured {
+                exact_match: Some(exact_match),
+                ..Measured::default()
+            })?;
+        }
+        if session.settle()? {
+            return Ok(Outcome::Stopped { step: session.step });
+        }
+    }
+    session.finish()?;
+    session.control.send(Event::Stage("writing the model"));
+    export::write(recipe, &written, &examples, session.ema.arrays(), &folder)?;
+    session.control.send(Event::Stage("measuring the model"));
+    let exact_match = session.together(|| measure(recipe, &folder))?;
+    export::report(&session, &examples, exact_match, out).map(Outcome::Finished)
+}
+
+/// The mean loss of some masked sequences.
+fn update_loss(model: &LanguageModel, batch: &[Masked]) -> Result<loss::Loss> {
+    let spans: Vec<Span> = batch
+        .iter()
+        .map(|sample| Span::whole(&sample.ids))
+        .collect();
+    let mut caches: Vec<_> = batch.iter().map(|_| None).collect();
+    let (mut rows, mut targets, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+    for (index, sample) in batch.iter().enumerate() {
+        for &(position, target) in &sample.hidden {
+            rows.push((index, position));
+            targets.push(target);
+            weights.push(sample.weight / batch.len() as f32);
+        }
+    }
+    let hidden = model.hidden(&spans, &mut caches, Rows::Some(&rows))?;
+    loss::cross_entropy(&model.logits(&hidden)?, &targets, &weights)
+}
+
+/// Exact match on the recipe's held-out problems, decoded as `brisk text` decodes by default but
+/// with the dual cache.
+fn measure(recipe: &TextRecipe, folder: &Path) -> Result<f64> {
+    let folder = ModelFolder::Disk(folder.to_owned());
+    let pipeline = TextPipeline::load(&folder, &LoadOptions::default())?;
+    let evaluation = TextEvaluation {
+        seed: recipe.training.seed,
+        split: Split::HeldOut,
+        problems: recipe.eval_problems,
+        batch: 16,
+        request: TextRequest {
+            cache: CacheMode::Dual,
+            gen_length: recipe.lengths.first().map_or(128, |(length, _)| *length),
+            selection: Some(Selection::Threshold(0.9)),
+            ..TextRequest::default()
+        },
+    };
+    let control = brisk_pipelines::Control::silent();
+    let report = evaluate_text_model(&pipeline, &evaluation, &control, &mut |_, _| {})?;
+    Ok(report.exact_match)
+}
