@@ -138,41 +138,62 @@ pub fn gated_silu_backward(x: &[f32], half: usize, dy: &[f32], dx: &mut [f32]) {
     });
 }
 
+/// A smooth activation that gates another branch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gate {
+    /// SiLU, as in Llama's feed-forward network.
+    Silu,
+    /// GELU by the tanh formula, as in Gemma's.
+    GeluTanh,
+}
+
 simd_dispatch! {
-    fn gelu_times_run(gate: &[f32], up: &[f32], y: &mut [f32]) {
-        for ((y, &g), &u) in y.iter_mut().zip(gate).zip(up) { *y = math::gelu_tanh(g) * u; }
+    fn gate_run(kind: Gate, gate: &[f32], up: &[f32], y: &mut [f32]) {
+        let values = y.iter_mut().zip(gate).zip(up);
+        match kind {
+            Gate::Silu => for ((y, &g), &u) in values { *y = math::silu(g) * u; },
+            Gate::GeluTanh => for ((y, &g), &u) in values { *y = math::gelu_tanh(g) * u; },
+        }
     }
 }
 simd_dispatch! {
-    fn gelu_times_gate_back(gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32]) {
-        for (((d, &g), &u), &y) in dgate.iter_mut().zip(gate).zip(up).zip(dy) {
-            *d = y * u * math::gelu_tanh_derivative(g);
+    fn gate_back(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32]) {
+        let values = dgate.iter_mut().zip(gate).zip(up).zip(dy);
+        match kind {
+            Gate::Silu => for (((d, &g), &u), &y) in values { *d = y * u * math::silu_derivative(g); },
+            Gate::GeluTanh => for (((d, &g), &u), &y) in values { *d = y * u * math::gelu_tanh_derivative(g); },
         }
     }
 }
 
-/// `y = gelu_tanh(gate)·up`, the gate of Gemma's feed-forward network.
-pub fn gated_gelu_tanh(gate: &[f32], up: &[f32], y: &mut [f32]) {
+/// `y = activation(gate)·up`.
+pub fn gated(kind: Gate, gate: &[f32], up: &[f32], y: &mut [f32]) {
     assert!(
         gate.len() == y.len() && up.len() == y.len(),
         "lengths of a gate"
     );
     parallel::rows_mut(y, 1, |start, y| {
         let range = start..start + y.len();
-        gelu_times_run(&gate[range.clone()], &up[range], y);
+        gate_run(kind, &gate[range.clone()], &up[range], y);
     });
 }
 
-/// Gradient of [`gated_gelu_tanh`] with respect to the gate; the gradient with respect to `up`
-/// is `gated_gelu_tanh(gate, dy)`.
-pub fn gated_gelu_tanh_backward_gate(gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32]) {
+/// Gradient of [`gated`] with respect to the gate; the gradient with respect to `up` is
+/// `gated(kind, gate, dy)`.
+pub fn gated_backward_gate(kind: Gate, gate: &[f32], up: &[f32], dy: &[f32], dgate: &mut [f32]) {
     assert!(
         gate.len() == dy.len() && up.len() == dy.len() && dgate.len() == dy.len(),
         "lengths"
     );
     parallel::rows_mut(dgate, 1, |start, d| {
         let range = start..start + d.len();
-        gelu_times_gate_back(&gate[range.clone()], &up[range.clone()], &dy[range], d);
+        gate_back(
+            kind,
+            &gate[range.clone()],
+            &up[range.clone()],
+            &dy[range],
+            d,
+        );
     });
 }
 

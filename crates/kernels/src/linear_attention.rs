@@ -81,49 +81,46 @@ simd_dispatch! {
     }
 }
 
-fn states(shape: &LinearAttentionShape, k: &[f32], v: &[f32]) -> Vec<Vec<f32>> {
-    let (width, dim) = (shape.width(), shape.dim);
-    (0..shape.batch * shape.heads)
-        .into_par_iter()
-        .map(|index| {
-            let (b, h) = (index / shape.heads, index % shape.heads);
-            let start = b * shape.tokens * width + h * dim;
-            let end = (b + 1) * shape.tokens * width;
-            let mut state = vec![0.0; state_len(dim)];
-            if shape.tokens > 0 {
-                accumulate(&k[start..end], &v[start..end], width, dim, &mut state);
-            }
-            state
-        })
-        .collect()
+/// Queries, keys and values that are attended by themselves. Each begins at its first channel; heads
+/// are `spread·dim` and tokens `spread·heads·dim` apart.
+#[derive(Clone, Copy)]
+struct Source<'a> {
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+    spread: usize,
+}
+
+impl Source<'_> {
+    fn at(&self, shape: &LinearAttentionShape, token: usize, head: usize) -> usize {
+        self.spread * (token * shape.width() + head * shape.dim)
+    }
+
+    /// What [`accumulate`] gives for each head of each picture.
+    fn states(&self, shape: &LinearAttentionShape) -> Vec<Vec<f32>> {
+        let stride = self.spread * shape.width();
+        (0..shape.batch * shape.heads)
+            .into_par_iter()
+            .map(|index| {
+                let (b, h) = (index / shape.heads, index % shape.heads);
+                let start = self.at(shape, b * shape.tokens, h);
+                let end = self.at(shape, (b + 1) * shape.tokens, 0);
+                let mut state = vec![0.0; state_len(shape.dim)];
+                if shape.tokens > 0 {
+                    let of_head = |x: &[f32]| start..end.min(x.len());
+                    let (k, v) = (&self.k[of_head(self.k)], &self.v[of_head(self.v)]);
+                    accumulate(k, v, stride, shape.dim, &mut state);
+                }
+                state
+            })
+            .collect()
+    }
 }
 
 /// `o = attention(q, k, v)`. A query whose products are all zero gives zero.
 pub fn forward(shape: &LinearAttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32]) {
     shape.check(&[q.len(), k.len(), v.len(), o.len()]);
-    let (width, dim) = (shape.width(), shape.dim);
-    let states = applied(states(shape, k, v), dim);
-    parallel::rows_mut(o, width, |first, chunk| {
-        for (offset, row) in chunk.chunks_exact_mut(width).enumerate() {
-            let token = first + offset;
-            let b = token / shape.tokens;
-            for (h, out) in row.chunks_exact_mut(dim).enumerate() {
-                let (m, z) = &states[b * shape.heads + h];
-                let q = &q[token * width + h * dim..][..dim];
-                let denominator = apply(q, m, z, out) + shape.eps;
-                divide(out, denominator);
-            }
-        }
-    });
-}
-
-/// States as [`apply`] takes them: M transposed, and z.
-fn applied(states: Vec<Vec<f32>>, dim: usize) -> Vec<(Vec<f32>, Vec<f32>)> {
-    let split = |state: Vec<f32>| {
-        let (m, z) = state.split_at(dim * dim);
-        (transpose(m, dim), z.to_vec())
-    };
-    states.into_par_iter().map(split).collect()
+    attend(shape, &[Source { q, k, v, spread: 1 }], o);
 }
 
 /// As [`forward`] of operands that stand side by side, head by head: every source is
@@ -134,37 +131,46 @@ fn applied(states: Vec<Vec<f32>>, dim: usize) -> Vec<(Vec<f32>, Vec<f32>)> {
 /// When the lengths do not fit.
 pub fn forward_interleaved(shape: &LinearAttentionShape, sources: &[&[f32]], o: &mut [f32]) {
     let (width, dim) = (shape.width(), shape.dim);
-    let (tokens, wide) = (shape.batch * shape.tokens, sources.len() * width);
+    let tokens = shape.batch * shape.tokens;
     for source in sources {
         assert_eq!(source.len(), tokens * 3 * width, "source of {shape:?}");
     }
-    assert_eq!(o.len(), tokens * wide, "result of {shape:?}");
-    let heads = sources.len() * shape.batch * shape.heads;
-    let states: Vec<Vec<f32>> = (0..heads)
-        .into_par_iter()
-        .map(|index| {
-            let (source, b) = (
-                sources[index / (shape.batch * shape.heads)],
-                index / shape.heads % shape.batch,
-            );
-            let key = 3 * (b * shape.tokens * width + index % shape.heads * dim) + dim;
-            let end = 3 * (b + 1) * shape.tokens * width;
-            let mut state = vec![0.0; state_len(dim)];
-            if shape.tokens > 0 {
-                let (k, v) = (&source[key..end], &source[key + dim..end]);
-                accumulate(&k[..v.len()], v, 3 * width, dim, &mut state);
-            }
-            state
+    assert_eq!(
+        o.len(),
+        tokens * sources.len() * width,
+        "result of {shape:?}"
+    );
+    let sources: Vec<Source> = sources
+        .iter()
+        .map(|source| Source {
+            q: source,
+            k: source.get(dim..).unwrap_or_default(),
+            v: source.get(2 * dim..).unwrap_or_default(),
+            spread: 3,
         })
         .collect();
-    let states = applied(states, dim);
+    attend(shape, &sources, o);
+}
+
+fn attend(shape: &LinearAttentionShape, sources: &[Source], o: &mut [f32]) {
+    let (wide, dim) = (sources.len() * shape.width(), shape.dim);
+    // M transposed, as `apply` takes it, and z: source by source, picture by picture, head by head.
+    let states: Vec<(Vec<f32>, Vec<f32>)> = sources
+        .iter()
+        .flat_map(|source| source.states(shape))
+        .map(|state| {
+            let (m, z) = state.split_at(dim * dim);
+            (transpose(m, dim), z.to_vec())
+        })
+        .collect();
     parallel::rows_mut(o, wide, |first, chunk| {
         for (token, row) in (first..).zip(chunk.chunks_exact_mut(wide)) {
             let b = token / shape.tokens;
             for (index, out) in row.chunks_exact_mut(dim).enumerate() {
                 let (source, h) = (index / shape.heads, index % shape.heads);
                 let (m, z) = &states[(source * shape.batch + b) * shape.heads + h];
-                let q = &sources[source][3 * (token * width + h * dim)..][..dim];
+                let source = &sources[source];
+                let q = &source.q[source.at(shape, token, h)..][..dim];
                 let denominator = apply(q, m, z, out) + shape.eps;
                 divide(out, denominator);
             }
@@ -265,7 +271,8 @@ pub fn backward(
 ) -> (Vec<f32>, Vec<f32>, Vec<f32>) {
     shape.check(&[q.len(), k.len(), v.len(), grad.len()]);
     let (width, dim, tokens) = (shape.width(), shape.dim, shape.tokens);
-    let per_head: Vec<[Vec<f32>; 3]> = states(shape, k, v)
+    let per_head: Vec<[Vec<f32>; 3]> = Source { q, k, v, spread: 1 }
+        .states(shape)
         .into_par_iter()
         .enumerate()
         .map(|(index, state)| {

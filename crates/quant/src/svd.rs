@@ -42,51 +42,35 @@ fn randomised(w: &[f32], rows: usize, columns: usize, rank: usize) -> Factors {
     let count = (rank + OVERSAMPLING).min(rows).min(columns);
     let matrix = View::new(w, rows, columns);
     // Vectors stand in rows: [count, columns] and [count, rows].
-    let mut right = random_vectors(count, columns);
-    let mut left = vec![0.0; count * rows];
-    for _ in 0..ITERATIONS {
+    let onto_rows = |right: &[f32], left: &mut [f32]| {
+        let right = View::new(right, count, columns);
         multiply(
-            &mut left,
+            left,
             rows,
-            View::new(&right, count, columns),
+            right,
             matrix.transposed(),
             1.0,
             false,
             Threads::Pool,
         );
+    };
+    let onto_columns = |left: &[f32], right: &mut [f32]| {
+        let left = View::new(left, count, rows);
+        multiply(right, columns, left, matrix, 1.0, false, Threads::Pool);
+    };
+    let mut right = random_vectors(count, columns);
+    let mut left = vec![0.0; count * rows];
+    for _ in 0..ITERATIONS {
+        onto_rows(&right, &mut left);
         orthonormalise(&mut left, rows);
-        multiply(
-            &mut right,
-            columns,
-            View::new(&left, count, rows),
-            matrix,
-            1.0,
-            false,
-            Threads::Pool,
-        );
+        onto_columns(&left, &mut right);
         orthonormalise(&mut right, columns);
     }
-    multiply(
-        &mut left,
-        rows,
-        View::new(&right, count, columns),
-        matrix.transposed(),
-        1.0,
-        false,
-        Threads::Pool,
-    );
+    onto_rows(&right, &mut left);
     orthonormalise(&mut left, rows);
     // w ≈ leftᵀ·small, and small = V·Σ·(orthonormal rows).
     let mut small = vec![0.0; count * columns];
-    multiply(
-        &mut small,
-        columns,
-        View::new(&left, count, rows),
-        matrix,
-        1.0,
-        false,
-        Threads::Pool,
-    );
+    onto_columns(&left, &mut small);
     let mut gram = vec![0.0f64; count * count];
     for i in 0..count {
         for j in 0..=i {

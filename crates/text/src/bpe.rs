@@ -1,5 +1,6 @@
 //! Training of a byte-pair tokenizer with Gemma's conventions.
 
+use crate::special::added_tokens;
 use crate::{Error, Result};
 use serde_json::json;
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
@@ -52,19 +53,11 @@ pub fn train_bpe(lines: &[String], vocabulary: usize) -> Result<Vec<u8>> {
     model["unk_token"] = json!("<unk>");
     model["fuse_unk"] = json!(true);
     model["byte_fallback"] = json!(true);
-    let added: Vec<_> = SPECIAL
-        .iter()
-        .enumerate()
-        .map(|(id, content)| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true})
-        })
-        .collect();
     let file = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added,
+        "added_tokens": added_tokens(&SPECIAL),
         "normalizer": {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
         "pre_tokenizer": {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": false},
         "post_processor": {

@@ -19,6 +19,7 @@ mod chat;
 mod error;
 mod guard;
 pub mod sana_prompt;
+mod special;
 mod tokenizer;
 mod vocabulary;
 mod words;

@@ -1,7 +1,8 @@
 //! A tokenizer of given words, with characters for every other word.
 
+use crate::special::added_tokens;
 use crate::{Error, Result};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
 
 /// Continues a word that was cut into characters.
 const INSIDE: &str = "##";
@@ -44,19 +45,11 @@ pub fn word_tokenizer(specials: &[&str], unknown: &str, words: &[String]) -> Res
         .filter(char::is_ascii_alphabetic)
         .for_each(|c| add(format!("{INSIDE}{c}")));
     words.iter().for_each(|word| add(word.clone()));
-    let added: Vec<Value> = specials
-        .iter()
-        .enumerate()
-        .map(|(id, content)| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true})
-        })
-        .collect();
     let file = json!({
         "version": "1.0",
         "truncation": null,
         "padding": null,
-        "added_tokens": added,
+        "added_tokens": added_tokens(specials),
         "normalizer": null,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": r"[ \t\r]+"}, "behavior": "Removed", "invert": false},

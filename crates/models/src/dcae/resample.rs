@@ -36,14 +36,11 @@ impl Down {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let steps = shortcut_step(self.shortcut, x, ShortcutKind::Down);
         match self.kind {
-            Downsample::Conv => {
-                let steps = shortcut_step(self.shortcut, x, ShortcutKind::Down);
-                self.conv.forward_with(x, &steps)
-            }
+            Downsample::Conv => self.conv.forward_with(x, &steps),
             Downsample::PixelUnshuffle => {
-                let main = ops::pixel_unshuffle(&self.conv.forward(x)?, 2)?;
-                add_shortcut(self.shortcut, main, x, ShortcutKind::Down)
+                steps.apply(ops::pixel_unshuffle(&self.conv.forward(x)?, 2)?)
             }
         }
     }
@@ -84,15 +81,10 @@ impl Up {
     }
 
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let steps = shortcut_step(self.shortcut, x, ShortcutKind::Up);
         match self.kind {
-            Upsample::Interpolate => {
-                let steps = shortcut_step(self.shortcut, x, ShortcutKind::Up);
-                self.conv.forward_upsampled_with(x, &steps)
-            }
-            Upsample::PixelShuffle => {
-                let main = ops::pixel_shuffle(&self.conv.forward(x)?, 2)?;
-                add_shortcut(self.shortcut, main, x, ShortcutKind::Up)
-            }
+            Upsample::Interpolate => self.conv.forward_upsampled_with(x, &steps),
+            Upsample::PixelShuffle => steps.apply(ops::pixel_shuffle(&self.conv.forward(x)?, 2)?),
         }
     }
 
@@ -105,18 +97,10 @@ impl Up {
     }
 }
 
-/// The shortcut as the step after a convolution.
+/// The shortcut as the step after the main branch.
 fn shortcut_step(wanted: bool, x: &Tensor, kind: ShortcutKind) -> Epilogue<'_> {
     Epilogue {
         residual: wanted.then_some(Residual::Shortcut(x, kind)),
         ..Epilogue::default()
     }
-}
-
-fn add_shortcut(wanted: bool, main: Tensor, x: &Tensor, kind: ShortcutKind) -> Result<Tensor> {
-    if !wanted {
-        return Ok(main);
-    }
-    let channels = main.dim(3)?;
-    Ok((main + ops::shortcut(x, kind, channels)?)?)
 }

@@ -3,7 +3,7 @@
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
-use brisk_kernels::activation::{self as kernel, Activation};
+use brisk_kernels::activation::{self as kernel, Activation, Gate};
 use brisk_kernels::buffer::unfilled;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
@@ -109,73 +109,31 @@ impl CustomOp1 for GatedSilu {
 
 /// `silu(gate)·up`; both have the same shape.
 pub fn silu_times(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.dims() != up.dims() {
-        return Err(shape_error(
-            "silu_times",
-            up.dims(),
-            &format!("{:?}", gate.dims()),
-        ));
-    }
-    Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, SiluTimes)?)
-}
-
-struct SiluTimes;
-
-impl CustomOp2 for SiluTimes {
-    fn name(&self) -> &'static str {
-        "silu_times"
-    }
-
-    fn cpu_fwd(
-        &self,
-        gate: &CpuStorage,
-        lg: &Layout,
-        up: &CpuStorage,
-        lu: &Layout,
-    ) -> CandleResult<(CpuStorage, Shape)> {
-        let (gate, up) = (cpu_slice(gate, lg)?, cpu_slice(up, lu)?);
-        let mut y = vec![0.0; gate.len()];
-        kernel::forward(Activation::Silu, gate, &mut y);
-        y.iter_mut().zip(up).for_each(|(y, up)| *y *= up);
-        Ok((CpuStorage::F32(y), lg.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
-        let dims = gate.dims().to_vec();
-        with_slices!([gate, up, grad], {
-            let (mut dgate, mut dup) = (vec![0.0; gate.len()], vec![0.0; gate.len()]);
-            kernel::forward(Activation::Silu, gate, &mut dup);
-            dup.iter_mut().zip(grad).for_each(|(dup, g)| *dup *= g);
-            let through: Vec<f32> = up.iter().zip(grad).map(|(up, g)| up * g).collect();
-            kernel::backward(Activation::Silu, gate, &through, &mut dgate);
-            Ok((Some(tensor(dgate, &dims)?), Some(tensor(dup, &dims)?)))
-        })
-    }
+    gated(Gate::Silu, "silu_times", gate, up)
 }
 
 /// `gelu_tanh(gate)·up`; both have the same shape.
 pub fn gated_gelu_tanh(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
-    if gate.dims() != up.dims() {
-        return Err(shape_error(
-            "gated_gelu_tanh",
-            up.dims(),
-            &format!("{:?}", gate.dims()),
-        ));
-    }
-    Ok(gate.contiguous()?.apply_op2(&up.contiguous()?, GatedGelu)?)
+    gated(Gate::GeluTanh, "gated_gelu_tanh", gate, up)
 }
 
-struct GatedGelu;
+fn gated(kind: Gate, name: &'static str, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    if gate.dims() != up.dims() {
+        return Err(shape_error(name, up.dims(), &format!("{:?}", gate.dims())));
+    }
+    Ok(gate
+        .contiguous()?
+        .apply_op2(&up.contiguous()?, Gated { kind, name })?)
+}
 
-impl CustomOp2 for GatedGelu {
+struct Gated {
+    kind: Gate,
+    name: &'static str,
+}
+
+impl CustomOp2 for Gated {
     fn name(&self) -> &'static str {
-        "gated_gelu_tanh"
+        self.name
     }
 
     fn cpu_fwd(
@@ -187,7 +145,7 @@ impl CustomOp2 for GatedGelu {
     ) -> CandleResult<(CpuStorage, Shape)> {
         let (gate, up) = (cpu_slice(gate, lg)?, cpu_slice(up, lu)?);
         let mut y = unfilled(gate.len());
-        kernel::gated_gelu_tanh(gate, up, &mut y);
+        kernel::gated(self.kind, gate, up, &mut y);
         Ok((CpuStorage::F32(y), lg.shape().clone()))
     }
 
@@ -201,8 +159,8 @@ impl CustomOp2 for GatedGelu {
         let dims = gate.dims().to_vec();
         with_slices!([gate, up, grad], {
             let (mut dgate, mut dup) = (unfilled(gate.len()), unfilled(gate.len()));
-            kernel::gated_gelu_tanh_backward_gate(gate, up, grad, &mut dgate);
-            kernel::gated_gelu_tanh(gate, grad, &mut dup);
+            kernel::gated_backward_gate(self.kind, gate, up, grad, &mut dgate);
+            kernel::gated(self.kind, gate, grad, &mut dup);
             Ok((Some(tensor(dgate, &dims)?), Some(tensor(dup, &dims)?)))
         })
     }
