@@ -27,6 +27,7 @@ impl Range {
             Init::Ones => (1.0, 0.1),
             Init::Constant(value) => (value, 0.1 * value.abs()),
             Init::Normal(deviation) => (0.0, deviation * 3f32.sqrt()),
+            Init::FanIn(scale) => (0.0, scale * (3.0 / inputs.max(1) as f32).sqrt()),
             Init::XavierUniform => (0.0, (6.0 / (inputs + outputs).max(1) as f32).sqrt()),
             Init::KaimingUniform => (0.0, (1.0 / inputs.max(1) as f32).sqrt()),
         };

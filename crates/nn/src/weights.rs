@@ -26,6 +26,9 @@ pub enum Init {
     Constant(f32),
     /// Gaussian with this standard deviation.
     Normal(f32),
+    /// Gaussian with this standard deviation divided by √inputs: what enters with variance 1 leaves
+    /// with its square.
+    FanIn(f32),
     /// Uniform in ±√(6/(inputs + outputs)).
     XavierUniform,
     /// Uniform in ±1/√inputs, PyTorch's default for linear layers and convolutions.
@@ -508,6 +511,10 @@ fn initial(name: &str, seed: u64, shape: &[usize], init: Init) -> Vec<f32> {
         Init::Ones => vec![1.0; count],
         Init::Constant(value) => vec![value; count],
         Init::Normal(deviation) => (0..count).map(|_| random.normal() * deviation).collect(),
+        Init::FanIn(scale) => {
+            let deviation = scale / (inputs.max(1) as f32).sqrt();
+            (0..count).map(|_| random.normal() * deviation).collect()
+        }
         Init::XavierUniform => uniform((6.0 / (inputs + outputs) as f32).sqrt()),
         Init::KaimingUniform => uniform((1.0 / inputs.max(1) as f32).sqrt()),
     }

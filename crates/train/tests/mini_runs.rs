@@ -272,8 +272,9 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
         panic!("the run was not asked to stop");
     };
     let losses = losses(&whole);
+    // A uniform guess, and what logits of variance 1 add.
     assert!(
-        (losses[0] - (report.vocabulary as f64).ln()).abs() < 1.0,
+        (losses[0] - (report.vocabulary as f64).ln()).abs() < 2.0,
         "{losses:?}"
     );
     assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");

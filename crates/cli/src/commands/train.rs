@@ -347,9 +347,12 @@ fn line(event: &Event) -> String {
             } else {
                 0.0
             };
-            let loss = entry
-                .loss
-                .map_or("not finite".to_owned(), |loss| format!("{loss:.5}"));
+            let evaluated = entry.psnr.is_some() || entry.exact_match.is_some();
+            let loss = match entry.loss {
+                Some(loss) => format!("  loss {loss:.5}"),
+                None if evaluated => String::new(),
+                None => "  loss not finite".to_owned(),
+            };
             let psnr = entry
                 .psnr
                 .map(|psnr| format!("  held-out {psnr:.2} dB"))
@@ -364,7 +367,7 @@ fn line(event: &Event) -> String {
                 String::new()
             };
             format!(
-                "update {}  loss {loss}{psnr}{exact}  rate {:.2e}  {:.1} samples/s{skipped}  {:.0} %, {} left",
+                "update {}{loss}{psnr}{exact}  rate {:.2e}  {:.1} samples/s{skipped}  {:.0} %, {} left",
                 entry.step,
                 entry.learning_rate,
                 entry.samples_per_second,

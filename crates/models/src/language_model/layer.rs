@@ -73,8 +73,10 @@ impl Layer {
     ) -> Result<Self> {
         let (width, queries, keys) = (config.hidden_size, config.query_width(), config.key_width());
         let linear = |name: &str, from: usize, to: usize, bias: bool| {
-            Linear::load(&weights.pp(name), from, to, bias, Init::Normal(0.02))
+            Linear::load(&weights.pp(name), from, to, bias, Init::FanIn(1.0))
         };
+        // As LLaDA starts (`init_fn: mitchell`): what all layers add together has variance 1.
+        let back = Init::FanIn(1.0 / (2.0 * config.num_layers as f32).sqrt());
         let norm = |name: &str, width: usize| {
             RmsNorm::load(
                 &weights.pp(name),
@@ -118,13 +120,20 @@ impl Layer {
                 width,
                 config.intermediate_size,
                 config.mlp_bias,
+                back,
             )?),
         };
         Ok(Self {
             attention_norm: norm(names.attention_norm, width)?,
             projection,
             query_key_norms,
-            to_out: linear(names.output, queries, width, config.output_bias)?,
+            to_out: Linear::load(
+                &weights.pp(names.output),
+                queries,
+                width,
+                config.output_bias,
+                back,
+            )?,
             mlp_norm: norm(names.mlp_norm, width)?,
             mlp,
             config: config.clone(),

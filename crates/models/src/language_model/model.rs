@@ -74,9 +74,9 @@ impl LanguageModel {
         };
         let body = outer.pp(names.body);
         let table = [config.vocab_size, config.hidden_size];
-        let embedding =
-            body.pp(names.embedding)
-                .get_stored("weight", &table, Init::Normal(0.02))?;
+        let embedding = body
+            .pp(names.embedding)
+            .get_stored("weight", &table, Init::FanIn(1.0))?;
         let layers = (0..config.num_layers)
             .map(|index| {
                 let path = Names::layer(config, index);
@@ -93,13 +93,7 @@ impl LanguageModel {
             Linear::tied(&body.pp(names.embedding), "weight", &embedding)?
         } else {
             let [rows, width] = table;
-            Linear::load(
-                &outer.pp(names.head),
-                width,
-                rows,
-                false,
-                Init::Normal(0.02),
-            )?
+            Linear::load(&outer.pp(names.head), width, rows, false, Init::FanIn(1.0))?
         };
         // Files of tied models may store the table twice.
         let heads = ["", "model."].map(|outer| format!("{outer}{}.weight", names.head));

@@ -73,7 +73,8 @@ impl MixtureOfExperts {
         options: &ExpertOptions,
     ) -> Result<Self> {
         let expert = |weights: &Weights, inner: usize| {
-            GatedMlp::load(weights, GatedMlpNames::LLAMA, width, inner, false)
+            let back = Init::FanIn(1.0);
+            GatedMlp::load(weights, GatedMlpNames::LLAMA, width, inner, false, back)
         };
         let bias = if options.bias {
             let bias = weights.get(names.bias, &[options.count], Init::Zeros)?;

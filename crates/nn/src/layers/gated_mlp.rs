@@ -45,26 +45,28 @@ enum Expand {
 }
 
 impl GatedMlp {
-    /// Reads the three projections: `width` to `inner` twice, and back.
+    /// Reads the three projections: `width` to `inner` twice, and back; `back` is how the last one
+    /// starts when it is trained.
     pub fn load(
         weights: &Weights,
         names: GatedMlpNames,
         width: usize,
         inner: usize,
         bias: bool,
+        back: Init,
     ) -> Result<Self> {
-        let linear = |name: &str, from: usize, to: usize| {
-            Linear::load(&weights.pp(name), from, to, bias, Init::Normal(0.02))
+        let linear = |name: &str, from: usize, to: usize, start: Init| {
+            Linear::load(&weights.pp(name), from, to, bias, start)
         };
         let (gate, up) = (
-            linear(names.gate, width, inner)?,
-            linear(names.up, width, inner)?,
+            linear(names.gate, width, inner, Init::FanIn(1.0))?,
+            linear(names.up, width, inner, Init::FanIn(1.0))?,
         );
         let expand = match Linear::joined(&[&up, &gate])? {
             Some(joined) => Expand::Joined(joined),
             None => Expand::Separate { gate, up },
         };
-        let down = linear(names.down, inner, width)?;
+        let down = linear(names.down, inner, width, back)?;
         Ok(Self { expand, down })
     }
 

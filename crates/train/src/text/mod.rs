@@ -140,3 +140,84 @@ fn measure(recipe: &TextRecipe, folder: &Path) -> Result<f64> {
     let report = evaluate_text_model(&pipeline, &evaluation, &control, &mut |_, _| {})?;
     Ok(report.exact_match)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Recipe;
+    use crate::rng::Rng;
+    use crate::tensors;
+
+    /// A small trainable model and a batch of unequal sequences for it.
+    fn small() -> (LanguageModel, Weights, Vec<Masked>) {
+        let Recipe::Text(mut recipe) = Recipe::open("arithmetic-text").unwrap() else {
+            panic!("the recipe is for text");
+        };
+        let sizes = [
+            ("d_model", 32),
+            ("n_heads", 2),
+            ("n_kv_heads", 2),
+            ("mlp_hidden_size", 48),
+            ("n_layers", 2),
+        ];
+        for (key, size) in sizes {
+            recipe.model[key] = size.into();
+        }
+        recipe.training.batch = 3;
+        let examples = Examples::new(&recipe).unwrap();
+        let written = export::config(&recipe, &examples).unwrap();
+        let bytes = serde_json::to_vec(&written).unwrap();
+        let config = LanguageModelConfig::from_json(&bytes, "test").unwrap();
+        let weights = Weights::trainable(None, 3);
+        let model = LanguageModel::load(&config, &weights.pp("model")).unwrap();
+        let batch = masks::batch(&examples, 0, 0.9, &recipe, &mut Rng::new(4)).unwrap();
+        (model, weights, batch)
+    }
+
+    /// The gradient of the whole loss, of every parameter, against differences of the loss.
+    #[test]
+    fn gradients_match_differences_of_the_loss() {
+        let (model, weights, batch) = small();
+        let mut rng = Rng::new(5);
+        let value = || update_loss(&model, &batch).unwrap().value;
+        let gradients = update_loss(&model, &batch)
+            .unwrap()
+            .surrogate
+            .backward()
+            .unwrap();
+        for (name, variable) in weights.variables() {
+            let gradient = gradients
+                .get(variable.as_tensor())
+                .unwrap_or_else(|| panic!("{name} has no gradient"));
+            let gradient = tensors::values(gradient).unwrap();
+            let start = tensors::values(&variable).unwrap();
+            let direction: Vec<f32> = rng.normals(start.len());
+            let slope: f64 = gradient
+                .iter()
+                .zip(&direction)
+                .map(|(g, d)| f64::from(*g) * f64::from(*d))
+                .sum();
+            let size = 3e-4;
+            let at = |step: f32| {
+                let moved = start
+                    .iter()
+                    .zip(&direction)
+                    .map(|(s, d)| s + step * d)
+                    .collect();
+                tensors::set(&variable, moved).unwrap();
+                value()
+            };
+            let difference = (at(size) - at(-size)) / f64::from(2.0 * size);
+            at(0.0);
+            let scale = gradient
+                .iter()
+                .map(|g| f64::from(*g).powi(2))
+                .sum::<f64>()
+                .sqrt();
+            assert!(
+                (slope - difference).abs() < 0.02 * scale.max(1e-3),
+                "{name}: gradient {slope}, difference {difference}"
+            );
+        }
+    }
+}
