@@ -27,6 +27,14 @@ PROMPT = "a red heart on a white table"
 # As long as the published instruction: a word-level tokenizer makes about 210 tokens of it.
 INSTRUCTION = " ".join(["describe what can be seen in one picture , its light and its colours :"] * 14)
 TOLERANCE = 1e-3
+# What keeps each library to AVX2 and FMA.
+AVX2_ONLY = {
+    "BRISK_SIMD": "avx2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "DNNL_MAX_CPU_ISA": "AVX2",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,6 +300,7 @@ def report(case, peers, seconds, errors, problems, arguments):
         "runs": arguments.runs,
         "storage": arguments.storage,
         "machine": platform.machine(),
+        "instructions": "avx2" if arguments.avx2 else "all",
         "peers": {
             name: {
                 "median_seconds": median[name],
@@ -320,6 +329,7 @@ def main():
     parser.add_argument("--compile", action="store_true", help="torch.compile as well")
     parser.add_argument("--openvino", action="store_true", help="OpenVINO as well, where the export works")
     parser.add_argument("--channels-last", action="store_true", help="PyTorch in channels-last layout as well")
+    parser.add_argument("--avx2", action="store_true", help="keep every peer to AVX2 and FMA")
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the harness itself")
     parser.add_argument("--cache", default=str(ROOT / "target/bench"), help="folder for random weights")
     parser.add_argument("--brisk", default=str(ROOT / "target/release/brisk"), help="the binary")
@@ -329,6 +339,8 @@ def main():
         parser.error(f"cases are {', '.join(names)}; not {', '.join(sorted(unknown)) or 'none'}")
     if shutil.which(arguments.brisk) is None:
         parser.error(f"--brisk {arguments.brisk}: no such program; cargo build --workspace --release")
+    if arguments.avx2:
+        os.environ.update(AVX2_ONLY)
     good = True
     for case in CASES:
         if arguments.all or case.name in arguments.cases:

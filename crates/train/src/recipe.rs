@@ -127,7 +127,10 @@ pub struct TextRecipe {
     pub model: Value,
     /// Training.
     pub training: TrainingOptions,
-    /// Share of the run with problems of fewer events, which teach the same steps in less time.
+    /// Share of the run with calculations alone, which teach the arithmetic: in a problem most results
+    /// can be copied from the next line, and few are worked out.
+    pub drill_share: f64,
+    /// Share of the run, counted from its start, with problems of fewer events, which teach the same steps in less time.
     pub short_share: f64,
     /// Fewest and most events of those.
     pub short_events: (usize, usize),
@@ -349,6 +352,7 @@ impl TextRecipe {
     pub fn validate(&self) -> Result<()> {
         self.training.validate()?;
         require_share("pretraining_share", self.pretraining_share)?;
+        require_share("drill_share", self.drill_share)?;
         require_share("short_share", self.short_share)?;
         let (fewest, most) = self.short_events;
         require(

@@ -5,9 +5,10 @@ use std::ops::RangeInclusive;
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_text::{ChatMessage, ChatTemplate, Tokenizer, word_tokenizer};
 
-use crate::data::arithmetic::{Split, problem_of, words};
+use crate::data::arithmetic::{Split, drill, problem_of, words};
 use crate::error::{Error, Result};
 use crate::recipe::TextRecipe;
+use crate::rng::Rng;
 
 /// Fills up an answer, and ends a text.
 pub(super) const END: &str = "<|endoftext|>";
@@ -97,6 +98,15 @@ impl Examples {
         Ok(Example {
             prompt: self.tokenizer.encode_plain(&prompt)?,
             answer,
+        })
+    }
+
+    /// Unrelated calculations, about as many tokens as a problem has.
+    pub fn drill(&self, rng: &mut Rng) -> Result<Example> {
+        const LINES: usize = 12;
+        Ok(Example {
+            prompt: self.tokenizer.encode_plain(START)?,
+            answer: self.tokenizer.encode_plain(&drill(LINES, rng))?,
         })
     }
 

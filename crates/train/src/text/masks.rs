@@ -35,7 +35,8 @@ pub(super) fn batch(
     recipe: &TextRecipe,
     rng: &mut Rng,
 ) -> Result<Vec<Masked>> {
-    let phase = if progress < recipe.pretraining_share {
+    let drills = progress < recipe.drill_share;
+    let phase = if drills || progress < recipe.pretraining_share {
         Phase::Pretraining
     } else {
         Phase::FineTuning
@@ -53,7 +54,11 @@ pub(super) fn batch(
     (0..count)
         .map(|index| {
             let t = (offset + index as f64 / count as f64).fract();
-            let example = examples.get(first + index as u64, events.clone())?;
+            let example = if drills {
+                examples.drill(rng)?
+            } else {
+                examples.get(first + index as u64, events.clone())?
+            };
             Ok(hide(examples, example, t, phase, lengths, recipe, rng))
         })
         .collect()

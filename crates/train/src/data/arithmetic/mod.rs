@@ -1,9 +1,9 @@
 //! Grade-school arithmetic word problems with worked steps, made from a seed.
 //!
-//! A problem is a quantity and five or six events that change it, told in one of four settings;
+//! A problem is a quantity and four or five events that change it, told in one of four settings;
 //! the solution works the events off one a line and ends with `Answer: N`. Every quantity, also in
-//! between, has two digits, and so has every change but factors and groups: what a line looks like is
-//! decided by the kind of its event, and only its numbers need arithmetic.
+//! between, has two digits, and every change has one, or is a product of two digits with two: what a
+//! line looks like is decided by the kind of its event, and only its numbers need arithmetic.
 //!
 //! Which split a problem belongs to is decided by its setting and numbers alone: one in
 //! [`HELD_OUT_ONE_IN`] is held out, under whichever names and things it is told, so that no training
@@ -21,14 +21,16 @@ use settings::{Cast, SETTINGS, Setting};
 
 /// One problem in this many is held out.
 pub const HELD_OUT_ONE_IN: u64 = 16;
-/// Smallest and largest quantity, and number that one event adds or takes away.
+/// Smallest and largest quantity.
 const SMALLEST: u32 = 10;
 const LARGEST: u32 = 99;
-const LARGEST_CHANGE: u32 = 29;
+/// Smallest and largest number that one event adds or takes away.
+const SMALLEST_CHANGE: u32 = 2;
+const LARGEST_CHANGE: u32 = 9;
 /// Largest number of things in the groups that one event adds or takes away.
-const LARGEST_GROUPS: u32 = 40;
+const LARGEST_GROUPS: u32 = 20;
 /// Events of a problem.
-pub const EVENTS: RangeInclusive<usize> = 5..=6;
+pub const EVENTS: RangeInclusive<usize> = 4..=5;
 
 /// A question with its solution.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -166,10 +168,10 @@ fn draw_change(quantity: u32, before: &[Change], rng: &mut Rng) -> Option<Change
         .iter()
         .any(|c| matches!(c, Change::AddGroups(..) | Change::SubtractGroups(..)));
     match rng.below(10) {
-        0..=2 => (room >= SMALLEST)
-            .then(|| Change::Add(between(rng, SMALLEST, room.min(LARGEST_CHANGE)))),
-        3..=5 => (spare >= SMALLEST)
-            .then(|| Change::Subtract(between(rng, SMALLEST, spare.min(LARGEST_CHANGE)))),
+        0..=2 => (room >= SMALLEST_CHANGE)
+            .then(|| Change::Add(between(rng, SMALLEST_CHANGE, room.min(LARGEST_CHANGE)))),
+        3..=5 => (spare >= SMALLEST_CHANGE)
+            .then(|| Change::Subtract(between(rng, SMALLEST_CHANGE, spare.min(LARGEST_CHANGE)))),
         6 => {
             let factor = between(rng, 2, 3);
             (quantity * factor <= LARGEST).then_some(Change::Multiply(factor))
@@ -203,6 +205,18 @@ pub fn problem_of(events: RangeInclusive<usize>, seed: u64, index: u64, split: S
             return tell(&plan, &mut rng);
         }
     }
+}
+
+/// Calculations as solutions write them, a line each, that have nothing to do with each other.
+pub(crate) fn drill(lines: usize, rng: &mut Rng) -> String {
+    let mut worked = Vec::with_capacity(lines);
+    while worked.len() < lines {
+        let quantity = between(rng, SMALLEST, LARGEST);
+        if let Some(change) = draw_change(quantity, &[], rng) {
+            worked.push(change.worked(quantity));
+        }
+    }
+    worked.join("\n")
 }
 
 /// Puts the numbers into words.
