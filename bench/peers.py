@@ -48,6 +48,8 @@ class Case:
     block: int = 0
     # Further runs of brisk with quantised weights.
     quantize: tuple = ()
+    # A further run of brisk with made-up weights of 4 bits at the same shapes.
+    int4: bool = False
     steps: int = 0
     shape: tuple = ()
     # Several copies of the weights don't fit in memory: peers run one after the other.
@@ -79,13 +81,14 @@ class Case:
 CASES = [
     Case("dcae-decode-512", "vae.decode", "sana-0.6b", size=512),
     Case("dcae-encode-512", "vae.encode", "sana-0.6b", size=512),
-    Case("sana-0.6b-step-1024", "transformer", "sana-0.6b", size=1024, tokens=300),
+    Case("sana-0.6b-step-1024", "transformer", "sana-0.6b", size=1024, tokens=300, int4=True),
+    Case("sana-1.6b-step-1024", "transformer", "sana-1.6b", size=1024, tokens=300, int4=True),
     Case("gemma2-2b-encode-300", "text_encoder", "sana-0.6b", tokens=300, alone=True),
     Case("gemma2-2b-encode-300-prefix-220", "text_encoder", "sana-0.6b", tokens=300, prefix=220, alone=True),
     Case("qwen3-0.6b-block-32-of-512", "language_model", "qwen3-0.6b-diffusion", tokens=512, block=32, quantize=("8bit", "4bit")),
     Case("gemm", "gemm", shape=(1024, 1152, 5760)),
     Case("depthwise-5760-32x32", "depthwise", shape=(5760, 32, 32)),
-    Case("sprint-0.6b-1024-2-steps", "image", "sana-sprint-0.6b", size=1024, steps=2, alone=True),
+    Case("sprint-0.6b-1024-2-steps", "image", "sana-sprint-0.6b", size=1024, steps=2, int4=True, alone=True),
 ]
 
 
@@ -154,15 +157,20 @@ class Python:
 class Brisk:
     """`brisk bench`, a process a round."""
 
-    def __init__(self, case, files, arguments, quantize=None):
-        self.name = f"brisk, {quantize}" if quantize else "brisk"
+    def __init__(self, case, files, arguments, quantize=None, int4=False):
+        self.name = f"brisk, {quantize or 'int4'}" if quantize or int4 else "brisk"
         self.case = case
-        # Quantised weights are other weights: that they are near is all that can be asked.
-        self.tolerance = 0.5 if quantize else TOLERANCE
+        # Quantised weights are other weights: that they are near is all that can be asked, and of
+        # made-up ones not even that.
+        self.tolerance = None if int4 else 0.5 if quantize else TOLERANCE
         self.output = files["folder"] / f"{self.name}.{'png' if case.component == 'image' else 'safetensors'}"
         self.command = [arguments.brisk, "bench", case.component, "--json", "--no-ceilings"]
         self.command += ["--threads", str(arguments.threads)]
-        if files["model"]:
+        if int4:
+            self.command += ["--random", str(files["source"]), "--storage", "int4"]
+            if case.component == "image":
+                self.command += ["--quantize-text-encoder", "4bit"]
+        elif files["model"]:
             self.command += ["--model", str(files["model"])]
         if case.component == "image":
             self.command += ["--prompt", PROMPT, "--instruction", str(files["instruction"])]
@@ -188,7 +196,7 @@ class Brisk:
         self.document = document
         stages = {stage["name"]: stage["seconds"] for stage in document["stages"]}
         seconds = {self.name: stages[self.case.component]}
-        if "caption" in stages:
+        if "caption" in stages and self.name == "brisk":
             # PyTorch projects the caption at every step, brisk once a prompt.
             both = zip(stages[self.case.component], stages["caption"])
             seconds["brisk, caption included"] = [step + caption for step, caption in both]
@@ -220,10 +228,10 @@ def prepare(case, arguments, folder):
     import checkpoints
     from safetensors.torch import save_file
 
-    files = {"folder": folder, "model": None, "inputs": folder / "inputs.safetensors"}
+    files = {"folder": folder, "model": None, "source": None, "inputs": folder / "inputs.safetensors"}
     source = None
     if case.config:
-        source = HERE / "configs" / case.config
+        source = files["source"] = HERE / "configs" / case.config
         files["model"] = checkpoints.folder(source, arguments.cache, case.parts, arguments.storage)
     if case.component == "image":
         files["instruction"] = folder / "instruction.txt"
@@ -247,6 +255,7 @@ def measure(case, arguments):
             flags["openvino"] = ["--peer", "openvino"]
         peers = [Brisk(case, files, arguments)]
         peers += [Brisk(case, files, arguments, kind) for kind in case.quantize]
+        peers += [Brisk(case, files, arguments, int4=True)] if case.int4 else []
         peers += [Python(name, flag, case, files, arguments) for name, flag in flags.items()]
         seconds, problems = {}, {}
         for number in range(arguments.rounds):
@@ -267,7 +276,7 @@ def measure(case, arguments):
         reference = next((peer for peer in peers if peer.name == "pytorch"), None)
         errors = {}
         for peer in peers:
-            if peer is not reference and not {peer.name, "pytorch"} & set(problems):
+            if peer is not reference and peer.tolerance and not {peer.name, "pytorch"} & set(problems):
                 errors[peer.name] = difference(peer.output, reference.output)
         return report(case, peers, seconds, errors, problems, arguments)
 

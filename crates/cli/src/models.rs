@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use brisk_nn::Quantisation;
 use brisk_store::ModelFolder;
 use brisk_store::hub::{self, HubOptions};
 
@@ -110,4 +111,10 @@ pub fn size_of(folder: &Path) -> u64 {
         .filter_map(|file| std::fs::metadata(folder.join(file)).ok())
         .map(|metadata| metadata.len())
         .sum()
+}
+
+/// How weights are quantised while they are loaded, as `flag` names it.
+pub fn quantisation(flag: &str, name: &str) -> Result<Quantisation> {
+    Quantisation::from_name(name)
+        .map_err(|_| Failure::usage(format!("{flag} {name}: expected none, 8bit or 4bit")))
 }

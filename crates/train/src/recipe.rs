@@ -127,8 +127,8 @@ pub struct TextRecipe {
     pub model: Value,
     /// Training.
     pub training: TrainingOptions,
-    /// Share of the run with calculations alone, which teach the arithmetic: in a problem most results
-    /// can be copied from the next line, and few are worked out.
+    /// Share of the samples that are calculations alone, which teach the arithmetic: in a problem most
+    /// results can be copied from the next line, and few are worked out.
     pub drill_share: f64,
     /// Share of the run, counted from its start, with problems of fewer events, which teach the same steps in less time.
     pub short_share: f64,

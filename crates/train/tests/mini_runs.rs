@@ -267,7 +267,8 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let recipe = text_recipe(40);
-    let Outcome::Finished(report) = train_text(&recipe, &whole, &mut Control::silent()).unwrap()
+    let Outcome::Finished(report) =
+        train_text(&recipe, None, &whole, &mut Control::silent()).unwrap()
     else {
         panic!("the run was not asked to stop");
     };
@@ -280,9 +281,9 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
     assert_eq!((report.steps, report.problems), (40, 320));
 
-    let first = train_text(&recipe, &parted, &mut stopping_at(25)).unwrap();
+    let first = train_text(&recipe, None, &parted, &mut stopping_at(25)).unwrap();
     assert_eq!(first, Outcome::Stopped { step: 25 });
-    train_text(&recipe, &parted, &mut Control::silent()).unwrap();
+    train_text(&recipe, None, &parted, &mut Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 
     let model = SafetensorsFile::open(&whole.join("model/model.safetensors")).unwrap();
@@ -316,11 +317,25 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     }
 
     let mut other = recipe;
+    other.training.steps = 8;
+    let (from, further) = (whole.join("model"), folder.path().join("further"));
+    train_text(&other, Some(&from), &further, &mut Control::silent()).unwrap();
+    let start = self::losses(&further)[0];
+    assert!(
+        start < 0.8 * losses[0],
+        "it goes on where the other ended: {start}"
+    );
+
     other.block_share = 0.1;
-    let refused = train_text(&other, &whole, &mut Control::silent());
+    let refused = train_text(&other, None, &whole, &mut Control::silent());
     assert!(refused.unwrap_err().to_string().contains("another recipe"));
     other.lengths = vec![(512, 0.1)];
-    let refused = train_text(&other, &folder.path().join("long"), &mut Control::silent());
+    let refused = train_text(
+        &other,
+        None,
+        &folder.path().join("long"),
+        &mut Control::silent(),
+    );
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("max_sequence_length is 512"), "{message}");
 }

@@ -134,6 +134,9 @@ pub struct TextTrainingArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "arithmetic-text")]
     recipe: String,
+    /// Go on from this model's weights, of the recipe's shape and vocabulary
+    #[arg(long, value_name = "FOLDER")]
+    from: Option<PathBuf>,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -277,7 +280,12 @@ fn language(arguments: &TextTrainingArguments) -> Result {
     };
     arguments.run.adjust(&mut recipe.training);
     let mut control = arguments.run.control()?;
-    let outcome = train_text(&recipe, &arguments.run.output, &mut control);
+    let outcome = train_text(
+        &recipe,
+        arguments.from.as_deref(),
+        &arguments.run.output,
+        &mut control,
+    );
     arguments.run.report(outcome?, "model")
 }
 

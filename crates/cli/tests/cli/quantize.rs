@@ -92,6 +92,43 @@ fn the_model_in_the_box_is_quantised_drawn_with_compared_and_unpacked() {
 }
 
 #[test]
+fn the_text_encoder_is_quantised_while_it_is_loaded() {
+    let place = Place::new();
+    let draw = |name: &str, kind: &str| {
+        let kind = ["--quantize-text-encoder", kind];
+        place.ok(&[
+            &["image", "red heart", "--steps", "2", "-o", name][..],
+            &kind,
+        ]
+        .concat());
+    };
+    draw("full.png", "none");
+    draw("eight.png", "8bit");
+    draw("four.png", "4bit");
+    let likeness = |name: &str| {
+        let json = place.ok(&["compare", "full.png", name, "--json"]).json();
+        json["psnr_db"].as_f64().unwrap()
+    };
+    let (eight, four) = (likeness("eight.png"), likeness("four.png"));
+    assert!(
+        eight > 40.0 && four > 30.0 && eight > four,
+        "{eight} {four}"
+    );
+    place.fails(
+        2,
+        &["--quantize-text-encoder 3bit", "none, 8bit or 4bit"],
+        &[
+            "image",
+            "x",
+            "--quantize-text-encoder",
+            "3bit",
+            "-o",
+            "no.png",
+        ],
+    );
+}
+
+#[test]
 fn a_transformer_alone_goes_to_one_file_that_says_what_it_is() {
     let place = Place::new();
     prompts(&place);

@@ -83,7 +83,10 @@ impl SanaPipeline {
         Ok(vec![
             StageCost {
                 cost: text,
-                weight_bytes: files.text.bytes_per_weight(),
+                weight_bytes: self
+                    .options
+                    .text_quantisation
+                    .bytes_per_value(files.text.bytes_per_weight()),
             },
             StageCost {
                 cost: denoise,

@@ -8,7 +8,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{self, ControlWiring, Numerics, SanaConfig};
 use brisk_models::sana_controlnet::{self, SanaControlNetConfig};
-use brisk_nn::Activations;
+use brisk_nn::{Activations, Quantisation};
 use brisk_quant::{NunchakuFile, file as quantised};
 use brisk_store::{ModelFolder, TensorSource, open_weights};
 use brisk_text::Tokenizer;
@@ -68,6 +68,9 @@ pub struct LoadOptions {
     pub exact: bool,
     /// How inputs of 4-bit layers are rounded; `None` for 8 bits, or for a model without such layers.
     pub activations: Option<Activations>,
+    /// How the text encoder's linear layers are quantised while they are loaded: rounded to nearest
+    /// in groups of 32 inputs, computed with activations of 8 bits.
+    pub text_quantisation: Quantisation,
 }
 
 impl Default for LoadOptions {
@@ -88,6 +91,7 @@ impl Default for LoadOptions {
             random: None,
             exact: false,
             activations: None,
+            text_quantisation: Quantisation::None,
         }
     }
 }

@@ -18,11 +18,21 @@ impl SanaPipeline {
         let control = files.control.as_ref();
         let control = control.map_or(0, |control| memory::stored_bytes(control.weights.as_ref()));
         [
-            files.text.bytes(),
+            self.text_bytes(),
             files.transformer.bytes().saturating_add(control),
             // Convolutions compute on f32 copies, whatever the file holds.
             files.vae.count().saturating_mul(4),
         ]
+    }
+
+    /// Bytes of the text encoder's weights: its table as stored, its layers as they are quantised.
+    fn text_bytes(&self) -> u64 {
+        let (text, config) = (&self.files.text, &self.files.text_config);
+        let table = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
+        let layers = text.count().saturating_sub(table) as f64;
+        let stored = text.bytes_per_weight();
+        let how = self.options.text_quantisation;
+        (table as f64 * stored + layers * how.bytes_per_value(stored)) as u64
     }
 
     /// Whether components stay in memory after their stage.

@@ -314,7 +314,8 @@ impl SanaPipeline {
         control: &mut Control,
     ) -> Result<Captions> {
         if self.text.is_none() {
-            let weights = self.files.text.weights();
+            let how = self.options.text_quantisation;
+            let weights = self.files.text.weights().quantised(how, None);
             self.text = Some(Gemma2Model::load(&self.files.text_config, &weights)?);
         }
         let negative = self

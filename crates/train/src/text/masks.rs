@@ -35,8 +35,7 @@ pub(super) fn batch(
     recipe: &TextRecipe,
     rng: &mut Rng,
 ) -> Result<Vec<Masked>> {
-    let drills = progress < recipe.drill_share;
-    let phase = if drills || progress < recipe.pretraining_share {
+    let phase = if progress < recipe.pretraining_share {
         Phase::Pretraining
     } else {
         Phase::FineTuning
@@ -54,10 +53,10 @@ pub(super) fn batch(
     (0..count)
         .map(|index| {
             let t = (offset + index as f64 / count as f64).fract();
-            let example = if drills {
-                examples.drill(rng)?
+            let (example, phase) = if rng.chance(recipe.drill_share) {
+                (examples.drill(rng)?, Phase::Pretraining)
             } else {
-                examples.get(first + index as u64, events.clone())?
+                (examples.get(first + index as u64, events.clone())?, phase)
             };
             Ok(hide(examples, example, t, phase, lengths, recipe, rng))
         })

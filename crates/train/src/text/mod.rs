@@ -46,7 +46,8 @@ pub struct TextReport {
     pub exact_match: f64,
 }
 
-/// Trains the recipe's language model into `out`: `training_log.jsonl`, `checkpoints/`, at every
+/// Trains the recipe's language model, from scratch or `from` the folder of another one of its shape,
+/// into `out`: `training_log.jsonl`, `checkpoints/`, at every
 /// evaluation and at the end `model/` (LLaDA's layout, bf16), and at the end `report.json`. Continues
 /// when `out` holds a checkpoint of the same recipe.
 ///
@@ -54,6 +55,7 @@ pub struct TextReport {
 /// A recipe that does not fit together, files that cannot be read or written, or a run that diverges.
 pub fn train_text(
     recipe: &TextRecipe,
+    from: Option<&Path>,
     out: &Path,
     control: &mut Control,
 ) -> Result<Outcome<TextReport>> {
@@ -65,7 +67,10 @@ pub fn train_text(
     let bytes = serde_json::to_vec(&written).map_err(|e| Error::Recipe(e.to_string()))?;
     let config = LanguageModelConfig::from_json(&bytes, "recipe, model")?;
     examples.check(recipe, &config)?;
-    let weights = Weights::trainable(None, options.seed);
+    let start = from
+        .map(|folder| ModelFolder::Disk(folder.to_owned()).open_component("", None))
+        .transpose()?;
+    let weights = Weights::trainable(start, options.seed);
     let model = LanguageModel::load(&config, &weights.pp("model"))?;
     let parameters = weights.variables();
     let mut session = Session::open(options, recipe, parameters, out, control)?;

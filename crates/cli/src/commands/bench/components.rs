@@ -82,6 +82,9 @@ struct VaeArguments {
     /// Convolve tap by tap: slower, closer in the last bits
     #[arg(long)]
     exact: bool,
+    /// Work in strips of so many pixel rows: the same numbers in less memory
+    #[arg(long, value_name = "ROWS")]
+    strip_rows: Option<usize>,
     #[command(flatten)]
     files: FileArguments,
     #[command(flatten)]
@@ -263,10 +266,11 @@ impl VaeArguments {
         let model = Autoencoder::load(&config, &weights, half)?;
         let measured = measure(&self.run, |laps| {
             let sink = &mut |name: &str, _: &Tensor| laps.lap(autoencoder_part(name));
-            Ok(if encodes {
-                model.encode_by_blocks(&given, sink)?
-            } else {
-                model.decode_by_blocks(&given, sink)?
+            Ok(match (encodes, self.strip_rows) {
+                (true, None) => model.encode_by_blocks(&given, sink)?,
+                (true, Some(rows)) => model.encode_strips(&given, rows)?,
+                (false, None) => model.decode_by_blocks(&given, sink)?,
+                (false, Some(rows)) => model.decode_strips(&given, rows)?,
             })
         })?;
         let (batch, rows, columns, _) = given.dims4()?;

@@ -1,7 +1,7 @@
 //! Diffusion language models: one decoding step over a cache, and whole answers.
 
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig, Rows, Span};
-use brisk_nn::{KeyValueCache, Quantisation};
+use brisk_nn::KeyValueCache;
 use brisk_pipelines::Control;
 use brisk_pipelines::language::{CacheMode, LoadOptions, TextPipeline, TextRequest};
 use clap::Args;
@@ -13,6 +13,7 @@ use super::report::{Report, Stage};
 use super::{FileArguments, ModelArguments, Opened, RunArguments};
 use crate::commands::component::check_names;
 use crate::failure::{Failure, Result};
+use crate::models::quantisation;
 
 /// Compute one block of a language model over its cache
 #[derive(Debug, Args)]
@@ -65,11 +66,6 @@ pub struct TextArguments {
     run: RunArguments,
 }
 
-fn quantisation(name: &str) -> Result<Quantisation> {
-    Quantisation::from_name(name)
-        .map_err(|_| Failure::usage(format!("--quantize {name}: expected none, 8bit or 4bit")))
-}
-
 fn sizes(values: &[(&str, Value)]) -> Map<String, Value> {
     let pairs = values.iter();
     pairs
@@ -90,7 +86,7 @@ fn part(name: &str) -> &'static str {
 
 /// Times a block step.
 pub fn language_model(arguments: &LanguageModelArguments) -> Result {
-    let how = quantisation(&arguments.quantize)?;
+    let how = quantisation("--quantize", &arguments.quantize)?;
     let prepared = Prepared::begin(&arguments.run, &arguments.files)?;
     let component = arguments.model.open("language_model")?;
     let config = LanguageModelConfig::from_json(&component.found.config, &component.found.label)?;
@@ -155,7 +151,7 @@ fn step(
 /// Times whole answers.
 pub fn text(arguments: &TextArguments) -> Result {
     arguments.run.threads.apply()?;
-    let how = quantisation(&arguments.quantize)?;
+    let how = quantisation("--quantize", &arguments.quantize)?;
     let folder = arguments.model.folder()?;
     let options = LoadOptions {
         variant: arguments.model.variant.clone(),

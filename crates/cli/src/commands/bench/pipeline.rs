@@ -14,6 +14,7 @@ use super::report::{Report, Stage};
 use super::{ModelArguments, RunArguments};
 use crate::commands::image::read_instruction;
 use crate::failure::{Failure, Result};
+use crate::models::quantisation;
 use crate::output;
 
 /// Draw a picture, from the prompt to the bytes of a PNG
@@ -37,6 +38,9 @@ pub struct ImageArguments {
     /// Side of the picture in pixels, exactly (default: the model's)
     #[arg(long, value_name = "PIXELS")]
     size: Option<usize>,
+    /// Linear layers of the text encoder: none, 8bit or 4bit
+    #[arg(long, value_name = "KIND", default_value = "none")]
+    quantize_text_encoder: String,
     /// Denoising steps (default: the model's)
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -62,6 +66,10 @@ pub fn run(arguments: &ImageArguments) -> Result {
         variant: arguments.model.variant.clone(),
         residency: Residency::KeepAll,
         random: arguments.model.random(),
+        text_quantisation: quantisation(
+            "--quantize-text-encoder",
+            &arguments.quantize_text_encoder,
+        )?,
         ..LoadOptions::default()
     };
     let mut pipeline = SanaPipeline::load(folder, &options)?;

@@ -17,6 +17,7 @@ use super::super::compare::models::ActivationBits;
 use super::super::inspect::identify;
 use crate::catalogue::{NOT_RECOMMENDED, PUBLISHED};
 use crate::failure::{Failure, Result};
+use crate::models::quantisation;
 use crate::tensors::Inputs;
 use crate::{models, output};
 
@@ -29,7 +30,7 @@ use crate::{models, output};
     next_help_heading = "Picture",
     after_help = "Rarely needed: --max-sequence-length N, --pag-adaptive X, --strength-on-grid, --preview-interval N,\n\
                   --control-wiring diffusers|native, --heads SELF,CROSS (.pth of unpublished widths), --dtype f32,\n\
-                  --activations 8|4|full (how inputs of 4-bit layers are rounded; default 8)"
+                  --activations 8|4|full (inputs of 4-bit layers; default 8), --quantize-text-encoder none|8bit|4bit"
 )]
 pub struct ImageArguments {
     /// What the picture shows, in quotes; each one makes a picture
@@ -122,6 +123,8 @@ pub struct ImageArguments {
     pub transformer: Option<PathBuf>,
     #[arg(long, hide = true, value_enum)]
     pub activations: Option<ActivationBits>,
+    #[arg(long, hide = true, value_name = "KIND", default_value = "none")]
+    pub quantize_text_encoder: String,
     /// Autoencoder in place of the model's: folder or hub id
     #[arg(long, help_heading = "Model", value_name = "MODEL")]
     pub vae: Option<String>,
@@ -366,6 +369,10 @@ impl ImageArguments {
             vae: component(&self.vae)?,
             text_encoder: component(&self.text_encoder)?,
             activations: self.activations.map(Into::into),
+            text_quantisation: quantisation(
+                "--quantize-text-encoder",
+                &self.quantize_text_encoder,
+            )?,
             ..LoadOptions::default()
         };
         let folder = match (&self.model, &self.transformer) {

@@ -3,13 +3,13 @@
 use std::io::IsTerminal;
 use std::path::PathBuf;
 
-use brisk_nn::Quantisation;
 use brisk_pipelines::language::{LoadOptions, TextRequest};
 use clap::Args;
 
 use super::super::ThreadArguments;
 use super::super::decoding::DecodingArguments;
 use crate::failure::{Failure, Result};
+use crate::models::quantisation;
 
 /// Answer with a diffusion language model: LLaDA, Dream, SDAR, Fast-dLLM v2 and their kin
 #[derive(Debug, Args)]
@@ -91,18 +91,9 @@ impl TextArguments {
             variant: self.variant.clone(),
             without_tokenizer: self.input_ids.is_some(),
             block_causal: self.decoding.block_causal,
-            quantisation: self.quantisation()?,
+            quantisation: quantisation("--quantize", &self.quantize)?,
             quantised_weights: self.quantized_weights.clone(),
             random: None,
-        })
-    }
-
-    fn quantisation(&self) -> Result<Quantisation> {
-        Quantisation::from_name(&self.quantize).map_err(|_| {
-            Failure::usage(format!(
-                "--quantize {}: expected none, 8bit or 4bit",
-                self.quantize
-            ))
         })
     }
 
