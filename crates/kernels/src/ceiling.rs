@@ -6,7 +6,7 @@ use crate::simd::Level;
 /// Independent sums: enough to hide the latency of two fused multiply-adds a cycle.
 const CHAINS: usize = 12;
 
-/// Runs `rounds` rounds of multiply-adds in registers, in the widest vectors of this processor,
+/// Runs `rounds` rounds of multiply-adds in registers, in the vectors that kernels use here (`BRISK_SIMD`),
 /// and returns the number of floating-point operations (two a multiply-add).
 pub fn multiply_adds(rounds: usize) -> u64 {
     let lanes = run(rounds);
@@ -15,7 +15,7 @@ pub fn multiply_adds(rounds: usize) -> u64 {
 
 #[cfg(target_arch = "x86_64")]
 fn run(rounds: usize) -> usize {
-    match crate::simd::detected() {
+    match crate::simd::level() {
         Level::Avx512 => {
             // SAFETY: this level is only reported where the feature was detected.
             unsafe { x86::avx512(rounds) };
