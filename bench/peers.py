@@ -196,10 +196,10 @@ class Brisk:
         self.document = document
         stages = {stage["name"]: stage["seconds"] for stage in document["stages"]}
         seconds = {self.name: stages[self.case.component]}
-        if "caption" in stages and self.name == "brisk":
+        if "caption" in stages:
             # PyTorch projects the caption at every step, brisk once a prompt.
             both = zip(stages[self.case.component], stages["caption"])
-            seconds["brisk, caption included"] = [step + caption for step, caption in both]
+            seconds[f"{self.name}, caption included"] = [step + caption for step, caption in both]
         return seconds
 
     def end(self):
@@ -229,15 +229,14 @@ def prepare(case, arguments, folder):
     from safetensors.torch import save_file
 
     files = {"folder": folder, "model": None, "source": None, "inputs": folder / "inputs.safetensors"}
-    source = None
     if case.config:
-        source = files["source"] = HERE / "configs" / case.config
-        files["model"] = checkpoints.folder(source, arguments.cache, case.parts, arguments.storage)
+        files["source"] = HERE / "configs" / case.config
+        files["model"] = checkpoints.folder(files["source"], arguments.cache, case.parts, arguments.storage)
     if case.component == "image":
         files["instruction"] = folder / "instruction.txt"
         files["instruction"].write_text(INSTRUCTION)
     else:
-        tensors = checkpoints.inputs(case, source or HERE)
+        tensors = checkpoints.inputs(case, files["source"] or HERE)
         save_file({name: x.contiguous() for name, x in tensors.items()}, files["inputs"])
     return files
 

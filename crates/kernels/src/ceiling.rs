@@ -6,8 +6,8 @@ use crate::simd::Level;
 /// Independent sums: enough to hide the latency of two fused multiply-adds a cycle.
 const CHAINS: usize = 12;
 
-/// Runs `rounds` rounds of multiply-adds in registers, in the vectors that kernels use here (`BRISK_SIMD`),
-/// and returns the number of floating-point operations (two a multiply-add).
+/// Runs `rounds` rounds of multiply-adds in registers, in the vectors that kernels use here
+/// (`BRISK_SIMD`), and returns the number of floating-point operations (two a multiply-add).
 pub fn multiply_adds(rounds: usize) -> u64 {
     let lanes = run(rounds);
     2 * (rounds * CHAINS * lanes) as u64

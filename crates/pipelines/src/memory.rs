@@ -1,5 +1,6 @@
 //! Rough estimates of what a stage needs, so that a request that cannot fit is refused before it starts.
 
+use brisk_nn::Quantisation;
 use brisk_store::TensorSource;
 
 use crate::error::{Error, Result};
@@ -59,6 +60,12 @@ pub fn caption_cache(shape: &TransformerShape, rows: usize, length: usize) -> u6
 /// Activations of a decoder that ends in `channels` channels at full size, in one piece.
 pub fn decode_whole(height: usize, width: usize, channels: usize) -> u64 {
     (height as u64 * width as u64).saturating_mul(channels as u64 * 4 * 4)
+}
+
+/// Bytes of an embedding table of `table` values, kept at `stored` bytes each, and of `layers` values
+/// of linear layers that are quantised.
+pub fn quantised_bytes(table: u64, layers: u64, stored: f64, how: Quantisation) -> u64 {
+    (table as f64 * stored + layers as f64 * how.bytes_per_value(stored)) as u64
 }
 
 /// Activations of a decoder in strips of `rows` pixel rows; the deep stages stay in one piece.

@@ -130,7 +130,8 @@ pub struct TextRecipe {
     /// Share of the samples that are calculations alone, which teach the arithmetic: in a problem most
     /// results can be copied from the next line, and few are worked out.
     pub drill_share: f64,
-    /// Share of the run, counted from its start, with problems of fewer events, which teach the same steps in less time.
+    /// Share of the run, counted from its start, with problems of fewer events, which teach the same
+    /// steps in less time.
     pub short_share: f64,
     /// Fewest and most events of those.
     pub short_events: (usize, usize),

@@ -79,15 +79,15 @@ pub(super) fn load(
 
 /// Refuses a model whose weights would not fit, before anything is read.
 fn check_memory(config: &LanguageModelConfig, how: Quantisation, stored: f64) -> Result<()> {
-    let embedding = (config.vocab_size as u64 * config.hidden_size as u64) as f64;
-    let head = if config.tied { embedding } else { 0.0 };
-    let linear = (config.parameters() as f64 - embedding).max(0.0) + head;
-    let needed = embedding * stored + linear * how.bytes_per_value(stored);
+    let embedding = config.vocab_size as u64 * config.hidden_size as u64;
+    let head = if config.tied { embedding } else { 0 };
+    let linear = config.parameters().saturating_sub(embedding) + head;
+    let needed = memory::quantised_bytes(embedding, linear, stored, how);
     let suggestion = match how {
         Quantisation::FourBit => "a smaller model",
         _ => "use --quantize 4bit, or a smaller model",
     };
-    memory::check("weights", needed as u64, memory::available(), suggestion)
+    memory::check("weights", needed, memory::available(), suggestion)
 }
 
 /// What tells whether a file belongs to weights and their quantisation.

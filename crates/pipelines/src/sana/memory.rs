@@ -29,10 +29,9 @@ impl SanaPipeline {
     fn text_bytes(&self) -> u64 {
         let (text, config) = (&self.files.text, &self.files.text_config);
         let table = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
-        let layers = text.count().saturating_sub(table) as f64;
-        let stored = text.bytes_per_weight();
+        let layers = text.count().saturating_sub(table);
         let how = self.options.text_quantisation;
-        (table as f64 * stored + layers * how.bytes_per_value(stored)) as u64
+        memory::quantised_bytes(table, layers, text.bytes_per_weight(), how)
     }
 
     /// Whether components stay in memory after their stage.

@@ -47,9 +47,9 @@ pub struct TextReport {
 }
 
 /// Trains the recipe's language model, from scratch or `from` the folder of another one of its shape,
-/// into `out`: `training_log.jsonl`, `checkpoints/`, at every
-/// evaluation and at the end `model/` (LLaDA's layout, bf16), and at the end `report.json`. Continues
-/// when `out` holds a checkpoint of the same recipe.
+/// into `out`: `training_log.jsonl`, `checkpoints/`, at every evaluation and at the end `model/`
+/// (LLaDA's layout, bf16), and at the end `report.json`. Continues when `out` holds a checkpoint of
+/// the same recipe.
 ///
 /// # Errors
 /// A recipe that does not fit together, files that cannot be read or written, or a run that diverges.
