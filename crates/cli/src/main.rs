@@ -3,8 +3,9 @@
 //! This crate reads arguments, shows progress and writes results; the work is done by the crates
 //! below it. Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed,
 //! 2 bad usage.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
+mod allocator;
 mod arguments;
 mod box_model;
 mod catalogue;
@@ -20,10 +21,8 @@ mod text;
 
 use std::process::ExitCode;
 
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
+    allocator::keep_memory();
     panic::install_hook();
     match std::panic::catch_unwind(|| commands::run(arguments::parse())) {
         Ok(Ok(())) => ExitCode::SUCCESS,

@@ -2,6 +2,7 @@
 //! logit soft-capping, causal and sliding-window masks, and a number of valid keys per row.
 
 use crate::gemm::{Threads, View, multiply};
+use crate::packed_attention::{self, PackedKeyValues};
 use crate::{math, simd_dispatch};
 use rayon::prelude::*;
 
@@ -34,6 +35,8 @@ pub struct AttentionShape {
 
 /// Queries that share one block of scores.
 const BLOCK: usize = 64;
+/// Queries of a row from which on packing its keys and values repays.
+const PACKED_QUERIES: usize = 32;
 
 impl AttentionShape {
     fn query_width(&self) -> usize {
@@ -42,6 +45,22 @@ impl AttentionShape {
 
     fn key_width(&self) -> usize {
         self.key_value_heads * self.dim
+    }
+
+    /// How many keys every query of a row sees, where these are the first ones and nothing else is
+    /// done to their products.
+    fn seen_prefixes(&self) -> Option<Vec<usize>> {
+        if self.softcap.is_some() || self.causal_offset.is_some() {
+            return None;
+        }
+        let Some(mask) = &self.key_mask else {
+            return Some(vec![self.keys; self.batch]);
+        };
+        let seen = |row: &Vec<bool>| {
+            let count = row.iter().take_while(|seen| **seen).count();
+            row[count..].iter().all(|seen| !seen).then_some(count)
+        };
+        mask.iter().map(seen).collect()
     }
 
     fn check(&self, q: usize, k: usize, v: usize) {
@@ -197,6 +216,20 @@ pub fn forward(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut 
         return;
     }
     let width = shape.query_width();
+    if let Some(seen) = shape.seen_prefixes()
+        && shape.queries >= PACKED_QUERIES
+    {
+        let pictures = q
+            .chunks_exact(shape.queries * width)
+            .zip(o.chunks_exact_mut(shape.queries * width));
+        for (b, ((q, o), seen)) in pictures.zip(seen).enumerate() {
+            let keys = shape.key(b, 0, 0)..shape.key(b, seen, 0);
+            let mut packed = PackedKeyValues::new(seen, shape.key_value_heads, shape.dim);
+            packed.write(0, &k[keys.clone()], &v[keys]);
+            packed_attention::forward(q, shape.heads, &packed, seen, shape.scale, o);
+        }
+        return;
+    }
     let blocks = shape.queries.div_ceil(BLOCK);
     // Runs of queries of one batch row: the output rows of a task are contiguous.
     let rows: Vec<(usize, &mut [f32])> = o
@@ -361,6 +394,15 @@ mod tests {
             AttentionShape {
                 queries: 150,
                 keys: 3,
+                ..base.clone()
+            },
+            AttentionShape {
+                queries: 40,
+                key_value_heads: 2,
+                key_mask: Some(vec![
+                    vec![true; 7],
+                    [vec![true; 4], vec![false; 3]].concat(),
+                ]),
                 ..base.clone()
             },
             AttentionShape {

@@ -544,10 +544,6 @@ pub(crate) unsafe fn panel_product<S: Stored>(
             // Tiles of nearly equal height: a last one of a row or two would run at a fraction of
             // the speed.
             let (row, end) = (rows * i / tiles, rows * (i + 1) / tiles);
-            let next = rows * (i + 2) / tiles;
-            for later in end..next.min(rows) {
-                prefetch(&block[later * STRIDE..][..depth]);
-            }
             // One tile alone leaves no time to fetch in.
             if tiles > 1 {
                 for next in (index + count..panels.end).take(most_panels) {
