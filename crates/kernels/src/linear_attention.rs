@@ -96,31 +96,68 @@ impl Source<'_> {
         self.spread * (token * shape.width() + head * shape.dim)
     }
 
-    /// What [`accumulate`] gives for each head of each picture.
-    fn states(&self, shape: &LinearAttentionShape) -> Vec<Vec<f32>> {
+    /// Adds the tokens of every head of each picture to what [`accumulate`] keeps of it.
+    fn add_to(&self, shape: &LinearAttentionShape, states: &mut [Vec<f32>]) {
         let stride = self.spread * shape.width();
-        (0..shape.batch * shape.heads)
-            .into_par_iter()
-            .map(|index| {
+        states
+            .par_iter_mut()
+            .enumerate()
+            .for_each(|(index, state)| {
                 let (b, h) = (index / shape.heads, index % shape.heads);
                 let start = self.at(shape, b * shape.tokens, h);
                 let end = self.at(shape, (b + 1) * shape.tokens, 0);
-                let mut state = vec![0.0; state_len(shape.dim)];
                 if shape.tokens > 0 {
                     let of_head = |x: &[f32]| start..end.min(x.len());
                     let (k, v) = (&self.k[of_head(self.k)], &self.v[of_head(self.v)]);
-                    accumulate(k, v, stride, shape.dim, &mut state);
+                    accumulate(k, v, stride, shape.dim, state);
                 }
-                state
-            })
-            .collect()
+            });
+    }
+
+    /// What [`accumulate`] gives for each head of each picture.
+    fn states(&self, shape: &LinearAttentionShape) -> Vec<Vec<f32>> {
+        let mut states = vec![vec![0.0; state_len(shape.dim)]; shape.batch * shape.heads];
+        self.add_to(shape, &mut states);
+        states
     }
 }
 
 /// `o = attention(q, k, v)`. A query whose products are all zero gives zero.
 pub fn forward(shape: &LinearAttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut [f32]) {
     shape.check(&[q.len(), k.len(), v.len(), o.len()]);
-    attend(shape, &[Source { q, k, v, spread: 1 }], o);
+    let source = Source { q, k, v, spread: 1 };
+    let states = source.states(shape);
+    attend(shape, &[source], &[states], o);
+}
+
+/// What [`forward_interleaved`] keeps of the keys and values of all tokens. A map whose tokens come in
+/// strips adds one after the other, from the first to the last, and gives what it gives as a whole.
+#[derive(Clone, Debug)]
+pub struct InterleavedStates {
+    /// Source by source, then picture by picture and head by head.
+    states: Vec<Vec<Vec<f32>>>,
+}
+
+impl InterleavedStates {
+    /// Of no tokens.
+    pub fn new(sources: usize, shape: &LinearAttentionShape) -> Self {
+        let state = vec![0.0; state_len(shape.dim)];
+        Self {
+            states: vec![vec![state; shape.batch * shape.heads]; sources],
+        }
+    }
+
+    /// Adds tokens of one picture: every source is `[tokens, heads·3·dim]`.
+    ///
+    /// # Panics
+    /// When the lengths do not fit.
+    pub fn add(&mut self, shape: &LinearAttentionShape, picture: usize, sources: &[&[f32]]) {
+        let one = LinearAttentionShape { batch: 1, ..*shape };
+        assert_eq!(sources.len(), self.states.len(), "sources of {shape:?}");
+        for (source, states) in interleaved(&one, sources).into_iter().zip(&mut self.states) {
+            source.add_to(&one, &mut states[picture * shape.heads..][..shape.heads]);
+        }
+    }
 }
 
 /// As [`forward`] of operands that stand side by side, head by head: every source is
@@ -130,17 +167,40 @@ pub fn forward(shape: &LinearAttentionShape, q: &[f32], k: &[f32], v: &[f32], o:
 /// # Panics
 /// When the lengths do not fit.
 pub fn forward_interleaved(shape: &LinearAttentionShape, sources: &[&[f32]], o: &mut [f32]) {
+    let states: Vec<_> = interleaved(shape, sources)
+        .iter()
+        .map(|source| source.states(shape))
+        .collect();
+    attend_interleaved(shape, sources, &InterleavedStates { states }, o);
+}
+
+/// As [`forward_interleaved`] where the keys and values of all tokens are known already; the sources
+/// hold some of the tokens.
+///
+/// # Panics
+/// When the lengths do not fit.
+pub fn attend_interleaved(
+    shape: &LinearAttentionShape,
+    sources: &[&[f32]],
+    states: &InterleavedStates,
+    o: &mut [f32],
+) {
+    assert_eq!(
+        o.len(),
+        shape.batch * shape.tokens * sources.len() * shape.width(),
+        "result of {shape:?}"
+    );
+    assert_eq!(sources.len(), states.states.len(), "sources of {shape:?}");
+    attend(shape, &interleaved(shape, sources), &states.states, o);
+}
+
+fn interleaved<'a>(shape: &LinearAttentionShape, sources: &[&'a [f32]]) -> Vec<Source<'a>> {
     let (width, dim) = (shape.width(), shape.dim);
     let tokens = shape.batch * shape.tokens;
     for source in sources {
         assert_eq!(source.len(), tokens * 3 * width, "source of {shape:?}");
     }
-    assert_eq!(
-        o.len(),
-        tokens * sources.len() * width,
-        "result of {shape:?}"
-    );
-    let sources: Vec<Source> = sources
+    sources
         .iter()
         .map(|source| Source {
             q: source,
@@ -148,19 +208,23 @@ pub fn forward_interleaved(shape: &LinearAttentionShape, sources: &[&[f32]], o: 
             v: source.get(2 * dim..).unwrap_or_default(),
             spread: 3,
         })
-        .collect();
-    attend(shape, &sources, o);
+        .collect()
 }
 
-fn attend(shape: &LinearAttentionShape, sources: &[Source], o: &mut [f32]) {
+fn attend(
+    shape: &LinearAttentionShape,
+    sources: &[Source],
+    states: &[Vec<Vec<f32>>],
+    o: &mut [f32],
+) {
     let (wide, dim) = (sources.len() * shape.width(), shape.dim);
     // M transposed, as `apply` takes it, and z: source by source, picture by picture, head by head.
-    let states: Vec<(Vec<f32>, Vec<f32>)> = sources
+    let states: Vec<(Vec<f32>, &[f32])> = states
         .iter()
-        .flat_map(|source| source.states(shape))
+        .flatten()
         .map(|state| {
             let (m, z) = state.split_at(dim * dim);
-            (transpose(m, dim), z.to_vec())
+            (transpose(m, dim), z)
         })
         .collect();
     parallel::rows_mut(o, wide, |first, chunk| {
@@ -375,6 +439,26 @@ mod tests {
                     .collect();
                 assert_eq!(found, want);
             }
+
+            // In strips of the tokens of one picture after the other.
+            let slice = |source: usize, b: usize, tokens_of: std::ops::Range<usize>| {
+                let at = |token: usize| 3 * (b * tokens + token) * width;
+                &sources[source][at(tokens_of.start)..at(tokens_of.end)]
+            };
+            let mut states = InterleavedStates::new(2, &shape);
+            for b in 0..batch {
+                for first in (0..tokens).step_by(3) {
+                    let strip = first..(first + 3).min(tokens);
+                    let part = LinearAttentionShape {
+                        tokens: strip.len(),
+                        ..shape
+                    };
+                    states.add(&part, b, &[slice(0, b, strip.clone()), slice(1, b, strip)]);
+                }
+            }
+            let mut strips = vec![f32::NAN; o.len()];
+            attend_interleaved(&shape, &[&sources[0], &sources[1]], &states, &mut strips);
+            assert_eq!(strips, o);
         }
     }
 

@@ -68,11 +68,15 @@ pub fn quantised_bytes(table: u64, layers: u64, stored: f64, how: Quantisation) 
     (table as f64 * stored + layers as f64 * how.bytes_per_value(stored)) as u64
 }
 
-/// Activations of a decoder in strips of `rows` pixel rows; the deep stages stay in one piece.
+/// Activations of a decoder in strips of `rows` pixel rows, of which the deep stages keep three maps:
+/// what a block reads and writes, and what one of its strips takes.
 pub fn decode_strips(height: usize, width: usize, channels: usize, rows: usize) -> u64 {
-    let deep = (height as u64 / 8) * (width as u64 / 8) * (channels as u64 * 4) * 4 * 4;
-    let picture = height as u64 * width as u64 * 3 * 4;
-    deep + picture + decode_whole(rows.min(height), width, channels)
+    /// Maps up to this size are kept whole.
+    const SMALL_MAP: u64 = 192 << 20;
+    let picture = height as u64 * width as u64 * 4;
+    let full = picture.saturating_mul(channels as u64);
+    let deep = (full / 16).max(full.min(SMALL_MAP));
+    3 * deep + 3 * picture + decode_whole(rows.min(height), width, channels)
 }
 
 /// Free memory in bytes: the system's estimate, or what is left of a control group's limit if that is less.

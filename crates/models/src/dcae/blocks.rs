@@ -1,6 +1,8 @@
 //! The two block kinds and what they share: norms at the end of branches, and the trace.
 
-use brisk_nn::ops::{self, Epilogue, GatheredScale, Residual};
+use std::ops::Range;
+
+use brisk_nn::ops::{self, Epilogue, GatheredScale, MultiScaleStates, Residual};
 use brisk_nn::{
     Conv2d, ConvOptions, DepthwiseConv2d, Error, GluMbConv, Init, Linear, Result, RmsNorm,
     RmsNormKind, Weights, check_finite,
@@ -150,13 +152,52 @@ impl Block {
         }
     }
 
+    /// As [`forward`](Self::forward) of a block that is not trained, `rows` rows at a time: only the
+    /// input and the output are as large as the map.
+    pub(super) fn forward_strips(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+        match self {
+            Block::Res(block) => {
+                let out = Tensor::zeros(x.shape(), x.dtype(), x.device())?;
+                for strip in strips(x.dim(1)?, rows) {
+                    let wide = widened(&strip, RES_BLOCK_HALO, x.dim(1)?);
+                    let y = block.forward(&rows_of(x, &wide)?)?;
+                    let y = rows_of(&y, &(strip.start - wide.start..strip.end - wide.start))?;
+                    out.slice_set(&y.detach(), 1, strip.start)?;
+                }
+                Ok(out)
+            }
+            Block::EfficientVit(block) => block.forward_strips(x, rows),
+        }
+    }
+
     /// Rows of input above and below that a row of output depends on, `None` for all.
     pub(super) fn halo(&self) -> Option<usize> {
         match self {
-            Block::Res(_) => Some(2),
+            Block::Res(_) => Some(RES_BLOCK_HALO),
             Block::EfficientVit(_) => None,
         }
     }
+}
+
+/// Rows that the two convolutions of a residual block see on either side.
+const RES_BLOCK_HALO: usize = 2;
+/// Rows that the depthwise convolution of a gated one sees on either side.
+const FEED_FORWARD_HALO: usize = 1;
+
+/// `height` rows in strips of `rows`.
+fn strips(height: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+    let starts = (0..height).step_by(rows);
+    starts.map(move |start| start..(start + rows).min(height))
+}
+
+/// A strip with `halo` rows more on either side, where the map has them.
+fn widened(strip: &Range<usize>, halo: usize, height: usize) -> Range<usize> {
+    strip.start.saturating_sub(halo)..(strip.end + halo).min(height)
+}
+
+/// A copy of some rows.
+fn rows_of(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
+    Ok(x.narrow(1, rows.start, rows.len())?.contiguous()?)
 }
 
 /// `x + norm(conv2(act(conv1(x))))`
@@ -234,8 +275,49 @@ impl EfficientVitBlock {
     fn forward(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
         let x = self.attention.forward_residual(x, name, trace)?;
         trace.detail(name, "attn", &x);
-        let end = end_of_branch(Some(&self.feed_forward_norm), &x);
-        self.feed_forward.forward_with(&x, &end)
+        self.feed(&x)
+    }
+
+    /// `x + norm(gated convolution(x))`
+    fn feed(&self, x: &Tensor) -> Result<Tensor> {
+        let end = end_of_branch(Some(&self.feed_forward_norm), x);
+        self.feed_forward.forward_with(x, &end)
+    }
+
+    /// The attention's keys and values are summed over all strips first; then every strip is attended
+    /// and fed forward.
+    fn forward_strips(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+        let height = x.dim(1)?;
+        let Some(attention) = self.attention.frozen() else {
+            return Err(Error::Config(
+                "strips are for models that are not trained".into(),
+            ));
+        };
+        let mut states = MultiScaleStates::default();
+        for strip in strips(height, rows) {
+            let seen = widened(&strip, attention.halo, height);
+            let projected = attention.projection.forward(&rows_of(x, &seen)?)?;
+            let inner = strip.start - seen.start..strip.end - seen.start;
+            states.add(&projected, inner, attention.heads, &attention.scales)?;
+        }
+        let out = Tensor::zeros(x.shape(), x.dtype(), x.device())?;
+        for strip in strips(height, rows) {
+            let fed = widened(&strip, FEED_FORWARD_HALO, height);
+            let seen = widened(&fed, attention.halo, height);
+            let projected = attention.projection.forward(&rows_of(x, &seen)?)?;
+            let attended = states.attend(
+                &projected,
+                attention.heads,
+                &attention.scales,
+                ATTENTION_EPSILON,
+            )?;
+            let attended = rows_of(&attended, &(fed.start - seen.start..fed.end - seen.start))?;
+            let y = self.attention.leave(&attended, &rows_of(x, &fed)?)?;
+            let y = self.feed(&y)?;
+            let y = rows_of(&y, &(strip.start - fed.start..strip.end - fed.start))?;
+            out.slice_set(&y.detach(), 1, strip.start)?;
+        }
+        Ok(out)
     }
 }
 
@@ -252,6 +334,15 @@ struct LiteMla {
     /// Batch norm included, where the stage has that.
     to_out: Linear,
     norm: Option<RmsNorm>,
+}
+
+/// The layer where its weights are frozen, up to the attention itself.
+struct FrozenAttention<'a> {
+    projection: &'a Linear,
+    heads: usize,
+    scales: Vec<GatheredScale<'a>>,
+    /// Rows that the scales see on either side.
+    halo: usize,
 }
 
 /// The `[3C, C]` projection. Files hold it in thirds whose names (`to_q`, ..) don't say what the
@@ -345,6 +436,30 @@ impl LiteMla {
         })
     }
 
+    fn frozen(&self) -> Option<FrozenAttention<'_>> {
+        let Projection::Fused(projection) = &self.projection else {
+            return None;
+        };
+        let scales: Option<Vec<_>> = self.scales.iter().map(AttentionScale::frozen).collect();
+        Some(FrozenAttention {
+            projection,
+            heads: self.heads,
+            scales: scales?,
+            halo: self
+                .scales
+                .iter()
+                .map(|scale| scale.kernel / 2)
+                .max()
+                .unwrap_or(0),
+        })
+    }
+
+    /// `x + norm(to_out(attended))`
+    fn leave(&self, attended: &Tensor, x: &Tensor) -> Result<Tensor> {
+        self.to_out
+            .forward_with(attended, &end_of_branch(self.norm.as_ref(), x))
+    }
+
     /// `x + norm(attention(x))`
     fn forward_residual(&self, x: &Tensor, name: &str, trace: &mut Trace) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
@@ -353,15 +468,17 @@ impl LiteMla {
             Projection::Fused(projection) => projection.forward(x)?,
             Projection::Thirds(thirds) => ops::linear(x, &Tensor::cat(thirds, 0)?, None)?,
         };
-        let end = end_of_branch(self.norm.as_ref(), x);
-        let frozen: Option<Vec<_>> = self.scales.iter().map(AttentionScale::frozen).collect();
-        if let Some(scales) = frozen
+        if let Some(frozen) = self.frozen()
             && !trace.details
             && !projected.track_op()
         {
-            let attended =
-                ops::multi_scale_linear_attention(&projected, heads, &scales, ATTENTION_EPSILON)?;
-            return self.to_out.forward_with(&attended, &end);
+            let attended = ops::multi_scale_linear_attention(
+                &projected,
+                heads,
+                &frozen.scales,
+                ATTENTION_EPSILON,
+            )?;
+            return self.leave(&attended, x);
         }
         if trace.details {
             for (index, third) in ["attn.to_q", "attn.to_k", "attn.to_v"]
@@ -417,7 +534,7 @@ impl LiteMla {
         trace.detail(name, "attn.to_out", &out);
         let out = Epilogue {
             residual: None,
-            ..end
+            ..end_of_branch(self.norm.as_ref(), x)
         }
         .apply(out)?;
         trace.detail(name, "attn.norm_out", &out);

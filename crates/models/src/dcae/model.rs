@@ -135,7 +135,7 @@ impl Autoencoder {
         let encoder = self.encoder()?;
         self.check_picture(picture)?;
         let x = encoder.enter(picture, trace)?;
-        let x = encoder.run(&x, 0..encoder.stages.len(), trace)?;
+        let x = encoder.run(&x, 0..encoder.stages.len(), None, trace)?;
         encoder.leave(&x, trace)
     }
 
@@ -143,7 +143,7 @@ impl Autoencoder {
         let decoder = self.decoder()?;
         self.check_latent(latent)?;
         let x = decoder.enter(latent, trace)?;
-        let x = decoder.run(&x, 0..decoder.stages.len(), trace)?;
+        let x = decoder.run(&x, 0..decoder.stages.len(), None, trace)?;
         decoder.leave(&x, trace)
     }
 
@@ -213,6 +213,24 @@ impl AutoencoderConfig {
             }));
         }
         names
+    }
+}
+
+/// Rows of a strip below which a strip's neighbours cost too much.
+const LEAST_ROWS: usize = 16;
+
+/// A block on the whole map, or in strips of about `rows` rows if the map has more.
+fn run_block(
+    block: &Block,
+    x: &Tensor,
+    name: &str,
+    rows: Option<usize>,
+    trace: &mut Trace,
+) -> Result<Tensor> {
+    let rows = rows.map(|rows| rows.max(LEAST_ROWS));
+    match rows.filter(|rows| *rows < x.dims()[1]) {
+        Some(rows) => block.forward_strips(x, rows),
+        None => block.forward(x, name, trace),
     }
 }
 
@@ -301,11 +319,13 @@ impl Encoder {
         Ok(x)
     }
 
-    /// Runs the stages of a range of width indices, each with its resampler.
+    /// Runs the stages of a range of width indices, each with its resampler; blocks in strips of so
+    /// many picture rows, where that is asked.
     pub(super) fn run(
         &self,
         x: &Tensor,
         stages: Range<usize>,
+        strips: Option<usize>,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let mut x = x.clone();
@@ -313,7 +333,7 @@ impl Encoder {
             let stage = &self.stages[index];
             for (number, block) in stage.blocks.iter().enumerate() {
                 let name = format!("encoder.down_blocks.{index}.{number}");
-                x = block.forward(&x, &name, trace)?;
+                x = run_block(block, &x, &name, strips.map(|rows| rows >> index), trace)?;
                 trace.block(&name, &x)?;
             }
             if let Some(down) = &stage.down {
@@ -452,11 +472,13 @@ impl Decoder {
         }
     }
 
-    /// Runs the stages of a range of width indices from the last to the first.
+    /// Runs the stages of a range of width indices from the last to the first; blocks in strips of so
+    /// many picture rows, where that is asked.
     pub(super) fn run(
         &self,
         x: &Tensor,
         stages: Range<usize>,
+        strips: Option<usize>,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let mut x = x.clone();
@@ -470,7 +492,7 @@ impl Decoder {
             }
             for block in &stage.blocks {
                 let name = format!("decoder.up_blocks.{index}.{number}");
-                x = block.forward(&x, &name, trace)?;
+                x = run_block(block, &x, &name, strips.map(|rows| rows >> index), trace)?;
                 trace.block(&name, &x)?;
                 number += 1;
             }
@@ -488,6 +510,11 @@ impl Decoder {
         };
         trace.block("decoder.conv_out", &x)?;
         Ok(x)
+    }
+
+    /// Whether a stage doubles the map.
+    pub(super) fn doubles(&self, stage: usize) -> bool {
+        self.stages[stage].up.is_some()
     }
 
     /// Rows above and below its own that stage `split`'s output must have for an exact row of

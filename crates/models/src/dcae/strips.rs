@@ -2,7 +2,8 @@
 //! maps don't fit in memory.
 //!
 //! Attention is global, but all of it lives in the deep stages, on maps of at most 1/64 of the
-//! picture's pixels in the published models. Those stages run on the whole map; the shallow ones
+//! picture's pixels in the published models. Those stages run on the whole map, each block in strips
+//! (its attention sums keys and values over all of them before it attends any); the shallow ones
 //! are convolutions and pixelwise operations, so a strip of their output depends on a strip of
 //! their input with a few rows of halo. Zero padding happens at the picture's border alone: at
 //! an inner edge the rows that the padding spoils are those of the halo, which are cut off.
@@ -16,6 +17,9 @@ use super::model::Autoencoder;
 
 /// Deepest stage from which the global part starts even without attention (f8).
 const DEEPEST_SPLIT: usize = 3;
+/// Largest map, in bytes, that is kept whole where its stage could be run in strips: a strip's
+/// neighbours then cost less.
+const LARGEST_MAP: usize = 192 << 20;
 
 impl Autoencoder {
     /// As [`decode`](Self::decode) in less memory, about `rows_per_strip` rows of picture at a
@@ -43,34 +47,67 @@ impl Autoencoder {
         &self,
         latent: &Tensor,
         rows_per_strip: usize,
+        sink: impl FnMut(usize, &Tensor) -> Result<()>,
+    ) -> Result<()> {
+        self.decode_strips_within(latent, rows_per_strip, LARGEST_MAP, sink)
+    }
+
+    /// As [`decode_strips_with`](Self::decode_strips_with); a feature map of more than `largest_map`
+    /// bytes is kept whole only where attention needs it.
+    ///
+    /// # Errors
+    /// As [`decode_strips_with`](Self::decode_strips_with).
+    pub fn decode_strips_within(
+        &self,
+        latent: &Tensor,
+        rows_per_strip: usize,
+        largest_map: usize,
         mut sink: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<()> {
         let decoder = self.decoder()?;
-        self.check_latent(latent)?;
+        let [batch, height, width, _] = self.check_latent(latent)?;
         check_rows(rows_per_strip)?;
         let mut trace = Trace::none();
-        let split = split(&self.config.decoder);
-        let Some(halo) = decoder.halo(split) else {
-            return Err(Error::Config(
-                "attention in a stage that strips take as local".into(),
-            ));
-        };
         let stages = self.config.decoder.len();
+        let map = |stage: usize| {
+            let scale = self.ratio() >> stage;
+            let values = batch * height * scale * width * scale;
+            values * self.config.decoder[stage].channels * size_of::<f32>()
+        };
+        let deepest = split(&self.config.decoder);
+        let split = (0..deepest).find(|stage| map(*stage) <= largest_map);
+        let split = split.unwrap_or(deepest);
+        let halo = decoder.halo(split).ok_or_else(attention_in_the_way)?;
         let global = decoder.enter(&latent.detach(), &mut trace)?;
-        let global = decoder.run(&global, split..stages, &mut trace)?.detach();
+        let strips = Some(rows_per_strip);
+        let global = decoder.run(&global, split..stages, strips, &mut trace)?;
+        let global = global.detach();
 
-        let scale = 1 << split;
+        // Not `1 << split`: the last doubling may belong to the exit.
+        let scale = height * self.ratio() / global.dim(1)?;
         let height = global.dim(1)?;
         let rows = rows_per_strip.div_ceil(scale);
         for start in (0..height).step_by(rows) {
             let end = (start + rows).min(height);
-            let (top, bottom) = (start.saturating_sub(halo), (end + halo).min(height));
-            let x = global.narrow(1, top, bottom - top)?.contiguous()?;
-            let x = decoder.run(&x, 0..split, &mut trace)?;
+            let (mut top, bottom) = (start.saturating_sub(halo), (end + halo).min(height));
+            let mut x = global.narrow(1, top, bottom - top)?.contiguous()?;
+            // Rows of the map for each of the strip's own.
+            let mut factor = 1;
+            for stage in (0..split).rev() {
+                x = decoder.run(&x, stage..stage + 1, None, &mut trace)?;
+                if decoder.doubles(stage) {
+                    (top, factor) = (2 * top, 2 * factor);
+                }
+                // What later stages don't need is left out at once.
+                let halo = decoder.halo(stage).ok_or_else(attention_in_the_way)?;
+                let first = (start * factor).saturating_sub(halo);
+                let last = (end * factor + halo).min(height * factor);
+                x = x.narrow(1, first - top, last - first)?.contiguous()?;
+                top = first;
+            }
             let x = decoder.leave(&x, &mut trace)?;
-            let strip = x
-                .narrow(1, (start - top) * scale, (end - start) * scale)?
-                .contiguous()?;
+            let first = start * scale - top * (scale / factor);
+            let strip = x.narrow(1, first, (end - start) * scale)?.contiguous()?;
             sink(start * scale, &strip.detach())?;
         }
         Ok(())
@@ -88,11 +125,7 @@ impl Autoencoder {
         let picture = picture.detach();
         let mut trace = Trace::none();
         let split = split(&self.config.encoder);
-        let Some(halo) = encoder.halo(split) else {
-            return Err(Error::Config(
-                "attention in a stage that strips take as local".into(),
-            ));
-        };
+        let halo = encoder.halo(split).ok_or_else(attention_in_the_way)?;
         let scale = 1 << split;
         // Whole rows of the inner map, so that resampling keeps its phase.
         let halo = halo.next_multiple_of(scale);
@@ -106,13 +139,18 @@ impl Autoencoder {
             let (top, bottom) = (start.saturating_sub(halo), (end + halo).min(height));
             let x = picture.narrow(1, top, bottom - top)?.contiguous()?;
             let x = encoder.enter(&x, &mut trace)?;
-            let x = encoder.run(&x, 0..split, &mut trace)?;
+            let x = encoder.run(&x, 0..split, None, &mut trace)?;
             let strip = x.narrow(1, (start - top) / scale, (end - start) / scale)?;
             global.slice_set(&strip.contiguous()?.detach(), 1, start / scale)?;
         }
-        let x = encoder.run(&global, split..self.config.encoder.len(), &mut trace)?;
+        let stages = split..self.config.encoder.len();
+        let x = encoder.run(&global, stages, Some(rows_per_strip), &mut trace)?;
         Ok(encoder.leave(&x, &mut trace)?.detach())
     }
+}
+
+fn attention_in_the_way() -> Error {
+    Error::Config("attention in a stage that strips take as local".into())
 }
 
 fn check_rows(rows_per_strip: usize) -> Result<()> {

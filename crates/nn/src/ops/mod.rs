@@ -27,7 +27,7 @@ pub use glu_mb_conv::DepthwiseWeight;
 pub(crate) use glu_mb_conv::glu_mb_conv;
 pub use int4::PackedInt4;
 pub use linear::linear;
-pub use lite_mla::{GatheredScale, multi_scale_linear_attention};
+pub use lite_mla::{GatheredScale, MultiScaleStates, multi_scale_linear_attention};
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub(crate) use packed::quantise;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};

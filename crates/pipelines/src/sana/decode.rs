@@ -11,8 +11,12 @@ use crate::resolution::{Planes, resize_and_crop};
 
 /// Pixels above which pictures are decoded in strips unless asked otherwise.
 const WHOLE_PIXELS: usize = 1024 * 1024;
-/// Pixel rows of a strip.
-pub(super) const STRIP_ROWS: usize = 256;
+
+/// Pixel rows of a strip of a picture `width` wide: fewer where a row takes more memory, but not so few
+/// that the neighbours of strips cost more than the strips.
+pub(super) fn strip_rows(width: usize) -> usize {
+    (160 * 1024 / width.max(1)).clamp(128, 256)
+}
 
 /// The mode for a size. `whole_fits` says whether one piece would fit in memory.
 pub(super) fn resolve_mode(
@@ -38,7 +42,7 @@ pub(super) fn decode(
     let latent = latent.affine(1.0 / autoencoder.scaling_factor(), 0.0)?;
     let sample = match mode {
         DecodeMode::Auto | DecodeMode::Whole => autoencoder.decode(&latent)?,
-        DecodeMode::Strips => autoencoder.decode_strips(&latent, STRIP_ROWS)?,
+        DecodeMode::Strips => autoencoder.decode_strips(&latent, strip_rows(width))?,
         DecodeMode::Tiled => autoencoder.decode_tiled(&latent, &Tiling::default())?,
     };
     check_finite(&sample, "decode", "picture")?;
@@ -105,7 +109,7 @@ pub(super) fn encode(
     let latent = if height * width <= WHOLE_PIXELS {
         autoencoder.encode(&sample)?
     } else {
-        autoencoder.encode_strips(&sample, STRIP_ROWS)?
+        autoencoder.encode_strips(&sample, strip_rows(width))?
     };
     check_finite(&latent, "encode", "latent")?;
     Ok(latent.affine(autoencoder.scaling_factor(), 0.0)?)

@@ -96,7 +96,8 @@ impl SanaPipeline {
             .first()
             .map_or(128, |stage| stage.channels);
         let whole = memory::decode_whole(plan.height, plan.width, channels);
-        let strips = memory::decode_strips(plan.height, plan.width, channels, decode::STRIP_ROWS);
+        let rows = decode::strip_rows(plan.width);
+        let strips = memory::decode_strips(plan.height, plan.width, channels, rows);
         let kept_before = if keep {
             text.saturating_add(transformer)
         } else {
