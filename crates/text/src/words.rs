@@ -13,8 +13,8 @@ const MAX_WORD: usize = 200;
 const NO_SPACE: &str = r"(?<=\n) | (?=[\n.,:;?!+*/=-])|(?<=[+*/=-]) |(?<=\d) (?=\d)";
 
 /// The bytes of a `tokenizer.json` whose tokens are `specials`, line feed, printable ASCII
-/// characters and `words`, in this order. Digits, punctuation and line feeds are tokens of their own;
-/// spaces are none, the decoder puts them back where English has them. A word that is not listed
+/// characters, pairs of digits and `words`, in this order. Numbers are cut into pairs of digits from
+/// their start; punctuation and line feeds are tokens of their own; spaces are none, the decoder puts them back where English has them. A word that is not listed
 /// becomes its characters; a character outside ASCII, or a word of more than 200 letters, becomes
 /// `unknown`, one of the specials.
 ///
@@ -44,6 +44,7 @@ pub fn word_tokenizer(specials: &[&str], unknown: &str, words: &[String]) -> Res
     characters
         .filter(char::is_ascii_alphabetic)
         .for_each(|c| add(format!("{INSIDE}{c}")));
+    (0..100).for_each(|pair| add(format!("{pair:02}")));
     words.iter().for_each(|word| add(word.clone()));
     let file = json!({
         "version": "1.0",
@@ -53,7 +54,7 @@ pub fn word_tokenizer(specials: &[&str], unknown: &str, words: &[String]) -> Res
         "normalizer": null,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
             {"type": "Split", "pattern": {"Regex": r"[ \t\r]+"}, "behavior": "Removed", "invert": false},
-            {"type": "Split", "pattern": {"Regex": r"[^A-Za-z]"}, "behavior": "Isolated", "invert": false}
+            {"type": "Split", "pattern": {"Regex": r"[0-9]{2}|[^A-Za-z]"}, "behavior": "Isolated", "invert": false}
         ]},
         "post_processor": null,
         "decoder": {"type": "Sequence", "decoders": [
@@ -81,10 +82,14 @@ mod tests {
     }
 
     #[test]
-    fn known_words_and_digits_are_single_tokens() {
+    fn known_words_and_pairs_of_digits_are_single_tokens() {
         let tokenizer = tokenizer();
-        let ids = tokenizer.encode_plain("Anna has 12 apples.<end>").unwrap();
-        let names = ["Anna", "has", "1", "2", "apples", ".", "<end>"];
+        let ids = tokenizer
+            .encode_plain("Anna has 12 apples, 7+345.<end>")
+            .unwrap();
+        let names = [
+            "Anna", "has", "12", "apples", ",", "7", "+", "34", "5", ".", "<end>",
+        ];
         let wanted: Vec<u32> = names
             .iter()
             .map(|name| tokenizer.token_id(name).unwrap())
@@ -98,6 +103,7 @@ mod tests {
         for text in [
             "Start: 12\nAnna: has 7, 12+7=19\nnow: 19/2=9-4",
             "How many apples has Zebedee now? Anna has 3.",
+            "Start: 100*12345=1234500",
             "a\n\nb",
             "",
         ] {

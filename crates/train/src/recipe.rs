@@ -127,14 +127,15 @@ pub struct TextRecipe {
     pub model: Value,
     /// Training.
     pub training: TrainingOptions,
-    /// Share of the samples that are calculations alone, which teach the arithmetic: in a problem most
-    /// results can be copied from the next line, and few are worked out.
+    /// Share of the samples that are solutions without their question, which teach the arithmetic in
+    /// less time.
     pub drill_share: f64,
+    /// Share of the samples in which only results of calculations are hidden, so that what they
+    /// follow from can be seen: of tokens hidden alike, few results can be worked out.
+    pub result_share: f64,
     /// Share of the run, counted from its start, with problems of fewer events, which teach the same
-    /// steps in less time.
+    /// steps in less time: at its start they have one, at its end up to as many as the others.
     pub short_share: f64,
-    /// Fewest and most events of those.
-    pub short_events: (usize, usize),
     /// Share of the run before answer-only fine-tuning.
     pub pretraining_share: f64,
     /// Tokens of a block of block-wise decoding.
@@ -354,14 +355,8 @@ impl TextRecipe {
         self.training.validate()?;
         require_share("pretraining_share", self.pretraining_share)?;
         require_share("drill_share", self.drill_share)?;
+        require_share("result_share", self.result_share)?;
         require_share("short_share", self.short_share)?;
-        let (fewest, most) = self.short_events;
-        require(
-            1 <= fewest && fewest <= most && most <= 6,
-            "short_events",
-            format!("[{fewest}, {most}]"),
-            "fewest and most events, from 1 to 6",
-        )?;
         require_share("block_share", self.block_share)?;
         for (key, value) in [
             ("block_length", self.block_length as u64),

@@ -1,14 +1,13 @@
 //! Problems as token sequences.
 
-use std::ops::RangeInclusive;
+use std::ops::{Range, RangeInclusive};
 
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_text::{ChatMessage, ChatTemplate, Tokenizer, word_tokenizer};
 
-use crate::data::arithmetic::{Split, drill, problem_of, words};
+use crate::data::arithmetic::{EVENTS, Split, problem_of, words};
 use crate::error::{Error, Result};
 use crate::recipe::TextRecipe;
-use crate::rng::Rng;
 
 /// Fills up an answer, and ends a text.
 pub(super) const END: &str = "<|endoftext|>";
@@ -53,6 +52,12 @@ pub(super) struct Examples {
     pub tokenizer_file: Vec<u8>,
     template: ChatTemplate,
     turn_end: u32,
+    /// One digit, or two.
+    numbers: Vec<u32>,
+    /// What results follow.
+    equals: u32,
+    /// What the colon before the answer's number follows.
+    answer: u32,
     /// Fills up answers.
     pub end: u32,
     pub mask: u32,
@@ -77,6 +82,13 @@ impl Examples {
         Ok(Examples {
             seed: recipe.training.seed,
             turn_end: id(TURN_END)?,
+            numbers: (0..10)
+                .map(|digit| format!("{digit}"))
+                .chain((0..100).map(|pair| format!("{pair:02}")))
+                .map(|number| id(&number))
+                .collect::<Result<_>>()?,
+            equals: id("=")?,
+            answer: id("Answer")?,
             end: id(END)?,
             mask: id(MASK)?,
             template: ChatTemplate::new(TEMPLATE.to_owned(), specials, "chat template")?,
@@ -101,13 +113,30 @@ impl Examples {
         })
     }
 
-    /// Unrelated calculations, about as many tokens as a problem has.
-    pub fn drill(&self, rng: &mut Rng) -> Result<Example> {
-        const LINES: usize = 12;
+    /// The solution of training problem number `index` without its question.
+    pub fn drill(&self, index: u64) -> Result<Example> {
+        let problem = problem_of(EVENTS, self.seed, index, Split::Training);
         Ok(Example {
             prompt: self.tokenizer.encode_plain(START)?,
-            answer: self.tokenizer.encode_plain(&drill(LINES, rng))?,
+            answer: self.tokenizer.encode_plain(&problem.solution)?,
         })
+    }
+
+    /// Where the results of an answer's calculations stand, and the answer's own number.
+    pub fn results(&self, answer: &[u32]) -> Vec<Range<usize>> {
+        let is_number = |id: &u32| self.numbers.contains(id);
+        let mut found = Vec::new();
+        for (at, token) in answer.iter().enumerate() {
+            let stated = at > 0 && answer[at - 1] == self.answer;
+            if *token == self.equals || stated {
+                let count = answer[at + 1..]
+                    .iter()
+                    .take_while(|id| is_number(id))
+                    .count();
+                found.push(at + 1..at + 1 + count);
+            }
+        }
+        found
     }
 
     /// Whether sequences of the recipe's lengths fit the model.

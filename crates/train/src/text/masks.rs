@@ -5,6 +5,7 @@ use crate::data::arithmetic::EVENTS;
 use crate::error::Result;
 use crate::recipe::TextRecipe;
 use crate::rng::Rng;
+use std::ops::Range;
 
 /// Smallest probability with which a token is hidden.
 const EPSILON: f64 = 1e-3;
@@ -16,6 +17,8 @@ pub(super) enum Phase {
     Pretraining,
     /// The answer's tokens.
     FineTuning,
+    /// The results of the answer's calculations.
+    Results,
 }
 
 /// A sequence with hidden tokens.
@@ -23,7 +26,7 @@ pub(super) struct Masked {
     pub ids: Vec<u32>,
     /// Positions of hidden tokens with what they are, ascending.
     pub hidden: Vec<(usize, u32)>,
-    /// Weight of each one's cross-entropy: 1/(p·length).
+    /// Weight of each one's cross-entropy: 1/(p·length), or 1/count of results.
     pub weight: f32,
 }
 
@@ -42,8 +45,8 @@ pub(super) fn batch(
     };
     // Short problems are there to save time, so they are not filled up either.
     let (events, lengths) = if progress < recipe.short_share {
-        let (fewest, most) = recipe.short_events;
-        (fewest..=most, &[][..])
+        let grown = progress / recipe.short_share * *EVENTS.end() as f64;
+        (1..=1 + grown as usize, &[][..])
     } else {
         (EVENTS, &recipe.lengths[..])
     };
@@ -53,10 +56,16 @@ pub(super) fn batch(
     (0..count)
         .map(|index| {
             let t = (offset + index as f64 / count as f64).fract();
+            let number = first + index as u64;
             let (example, phase) = if rng.chance(recipe.drill_share) {
-                (examples.drill(rng)?, Phase::Pretraining)
+                (examples.drill(number)?, Phase::Pretraining)
             } else {
-                (examples.get(first + index as u64, events.clone())?, phase)
+                (examples.get(number, events.clone())?, phase)
+            };
+            let phase = if rng.chance(recipe.result_share) {
+                Phase::Results
+            } else {
+                phase
             };
             Ok(hide(examples, example, t, phase, lengths, recipe, rng))
         })
@@ -73,12 +82,16 @@ fn hide(
     rng: &mut Rng,
 ) -> Masked {
     let (start, text) = (example.prompt.len(), example.answer.len());
+    let results = examples.results(&example.answer);
     let mut ids = example.prompt;
     ids.extend(example.answer);
     let p = (1.0 - EPSILON) * t + EPSILON;
+    if phase == Phase::Results {
+        return hide_results(examples.mask, ids, start, &results, p, rng);
+    }
     // Where tokens are hidden with probability p; those after it always are.
     let (from, to) = match phase {
-        Phase::Pretraining => (0, ids.len()),
+        Phase::Pretraining | Phase::Results => (0, ids.len()),
         Phase::FineTuning => {
             let length = answer_length(text, lengths, recipe.block_length, rng);
             ids.resize(start + length, examples.end);
@@ -107,6 +120,33 @@ fn hide(
         ids[position] = examples.mask;
     }
     ids[to..].fill(examples.mask);
+    Masked {
+        ids,
+        hidden,
+        weight,
+    }
+}
+
+/// Every result is hidden as a whole with probability `p`, at least one of them.
+fn hide_results(
+    mask: u32,
+    mut ids: Vec<u32>,
+    start: usize,
+    results: &[Range<usize>],
+    p: f64,
+    rng: &mut Rng,
+) -> Masked {
+    let always = rng.below(results.len());
+    let mut hidden = Vec::new();
+    for (index, result) in results.iter().enumerate() {
+        if index == always || rng.chance(p) {
+            for position in start + result.start..start + result.end {
+                hidden.push((position, ids[position]));
+                ids[position] = mask;
+            }
+        }
+    }
+    let weight = 1.0 / hidden.len() as f32;
     Masked {
         ids,
         hidden,
@@ -191,6 +231,26 @@ mod tests {
                 .sum();
             let mean = sum / cases.len() as f64;
             assert!((mean - 1.0).abs() < 0.06, "{phase:?}: {mean}");
+        }
+    }
+
+    #[test]
+    fn whole_results_are_hidden_by_themselves() {
+        let recipe = recipe(0.5);
+        let examples = Examples::new(&recipe).unwrap();
+        for case in cases(&examples, &recipe, Phase::Results, 100) {
+            let Case { masked, clean, .. } = case;
+            let text = examples.tokenizer.decode(&clean).unwrap();
+            let lines: Vec<&str> = text.lines().filter(|line| line.contains('=')).collect();
+            assert!(lines.len() >= 5, "{text}");
+            for (position, (&id, &was)) in masked.ids.iter().zip(&clean).enumerate() {
+                let hidden = masked.hidden.iter().find(|(at, _)| *at == position);
+                assert_eq!(hidden.map_or(was, |_| examples.mask), id);
+                assert!(hidden.is_none_or(|(_, target)| *target == was));
+            }
+            let count = masked.hidden.len();
+            assert!(count <= examples.results(&clean).len(), "a token a result");
+            assert!((masked.weight * count as f32 - 1.0).abs() < 1e-6);
         }
     }
 

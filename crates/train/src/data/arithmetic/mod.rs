@@ -1,9 +1,12 @@
 //! Grade-school arithmetic word problems with worked steps, made from a seed.
 //!
-//! A problem is a quantity and four or five events that change it, told in one of four settings;
+//! A problem is a quantity and six or seven events that change it, told in one of four settings;
 //! the solution works the events off one a line and ends with `Answer: N`. Every quantity, also in
 //! between, has two digits, and every change has one, or is a product of two digits with two: what a
-//! line looks like is decided by the kind of its event, and only its numbers need arithmetic.
+//! line looks like is decided by the kind of its event, and only its numbers need arithmetic. A line
+//! gives the change and its result but not the quantity before, which ends the line before: a line
+//! that repeated it would give away the result of that one, and a model that sees it there learns to
+//! copy before it learns to calculate.
 //!
 //! Which split a problem belongs to is decided by its setting and numbers alone: one in
 //! [`HELD_OUT_ONE_IN`] is held out, under whichever names and things it is told, so that no training
@@ -30,7 +33,7 @@ const LARGEST_CHANGE: u32 = 9;
 /// Largest number of things in the groups that one event adds or takes away.
 const LARGEST_GROUPS: u32 = 20;
 /// Events of a problem.
-pub const EVENTS: RangeInclusive<usize> = 4..=5;
+pub const EVENTS: RangeInclusive<usize> = 6..=7;
 
 /// A question with its solution.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,14 +84,12 @@ impl Change {
     fn worked(self, quantity: u32) -> String {
         let result = self.apply(quantity);
         match self {
-            Self::Add(n) => format!("{quantity}+{n}={result}"),
-            Self::Subtract(n) => format!("{quantity}-{n}={result}"),
-            Self::Multiply(n) => format!("{quantity}*{n}={result}"),
-            Self::Halve => format!("{quantity}/2={result}"),
-            Self::AddGroups(a, b) => format!("{a}*{b}={}, {quantity}+{}={result}", a * b, a * b),
-            Self::SubtractGroups(a, b) => {
-                format!("{a}*{b}={}, {quantity}-{}={result}", a * b, a * b)
-            }
+            Self::Add(n) => format!("+{n}={result}"),
+            Self::Subtract(n) => format!("-{n}={result}"),
+            Self::Multiply(n) => format!("*{n}={result}"),
+            Self::Halve => format!("/2={result}"),
+            Self::AddGroups(a, b) => format!("{a}*{b}={}, +{}={result}", a * b, a * b),
+            Self::SubtractGroups(a, b) => format!("{a}*{b}={}, -{}={result}", a * b, a * b),
         }
     }
 
@@ -196,7 +197,7 @@ pub fn problem(seed: u64, index: u64, split: Split) -> Problem {
     problem_of(EVENTS, seed, index, split)
 }
 
-/// As [`problem`], with another number of events, 1 to 6.
+/// As [`problem`], with another number of events, 1 to 7.
 pub fn problem_of(events: RangeInclusive<usize>, seed: u64, index: u64, split: Split) -> Problem {
     let mut rng = Rng::stream(seed, index);
     loop {
@@ -207,24 +208,12 @@ pub fn problem_of(events: RangeInclusive<usize>, seed: u64, index: u64, split: S
     }
 }
 
-/// Calculations as solutions write them, a line each, that have nothing to do with each other.
-pub(crate) fn drill(lines: usize, rng: &mut Rng) -> String {
-    let mut worked = Vec::with_capacity(lines);
-    while worked.len() < lines {
-        let quantity = between(rng, SMALLEST, LARGEST);
-        if let Some(change) = draw_change(quantity, &[], rng) {
-            worked.push(change.worked(quantity));
-        }
-    }
-    worked.join("\n")
-}
-
 /// Puts the numbers into words.
 fn tell(plan: &Plan, rng: &mut Rng) -> Problem {
     let setting: &Setting = &SETTINGS[plan.setting];
     let cast = Cast::draw(setting, plan.changes.len(), rng);
     let mut question = cast.start(plan.start);
-    let mut solution = cast.first_line(plan.start);
+    let mut solution = format!("Start: {}", plan.start);
     let mut quantity = plan.start;
     for (index, change) in plan.changes.iter().enumerate() {
         let (told, noted) = cast.event(index, *change, rng);

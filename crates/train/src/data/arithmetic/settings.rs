@@ -243,10 +243,6 @@ impl<'a> Cast<'a> {
             .replace("{n}", &quantity.to_string())
     }
 
-    pub(super) fn first_line(&self, quantity: u32) -> String {
-        format!("Start: {quantity}")
-    }
-
     /// The event in the question, and what the solution notes of it.
     pub(super) fn event(&self, index: usize, change: Change, rng: &mut Rng) -> (String, String) {
         let setting = self.setting;
