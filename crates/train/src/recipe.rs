@@ -133,6 +133,9 @@ pub struct TextRecipe {
     /// Share of the samples in which only results of calculations are hidden, so that what they
     /// follow from can be seen: of tokens hidden alike, few results can be worked out.
     pub result_share: f64,
+    /// Share of the samples in which lines of the answer are hidden behind their keys, so that all of a
+    /// line is to be found by its key.
+    pub line_share: f64,
     /// Share of the run, counted from its start, with problems of fewer events, which teach the same
     /// steps in less time: at its start they have one, at its end up to as many as the others.
     pub short_share: f64,
@@ -356,6 +359,11 @@ impl TextRecipe {
         require_share("pretraining_share", self.pretraining_share)?;
         require_share("drill_share", self.drill_share)?;
         require_share("result_share", self.result_share)?;
+        require_share("line_share", self.line_share)?;
+        require_share(
+            "result_share and line_share",
+            self.result_share + self.line_share,
+        )?;
         require_share("short_share", self.short_share)?;
         require_share("block_share", self.block_share)?;
         for (key, value) in [

@@ -58,6 +58,9 @@ pub(super) struct Examples {
     equals: u32,
     /// What the colon before the answer's number follows.
     answer: u32,
+    /// Ends a line's key.
+    colon: u32,
+    line_feed: u32,
     /// Fills up answers.
     pub end: u32,
     pub mask: u32,
@@ -89,6 +92,8 @@ impl Examples {
                 .collect::<Result<_>>()?,
             equals: id("=")?,
             answer: id("Answer")?,
+            colon: id(":")?,
+            line_feed: id("\n")?,
             end: id(END)?,
             mask: id(MASK)?,
             template: ChatTemplate::new(TEMPLATE.to_owned(), specials, "chat template")?,
@@ -135,6 +140,21 @@ impl Examples {
                     .count();
                 found.push(at + 1..at + 1 + count);
             }
+        }
+        found
+    }
+
+    /// What stands between the key of each of an answer's lines and the line's end.
+    pub fn lines(&self, answer: &[u32]) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        let mut start = 0;
+        for line in answer.split(|id| *id == self.line_feed) {
+            let end = start + line.len();
+            let turn_end = usize::from(line.last() == Some(&self.turn_end));
+            if let Some(key) = line.iter().position(|id| *id == self.colon) {
+                found.push(start + key + 1..end - turn_end);
+            }
+            start = end + 1;
         }
         found
     }

@@ -19,6 +19,8 @@ pub(super) enum Phase {
     FineTuning,
     /// The results of the answer's calculations.
     Results,
+    /// Lines of the answer behind their keys.
+    Lines,
 }
 
 /// A sequence with hidden tokens.
@@ -26,7 +28,7 @@ pub(super) struct Masked {
     pub ids: Vec<u32>,
     /// Positions of hidden tokens with what they are, ascending.
     pub hidden: Vec<(usize, u32)>,
-    /// Weight of each one's cross-entropy: 1/(p·length), or 1/count of results.
+    /// Weight of each one's cross-entropy: 1/(p·length), or 1/count of whole parts.
     pub weight: f32,
 }
 
@@ -62,8 +64,11 @@ pub(super) fn batch(
             } else {
                 (examples.get(number, events.clone())?, phase)
             };
-            let phase = if rng.chance(recipe.result_share) {
+            let drawn = rng.uniform();
+            let phase = if drawn < recipe.result_share {
                 Phase::Results
+            } else if drawn < recipe.result_share + recipe.line_share {
+                Phase::Lines
             } else {
                 phase
             };
@@ -82,16 +87,19 @@ fn hide(
     rng: &mut Rng,
 ) -> Masked {
     let (start, text) = (example.prompt.len(), example.answer.len());
-    let results = examples.results(&example.answer);
+    let parts = match phase {
+        Phase::Results => examples.results(&example.answer),
+        Phase::Lines => examples.lines(&example.answer),
+        Phase::Pretraining | Phase::FineTuning => Vec::new(),
+    };
     let mut ids = example.prompt;
     ids.extend(example.answer);
     let p = (1.0 - EPSILON) * t + EPSILON;
-    if phase == Phase::Results {
-        return hide_results(examples.mask, ids, start, &results, p, rng);
+    if !parts.is_empty() {
+        return hide_parts(examples.mask, ids, start, &parts, p, rng);
     }
     // Where tokens are hidden with probability p; those after it always are.
     let (from, to) = match phase {
-        Phase::Pretraining | Phase::Results => (0, ids.len()),
         Phase::FineTuning => {
             let length = answer_length(text, lengths, recipe.block_length, rng);
             ids.resize(start + length, examples.end);
@@ -103,6 +111,7 @@ fn hide(
                 (start, ids.len())
             }
         }
+        _ => (0, ids.len()),
     };
     let mut hidden = Vec::new();
     let mut weight = (1.0 / (p * (to - from) as f64)) as f32;
@@ -127,22 +136,23 @@ fn hide(
     }
 }
 
-/// Every result is hidden as a whole with probability `p`, at least one of them.
-fn hide_results(
+/// Every part is hidden as a whole with probability `p`, at least one of them.
+fn hide_parts(
     mask: u32,
     mut ids: Vec<u32>,
     start: usize,
-    results: &[Range<usize>],
+    parts: &[Range<usize>],
     p: f64,
     rng: &mut Rng,
 ) -> Masked {
-    let always = rng.below(results.len());
+    let always = rng.below(parts.len());
     let mut hidden = Vec::new();
-    for (index, result) in results.iter().enumerate() {
+    for (index, part) in parts.iter().enumerate() {
         if index == always || rng.chance(p) {
-            for position in start + result.start..start + result.end {
-                hidden.push((position, ids[position]));
-                ids[position] = mask;
+            let first = start + part.start;
+            for (offset, id) in ids[first..start + part.end].iter_mut().enumerate() {
+                hidden.push((first + offset, *id));
+                *id = mask;
             }
         }
     }
@@ -252,6 +262,36 @@ mod tests {
             assert!(count <= examples.results(&clean).len(), "a token a result");
             assert!((masked.weight * count as f32 - 1.0).abs() < 1e-6);
         }
+    }
+
+    #[test]
+    fn whole_lines_are_hidden_behind_their_keys() {
+        let recipe = recipe(0.5);
+        let examples = Examples::new(&recipe).unwrap();
+        let mut hidden_keys = 0;
+        for case in cases(&examples, &recipe, Phase::Lines, 100) {
+            let answer = &case.clean[case.prompt..];
+            let text = examples.tokenizer.decode(answer).unwrap();
+            let lines = examples.lines(answer);
+            assert_eq!(lines.len(), text.lines().count());
+            for (line, told) in lines.iter().zip(text.lines()) {
+                let found = examples.tokenizer.decode(&answer[line.clone()]).unwrap();
+                assert!(
+                    told.ends_with(&found) || told.contains(&format!("{found}<")),
+                    "{told}"
+                );
+                let hidden = |at: usize| {
+                    let at = case.prompt + at;
+                    case.masked
+                        .hidden
+                        .iter()
+                        .any(|(position, _)| *position == at)
+                };
+                hidden_keys += usize::from(hidden(line.start - 1));
+                assert_eq!(hidden(line.start), hidden(line.end - 1));
+            }
+        }
+        assert_eq!(hidden_keys, 0);
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Grade-school arithmetic word problems with worked steps, made from a seed.
 //!
-//! A problem is a quantity and six or seven events that change it, told in one of four settings;
+//! A problem is a quantity and six events that change it, told in one of four settings;
 //! the solution works the events off one a line and ends with `Answer: N`. Every quantity, also in
 //! between, has two digits, and every change has one, or is a product of two digits with two: what a
 //! line looks like is decided by the kind of its event, and only its numbers need arithmetic. A line
 //! gives the change and its result but not the quantity before, which ends the line before: a line
 //! that repeated it would give away the result of that one, and a model that sees it there learns to
-//! copy before it learns to calculate.
+//! copy before it learns to calculate. Events come in the order of their setting's keys (Monday,
+//! Tuesday, ..), so a line finds its event by the key that it begins with.
 //!
 //! Which split a problem belongs to is decided by its setting and numbers alone: one in
 //! [`HELD_OUT_ONE_IN`] is held out, under whichever names and things it is told, so that no training
@@ -33,7 +34,7 @@ const LARGEST_CHANGE: u32 = 9;
 /// Largest number of things in the groups that one event adds or takes away.
 const LARGEST_GROUPS: u32 = 20;
 /// Events of a problem.
-pub const EVENTS: RangeInclusive<usize> = 6..=7;
+pub const EVENTS: RangeInclusive<usize> = 6..=6;
 
 /// A question with its solution.
 #[derive(Debug, Clone, PartialEq, Eq)]

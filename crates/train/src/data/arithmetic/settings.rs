@@ -6,14 +6,14 @@ use crate::rng::Rng;
 /// What an event is said to be: in the question, and noted in the solution.
 type Phrase = (&'static str, &'static str);
 
-/// One setting. In phrases `{n}`, `{a}` and `{b}` are the event's numbers, `{key}` what tells the
+/// One setting. An event is told as its key and a phrase, and noted with the phrase's first words, so
+/// that a solution can copy them. In phrases `{n}`, `{a}` and `{b}` are the event's numbers, `{key}` what tells the
 /// event apart, `{before}` the key of the event before, `{subject}` and `{unit}` who or what has
 /// how many of what, `{friend}` somebody else.
 pub(super) struct Setting {
     keys: Keys,
     subjects: Subjects,
     start: &'static str,
-    event: &'static str,
     add: &'static [Phrase],
     subtract: &'static [Phrase],
     double: Phrase,
@@ -44,7 +44,6 @@ pub(super) const SETTINGS: [Setting; 4] = [
         keys: Keys::Days,
         subjects: Subjects::People,
         start: "{subject} has {n} {unit}.",
-        event: "On {key} {subject} {phrase}.",
         add: &[
             ("finds {n} more", "finds {n}"),
             ("buys {n} more", "buys {n}"),
@@ -58,7 +57,7 @@ pub(super) const SETTINGS: [Setting; 4] = [
         ],
         double: ("doubles the number", "doubles"),
         triple: ("triples the number", "triples"),
-        halve: ("gives away half", "half"),
+        halve: ("half are given away", "half"),
         add_groups: ("buys {a} bags of {b}", "buys {a} bags of {b}"),
         subtract_groups: ("sells {a} bags of {b}", "sells {a} bags of {b}"),
         question: "How many {unit} does {subject} have now?",
@@ -67,17 +66,13 @@ pub(super) const SETTINGS: [Setting; 4] = [
         keys: Keys::Places,
         subjects: Subjects::Vehicles,
         start: "A {subject} starts with {n} people.",
-        event: "At the {key} {phrase}.",
         add: &[
-            ("{n} people get on", "{n} get on"),
-            ("{n} more climb in", "{n} climb in"),
+            ("{n} get on", "{n} get on"),
+            ("{n} climb in", "{n} climb in"),
         ],
-        subtract: &[
-            ("{n} people get off", "{n} get off"),
-            ("{n} of them leave", "{n} leave"),
-        ],
-        double: ("the number doubles", "doubles"),
-        triple: ("the number triples", "triples"),
+        subtract: &[("{n} get off", "{n} get off"), ("{n} leave", "{n} leave")],
+        double: ("doubles in number", "doubles"),
+        triple: ("triples in number", "triples"),
         halve: ("half of them leave", "half"),
         add_groups: ("{a} groups of {b} get on", "{a} groups of {b} get on"),
         subtract_groups: ("{a} groups of {b} get off", "{a} groups of {b} get off"),
@@ -87,7 +82,6 @@ pub(super) const SETTINGS: [Setting; 4] = [
         keys: Keys::Months,
         subjects: Subjects::Buildings,
         start: "The {subject} has {n} {unit}.",
-        event: "In {key} it {phrase}.",
         add: &[
             ("orders {n} more", "orders {n}"),
             ("makes {n} more", "makes {n}"),
@@ -100,7 +94,7 @@ pub(super) const SETTINGS: [Setting; 4] = [
         ],
         double: ("doubles the stock", "doubles"),
         triple: ("triples the stock", "triples"),
-        halve: ("sells half of them", "half"),
+        halve: ("half are sold", "half"),
         add_groups: ("orders {a} boxes of {b}", "orders {a} boxes of {b}"),
         subtract_groups: ("sells {a} boxes of {b}", "sells {a} boxes of {b}"),
         question: "How many {unit} does the {subject} have now?",
@@ -109,11 +103,10 @@ pub(super) const SETTINGS: [Setting; 4] = [
         keys: Keys::People,
         subjects: Subjects::People,
         start: "{subject} has {n} {unit}.",
-        event: "{key} has {phrase}.",
         add: &[("{n} more than {before}", "{n} more")],
         subtract: &[("{n} fewer than {before}", "{n} fewer")],
-        double: ("twice as many as {before}", "doubles"),
-        triple: ("three times as many as {before}", "triples"),
+        double: ("twice as many as {before}", "twice"),
+        triple: ("three times as many as {before}", "three times"),
         halve: ("half as many as {before}", "half"),
         add_groups: ("{a} bags of {b} more than {before}", "{a} bags of {b} more"),
         subtract_groups: (
@@ -124,15 +117,19 @@ pub(super) const SETTINGS: [Setting; 4] = [
     },
 ];
 
-const PEOPLE: [&str; 20] = [
-    "Ada", "Amir", "Anna", "Ben", "Clara", "Diego", "Emma", "Felix", "Hana", "Hugo", "Igor",
-    "Jack", "Lara", "Leo", "Lily", "Mia", "Nora", "Omar", "Rosa", "Tom",
+/// Who has things, and others; nobody of [`COMPARED`].
+const PEOPLE: [&str; 14] = [
+    "Amir", "Anna", "Hugo", "Igor", "Jack", "Lara", "Leo", "Lily", "Mia", "Nora", "Omar", "Rosa",
+    "Tom", "Zoe",
 ];
 
 const THINGS: [&str; 20] = [
     "apples", "balls", "beads", "books", "buttons", "cards", "coins", "cups", "eggs", "flowers",
     "hats", "keys", "lamps", "nuts", "pears", "pencils", "plates", "shells", "stamps", "toys",
 ];
+
+/// Who is compared, in this order.
+const COMPARED: [&str; 7] = ["Ada", "Ben", "Clara", "Diego", "Emma", "Felix", "Hana"];
 
 const DAYS: [&str; 7] = [
     "Monday",
@@ -144,23 +141,12 @@ const DAYS: [&str; 7] = [
     "Sunday",
 ];
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
+const MONTHS: [&str; 7] = [
+    "January", "February", "March", "April", "May", "June", "July",
 ];
 
-const PLACES: [&str; 10] = [
-    "airport", "bank", "beach", "bridge", "castle", "church", "harbour", "market", "park", "school",
+const PLACES: [&str; 7] = [
+    "airport", "bank", "beach", "bridge", "castle", "church", "harbour",
 ];
 
 const BUILDINGS: [&str; 8] = [
@@ -175,7 +161,7 @@ pub(super) struct Cast<'a> {
     subject: &'static str,
     unit: &'static str,
     friend: &'static str,
-    keys: Vec<&'static str>,
+    keys: &'static [&'static str],
 }
 
 fn pick<const N: usize>(list: &[&'static str; N], rng: &mut Rng) -> &'static str {
@@ -192,25 +178,14 @@ fn several<const N: usize>(
     order.into_iter().take(count).map(|at| list[at]).collect()
 }
 
-/// `count` entries that follow each other round the list.
-fn running<const N: usize>(
-    list: &[&'static str; N],
-    count: usize,
-    rng: &mut Rng,
-) -> Vec<&'static str> {
-    let first = rng.below(N);
-    (first..first + count).map(|at| list[at % N]).collect()
-}
-
 impl<'a> Cast<'a> {
     pub(super) fn draw(setting: &'a Setting, events: usize, rng: &mut Rng) -> Self {
-        // Subject, friend and everybody who is compared are different people.
-        let people = several(&PEOPLE, events + 2, rng);
+        let people = several(&PEOPLE, 2, rng);
         let keys = match setting.keys {
-            Keys::Days => running(&DAYS, events, rng),
-            Keys::Months => running(&MONTHS, events, rng),
-            Keys::Places => several(&PLACES, events, rng),
-            Keys::People => people[2..].to_vec(),
+            Keys::Days => &DAYS,
+            Keys::Months => &MONTHS,
+            Keys::Places => &PLACES,
+            Keys::People => &COMPARED,
         };
         Self {
             setting,
@@ -221,7 +196,7 @@ impl<'a> Cast<'a> {
             },
             unit: pick(&THINGS, rng),
             friend: people[1],
-            keys,
+            keys: &keys[..events],
         }
     }
 
@@ -261,9 +236,8 @@ impl<'a> Cast<'a> {
                 .replace("{a}", &numbers[0].to_string())
                 .replace("{b}", &numbers[1].to_string())
         };
-        let told = setting.event.replace("{phrase}", &numbered(told));
         (
-            self.fill(&told, index),
+            self.fill(&format!("{{key}}: {}.", numbered(told)), index),
             format!("{}: {}", self.keys[index], numbered(noted)),
         )
     }
