@@ -90,7 +90,10 @@ impl SanaPipeline {
             },
             StageCost {
                 cost: denoise,
-                weight_bytes: files.transformer.bytes_per_weight(),
+                weight_bytes: self
+                    .options
+                    .transformer_quantisation
+                    .bytes_per_value(files.transformer.bytes_per_weight()),
             },
             // Convolutions compute on f32 copies, whatever the file holds.
             StageCost {

@@ -71,6 +71,9 @@ pub struct LoadOptions {
     /// How the text encoder's linear layers are quantised while they are loaded: rounded to nearest
     /// in groups of 32 inputs, computed with activations of 8 bits.
     pub text_quantisation: Quantisation,
+    /// As `text_quantisation`, for the transformer's linear layers: weights and activations of 8
+    /// bits, or weights of 4, without calibration.
+    pub transformer_quantisation: Quantisation,
 }
 
 impl Default for LoadOptions {
@@ -92,6 +95,7 @@ impl Default for LoadOptions {
             exact: false,
             activations: None,
             text_quantisation: Quantisation::None,
+            transformer_quantisation: Quantisation::None,
         }
     }
 }
@@ -146,10 +150,17 @@ impl Files {
         };
         check_transformer(folder, &transformer.config, kind)?;
         let stored = transformer.weights.stored();
-        if options.activations.is_some() && !stored.is_some_and(|s| quantised::is_quantised(&**s)) {
+        let quantised = stored.is_some_and(|stored| quantised::is_quantised(&**stored));
+        if options.activations.is_some() && !quantised {
             return Err(Error::request(
                 "activations",
                 "has no effect on a transformer without 4-bit layers",
+            ));
+        }
+        if options.transformer_quantisation != Quantisation::None && quantised {
+            return Err(Error::request(
+                "transformer_quantisation",
+                "the transformer's file has 4-bit weights already; load the full one",
             ));
         }
         let scheduler = open_scheduler(folder, kind, &transformer.config)?;

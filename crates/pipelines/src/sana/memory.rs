@@ -6,6 +6,8 @@ use super::{SanaPipeline, decode};
 use crate::error::Result;
 use crate::events::{Control, Event};
 use crate::memory::{self, TransformerShape};
+use brisk_nn::Quantisation;
+
 use crate::request::{DecodeMode, ImageRequest, Plan};
 
 /// Prompt tokens that are counted on; longer prompts are rare and cost little.
@@ -19,10 +21,22 @@ impl SanaPipeline {
         let control = control.map_or(0, |control| memory::stored_bytes(control.weights.as_ref()));
         [
             self.text_bytes(),
-            files.transformer.bytes().saturating_add(control),
+            self.transformer_bytes().saturating_add(control),
             // Convolutions compute on f32 copies, whatever the file holds.
             files.vae.count().saturating_mul(4),
         ]
+    }
+
+    /// Bytes of the transformer's weights as they are kept; nearly all are of linear layers.
+    pub fn transformer_bytes(&self) -> u64 {
+        let (weights, how) = (
+            &self.files.transformer,
+            self.options.transformer_quantisation,
+        );
+        match how {
+            Quantisation::None => weights.bytes(),
+            _ => memory::quantised_bytes(0, weights.count(), weights.bytes_per_weight(), how),
+        }
     }
 
     /// Bytes of the text encoder's weights: its table as stored, its layers as they are quantised.

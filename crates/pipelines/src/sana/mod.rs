@@ -398,6 +398,7 @@ impl SanaPipeline {
             if let Some((lora, scale)) = &self.files.lora {
                 weights = weights.with_lora(lora.clone(), *scale)?;
             }
+            let weights = weights.quantised(self.options.transformer_quantisation, None);
             self.transformer = Some(SanaTransformer::load(
                 &self.files.transformer_config,
                 &weights,

@@ -41,6 +41,9 @@ pub struct ImageArguments {
     /// Linear layers of the text encoder: none, 8bit or 4bit
     #[arg(long, value_name = "KIND", default_value = "none")]
     quantize_text_encoder: String,
+    /// Linear layers of the transformer: none, 8bit or 4bit
+    #[arg(long, value_name = "KIND", default_value = "none")]
+    quantize_transformer: String,
     /// Denoising steps (default: the model's)
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -69,6 +72,10 @@ pub fn run(arguments: &ImageArguments) -> Result {
         text_quantisation: quantisation(
             "--quantize-text-encoder",
             &arguments.quantize_text_encoder,
+        )?,
+        transformer_quantisation: quantisation(
+            "--quantize-transformer",
+            &arguments.quantize_transformer,
         )?,
         ..LoadOptions::default()
     };

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brisk_media::{Picture, contact_sheet, encode_png, psnr, ssim};
-use brisk_nn::Activations;
+use brisk_nn::{Activations, Quantisation};
 use brisk_pipelines::sana::{LoadOptions, Residency, SanaPipeline};
 use brisk_pipelines::{Control, ImageRequest};
 use brisk_quant::file::is_quantised;
@@ -37,11 +37,22 @@ pub struct ModelArguments {
     /// How inputs of 4-bit layers are rounded: 8 (default), 4, or full
     #[arg(long, value_enum, value_name = "BITS")]
     activations: Option<ActivationBits>,
+    /// Linear layers of the second model's transformer, rounded to nearest while it is loaded: 8bit
+    /// (W8A8) or 4bit
+    #[arg(long, value_name = "KIND", value_parser = kind)]
+    quantize_transformer: Option<Quantisation>,
     /// PNG with the first pictures of both side by side
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadArguments,
+}
+
+fn kind(name: &str) -> std::result::Result<Quantisation, String> {
+    match Quantisation::from_name(name) {
+        Ok(Quantisation::None) | Err(_) => Err("expected 8bit or 4bit".to_owned()),
+        Ok(kind) => Ok(kind),
+    }
 }
 
 /// Activation rounding by name.
@@ -76,6 +87,10 @@ impl ModelArguments {
             ("--steps", self.steps.is_some()),
             ("--size", self.size.is_some()),
             ("--activations", self.activations.is_some()),
+            (
+                "--quantize-transformer",
+                self.quantize_transformer.is_some(),
+            ),
             ("--sheet", self.sheet.is_some()),
         ]
         .into_iter()
@@ -122,8 +137,12 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
     let count = usize::from(arguments.images.unwrap_or(64));
     let mut stages = Stages::new();
     stages.stage("drawing", 2 * count as u64);
-    let first = draw(&names[0], &prompts, count, arguments, &mut stages, 0)?;
-    let second = draw(&names[1], &prompts, count, arguments, &mut stages, count)?;
+    let (full, quantised) = (Quantisation::None, arguments.quantize_transformer);
+    let quantised = quantised.unwrap_or(full);
+    let mut draw =
+        |name: &str, how, before| draw(name, how, &prompts, count, arguments, &mut stages, before);
+    let first = draw(&names[0], full, 0)?;
+    let second = draw(&names[1], quantised, count)?;
     stages.finish();
 
     let pairs = || first.pictures.iter().zip(&second.pictures);
@@ -184,6 +203,7 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
 
 fn draw(
     name: &str,
+    how: Quantisation,
     prompts: &[String],
     count: usize,
     arguments: &ModelArguments,
@@ -193,6 +213,7 @@ fn draw(
     machine::forget_peak_memory();
     let mut options = LoadOptions {
         residency: Residency::KeepAll,
+        transformer_quantisation: how,
         ..LoadOptions::default()
     };
     let folder = models::open(Some(name), None)?;
@@ -205,7 +226,7 @@ fn draw(
         options.activations = arguments.activations.map(Into::into);
         pipeline = SanaPipeline::load(folder, &options)?;
     }
-    let bytes = source.map_or(0, |source| brisk_pipelines::memory::stored_bytes(&*source));
+    let bytes = pipeline.transformer_bytes();
     let mut drawn = Drawn {
         pictures: Vec::with_capacity(count),
         latents: Vec::with_capacity(count),

@@ -125,6 +125,8 @@ pub struct ImageArguments {
     pub activations: Option<ActivationBits>,
     #[arg(long, hide = true, value_name = "KIND", default_value = "none")]
     pub quantize_text_encoder: String,
+    #[arg(long, hide = true, value_name = "KIND", default_value = "none")]
+    pub quantize_transformer: String,
     /// Autoencoder in place of the model's: folder or hub id
     #[arg(long, help_heading = "Model", value_name = "MODEL")]
     pub vae: Option<String>,
@@ -372,6 +374,10 @@ impl ImageArguments {
             text_quantisation: quantisation(
                 "--quantize-text-encoder",
                 &self.quantize_text_encoder,
+            )?,
+            transformer_quantisation: quantisation(
+                "--quantize-transformer",
+                &self.quantize_transformer,
             )?,
             ..LoadOptions::default()
         };
