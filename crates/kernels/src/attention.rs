@@ -216,8 +216,8 @@ pub fn forward(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut 
         return;
     }
     let width = shape.query_width();
-    if let Some(seen) = shape.seen_prefixes()
-        && shape.queries >= PACKED_QUERIES
+    if shape.queries >= PACKED_QUERIES
+        && let Some(seen) = shape.seen_prefixes()
     {
         let pictures = q
             .chunks_exact(shape.queries * width)

@@ -1,5 +1,6 @@
 //! Rough estimates of what a stage needs, so that a request that cannot fit is refused before it starts.
 
+use brisk_models::dcae::LARGEST_MAP;
 use brisk_nn::Quantisation;
 use brisk_store::TensorSource;
 
@@ -71,11 +72,9 @@ pub fn quantised_bytes(table: u64, layers: u64, stored: f64, how: Quantisation) 
 /// Activations of a decoder in strips of `rows` pixel rows, of which the deep stages keep three maps:
 /// what a block reads and writes, and what one of its strips takes.
 pub fn decode_strips(height: usize, width: usize, channels: usize, rows: usize) -> u64 {
-    /// Maps up to this size are kept whole.
-    const SMALL_MAP: u64 = 192 << 20;
     let picture = height as u64 * width as u64 * 4;
     let full = picture.saturating_mul(channels as u64);
-    let deep = (full / 16).max(full.min(SMALL_MAP));
+    let deep = (full / 16).max(full.min(LARGEST_MAP as u64));
     3 * deep + 3 * picture + decode_whole(rows.min(height), width, channels)
 }
 

@@ -14,9 +14,9 @@ const NO_SPACE: &str = r"(?<=\n) | (?=[\n.,:;?!+*/=-])|(?<=[+*/=-]) |(?<=\d) (?=
 
 /// The bytes of a `tokenizer.json` whose tokens are `specials`, line feed, printable ASCII
 /// characters, pairs of digits and `words`, in this order. Numbers are cut into pairs of digits from
-/// their start; punctuation and line feeds are tokens of their own; spaces are none, the decoder puts them back where English has them. A word that is not listed
-/// becomes its characters; a character outside ASCII, or a word of more than 200 letters, becomes
-/// `unknown`, one of the specials.
+/// their start; punctuation and line feeds are tokens of their own; spaces are none, the decoder puts
+/// them back where English has them. A word that is not listed becomes its characters; a character
+/// outside ASCII, or a word of more than 200 letters, becomes `unknown`, one of the specials.
 ///
 /// # Errors
 /// `unknown` is no special token, or a word is not made of ASCII letters.

@@ -185,18 +185,18 @@ const RES_BLOCK_HALO: usize = 2;
 const FEED_FORWARD_HALO: usize = 1;
 
 /// `height` rows in strips of `rows`.
-fn strips(height: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+pub(super) fn strips(height: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
     let starts = (0..height).step_by(rows);
     starts.map(move |start| start..(start + rows).min(height))
 }
 
 /// A strip with `halo` rows more on either side, where the map has them.
-fn widened(strip: &Range<usize>, halo: usize, height: usize) -> Range<usize> {
+pub(super) fn widened(strip: &Range<usize>, halo: usize, height: usize) -> Range<usize> {
     strip.start.saturating_sub(halo)..(strip.end + halo).min(height)
 }
 
 /// A copy of some rows.
-fn rows_of(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
+pub(super) fn rows_of(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
     Ok(x.narrow(1, rows.start, rows.len())?.contiguous()?)
 }
 

@@ -34,4 +34,5 @@ pub use config::{
 };
 pub use cost::PerHalf;
 pub use model::{Autoencoder, Halves};
+pub use strips::LARGEST_MAP;
 pub use tiling::Tiling;

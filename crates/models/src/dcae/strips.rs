@@ -11,15 +11,15 @@
 use brisk_nn::{Error, Result};
 use candle_core::Tensor;
 
-use super::blocks::Trace;
+use super::blocks::{Trace, rows_of, strips, widened};
 use super::config::{BlockKind, StageConfig};
 use super::model::Autoencoder;
 
 /// Deepest stage from which the global part starts even without attention (f8).
 const DEEPEST_SPLIT: usize = 3;
-/// Largest map, in bytes, that is kept whole where its stage could be run in strips: a strip's
-/// neighbours then cost less.
-const LARGEST_MAP: usize = 192 << 20;
+/// Largest map, in bytes, that decoding in strips keeps whole where its stage could be run in strips:
+/// a strip's neighbours then cost less.
+pub const LARGEST_MAP: usize = 192 << 20;
 
 impl Autoencoder {
     /// As [`decode`](Self::decode) in less memory, about `rows_per_strip` rows of picture at a
@@ -79,36 +79,33 @@ impl Autoencoder {
         let split = split.unwrap_or(deepest);
         let halo = decoder.halo(split).ok_or_else(attention_in_the_way)?;
         let global = decoder.enter(&latent.detach(), &mut trace)?;
-        let strips = Some(rows_per_strip);
-        let global = decoder.run(&global, split..stages, strips, &mut trace)?;
+        let global = decoder.run(&global, split..stages, Some(rows_per_strip), &mut trace)?;
         let global = global.detach();
 
         // Not `1 << split`: the last doubling may belong to the exit.
         let scale = height * self.ratio() / global.dim(1)?;
         let height = global.dim(1)?;
-        let rows = rows_per_strip.div_ceil(scale);
-        for start in (0..height).step_by(rows) {
-            let end = (start + rows).min(height);
-            let (mut top, bottom) = (start.saturating_sub(halo), (end + halo).min(height));
-            let mut x = global.narrow(1, top, bottom - top)?.contiguous()?;
+        for strip in strips(height, rows_per_strip.div_ceil(scale)) {
+            let mut seen = widened(&strip, halo, height);
+            let mut x = rows_of(&global, &seen)?;
             // Rows of the map for each of the strip's own.
             let mut factor = 1;
             for stage in (0..split).rev() {
                 x = decoder.run(&x, stage..stage + 1, None, &mut trace)?;
+                let mut top = seen.start;
                 if decoder.doubles(stage) {
                     (top, factor) = (2 * top, 2 * factor);
                 }
                 // What later stages don't need is left out at once.
                 let halo = decoder.halo(stage).ok_or_else(attention_in_the_way)?;
-                let first = (start * factor).saturating_sub(halo);
-                let last = (end * factor + halo).min(height * factor);
-                x = x.narrow(1, first - top, last - first)?.contiguous()?;
-                top = first;
+                let own = strip.start * factor..strip.end * factor;
+                seen = widened(&own, halo, height * factor);
+                x = rows_of(&x, &(seen.start - top..seen.end - top))?;
             }
             let x = decoder.leave(&x, &mut trace)?;
-            let first = start * scale - top * (scale / factor);
-            let strip = x.narrow(1, first, (end - start) * scale)?.contiguous()?;
-            sink(start * scale, &strip.detach())?;
+            let first = strip.start * scale - seen.start * (scale / factor);
+            let y = rows_of(&x, &(first..first + strip.len() * scale))?;
+            sink(strip.start * scale, &y.detach())?;
         }
         Ok(())
     }
@@ -134,14 +131,14 @@ impl Autoencoder {
         let channels = self.config.encoder[split].channels;
         let shape = (batch, height / scale, width / scale, channels);
         let global = Tensor::zeros(shape, picture.dtype(), picture.device())?;
-        for start in (0..height).step_by(rows) {
-            let end = (start + rows).min(height);
-            let (top, bottom) = (start.saturating_sub(halo), (end + halo).min(height));
-            let x = picture.narrow(1, top, bottom - top)?.contiguous()?;
+        for strip in strips(height, rows) {
+            let seen = widened(&strip, halo, height);
+            let x = rows_of(&picture, &seen)?;
             let x = encoder.enter(&x, &mut trace)?;
             let x = encoder.run(&x, 0..split, None, &mut trace)?;
-            let strip = x.narrow(1, (start - top) / scale, (end - start) / scale)?;
-            global.slice_set(&strip.contiguous()?.detach(), 1, start / scale)?;
+            let first = (strip.start - seen.start) / scale;
+            let y = rows_of(&x, &(first..first + strip.len() / scale))?;
+            global.slice_set(&y.detach(), 1, strip.start / scale)?;
         }
         let stages = split..self.config.encoder.len();
         let x = encoder.run(&global, stages, Some(rows_per_strip), &mut trace)?;

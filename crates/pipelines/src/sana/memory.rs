@@ -1,13 +1,13 @@
 //! What a request needs of memory, stage by stage, and what follows from it.
 
+use brisk_nn::Quantisation;
+
 use super::denoise::Denoiser;
 use super::load::Residency;
 use super::{SanaPipeline, decode};
 use crate::error::Result;
 use crate::events::{Control, Event};
 use crate::memory::{self, TransformerShape};
-use brisk_nn::Quantisation;
-
 use crate::request::{DecodeMode, ImageRequest, Plan};
 
 /// Prompt tokens that are counted on; longer prompts are rare and cost little.

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_text::{ChatMessage, ChatTemplate, Tokenizer, word_tokenizer};
 
-use crate::data::arithmetic::{EVENTS, Split, problem_of, words};
+use crate::data::arithmetic::{Split, problem, problem_of, words};
 use crate::error::{Error, Result};
 use crate::recipe::TextRecipe;
 
@@ -120,7 +120,7 @@ impl Examples {
 
     /// The solution of training problem number `index` without its question.
     pub fn drill(&self, index: u64) -> Result<Example> {
-        let problem = problem_of(EVENTS, self.seed, index, Split::Training);
+        let problem = problem(self.seed, index, Split::Training);
         Ok(Example {
             prompt: self.tokenizer.encode_plain(START)?,
             answer: self.tokenizer.encode_plain(&problem.solution)?,

@@ -111,7 +111,7 @@ fn hide(
                 (start, ids.len())
             }
         }
-        _ => (0, ids.len()),
+        Phase::Pretraining | Phase::Results | Phase::Lines => (0, ids.len()),
     };
     let mut hidden = Vec::new();
     let mut weight = (1.0 / (p * (to - from) as f64)) as f32;

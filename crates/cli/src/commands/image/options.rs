@@ -30,7 +30,7 @@ use crate::{models, output};
     next_help_heading = "Picture",
     after_help = "Rarely needed: --max-sequence-length N, --pag-adaptive X, --strength-on-grid, --preview-interval N,\n\
                   --control-wiring diffusers|native, --heads SELF,CROSS (.pth of unpublished widths), --dtype f32,\n\
-                  --activations 8|4|full (inputs of 4-bit layers; default 8), --quantize-text-encoder none|8bit|4bit"
+                  --activations 8|4|full, --quantize-text-encoder, --quantize-transformer none|8bit|4bit"
 )]
 pub struct ImageArguments {
     /// What the picture shows, in quotes; each one makes a picture

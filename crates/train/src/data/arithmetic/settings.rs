@@ -7,9 +7,9 @@ use crate::rng::Rng;
 type Phrase = (&'static str, &'static str);
 
 /// One setting. An event is told as its key and a phrase, and noted with the phrase's first words, so
-/// that a solution can copy them. In phrases `{n}`, `{a}` and `{b}` are the event's numbers, `{key}` what tells the
-/// event apart, `{before}` the key of the event before, `{subject}` and `{unit}` who or what has
-/// how many of what, `{friend}` somebody else.
+/// that a solution can copy them. In phrases `{n}`, `{a}` and `{b}` are the event's numbers, `{key}`
+/// what tells the event apart, `{before}` the key of the event before, `{subject}` and `{unit}` who
+/// or what has how many of what, `{friend}` somebody else.
 pub(super) struct Setting {
     keys: Keys,
     subjects: Subjects,
