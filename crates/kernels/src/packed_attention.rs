@@ -378,10 +378,10 @@ simd_dispatch! {
     /// Turns a row of scores into weights relative to the largest score so far, and brings what was
     /// summed before to the same measure.
     fn weigh(scores: &mut [f32], sums: &mut [f32], largest: &mut f32, total: &mut f32) {
-        let mut lanes = [f32::NEG_INFINITY; 8];
-        let (eights, rest) = scores.as_chunks::<8>();
-        for eight in eights {
-            for (lane, score) in lanes.iter_mut().zip(eight) {
+        let mut lanes = [f32::NEG_INFINITY; PANEL];
+        let (whole, rest) = scores.as_chunks::<PANEL>();
+        for scores in whole {
+            for (lane, score) in lanes.iter_mut().zip(scores) {
                 *lane = if *score > *lane { *score } else { *lane };
             }
         }
@@ -394,8 +394,20 @@ simd_dispatch! {
             for sum in sums.iter_mut() { *sum *= shrink; }
         }
         *largest = most;
-        for score in scores.iter_mut() { *score = math::exp(*score - most); }
-        *total = *total * shrink + crate::norm::lane_sum(scores.len(), |i| scores[i]);
+        let mut lanes = [0.0f32; PANEL];
+        let (whole, rest) = scores.as_chunks_mut::<PANEL>();
+        for scores in whole {
+            for (lane, score) in lanes.iter_mut().zip(scores) {
+                *score = math::exp(*score - most);
+                *lane += *score;
+            }
+        }
+        let mut sum = lanes.iter().sum::<f32>();
+        for score in rest {
+            *score = math::exp(*score - most);
+            sum += *score;
+        }
+        *total = *total * shrink + sum;
     }
 }
 

@@ -41,7 +41,12 @@ pub(crate) fn detected() -> Level {
     {
         let avx2 = std::arch::is_x86_feature_detected!("avx2")
             && std::arch::is_x86_feature_detected!("fma");
-        if avx2 && std::arch::is_x86_feature_detected!("avx512f") {
+        // What the first server processor with 512-bit vectors brought, and every one since.
+        let avx512 = std::arch::is_x86_feature_detected!("avx512f")
+            && std::arch::is_x86_feature_detected!("avx512bw")
+            && std::arch::is_x86_feature_detected!("avx512dq")
+            && std::arch::is_x86_feature_detected!("avx512vl");
+        if avx2 && avx512 {
             return Level::Avx512;
         }
         if avx2 {
@@ -92,6 +97,15 @@ macro_rules! simd_dispatch {
                 #[allow(clippy::too_many_arguments)]
                 fn avx2($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
+                }
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
+                #[allow(clippy::too_many_arguments)]
+                fn avx512($($arg: $ty),*) $(-> $ret)? {
+                    body($($arg),*)
+                }
+                if $crate::simd::level() == $crate::simd::Level::Avx512 {
+                    // SAFETY: this level is only reported where these features were detected.
+                    return unsafe { avx512($($arg),*) };
                 }
                 if $crate::simd::level() >= $crate::simd::Level::Avx2 {
                     // SAFETY: this level is only reported where the two features that `avx2`

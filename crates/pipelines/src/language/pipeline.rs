@@ -98,7 +98,8 @@ impl TextPipeline {
         request
     }
 
-    /// Decodes a batch of prompts; `show` sees (sequence, canvas) after every forward pass.
+    /// Decodes a batch of prompts; `show` sees (sequence, canvas) after every forward pass, those of one
+    /// sequence in order.
     ///
     /// # Errors
     /// A request or prompt that does not fit the model, a non-finite activation, or a
@@ -108,7 +109,7 @@ impl TextPipeline {
         prompts: &[Vec<u32>],
         request: &TextRequest,
         control: &Control,
-        show: &mut dyn FnMut(usize, &[u32]),
+        show: &mut (dyn FnMut(usize, &[u32]) + Send),
     ) -> Result<Vec<Generation>> {
         let request = self.complete(request);
         let config = self.model.config();

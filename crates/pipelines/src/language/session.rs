@@ -1,6 +1,9 @@
 //! Sequences that decode together: each says which forward pass it needs next, and one packed pass
 //! serves all of them.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+
 use brisk_models::language_model::{LanguageModel, Rows, Span};
 use brisk_nn::KeyValueCache;
 
@@ -30,6 +33,9 @@ pub(super) trait Decoder: Send {
     /// The canvas, masks included.
     fn ids(&self) -> &[u32];
 }
+
+/// Sees (sequence, canvas) after every pass.
+pub(super) type Show<'s> = &'s mut (dyn FnMut(usize, &[u32]) + Send);
 
 /// What became of one sequence.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,39 +129,95 @@ impl<'s> Packed<'s> {
 /// Parameters up to which a model's weights are read from the caches.
 pub(super) const CACHED_PARAMETERS: u64 = 8 << 20;
 
-/// Forward passes to split a batch into. Weights that fit a core's cache are read from there by every
-/// thread, so each thread takes sequences of its own and never waits for the others; larger weights
-/// come from memory, once for all sequences.
-fn parallel_groups(model: &LanguageModel) -> usize {
-    if model.config().parameters() <= CACHED_PARAMETERS {
-        rayon::current_num_threads()
-    } else {
-        1
-    }
+/// Whether each thread takes sequences of its own, and never waits for the others: it pays where the
+/// weights fit a core's cache. Larger weights come from memory, once for all sequences.
+fn apart(model: &LanguageModel) -> bool {
+    model.config().parameters() <= CACHED_PARAMETERS
 }
 
-/// Splits consecutive sequences into at most `groups` runs of about the same number of tokens; the
-/// number of sequences in each.
-fn shares(lengths: &[usize], groups: usize) -> Vec<usize> {
-    let total: usize = lengths.iter().sum();
-    let (mut counts, mut before) = (vec![0; groups.max(1)], 0);
-    for length in lengths {
-        // By the sequence's middle, so that none is counted twice.
-        let group = (2 * before + length) * counts.len() / (2 * total.max(1));
-        let last = counts.len() - 1;
-        counts[group.min(last)] += 1;
-        before += length;
+/// What all sequences share.
+#[derive(Clone, Copy)]
+struct Shared<'a> {
+    model: &'a LanguageModel,
+    mask: u32,
+    guidance: f32,
+}
+
+impl Shared<'_> {
+    /// With guidance every sequence runs a second time with its prompt hidden.
+    fn branches(self) -> usize {
+        if self.guidance > 0.0 { 2 } else { 1 }
     }
-    counts.retain(|count| *count > 0);
-    counts
+
+    /// Runs until every one of `sequences` is done, one packed pass after another.
+    fn decode(
+        self,
+        sequences: &mut [Sequence<'_>],
+        first: usize,
+        cancel: &AtomicBool,
+        show: &Mutex<Show<'_>>,
+    ) -> Result<()> {
+        loop {
+            if cancel.load(Ordering::Relaxed) {
+                return Err(Error::Cancelled);
+            }
+            let passes: Vec<Option<Pass>> = sequences
+                .iter_mut()
+                .map(|sequence| sequence.decoder.next())
+                .collect();
+            if passes.iter().all(Option::is_none) {
+                return Ok(());
+            }
+            let answers = self.forward(sequences, &passes)?;
+            for (index, (sequence, answer)) in sequences.iter_mut().zip(answers).enumerate() {
+                if let Some(rows) = answer {
+                    sequence.forwards += 1;
+                    sequence.decoder.take(rows)?;
+                    let mut show = show.lock().unwrap_or_else(PoisonError::into_inner);
+                    show(first + index, sequence.decoder.ids());
+                }
+            }
+        }
+    }
+
+    /// The passes that are asked for, packed into one; the wanted rows of each sequence.
+    fn forward(
+        self,
+        sequences: &mut [Sequence<'_>],
+        passes: &[Option<Pass>],
+    ) -> Result<Vec<Option<Vec<Vec<f32>>>>> {
+        let branches = self.branches();
+        let mut running: Vec<(&mut Sequence<'_>, &Pass)> = sequences
+            .iter_mut()
+            .zip(passes)
+            .filter_map(|(sequence, pass)| Some((sequence, pass.as_ref()?)))
+            .collect();
+        let packed = Packed::new(&mut running, branches, self.mask);
+        let mut rows = packed.run(self.model)?.into_iter();
+        Ok(passes
+            .iter()
+            .map(|pass| {
+                let count = pass.as_ref()?.wanted.len();
+                let mut own: Vec<Vec<f32>> = rows.by_ref().take(count).collect();
+                if branches == 2 {
+                    let free = rows.by_ref().take(count);
+                    for (row, free) in own.iter_mut().zip(free) {
+                        for (logit, free) in row.iter_mut().zip(free) {
+                            *logit = free + (self.guidance + 1.0) * (*logit - free);
+                        }
+                    }
+                }
+                Some(own)
+            })
+            .collect())
+    }
 }
 
 /// Decodes a batch.
 pub(super) struct Session<'a> {
-    model: &'a LanguageModel,
+    shared: Shared<'a>,
     plan: &'a TextPlan,
     cached: bool,
-    guidance: f32,
     sequences: Vec<Sequence<'a>>,
 }
 
@@ -167,10 +229,13 @@ impl<'a> Session<'a> {
         guidance: f64,
     ) -> Self {
         Self {
-            model,
+            shared: Shared {
+                model,
+                mask: plan.mask,
+                guidance: guidance as f32,
+            },
             plan,
             cached: cache != CacheMode::None,
-            guidance: guidance as f32,
             sequences: Vec::new(),
         }
     }
@@ -183,8 +248,8 @@ impl<'a> Session<'a> {
     ) -> Result<()> {
         let mut caches = Vec::new();
         if self.cached {
-            for _ in 0..self.branches() {
-                caches.push(self.model.cache(decoder.ids().len())?);
+            for _ in 0..self.shared.branches() {
+                caches.push(self.shared.model.cache(decoder.ids().len())?);
             }
         }
         self.sequences.push(Sequence {
@@ -197,83 +262,23 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// With guidance every sequence runs a second time with its prompt hidden.
-    fn branches(&self) -> usize {
-        if self.guidance > 0.0 { 2 } else { 1 }
-    }
-
     /// Runs until every sequence is done. `show` sees every canvas after every pass.
-    pub(super) fn run(
-        &mut self,
-        control: &Control,
-        show: &mut dyn FnMut(usize, &[u32]),
-    ) -> Result<()> {
-        loop {
-            control.check()?;
-            let passes: Vec<Option<Pass>> = self
-                .sequences
-                .iter_mut()
-                .map(|sequence| sequence.decoder.next())
-                .collect();
-            if passes.iter().all(Option::is_none) {
-                return Ok(());
+    pub(super) fn run(&mut self, control: &Control, show: Show<'_>) -> Result<()> {
+        let (cancel, show) = (control.cancel_flag(), Mutex::new(show));
+        let (shared, sequences) = (self.shared, &mut self.sequences);
+        // From outside the pool every parallel loop would be a message to it and back.
+        rayon::scope(|_| {
+            if !apart(shared.model) {
+                return shared.decode(sequences, 0, &cancel, &show);
             }
-            let answers = self.forward(&passes)?;
-            let served = self.sequences.iter_mut().zip(answers).enumerate();
-            for (index, (sequence, answer)) in served {
-                if let Some(rows) = answer {
-                    sequence.forwards += 1;
-                    sequence.decoder.take(rows)?;
-                    show(index, sequence.decoder.ids());
-                }
-            }
-        }
-    }
-
-    /// The passes that are asked for, packed into one forward pass, or into one a thread; the wanted
-    /// rows of each sequence.
-    fn forward(&mut self, passes: &[Option<Pass>]) -> Result<Vec<Option<Vec<Vec<f32>>>>> {
-        let (model, mask, guidance) = (self.model, self.plan.mask, self.guidance);
-        let branches = self.branches();
-        let mut running: Vec<(&mut Sequence<'a>, &Pass)> = self
-            .sequences
-            .iter_mut()
-            .zip(passes)
-            .filter_map(|(sequence, pass)| Some((sequence, pass.as_ref()?)))
-            .collect();
-        let lengths: Vec<usize> = running.iter().map(|(_, p)| p.end - p.start).collect();
-        let mut groups: Vec<Packed> = Vec::new();
-        let mut rest = running.as_mut_slice();
-        for count in shares(&lengths, parallel_groups(model)) {
-            let (first, others) = rest.split_at_mut(count);
-            groups.push(Packed::new(first, branches, mask));
-            rest = others;
-        }
-        // From outside the pool every parallel loop would be a message to it and back; inside, the
-        // whole pass is one.
-        let rows: Result<Vec<Vec<Vec<f32>>>> = rayon::scope(|_| {
-            groups
-                .into_par_iter()
-                .map(|group| group.run(model))
-                .collect()
-        });
-        let mut rows = rows?.into_iter().flatten();
-        Ok(passes
-            .iter()
-            .map(|pass| {
-                let count = pass.as_ref()?.wanted.len();
-                let mut own: Vec<Vec<f32>> = rows.by_ref().take(count).collect();
-                if branches == 2 {
-                    let free = rows.by_ref().take(count);
-                    for (row, free) in own.iter_mut().zip(free) {
-                        for (logit, free) in row.iter_mut().zip(free) {
-                            *logit = free + (guidance + 1.0) * (*logit - free);
-                        }
-                    }
-                }
-                Some(own)
-            })
-            .collect())
+            sequences
+                .par_iter_mut()
+                .enumerate()
+                .with_max_len(1)
+                .try_for_each(|(index, sequence)| {
+                    shared.decode(std::slice::from_mut(sequence), index, &cancel, &show)
+                })
+        })
     }
 
     /// What became of every sequence; canvases are cut to `lengths`.
@@ -297,23 +302,5 @@ impl<'a> Session<'a> {
                 }
             })
             .collect()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shares;
-
-    #[test]
-    fn batches_are_split_evenly_and_completely() {
-        assert_eq!(shares(&[32; 8], 2), [4, 4]);
-        assert_eq!(shares(&[300, 32, 32, 32], 2), [1, 3]);
-        assert_eq!(shares(&[7], 4), [1]);
-        assert_eq!(shares(&[5, 5, 5], 1), [3]);
-        for groups in 1..6 {
-            let lengths = [9, 300, 1, 1, 40, 32, 77];
-            let counts = shares(&lengths, groups);
-            assert!(counts.len() <= groups && counts.iter().sum::<usize>() == lengths.len());
-        }
     }
 }

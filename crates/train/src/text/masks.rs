@@ -95,24 +95,29 @@ fn hide(
     let mut ids = example.prompt;
     ids.extend(example.answer);
     let p = (1.0 - EPSILON) * t + EPSILON;
-    if !parts.is_empty() {
-        return hide_parts(examples.mask, ids, start, &parts, p, rng);
-    }
     // Where tokens are hidden with probability p; those after it always are.
-    let (from, to) = match phase {
-        Phase::FineTuning => {
-            let length = answer_length(text, lengths, recipe.block_length, rng);
-            ids.resize(start + length, examples.end);
-            if rng.chance(recipe.block_share) {
-                let block = recipe.block_length;
-                let first = start + rng.below(text.div_ceil(block)) * block;
-                (first, (first + block).min(ids.len()))
-            } else {
-                (start, ids.len())
-            }
+    let (from, to) = if phase == Phase::Pretraining {
+        (0, ids.len())
+    } else {
+        let length = answer_length(text, lengths, recipe.block_length, rng);
+        ids.resize(start + length, examples.end);
+        if rng.chance(recipe.block_share) {
+            let block = recipe.block_length;
+            let first = start + rng.below(text.div_ceil(block)) * block;
+            (first, (first + block).min(ids.len()))
+        } else {
+            (start, ids.len())
         }
-        Phase::Pretraining | Phase::Results | Phase::Lines => (0, ids.len()),
     };
+    let parts: Vec<Range<usize>> = parts
+        .iter()
+        .map(|part| (start + part.start).max(from)..(start + part.end).min(to))
+        .filter(|part| !part.is_empty())
+        .collect();
+    if !parts.is_empty() {
+        ids[to..].fill(examples.mask);
+        return hide_parts(examples.mask, ids, &parts, p, rng);
+    }
     let mut hidden = Vec::new();
     let mut weight = (1.0 / (p * (to - from) as f64)) as f32;
     for (position, id) in ids.iter_mut().enumerate().take(to).skip(from) {
@@ -136,11 +141,10 @@ fn hide(
     }
 }
 
-/// Every part is hidden as a whole with probability `p`, at least one of them.
+/// Every part is hidden as a whole with probability `p`, at least one of them; parts are ranges of `ids`.
 fn hide_parts(
     mask: u32,
     mut ids: Vec<u32>,
-    start: usize,
     parts: &[Range<usize>],
     p: f64,
     rng: &mut Rng,
@@ -149,9 +153,8 @@ fn hide_parts(
     let mut hidden = Vec::new();
     for (index, part) in parts.iter().enumerate() {
         if index == always || rng.chance(p) {
-            let first = start + part.start;
-            for (offset, id) in ids[first..start + part.end].iter_mut().enumerate() {
-                hidden.push((first + offset, *id));
+            for (offset, id) in ids[part.clone()].iter_mut().enumerate() {
+                hidden.push((part.start + offset, *id));
                 *id = mask;
             }
         }
@@ -246,7 +249,7 @@ mod tests {
 
     #[test]
     fn whole_results_are_hidden_by_themselves() {
-        let recipe = recipe(0.5);
+        let recipe = recipe(0.0);
         let examples = Examples::new(&recipe).unwrap();
         for case in cases(&examples, &recipe, Phase::Results, 100) {
             let Case { masked, clean, .. } = case;
@@ -266,11 +269,13 @@ mod tests {
 
     #[test]
     fn whole_lines_are_hidden_behind_their_keys() {
-        let recipe = recipe(0.5);
+        let recipe = recipe(0.0);
         let examples = Examples::new(&recipe).unwrap();
         let mut hidden_keys = 0;
         for case in cases(&examples, &recipe, Phase::Lines, 100) {
             let answer = &case.clean[case.prompt..];
+            let filling = answer.iter().rev().take_while(|id| **id == examples.end);
+            let answer = &answer[..answer.len() - filling.count()];
             let text = examples.tokenizer.decode(answer).unwrap();
             let lines = examples.lines(answer);
             assert_eq!(lines.len(), text.lines().count());
@@ -331,11 +336,14 @@ mod tests {
     fn block_samples_look_as_decoding_does() {
         let recipe = recipe(1.0);
         let examples = Examples::new(&recipe).unwrap();
+        let phases = [Phase::FineTuning, Phase::Results, Phase::Lines];
         for Case {
             masked,
             prompt,
             clean,
-        } in cases(&examples, &recipe, Phase::FineTuning, 200)
+        } in phases
+            .into_iter()
+            .flat_map(|phase| cases(&examples, &recipe, phase, 100))
         {
             let block = recipe.block_length;
             let first = (masked.hidden[0].0 - prompt) / block * block + prompt;

@@ -33,8 +33,9 @@ pub struct TextEvalArguments {
     /// Take problems of the training split
     #[arg(long)]
     training_split: bool,
-    /// Measure none, prefix and dual cache with one token a step, threshold and factor, at lengths 128 and 256
-    #[arg(long, conflicts_with_all = ["cache", "steps", "threshold", "factor", "factor_strict", "frechet", "gen_length"])]
+    /// Measure none, prefix and dual cache with one token a step, threshold (0.9, or --threshold) and
+    /// factor 1, at lengths 128 and 256
+    #[arg(long, conflicts_with_all = ["cache", "steps", "factor", "factor_strict", "frechet", "gen_length"])]
     table: bool,
     /// Print every problem with the model's answer
     #[arg(long, conflicts_with_all = ["table", "json"])]
@@ -55,21 +56,19 @@ const THRESHOLD: f64 = 0.9;
 const FACTOR: f64 = 1.0;
 
 /// Rules of the table.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 enum Rule {
     OneToken,
-    Threshold,
+    Threshold(f64),
     Factor,
 }
 
 impl Rule {
-    const ALL: [Self; 3] = [Self::OneToken, Self::Threshold, Self::Factor];
-
-    fn name(self) -> &'static str {
+    fn name(self) -> String {
         match self {
-            Self::OneToken => "one token",
-            Self::Threshold => "threshold 0.9",
-            Self::Factor => "factor 1",
+            Self::OneToken => "one token".to_owned(),
+            Self::Threshold(threshold) => format!("threshold {threshold}"),
+            Self::Factor => format!("factor {FACTOR}"),
         }
     }
 
@@ -80,7 +79,9 @@ impl Rule {
                 request.steps = Some(request.gen_length);
                 request.selection = None;
             }
-            Self::Threshold => request.selection = Some(Selection::Threshold(THRESHOLD)),
+            Self::Threshold(threshold) => {
+                request.selection = Some(Selection::Threshold(threshold));
+            }
             Self::Factor => request.selection = Some(Selection::Factor(FACTOR)),
         }
     }
@@ -99,8 +100,8 @@ fn paper(cache: CacheMode, rule: Rule, length: usize) -> Option<(f64, f64)> {
     match (cache, rule, length) {
         (CacheMode::None, Rule::OneToken, 256) => Some((79.3, 6.7)),
         (CacheMode::Prefix, Rule::OneToken, 256) => Some((79.5, 21.2)),
-        (CacheMode::None, Rule::Threshold, 256) => Some((79.2, 16.5)),
-        (CacheMode::Prefix, Rule::Threshold, 256) => Some((78.5, 54.4)),
+        (CacheMode::None, Rule::Threshold(THRESHOLD), 256) => Some((79.2, 16.5)),
+        (CacheMode::Prefix, Rule::Threshold(THRESHOLD), 256) => Some((78.5, 54.4)),
         _ => None,
     }
 }
@@ -233,10 +234,15 @@ fn table(
         .to_vec(),
     ];
     let mut documents: Vec<Value> = Vec::new();
+    let threshold = match request.selection {
+        Some(Selection::Threshold(threshold)) => threshold,
+        _ => THRESHOLD,
+    };
+    let rules = [Rule::OneToken, Rule::Threshold(threshold), Rule::Factor];
     for length in LENGTHS {
         let mut slowest = None;
         for (cache, cache_name) in CACHES {
-            for rule in Rule::ALL {
+            for rule in rules {
                 let mut request = TextRequest {
                     cache,
                     gen_length: length,
