@@ -17,7 +17,7 @@ def put(target, name, data):
     (folder / name).write_bytes(data)
 
 
-for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template"):
+for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantised"):
     shutil.rmtree(here / target, ignore_errors=True)
 
 
@@ -231,3 +231,43 @@ put("chat_template", "endless", b"{% for a in range(10000) %}{% for b in range(1
 put("chat_template", "recursion", b"{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}")
 put("chat_template", "deep", b"{{ " + b"(" * 400 + b"1" + b")" * 400 + b" }}")
 put("chat_template", "refused", b"{{ raise_exception('no') }}")
+
+
+def quantised(metadata=None, **changes):
+    """One layer of 4 outputs and 64 inputs, 4-bit weights alone; a change gives (type, shape, bytes) or None."""
+    tensors = {"qweight": ("I32", (1, 32), bytes(128)), "wscales": ("BF16", (1, 4), bytes(8)),
+               "wzeros": ("BF16", (1, 4), bytes(8))} | changes
+    header, data = {}, b""
+    for name, found in sorted(tensors.items()):
+        if found is not None:
+            dtype, shape, content = found
+            header["layer." + name] = entry(dtype, shape, (len(data), len(data) + len(content)))
+            data += content
+    if metadata is not None:
+        header["__metadata__"] = metadata
+    return safetensors(header, data)
+
+
+nan = struct.pack("<H", 0x7FC0)
+infinite = struct.pack("<H", 0x7F80)
+put("quantised", "no_scales", quantised(wscales=None))
+put("quantised", "no_zeros", quantised(wzeros=None))
+put("quantised", "group_128", quantised(qweight=("I32", (1, 64), bytes(256))))
+put("quantised", "group_32", quantised(wscales=("BF16", (17, 4), bytes(136))))
+put("quantised", "nan_scale", quantised(wscales=("BF16", (1, 4), bytes(6) + nan)))
+put("quantised", "infinite_zero", quantised(wzeros=("BF16", (1, 4), infinite + bytes(6))))
+put("quantised", "odd_inputs", quantised(qweight=("I32", (1, 16), bytes(64))))
+put("quantised", "flat", quantised(qweight=("I32", (32,), bytes(128))))
+put("quantised", "no_outputs", quantised(qweight=("I32", (0, 32), b"")))
+put("quantised", "scales_f32", quantised(wscales=("F32", (1, 4), bytes(16))))
+put("quantised", "zeros_f16", quantised(wzeros=("F16", (1, 4), bytes(8))))
+put("quantised", "more_outputs", quantised(wscales=("BF16", (1, 8), bytes(16)), wzeros=("BF16", (1, 8), bytes(16))))
+put("quantised", "long_bias", quantised(bias=("BF16", (6,), bytes(12))))
+put("quantised", "lying_shape", quantised(qweight=("I32", (2**40, 32), bytes(128))))
+put("quantised", "codes_i16", quantised(qweight=("I16", (1, 32), bytes(64))))
+put("quantised", "not_a_tile", quantised(qweight=("I8", (8, 32), bytes(256))))
+put("quantised", "empty_record", quantised(qweight=("I8", (0, 64), b"")))
+put("quantised", "no_layers", quantised(qweight=None))
+put("quantised", "truncated", quantised()[:-1])
+put("quantised", "claims_gptq", quantised(metadata={"quantization_config": json.dumps({"method": "gptq"})}))
+put("quantised", "claims_nothing", quantised(metadata={"quantization_config": "{"}))

@@ -26,6 +26,7 @@ mod cost;
 pub mod dcae;
 pub mod gemma2;
 pub mod language_model;
+pub mod low_bit;
 pub mod sana;
 pub mod sana_controlnet;
 

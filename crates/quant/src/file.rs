@@ -266,6 +266,27 @@ pub struct LiteConfig {
 }
 
 impl LiteConfig {
+    /// The `quantization_config` that [`LiteConfig::from_config`] reads.
+    pub fn to_json(&self) -> Value {
+        let mut found = json!({"quant_method": "nunchaku_lite", "compute_dtype": "bfloat16"});
+        if !self.w4a4.is_empty() {
+            let group = match self.precision.as_str() {
+                "nvfp4" => MICRO_GROUP,
+                _ => GROUP,
+            };
+            found["svdq_w4a4"] = json!({
+                "precision": self.precision, "group_size": group, "rank": self.rank,
+                "targets": self.w4a4,
+            });
+        }
+        if !self.w4a16.is_empty() {
+            found["awq_w4a16"] = json!({
+                "precision": "int4", "group_size": GROUP, "targets": self.w4a16,
+            });
+        }
+        found
+    }
+
     /// From a model's configuration; `None` where it is not quantised by `nunchaku_lite`.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! - [`file`](mod@file): the containers: single file, legacy folder, configuration.
 //! - [`sana`]: the names that SANA's layers have in those files.
 //! - [`integer`], [`smooth`], [`svd`], [`gptq`], [`method`]: how a layer is quantised.
+//! - [`awq`]: the same for layers whose inputs are not rounded, as those of text encoders.
 //!
 //! This crate knows no tensor library and runs no model: matrices are slices, row-major.
 //!
@@ -26,6 +27,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod awq;
 mod error;
 pub mod file;
 pub mod gptq;
@@ -37,6 +39,7 @@ pub mod sana;
 pub mod smooth;
 pub mod svd;
 
+pub use awq::{AwqLayers, AwqSettings, quantise_awq};
 pub use error::{Error, Result};
 pub use file::NunchakuFile;
 pub use method::{Calibration, LayerError, Method, Quantised, Settings, quantise};

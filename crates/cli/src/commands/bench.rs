@@ -11,6 +11,8 @@ mod report;
 
 use std::path::PathBuf;
 
+use brisk_models::gemma2::Gemma2Config;
+use brisk_models::low_bit::weight_only_parameters;
 use brisk_models::sana::{self, SanaConfig};
 use brisk_nn::{Activations, Quantisation, Storage, Weights};
 use brisk_pipelines::RandomWeights;
@@ -216,6 +218,20 @@ impl Component {
                 })
             }
         }
+    }
+
+    /// As [`Component::weights`] for a text encoder, which may be held in 4 bits.
+    fn text_weights(&self, config: &Gemma2Config) -> Result<Opened> {
+        if self.random.is_some() {
+            return self.weights(config.parameters());
+        }
+        let variant = self.variant.as_deref();
+        let source = self.folder.open_component(&self.found.folder, variant)?;
+        let bytes = brisk_pipelines::memory::stored_bytes(&*source);
+        Ok(Opened {
+            weights: weight_only_parameters(source)?,
+            weight_bytes: bytes as f64 / config.parameters().max(1) as f64,
+        })
     }
 
     /// Makes up `count` weights, after a look at the free memory, or opens the files.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
+use brisk_models::low_bit::weight_only_parameters;
 use brisk_models::sana::{self, ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig};
 use brisk_nn::{Activations, Weights, ops};
@@ -142,7 +143,7 @@ impl Probe<'_> {
             .flatten()
             .map(u32::from)
             .collect();
-        let model = Gemma2Model::load(&config, &Weights::from_source(files.weights))?;
+        let model = Gemma2Model::load(&config, &weight_only_parameters(files.weights)?)?;
         let ids = Tensor::from_vec(ids, size, &Device::Cpu)?;
         let mask = Tensor::from_vec(mask, size, &Device::Cpu)?;
         let hidden = model.forward(&ids, Some(&mask))?;

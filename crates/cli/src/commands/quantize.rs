@@ -2,15 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use brisk_pipelines::sana::quantise::{Collector, Job, PartReport};
+use brisk_pipelines::sana::quantise::text_encoder::{
+    BlockReport, InputReport, TextEncoderJob, text_encoder_inputs,
+};
+use brisk_pipelines::sana::quantise::{Collector, Job, PartReport, transformer_inputs};
 use brisk_pipelines::sana::{LoadOptions, SanaPipeline};
 use brisk_pipelines::{Control, Event, ImageRequest};
 use brisk_quant::svd::Solver;
-use brisk_quant::{Method, Settings};
-use brisk_store::{ModelFolder, SafetensorsFile, write_atomic};
+use brisk_quant::{AwqSettings, Method, Settings};
+use brisk_store::{ModelFolder, SafetensorsFile, TensorSource, write_atomic};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -55,6 +59,9 @@ pub struct QuantizeArguments {
     /// Also 4-bit weights for the layers that keep full activations (caption and time)
     #[arg(long)]
     extra: bool,
+    /// Also 4-bit weights for the text encoder (AWQ)
+    #[arg(long)]
+    text_encoder: bool,
     /// Calibration prompts, one a line (default: a set for the model in the box)
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
@@ -123,6 +130,11 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
     let prompts = arguments.prompts()?;
     let single = arguments.single_file();
+    if single && arguments.text_encoder {
+        return Err(Failure::usage(
+            "--text-encoder: a .safetensors output is the transformer alone; give a folder",
+        ));
+    }
     let work = arguments.work_folder();
     if single {
         output::check_writable(&arguments.output)?;
@@ -132,21 +144,36 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
         ..LoadOptions::default()
     };
     let mut pipeline = SanaPipeline::load(folder.clone(), &options)?;
-    let source = pipeline.transformer_source().cloned();
-    let source = source.filter(|source| !brisk_quant::file::is_quantised(&**source));
-    let source = source
-        .ok_or_else(|| Failure::failed(format!("{} is quantised already", arguments.model)))?;
+    let source = full(pipeline.transformer_source(), arguments, "transformer")?;
+    let text_source = match arguments.text_encoder {
+        true => Some(full(pipeline.text_source(), arguments, "text encoder")?),
+        false => None,
+    };
     make_folder(&work)?;
     remember(&work, arguments, &prompts)?;
     let stop = stop_on_interrupt()?;
     let calibration = work.join("calibration.safetensors");
-    if !calibration.is_file() {
-        let collector = Collector::new(pipeline.transformer_config(), arguments.rows);
+    let text_calibration = work.join("calibration-text.safetensors");
+    let text_missing = text_source.is_some() && !text_calibration.is_file();
+    if !calibration.is_file() || text_missing {
+        let inputs = transformer_inputs(pipeline.transformer_config());
+        let collector = Collector::new(inputs, arguments.rows);
         pipeline.watch_transformer(collector.watcher());
+        let mut text_collector = None;
+        if let Some(source) = &text_source {
+            let inputs = text_encoder_inputs(pipeline.text_config(), &**source);
+            let collector = Collector::new(inputs, arguments.rows);
+            pipeline.watch_text_encoder(collector.watcher());
+            text_collector = Some(collector);
+        }
         draw(&mut pipeline, arguments, &prompts, &stop)?;
         collector.save(&calibration)?;
+        if let Some(collector) = text_collector {
+            collector.save(&text_calibration)?;
+        }
     }
     let config = pipeline.transformer_config().clone();
+    let text_config = pipeline.text_config().clone();
     pipeline.release();
     let calibration = SafetensorsFile::open(&calibration)?;
     let job = Job {
@@ -158,25 +185,53 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
         extra: arguments.extra,
     };
     let reports = quantise(&job, &stop)?;
-    let json = folder.read_json("transformer/config.json")?;
-    let before = brisk_pipelines::memory::stored_bytes(&*source);
-    let target = if single {
-        arguments.output.clone()
+    let mut done = Done {
+        seconds: 0.0,
+        layers: reports,
+        bytes: [brisk_pipelines::memory::stored_bytes(&*source), 0],
+        text: None,
+    };
+    if single {
+        let json = folder.read_json("transformer/config.json")?;
+        job.assemble(&json, &arguments.output)?;
+        done.bytes[1] = file_size(&arguments.output);
     } else {
-        copy_rest(&folder, &arguments.output)?;
+        copy_rest(&folder, &arguments.output, arguments.text_encoder)?;
+        let json = folder.read_json("transformer/config.json")?;
         let transformer = arguments.output.join("transformer");
         make_folder(&transformer)?;
         write_atomic(
             &transformer.join("config.json"),
             format!("{json:#}\n").as_bytes(),
         )?;
-        transformer.join("diffusion_pytorch_model.safetensors")
-    };
-    job.assemble(&json, &target)?;
-    let after = std::fs::metadata(&target).map_or(0, |metadata| metadata.len());
-    let seconds = started.elapsed().as_secs_f64();
+        let target = transformer.join("diffusion_pytorch_model.safetensors");
+        job.assemble(&json, &target)?;
+        done.bytes[1] = file_size(&target);
+    }
+    if let Some(source) = &text_source {
+        let calibration = SafetensorsFile::open(&text_calibration)?;
+        let job = TextEncoderJob {
+            config: &text_config,
+            source: &**source,
+            calibration: &calibration,
+            work: &work,
+            settings: AwqSettings::default(),
+        };
+        let reports = quantise_text_encoder(&job, &stop)?;
+        let target = arguments.output.join("text_encoder");
+        make_folder(&target)?;
+        job.assemble(folder.read_json("text_encoder/config.json")?, &target)?;
+        done.text = Some(TextDone {
+            blocks: reports,
+            bytes: [
+                brisk_pipelines::memory::stored_bytes(&**source),
+                file_size(&target.join("model.safetensors")),
+            ],
+        });
+    }
+    done.seconds = started.elapsed().as_secs_f64();
+    let report = document(arguments, &done);
     if !single {
-        let report = document(arguments, &reports, before, after, seconds);
         let path = arguments.output.join("transformer/quantization.json");
         write_atomic(&path, format!("{report:#}\n").as_bytes())?;
     }
@@ -184,16 +239,55 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     // Everything in it is in the result now.
     let _ = std::fs::remove_dir_all(&work);
     if arguments.json {
-        return output::print_json(&document(arguments, &reports, before, after, seconds));
+        return output::print_json(&report);
     }
-    output::print(&table(&reports))?;
-    output::note(&format!(
-        "transformer: {} to {} in {}",
-        text::bytes(before),
-        text::bytes(after),
-        text::seconds(seconds)
-    ));
+    output::print(&table(&done))?;
+    output::note(&done.summary());
     output::print(&arguments.output.display().to_string())
+}
+
+/// What came out.
+struct Done {
+    seconds: f64,
+    layers: Vec<PartReport>,
+    /// Of the transformer before and after.
+    bytes: [u64; 2],
+    text: Option<TextDone>,
+}
+
+struct TextDone {
+    blocks: Vec<BlockReport>,
+    bytes: [u64; 2],
+}
+
+impl Done {
+    fn summary(&self) -> String {
+        let sizes = |[before, after]: [u64; 2]| {
+            format!("{} to {}", text::bytes(before), text::bytes(after))
+        };
+        let mut line = format!("transformer: {}", sizes(self.bytes));
+        if let Some(encoder) = &self.text {
+            line.push_str(&format!(", text encoder: {}", sizes(encoder.bytes)));
+        }
+        format!("{line}, in {}", text::seconds(self.seconds))
+    }
+}
+
+fn file_size(path: &Path) -> u64 {
+    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+}
+
+/// A component's weights, which must not be quantised yet.
+fn full(
+    source: Option<&Arc<dyn TensorSource>>,
+    arguments: &QuantizeArguments,
+    component: &str,
+) -> Result<Arc<dyn TensorSource>> {
+    let source = source.filter(|source| !brisk_quant::file::is_quantised(&***source));
+    source.cloned().ok_or_else(|| {
+        let model = &arguments.model;
+        Failure::failed(format!("the {component} of {model} is quantised already"))
+    })
 }
 
 impl QuantizeArguments {
@@ -273,6 +367,7 @@ fn remember(work: &Path, arguments: &QuantizeArguments, prompts: &[String]) -> R
         "model": arguments.model, "variant": arguments.variant, "method": arguments.method.name(),
         "rank": arguments.rank, "grids": arguments.grids, "iterations": arguments.iterations,
         "svd": format!("{:?}", arguments.svd), "activations": arguments.activations,
+        "text_encoder": arguments.text_encoder,
         "rows": arguments.rows, "steps": arguments.steps, "size": arguments.size, "prompts": prompts,
     });
     match std::fs::read_to_string(&path) {
@@ -303,7 +398,7 @@ fn draw(
     pipeline: &mut SanaPipeline,
     arguments: &QuantizeArguments,
     prompts: &[String],
-    stop: &std::sync::Arc<AtomicBool>,
+    stop: &Arc<AtomicBool>,
 ) -> Result {
     let mut stages = Stages::new();
     stages.stage("calibrating", prompts.len() as u64);
@@ -354,10 +449,37 @@ fn quantise(job: &Job, stop: &AtomicBool) -> Result<Vec<PartReport>> {
     Ok(reports)
 }
 
-/// Everything of a model's folder but its transformer.
-fn copy_rest(folder: &ModelFolder, to: &Path) -> Result {
+fn quantise_text_encoder(job: &TextEncoderJob, stop: &AtomicBool) -> Result<Vec<BlockReport>> {
+    let mut stages = Stages::new();
+    let total = job.blocks() as u64;
+    stages.stage("text encoder", total);
+    let mut reports = Vec::with_capacity(job.blocks());
+    for block in 0..job.blocks() {
+        stopped(stop, job.work)?;
+        let report = job.block(block)?;
+        let errors = report.inputs.iter().map(|input| input.error);
+        stages.line(&format!(
+            "{}: output error up to {:.2} %{}",
+            report.name,
+            100.0 * errors.fold(0.0, f64::max),
+            if report.resumed { " (done before)" } else { "" }
+        ));
+        reports.push(report);
+        stages.step(block as u64 + 1, total);
+    }
+    stages.finish();
+    Ok(reports)
+}
+
+/// Everything of a model's folder but what is written anew.
+fn copy_rest(folder: &ModelFolder, to: &Path, text_encoder: bool) -> Result {
     for name in folder.list() {
-        if name.starts_with("transformer/") {
+        let replaced = text_encoder
+            && name.strip_prefix("text_encoder/").is_some_and(|name| {
+                let endings = [".safetensors", ".bin", ".index.json"];
+                name == "config.json" || endings.iter().any(|end| name.ends_with(end))
+            });
+        if name.starts_with("transformer/") || replaced {
             continue;
         }
         let target = to.join(&name);
@@ -382,13 +504,13 @@ fn copy_rest(folder: &ModelFolder, to: &Path) -> Result {
     Ok(())
 }
 
-fn table(reports: &[PartReport]) -> String {
+fn table(done: &Done) -> String {
     let mut rows = vec![
         ["layer", "output error", "alpha", "beta", "iterations"]
             .map(str::to_owned)
             .to_vec(),
     ];
-    for report in reports {
+    for report in &done.layers {
         rows.push(vec![
             report.name.clone(),
             format!("{:.2} %", 100.0 * report.error.relative()),
@@ -397,17 +519,23 @@ fn table(reports: &[PartReport]) -> String {
             report.iterations.to_string(),
         ]);
     }
+    for block in done.text.iter().flat_map(|text| &text.blocks) {
+        for input in &block.inputs {
+            rows.push(vec![
+                format!("{}.{}", block.name, input.layer),
+                format!("{:.2} %", 100.0 * input.error),
+                format!("{:.2}", input.alpha),
+                String::new(),
+                String::new(),
+            ]);
+        }
+    }
     text::table(&rows)
 }
 
-fn document(
-    arguments: &QuantizeArguments,
-    reports: &[PartReport],
-    before: u64,
-    after: u64,
-    seconds: f64,
-) -> Value {
-    let layers: BTreeMap<&str, Value> = reports
+fn document(arguments: &QuantizeArguments, done: &Done) -> Value {
+    let layers: BTreeMap<&str, Value> = done
+        .layers
         .iter()
         .map(|report| {
             let entry = json!({
@@ -417,9 +545,25 @@ fn document(
             (report.name.as_str(), entry)
         })
         .collect();
-    json!({
+    let [before, after] = done.bytes;
+    let mut document = json!({
         "model": arguments.model, "output": arguments.output.display().to_string(),
         "method": arguments.method.name(), "rank": arguments.rank, "bytes_before": before,
-        "bytes_after": after, "seconds": seconds, "layers": layers,
-    })
+        "bytes_after": after, "seconds": done.seconds, "layers": layers,
+    });
+    if let Some(encoder) = &done.text {
+        let inputs = encoder.blocks.iter().flat_map(|block| {
+            let entry = |input: &InputReport| {
+                let value = json!({"relative_error": input.error, "alpha": input.alpha});
+                (format!("{}.{}", block.name, input.layer), value)
+            };
+            block.inputs.iter().map(entry)
+        });
+        let [before, after] = encoder.bytes;
+        document["text_encoder"] = json!({
+            "method": "awq", "bytes_before": before, "bytes_after": after,
+            "inputs": inputs.collect::<BTreeMap<_, _>>(),
+        });
+    }
+    document
 }

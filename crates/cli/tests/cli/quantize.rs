@@ -278,3 +278,117 @@ fn damaged_files_are_refused_by_the_name_of_the_tensor() {
     );
     place.fails(1, &["another model"], &draw);
 }
+
+#[test]
+fn the_text_encoder_is_quantised_in_the_same_run() {
+    let place = Place::new();
+    prompts(&place);
+    let all = [
+        &["quantize", "sana-emoji", "-o", "small", "--text-encoder"][..],
+        &QUICK,
+        &["--json"],
+    ]
+    .concat();
+    let report = place.ok(&all).json();
+    let encoder = &report["text_encoder"];
+    let bytes = |key: &str| encoder[key].as_f64().unwrap();
+    assert!(
+        bytes("bytes_after") < 0.6 * bytes("bytes_before"),
+        "{encoder}"
+    );
+    let inputs = encoder["inputs"].as_object().unwrap();
+    for input in inputs.values() {
+        assert!(
+            input["relative_error"].as_f64().unwrap() < 0.15,
+            "{encoder}"
+        );
+    }
+    let config = std::fs::read_to_string(place.path("small/text_encoder/config.json")).unwrap();
+    let config: serde_json::Value = serde_json::from_str(&config).unwrap();
+    let targets = &config["quantization_config"]["awq_w4a16"]["targets"];
+    let targets = targets.as_array().map_or(0, Vec::len);
+    assert_eq!(targets * 4, inputs.len() * 7, "{config}");
+
+    // The text encoder alone, beside the full transformer.
+    let draw = ["image", "red heart", "--steps", "4", "-o"];
+    place.ok(&[&draw[..], &["full.png"]].concat());
+    let alone = ["--text-encoder", "small"];
+    place.ok(&[&draw[..], &["awq.png"], &alone].concat());
+    let rounded = ["--quantize-text-encoder", "4bit"];
+    place.ok(&[&draw[..], &["rounded.png"], &rounded].concat());
+    let likeness = |name: &str| {
+        let json = place.ok(&["compare", "full.png", name, "--json"]).json();
+        json["psnr_db"].as_f64().unwrap()
+    };
+    assert!(likeness("awq.png") > 30.0, "{}", likeness("awq.png"));
+    place.ok(&[&draw[..], &["both.png", "--model", "small"]].concat());
+
+    place.fails(
+        2,
+        &["--quantize-text-encoder", "4-bit weights already"],
+        &[&draw[..], &["no.png", "--model", "small"], &rounded].concat(),
+    );
+    place.fails(
+        2,
+        &["--text-encoder", "transformer alone"],
+        &[
+            &[
+                "quantize",
+                "sana-emoji",
+                "-o",
+                "x.safetensors",
+                "--text-encoder",
+            ][..],
+            &QUICK,
+        ]
+        .concat(),
+    );
+    // One tensor's name, changed in place.
+    let file = place.path("small/text_encoder/model.safetensors");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let name = b"self_attn.o_proj.wzeros";
+    let at = bytes.windows(name.len()).position(|w| w == name).unwrap();
+    bytes[at + name.len() - 1] = b'z';
+    std::fs::write(&file, bytes).unwrap();
+    place.fails(
+        1,
+        &["self_attn.o_proj.wzeros", "missing"],
+        &[&draw[..], &["no.png", "--model", "small"]].concat(),
+    );
+}
+
+#[test]
+fn a_killed_run_goes_on_and_gives_the_same_files() {
+    let place = Place::new();
+    prompts(&place);
+    let arguments = |output: &'static str| {
+        [
+            &["quantize", "sana-emoji", "-o", output, "--text-encoder"][..],
+            &["--threads", "2"],
+            &QUICK,
+        ]
+        .concat()
+    };
+    place.ok(&arguments("whole"));
+    let mut child = place.command(&arguments("parts")).spawn().unwrap();
+    let begun = place.path("parts.parts/text_encoder0.safetensors");
+    for _ in 0..6000 {
+        if begun.is_file() || child.try_wait().unwrap().is_some() {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let again = place.ok(&arguments("parts"));
+    assert!(again.stderr.contains("going on with"), "{}", again.stderr);
+    assert!(again.stderr.contains("(done before)"), "{}", again.stderr);
+    for file in [
+        "transformer/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+        "text_encoder/config.json",
+    ] {
+        let read = |folder: &str| std::fs::read(place.path(folder).join(file)).unwrap();
+        assert!(read("whole") == read("parts"), "{file} differs");
+    }
+}

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use brisk_nn::{Activations, Error, HalfKind, Int4Weight, LowBitSource, Weights};
 use brisk_quant::integer::GROUP;
-use brisk_quant::record::{Codes, HalfType, Record};
+use brisk_quant::record::{Codes, Record};
 use brisk_quant::sana::{Layer, Part, SanaFile, SanaShape};
-use brisk_quant::{Awq, NunchakuFile, file};
+use brisk_quant::{NunchakuFile, file};
 use brisk_store::TensorSource;
 
 use super::SanaConfig;
 use crate::Result;
+use crate::low_bit::{self, awq, failed, half};
 
 /// The sizes that decide how a model of this configuration is laid out when it is quantised.
 pub fn quantised_shape(config: &SanaConfig) -> SanaShape {
@@ -37,11 +38,7 @@ pub fn parameters(
     if !file::is_quantised(&*source) {
         return Ok(Weights::from_source(source));
     }
-    let label = source
-        .names()
-        .first()
-        .map(|name| source.origin(name))
-        .unwrap_or_default();
+    let label = low_bit::label(&*source);
     let quantised = NunchakuFile::new(source, BTreeMap::new(), label).map_err(failed)?;
     let layers = quantised.layers().into_iter().map(|(name, _)| name);
     let names = layers.collect::<Vec<_>>();
@@ -118,10 +115,6 @@ impl LowBitSource for RandomSana {
     }
 }
 
-fn failed(error: brisk_quant::Error) -> Error {
-    Error::Config(error.to_string())
-}
-
 struct QuantisedSana {
     file: SanaFile,
     names: Vec<String>,
@@ -142,13 +135,6 @@ impl LowBitSource for QuantisedSana {
             .iter()
             .flat_map(|name| SanaFile::plain_layers(name))
             .collect()
-    }
-}
-
-fn half(half: HalfType) -> HalfKind {
-    match half {
-        HalfType::Bf16 => HalfKind::Bf16,
-        HalfType::F16 => HalfKind::F16,
     }
 }
 
@@ -187,31 +173,4 @@ fn svd(record: Record, inputs: usize) -> Result<Int4Weight> {
         bias: record.bias,
         half: half(record.half),
     })
-}
-
-/// A W4A16 layer: its codes 0 to 15 become −8 to 7, and zeros move by 8 scales.
-fn awq(layer: &Awq) -> Int4Weight {
-    let groups = layer.inputs / GROUP;
-    let grid = |values: &[f32]| -> Vec<f32> {
-        let place = |i: usize| values[i % groups * layer.outputs + i / groups];
-        (0..layer.outputs * groups).map(place).collect()
-    };
-    let scales = grid(&layer.scales);
-    let zeros = grid(&layer.zeros);
-    Int4Weight {
-        outputs: layer.outputs,
-        inputs: layer.inputs,
-        codes: layer.codes.iter().map(|code| *code as i8 - 8).collect(),
-        zeros: Some(
-            zeros
-                .iter()
-                .zip(&scales)
-                .map(|(z, s)| z + 8.0 * s)
-                .collect(),
-        ),
-        scales,
-        bias: layer.bias.clone(),
-        half: half(layer.half),
-        ..Int4Weight::default()
-    }
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use brisk_models::low_bit;
 use brisk_models::sana::{self, SanaConfig};
 use brisk_nn::{Activations, Storage, Weights};
 use brisk_store::TensorSource;
@@ -46,6 +47,20 @@ impl ComponentWeights {
             }
             Self::Random(..) => Ok(self.weights()),
         }
+    }
+
+    /// As [`ComponentWeights::weights`] for a text encoder, which may have 4-bit weights.
+    pub(super) fn text_encoder(&self) -> Result<Weights> {
+        match self {
+            Self::Stored(source) => Ok(low_bit::weight_only_parameters(source.clone())?),
+            Self::Random(..) => Ok(self.weights()),
+        }
+    }
+
+    /// Whether it is a file with 4-bit layers.
+    pub(super) fn is_quantised(&self) -> bool {
+        self.stored()
+            .is_some_and(|stored| brisk_quant::file::is_quantised(&**stored))
     }
 
     /// Number of weights.

@@ -149,8 +149,7 @@ impl Files {
             None => ModelKind::Sana,
         };
         check_transformer(folder, &transformer.config, kind)?;
-        let stored = transformer.weights.stored();
-        let quantised = stored.is_some_and(|stored| quantised::is_quantised(&**stored));
+        let quantised = transformer.weights.is_quantised();
         if options.activations.is_some() && !quantised {
             return Err(Error::request(
                 "activations",
@@ -159,7 +158,7 @@ impl Files {
         }
         if options.transformer_quantisation != Quantisation::None && quantised {
             return Err(Error::request(
-                "transformer_quantisation",
+                "quantize-transformer",
                 "the transformer's file has 4-bit weights already; load the full one",
             ));
         }
@@ -169,6 +168,12 @@ impl Files {
             None => open_control(folder, options, index.as_ref())?,
         };
         let (text_config, text, tokenizer) = open_text(folder, options)?;
+        if options.text_quantisation != Quantisation::None && text.is_quantised() {
+            return Err(Error::request(
+                "quantize-text-encoder",
+                "the text encoder's file has 4-bit weights already; load the full one",
+            ));
+        }
         let (vae_config, vae) = open_vae(folder, options)?;
         let files = Self {
             label: folder.label(),

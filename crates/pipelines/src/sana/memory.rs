@@ -42,9 +42,12 @@ impl SanaPipeline {
     /// Bytes of the text encoder's weights: its table as stored, its layers as they are quantised.
     fn text_bytes(&self) -> u64 {
         let (text, config) = (&self.files.text, &self.files.text_config);
+        let how = self.options.text_quantisation;
+        if how == Quantisation::None {
+            return text.bytes();
+        }
         let table = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
         let layers = text.count().saturating_sub(table);
-        let how = self.options.text_quantisation;
         memory::quantised_bytes(table, layers, text.bytes_per_weight(), how)
     }
 

@@ -30,7 +30,7 @@ use std::time::Instant;
 
 use brisk_media::Picture;
 use brisk_models::dcae::{Autoencoder, Halves};
-use brisk_models::gemma2::Gemma2Model;
+use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::SanaControlNet;
 use brisk_nn::{InputWatcher, Weights};
@@ -87,6 +87,7 @@ pub struct SanaPipeline {
     encoder: Option<Autoencoder>,
     decoder: Option<Autoencoder>,
     watcher: Option<InputWatcher>,
+    text_watcher: Option<InputWatcher>,
     warned: bool,
 }
 
@@ -110,6 +111,7 @@ impl SanaPipeline {
             encoder: None,
             decoder: None,
             watcher: None,
+            text_watcher: None,
             warned: false,
         })
     }
@@ -140,6 +142,22 @@ impl SanaPipeline {
     pub fn watch_transformer(&mut self, watcher: InputWatcher) {
         self.transformer = None;
         self.watcher = Some(watcher);
+    }
+
+    /// As [`SanaPipeline::watch_transformer`], for the text encoder.
+    pub fn watch_text_encoder(&mut self, watcher: InputWatcher) {
+        self.text = None;
+        self.text_watcher = Some(watcher);
+    }
+
+    /// The text encoder's settings.
+    pub fn text_config(&self) -> &Gemma2Config {
+        &self.files.text_config
+    }
+
+    /// The text encoder's stored weights; `None` where they are made up.
+    pub fn text_source(&self) -> Option<&Arc<dyn TensorSource>> {
+        self.files.text.stored()
     }
 
     /// The transformer's settings.
@@ -314,8 +332,11 @@ impl SanaPipeline {
         control: &mut Control,
     ) -> Result<Captions> {
         if self.text.is_none() {
-            let how = self.options.text_quantisation;
-            let weights = self.files.text.weights().quantised(how, None);
+            let mut weights = self.files.text.text_encoder()?;
+            if let Some(watcher) = &self.text_watcher {
+                weights = weights.with_watcher(watcher.clone());
+            }
+            let weights = weights.quantised(self.options.text_quantisation, None);
             self.text = Some(Gemma2Model::load(&self.files.text_config, &weights)?);
         }
         let negative = self

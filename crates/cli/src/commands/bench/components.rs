@@ -112,7 +112,7 @@ pub fn text_encoder(arguments: &TextEncoderArguments) -> Result {
     let Opened {
         weights,
         weight_bytes,
-    } = component.weights(config.parameters())?;
+    } = component.text_weights(&config)?;
     let model = Gemma2Model::load(&config, &weights)?;
     let kept = match prefix {
         0 => None,

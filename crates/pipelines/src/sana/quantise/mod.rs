@@ -9,133 +9,66 @@
 //! A part is written as soon as it is done and read again instead of being done twice, so a run that
 //! was stopped goes on where it was.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
-
 use brisk_models::sana::{SanaConfig, WEIGHTS_ALONE, quantised_shape};
-use brisk_nn::InputWatcher;
 use brisk_quant::record::{HalfType, Record};
 use brisk_quant::sana::{MODEL_CLASS, Part, SanaShape, part_tensors, plain_to_file};
 use brisk_quant::{Awq, Calibration, LayerError, Settings, file, quantise};
 use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
-use candle_core::Tensor;
 use serde_json::{Value, json};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+mod collector;
+pub mod text_encoder;
+
+pub use collector::Collector;
 
 use crate::error::{Error, Result};
-
-/// Rows of a layer's input, drawn evenly from all that it has seen.
-struct Reservoir {
-    width: usize,
-    seen: u64,
-    state: u64,
-    /// In bfloat16.
-    rows: Vec<u16>,
-}
-
-impl Reservoir {
-    /// A number below `bound`.
-    fn draw(&mut self, bound: u64) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
-    }
-
-    fn take(&mut self, row: &[f32], most: usize) {
-        let narrow = row
-            .iter()
-            .map(|v| (HalfType::Bf16.round(*v).to_bits() >> 16) as u16);
-        self.seen += 1;
-        if self.seen <= most as u64 {
-            self.rows.extend(narrow);
-            return;
-        }
-        let place = self.draw(self.seen) as usize;
-        if place < most {
-            let kept = &mut self.rows[place * self.width..][..self.width];
-            kept.iter_mut()
-                .zip(narrow)
-                .for_each(|(to, from)| *to = from);
-        }
-    }
-}
-
-/// Keeps rows of the inputs of all layers that are to be quantised.
-pub struct Collector {
-    most: usize,
-    layers: Mutex<BTreeMap<String, Reservoir>>,
-}
 
 fn input_name(block: usize, part: Part) -> String {
     format!("transformer_blocks.{block}.{}", part.plain_names()[0])
 }
 
-impl Collector {
-    /// For a model of this configuration, up to `most` rows a layer.
-    pub fn new(config: &SanaConfig, most: usize) -> Arc<Self> {
-        let shape = quantised_shape(config);
-        let blocks = 0..config.num_layers;
-        let names = blocks.flat_map(|block| Part::ALL.map(|part| (block, part)));
-        let layers = names.map(|(block, part)| {
-            let reservoir = Reservoir {
-                width: part.size(&shape).1,
-                seen: 0,
-                state: (block * 16) as u64,
-                rows: Vec::new(),
-            };
-            (input_name(block, part), reservoir)
-        });
-        Arc::new(Self {
-            most,
-            layers: Mutex::new(layers.collect()),
-        })
-    }
+/// Name and width of every layer input that [`Job`] needs rows of.
+pub fn transformer_inputs(config: &SanaConfig) -> Vec<(String, usize)> {
+    let shape = quantised_shape(config);
+    let blocks = 0..config.num_layers;
+    blocks
+        .flat_map(|block| Part::ALL.map(|part| (input_name(block, part), part.size(&shape).1)))
+        .collect()
+}
 
-    /// What [`super::SanaPipeline::watch_transformer`] takes.
-    pub fn watcher(self: &Arc<Self>) -> InputWatcher {
-        let this = self.clone();
-        Arc::new(move |name: &str, x: &Tensor| this.see(name, x))
+/// The rows that were collected of a layer's input.
+fn calibration_rows(calibration: &SafetensorsFile, name: &str, width: usize) -> Result<Vec<f32>> {
+    let wrong = |problem: String| Error::folder(calibration.origin(name), problem);
+    let rows = calibration.view(name)?.ok_or_else(|| {
+        wrong(format!(
+            "no calibration rows of {name}; delete the file to collect them again"
+        ))
+    })?;
+    if rows.shape.get(1) != Some(&width) {
+        return Err(wrong(format!(
+            "rows of {name} have shape {:?}, expected {width} columns",
+            rows.shape
+        )));
     }
+    Ok(rows.to_f32()?)
+}
 
-    fn see(&self, name: &str, x: &Tensor) {
-        let mut layers = self.layers.lock().unwrap_or_else(|p| p.into_inner());
-        let Some(layer) = layers.get_mut(name) else {
-            return;
-        };
-        // A tensor that can't be read here is one that the layer refuses by itself.
-        let values = x.flatten_all().and_then(|x| x.to_vec1::<f32>());
-        for row in values.unwrap_or_default().chunks_exact(layer.width) {
-            layer.take(row, self.most);
-        }
+/// The `count` values of a stored tensor.
+fn stored_values(source: &dyn TensorSource, name: &str, count: usize) -> Result<Vec<f32>> {
+    let wrong = |problem: String| Error::folder(source.origin(name), problem);
+    let view = source.view(name)?;
+    let view = view.ok_or_else(|| wrong(format!("tensor {name:?} is missing")))?;
+    let values = view.to_f32()?;
+    if values.len() != count {
+        return Err(wrong(format!(
+            "tensor {name:?} has shape {:?}, expected {count} values",
+            view.shape
+        )));
     }
-
-    /// Writes what was collected.
-    ///
-    /// # Errors
-    /// A layer that saw nothing, or a file that cannot be written.
-    pub fn save(&self, path: &Path) -> Result<()> {
-        let layers = self.layers.lock().unwrap_or_else(|p| p.into_inner());
-        let mut tensors = Vec::new();
-        for (name, layer) in layers.iter() {
-            let rows = layer.rows.len() / layer.width;
-            if rows == 0 {
-                return Err(Error::folder(
-                    path.display().to_string(),
-                    format!("layer {name} saw no input while the calibration pictures were drawn"),
-                ));
-            }
-            tensors.push(OutTensor {
-                name: name.clone(),
-                dtype: Dtype::BF16,
-                shape: vec![rows, layer.width],
-                data: Cow::Owned(layer.rows.iter().flat_map(|v| v.to_le_bytes()).collect()),
-            });
-        }
-        Ok(write_safetensors(path, &tensors, &BTreeMap::new())?)
-    }
+    Ok(values)
 }
 
 /// How one part came out.
@@ -212,22 +145,7 @@ impl Job<'_> {
                 biases.extend(self.values(&bias, each)?);
             }
         }
-        let rows = self.calibration.view(&name)?.ok_or_else(|| {
-            Error::folder(
-                self.calibration.origin(&name),
-                format!("no calibration rows of {name}; delete the file to collect them again"),
-            )
-        })?;
-        if rows.shape.get(1) != Some(&inputs) {
-            return Err(Error::folder(
-                self.calibration.origin(&name),
-                format!(
-                    "rows of {name} have shape {:?}, expected {inputs} columns",
-                    rows.shape
-                ),
-            ));
-        }
-        let rows = rows.to_f32()?;
+        let rows = calibration_rows(self.calibration, &name, inputs)?;
         let views: Vec<&[f32]> = weights.iter().map(Vec::as_slice).collect();
         let calibration = Calibration {
             inputs: &rows,
@@ -254,17 +172,7 @@ impl Job<'_> {
     }
 
     fn values(&self, name: &str, count: usize) -> Result<Vec<f32>> {
-        let wrong = |problem: String| Error::folder(self.source.origin(name), problem);
-        let view = self.source.view(name)?;
-        let view = view.ok_or_else(|| wrong(format!("tensor {name:?} is missing")))?;
-        let values = view.to_f32()?;
-        if values.len() != count {
-            return Err(wrong(format!(
-                "tensor {name:?} has shape {:?}, expected {count} values",
-                view.shape
-            )));
-        }
-        Ok(values)
+        stored_values(self.source, name, count)
     }
 
     /// Puts all finished parts and the 16-bit rest into one file.
@@ -377,7 +285,7 @@ fn finished(path: &Path, name: &str) -> Option<PartReport> {
 }
 
 /// What stays unquantised, in bfloat16 where it was wider.
-fn narrowed(tensor: OutTensor<'static>) -> Result<OutTensor<'static>> {
+fn narrowed(tensor: OutTensor<'_>) -> Result<OutTensor<'_>> {
     if !matches!(tensor.dtype, Dtype::F32 | Dtype::F64) {
         return Ok(tensor);
     }

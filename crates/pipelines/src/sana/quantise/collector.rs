@@ -1,0 +1,122 @@
+//! Rows of what goes into layers while a model runs.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use brisk_nn::InputWatcher;
+use brisk_quant::record::HalfType;
+use brisk_store::{Dtype, OutTensor, write_safetensors};
+use candle_core::Tensor;
+
+use crate::error::{Error, Result};
+
+/// Rows of a layer's input, drawn evenly from all that it has seen.
+struct Reservoir {
+    width: usize,
+    seen: u64,
+    state: u64,
+    /// In bfloat16.
+    rows: Vec<u16>,
+}
+
+impl Reservoir {
+    /// A number below `bound`.
+    fn draw(&mut self, bound: u64) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) % bound
+    }
+
+    fn take(&mut self, row: &[f32], most: usize) {
+        let narrow = row
+            .iter()
+            .map(|v| (HalfType::Bf16.round(*v).to_bits() >> 16) as u16);
+        self.seen += 1;
+        if self.seen <= most as u64 {
+            self.rows.extend(narrow);
+            return;
+        }
+        let place = self.draw(self.seen) as usize;
+        if place < most {
+            let kept = &mut self.rows[place * self.width..][..self.width];
+            kept.iter_mut()
+                .zip(narrow)
+                .for_each(|(to, from)| *to = from);
+        }
+    }
+}
+
+/// Keeps rows of the inputs of all layers that are to be quantised.
+pub struct Collector {
+    most: usize,
+    layers: Mutex<BTreeMap<String, Reservoir>>,
+}
+
+impl Collector {
+    /// For layers by name and width of their input, up to `most` rows a layer.
+    pub fn new(inputs: Vec<(String, usize)>, most: usize) -> Arc<Self> {
+        let layers = inputs
+            .into_iter()
+            .enumerate()
+            .map(|(index, (name, width))| {
+                let reservoir = Reservoir {
+                    width,
+                    seen: 0,
+                    state: index as u64 * 16,
+                    rows: Vec::new(),
+                };
+                (name, reservoir)
+            });
+        Arc::new(Self {
+            most,
+            layers: Mutex::new(layers.collect()),
+        })
+    }
+
+    /// What [`SanaPipeline::watch_transformer`](crate::sana::SanaPipeline::watch_transformer) takes.
+    pub fn watcher(self: &Arc<Self>) -> InputWatcher {
+        let this = self.clone();
+        Arc::new(move |name: &str, x: &Tensor| this.see(name, x))
+    }
+
+    fn see(&self, name: &str, x: &Tensor) {
+        let mut layers = self.layers.lock().unwrap_or_else(|p| p.into_inner());
+        let Some(layer) = layers.get_mut(name) else {
+            return;
+        };
+        // A tensor that can't be read here is one that the layer refuses by itself.
+        let values = x.flatten_all().and_then(|x| x.to_vec1::<f32>());
+        for row in values.unwrap_or_default().chunks_exact(layer.width) {
+            layer.take(row, self.most);
+        }
+    }
+
+    /// Writes what was collected.
+    ///
+    /// # Errors
+    /// A layer that saw nothing, or a file that cannot be written.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let layers = self.layers.lock().unwrap_or_else(|p| p.into_inner());
+        let mut tensors = Vec::new();
+        for (name, layer) in layers.iter() {
+            let rows = layer.rows.len() / layer.width;
+            if rows == 0 {
+                return Err(Error::folder(
+                    path.display().to_string(),
+                    format!("layer {name} saw no input while the calibration pictures were drawn"),
+                ));
+            }
+            tensors.push(OutTensor {
+                name: name.clone(),
+                dtype: Dtype::BF16,
+                shape: vec![rows, layer.width],
+                data: Cow::Owned(layer.rows.iter().flat_map(|v| v.to_le_bytes()).collect()),
+            });
+        }
+        Ok(write_safetensors(path, &tensors, &BTreeMap::new())?)
+    }
+}
