@@ -43,6 +43,7 @@ pub mod norm;
 pub mod packed;
 pub mod packed_attention;
 pub mod parallel;
+mod prefetch;
 pub mod quantised;
 pub mod reference;
 pub mod resample;

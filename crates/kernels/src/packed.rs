@@ -10,6 +10,7 @@
 
 use crate::linear::Half;
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Stored, Target, tile, tile_shape};
+use crate::prefetch;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
 use half::{bf16, f16};
@@ -204,9 +205,9 @@ impl Slab<'_> {
         let start = (index * w.inputs + self.first + self.depth * part / parts) * PANEL;
         let end = (index * w.inputs + self.first + self.depth * (part + 1) / parts) * PANEL;
         match &w.panels {
-            Panels::F32(panels) => prefetch(&panels[start..end]),
-            Panels::Bf16(panels) => prefetch(&panels[start..end]),
-            Panels::F16(panels) => prefetch(&panels[start..end]),
+            Panels::F32(panels) => prefetch::near(&panels[start..end]),
+            Panels::Bf16(panels) => prefetch::near(&panels[start..end]),
+            Panels::F16(panels) => prefetch::near(&panels[start..end]),
         }
     }
 }
@@ -235,21 +236,6 @@ impl PanelSource<bf16> for Slab<'_> {
     fn prefetch(&self, index: usize, part: usize, parts: usize) {
         self.fetch(index, part, parts);
     }
-}
-
-/// Asks for values that are needed soon.
-#[inline(always)]
-fn prefetch<T>(values: &[T]) {
-    /// Bytes that a cache fetches together.
-    const LINE: usize = 64;
-    #[cfg(target_arch = "x86_64")]
-    for line in values.chunks(LINE / size_of::<T>()) {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch changes no memory; SSE is part of the target.
-        unsafe { _mm_prefetch(line.as_ptr().cast(), _MM_HINT_T0) };
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = (values, LINE);
 }
 
 /// Rows that one task takes: with the depth of a block they fit the second-level cache.

@@ -1,9 +1,9 @@
 //! Run-time choice of the instruction set.
 //!
 //! A kernel's inner loop is written once, in plain Rust that the compiler can vectorise, inside
-//! [`simd_dispatch!`](crate::simd_dispatch). The macro compiles it twice, for AVX2 + FMA and for the
-//! baseline of the target, and calls the right one (512-bit vectors made these loops slower). Matrix products, which gain most, have a kernel
-//! of their own for each [`Level`] (`microkernel.rs`); NEON would be one more level.
+//! [`simd_dispatch!`](crate::simd_dispatch). The macro compiles it for AVX-512, for
+//! AVX2 with FMA and for the baseline of the target, and calls the right one. Matrix products, which gain
+//! most, have a kernel of their own for each [`Level`] (`microkernel.rs`); NEON would be one more level.
 
 use std::sync::OnceLock;
 

@@ -270,7 +270,7 @@ const WINOGRAD_CHANNELS: usize = 32;
 
 impl PackedConv2d {
     /// From `weight` `[outputs, kernel, kernel, inputs]` and `bias` `[outputs]`, both f32. Wide 3×3
-    /// kernels of stride 1 and padding 1 are computed by Winograd's F(4×4, 3×3), unless `exact`.
+    /// kernels of stride 1 and padding 1 are computed by Winograd's transforms, unless `exact`.
     pub fn new(
         weight: &Tensor,
         bias: Option<&Tensor>,
