@@ -86,11 +86,16 @@ impl Control {
 
     /// [`Error::Cancelled`] if the flag is set.
     pub fn check(&self) -> Result<()> {
-        if self.cancel.load(Ordering::Relaxed) {
-            Err(Error::Cancelled)
-        } else {
-            Ok(())
-        }
+        check(&self.cancel)
+    }
+}
+
+/// As [`Control::check`], for a thread that has the flag alone.
+pub(crate) fn check(cancel: &AtomicBool) -> Result<()> {
+    if cancel.load(Ordering::Relaxed) {
+        Err(Error::Cancelled)
+    } else {
+        Ok(())
     }
 }
 

@@ -328,23 +328,12 @@ fn best_ranges(weight: &[f32], width: usize, products: &[f32], settings: &AwqSet
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// Even values in −1 to 1.
-    fn values(count: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
-            (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-        };
-        (0..count).map(|_| next()).collect()
-    }
+    use brisk_kernels::reference::noise;
 
     /// A few inputs are much larger than the others, as in a language model.
     fn layer() -> (Vec<f32>, Vec<f32>) {
-        let weight: Vec<f32> = values(64 * 128, 1).iter().map(|v| v * v * v).collect();
-        let mut inputs = values(96 * 128, 2);
+        let weight: Vec<f32> = noise(64 * 128, 1).iter().map(|v| v * v * v).collect();
+        let mut inputs = noise(96 * 128, 2);
         for row in inputs.chunks_exact_mut(128) {
             for at in [3, 40, 90, 121] {
                 row[at] *= 30.0;

@@ -10,13 +10,14 @@ mod plot;
 mod report;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::low_bit::weight_only_parameters;
 use brisk_models::sana::{self, SanaConfig};
 use brisk_nn::{Activations, Quantisation, Storage, Weights};
 use brisk_pipelines::RandomWeights;
-use brisk_store::ModelFolder;
+use brisk_store::{ModelFolder, TensorSource};
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::ThreadArguments;
@@ -194,6 +195,14 @@ struct Opened {
 }
 
 impl Component {
+    /// The files' tensors, and the bytes that they take.
+    fn stored(&self) -> Result<(Arc<dyn TensorSource>, u64)> {
+        let variant = self.variant.as_deref();
+        let source = self.folder.open_component(&self.found.folder, variant)?;
+        let bytes = brisk_pipelines::memory::stored_bytes(&*source);
+        Ok((source, bytes))
+    }
+
     /// As [`Component::weights`] for a transformer, which may be held in 4 bits.
     fn transformer_weights(&self, config: &SanaConfig) -> Result<Opened> {
         let activations = Activations::default();
@@ -209,9 +218,7 @@ impl Component {
                 })
             }
             None => {
-                let variant = self.variant.as_deref();
-                let source = self.folder.open_component(&self.found.folder, variant)?;
-                let bytes = brisk_pipelines::memory::stored_bytes(&*source);
+                let (source, bytes) = self.stored()?;
                 Ok(Opened {
                     weights: sana::parameters(config, source, activations)?,
                     weight_bytes: bytes as f64 / config.parameters().max(1) as f64,
@@ -225,9 +232,7 @@ impl Component {
         if self.random.is_some() {
             return self.weights(config.parameters());
         }
-        let variant = self.variant.as_deref();
-        let source = self.folder.open_component(&self.found.folder, variant)?;
-        let bytes = brisk_pipelines::memory::stored_bytes(&*source);
+        let (source, bytes) = self.stored()?;
         Ok(Opened {
             weights: weight_only_parameters(source)?,
             weight_bytes: bytes as f64 / config.parameters().max(1) as f64,
@@ -243,10 +248,8 @@ impl Component {
     /// weights.
     fn quantised_weights(&self, count: u64, how: Quantisation) -> Result<Opened> {
         let Some(random) = self.random else {
-            let variant = self.variant.as_deref();
-            let source = self.folder.open_component(&self.found.folder, variant)?;
+            let (source, bytes) = self.stored()?;
             let values = brisk_pipelines::memory::stored_values(&*source).max(1);
-            let bytes = brisk_pipelines::memory::stored_bytes(&*source);
             return Ok(Opened {
                 weights: Weights::from_source(source).quantised(how, None),
                 weight_bytes: bytes as f64 / values as f64,

@@ -185,51 +185,47 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
         extra: arguments.extra,
     };
     let reports = quantise(&job, &stop)?;
-    let mut done = Done {
-        seconds: 0.0,
-        layers: reports,
-        bytes: [brisk_pipelines::memory::stored_bytes(&*source), 0],
-        text: None,
-    };
-    if single {
-        let json = folder.read_json("transformer/config.json")?;
-        job.assemble(&json, &arguments.output)?;
-        done.bytes[1] = file_size(&arguments.output);
+    let json = folder.read_json("transformer/config.json")?;
+    let target = if single {
+        arguments.output.clone()
     } else {
         copy_rest(&folder, &arguments.output, arguments.text_encoder)?;
-        let json = folder.read_json("transformer/config.json")?;
         let transformer = arguments.output.join("transformer");
         make_folder(&transformer)?;
         write_atomic(
             &transformer.join("config.json"),
             format!("{json:#}\n").as_bytes(),
         )?;
-        let target = transformer.join("diffusion_pytorch_model.safetensors");
-        job.assemble(&json, &target)?;
-        done.bytes[1] = file_size(&target);
-    }
-    if let Some(source) = &text_source {
-        let calibration = SafetensorsFile::open(&text_calibration)?;
-        let job = TextEncoderJob {
-            config: &text_config,
-            source: &**source,
-            calibration: &calibration,
-            work: &work,
-            settings: AwqSettings::default(),
-        };
-        let reports = quantise_text_encoder(&job, &stop)?;
-        let target = arguments.output.join("text_encoder");
-        make_folder(&target)?;
-        job.assemble(folder.read_json("text_encoder/config.json")?, &target)?;
-        done.text = Some(TextDone {
-            blocks: reports,
-            bytes: [
-                brisk_pipelines::memory::stored_bytes(&**source),
-                file_size(&target.join("model.safetensors")),
-            ],
-        });
-    }
-    done.seconds = started.elapsed().as_secs_f64();
+        transformer.join("diffusion_pytorch_model.safetensors")
+    };
+    job.assemble(&json, &target)?;
+    let text = match &text_source {
+        None => None,
+        Some(source) => {
+            let calibration = SafetensorsFile::open(&text_calibration)?;
+            let job = TextEncoderJob {
+                config: &text_config,
+                source: &**source,
+                calibration: &calibration,
+                work: &work,
+                settings: AwqSettings::default(),
+            };
+            let blocks = quantise_text_encoder(&job, &stop)?;
+            let target = arguments.output.join("text_encoder");
+            make_folder(&target)?;
+            job.assemble(folder.read_json("text_encoder/config.json")?, &target)?;
+            Some(TextDone {
+                blocks,
+                bytes: sizes(&**source, &target.join("model.safetensors")),
+            })
+        }
+    };
+    let done = Done {
+        layers: reports,
+        bytes: sizes(&*source, &target),
+        text,
+        seconds: started.elapsed().as_secs_f64(),
+    };
     let report = document(arguments, &done);
     if !single {
         let path = arguments.output.join("transformer/quantization.json");
@@ -273,8 +269,10 @@ impl Done {
     }
 }
 
-fn file_size(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |metadata| metadata.len())
+/// Bytes of a component's weights before, and of the file of them afterwards.
+fn sizes(before: &dyn TensorSource, after: &Path) -> [u64; 2] {
+    let after = std::fs::metadata(after).map_or(0, |metadata| metadata.len());
+    [brisk_pipelines::memory::stored_bytes(before), after]
 }
 
 /// A component's weights, which must not be quantised yet.
@@ -430,42 +428,44 @@ fn draw(
 
 fn quantise(job: &Job, stop: &AtomicBool) -> Result<Vec<PartReport>> {
     let parts = job.parts();
-    let mut stages = Stages::new();
-    stages.stage("quantising", parts.len() as u64);
-    let mut reports = Vec::with_capacity(parts.len());
-    for (index, (block, part)) in parts.iter().enumerate() {
-        stopped(stop, job.work)?;
-        let report = job.part(*block, *part)?;
-        stages.line(&format!(
-            "{}: output error {:.2} %{}",
-            report.name,
-            100.0 * report.error.relative(),
-            if report.resumed { " (done before)" } else { "" }
-        ));
-        reports.push(report);
-        stages.step(index as u64 + 1, parts.len() as u64);
-    }
-    stages.finish();
-    Ok(reports)
+    one_by_one("quantising", parts.len(), job.work, stop, |index| {
+        let (block, part) = parts[index];
+        let report = job.part(block, part)?;
+        let error = 100.0 * report.error.relative();
+        let line = format!("{}: output error {error:.2} %", report.name);
+        Ok((line, report.resumed, report))
+    })
 }
 
 fn quantise_text_encoder(job: &TextEncoderJob, stop: &AtomicBool) -> Result<Vec<BlockReport>> {
-    let mut stages = Stages::new();
-    let total = job.blocks() as u64;
-    stages.stage("text encoder", total);
-    let mut reports = Vec::with_capacity(job.blocks());
-    for block in 0..job.blocks() {
-        stopped(stop, job.work)?;
-        let report = job.block(block)?;
+    one_by_one("text encoder", job.blocks(), job.work, stop, |index| {
+        let report = job.block(index)?;
         let errors = report.inputs.iter().map(|input| input.error);
-        stages.line(&format!(
-            "{}: output error up to {:.2} %{}",
-            report.name,
-            100.0 * errors.fold(0.0, f64::max),
-            if report.resumed { " (done before)" } else { "" }
-        ));
+        let error = 100.0 * errors.fold(0.0, f64::max);
+        let line = format!("{}: output error up to {error:.2} %", report.name);
+        Ok((line, report.resumed, report))
+    })
+}
+
+/// Does the parts of a job in turn, until it is stopped. `part` gives a line to print, whether an
+/// earlier run had done the part, and its report.
+fn one_by_one<R>(
+    name: &'static str,
+    count: usize,
+    work: &Path,
+    stop: &AtomicBool,
+    mut part: impl FnMut(usize) -> Result<(String, bool, R)>,
+) -> Result<Vec<R>> {
+    let mut stages = Stages::new();
+    stages.stage(name, count as u64);
+    let mut reports = Vec::with_capacity(count);
+    for index in 0..count {
+        stopped(stop, work)?;
+        let (line, resumed, report) = part(index)?;
+        let before = if resumed { " (done before)" } else { "" };
+        stages.line(&format!("{line}{before}"));
         reports.push(report);
-        stages.step(block as u64 + 1, total);
+        stages.step(index as u64 + 1, count as u64);
     }
     stages.finish();
     Ok(reports)

@@ -252,13 +252,15 @@ impl Strip<'_> {
             point: spread(count * STRIDE),
             block: points * spread(count * STRIDE),
         };
+        let mut pixels = self.input_pixels(tiles.start);
         for (t, tile) in tiles.clone().enumerate() {
-            let pixels = self.input_pixels(tile);
+            let here = pixels;
             if tile + 1 < tiles.end {
-                self.fetch(tile + 1);
+                pixels = self.input_pixels(tile + 1);
+                self.fetch(&pixels);
             }
             let out = &mut inputs[t * STRIDE..];
-            transform_input(self.w.tile, self.x, &pixels, channels, out, strides);
+            transform_input(self.w.tile, self.x, &here, channels, out, strides);
         }
         for point in (0..points).filter(|point| self.vanishes(*point)) {
             let width = BLOCK_PANELS * PANEL;
@@ -277,10 +279,9 @@ impl Strip<'_> {
         }
     }
 
-    /// Asks for the input of a tile, but for what it shares with the tile before.
-    fn fetch(&self, tile: usize) {
+    /// Asks for the input pixels of a tile, but for what it shares with the tile before.
+    fn fetch(&self, pixels: &[Option<usize>; MOST_POINTS]) {
         let side = self.w.tile.inputs();
-        let pixels = self.input_pixels(tile);
         for row in pixels[..side * side].chunks_exact(side) {
             for pixel in row[2..].iter().flatten() {
                 prefetch::far(&self.x[*pixel..pixel + self.w.inputs]);

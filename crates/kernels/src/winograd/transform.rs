@@ -8,11 +8,11 @@ use crate::microkernel::{DEPTH, PANEL};
 use crate::simd_dispatch;
 
 /// Channels that a transform handles together: a line of eight of them fits the registers.
-pub(super) const LANES: usize = 8;
+const LANES: usize = 8;
 /// Points of the larger tile.
 pub(super) const MOST_POINTS: usize = 64;
 
-pub(super) type Lanes = [f32; LANES];
+type Lanes = [f32; LANES];
 
 /// G of F(4, 3), for the points 0, ±1, ±2 and infinity.
 const G4: [[f64; 3]; 6] = [

@@ -1,7 +1,7 @@
 //! Sequences that decode together: each says which forward pass it needs next, and one packed pass
 //! serves all of them.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Mutex, PoisonError};
 
 use brisk_models::language_model::{LanguageModel, Rows, Span};
@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::algorithm::CacheMode;
 use super::request::TextPlan;
 use crate::error::{Error, Result};
-use crate::events::Control;
+use crate::events::{self, Control};
 
 /// A forward pass that one sequence needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,9 +158,7 @@ impl Shared<'_> {
         show: &Mutex<Show<'_>>,
     ) -> Result<()> {
         loop {
-            if cancel.load(Ordering::Relaxed) {
-                return Err(Error::Cancelled);
-            }
+            events::check(cancel)?;
             let passes: Vec<Option<Pass>> = sequences
                 .iter_mut()
                 .map(|sequence| sequence.decoder.next())

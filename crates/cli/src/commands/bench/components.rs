@@ -311,9 +311,7 @@ impl VaeArguments {
         if opened.random.is_some() {
             return Ok(opened.weights(count)?.weights);
         }
-        let source = opened
-            .folder
-            .open_component(&opened.found.folder, opened.variant.as_deref())?;
+        let (source, _) = opened.stored()?;
         let (_, source) = autoencoder_parts(&opened.found.config, &opened.found.label, source)?;
         Ok(Weights::from_source(source))
     }

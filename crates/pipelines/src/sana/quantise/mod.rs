@@ -166,8 +166,7 @@ impl Job<'_> {
             resumed: false,
         };
         let tensors = part_tensors(block, part, &shape, &record);
-        let metadata = BTreeMap::from([("report".to_owned(), report.json().to_string())]);
-        write_safetensors(&path, &tensors, &metadata)?;
+        write_part(&path, &tensors, &report.json())?;
         Ok(report)
     }
 
@@ -205,14 +204,7 @@ impl Job<'_> {
         }
         for part in &parts {
             for name in part.names() {
-                if let Some(view) = part.view(&name)? {
-                    tensors.push(OutTensor {
-                        name,
-                        dtype: view.dtype,
-                        shape: view.shape,
-                        data: view.data,
-                    });
-                }
+                tensors.extend(stored(part, name)?);
             }
         }
         let metadata = file::metadata(config, MODEL_CLASS, self.settings.rank);
@@ -264,13 +256,35 @@ impl PartReport {
     }
 }
 
-/// The report of a part that an earlier run finished; a damaged file counts as none.
-fn finished(path: &Path, name: &str) -> Option<PartReport> {
+/// Writes a finished part, with its report among the file's metadata.
+fn write_part(path: &Path, tensors: &[OutTensor], report: &Value) -> Result<()> {
+    let metadata = BTreeMap::from([("report".to_owned(), report.to_string())]);
+    Ok(write_safetensors(path, tensors, &metadata)?)
+}
+
+/// The report of a finished part; none where there is no such file or a damaged one.
+fn part_report(path: &Path) -> Option<Value> {
     if !path.is_file() {
         return None;
     }
     let file = SafetensorsFile::open(path).ok()?;
-    let report: Value = serde_json::from_str(file.metadata().get("report")?).ok()?;
+    serde_json::from_str(file.metadata().get("report")?).ok()
+}
+
+/// A tensor as it is stored, to be written elsewhere.
+fn stored(source: &dyn TensorSource, name: String) -> Result<Option<OutTensor<'_>>> {
+    let view = source.view(&name)?;
+    Ok(view.map(|view| OutTensor {
+        name,
+        dtype: view.dtype,
+        shape: view.shape,
+        data: view.data,
+    }))
+}
+
+/// The report of a part that an earlier run finished; a damaged file counts as none.
+fn finished(path: &Path, name: &str) -> Option<PartReport> {
+    let report = part_report(path)?;
     let number = |key: &str| report[key].as_f64();
     Some(PartReport {
         name: name.to_owned(),

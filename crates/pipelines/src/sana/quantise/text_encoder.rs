@@ -16,7 +16,7 @@ use brisk_quant::{Calibration, LayerError};
 use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
 use serde_json::{Value, json};
 
-use super::{calibration_rows, narrowed, stored_values};
+use super::{calibration_rows, narrowed, part_report, stored, stored_values, write_part};
 use crate::error::{Error, Result};
 
 const QUERY: &str = "self_attn.q_proj";
@@ -201,8 +201,7 @@ impl TextEncoderJob<'_> {
                 data: Cow::Owned(values.iter().flat_map(|v| v.to_le_bytes()).collect()),
             });
         }
-        let metadata = BTreeMap::from([("report".to_owned(), report.json().to_string())]);
-        write_safetensors(&path, &tensors, &metadata)?;
+        write_part(&path, &tensors, &report.json())?;
         Ok(report)
     }
 
@@ -301,28 +300,16 @@ impl TextEncoderJob<'_> {
         let mut tensors = Vec::new();
         for file in &blocks {
             for name in file.names() {
-                if let Some(view) = file.view(&name)? {
-                    replaced.insert(name.clone());
-                    tensors.push(OutTensor {
-                        name,
-                        dtype: view.dtype,
-                        shape: view.shape,
-                        data: view.data,
-                    });
-                }
+                replaced.insert(name.clone());
+                tensors.extend(stored(file, name)?);
             }
         }
         for name in self.source.names() {
             if replaced.contains(&name) || name == "lm_head.weight" {
                 continue;
             }
-            if let Some(view) = self.source.view(&name)? {
-                tensors.push(narrowed(OutTensor {
-                    name,
-                    dtype: view.dtype,
-                    shape: view.shape,
-                    data: view.data,
-                })?);
+            if let Some(tensor) = stored(self.source, name)? {
+                tensors.push(narrowed(tensor)?);
             }
         }
         let file = folder.join("model.safetensors");
@@ -353,11 +340,7 @@ impl BlockReport {
 
 /// The report of a block that an earlier run finished; a damaged file counts as none.
 fn finished(path: &Path, name: &str) -> Option<BlockReport> {
-    if !path.is_file() {
-        return None;
-    }
-    let file = SafetensorsFile::open(path).ok()?;
-    let report: Value = serde_json::from_str(file.metadata().get("report")?).ok()?;
+    let report = part_report(path)?;
     let inputs = report.as_array()?.iter().map(|input| {
         Some(InputReport {
             layer: input["layer"].as_str()?.to_owned(),
