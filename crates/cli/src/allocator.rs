@@ -6,6 +6,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// mimalloc's `mi_option_purge_delay`, which its bindings leave out.
 const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
 
+/// Longer than anything runs, in milliseconds; forever (-1) would not let [`release_memory`] work.
+const NEVER: std::ffi::c_long = 3_600_000;
+
 /// Keeps freed memory for the next operation. Handed back to the system, as it would be after a tenth
 /// of a second, every page of a large result is cleared once more: an eighth of the time of decoding
 /// a picture.
@@ -13,6 +16,16 @@ pub fn keep_memory() {
     // SAFETY: sets an option of the allocator, which may be done at any time.
     #[allow(unsafe_code)]
     unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, NEVER);
+    }
+}
+
+/// Hands freed memory back to the system: between stages, whose maps differ in size, so that what
+/// one leaves behind is not held through the next.
+pub fn release_memory() {
+    // SAFETY: frees what is unused, which may be done at any time.
+    #[allow(unsafe_code)]
+    unsafe {
+        libmimalloc_sys::mi_collect(true);
     }
 }

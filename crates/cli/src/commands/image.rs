@@ -108,6 +108,7 @@ fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
     let mut step = 0;
     move |event| match event {
         Event::Stage { name, total } => {
+            crate::allocator::release_memory();
             // The stage of this name has no steps: it reads the weights.
             let shown = if name == "transformer" {
                 "loading"

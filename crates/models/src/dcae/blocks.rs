@@ -152,20 +152,13 @@ impl Block {
         }
     }
 
-    /// As [`forward`](Self::forward) of a block that is not trained, `rows` rows at a time: only the
-    /// input and the output are as large as the map.
-    pub(super) fn forward_strips(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+    /// As [`forward`](Self::forward) of a block that is not trained, `rows` rows at a time. The output
+    /// takes the place of the input, so that only one map is held.
+    pub(super) fn forward_strips(&self, x: Tensor, rows: usize) -> Result<Tensor> {
         match self {
-            Block::Res(block) => {
-                let out = Tensor::zeros(x.shape(), x.dtype(), x.device())?;
-                for strip in strips(x.dim(1)?, rows) {
-                    let wide = widened(&strip, RES_BLOCK_HALO, x.dim(1)?);
-                    let y = block.forward(&rows_of(x, &wide)?)?;
-                    let y = rows_of(&y, &(strip.start - wide.start..strip.end - wide.start))?;
-                    out.slice_set(&y.detach(), 1, strip.start)?;
-                }
-                Ok(out)
-            }
+            Block::Res(block) => in_place(x, rows, RES_BLOCK_HALO, |seen, inner| {
+                rows_of(&block.forward(seen)?, &inner)
+            }),
             Block::EfficientVit(block) => block.forward_strips(x, rows),
         }
     }
@@ -198,6 +191,34 @@ pub(super) fn widened(strip: &Range<usize>, halo: usize, height: usize) -> Range
 /// A copy of some rows.
 pub(super) fn rows_of(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
     Ok(x.narrow(1, rows.start, rows.len())?.contiguous()?)
+}
+
+/// Replaces the rows of a map, a strip at a time: `work` gets a strip with `halo` rows more on either
+/// side as they were, and the strip's place among them.
+fn in_place(
+    x: Tensor,
+    rows: usize,
+    halo: usize,
+    mut work: impl FnMut(&Tensor, Range<usize>) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let height = x.dim(1)?;
+    // What stood in the rows above the strip before they were replaced.
+    let mut above: Option<Tensor> = None;
+    for strip in strips(height, rows) {
+        let wide = widened(&strip, halo, height);
+        let below = x.narrow(1, strip.start, wide.end - strip.start)?;
+        let seen = match above {
+            Some(above) => Tensor::cat(&[&above, &below], 1)?,
+            None => below.contiguous()?,
+        };
+        let kept = widened(&(strip.end..strip.end), halo, height).start - wide.start;
+        let kept = seen.narrow(1, kept, strip.end - wide.start - kept)?;
+        // A copy: a view of the first strip would be one of the map.
+        above = Some(kept.force_contiguous()?);
+        let y = work(&seen, strip.start - wide.start..strip.end - wide.start)?;
+        x.slice_set(&y.detach(), 1, strip.start)?;
+    }
+    Ok(x)
 }
 
 /// `x + norm(conv2(act(conv1(x))))`
@@ -286,7 +307,7 @@ impl EfficientVitBlock {
 
     /// The attention's keys and values are summed over all strips first; then every strip is attended
     /// and fed forward.
-    fn forward_strips(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+    fn forward_strips(&self, x: Tensor, rows: usize) -> Result<Tensor> {
         let height = x.dim(1)?;
         let Some(attention) = self.attention.frozen() else {
             return Err(Error::Config(
@@ -296,28 +317,25 @@ impl EfficientVitBlock {
         let mut states = MultiScaleStates::default();
         for strip in strips(height, rows) {
             let seen = widened(&strip, attention.halo, height);
-            let projected = attention.projection.forward(&rows_of(x, &seen)?)?;
+            let projected = attention.projection.forward(&rows_of(&x, &seen)?)?;
             let inner = strip.start - seen.start..strip.end - seen.start;
             states.add(&projected, inner, attention.heads, &attention.scales)?;
         }
-        let out = Tensor::zeros(x.shape(), x.dtype(), x.device())?;
-        for strip in strips(height, rows) {
-            let fed = widened(&strip, FEED_FORWARD_HALO, height);
-            let seen = widened(&fed, attention.halo, height);
-            let projected = attention.projection.forward(&rows_of(x, &seen)?)?;
+        let halo = attention.halo + FEED_FORWARD_HALO;
+        in_place(x, rows, halo, |seen, inner| {
+            let fed = widened(&inner, FEED_FORWARD_HALO, seen.dim(1)?);
+            let projected = attention.projection.forward(seen)?;
             let attended = states.attend(
                 &projected,
                 attention.heads,
                 &attention.scales,
                 ATTENTION_EPSILON,
             )?;
-            let attended = rows_of(&attended, &(fed.start - seen.start..fed.end - seen.start))?;
-            let y = self.attention.leave(&attended, &rows_of(x, &fed)?)?;
+            let attended = rows_of(&attended, &fed)?;
+            let y = self.attention.leave(&attended, &rows_of(seen, &fed)?)?;
             let y = self.feed(&y)?;
-            let y = rows_of(&y, &(strip.start - fed.start..strip.end - fed.start))?;
-            out.slice_set(&y.detach(), 1, strip.start)?;
-        }
-        Ok(out)
+            rows_of(&y, &(inner.start - fed.start..inner.end - fed.start))
+        })
     }
 }
 

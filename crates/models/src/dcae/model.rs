@@ -135,7 +135,7 @@ impl Autoencoder {
         let encoder = self.encoder()?;
         self.check_picture(picture)?;
         let x = encoder.enter(picture, trace)?;
-        let x = encoder.run(&x, 0..encoder.stages.len(), None, trace)?;
+        let x = encoder.run(x, 0..encoder.stages.len(), None, trace)?;
         encoder.leave(&x, trace)
     }
 
@@ -143,7 +143,7 @@ impl Autoencoder {
         let decoder = self.decoder()?;
         self.check_latent(latent)?;
         let x = decoder.enter(latent, trace)?;
-        let x = decoder.run(&x, 0..decoder.stages.len(), None, trace)?;
+        let x = decoder.run(x, 0..decoder.stages.len(), None, trace)?;
         decoder.leave(&x, trace)
     }
 
@@ -219,10 +219,11 @@ impl AutoencoderConfig {
 /// Rows of a strip below which a strip's neighbours cost too much.
 const LEAST_ROWS: usize = 16;
 
-/// A block on the whole map, or in strips of about `rows` rows if the map has more.
+/// A block on the whole map, or in strips of about `rows` rows if the map has more; these are written
+/// over the map.
 fn run_block(
     block: &Block,
-    x: &Tensor,
+    x: Tensor,
     name: &str,
     rows: Option<usize>,
     trace: &mut Trace,
@@ -230,7 +231,7 @@ fn run_block(
     let rows = rows.map(|rows| rows.max(LEAST_ROWS));
     match rows.filter(|rows| *rows < x.dims()[1]) {
         Some(rows) => block.forward_strips(x, rows),
-        None => block.forward(x, name, trace),
+        None => block.forward(&x, name, trace),
     }
 }
 
@@ -320,20 +321,19 @@ impl Encoder {
     }
 
     /// Runs the stages of a range of width indices, each with its resampler; blocks in strips of so
-    /// many picture rows, where that is asked.
+    /// many picture rows, where that is asked, which overwrites `x`.
     pub(super) fn run(
         &self,
-        x: &Tensor,
+        mut x: Tensor,
         stages: Range<usize>,
         strips: Option<usize>,
         trace: &mut Trace,
     ) -> Result<Tensor> {
-        let mut x = x.clone();
         for index in stages {
             let stage = &self.stages[index];
             for (number, block) in stage.blocks.iter().enumerate() {
                 let name = format!("encoder.down_blocks.{index}.{number}");
-                x = run_block(block, &x, &name, strips.map(|rows| rows >> index), trace)?;
+                x = run_block(block, x, &name, strips.map(|rows| rows >> index), trace)?;
                 trace.block(&name, &x)?;
             }
             if let Some(down) = &stage.down {
@@ -473,15 +473,14 @@ impl Decoder {
     }
 
     /// Runs the stages of a range of width indices from the last to the first; blocks in strips of so
-    /// many picture rows, where that is asked.
+    /// many picture rows, where that is asked, which overwrites `x`.
     pub(super) fn run(
         &self,
-        x: &Tensor,
+        mut x: Tensor,
         stages: Range<usize>,
         strips: Option<usize>,
         trace: &mut Trace,
     ) -> Result<Tensor> {
-        let mut x = x.clone();
         for index in stages.rev() {
             let stage = &self.stages[index];
             let mut number = 0;
@@ -492,7 +491,7 @@ impl Decoder {
             }
             for block in &stage.blocks {
                 let name = format!("decoder.up_blocks.{index}.{number}");
-                x = run_block(block, &x, &name, strips.map(|rows| rows >> index), trace)?;
+                x = run_block(block, x, &name, strips.map(|rows| rows >> index), trace)?;
                 trace.block(&name, &x)?;
                 number += 1;
             }

@@ -79,7 +79,7 @@ impl Autoencoder {
         let split = split.unwrap_or(deepest);
         let halo = decoder.halo(split).ok_or_else(attention_in_the_way)?;
         let global = decoder.enter(&latent.detach(), &mut trace)?;
-        let global = decoder.run(&global, split..stages, Some(rows_per_strip), &mut trace)?;
+        let global = decoder.run(global, split..stages, Some(rows_per_strip), &mut trace)?;
         let global = global.detach();
 
         // Not `1 << split`: the last doubling may belong to the exit.
@@ -91,7 +91,7 @@ impl Autoencoder {
             // Rows of the map for each of the strip's own.
             let mut factor = 1;
             for stage in (0..split).rev() {
-                x = decoder.run(&x, stage..stage + 1, None, &mut trace)?;
+                x = decoder.run(x, stage..stage + 1, None, &mut trace)?;
                 let mut top = seen.start;
                 if decoder.doubles(stage) {
                     (top, factor) = (2 * top, 2 * factor);
@@ -135,13 +135,13 @@ impl Autoencoder {
             let seen = widened(&strip, halo, height);
             let x = rows_of(&picture, &seen)?;
             let x = encoder.enter(&x, &mut trace)?;
-            let x = encoder.run(&x, 0..split, None, &mut trace)?;
+            let x = encoder.run(x, 0..split, None, &mut trace)?;
             let first = (strip.start - seen.start) / scale;
             let y = rows_of(&x, &(first..first + strip.len() / scale))?;
             global.slice_set(&y.detach(), 1, strip.start / scale)?;
         }
         let stages = split..self.config.encoder.len();
-        let x = encoder.run(&global, stages, Some(rows_per_strip), &mut trace)?;
+        let x = encoder.run(global, stages, Some(rows_per_strip), &mut trace)?;
         Ok(encoder.leave(&x, &mut trace)?.detach())
     }
 }

@@ -15,7 +15,7 @@ const WHOLE_PIXELS: usize = 1024 * 1024;
 /// Pixel rows of a strip of a picture `width` wide: fewer where a row takes more memory, but not so few
 /// that the neighbours of strips cost more than the strips.
 pub(super) fn strip_rows(width: usize) -> usize {
-    (160 * 1024 / width.max(1)).clamp(128, 256)
+    (160 * 1024 / width.max(1)).clamp(64, 256)
 }
 
 /// The mode for a size. `whole_fits` says whether one piece would fit in memory.

@@ -264,6 +264,8 @@ impl VaeArguments {
         let given = ops::to_nhwc(&inputs.tensor(input, 4)?)?;
         let weights = self.weights(&opened, &config, encodes)?.exact(self.exact);
         let model = Autoencoder::load(&config, &weights, half)?;
+        drop(weights);
+        crate::allocator::release_memory();
         let measured = measure(&self.run, |laps| {
             let sink = &mut |name: &str, _: &Tensor| laps.lap(autoencoder_part(name));
             Ok(match (encodes, self.strip_rows) {
