@@ -16,7 +16,7 @@ pub fn multiply_adds(rounds: usize) -> u64 {
 #[cfg(target_arch = "x86_64")]
 fn run(rounds: usize) -> usize {
     match crate::simd::level() {
-        Level::Avx512 => {
+        Level::Avx512 | Level::Amx => {
             // SAFETY: this level is only reported where the feature was detected.
             unsafe { x86::avx512(rounds) };
             16

@@ -62,7 +62,7 @@ pub(crate) fn sums_are_pairs(level: Level) -> bool {
     match level {
         Level::Portable => false,
         Level::Avx2 => true,
-        Level::Avx512 => !has_vnni(),
+        Level::Avx512 | Level::Amx => !has_vnni(),
     }
 }
 
@@ -70,8 +70,8 @@ pub(crate) fn sums_are_pairs(level: Level) -> bool {
 pub(crate) fn rows(level: Level) -> usize {
     match level {
         Level::Portable => 1,
-        Level::Avx512 if has_vnni() => 8,
-        Level::Avx2 | Level::Avx512 => 4,
+        Level::Avx512 | Level::Amx if has_vnni() => 8,
+        _ => 4,
     }
 }
 
@@ -98,7 +98,7 @@ pub(crate) unsafe fn multiply(level: Level, tile: &Tile, out: *mut f32, stride: 
     }
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
+        Level::Avx512 | Level::Amx if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => by_rows!(avx2, 1 2 3 4),
         _ => by_rows!(portable, 1),

@@ -20,6 +20,8 @@
 //! ```
 
 pub mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 pub mod attention;
 pub mod buffer;
 pub mod ceiling;

@@ -1,11 +1,10 @@
 //! The innermost product: a few rows of the input times panels of packed weights, in registers.
 //!
-//! Weights come in panels of [`PANEL`] outputs, value (k, j) at `k·PANEL + j`; rows of the input
-//! stand [`STRIDE`] apart, so that their addresses are constants of the code. One kernel for each
-//! [`Level`].
+//! Weights come in panels of [`PANEL`] outputs: f32 with value (k, j) at `k·PANEL + j`, bf16 as
+//! [`Pair`]s; rows of the input stand [`STRIDE`] apart, so that their addresses are constants of the
+//! code. One kernel for each [`Level`].
 
 use crate::simd::Level;
-use half::bf16;
 
 /// Outputs a panel.
 pub(crate) const PANEL: usize = 16;
@@ -15,71 +14,161 @@ pub(crate) const DEPTH: usize = 256;
 /// into the same cache sets.
 pub(crate) const STRIDE: usize = DEPTH + 16;
 
-/// A value as panels store it, and eight or sixteen of them as f32.
+/// Two inner values of a panel in bf16, output by output: the first in the low half of a word. This
+/// is how tile registers want them, and widening is one operation.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[repr(align(64))]
+pub(crate) struct Pair(pub [u32; PANEL]);
+
+/// Bits of a word that hold its second value.
+const SECOND: u32 = 0xffff_0000;
+
+impl Pair {
+    /// The inner value of this parity, widened.
+    #[inline(always)]
+    pub fn widen(&self, odd: bool) -> [f32; PANEL] {
+        self.0
+            .map(|word| f32::from_bits(if odd { word & SECOND } else { word << 16 }))
+    }
+}
+
+/// What panels consist of. Inner values are asked for by pair and parity.
 pub(crate) trait Stored: Copy {
     /// # Safety
-    /// The pointer is that of a value.
-    unsafe fn one(from: *const Self) -> f32;
+    /// The panel holds this inner value.
+    unsafe fn all<const ODD: bool>(panel: *const Self, pair: usize) -> [f32; PANEL];
+    /// Two vectors of eight.
+    ///
     /// # Safety
-    /// The processor has AVX2; eight values stand there.
+    /// As [`all`](Self::all); the processor has AVX2.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn eight(from: *const Self) -> std::arch::x86_64::__m256;
+    unsafe fn eights<const ODD: bool>(
+        panel: *const Self,
+        pair: usize,
+    ) -> [std::arch::x86_64::__m256; 2];
     /// # Safety
-    /// The processor has AVX-512; sixteen values stand there.
+    /// As [`all`](Self::all); the processor has AVX-512.
     #[cfg(target_arch = "x86_64")]
-    unsafe fn sixteen(from: *const Self) -> std::arch::x86_64::__m512;
+    unsafe fn sixteen<const ODD: bool>(
+        panel: *const Self,
+        pair: usize,
+    ) -> std::arch::x86_64::__m512;
 }
 
 impl Stored for f32 {
     #[inline(always)]
-    unsafe fn one(from: *const Self) -> f32 {
+    unsafe fn all<const ODD: bool>(panel: *const Self, pair: usize) -> [f32; PANEL] {
         // SAFETY: as promised.
-        unsafe { *from }
+        unsafe {
+            panel
+                .add((2 * pair + usize::from(ODD)) * PANEL)
+                .cast::<[f32; PANEL]>()
+                .read()
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn eight(from: *const Self) -> std::arch::x86_64::__m256 {
+    unsafe fn eights<const ODD: bool>(
+        panel: *const Self,
+        pair: usize,
+    ) -> [std::arch::x86_64::__m256; 2] {
+        use std::arch::x86_64::*;
         // SAFETY: as promised.
-        unsafe { std::arch::x86_64::_mm256_loadu_ps(from) }
+        unsafe {
+            let panel = panel.add((2 * pair + usize::from(ODD)) * PANEL);
+            [_mm256_loadu_ps(panel), _mm256_loadu_ps(panel.add(8))]
+        }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn sixteen(from: *const Self) -> std::arch::x86_64::__m512 {
+    unsafe fn sixteen<const ODD: bool>(
+        panel: *const Self,
+        pair: usize,
+    ) -> std::arch::x86_64::__m512 {
         // SAFETY: as promised.
-        unsafe { std::arch::x86_64::_mm512_loadu_ps(from) }
+        unsafe {
+            std::arch::x86_64::_mm512_loadu_ps(panel.add((2 * pair + usize::from(ODD)) * PANEL))
+        }
     }
 }
 
-impl Stored for bf16 {
+impl Stored for Pair {
     #[inline(always)]
-    unsafe fn one(from: *const Self) -> f32 {
+    unsafe fn all<const ODD: bool>(panel: *const Self, pair: usize) -> [f32; PANEL] {
         // SAFETY: as promised.
-        unsafe { (*from).to_f32() }
+        unsafe { (*panel.add(pair)).widen(ODD) }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn eight(from: *const Self) -> std::arch::x86_64::__m256 {
+    unsafe fn eights<const ODD: bool>(
+        panel: *const Self,
+        pair: usize,
+    ) -> [std::arch::x86_64::__m256; 2] {
         use std::arch::x86_64::*;
         // SAFETY: as promised.
         unsafe {
-            let wide = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
-            _mm256_castsi256_ps(_mm256_slli_epi32::<16>(wide))
+            let words = panel.add(pair).cast::<__m256i>();
+            [words, words.add(1)].map(|words| {
+                let words = _mm256_load_si256(words);
+                _mm256_castsi256_ps(if ODD {
+                    _mm256_and_si256(words, _mm256_set1_epi32(SECOND as i32))
+                } else {
+                    _mm256_slli_epi32::<16>(words)
+                })
+            })
         }
     }
 
     #[cfg(target_arch = "x86_64")]
     #[inline(always)]
-    unsafe fn sixteen(from: *const Self) -> std::arch::x86_64::__m512 {
+    unsafe fn sixteen<const ODD: bool>(
+        panel: *const Self,
+        pair: usize,
+    ) -> std::arch::x86_64::__m512 {
         use std::arch::x86_64::*;
         // SAFETY: as promised.
         unsafe {
-            let wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(wide))
+            let words = _mm512_load_si512(panel.add(pair).cast());
+            _mm512_castsi512_ps(if ODD {
+                _mm512_and_si512(words, _mm512_set1_epi32(SECOND as i32))
+            } else {
+                _mm512_slli_epi32::<16>(words)
+            })
         }
     }
+}
+
+/// Runs a step for every inner value: its number, and the values of each panel.
+macro_rules! every_inner_value {
+    ($depth:ident, $panels:expr, $load:ident, |$k:ident, $b:ident| $step:block) => {
+        for pair in 0..$depth / 2 {
+            {
+                let ($k, $b) = (
+                    2 * pair,
+                    $panels.map(|panel| S::$load::<false>(panel, pair)),
+                );
+                $step
+            }
+            {
+                let ($k, $b) = (
+                    2 * pair + 1,
+                    $panels.map(|panel| S::$load::<true>(panel, pair)),
+                );
+                $step
+            }
+        }
+        if !$depth.is_multiple_of(2) {
+            let pair = $depth / 2;
+            let ($k, $b) = (
+                2 * pair,
+                $panels.map(|panel| S::$load::<false>(panel, pair)),
+            );
+            $step
+        }
+    };
 }
 
 /// Where a tile of results goes.
@@ -98,7 +187,16 @@ pub(crate) fn tile_shape(level: Level) -> (usize, usize) {
     match level {
         Level::Portable => (4, 1),
         Level::Avx2 => (6, 1),
-        Level::Avx512 => (12, 2),
+        Level::Avx512 | Level::Amx => (12, 2),
+    }
+}
+
+/// Rows that runs of them had best be multiples of.
+pub(crate) fn row_unit(level: Level) -> usize {
+    match level {
+        // Two tiles.
+        Level::Amx => 32,
+        other => tile_shape(other).0,
     }
 }
 
@@ -107,7 +205,7 @@ pub(crate) fn tile_shape(level: Level) -> (usize, usize) {
 ///
 /// # Safety
 /// The processor has `level`; `rows` and the number of panels are within [`tile_shape`]; `a` holds
-/// `rows` rows, every panel `depth` times [`PANEL`] values; the target holds `rows` rows of
+/// `rows` rows, every panel `depth` inner values; the target holds `rows` rows of
 /// `columns`, which the panels cover, and nobody else uses it.
 pub(crate) unsafe fn tile<S: Stored>(
     level: Level,
@@ -131,9 +229,9 @@ pub(crate) unsafe fn tile<S: Stored>(
     }
     match (level, panels.len()) {
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, 2) => by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
+        (Level::Avx512 | Level::Amx, 2) => by_rows!(avx512, 2, 1 2 3 4 5 6 7 8 9 10 11 12),
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, _) => by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
+        (Level::Avx512 | Level::Amx, _) => by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
         #[cfg(target_arch = "x86_64")]
         (Level::Avx2, _) => by_rows!(avx2, 1, 1 2 3 4 5 6),
         _ => by_rows!(portable, 1, 1 2 3 4),
@@ -167,17 +265,16 @@ unsafe fn portable<const M: usize, const P: usize, S: Stored>(
 ) {
     for (p, panel) in panels.into_iter().enumerate() {
         let mut sums = [[0.0f32; 2 * PANEL]; M];
-        for k in 0..depth {
-            // SAFETY: `panel` holds `depth` rows of PANEL values, `a` M rows, as promised.
-            unsafe {
-                let b: [f32; PANEL] = std::array::from_fn(|j| S::one(panel.add(k * PANEL + j)));
+        // SAFETY: `panel` holds `depth` inner values, `a` M rows, as promised.
+        unsafe {
+            every_inner_value!(depth, [panel], all, |k, b| {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let value = *a.add(i * STRIDE + k);
-                    for (sum, b) in sums.iter_mut().zip(&b) {
+                    for (sum, b) in sums.iter_mut().zip(&b[0]) {
                         *sum += value * b;
                     }
                 }
-            }
+            });
         }
         let count = PANEL.min(columns.saturating_sub(p * PANEL));
         // SAFETY: as promised.
@@ -195,20 +292,18 @@ unsafe fn avx2<const M: usize, const P: usize, S: Stored>(
     target: Target,
 ) {
     use std::arch::x86_64::*;
-    let panel = panels[0];
+    let panel = [panels[0]];
     let mut sums = [[_mm256_setzero_ps(); 2]; M];
-    // SAFETY: `panel` holds `depth` rows of 16 values and `a` M rows; whole panels are written only
+    // SAFETY: the panel holds `depth` inner values and `a` M rows; whole panels are written only
     // where the target has as many columns.
     unsafe {
-        for k in 0..depth {
-            let b = panel.add(k * PANEL);
-            let b = [S::eight(b), S::eight(b.add(8))];
+        every_inner_value!(depth, panel, eights, |k, b| {
             for (i, sums) in sums.iter_mut().enumerate() {
                 let value = _mm256_broadcast_ss(&*a.add(i * STRIDE + k));
-                sums[0] = _mm256_fmadd_ps(value, b[0], sums[0]);
-                sums[1] = _mm256_fmadd_ps(value, b[1], sums[1]);
+                sums[0] = _mm256_fmadd_ps(value, b[0][0], sums[0]);
+                sums[1] = _mm256_fmadd_ps(value, b[0][1], sums[1]);
             }
-        }
+        });
         if columns >= PANEL {
             for (i, sums) in sums.iter().enumerate() {
                 let out = target.out.add(i * target.stride);
@@ -244,18 +339,17 @@ unsafe fn avx512<const M: usize, const P: usize, S: Stored>(
 ) {
     use std::arch::x86_64::*;
     let mut sums = [[_mm512_setzero_ps(); P]; M];
-    // SAFETY: every panel holds `depth` rows of 16 values and `a` M rows; the masks keep the columns
-    // that are written within the target's.
+    // SAFETY: every panel holds `depth` inner values and `a` M rows; the masks keep the columns that
+    // are written within the target's.
     unsafe {
-        for k in 0..depth {
-            let b = panels.map(|panel| S::sixteen(panel.add(k * PANEL)));
+        every_inner_value!(depth, panels, sixteen, |k, b| {
             for (i, sums) in sums.iter_mut().enumerate() {
                 let value = _mm512_set1_ps(*a.add(i * STRIDE + k));
                 for (sum, b) in sums.iter_mut().zip(&b) {
                     *sum = _mm512_fmadd_ps(value, *b, *sum);
                 }
             }
-        }
+        });
         for p in 0..P {
             let count = PANEL.min(columns.saturating_sub(p * PANEL));
             let mask = ((1u32 << count) - 1) as u16;

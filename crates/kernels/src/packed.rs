@@ -9,10 +9,11 @@
 //! the same for any number of threads.
 
 use crate::linear::Half;
-use crate::microkernel::{DEPTH, PANEL, STRIDE, Stored, Target, tile, tile_shape};
+use crate::microkernel::{DEPTH, PANEL, Pair, STRIDE, Stored, Target, row_unit, tile, tile_shape};
 use crate::prefetch;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
+use crate::simd_dispatch;
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -25,12 +26,39 @@ pub struct PackedMatrix {
     panels: Panels,
 }
 
-/// Panel after panel; within one, value (k, j) at `k·16 + j`. Outputs past the last are zeros.
+/// Panel after panel; within one, value (k, j) at `k·16 + j`, or pairs of inner values. Outputs past the
+/// last, and the second inner value of a last pair where there is none, are zeros.
 #[derive(Clone, Debug)]
 enum Panels {
     F32(Vec<f32>),
-    Bf16(Vec<bf16>),
+    Bf16(Vec<Pair>),
     F16(Vec<f16>),
+}
+
+fn pack_pairs(w: &[bf16], outputs: usize, inputs: usize) -> Vec<Pair> {
+    assert_eq!(w.len(), outputs * inputs, "weight of {outputs}x{inputs}");
+    let pairs = inputs.div_ceil(2);
+    let mut panels = vec![Pair::default(); outputs.div_ceil(PANEL) * pairs];
+    if inputs == 0 {
+        return panels;
+    }
+    panels
+        .par_chunks_exact_mut(pairs)
+        .zip(w.par_chunks(PANEL * inputs))
+        .for_each(|(panel, rows)| {
+            // Blocks of inputs, so that the panel's part stays in the first-level cache.
+            for first in (0..pairs).step_by(32) {
+                let last = (first + 32).min(pairs);
+                for (j, row) in rows.chunks_exact(inputs).enumerate() {
+                    let values = row[2 * first..].chunks(2);
+                    for (pair, values) in panel[first..last].iter_mut().zip(values) {
+                        let second = values.get(1).map_or(0, |value| value.to_bits());
+                        pair.0[j] = u32::from(values[0].to_bits()) | u32::from(second) << 16;
+                    }
+                }
+            }
+        });
+    panels
 }
 
 fn pack<T: Copy + Default + Send + Sync>(w: &[T], outputs: usize, inputs: usize) -> Vec<T> {
@@ -72,7 +100,7 @@ impl PackedMatrix {
 
     /// Packs a bf16 weight, which stays bf16.
     pub fn from_bf16(w: &[bf16], outputs: usize, inputs: usize) -> Self {
-        let panels = Panels::Bf16(pack(w, outputs, inputs));
+        let panels = Panels::Bf16(pack_pairs(w, outputs, inputs));
         Self {
             outputs,
             inputs,
@@ -100,7 +128,7 @@ impl PackedMatrix {
         }
         macro_rules! join {
             ($kind:path) => {{
-                let mut all = Vec::with_capacity(parts.iter().map(|part| part.values()).sum());
+                let mut all = Vec::new();
                 for part in parts {
                     let $kind(panels) = &part.panels else {
                         return None;
@@ -121,11 +149,6 @@ impl PackedMatrix {
         })
     }
 
-    /// Values in memory, those that fill the last panel included.
-    fn values(&self) -> usize {
-        self.outputs.next_multiple_of(PANEL) * self.inputs
-    }
-
     /// Width of the result.
     pub fn outputs(&self) -> usize {
         self.outputs
@@ -140,7 +163,7 @@ impl PackedMatrix {
     pub fn bytes(&self) -> usize {
         match &self.panels {
             Panels::F32(panels) => 4 * panels.len(),
-            Panels::Bf16(panels) => 2 * panels.len(),
+            Panels::Bf16(panels) => size_of_val(panels.as_slice()),
             Panels::F16(panels) => 2 * panels.len(),
         }
     }
@@ -177,10 +200,67 @@ impl PackedMatrix {
         let scratch = &mut scratch[..depth * PANEL];
         match &self.panels {
             Panels::F32(panels) => return &panels[range],
-            Panels::Bf16(panels) => bf16::widen(&panels[range], scratch),
+            Panels::Bf16(_) => widen_pairs(self.pairs(index, first, depth), scratch),
             Panels::F16(panels) => f16::widen(&panels[range], scratch),
         }
         scratch
+    }
+
+    /// Inner values `first..first + depth`, `first` even, of a panel of a bf16 matrix.
+    fn pairs(&self, index: usize, first: usize, depth: usize) -> &[Pair] {
+        debug_assert!(first.is_multiple_of(2));
+        let start = index * self.inputs.div_ceil(2) + first / 2;
+        match &self.panels {
+            Panels::Bf16(panels) => &panels[start..start + depth.div_ceil(2)],
+            _ => unreachable!("asked for a bf16 matrix alone"),
+        }
+    }
+}
+
+simd_dispatch! {
+    fn widen_pairs(pairs: &[Pair], out: &mut [f32]) {
+        for (pair, out) in pairs.iter().zip(out.chunks_mut(2 * PANEL)) {
+            let (even, odd) = out.split_at_mut(PANEL);
+            even.copy_from_slice(&pair.widen(false));
+            // The last pair may have but one.
+            if odd.len() == PANEL {
+                odd.copy_from_slice(&pair.widen(true));
+            }
+        }
+    }
+}
+
+/// A part of a panel as it is stored; what is neither bf16 nor f32 is widened.
+pub(crate) enum StoredPanel<'a> {
+    F32(&'a [f32]),
+    Bf16(&'a [Pair]),
+}
+
+impl PackedMatrix {
+    /// Asks for part `part` of `parts` of some inner values of a panel.
+    pub(crate) fn fetch(&self, index: usize, inputs: Range<usize>, part: usize, parts: usize) {
+        let from = inputs.start + inputs.len() * part / parts;
+        let to = inputs.start + inputs.len() * (part + 1) / parts;
+        let range = (index * self.inputs + from) * PANEL..(index * self.inputs + to) * PANEL;
+        match &self.panels {
+            Panels::F32(panels) => prefetch::near(&panels[range]),
+            Panels::Bf16(_) => prefetch::near(self.pairs(index, from / 2 * 2, to - from)),
+            Panels::F16(panels) => prefetch::near(&panels[range]),
+        }
+    }
+
+    /// As [`panel`](Self::panel), but for bf16, which stays what it is.
+    pub(crate) fn stored_panel<'a>(
+        &'a self,
+        index: usize,
+        first: usize,
+        depth: usize,
+        scratch: &'a mut [f32],
+    ) -> StoredPanel<'a> {
+        match &self.panels {
+            Panels::Bf16(_) => StoredPanel::Bf16(self.pairs(index, first, depth)),
+            _ => StoredPanel::F32(self.panel(index, first, depth, scratch)),
+        }
     }
 }
 
@@ -199,19 +279,6 @@ struct Slab<'a> {
     depth: usize,
 }
 
-impl Slab<'_> {
-    fn fetch(&self, index: usize, part: usize, parts: usize) {
-        let w = self.matrix;
-        let start = (index * w.inputs + self.first + self.depth * part / parts) * PANEL;
-        let end = (index * w.inputs + self.first + self.depth * (part + 1) / parts) * PANEL;
-        match &w.panels {
-            Panels::F32(panels) => prefetch::near(&panels[start..end]),
-            Panels::Bf16(panels) => prefetch::near(&panels[start..end]),
-            Panels::F16(panels) => prefetch::near(&panels[start..end]),
-        }
-    }
-}
-
 impl PanelSource<f32> for Slab<'_> {
     fn panel(&self, index: usize, scratch: &mut [f32]) -> *const f32 {
         let panel = self.matrix.panel(index, self.first, self.depth, scratch);
@@ -219,30 +286,42 @@ impl PanelSource<f32> for Slab<'_> {
     }
 
     fn prefetch(&self, index: usize, part: usize, parts: usize) {
-        self.fetch(index, part, parts);
+        let range = self.first..self.first + self.depth;
+        self.matrix.fetch(index, range, part, parts);
     }
 }
 
-impl PanelSource<bf16> for Slab<'_> {
-    fn panel(&self, index: usize, _: &mut [f32]) -> *const bf16 {
-        match &self.matrix.panels {
-            Panels::Bf16(panels) => {
-                panels[(index * self.matrix.inputs + self.first) * PANEL..].as_ptr()
-            }
-            _ => unreachable!("asked for a bf16 matrix alone"),
-        }
+impl PanelSource<Pair> for Slab<'_> {
+    fn panel(&self, index: usize, _: &mut [f32]) -> *const Pair {
+        self.matrix.pairs(index, self.first, self.depth).as_ptr()
     }
 
     fn prefetch(&self, index: usize, part: usize, parts: usize) {
-        self.fetch(index, part, parts);
+        let range = self.first..self.first + self.depth;
+        self.matrix.fetch(index, range, part, parts);
     }
 }
 
 /// Rows that one task takes: with the depth of a block they fit the second-level cache.
-const TASK_ROWS: usize = 180;
+fn task_rows(level: Level) -> usize {
+    match level {
+        // Whole tiles.
+        Level::Amx => 192,
+        _ => 180,
+    }
+}
+
 /// Panels that a task meets before it goes on: their results stay in the second-level cache while
 /// the inner blocks are added up.
-const TASK_PANELS: usize = 32;
+fn task_panels(level: Level) -> usize {
+    match level {
+        // Rows are taken apart for every such run of panels, which costs more than results that leave
+        // the cache.
+        Level::Amx => 128,
+        _ => 32,
+    }
+}
+
 /// Rows a thread below which threads share the outputs instead.
 const FEW_ROWS: usize = 32;
 
@@ -324,7 +403,7 @@ where
         product(level, w, panels, Rows::Gathered(gather), out);
     };
     let small = rows * inputs * outputs < 32 * 32 * 32;
-    if small || threads == 1 && rows <= TASK_ROWS {
+    if small || threads == 1 && rows <= task_rows(level) {
         product(0, 0..panels, Out::new(y, outputs));
         finish(0, y);
         return;
@@ -353,7 +432,7 @@ where
         }
         return;
     }
-    let runs = even_runs(rows, TASK_ROWS, threads, tile_shape(level).0);
+    let runs = even_runs(rows, task_rows(level), threads, row_unit(level));
     let mut tasks = Vec::with_capacity(runs.len());
     let mut rest = y;
     for run in runs {
@@ -428,8 +507,9 @@ fn product(
     };
     with_buffer(gathered, |buffer| {
         with_buffer(2 * DEPTH * PANEL, |scratch| {
-            for start in panels.clone().step_by(TASK_PANELS) {
-                let panels = start..(start + TASK_PANELS).min(panels.end);
+            let task_panels = task_panels(level);
+            for start in panels.clone().step_by(task_panels) {
+                let panels = start..(start + task_panels).min(panels.end);
                 let columns = w.outputs.min(panels.end * PANEL) - start * PANEL;
                 for first in (0..w.inputs.max(1)).step_by(DEPTH) {
                     let depth = DEPTH.min(w.inputs - first);
@@ -483,18 +563,26 @@ pub(crate) unsafe fn block_product(
     target: Target,
     scratch: &mut [f32],
 ) {
+    let factors = (block, rows, depth);
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Amx && depth > 0 {
+        // SAFETY: as promised, and the level says that the processor has tiles.
+        unsafe {
+            crate::amx::block_product(factors, (w, first), panels, columns, target, scratch);
+        }
+        return;
+    }
     let slab = Slab {
         matrix: w,
         first,
         depth,
     };
-    let factors = (block, rows, depth);
     // Few tiles of rows don't repay a widened copy of every panel.
     let direct = matches!(w.panels, Panels::Bf16(_)) && rows <= 2 * tile_shape(level).0;
     // SAFETY: as promised; panels of the slab have its depth.
     unsafe {
         if direct {
-            panel_product::<bf16>(level, factors, &slab, panels, columns, target, scratch);
+            panel_product::<Pair>(level, factors, &slab, panels, columns, target, scratch);
         } else {
             panel_product::<f32>(level, factors, &slab, panels, columns, target, scratch);
         }
@@ -592,6 +680,75 @@ mod tests {
                 }
             }
             assert_eq!(matrices[0].unpack(), w);
+        }
+    }
+
+    #[test]
+    fn no_level_loses_what_f32_holds() {
+        // Each value counts in every bit: products cancel to what only the last ones leave.
+        let (inputs, outputs) = (64, 16);
+        let x: Vec<f32> = (0..inputs)
+            .map(|k| (1.0 + 0.1 * (k / 2) as f32) * if k % 2 == 0 { 1.0 } else { -1.0 + 2e-7 })
+            .collect();
+        let w: Vec<f32> = (0..outputs * inputs)
+            .map(|i| 1.0 + (i / inputs) as f32 / 64.0)
+            .collect();
+        let narrow: Vec<bf16> = w.iter().map(|&v| bf16::from_f32(v)).collect();
+        for matrix in [
+            PackedMatrix::from_f32(&w, outputs, inputs),
+            PackedMatrix::from_bf16(&narrow, outputs, inputs),
+        ] {
+            let rounded = matrix.unpack();
+            for level in Level::available() {
+                let mut y = vec![f32::NAN; outputs];
+                forward_at(level, &x, &matrix, &mut y, None::<fn(usize, &mut [f32])>);
+                for (y, w) in y.iter().zip(rounded.chunks_exact(inputs)) {
+                    let products = x.iter().zip(w).map(|(x, w)| f64::from(*x) * f64::from(*w));
+                    let want: f64 = products.sum();
+                    // 64 roundings of sums up to 5.
+                    assert!(
+                        (f64::from(*y) - want).abs() < 3e-6,
+                        "{level:?}: {y}, {want}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn largest_smallest_and_infinite_values_stay_what_they_are() {
+        let identity: Vec<f32> = (0..16 * 16).map(|i| f32::from(i / 16 == i % 16)).collect();
+        let narrow: Vec<bf16> = identity.iter().map(|&v| bf16::from_f32(v)).collect();
+        let values = [
+            f32::MAX,
+            f32::MIN,
+            3.3e38,
+            1.2e-38,
+            -1e-30,
+            1.0 / 3.0,
+            16_777_215.0,
+            0.0,
+        ];
+        for matrix in [
+            PackedMatrix::from_f32(&identity, 16, 16),
+            PackedMatrix::from_bf16(&narrow, 16, 16),
+        ] {
+            for level in Level::available() {
+                for value in values {
+                    let mut y = vec![f32::NAN; 16];
+                    let none = None::<fn(usize, &mut [f32])>;
+                    forward_at(level, &[value; 16], &matrix, &mut y, none);
+                    let same = y.iter().all(|y| (y - value).abs() <= 1e-38);
+                    assert!(same, "{level:?}: {} instead of {value}", y[0]);
+                }
+                for value in [f32::INFINITY, f32::NEG_INFINITY, f32::NAN] {
+                    let mut x = [1.0; 16];
+                    x[3] = value;
+                    let mut y = vec![0.0; 16];
+                    forward_at(level, &x, &matrix, &mut y, None::<fn(usize, &mut [f32])>);
+                    assert!(!y[3].is_finite(), "{level:?}: {value} became {}", y[3]);
+                }
+            }
         }
     }
 

@@ -16,12 +16,14 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, and all of [`Level::Avx2`].
     Avx512,
+    /// Tile registers for bf16 and bytes, and all of [`Level::Avx512`] with VNNI.
+    Amx,
 }
 
 impl Level {
     /// All levels that this processor has, slowest first.
     pub fn available() -> Vec<Level> {
-        let levels = [Level::Portable, Level::Avx2, Level::Avx512];
+        let levels = [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx];
         levels.into_iter().filter(|l| *l <= detected()).collect()
     }
 
@@ -31,6 +33,7 @@ impl Level {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
+            Level::Amx => "amx",
         }
     }
 }
@@ -46,6 +49,9 @@ pub(crate) fn detected() -> Level {
             && std::arch::is_x86_feature_detected!("avx512bw")
             && std::arch::is_x86_feature_detected!("avx512dq")
             && std::arch::is_x86_feature_detected!("avx512vl");
+        if avx2 && avx512 && has_vnni() && crate::amx::available() {
+            return Level::Amx;
+        }
         if avx2 && avx512 {
             return Level::Avx512;
         }
@@ -57,7 +63,7 @@ pub(crate) fn detected() -> Level {
 }
 
 /// The level in use: the best that the processor has, or a lower one that the environment variable
-/// `BRISK_SIMD` names (`portable`, `avx2`, `avx512`).
+/// `BRISK_SIMD` names (`portable`, `avx2`, `avx512`, `amx`).
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
@@ -103,7 +109,7 @@ macro_rules! simd_dispatch {
                 fn avx512($($arg: $ty),*) $(-> $ret)? {
                     body($($arg),*)
                 }
-                if $crate::simd::level() == $crate::simd::Level::Avx512 {
+                if $crate::simd::level() >= $crate::simd::Level::Avx512 {
                     // SAFETY: this level is only reported where these features were detected.
                     return unsafe { avx512($($arg),*) };
                 }

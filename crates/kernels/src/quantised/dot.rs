@@ -26,11 +26,11 @@ pub(super) fn panel_product(
         // SAFETY (all): the level says what the processor has; panel and rows hold the same groups,
         // as was checked above.
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, Bits::Four) if simd::has_vnni() => unsafe {
+        (Level::Avx512 | Level::Amx, Bits::Four) if simd::has_vnni() => unsafe {
             x86::vnni_four(panel, rows, sums)
         },
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx512, Bits::Eight) if simd::has_vnni() => unsafe {
+        (Level::Avx512 | Level::Amx, Bits::Eight) if simd::has_vnni() => unsafe {
             x86::vnni_eight(panel, rows, sums)
         },
         #[cfg(target_arch = "x86_64")]

@@ -1,0 +1,259 @@
+//! The tile registers themselves.
+
+use super::{PARTS, TILE};
+use crate::microkernel::{PANEL, Target};
+use std::arch::asm;
+use std::marker::PhantomData;
+
+/// Rows of a tile.
+pub(super) const ROWS: usize = 16;
+/// Parts of an f32 weight.
+pub(super) const WEIGHT_PARTS: usize = 3;
+/// Distance between rows of a stored tile, in bytes.
+const LINE: usize = 64;
+
+/// Asks the system for the registers, which it saves for a process only on demand.
+pub(super) fn permit() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        const ARCH_PRCTL: i64 = 158;
+        const REQUEST_PERMISSION: i64 = 0x1023;
+        const TILE_DATA: i64 = 18;
+        let result: i64;
+        // SAFETY: this call reads and writes no memory of the process.
+        unsafe {
+            asm!(
+                "syscall",
+                inlateout("rax") ARCH_PRCTL => result,
+                in("rdi") REQUEST_PERMISSION,
+                in("rsi") TILE_DATA,
+                lateout("rcx") _,
+                lateout("r11") _,
+                options(nostack),
+            );
+        }
+        result == 0
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
+
+/// The tile registers of this thread, all of 16 rows of 64 bytes, until it is dropped.
+pub(super) struct Tiles(PhantomData<*const ()>);
+
+impl Tiles {
+    /// Only where [`available`](super::available) says yes.
+    pub(super) fn configure() -> Self {
+        debug_assert!(super::available());
+        /// Palette 1, then widths in bytes from byte 16 and rows from byte 48.
+        #[repr(align(64))]
+        struct Configuration([u8; 64]);
+        let mut configuration = Configuration([0; 64]);
+        configuration.0[0] = 1;
+        for tile in 0..8 {
+            configuration.0[16 + 2 * tile] = LINE as u8;
+            configuration.0[48 + tile] = ROWS as u8;
+        }
+        // SAFETY: the configuration is valid, and no other code uses these registers.
+        unsafe {
+            asm!("ldtilecfg [{0}]", in(reg) &configuration.0, options(nostack, readonly));
+        }
+        Self(PhantomData)
+    }
+
+    /// `target (+)= a·b` for up to two tiles of rows and two panels. `a` holds three parts a step, `b`
+    /// as many as `parts` says, 1 or 3.
+    ///
+    /// # Safety
+    /// They hold `steps` steps each, the second of a pair where it is used; the target has these rows
+    /// and columns, and nobody else uses it.
+    pub(super) unsafe fn multiply(
+        &self,
+        parts: usize,
+        (a, b, steps): ([*const u8; 2], [*const u8; 2], usize),
+        (rows, columns): (usize, usize),
+        target: Target,
+    ) {
+        let whole = rows % ROWS == 0 && columns == 2 * PANEL;
+        if whole {
+            let c = (target.out, target.stride * size_of::<f32>());
+            // SAFETY: as promised; whole tiles lie in the target.
+            unsafe { multiply_whole(parts, (a, b, steps), c, rows > ROWS, target.accumulate) };
+            return;
+        }
+        #[repr(align(64))]
+        struct Products([[f32; 2 * PANEL]; 2 * ROWS]);
+        let mut products = Products([[0.0; 2 * PANEL]; 2 * ROWS]);
+        let out = |i: usize| target.out.wrapping_add(i * target.stride);
+        if target.accumulate {
+            // As in whole tiles, so that a value doesn't depend on where its row ends up.
+            for (i, products) in products.0[..rows].iter_mut().enumerate() {
+                // SAFETY: as promised.
+                let before = unsafe { std::slice::from_raw_parts(out(i), columns) };
+                products[..columns].copy_from_slice(before);
+            }
+        }
+        // A missing second panel counts as the first once more; nobody looks at the result.
+        let b = if columns > PANEL { b } else { [b[0]; 2] };
+        let c = (products.0.as_mut_ptr().cast(), size_of_val(&products.0[0]));
+        // SAFETY: the products have room for all tiles.
+        unsafe { multiply_whole(parts, (a, b, steps), c, rows > ROWS, target.accumulate) };
+        for (i, products) in products.0[..rows].iter().enumerate() {
+            // SAFETY: as promised.
+            let row = unsafe { std::slice::from_raw_parts_mut(out(i), columns) };
+            row.copy_from_slice(&products[..columns]);
+        }
+    }
+}
+
+impl Drop for Tiles {
+    fn drop(&mut self) {
+        // SAFETY: gives the registers back; nothing in them is needed any more.
+        unsafe { asm!("tilerelease", options(nomem, nostack)) };
+    }
+}
+
+/// The part of the weights at an offset, of both panels, to tmm6 and tmm7.
+macro_rules! weights {
+    ($offset:literal) => {
+        concat!(
+            "tileloadd tmm6, [{b0} + {line} + ",
+            $offset,
+            "]\n",
+            "tileloadd tmm7, [{b1} + {line} + ",
+            $offset,
+            "]\n",
+        )
+    };
+}
+
+/// Their products with the input's part at an offset, for one tile of rows.
+macro_rules! one {
+    ($offset:literal) => {
+        concat!(
+            "tileloadd tmm4, [{a0} + {line} + ",
+            $offset,
+            "]\n",
+            "tdpbf16ps tmm0, tmm4, tmm6\n",
+            "tdpbf16ps tmm1, tmm4, tmm7\n",
+        )
+    };
+}
+
+/// The same for two tiles of rows.
+macro_rules! two {
+    ($offset:literal) => {
+        concat!(
+            one!($offset),
+            "tileloadd tmm5, [{a1} + {line} + ",
+            $offset,
+            "]\n",
+            "tdpbf16ps tmm2, tmm5, tmm6\n",
+            "tdpbf16ps tmm3, tmm5, tmm7\n",
+        )
+    };
+}
+
+/// Input parts times the only part of bf16 weights.
+macro_rules! times_half {
+    ($rows:ident) => {
+        concat!(weights!("0"), $rows!("0"), $rows!("1024"), $rows!("2048"))
+    };
+}
+
+/// Input parts times three parts of f32 weights, but for what is below 2^-24 of the product.
+macro_rules! times_full {
+    ($rows:ident) => {
+        concat!(
+            weights!("0"),
+            $rows!("0"),
+            $rows!("1024"),
+            $rows!("2048"),
+            weights!("1024"),
+            $rows!("0"),
+            $rows!("1024"),
+            weights!("2048"),
+            $rows!("0"),
+        )
+    };
+}
+
+macro_rules! product {
+    ($step:expr, $parts:literal, $factors:expr, $target:expr, $keep:expr) => {{
+        let ((a, b, steps), (c, stride)) = ($factors, $target);
+        asm!(
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
+            "test {keep}, {keep}",
+            "jz 2f",
+            "tileloadd tmm0, [{c} + {stride}]",
+            "tileloadd tmm1, [{c} + {stride} + 64]",
+            "cmp {c}, {lower}",
+            "je 2f",
+            "tileloadd tmm2, [{lower} + {stride}]",
+            "tileloadd tmm3, [{lower} + {stride} + 64]",
+            "2:",
+            $step,
+            "add {a0}, {a_step}",
+            "add {a1}, {a_step}",
+            "add {b0}, {b_step}",
+            "add {b1}, {b_step}",
+            "dec {steps}",
+            "jnz 2b",
+            "tilestored [{c} + {stride}], tmm0",
+            "tilestored [{c} + {stride} + 64], tmm1",
+            "cmp {c}, {lower}",
+            "je 3f",
+            "tilestored [{lower} + {stride}], tmm2",
+            "tilestored [{lower} + {stride} + 64], tmm3",
+            "3:",
+            keep = in(reg) usize::from($keep),
+            steps = inout(reg) steps => _,
+            a0 = inout(reg) a[0] => _,
+            a1 = inout(reg) a[1] => _,
+            b0 = inout(reg) b[0] => _,
+            b1 = inout(reg) b[1] => _,
+            c = in(reg) c[0],
+            lower = in(reg) c[1],
+            stride = in(reg) stride,
+            line = in(reg) LINE,
+            a_step = const PARTS * TILE,
+            b_step = const $parts * TILE,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    }};
+}
+
+/// Whole tiles only: one tile of rows, or two where `both` says so. The target's rows stand as many
+/// bytes apart as is given with it.
+///
+/// # Safety
+/// As for [`Tiles::multiply`]; the registers are configured.
+unsafe fn multiply_whole(
+    parts: usize,
+    factors: ([*const u8; 2], [*const u8; 2], usize),
+    (c, stride): (*mut f32, usize),
+    both: bool,
+    keep: bool,
+) {
+    let lower = c.wrapping_add(if both {
+        ROWS * stride / size_of::<f32>()
+    } else {
+        0
+    });
+    let target = ([c, lower], stride);
+    assert!(factors.2 > 0 && matches!(parts, 1 | WEIGHT_PARTS));
+    // SAFETY: reads tiles within the factors and the target, writes the target's, as promised.
+    unsafe {
+        match (parts, both) {
+            (1, false) => product!(times_half!(one), 1, factors, target, keep),
+            (1, true) => product!(times_half!(two), 1, factors, target, keep),
+            (_, false) => product!(times_full!(one), 3, factors, target, keep),
+            (_, true) => product!(times_full!(two), 3, factors, target, keep),
+        }
+    }
+}
