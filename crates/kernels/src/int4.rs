@@ -12,7 +12,10 @@
 use crate::int4_activation::{Rounded, Rounding};
 use crate::int4_tile::{self, BLOCK_GROUPS, Tile};
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
-use crate::packed::{Out, PackedMatrix, PanelSource, block_product, even_runs, panel_product};
+use crate::packed::{
+    Out, PackedMatrix, PanelSource, block_product, even_runs, panel_product, plain_product,
+    takes_plain_rows,
+};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
 use half::{bf16, f16};
@@ -438,42 +441,54 @@ impl Run<'_> {
 
     fn pass(&self, x: &[f32], rows: usize, mut rounded: Option<&mut Rounded>, between: &mut [f32]) {
         let layer = self.layer;
-        with_buffer(rows * STRIDE, |block| {
+        for first in (0..layer.inputs).step_by(DEPTH) {
+            let depth = DEPTH.min(layer.inputs - first);
+            if let Some((down, _)) = &layer.branch {
+                self.go_down(x, rows, (down, first, depth), between);
+            }
+            if let (Some(rounded), Some(rounding)) = (rounded.as_deref_mut(), self.rounding) {
+                let smooth = layer.inverse_smooth.as_deref();
+                let smooth = smooth.map(|s| &s[first..first + depth]);
+                let rows = (&x[first..], layer.inputs);
+                rounded.fill(rows, first, depth, smooth, rounding);
+            }
+        }
+    }
+
+    /// Adds the products of some inputs with `down` to what is between.
+    fn go_down(
+        &self,
+        x: &[f32],
+        rows: usize,
+        (down, first, depth): (&PackedMatrix, usize, usize),
+        between: &mut [f32],
+    ) {
+        let plain = takes_plain_rows(self.level);
+        with_buffer(if plain { 0 } else { rows * STRIDE }, |block| {
+            if !plain {
+                gather(x, down.inputs(), first..first + depth, block);
+            }
             with_buffer(2 * DEPTH * PANEL, |scratch| {
-                for first in (0..layer.inputs).step_by(DEPTH) {
-                    let depth = DEPTH.min(layer.inputs - first);
-                    gather(x, layer.inputs, first..first + depth, block);
-                    if let Some((down, _)) = &layer.branch {
-                        for start in (0..down.outputs()).step_by(DEPTH) {
-                            let count = DEPTH.min(down.outputs() - start);
-                            let chunk = &mut between[start / DEPTH * rows * STRIDE..];
-                            let target = Target {
-                                out: chunk.as_mut_ptr(),
-                                stride: STRIDE,
-                                accumulate: first > 0,
-                            };
-                            let panels = start / PANEL..(start + count).div_ceil(PANEL);
-                            // SAFETY: `block` holds `rows` rows, panels come from `down` at this
-                            // depth, and the chunk has `rows` rows of at least `count`.
-                            unsafe {
-                                let factors = (&*block, rows, depth);
-                                block_product(
-                                    self.level,
-                                    factors,
-                                    (down, first),
-                                    panels,
-                                    count,
-                                    target,
-                                    scratch,
-                                );
-                            }
+                for start in (0..down.outputs()).step_by(DEPTH) {
+                    let count = DEPTH.min(down.outputs() - start);
+                    let chunk = &mut between[start / DEPTH * rows * STRIDE..];
+                    let target = Target {
+                        out: chunk.as_mut_ptr(),
+                        stride: STRIDE,
+                        accumulate: first > 0,
+                    };
+                    let panels = start / PANEL..(start + count).div_ceil(PANEL);
+                    let w = (down, first);
+                    // SAFETY: the block, or `x`, holds `rows` rows, panels come from `down` at this
+                    // depth, and the chunk has `rows` rows of at least `count`.
+                    unsafe {
+                        if plain {
+                            let x = &x[first..];
+                            plain_product(x, (rows, depth), w, panels, count, target, scratch);
+                        } else {
+                            let factors = (&*block, rows, depth);
+                            block_product(self.level, factors, w, panels, count, target, scratch);
                         }
-                    }
-                    if let (Some(rounded), Some(rounding)) = (rounded.as_deref_mut(), self.rounding)
-                    {
-                        let smooth = layer.inverse_smooth.as_deref();
-                        let smooth = smooth.map(|s| &s[first..first + depth]);
-                        rounded.fill(block, first, depth, smooth, rounding);
                     }
                 }
             });
@@ -547,7 +562,11 @@ impl Run<'_> {
         target: Target,
     ) {
         let layer = self.layer;
-        let mut weights = [0u8; BLOCK_GROUPS * 2 * GROUP_BYTES];
+        #[repr(align(64))]
+        struct Weights([u8; BLOCK_GROUPS * 2 * GROUP_BYTES]);
+        let mut weights = Weights([0; BLOCK_GROUPS * 2 * GROUP_BYTES]);
+        let session = int4_tile::Session::begin(self.level);
+        let offset = int4_tile::weight_offset(self.level);
         let mut scales = [0.0f32; BLOCK_GROUPS * PANEL];
         let most = int4_tile::rows(self.level);
         let tiles = rows.div_ceil(most);
@@ -555,15 +574,20 @@ impl Run<'_> {
             let column = step * PANEL;
             for first in (0..layer.groups).step_by(BLOCK_GROUPS) {
                 let groups = first..(first + BLOCK_GROUPS).min(layer.groups);
-                int4_tile::unpack(layer.group_bytes(panel, groups.clone()), &mut weights);
+                let packed = layer.group_bytes(panel, groups.clone());
+                int4_tile::unpack(packed, offset, &mut weights.0);
                 layer.widen(&layer.scales, panel, groups.clone(), &mut scales);
                 for i in 0..tiles {
-                    let (start, end) = (rows * i / tiles, rows * (i + 1) / tiles);
+                    // Tiles of nearly equal height, or whole ones where registers hold them whole.
+                    let (start, end) = match self.level {
+                        Level::Amx => (i * most, ((i + 1) * most).min(rows)),
+                        _ => (rows * i / tiles, rows * (i + 1) / tiles),
+                    };
                     let tile = Tile {
                         rounded,
                         rows: start..end,
                         groups: groups.clone(),
-                        weights: &weights,
+                        weights: &weights.0,
                         scales: &scales,
                         columns: (columns - column).min(PANEL),
                     };
@@ -571,7 +595,7 @@ impl Run<'_> {
                     // which belong to this call alone.
                     unsafe {
                         let out = target.out.add(start * target.stride + column);
-                        int4_tile::multiply(self.level, &tile, out, target.stride);
+                        int4_tile::multiply(self.level, &session, &tile, out, target.stride);
                     }
                 }
             }

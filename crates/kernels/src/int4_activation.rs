@@ -1,7 +1,6 @@
 //! Rounding of activations, per row and group of 64 inputs.
 
 use crate::int4::{GROUP, HalfKind};
-use crate::microkernel::STRIDE;
 use crate::simd::Level;
 
 /// What activations are rounded to.
@@ -23,62 +22,53 @@ pub(crate) struct Rounded {
     /// level's kernel starts its sums with.
     pub offsets: Vec<i32>,
     pub groups: usize,
-    pairs: bool,
+    level: Level,
 }
 
 impl Rounded {
+    /// All zero, with as many rows more as fill the last tile of the level's kernel.
     pub fn new(level: Level, rows: usize, groups: usize) -> Self {
+        let rows = rows.next_multiple_of(crate::int4_tile::rows(level));
         Self {
             codes: vec![0; rows * groups * GROUP],
             scales: vec![0.0; rows * groups],
             offsets: vec![0; rows * groups],
             groups,
-            pairs: crate::int4_tile::sums_are_pairs(level),
+            level,
         }
     }
 
-    /// Rounds inputs `first..first + depth` of all rows, which stand [`STRIDE`] apart in `block`.
+    /// Rounds inputs `first..first + depth` of all rows, whose first of these stand `stride` apart in
+    /// `x`.
     pub fn fill(
         &mut self,
-        block: &[f32],
+        (x, stride): (&[f32], usize),
         first: usize,
         depth: usize,
         inverse_smooth: Option<&[f32]>,
         rounding: Rounding,
     ) {
         let (width, groups, start) = (self.groups * GROUP, self.groups, first / GROUP);
+        let pairs = crate::int4_tile::sums_are_pairs(self.level);
         let codes = self.codes.chunks_exact_mut(width);
         let scales = self.scales.chunks_exact_mut(groups);
         let offsets = self.offsets.chunks_exact_mut(groups);
-        let rows = block
-            .chunks_exact(STRIDE)
-            .zip(codes)
-            .zip(scales.zip(offsets));
+        let rows = x.chunks(stride).zip(codes).zip(scales.zip(offsets));
         for ((x, codes), (scales, offsets)) in rows {
             let x = x[..depth].chunks(GROUP);
-            let codes = codes[first..].chunks_exact_mut(GROUP);
+            let codes = codes[first..].as_chunks_mut::<GROUP>().0;
             for (g, (x, codes)) in x.zip(codes).enumerate() {
                 let smooth = inverse_smooth.map(|s| &s[g * GROUP..g * GROUP + x.len()]);
-                let mut values = [0.0f32; GROUP];
-                match smooth {
-                    Some(smooth) => {
-                        let pairs = values.iter_mut().zip(x).zip(smooth);
-                        pairs.for_each(|((v, x), s)| *v = x * s);
-                    }
-                    None => values[..x.len()].copy_from_slice(x),
-                }
-                let (scale, sums) = match rounding {
-                    Rounding::Eight => {
-                        let (largest, sums) = round(&values, 127.0, codes);
-                        (largest / 127.0, sums)
-                    }
-                    Rounding::Four(half) => {
-                        let (largest, sums) = round(&values, 7.0, codes);
-                        (half.round(largest / 7.0), sums)
-                    }
+                let most = match rounding {
+                    Rounding::Eight => 127.0,
+                    Rounding::Four(_) => 7.0,
                 };
-                scales[start + g] = scale;
-                offsets[start + g] = if self.pairs {
+                let (largest, sums) = round(self.level, x, smooth, most, codes);
+                scales[start + g] = match rounding {
+                    Rounding::Eight => largest / most,
+                    Rounding::Four(half) => half.round(largest / most),
+                };
+                offsets[start + g] = if pairs {
                     let pair = [(-8 * sums[0]) as i16 as u16, (-8 * sums[1]) as i16 as u16];
                     (u32::from(pair[0]) | u32::from(pair[1]) << 16) as i32
                 } else {
@@ -89,36 +79,216 @@ impl Rounded {
     }
 }
 
-crate::simd_dispatch! {
-    /// Codes of one group, ties to even; returns the largest size, which is NaN where a value is not
-    /// finite, and the sums of the codes in the first and last half of every four.
-    fn round(values: &[f32; GROUP], most: f32, codes: &mut [i8]) -> (f32, [i32; 2]) {
-        let mut peaks = [0.0f32; 16];
-        let mut poison = [0.0f32; 16];
-        for part in values.as_chunks::<16>().0 {
-            for i in 0..16 {
-                let size = part[i].abs();
-                peaks[i] = if size > peaks[i] { size } else { peaks[i] };
-                poison[i] += part[i] * 0.0;
-            }
+/// Codes of one group of up to 64 values, each times its smoothing factor, ties to even; returns the
+/// largest size, which is NaN where a value is not finite, and the sums of the codes in the first and
+/// last half of every four.
+fn round(
+    level: Level,
+    x: &[f32],
+    smooth: Option<&[f32]>,
+    most: f32,
+    codes: &mut [i8; GROUP],
+) -> (f32, [i32; 2]) {
+    assert!(x.len() <= GROUP && smooth.is_none_or(|smooth| smooth.len() == x.len()));
+    #[cfg(target_arch = "x86_64")]
+    if level >= Level::Avx512 {
+        // SAFETY: the processor has the level, and lengths have been checked.
+        return unsafe { x86::avx512(x, smooth, most, codes) };
+    }
+    let mut values = [0.0f32; GROUP];
+    match smooth {
+        Some(smooth) => {
+            let pairs = values.iter_mut().zip(x).zip(smooth);
+            pairs.for_each(|((v, x), s)| *v = x * s);
         }
-        let largest = peaks.iter().fold(0.0f32, |a, b| a.max(*b)) + poison.iter().sum::<f32>();
-        let inverse = if largest > 0.0 { most / largest } else { 0.0 };
-        // Adding 1.5·2²³ leaves the nearest integer, ties to even, in the low bits.
-        const MAGIC: f32 = 12_582_912.0;
-        let mut sums = [0i32; 16];
-        let codes = &mut codes[..GROUP];
-        for (part, codes) in values.as_chunks::<16>().0.iter().zip(codes.chunks_exact_mut(16)) {
-            for i in 0..16 {
-                let bits = (part[i] * inverse + MAGIC).to_bits();
-                let code = bits.wrapping_sub(MAGIC.to_bits()) as i32;
-                codes[i] = code as i8;
-                sums[i] += i32::from(code as i8);
-            }
-        }
-        let half = |first: usize| {
-            (0..16).filter(|i| i % 4 / 2 == first).map(|i| sums[i]).sum::<i32>()
+        None => values[..x.len()].copy_from_slice(x),
+    }
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Avx2 {
+        // SAFETY: the processor has the level.
+        return unsafe { x86::avx2(&values, most, codes) };
+    }
+    let _ = level;
+    portable(&values, most, codes)
+}
+
+/// What values are multiplied with before they are rounded.
+fn inverse_step(largest: f32, most: f32) -> f32 {
+    if largest > 0.0 { most / largest } else { 0.0 }
+}
+
+fn portable(values: &[f32; GROUP], most: f32, codes: &mut [i8; GROUP]) -> (f32, [i32; 2]) {
+    let mut largest = 0.0f32;
+    for value in values {
+        // NaN stays.
+        largest = if largest.is_nan() || value.abs() <= largest {
+            largest
+        } else {
+            value.abs()
         };
-        (largest, [half(0), half(1)])
+    }
+    if largest.is_infinite() {
+        largest = f32::NAN;
+    }
+    let inverse = inverse_step(largest, most);
+    let mut sums = [0; 2];
+    for (i, (value, code)) in values.iter().zip(codes).enumerate() {
+        *code = (value * inverse).round_ties_even() as i8;
+        sums[i % 4 / 2] += i32::from(*code);
+    }
+    (largest, sums)
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    use super::{GROUP, inverse_step};
+    use std::arch::x86_64::*;
+
+    /// # Safety
+    /// The processor has AVX-512 F and BW; there are at most 64 values, and as many factors.
+    #[target_feature(enable = "avx512f,avx512bw")]
+    pub(super) unsafe fn avx512(
+        x: &[f32],
+        smooth: Option<&[f32]>,
+        most: f32,
+        codes: &mut [i8; GROUP],
+    ) -> (f32, [i32; 2]) {
+        let zero = _mm512_setzero_ps();
+        let (mut values, mut peak, mut poison) = ([zero; 4], zero, zero);
+        let all = if x.len() == GROUP {
+            u64::MAX
+        } else {
+            (1 << x.len()) - 1
+        };
+        // SAFETY: masks keep to the values.
+        unsafe {
+            for (part, value) in values.iter_mut().enumerate() {
+                let mask = (all >> (16 * part)) as u16;
+                *value = _mm512_maskz_loadu_ps(mask, x.as_ptr().wrapping_add(16 * part));
+                if let Some(smooth) = smooth {
+                    let smooth = smooth.as_ptr().wrapping_add(16 * part);
+                    *value = _mm512_mul_ps(*value, _mm512_maskz_loadu_ps(mask, smooth));
+                }
+                peak = _mm512_max_ps(peak, _mm512_abs_ps(*value));
+                poison = _mm512_fmadd_ps(*value, zero, poison);
+            }
+        }
+        let largest = _mm512_reduce_max_ps(peak) + _mm512_reduce_add_ps(poison);
+        let inverse = _mm512_set1_ps(inverse_step(largest, most));
+        let mut sum = _mm512_setzero_si512();
+        for (value, codes) in values.iter().zip(codes.as_chunks_mut::<16>().0) {
+            let rounded = _mm512_cvtps_epi32(_mm512_mul_ps(*value, inverse));
+            sum = _mm512_add_epi32(sum, rounded);
+            // SAFETY: 16 codes.
+            unsafe {
+                _mm_storeu_si128(codes.as_mut_ptr().cast(), _mm512_cvtepi32_epi8(rounded));
+            }
+        }
+        let sums = [0x3333, 0xcccc].map(|half| _mm512_mask_reduce_add_epi32(half, sum));
+        (largest, sums)
+    }
+
+    /// # Safety
+    /// The processor has AVX2 and FMA.
+    #[target_feature(enable = "avx2,fma")]
+    pub(super) unsafe fn avx2(
+        values: &[f32; GROUP],
+        most: f32,
+        codes: &mut [i8; GROUP],
+    ) -> (f32, [i32; 2]) {
+        let zero = _mm256_setzero_ps();
+        let sign = _mm256_set1_ps(-0.0);
+        let (mut peak, mut poison) = (zero, zero);
+        // SAFETY (here and below): vectors of whole parts.
+        let load = |part: &[f32; 8]| unsafe { _mm256_loadu_ps(part.as_ptr()) };
+        for part in values.as_chunks::<8>().0 {
+            let value = load(part);
+            peak = _mm256_max_ps(peak, _mm256_andnot_ps(sign, value));
+            poison = _mm256_fmadd_ps(value, zero, poison);
+        }
+        let fold = |v: __m256| {
+            let mut lanes = [0.0f32; 8];
+            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), v) };
+            lanes
+        };
+        let high = _mm256_permute2f128_ps::<1>(peak, peak);
+        let peak = _mm256_max_ps(peak, high);
+        let peak = _mm256_max_ps(peak, _mm256_permute_ps::<0b01_00_11_10>(peak));
+        let peak = _mm256_max_ps(peak, _mm256_permute_ps::<0b10_11_00_01>(peak));
+        let largest = _mm256_cvtss_f32(peak) + fold(poison).iter().sum::<f32>();
+        let inverse = _mm256_set1_ps(inverse_step(largest, most));
+        // Packing goes by halves of a register: this puts the words back in order.
+        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+        let mut pairs = _mm256_setzero_si256();
+        let parts = values.as_chunks::<8>().0.as_chunks::<4>().0;
+        for (parts, codes) in parts.iter().zip(codes.as_chunks_mut::<32>().0) {
+            let rounded = |i: usize| _mm256_cvtps_epi32(_mm256_mul_ps(load(&parts[i]), inverse));
+            let low = _mm256_packs_epi32(rounded(0), rounded(1));
+            let high = _mm256_packs_epi32(rounded(2), rounded(3));
+            let bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
+            let sums = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
+            pairs = _mm256_add_epi16(pairs, sums);
+            unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) };
+        }
+        let sums = [1, 1 << 16].map(|half| {
+            let sums = _mm256_madd_epi16(pairs, _mm256_set1_epi32(half));
+            let sums = _mm_add_epi32(
+                _mm256_castsi256_si128(sums),
+                _mm256_extracti128_si256::<1>(sums),
+            );
+            let sums = _mm_add_epi32(sums, _mm_shuffle_epi32::<0b01_00_11_10>(sums));
+            let sums = _mm_add_epi32(sums, _mm_shuffle_epi32::<0b10_11_00_01>(sums));
+            _mm_cvtsi128_si32(sums)
+        });
+        (largest, sums)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reference::noise;
+
+    #[test]
+    fn levels_agree_in_every_bit() {
+        let (x, smooth) = (noise(GROUP, 1), noise(GROUP, 2));
+        let mut cases = vec![
+            vec![0.0; GROUP],
+            x.clone(),
+            x[..23].to_vec(),
+            vec![-3.5; GROUP],
+        ];
+        cases.push((0..GROUP).map(|i| i as f32 - 31.5).collect());
+        for x in cases {
+            for smooth in [None, Some(&smooth[..x.len()])] {
+                for most in [127.0, 7.0] {
+                    let run = |level| {
+                        let mut codes = [0; GROUP];
+                        let result = round(level, &x, smooth, most, &mut codes);
+                        (result, codes)
+                    };
+                    let want = run(Level::Portable);
+                    assert!(
+                        Level::available()
+                            .into_iter()
+                            .all(|level| run(level) == want)
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_finite_makes_the_scale_nan() {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [0, 17, GROUP - 1] {
+                let mut x = [1.0; GROUP];
+                x[place] = bad;
+                for level in Level::available() {
+                    let (largest, _) = round(level, &x, None, 127.0, &mut [0; GROUP]);
+                    assert!(largest.is_nan(), "{level:?}: {bad} at {place}");
+                }
+            }
+        }
     }
 }

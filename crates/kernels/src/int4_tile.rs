@@ -1,7 +1,7 @@
 //! The innermost integer product: a few rows of rounded inputs times a panel of 16 outputs.
 //!
 //! Weights are unpacked to bytes 0..15 (the code plus 8), which is what the processor's unsigned times
-//! signed product wants; sums start at −8·Σ activations, so they end at the signed result. Without
+//! signed product wants (tile registers take signed ones); sums start at −8·Σ activations, so they end at the signed result. Without
 //! VNNI a whole group is added in 16 bits: sums may wrap on the way, but a signed result of 32 products
 //! within ±8·127 fits.
 
@@ -31,14 +31,14 @@ pub(crate) struct Tile<'a> {
 }
 
 crate::simd_dispatch! {
-    /// Packed groups to bytes.
-    pub(crate) fn unpack(packed: &[u8], out: &mut [u8]) {
+    /// Packed groups to bytes, less `offset`: 0, or 8 for signed ones.
+    pub(crate) fn unpack(packed: &[u8], offset: u8, out: &mut [u8]) {
         let groups = packed.chunks_exact(GROUP_UNPACKED / 2);
         for (packed, out) in groups.zip(out.chunks_exact_mut(GROUP_UNPACKED)) {
             let (low, high) = out.split_at_mut(GROUP_UNPACKED / 2);
             for ((packed, low), high) in packed.iter().zip(low).zip(high) {
-                *low = packed & 15;
-                *high = packed >> 4;
+                *low = (packed & 15).wrapping_sub(offset);
+                *high = (packed >> 4).wrapping_sub(offset);
             }
         }
     }
@@ -62,7 +62,33 @@ pub(crate) fn sums_are_pairs(level: Level) -> bool {
     match level {
         Level::Portable => false,
         Level::Avx2 => true,
-        Level::Avx512 | Level::Amx => !has_vnni(),
+        Level::Avx512 => !has_vnni(),
+        // Its weights are signed.
+        Level::Amx => false,
+    }
+}
+
+/// What the kernel of a level wants subtracted from the codes plus 8.
+pub(crate) fn weight_offset(level: Level) -> u8 {
+    match level {
+        Level::Amx => 8,
+        _ => 0,
+    }
+}
+
+/// What a thread holds while it multiplies.
+pub(crate) struct Session {
+    #[cfg(target_arch = "x86_64")]
+    tiles: Option<crate::amx::Tiles>,
+}
+
+impl Session {
+    pub fn begin(level: Level) -> Self {
+        let _ = level;
+        Self {
+            #[cfg(target_arch = "x86_64")]
+            tiles: (level == Level::Amx).then(crate::amx::Tiles::configure),
+        }
     }
 }
 
@@ -70,8 +96,9 @@ pub(crate) fn sums_are_pairs(level: Level) -> bool {
 pub(crate) fn rows(level: Level) -> usize {
     match level {
         Level::Portable => 1,
-        Level::Avx512 | Level::Amx if has_vnni() => 8,
-        _ => 4,
+        Level::Avx512 if has_vnni() => 8,
+        Level::Avx2 | Level::Avx512 => 4,
+        Level::Amx => 16,
     }
 }
 
@@ -80,12 +107,24 @@ pub(crate) fn rows(level: Level) -> usize {
 /// # Safety
 /// The processor has `level`; there are at most [`rows`] rows; `out` holds them with
 /// `tile.columns` each, and nobody else uses it.
-pub(crate) unsafe fn multiply(level: Level, tile: &Tile, out: *mut f32, stride: usize) {
+pub(crate) unsafe fn multiply(
+    level: Level,
+    session: &Session,
+    tile: &Tile,
+    out: *mut f32,
+    stride: usize,
+) {
     let groups = tile.groups.len();
     assert!(tile.rows.end * tile.rounded.groups <= tile.rounded.scales.len());
     assert!(tile.groups.end <= tile.rounded.groups && tile.columns <= PANEL);
     assert!(tile.weights.len() >= groups * GROUP_UNPACKED);
     assert!(tile.scales.len() >= groups * PANEL);
+    #[cfg(target_arch = "x86_64")]
+    if let Some(tiles) = &session.tiles {
+        // SAFETY: as the caller promised and the assertions say.
+        return unsafe { crate::amx::int4::multiply(tiles, tile, out, stride) };
+    }
+    let _ = session;
     macro_rules! by_rows {
         ($kernel:ident, $($rows:literal)*) => {
             match tile.rows.len() {
@@ -98,7 +137,7 @@ pub(crate) unsafe fn multiply(level: Level, tile: &Tile, out: *mut f32, stride: 
     }
     match level {
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Amx if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
+        Level::Avx512 if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => by_rows!(avx2, 1 2 3 4),
         _ => by_rows!(portable, 1),

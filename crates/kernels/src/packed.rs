@@ -355,13 +355,18 @@ where
     }
     let rows = y.len() / w.outputs;
     assert_eq!(x.len(), rows * inputs, "{rows} rows of {inputs} inputs");
+    if takes_plain_rows(level) && inputs > 0 {
+        let source = Source::<fn(usize, Range<usize>, &mut [f32])>::Plain(x);
+        forward_then(level, w, y, source, finish);
+        return;
+    }
     let gather = |first: usize, columns: Range<usize>, block: &mut [f32]| {
         let rows = x[first * inputs..].chunks_exact(inputs.max(1));
         for (row, x) in block.chunks_exact_mut(STRIDE).zip(rows) {
             row[..columns.len()].copy_from_slice(&x[columns.clone()]);
         }
     };
-    forward_then(level, w, y, gather, finish);
+    forward_then(level, w, y, Source::Gathered(gather), finish);
 }
 
 /// As [`forward`] for rows that are made when they are needed: `gather(first_row, inputs, block)`
@@ -376,11 +381,29 @@ pub(crate) fn forward_gathered<G, F>(
     G: Fn(usize, Range<usize>, &mut [f32]) + Sync,
     F: Fn(usize, &mut [f32]) + Sync,
 {
-    forward_then(level, w, y, gather, Some(finish));
+    forward_then(level, w, y, Source::Gathered(gather), Some(finish));
 }
 
-fn forward_then<G, F>(level: Level, w: &PackedMatrix, y: &mut [f32], gather: G, finish: Option<F>)
-where
+/// Whether a level's kernel takes rows as they lie in memory: it brings them into an order of its own.
+pub(crate) fn takes_plain_rows(level: Level) -> bool {
+    level == Level::Amx
+}
+
+/// Where the rows of a product come from.
+enum Source<'a, G> {
+    /// One after another; for levels that take them so.
+    Plain(&'a [f32]),
+    /// `gather(first_row, inputs, block)` writes some inputs of rows to a block.
+    Gathered(G),
+}
+
+fn forward_then<G, F>(
+    level: Level,
+    w: &PackedMatrix,
+    y: &mut [f32],
+    source: Source<G>,
+    finish: Option<F>,
+) where
     G: Fn(usize, Range<usize>, &mut [f32]) + Sync,
     F: Fn(usize, &mut [f32]) + Sync,
 {
@@ -399,8 +422,15 @@ where
     let threads = rayon::current_num_threads();
     let panels = outputs.div_ceil(PANEL);
     let product = |first: usize, panels: Range<usize>, out: Out| {
-        let gather = |columns: Range<usize>, block: &mut [f32]| gather(first, columns, block);
-        product(level, w, panels, Rows::Gathered(gather), out);
+        let gather = |columns: Range<usize>, block: &mut [f32]| match &source {
+            Source::Gathered(gather) => gather(first, columns, block),
+            Source::Plain(_) => unreachable!("rows that need no gathering"),
+        };
+        let rows = match &source {
+            Source::Plain(x) => Rows::Plain(&x[first * inputs..]),
+            Source::Gathered(_) => Rows::Gathered(gather),
+        };
+        product(level, w, panels, rows, out);
     };
     let small = rows * inputs * outputs < 32 * 32 * 32;
     if small || threads == 1 && rows <= task_rows(level) {
@@ -415,15 +445,24 @@ where
         let out = Out::new(y, outputs);
         // The rows are few: gathered once, for all tasks.
         let length = rows * STRIDE;
-        with_buffer(inputs.div_ceil(DEPTH) * length, |blocks| {
-            for (index, block) in blocks.chunks_exact_mut(length).enumerate() {
-                let first = index * DEPTH;
-                gather(0, first..(first + DEPTH).min(inputs), block);
+        let gathered = match source {
+            Source::Plain(_) => 0,
+            Source::Gathered(_) => inputs.div_ceil(DEPTH) * length,
+        };
+        with_buffer(gathered, |blocks| {
+            if let Source::Gathered(gather) = &source {
+                for (index, block) in blocks.chunks_exact_mut(length).enumerate() {
+                    let first = index * DEPTH;
+                    gather(0, first..(first + DEPTH).min(inputs), block);
+                }
             }
             let blocks = &*blocks;
             (0..panels.div_ceil(step)).into_par_iter().for_each(|part| {
                 let range = part * step..((part + 1) * step).min(panels);
-                let rows = Rows::<fn(Range<usize>, &mut [f32])>::Packed(blocks);
+                let rows = match source {
+                    Source::Plain(x) => Rows::Plain(x),
+                    Source::Gathered(_) => Rows::<fn(Range<usize>, &mut [f32])>::Packed(blocks),
+                };
                 self::product(level, w, range, rows, out);
             });
         });
@@ -486,8 +525,10 @@ impl Out {
     }
 }
 
-/// Rows of a product: written to a block when their inputs are needed, or block after block.
+/// Rows of a product: as they lie in memory, written to a block when their inputs are needed, or
+/// block after block.
 enum Rows<'a, G> {
+    Plain(&'a [f32]),
     Gathered(G),
     Packed(&'a [f32]),
 }
@@ -503,7 +544,7 @@ fn product(
     let length = out.rows * STRIDE;
     let gathered = match rows {
         Rows::Gathered(_) => length,
-        Rows::Packed(_) => 0,
+        Rows::Packed(_) | Rows::Plain(_) => 0,
     };
     with_buffer(gathered, |buffer| {
         with_buffer(2 * DEPTH * PANEL, |scratch| {
@@ -514,6 +555,8 @@ fn product(
                 for first in (0..w.inputs.max(1)).step_by(DEPTH) {
                     let depth = DEPTH.min(w.inputs - first);
                     let block = match &rows {
+                        Rows::Plain(x) if w.inputs == 0 => x,
+                        Rows::Plain(x) => &x[first..],
                         Rows::Packed(blocks) if w.inputs == 0 => blocks,
                         Rows::Packed(blocks) => &blocks[first / DEPTH * length..][..length],
                         Rows::Gathered(gather) => {
@@ -527,19 +570,20 @@ fn product(
                         stride: out.stride,
                         accumulate: first > 0,
                     };
-                    let factors = (block, out.rows, depth);
+                    let (panels, w) = (panels.clone(), (w, first));
                     // SAFETY: `block` holds `rows` rows, panels come from `w` at this depth, and the
                     // target's columns belong to this call alone.
                     unsafe {
-                        block_product(
-                            level,
-                            factors,
-                            (w, first),
-                            panels.clone(),
-                            columns,
-                            target,
-                            scratch,
-                        );
+                        match rows {
+                            Rows::Plain(_) => {
+                                let sizes = (out.rows, depth);
+                                plain_product(block, sizes, w, panels, columns, target, scratch);
+                            }
+                            _ => {
+                                let factors = (block, out.rows, depth);
+                                block_product(level, factors, w, panels, columns, target, scratch);
+                            }
+                        }
                     }
                 }
             }
@@ -568,7 +612,9 @@ pub(crate) unsafe fn block_product(
     if level == Level::Amx && depth > 0 {
         // SAFETY: as promised, and the level says that the processor has tiles.
         unsafe {
-            crate::amx::block_product(factors, (w, first), panels, columns, target, scratch);
+            let sizes = (rows, depth);
+            let factors = (block, STRIDE);
+            crate::amx::block_product(factors, sizes, (w, first), panels, columns, target, scratch);
         }
         return;
     }
@@ -587,6 +633,38 @@ pub(crate) unsafe fn block_product(
             panel_product::<f32>(level, factors, &slab, panels, columns, target, scratch);
         }
     }
+}
+
+/// As [`block_product`] for rows that stand as far apart as `w` has inputs, on a level that
+/// [`takes_plain_rows`].
+///
+/// # Safety
+/// As for [`block_product`].
+#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
+pub(crate) unsafe fn plain_product(
+    x: &[f32],
+    (rows, depth): (usize, usize),
+    (w, first): (&PackedMatrix, usize),
+    panels: Range<usize>,
+    columns: usize,
+    target: Target,
+    scratch: &mut [f32],
+) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: as promised; the only such level has tiles.
+    unsafe {
+        crate::amx::block_product(
+            (x, w.inputs),
+            (rows, depth),
+            (w, first),
+            panels,
+            columns,
+            target,
+            scratch,
+        );
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    unreachable!("no level takes plain rows");
 }
 
 /// As [`block_product`] with panels from anywhere.

@@ -5,15 +5,17 @@
 //! and loses nothing that an f32 product keeps; one with f32 weights takes six, which leaves out
 //! terms below 2⁻²⁴ of the product. What remains of the difference is the order of additions.
 
+pub(crate) mod int4;
 mod split;
 mod tile;
 
-use crate::microkernel::{DEPTH, PANEL, Pair, STRIDE, Target};
+use crate::microkernel::{DEPTH, PANEL, Pair, Target};
 use crate::packed::PackedMatrix;
 use crate::packed::StoredPanel;
 use crate::scratch::with_buffer;
 use std::ops::Range;
-use tile::{Tiles, WEIGHT_PARTS};
+pub(crate) use tile::Tiles;
+use tile::WEIGHT_PARTS;
 
 /// Whether processor and system let this process use tiles. Asking is what permits it.
 pub(crate) fn available() -> bool {
@@ -49,24 +51,32 @@ fn with_tiles<R>(count: usize, work: impl FnOnce(*mut u8) -> R) -> R {
     })
 }
 
-/// As `packed::block_product`, which says what is promised; the processor has tiles.
+/// As `packed::block_product`, which says what is promised, for rows that stand `stride` apart; the
+/// processor has tiles.
 pub(crate) unsafe fn block_product(
-    (block, rows, depth): (&[f32], usize, usize),
+    (x, stride): (&[f32], usize),
+    (rows, depth): (usize, usize),
     (w, first): (&PackedMatrix, usize),
     panels: Range<usize>,
     columns: usize,
     target: Target,
     scratch: &mut [f32],
 ) {
-    assert!(block.len() >= rows * STRIDE || rows == 0 || depth == 0);
     assert!(depth <= DEPTH);
+    if rows == 0 || depth == 0 {
+        return;
+    }
+    assert!(
+        x.len() >= (rows - 1) * stride + depth,
+        "{rows} rows of {depth}"
+    );
     let steps = depth.div_ceil(STEP);
     let row_tiles = rows.div_ceil(ROWS);
     let most = WEIGHT_PARTS * DEPTH.div_ceil(STEP);
     with_tiles(row_tiles * steps * PARTS, |a| {
         with_tiles(2 * most, |b| {
             // SAFETY: there is room for these tiles.
-            unsafe { split::rows(block, rows, depth, a) };
+            unsafe { split::rows((x, stride), rows, depth, a) };
             let tiles = Tiles::configure();
             for (pair, index) in panels.clone().step_by(2).enumerate() {
                 let column = pair * 2 * PANEL;

@@ -2,7 +2,7 @@
 
 use super::tile::WEIGHT_PARTS;
 use super::{PARTS, ROWS, STEP, TILE};
-use crate::microkernel::{PANEL, STRIDE};
+use crate::microkernel::PANEL;
 use std::arch::x86_64::*;
 
 /// A bf16 value near `x`, as f32: the nearest for the lanes of the mask, else no larger than `x`.
@@ -27,20 +27,20 @@ fn thirds(x: __m512) -> [__m512; PARTS] {
     [first, second, _mm512_sub_ps(rest, second)]
 }
 
-/// Rows of a block, [`STRIDE`] apart: tile after tile of 16 rows, step after step of 32 inner values,
+/// Rows whose values stand `stride` apart: tile after tile of 16 rows, step after step of 32 inner values,
 /// part after part. Inner values past `depth` are zeros, rows past the last are whatever was there.
 ///
 /// # Safety
-/// The processor has AVX-512 F and BW; `block` holds `rows` rows of `depth`, `out` all tiles.
+/// The processor has AVX-512 F and BW; `x` holds `rows` rows of `depth`, `out` all tiles.
 #[target_feature(enable = "avx512f,avx512bw")]
-pub(super) unsafe fn rows(block: &[f32], rows: usize, depth: usize, out: *mut u8) {
+pub(super) unsafe fn rows((x, stride): (&[f32], usize), rows: usize, depth: usize, out: *mut u8) {
     let steps = depth.div_ceil(STEP);
     let upper_halves: [u16; 32] = std::array::from_fn(|i| 2 * i as u16 + 1);
     // SAFETY: as promised; masks keep to the row.
     unsafe {
         let upper_halves = _mm512_loadu_si512(upper_halves.as_ptr().cast());
         for row in 0..rows {
-            let x = block.as_ptr().add(row * STRIDE);
+            let x = x.as_ptr().add(row * stride);
             let line = out.add(row / ROWS * steps * PARTS * TILE + row % ROWS * 64);
             for step in 0..steps {
                 let left = (depth - step * STEP).min(STEP);

@@ -39,11 +39,11 @@ pub(super) fn permit() -> bool {
 }
 
 /// The tile registers of this thread, all of 16 rows of 64 bytes, until it is dropped.
-pub(super) struct Tiles(PhantomData<*const ()>);
+pub(crate) struct Tiles(PhantomData<*const ()>);
 
 impl Tiles {
     /// Only where [`available`](super::available) says yes.
-    pub(super) fn configure() -> Self {
+    pub(crate) fn configure() -> Self {
         debug_assert!(super::available());
         /// Palette 1, then widths in bytes from byte 16 and rows from byte 48.
         #[repr(align(64))]
@@ -102,6 +102,86 @@ impl Tiles {
             // SAFETY: as promised.
             let row = unsafe { std::slice::from_raw_parts_mut(out(i), columns) };
             row.copy_from_slice(&products[..columns]);
+        }
+    }
+}
+
+impl Tiles {
+    /// `products = codes·weights` of bytes, for four groups of 64 inner values: codes of 16 rows `stride`
+    /// bytes apart, and a tile of weights and one of results a group.
+    ///
+    /// # Safety
+    /// That is what stands there.
+    #[inline(always)]
+    pub(super) unsafe fn multiply_bytes(
+        &self,
+        (codes, stride): (*const i8, usize),
+        weights: *const i8,
+        products: *mut i32,
+    ) {
+        // Results are stored last: a product takes its time, and four overlap.
+        // SAFETY: reads and writes what was promised.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm4, [{codes} + {stride}]",
+                "tileloadd tmm5, [{weights} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm5",
+                "tilezero tmm1",
+                "tileloadd tmm6, [{codes} + {stride} + 64]",
+                "tileloadd tmm7, [{weights} + {line} + 1024]",
+                "tdpbssd tmm1, tmm6, tmm7",
+                "tilezero tmm2",
+                "tileloadd tmm4, [{codes} + {stride} + 128]",
+                "tileloadd tmm5, [{weights} + {line} + 2048]",
+                "tdpbssd tmm2, tmm4, tmm5",
+                "tilezero tmm3",
+                "tileloadd tmm6, [{codes} + {stride} + 192]",
+                "tileloadd tmm7, [{weights} + {line} + 3072]",
+                "tdpbssd tmm3, tmm6, tmm7",
+                "tilestored [{products} + {line}], tmm0",
+                "tilestored [{products} + {line} + 1024], tmm1",
+                "tilestored [{products} + {line} + 2048], tmm2",
+                "tilestored [{products} + {line} + 3072], tmm3",
+                codes = in(reg) codes,
+                weights = in(reg) weights,
+                products = in(reg) products,
+                stride = in(reg) stride,
+                line = in(reg) LINE,
+                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                options(nostack),
+            );
+        }
+    }
+
+    /// The same for one group.
+    ///
+    /// # Safety
+    /// As for [`multiply_bytes`](Self::multiply_bytes).
+    #[inline(always)]
+    pub(super) unsafe fn multiply_group(
+        &self,
+        (codes, stride): (*const i8, usize),
+        weights: *const i8,
+        products: *mut i32,
+    ) {
+        // SAFETY: reads and writes what was promised.
+        unsafe {
+            asm!(
+                "tilezero tmm0",
+                "tileloadd tmm4, [{codes} + {stride}]",
+                "tileloadd tmm5, [{weights} + {line}]",
+                "tdpbssd tmm0, tmm4, tmm5",
+                "tilestored [{products} + {line}], tmm0",
+                codes = in(reg) codes,
+                weights = in(reg) weights,
+                products = in(reg) products,
+                stride = in(reg) stride,
+                line = in(reg) LINE,
+                out("tmm0") _, out("tmm4") _, out("tmm5") _,
+                options(nostack),
+            );
         }
     }
 }
