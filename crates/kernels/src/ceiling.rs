@@ -21,7 +21,7 @@ fn run(rounds: usize) -> usize {
             unsafe { x86::avx512(rounds) };
             16
         }
-        Level::Avx2 => {
+        Level::Avx2 | Level::AvxVnni => {
             // SAFETY: this level is only reported where both features were detected.
             unsafe { x86::avx2(rounds) };
             8

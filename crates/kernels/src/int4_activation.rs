@@ -104,7 +104,7 @@ fn round(
         None => values[..x.len()].copy_from_slice(x),
     }
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Avx2 {
+    if level >= Level::Avx2 {
         // SAFETY: the processor has the level.
         return unsafe { x86::avx2(&values, most, codes) };
     }

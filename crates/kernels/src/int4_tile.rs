@@ -63,8 +63,8 @@ pub(crate) fn sums_are_pairs(level: Level) -> bool {
         Level::Portable => false,
         Level::Avx2 => true,
         Level::Avx512 => !has_vnni(),
-        // Its weights are signed.
-        Level::Amx => false,
+        // Tiles take signed weights, which need no offset.
+        Level::AvxVnni | Level::Amx => false,
     }
 }
 
@@ -97,7 +97,7 @@ pub(crate) fn rows(level: Level) -> usize {
     match level {
         Level::Portable => 1,
         Level::Avx512 if has_vnni() => 8,
-        Level::Avx2 | Level::Avx512 => 4,
+        Level::Avx2 | Level::AvxVnni | Level::Avx512 => 4,
         Level::Amx => 16,
     }
 }
@@ -139,6 +139,8 @@ pub(crate) unsafe fn multiply(
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
         #[cfg(target_arch = "x86_64")]
+        Level::AvxVnni => by_rows!(avx_vnni, 1 2 3 4),
+        #[cfg(target_arch = "x86_64")]
         Level::Avx2 | Level::Avx512 => by_rows!(avx2, 1 2 3 4),
         _ => by_rows!(portable, 1),
     }
@@ -178,67 +180,89 @@ unsafe fn portable<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-unsafe fn avx2<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
-    use std::arch::x86_64::*;
-    let rounded = tile.rounded;
-    let ones = _mm256_set1_epi16(1);
-    let mut sums = [[_mm256_setzero_ps(); 2]; M];
-    // SAFETY: rows and groups are within `rounded`, weights and scales hold these groups (asserted by
-    // the caller), and the target has as many columns as are written.
-    unsafe {
-        let first = tile.rows.start * rounded.groups + tile.groups.start;
-        let mut weights = tile.weights.as_ptr();
-        let mut scales = tile.scales.as_ptr();
-        let mut codes = rounded.codes.as_ptr().add(first * GROUP);
-        for g in 0..tile.groups.len() {
-            let at = first + g;
-            let mut totals = [[_mm256_setzero_si256(); 2]; M];
-            for (i, totals) in totals.iter_mut().enumerate() {
-                let offset = *rounded.offsets.as_ptr().add(at + i * rounded.groups);
-                *totals = [_mm256_set1_epi32(offset); 2];
-            }
-            for quad in 0..GROUP / 4 {
-                let w = weights.add(quad * 4 * PANEL).cast::<__m256i>();
-                let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
-                for (i, totals) in totals.iter_mut().enumerate() {
-                    let a = codes
-                        .add(i * rounded.groups * GROUP + quad * 4)
-                        .cast::<i32>();
-                    let a = _mm256_set1_epi32(a.read_unaligned());
-                    totals[0] = _mm256_add_epi16(totals[0], _mm256_maddubs_epi16(w[0], a));
-                    totals[1] = _mm256_add_epi16(totals[1], _mm256_maddubs_epi16(w[1], a));
+/// A kernel in vectors of eight sums: how four products are added to each, and how a group's sums become
+/// 32-bit integers.
+macro_rules! eights {
+    ($name:ident, $features:literal, |$sum:ident, $w:ident, $a:ident| $add:expr, |$total:ident| $finish:expr) => {
+        #[cfg(target_arch = "x86_64")]
+        #[target_feature(enable = $features)]
+        unsafe fn $name<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
+            use std::arch::x86_64::*;
+            let rounded = tile.rounded;
+            let mut sums = [[_mm256_setzero_ps(); 2]; M];
+            // SAFETY: rows and groups are within `rounded`, weights and scales hold these groups (asserted by
+            // the caller), and the target has as many columns as are written.
+            unsafe {
+                let first = tile.rows.start * rounded.groups + tile.groups.start;
+                let mut weights = tile.weights.as_ptr();
+                let mut scales = tile.scales.as_ptr();
+                let mut codes = rounded.codes.as_ptr().add(first * GROUP);
+                for g in 0..tile.groups.len() {
+                    let at = first + g;
+                    let mut totals = [[_mm256_setzero_si256(); 2]; M];
+                    for (i, totals) in totals.iter_mut().enumerate() {
+                        let offset = *rounded.offsets.as_ptr().add(at + i * rounded.groups);
+                        *totals = [_mm256_set1_epi32(offset); 2];
+                    }
+                    for quad in 0..GROUP / 4 {
+                        let w = weights.add(quad * 4 * PANEL).cast::<__m256i>();
+                        let w = [_mm256_loadu_si256(w), _mm256_loadu_si256(w.add(1))];
+                        for (i, totals) in totals.iter_mut().enumerate() {
+                            let a = codes
+                                .add(i * rounded.groups * GROUP + quad * 4)
+                                .cast::<i32>();
+                            let a = _mm256_set1_epi32(a.read_unaligned());
+                            for ($sum, $w) in totals.iter_mut().zip(w) {
+                                let $a = a;
+                                *$sum = $add;
+                            }
+                        }
+                    }
+                    let w = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
+                    for (i, (sums, totals)) in sums.iter_mut().zip(&totals).enumerate() {
+                        let scale =
+                            _mm256_set1_ps(*rounded.scales.as_ptr().add(at + i * rounded.groups));
+                        for half in 0..2 {
+                            let $total = totals[half];
+                            let total = _mm256_cvtepi32_ps($finish);
+                            let scale = _mm256_mul_ps(scale, w[half]);
+                            sums[half] = _mm256_fmadd_ps(total, scale, sums[half]);
+                        }
+                    }
+                    weights = weights.add(GROUP_UNPACKED);
+                    scales = scales.add(PANEL);
+                    codes = codes.add(GROUP);
+                }
+                for (i, sums) in sums.iter().enumerate() {
+                    let out = out.add(i * stride);
+                    if tile.columns == PANEL {
+                        _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[0]));
+                        let out = out.add(8);
+                        _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[1]));
+                    } else {
+                        let mut values = [0.0f32; PANEL];
+                        _mm256_storeu_ps(values.as_mut_ptr(), sums[0]);
+                        _mm256_storeu_ps(values.as_mut_ptr().add(8), sums[1]);
+                        add(&values, tile.columns, out);
+                    }
                 }
             }
-            let w = [_mm256_loadu_ps(scales), _mm256_loadu_ps(scales.add(8))];
-            for (i, (sums, totals)) in sums.iter_mut().zip(&totals).enumerate() {
-                let scale = _mm256_set1_ps(*rounded.scales.as_ptr().add(at + i * rounded.groups));
-                for half in 0..2 {
-                    let total = _mm256_cvtepi32_ps(_mm256_madd_epi16(totals[half], ones));
-                    let scale = _mm256_mul_ps(scale, w[half]);
-                    sums[half] = _mm256_fmadd_ps(total, scale, sums[half]);
-                }
-            }
-            weights = weights.add(GROUP_UNPACKED);
-            scales = scales.add(PANEL);
-            codes = codes.add(GROUP);
         }
-        for (i, sums) in sums.iter().enumerate() {
-            let out = out.add(i * stride);
-            if tile.columns == PANEL {
-                _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[0]));
-                let out = out.add(8);
-                _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[1]));
-            } else {
-                let mut values = [0.0f32; PANEL];
-                _mm256_storeu_ps(values.as_mut_ptr(), sums[0]);
-                _mm256_storeu_ps(values.as_mut_ptr().add(8), sums[1]);
-                add(&values, tile.columns, out);
-            }
-        }
-    }
+    };
 }
+
+eights!(
+    avx2,
+    "avx2,fma",
+    |sum, w, a| _mm256_add_epi16(*sum, _mm256_maddubs_epi16(w, a)),
+    |total| _mm256_madd_epi16(total, _mm256_set1_epi16(1))
+);
+eights!(
+    avx_vnni,
+    "avxvnni,avx2,fma",
+    |sum, w, a| _mm256_dpbusd_avx_epi32(*sum, w, a),
+    |total| total
+);
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]

@@ -186,7 +186,7 @@ pub(crate) struct Target {
 pub(crate) fn tile_shape(level: Level) -> (usize, usize) {
     match level {
         Level::Portable => (4, 1),
-        Level::Avx2 => (6, 1),
+        Level::Avx2 | Level::AvxVnni => (6, 1),
         Level::Avx512 | Level::Amx => (12, 2),
     }
 }
@@ -233,7 +233,7 @@ pub(crate) unsafe fn tile<S: Stored>(
         #[cfg(target_arch = "x86_64")]
         (Level::Avx512 | Level::Amx, _) => by_rows!(avx512, 1, 1 2 3 4 5 6 7 8 9 10 11 12),
         #[cfg(target_arch = "x86_64")]
-        (Level::Avx2, _) => by_rows!(avx2, 1, 1 2 3 4 5 6),
+        (Level::Avx2 | Level::AvxVnni, _) => by_rows!(avx2, 1, 1 2 3 4 5 6),
         _ => by_rows!(portable, 1, 1 2 3 4),
     }
 }

@@ -14,6 +14,9 @@ pub enum Level {
     Portable,
     /// AVX2 with FMA.
     Avx2,
+    /// AVX-VNNI, which adds products of bytes in 32 bits at once, and all of [`Level::Avx2`]: laptops
+    /// since Alder Lake.
+    AvxVnni,
     /// AVX-512 F, and all of [`Level::Avx2`].
     Avx512,
     /// Tile registers for bf16 and bytes, and all of [`Level::Avx512`] with VNNI.
@@ -23,8 +26,16 @@ pub enum Level {
 impl Level {
     /// All levels that this processor has, slowest first.
     pub fn available() -> Vec<Level> {
-        let levels = [Level::Portable, Level::Avx2, Level::Avx512, Level::Amx];
-        levels.into_iter().filter(|l| *l <= detected()).collect()
+        let levels = [
+            Level::Portable,
+            Level::Avx2,
+            Level::AvxVnni,
+            Level::Avx512,
+            Level::Amx,
+        ];
+        // Many a processor with AVX-512 has no AVX-VNNI.
+        let has = |level: Level| level <= detected() && (level != Level::AvxVnni || has_avx_vnni());
+        levels.into_iter().filter(|level| has(*level)).collect()
     }
 
     /// Name as reports and `BRISK_SIMD` have it.
@@ -32,6 +43,7 @@ impl Level {
         match self {
             Level::Portable => "portable",
             Level::Avx2 => "avx2",
+            Level::AvxVnni => "avx-vnni",
             Level::Avx512 => "avx512",
             Level::Amx => "amx",
         }
@@ -55,6 +67,9 @@ pub(crate) fn detected() -> Level {
         if avx2 && avx512 {
             return Level::Avx512;
         }
+        if avx2 && has_avx_vnni() {
+            return Level::AvxVnni;
+        }
         if avx2 {
             return Level::Avx2;
         }
@@ -63,7 +78,7 @@ pub(crate) fn detected() -> Level {
 }
 
 /// The level in use: the best that the processor has, or a lower one that the environment variable
-/// `BRISK_SIMD` names (`portable`, `avx2`, `avx512`, `amx`).
+/// `BRISK_SIMD` names (`portable`, `avx2`, `avx-vnni`, `avx512`, `amx`).
 pub fn level() -> Level {
     static LEVEL: OnceLock<Level> = OnceLock::new();
     *LEVEL.get_or_init(|| {
@@ -78,6 +93,14 @@ pub fn level() -> Level {
 pub(crate) fn has_vnni() -> bool {
     #[cfg(target_arch = "x86_64")]
     return std::arch::is_x86_feature_detected!("avx512vnni");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// Whether the processor multiplies bytes in 256-bit vectors (AVX-VNNI).
+fn has_avx_vnni() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return std::arch::is_x86_feature_detected!("avxvnni");
     #[cfg(not(target_arch = "x86_64"))]
     false
 }

@@ -34,6 +34,10 @@ pub(super) fn panel_product(
             x86::vnni_eight(panel, rows, sums)
         },
         #[cfg(target_arch = "x86_64")]
+        (Level::AvxVnni, Bits::Four) => unsafe { x86::avx_vnni_four(panel, rows, sums) },
+        #[cfg(target_arch = "x86_64")]
+        (Level::AvxVnni, Bits::Eight) => unsafe { x86::avx_vnni_eight(panel, rows, sums) },
+        #[cfg(target_arch = "x86_64")]
         (Level::Avx512 | Level::Avx2, Bits::Four) => unsafe { x86::avx2_four(panel, rows, sums) },
         #[cfg(target_arch = "x86_64")]
         (Level::Avx512 | Level::Avx2, Bits::Eight) => unsafe { x86::avx2_eight(panel, rows, sums) },
@@ -153,6 +157,82 @@ mod x86 {
                         let sum = sums.as_mut_ptr().add(8 * half);
                         _mm256_storeu_ps(sum, _mm256_fmadd_ps(dot, scale, _mm256_loadu_ps(sum)));
                     }
+                }
+            }
+        }
+    }
+
+    /// All rows by the eight outputs whose codes, raised to be unsigned, are `w`.
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    unsafe fn avx_vnni_rows(
+        w: &[__m256i; 8],
+        scales: *const u8,
+        rows: &[RowGroup],
+        start: impl Fn(&RowGroup) -> i32,
+        (sums, half): (&mut [[f32; PANEL]], usize),
+    ) {
+        // SAFETY: eight scales stand there; every sum is 16 wide.
+        unsafe {
+            let scales = eight_scales(scales);
+            for (row, sums) in rows.iter().zip(sums.iter_mut()) {
+                let mut dot = _mm256_set1_epi32(start(row));
+                for (s, w) in w.iter().enumerate() {
+                    dot = _mm256_dpbusd_avx_epi32(dot, *w, four_codes(row, s));
+                }
+                let scale = _mm256_mul_ps(scales, _mm256_broadcast_ss(&row.scale));
+                let sum = sums.as_mut_ptr().add(8 * half);
+                let before = _mm256_loadu_ps(sum);
+                _mm256_storeu_ps(sum, _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, before));
+            }
+        }
+    }
+
+    /// # Safety
+    /// The processor has AVX-VNNI; panel and rows hold equally many groups.
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    pub(super) unsafe fn avx_vnni_four(panel: &[u8], rows: &[RowGroup], sums: &mut [[f32; PANEL]]) {
+        let low = _mm256_set1_epi8(15);
+        let groups = rows.chunks_exact(sums.len());
+        for (block, rows) in panel.chunks_exact(Bits::Four.block()).zip(groups) {
+            for half in 0..2 {
+                // SAFETY: a block holds 4 times 64 bytes of codes and 32 of scales.
+                unsafe {
+                    let mut w = [_mm256_setzero_si256(); 8];
+                    for s in 0..4 {
+                        let both =
+                            _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast());
+                        w[2 * s] = _mm256_and_si256(both, low);
+                        w[2 * s + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
+                    }
+                    let scales = block.as_ptr().add(Bits::Four.codes() + 16 * half);
+                    avx_vnni_rows(&w, scales, rows, |row| row.raised_four, (sums, half));
+                }
+            }
+        }
+    }
+
+    /// # Safety
+    /// The processor has AVX-VNNI; panel and rows hold equally many groups.
+    #[target_feature(enable = "avxvnni,avx2,fma")]
+    pub(super) unsafe fn avx_vnni_eight(
+        panel: &[u8],
+        rows: &[RowGroup],
+        sums: &mut [[f32; PANEL]],
+    ) {
+        let raise = _mm256_set1_epi8(-128);
+        let groups = rows.chunks_exact(sums.len());
+        for (block, rows) in panel.chunks_exact(Bits::Eight.block()).zip(groups) {
+            for half in 0..2 {
+                // SAFETY: a block holds 8 times 64 bytes of codes and 32 of scales.
+                unsafe {
+                    let mut w = [_mm256_setzero_si256(); 8];
+                    for (s, w) in w.iter_mut().enumerate() {
+                        let signed =
+                            _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast());
+                        *w = _mm256_xor_si256(signed, raise);
+                    }
+                    let scales = block.as_ptr().add(Bits::Eight.codes() + 16 * half);
+                    avx_vnni_rows(&w, scales, rows, |row| row.raised_eight, (sums, half));
                 }
             }
         }
