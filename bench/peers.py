@@ -308,7 +308,7 @@ def report(case, peers, seconds, errors, problems, arguments):
         "runs": arguments.runs,
         "storage": arguments.storage,
         "machine": platform.machine(),
-        "instructions": "avx2" if arguments.avx2 else "all",
+        "instructions": "avx-vnni" if arguments.avx_vnni else "avx2" if arguments.avx2 else "all",
         "peers": {
             name: {
                 "median_seconds": median[name],
@@ -338,6 +338,9 @@ def main():
     parser.add_argument("--openvino", action="store_true", help="OpenVINO as well, where the export works")
     parser.add_argument("--channels-last", action="store_true", help="PyTorch in channels-last layout as well")
     parser.add_argument("--avx2", action="store_true", help="keep every peer to AVX2 and FMA")
+    parser.add_argument(
+        "--avx-vnni", action="store_true", help="as --avx2, but let brisk multiply bytes with AVX-VNNI, as laptops can"
+    )
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the harness itself")
     parser.add_argument("--cache", default=str(ROOT / "target/bench"), help="folder for random weights")
     parser.add_argument("--brisk", default=str(ROOT / "target/release/brisk"), help="the binary")
@@ -347,8 +350,10 @@ def main():
         parser.error(f"cases are {', '.join(names)}; not {', '.join(sorted(unknown)) or 'none'}")
     if shutil.which(arguments.brisk) is None:
         parser.error(f"--brisk {arguments.brisk}: no such program; cargo build --workspace --release")
-    if arguments.avx2:
+    if arguments.avx2 or arguments.avx_vnni:
         os.environ.update(AVX2_ONLY)
+    if arguments.avx_vnni:
+        os.environ["BRISK_SIMD"] = "avx-vnni"
     good = True
     for case in CASES:
         if arguments.all or case.name in arguments.cases:
