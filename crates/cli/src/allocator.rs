@@ -20,8 +20,8 @@ pub fn keep_memory() {
     }
 }
 
-/// Hands freed memory back to the system: between stages, whose maps differ in size, so that what
-/// one leaves behind is not held through the next.
+/// Hands freed memory back to the system, before something whose maps differ in size from what came
+/// before. Taking it again costs a second for every two GB or so.
 pub fn release_memory() {
     // SAFETY: frees what is unused, which may be done at any time.
     #[allow(unsafe_code)]

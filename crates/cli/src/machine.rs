@@ -129,6 +129,7 @@ pub fn cpu_features() -> Vec<&'static str> {
         ("avx512f", std::is_x86_feature_detected!("avx512f")),
         ("avx512bf16", std::is_x86_feature_detected!("avx512bf16")),
         ("avx512vnni", std::is_x86_feature_detected!("avx512vnni")),
+        ("avxvnni", std::is_x86_feature_detected!("avxvnni")),
     ];
     known
         .into_iter()

@@ -280,6 +280,12 @@ fn strips_equal_the_whole() {
                 off <= 1e-6,
                 "{case}: encoding in strips of {rows} is {off} off"
             );
+            let found = model.decode_within(&latent, rows << 10).unwrap();
+            let off = largest_difference(&found, &decoded);
+            assert!(
+                off <= 1e-6,
+                "{case}: decoding maps of {rows} KiB in parts is {off} off"
+            );
             let found = model.decode_strips(&latent, rows).unwrap();
             let off = largest_difference(&found, &decoded);
             assert!(

@@ -26,6 +26,9 @@ pub enum Event {
         /// Seconds that this step took.
         seconds: f64,
     },
+    /// What follows was chosen because it takes little memory: what is kept for reuse had better go back
+    /// to the system.
+    SaveMemory,
     /// What the picture would be if denoising stopped here.
     Preview(Picture),
     /// Something the user should know; the run goes on.

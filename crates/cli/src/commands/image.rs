@@ -108,7 +108,6 @@ fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
     let mut step = 0;
     move |event| match event {
         Event::Stage { name, total } => {
-            crate::allocator::release_memory();
             // The stage of this name has no steps: it reads the weights.
             let shown = if name == "transformer" {
                 "loading"
@@ -117,6 +116,7 @@ fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
             };
             stages.stage(shown, total as u64);
         }
+        Event::SaveMemory => crate::allocator::release_memory(),
         Event::Step { index, total, .. } => {
             step = index;
             stages.step(index as u64, total as u64);

@@ -24,13 +24,20 @@ pub(super) struct Trace<'a> {
     sink: Option<TraceSink<'a>>,
     /// Whether values inside blocks are wanted too, which then run step by step.
     details: bool,
+    /// Bytes of a map above which local operations run on parts of it.
+    largest_map: usize,
 }
+
+/// [`Trace::largest_map`] unless asked otherwise: maps of up to 512² pixels of the published models stay
+/// whole.
+const LARGEST_MAP: usize = 128 << 20;
 
 impl<'a> Trace<'a> {
     pub(super) fn none() -> Self {
         Trace {
             sink: None,
             details: false,
+            largest_map: LARGEST_MAP,
         }
     }
 
@@ -38,7 +45,27 @@ impl<'a> Trace<'a> {
         Trace {
             sink: Some(sink),
             details,
+            largest_map: LARGEST_MAP,
         }
+    }
+
+    /// No trace of a pass that keeps larger maps whole only where a block sees all of them.
+    pub(super) fn none_within(largest_map: usize) -> Self {
+        Trace {
+            largest_map,
+            ..Trace::none()
+        }
+    }
+
+    /// Rows of the parts that a map is worked in, if it is large, neither trained through nor traced in
+    /// detail: few maps as large are then held at once.
+    pub(super) fn part_rows(&self, x: &Tensor) -> Result<Option<usize>> {
+        let bytes = x.elem_count() * size_of::<f32>();
+        let details = self.sink.is_some() && self.details;
+        if bytes <= self.largest_map || x.track_op() || details {
+            return Ok(None);
+        }
+        Ok(Some(x.dim(1)? * self.largest_map / bytes))
     }
 
     /// The output of a whole block: checked for NaN and infinity, then reported.
@@ -202,21 +229,20 @@ fn in_place(
     mut work: impl FnMut(&Tensor, Range<usize>) -> Result<Tensor>,
 ) -> Result<Tensor> {
     let height = x.dim(1)?;
-    // What stood in the rows above the strip before they were replaced.
-    let mut above: Option<Tensor> = None;
+    // The next strip still sees the last rows of a strip as they were, so it is written after that; no
+    // strip sees further.
+    let rows = rows.max(halo);
+    let mut waiting: Option<(usize, Tensor)> = None;
     for strip in strips(height, rows) {
-        let wide = widened(&strip, halo, height);
-        let below = x.narrow(1, strip.start, wide.end - strip.start)?;
-        let seen = match above {
-            Some(above) => Tensor::cat(&[&above, &below], 1)?,
-            None => below.contiguous()?,
-        };
-        let kept = widened(&(strip.end..strip.end), halo, height).start - wide.start;
-        let kept = seen.narrow(1, kept, strip.end - wide.start - kept)?;
-        // A copy: a view of the first strip would be one of the map.
-        above = Some(kept.force_contiguous()?);
-        let y = work(&seen, strip.start - wide.start..strip.end - wide.start)?;
-        x.slice_set(&y.detach(), 1, strip.start)?;
+        let seen = widened(&strip, halo, height);
+        let inner = strip.start - seen.start..strip.end - seen.start;
+        let y = work(&rows_of(&x, &seen)?, inner)?.detach();
+        if let Some((start, before)) = waiting.replace((strip.start, y)) {
+            x.slice_set(&before, 1, start)?;
+        }
+    }
+    if let Some((start, last)) = waiting {
+        x.slice_set(&last, 1, start)?;
     }
     Ok(x)
 }

@@ -6,7 +6,7 @@ use brisk_nn::ops::{group_mean, repeat_channels};
 use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Weights};
 use candle_core::Tensor;
 
-use super::blocks::{Block, NORM_EPSILON, Trace, TraceSink, conv3x3};
+use super::blocks::{Block, NORM_EPSILON, Trace, TraceSink, conv3x3, rows_of, strips, widened};
 use super::config::{Activation, AutoencoderConfig, BlockKind, StageConfig};
 use super::resample::{Down, Up};
 
@@ -95,7 +95,7 @@ impl Autoencoder {
     }
 
     /// As [`encode_traced`](Self::encode_traced) without the values inside blocks, so that these run as
-    /// they do in [`encode`](Self::encode).
+    /// they do in [`encode`](Self::encode): the next block may write over what `sink` sees.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
@@ -113,6 +113,15 @@ impl Autoencoder {
         self.decode_with(latent, &mut Trace::none())
     }
 
+    /// As [`decode`](Self::decode), which works maps of more than 128 MiB in parts, with another limit
+    /// in bytes: lower takes less memory and a little more time.
+    ///
+    /// # Errors
+    /// As [`decode`](Self::decode).
+    pub fn decode_within(&self, latent: &Tensor, largest_map: usize) -> Result<Tensor> {
+        self.decode_with(latent, &mut Trace::none_within(largest_map))
+    }
+
     /// As [`decode`](Self::decode); `sink` gets every block's output (NHWC) under the block's
     /// name, for example `decoder.up_blocks.5.0`.
     ///
@@ -123,7 +132,7 @@ impl Autoencoder {
     }
 
     /// As [`decode_traced`](Self::decode_traced) without the values inside blocks, so that these run as
-    /// they do in [`decode`](Self::decode).
+    /// they do in [`decode`](Self::decode): the next block may write over what `sink` sees.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
@@ -220,7 +229,7 @@ impl AutoencoderConfig {
 const LEAST_ROWS: usize = 16;
 
 /// A block on the whole map, or in strips of about `rows` rows if the map has more; these are written
-/// over the map.
+/// over the map, and so is a large one by a block that sees only few rows.
 fn run_block(
     block: &Block,
     x: Tensor,
@@ -228,6 +237,10 @@ fn run_block(
     rows: Option<usize>,
     trace: &mut Trace,
 ) -> Result<Tensor> {
+    let rows = match rows {
+        None if block.halo().is_some() => trace.part_rows(&x)?,
+        given => given,
+    };
     let rows = rows.map(|rows| rows.max(LEAST_ROWS));
     match rows.filter(|rows| *rows < x.dims()[1]) {
         Some(rows) => block.forward_strips(x, rows),
@@ -500,15 +513,31 @@ impl Decoder {
     }
 
     pub(super) fn leave(&self, x: &Tensor, trace: &mut Trace) -> Result<Tensor> {
-        let x = self.norm.forward(x)?;
-        trace.block("decoder.norm_out", &x)?;
-        let x = self.activation.forward(&x)?;
-        let x = match &self.exit {
-            DecoderExit::Conv(conv) => conv.forward(&x)?,
-            DecoderExit::Up(up) => up.forward(&x)?,
+        let picture = match (&self.exit, trace.part_rows(x)?) {
+            (DecoderExit::Conv(conv), Some(rows)) => {
+                let height = x.dim(1)?;
+                let mut parts = Vec::new();
+                for strip in strips(height, rows.max(LEAST_ROWS)) {
+                    let seen = widened(&strip, 1, height);
+                    let part = self.norm.forward(&rows_of(x, &seen)?)?;
+                    let part = conv.forward(&self.activation.forward(&part)?)?;
+                    let own = strip.start - seen.start..strip.end - seen.start;
+                    parts.push(rows_of(&part, &own)?);
+                }
+                Tensor::cat(&parts, 1)?
+            }
+            (exit, _) => {
+                let x = self.norm.forward(x)?;
+                trace.block("decoder.norm_out", &x)?;
+                let x = self.activation.forward(&x)?;
+                match exit {
+                    DecoderExit::Conv(conv) => conv.forward(&x)?,
+                    DecoderExit::Up(up) => up.forward(&x)?,
+                }
+            }
         };
-        trace.block("decoder.conv_out", &x)?;
-        Ok(x)
+        trace.block("decoder.conv_out", &picture)?;
+        Ok(picture)
     }
 
     /// Whether a stage doubles the map.

@@ -238,6 +238,9 @@ impl SanaPipeline {
             name: "decode",
             total: plan.images,
         });
+        if mode == DecodeMode::Strips {
+            control.send(Event::SaveMemory);
+        }
         let mut clock = StepClock::new(plan.images);
         let mut images = Vec::with_capacity(plan.images);
         for index in 0..plan.images {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use brisk_models::Cost;
 use brisk_pipelines::sana::{GeneratedImage, LoadOptions, Residency, SanaPipeline, StageCost};
-use brisk_pipelines::{Control, ImageRequest};
+use brisk_pipelines::{Control, Event, ImageRequest};
 use clap::Args;
 use serde_json::json;
 
@@ -93,7 +93,12 @@ pub fn run(arguments: &ImageArguments) -> Result {
     };
     let plan = request.validate(&pipeline.capabilities())?;
     let costs = pipeline.cost(&request)?;
-    let mut control = Control::silent();
+    // As the command that draws.
+    let mut control = Control::new(|event| {
+        if matches!(event, Event::SaveMemory) {
+            crate::allocator::release_memory();
+        }
+    });
     let measured = measure(&arguments.run, |laps| {
         let images = pipeline.generate(&request, &mut control)?;
         let Some(image) = images.first() else {
