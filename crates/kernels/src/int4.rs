@@ -13,7 +13,7 @@ use crate::int4_activation::{Rounded, Rounding};
 use crate::int4_tile::{self, BLOCK_GROUPS, Tile};
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
 use crate::packed::{
-    Out, PackedMatrix, PanelSource, block_product, even_runs, panel_product, plain_product,
+    Block, Out, PackedMatrix, PanelSource, block_product, even_runs, panel_product,
     takes_plain_rows,
 };
 use crate::scratch::with_buffer;
@@ -464,10 +464,19 @@ impl Run<'_> {
         between: &mut [f32],
     ) {
         let plain = takes_plain_rows(self.level);
-        with_buffer(if plain { 0 } else { rows * STRIDE }, |block| {
-            if !plain {
-                gather(x, down.inputs(), first..first + depth, block);
-            }
+        with_buffer(if plain { 0 } else { rows * STRIDE }, |gathered| {
+            let (x, stride) = if plain {
+                (&x[first..], down.inputs())
+            } else {
+                gather(x, down.inputs(), first..first + depth, gathered);
+                (&*gathered, STRIDE)
+            };
+            let block = Block {
+                x,
+                stride,
+                rows,
+                depth,
+            };
             with_buffer(2 * DEPTH * PANEL, |scratch| {
                 for start in (0..down.outputs()).step_by(DEPTH) {
                     let count = DEPTH.min(down.outputs() - start);
@@ -479,17 +488,9 @@ impl Run<'_> {
                     };
                     let panels = start / PANEL..(start + count).div_ceil(PANEL);
                     let w = (down, first);
-                    // SAFETY: the block, or `x`, holds `rows` rows, panels come from `down` at this
-                    // depth, and the chunk has `rows` rows of at least `count`.
-                    unsafe {
-                        if plain {
-                            let x = &x[first..];
-                            plain_product(x, (rows, depth), w, panels, count, target, scratch);
-                        } else {
-                            let factors = (&*block, rows, depth);
-                            block_product(self.level, factors, w, panels, count, target, scratch);
-                        }
-                    }
+                    // SAFETY: the block holds its rows, panels come from `down` at this depth, and the
+                    // chunk has as many rows of at least `count`.
+                    unsafe { block_product(self.level, block, w, panels, count, target, scratch) };
                 }
             });
         });
@@ -532,22 +533,16 @@ impl Run<'_> {
         with_buffer(2 * DEPTH * PANEL, |scratch| {
             for start in (0..up.inputs()).step_by(DEPTH) {
                 let depth = DEPTH.min(up.inputs() - start);
-                let between = &ready.between[start / DEPTH * ready.rows * STRIDE..];
-                // SAFETY: `between` holds `rows` rows of this depth, panels come from `up`, and the
+                let block = Block {
+                    x: &ready.between[start / DEPTH * ready.rows * STRIDE..],
+                    stride: STRIDE,
+                    rows: ready.rows,
+                    depth,
+                };
+                let (w, panels) = ((up, start), panels.clone());
+                // SAFETY: `between` holds these rows of this depth, panels come from `up`, and the
                 // target's columns belong to this call alone.
-                unsafe {
-                    let factors = (between, ready.rows, depth);
-                    let panels = panels.clone();
-                    block_product(
-                        self.level,
-                        factors,
-                        (up, start),
-                        panels,
-                        columns,
-                        target,
-                        scratch,
-                    );
-                }
+                unsafe { block_product(self.level, block, w, panels, columns, target, scratch) };
             }
         });
     }
@@ -595,7 +590,7 @@ impl Run<'_> {
                     // which belong to this call alone.
                     unsafe {
                         let out = target.out.add(start * target.stride + column);
-                        int4_tile::multiply(self.level, &session, &tile, out, target.stride);
+                        int4_tile::multiply(&session, &tile, out, target.stride);
                     }
                 }
             }

@@ -142,6 +142,7 @@ fn portable(values: &[f32; GROUP], most: f32, codes: &mut [i8; GROUP]) -> (f32, 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{GROUP, inverse_step};
+    use crate::codes;
     use std::arch::x86_64::*;
 
     /// # Safety
@@ -217,30 +218,15 @@ mod x86 {
         let peak = _mm256_max_ps(peak, _mm256_permute_ps::<0b10_11_00_01>(peak));
         let largest = _mm256_cvtss_f32(peak) + fold(poison).iter().sum::<f32>();
         let inverse = _mm256_set1_ps(inverse_step(largest, most));
-        // Packing goes by halves of a register: this puts the words back in order.
-        let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
         let mut pairs = _mm256_setzero_si256();
         let parts = values.as_chunks::<8>().0.as_chunks::<4>().0;
-        for (parts, codes) in parts.iter().zip(codes.as_chunks_mut::<32>().0) {
-            let rounded = |i: usize| _mm256_cvtps_epi32(_mm256_mul_ps(load(&parts[i]), inverse));
-            let low = _mm256_packs_epi32(rounded(0), rounded(1));
-            let high = _mm256_packs_epi32(rounded(2), rounded(3));
-            let bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(low, high), order);
-            let sums = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-            pairs = _mm256_add_epi16(pairs, sums);
-            unsafe { _mm256_storeu_si256(codes.as_mut_ptr().cast(), bytes) };
+        for (parts, room) in parts.iter().zip(codes.as_chunks_mut::<32>().0) {
+            let round = |part| _mm256_cvtps_epi32(_mm256_mul_ps(load(part), inverse));
+            let bytes = codes::bytes(parts.each_ref().map(round));
+            pairs = _mm256_add_epi16(pairs, codes::pairs(bytes));
+            unsafe { _mm256_storeu_si256(room.as_mut_ptr().cast(), bytes) };
         }
-        let sums = [1, 1 << 16].map(|half| {
-            let sums = _mm256_madd_epi16(pairs, _mm256_set1_epi32(half));
-            let sums = _mm_add_epi32(
-                _mm256_castsi256_si128(sums),
-                _mm256_extracti128_si256::<1>(sums),
-            );
-            let sums = _mm_add_epi32(sums, _mm_shuffle_epi32::<0b01_00_11_10>(sums));
-            let sums = _mm_add_epi32(sums, _mm_shuffle_epi32::<0b10_11_00_01>(sums));
-            _mm_cvtsi128_si32(sums)
-        });
-        (largest, sums)
+        (largest, codes::halves(pairs))
     }
 }
 

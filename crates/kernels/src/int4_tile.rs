@@ -1,14 +1,14 @@
 //! The innermost integer product: a few rows of rounded inputs times a panel of 16 outputs.
 //!
 //! Weights are unpacked to bytes 0..15 (the code plus 8), which is what the processor's unsigned times
-//! signed product wants (tile registers take signed ones); sums start at −8·Σ activations, so they end at the signed result. Without
+//! signed product wants; sums start at −8·Σ activations, so they end at the signed result. Without
 //! VNNI a whole group is added in 16 bits: sums may wrap on the way, but a signed result of 32 products
-//! within ±8·127 fits.
+//! within ±8·127 fits. Tile registers take signed weights, and sums that start at nothing.
 
 use crate::int4::GROUP;
 use crate::int4_activation::Rounded;
 use crate::microkernel::PANEL;
-use crate::simd::Level;
+use crate::simd::{Level, has_vnni};
 use std::ops::Range;
 
 /// Groups whose unpacked weights stay in the first-level cache.
@@ -44,26 +44,12 @@ crate::simd_dispatch! {
     }
 }
 
-/// Whether the processor multiplies bytes into 32-bit sums at once.
-#[cfg(target_arch = "x86_64")]
-fn has_vnni() -> bool {
-    use std::sync::OnceLock;
-    static FOUND: OnceLock<bool> = OnceLock::new();
-    *FOUND.get_or_init(|| std::arch::is_x86_feature_detected!("avx512vnni"))
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has_vnni() -> bool {
-    false
-}
-
 /// Whether a level's kernel starts its sums with pairs of 16-bit offsets.
 pub(crate) fn sums_are_pairs(level: Level) -> bool {
     match level {
         Level::Portable => false,
         Level::Avx2 => true,
         Level::Avx512 => !has_vnni(),
-        // Tiles take signed weights, which need no offset.
         Level::AvxVnni | Level::Amx => false,
     }
 }
@@ -78,14 +64,15 @@ pub(crate) fn weight_offset(level: Level) -> u8 {
 
 /// What a thread holds while it multiplies.
 pub(crate) struct Session {
+    level: Level,
     #[cfg(target_arch = "x86_64")]
     tiles: Option<crate::amx::Tiles>,
 }
 
 impl Session {
     pub fn begin(level: Level) -> Self {
-        let _ = level;
         Self {
+            level,
             #[cfg(target_arch = "x86_64")]
             tiles: (level == Level::Amx).then(crate::amx::Tiles::configure),
         }
@@ -105,15 +92,9 @@ pub(crate) fn rows(level: Level) -> usize {
 /// Adds the products to `out`, whose rows are `stride` apart.
 ///
 /// # Safety
-/// The processor has `level`; there are at most [`rows`] rows; `out` holds them with
+/// The processor has the session's level; there are at most [`rows`] rows; `out` holds them with
 /// `tile.columns` each, and nobody else uses it.
-pub(crate) unsafe fn multiply(
-    level: Level,
-    session: &Session,
-    tile: &Tile,
-    out: *mut f32,
-    stride: usize,
-) {
+pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, out: *mut f32, stride: usize) {
     let groups = tile.groups.len();
     assert!(tile.rows.end * tile.rounded.groups <= tile.rounded.scales.len());
     assert!(tile.groups.end <= tile.rounded.groups && tile.columns <= PANEL);
@@ -124,7 +105,6 @@ pub(crate) unsafe fn multiply(
         // SAFETY: as the caller promised and the assertions say.
         return unsafe { crate::amx::int4::multiply(tiles, tile, out, stride) };
     }
-    let _ = session;
     macro_rules! by_rows {
         ($kernel:ident, $($rows:literal)*) => {
             match tile.rows.len() {
@@ -135,7 +115,7 @@ pub(crate) unsafe fn multiply(
             }
         };
     }
-    match level {
+    match session.level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
         #[cfg(target_arch = "x86_64")]

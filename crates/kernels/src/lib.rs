@@ -25,6 +25,8 @@ mod amx;
 pub mod attention;
 pub mod buffer;
 pub mod ceiling;
+#[cfg(target_arch = "x86_64")]
+mod codes;
 pub mod conv;
 pub mod depthwise;
 pub mod epilogue;

@@ -238,7 +238,7 @@ pub(crate) enum StoredPanel<'a> {
 
 impl PackedMatrix {
     /// Asks for part `part` of `parts` of some inner values of a panel.
-    pub(crate) fn fetch(&self, index: usize, inputs: Range<usize>, part: usize, parts: usize) {
+    fn fetch(&self, index: usize, inputs: Range<usize>, part: usize, parts: usize) {
         let from = inputs.start + inputs.len() * part / parts;
         let to = inputs.start + inputs.len() * (part + 1) / parts;
         let range = (index * self.inputs + from) * PANEL..(index * self.inputs + to) * PANEL;
@@ -422,13 +422,13 @@ fn forward_then<G, F>(
     let threads = rayon::current_num_threads();
     let panels = outputs.div_ceil(PANEL);
     let product = |first: usize, panels: Range<usize>, out: Out| {
-        let gather = |columns: Range<usize>, block: &mut [f32]| match &source {
-            Source::Gathered(gather) => gather(first, columns, block),
-            Source::Plain(_) => unreachable!("rows that need no gathering"),
-        };
         let rows = match &source {
             Source::Plain(x) => Rows::Plain(&x[first * inputs..]),
-            Source::Gathered(_) => Rows::Gathered(gather),
+            Source::Gathered(gather) => {
+                Rows::Gathered(move |columns: Range<usize>, block: &mut [f32]| {
+                    gather(first, columns, block);
+                })
+            }
         };
         product(level, w, panels, rows, out);
     };
@@ -570,20 +570,20 @@ fn product(
                         stride: out.stride,
                         accumulate: first > 0,
                     };
-                    let (panels, w) = (panels.clone(), (w, first));
-                    // SAFETY: `block` holds `rows` rows, panels come from `w` at this depth, and the
+                    let block = Block {
+                        x: block,
+                        stride: match rows {
+                            Rows::Plain(_) => w.inputs,
+                            _ => STRIDE,
+                        },
+                        rows: out.rows,
+                        depth,
+                    };
+                    let panels = panels.clone();
+                    // SAFETY: the block holds its rows, panels come from `w` at this depth, and the
                     // target's columns belong to this call alone.
                     unsafe {
-                        match rows {
-                            Rows::Plain(_) => {
-                                let sizes = (out.rows, depth);
-                                plain_product(block, sizes, w, panels, columns, target, scratch);
-                            }
-                            _ => {
-                                let factors = (block, out.rows, depth);
-                                block_product(level, factors, w, panels, columns, target, scratch);
-                            }
-                        }
+                        block_product(level, block, (w, first), panels, columns, target, scratch);
                     }
                 }
             }
@@ -591,33 +591,48 @@ fn product(
     });
 }
 
+/// Some inner values of rows of an input.
+#[derive(Clone, Copy)]
+pub(crate) struct Block<'a> {
+    pub x: &'a [f32],
+    /// Distance between rows: [`STRIDE`], or anything where the level [`takes_plain_rows`].
+    pub stride: usize,
+    pub rows: usize,
+    /// At most [`DEPTH`].
+    pub depth: usize,
+}
+
 /// `target (+)= block·panels` for the inner values `first..first + depth` of `w`: every panel meets all
 /// rows while it is in the first-level cache, and what comes next is fetched meanwhile. `scratch` has
 /// room for two widened panels of [`DEPTH`].
 ///
 /// # Safety
-/// `block` holds `rows` rows [`STRIDE`] apart; the target has `rows` rows of `columns`, and nobody else
-/// uses it.
+/// The block holds its rows; the target has as many of `columns`, and nobody else uses it.
 pub(crate) unsafe fn block_product(
     level: Level,
-    (block, rows, depth): (&[f32], usize, usize),
+    block: Block,
     (w, first): (&PackedMatrix, usize),
     panels: Range<usize>,
     columns: usize,
     target: Target,
     scratch: &mut [f32],
 ) {
-    let factors = (block, rows, depth);
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Amx && depth > 0 {
+    if takes_plain_rows(level) && block.depth > 0 {
         // SAFETY: as promised, and the level says that the processor has tiles.
         unsafe {
-            let sizes = (rows, depth);
-            let factors = (block, STRIDE);
-            crate::amx::block_product(factors, sizes, (w, first), panels, columns, target, scratch);
+            crate::amx::block_product(block, (w, first), panels, columns, target, scratch);
         }
         return;
     }
+    let Block {
+        x,
+        stride,
+        rows,
+        depth,
+    } = block;
+    assert_eq!(stride, STRIDE, "rows of a block");
+    let factors = (x, rows, depth);
     let slab = Slab {
         matrix: w,
         first,
@@ -633,38 +648,6 @@ pub(crate) unsafe fn block_product(
             panel_product::<f32>(level, factors, &slab, panels, columns, target, scratch);
         }
     }
-}
-
-/// As [`block_product`] for rows that stand as far apart as `w` has inputs, on a level that
-/// [`takes_plain_rows`].
-///
-/// # Safety
-/// As for [`block_product`].
-#[cfg_attr(not(target_arch = "x86_64"), allow(unused_variables))]
-pub(crate) unsafe fn plain_product(
-    x: &[f32],
-    (rows, depth): (usize, usize),
-    (w, first): (&PackedMatrix, usize),
-    panels: Range<usize>,
-    columns: usize,
-    target: Target,
-    scratch: &mut [f32],
-) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: as promised; the only such level has tiles.
-    unsafe {
-        crate::amx::block_product(
-            (x, w.inputs),
-            (rows, depth),
-            (w, first),
-            panels,
-            columns,
-            target,
-            scratch,
-        );
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    unreachable!("no level takes plain rows");
 }
 
 /// As [`block_product`] with panels from anywhere.

@@ -69,8 +69,8 @@ pub fn quantised_bytes(table: u64, layers: u64, stored: f64, how: Quantisation) 
     (table as f64 * stored + layers as f64 * how.bytes_per_value(stored)) as u64
 }
 
-/// Activations of a decoder in strips of `rows` pixel rows, of which the deep stages keep three maps:
-/// what a block reads and writes, and what one of its strips takes.
+/// Activations of a decoder in strips of `rows` pixel rows, of which the deep stages keep three maps
+/// at most: what is doubled, what that gives, and what a strip takes.
 pub fn decode_strips(height: usize, width: usize, channels: usize, rows: usize) -> u64 {
     let picture = height as u64 * width as u64 * 4;
     let full = picture.saturating_mul(channels as u64);

@@ -10,12 +10,10 @@ mod split;
 mod tile;
 
 use crate::microkernel::{DEPTH, PANEL, Pair, Target};
-use crate::packed::PackedMatrix;
-use crate::packed::StoredPanel;
+use crate::packed::{Block, PackedMatrix, StoredPanel};
 use crate::scratch::with_buffer;
 use std::ops::Range;
 pub(crate) use tile::Tiles;
-use tile::WEIGHT_PARTS;
 
 /// Whether processor and system let this process use tiles. Asking is what permits it.
 pub(crate) fn available() -> bool {
@@ -31,19 +29,20 @@ pub(crate) fn available() -> bool {
 }
 
 /// Rows of a tile.
-const ROWS: usize = tile::ROWS;
+const ROWS: usize = 16;
+/// Bytes of a row of a tile.
+const LINE: usize = 64;
 /// Bytes of a tile.
-const TILE: usize = 1024;
+const TILE: usize = ROWS * LINE;
 /// Inner values of a tile.
 const STEP: usize = 32;
 /// Lines of a tile of weights: pairs of inner values.
 const LINES: usize = STEP / 2;
-/// Parts of an input.
+/// Parts of an f32 value.
 const PARTS: usize = 3;
 
 /// Calls `work` with room for so many tiles, each on a cache line of its own.
 fn with_tiles<R>(count: usize, work: impl FnOnce(*mut u8) -> R) -> R {
-    const LINE: usize = 64;
     with_buffer((count * TILE + LINE) / size_of::<f32>(), |buffer| {
         let start = buffer.as_mut_ptr().cast::<u8>();
         // SAFETY: the buffer has a line more than the tiles need.
@@ -51,17 +50,22 @@ fn with_tiles<R>(count: usize, work: impl FnOnce(*mut u8) -> R) -> R {
     })
 }
 
-/// As `packed::block_product`, which says what is promised, for rows that stand `stride` apart; the
-/// processor has tiles.
+/// As `packed::block_product`, which says what is promised, for rows any distance apart; the processor
+/// has tiles.
 pub(crate) unsafe fn block_product(
-    (x, stride): (&[f32], usize),
-    (rows, depth): (usize, usize),
+    block: Block,
     (w, first): (&PackedMatrix, usize),
     panels: Range<usize>,
     columns: usize,
     target: Target,
     scratch: &mut [f32],
 ) {
+    let Block {
+        x,
+        stride,
+        rows,
+        depth,
+    } = block;
     assert!(depth <= DEPTH);
     if rows == 0 || depth == 0 {
         return;
@@ -72,7 +76,7 @@ pub(crate) unsafe fn block_product(
     );
     let steps = depth.div_ceil(STEP);
     let row_tiles = rows.div_ceil(ROWS);
-    let most = WEIGHT_PARTS * DEPTH.div_ceil(STEP);
+    let most = PARTS * DEPTH.div_ceil(STEP);
     with_tiles(row_tiles * steps * PARTS, |a| {
         with_tiles(2 * most, |b| {
             // SAFETY: there is room for these tiles.
@@ -102,7 +106,7 @@ pub(crate) unsafe fn block_product(
                             }
                         }
                         StoredPanel::F32(panel) => {
-                            parts = WEIGHT_PARTS;
+                            parts = PARTS;
                             // SAFETY: as above, and tiles come with AVX-512.
                             unsafe { split::panel(panel, b) };
                         }

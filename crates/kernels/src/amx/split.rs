@@ -1,17 +1,21 @@
 //! f32 values as sums of bf16 values, in the order of tiles.
 
-use super::tile::WEIGHT_PARTS;
 use super::{PARTS, ROWS, STEP, TILE};
 use crate::microkernel::PANEL;
 use std::arch::x86_64::*;
+
+/// The bits that bf16 keeps of f32.
+#[target_feature(enable = "avx512f")]
+fn upper() -> __m512i {
+    _mm512_set1_epi32(0xffff_0000u32 as i32)
+}
 
 /// A bf16 value near `x`, as f32: the nearest for the lanes of the mask, else no larger than `x`.
 #[target_feature(enable = "avx512f,avx512bw")]
 fn near(x: __m512, rounds: __mmask16) -> __m512 {
     let bits = _mm512_castps_si512(x);
     let rounded = _mm512_mask_add_epi32(bits, rounds, bits, _mm512_set1_epi32(0x8000));
-    let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
-    _mm512_castsi512_ps(_mm512_and_si512(rounded, upper))
+    _mm512_castsi512_ps(_mm512_and_si512(rounded, upper()))
 }
 
 /// Three bf16 values, as f32, whose sum is `x`. Infinity is one of them and two zeros.
@@ -71,7 +75,6 @@ pub(super) unsafe fn rows((x, stride): (&[f32], usize), rows: usize, depth: usiz
 pub(super) unsafe fn panel(panel: &[f32], out: *mut u8) {
     let depth = panel.len() / PANEL;
     let lines = depth.div_ceil(2).next_multiple_of(STEP / 2);
-    let upper = _mm512_set1_epi32(0xffff_0000u32 as i32);
     // SAFETY: as promised.
     unsafe {
         for line in 0..lines {
@@ -87,8 +90,8 @@ pub(super) unsafe fn panel(panel: &[f32], out: *mut u8) {
             for (part, (even, odd)) in even.into_iter().zip(odd).enumerate() {
                 let (even, odd) = (_mm512_castps_si512(even), _mm512_castps_si512(odd));
                 let even = _mm512_srli_epi32::<16>(even);
-                let values = _mm512_or_si512(even, _mm512_and_si512(odd, upper));
-                let to = out.add((step * WEIGHT_PARTS + part) * TILE + line * 64);
+                let values = _mm512_or_si512(even, _mm512_and_si512(odd, upper()));
+                let to = out.add((step * PARTS + part) * TILE + line * 64);
                 _mm512_store_si512(to.cast(), values);
             }
         }

@@ -1,16 +1,9 @@
 //! The tile registers themselves.
 
-use super::{PARTS, TILE};
+use super::{LINE, PARTS, ROWS, TILE};
 use crate::microkernel::{PANEL, Target};
 use std::arch::asm;
 use std::marker::PhantomData;
-
-/// Rows of a tile.
-pub(super) const ROWS: usize = 16;
-/// Parts of an f32 weight.
-pub(super) const WEIGHT_PARTS: usize = 3;
-/// Distance between rows of a stored tile, in bytes.
-const LINE: usize = 64;
 
 /// Asks the system for the registers, which it saves for a process only on demand.
 pub(super) fn permit() -> bool {
@@ -106,51 +99,80 @@ impl Tiles {
     }
 }
 
+/// The product of a group of bytes in a tile: the group's places among codes, weights and results, and
+/// two tiles for the factors.
+macro_rules! group {
+    ($out:literal, $codes:literal, $weights:literal, $a:literal, $b:literal) => {
+        concat!(
+            "tilezero ",
+            $out,
+            "\n",
+            "tileloadd ",
+            $a,
+            ", [{codes} + {stride} + ",
+            $codes,
+            "]\n",
+            "tileloadd ",
+            $b,
+            ", [{weights} + {line} + ",
+            $weights,
+            "]\n",
+            "tdpbssd ",
+            $out,
+            ", ",
+            $a,
+            ", ",
+            $b,
+            "\n",
+        )
+    };
+}
+
+/// Runs products of groups, then stores them.
+macro_rules! byte_products {
+    ($codes:expr, $weights:expr, $products:expr, $($step:expr),+ $(,)?) => {
+        asm!(
+            $($step,)+
+            codes = in(reg) $codes.0,
+            stride = in(reg) $codes.1,
+            weights = in(reg) $weights,
+            products = in(reg) $products,
+            line = in(reg) LINE,
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+            options(nostack),
+        )
+    };
+}
+
 impl Tiles {
-    /// `products = codes·weights` of bytes, for four groups of 64 inner values: codes of 16 rows `stride`
-    /// bytes apart, and a tile of weights and one of results a group.
+    /// `products = codes·weights` of bytes, for four groups of 64 inner values: codes of 16 rows, with the
+    /// distance between rows in bytes, and a tile of weights and one of results a group.
     ///
     /// # Safety
     /// That is what stands there.
     #[inline(always)]
     pub(super) unsafe fn multiply_bytes(
         &self,
-        (codes, stride): (*const i8, usize),
+        codes: (*const i8, usize),
         weights: *const i8,
         products: *mut i32,
     ) {
         // Results are stored last: a product takes its time, and four overlap.
         // SAFETY: reads and writes what was promised.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tileloadd tmm4, [{codes} + {stride}]",
-                "tileloadd tmm5, [{weights} + {line}]",
-                "tdpbssd tmm0, tmm4, tmm5",
-                "tilezero tmm1",
-                "tileloadd tmm6, [{codes} + {stride} + 64]",
-                "tileloadd tmm7, [{weights} + {line} + 1024]",
-                "tdpbssd tmm1, tmm6, tmm7",
-                "tilezero tmm2",
-                "tileloadd tmm4, [{codes} + {stride} + 128]",
-                "tileloadd tmm5, [{weights} + {line} + 2048]",
-                "tdpbssd tmm2, tmm4, tmm5",
-                "tilezero tmm3",
-                "tileloadd tmm6, [{codes} + {stride} + 192]",
-                "tileloadd tmm7, [{weights} + {line} + 3072]",
-                "tdpbssd tmm3, tmm6, tmm7",
+            byte_products!(
+                codes,
+                weights,
+                products,
+                group!("tmm0", "0", "0", "tmm4", "tmm5"),
+                group!("tmm1", "64", "1024", "tmm6", "tmm7"),
+                group!("tmm2", "128", "2048", "tmm4", "tmm5"),
+                group!("tmm3", "192", "3072", "tmm6", "tmm7"),
                 "tilestored [{products} + {line}], tmm0",
                 "tilestored [{products} + {line} + 1024], tmm1",
                 "tilestored [{products} + {line} + 2048], tmm2",
                 "tilestored [{products} + {line} + 3072], tmm3",
-                codes = in(reg) codes,
-                weights = in(reg) weights,
-                products = in(reg) products,
-                stride = in(reg) stride,
-                line = in(reg) LINE,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
             );
         }
     }
@@ -162,25 +184,18 @@ impl Tiles {
     #[inline(always)]
     pub(super) unsafe fn multiply_group(
         &self,
-        (codes, stride): (*const i8, usize),
+        codes: (*const i8, usize),
         weights: *const i8,
         products: *mut i32,
     ) {
         // SAFETY: reads and writes what was promised.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tileloadd tmm4, [{codes} + {stride}]",
-                "tileloadd tmm5, [{weights} + {line}]",
-                "tdpbssd tmm0, tmm4, tmm5",
+            byte_products!(
+                codes,
+                weights,
+                products,
+                group!("tmm0", "0", "0", "tmm4", "tmm5"),
                 "tilestored [{products} + {line}], tmm0",
-                codes = in(reg) codes,
-                weights = in(reg) weights,
-                products = in(reg) products,
-                stride = in(reg) stride,
-                line = in(reg) LINE,
-                out("tmm0") _, out("tmm4") _, out("tmm5") _,
-                options(nostack),
             );
         }
     }
@@ -259,7 +274,7 @@ macro_rules! times_full {
 }
 
 macro_rules! product {
-    ($step:expr, $parts:literal, $factors:expr, $target:expr, $keep:expr) => {{
+    ($step:expr, $parts:expr, $factors:expr, $target:expr, $keep:expr) => {{
         let ((a, b, steps), (c, stride)) = ($factors, $target);
         asm!(
             "tilezero tmm0",
@@ -326,14 +341,14 @@ unsafe fn multiply_whole(
         0
     });
     let target = ([c, lower], stride);
-    assert!(factors.2 > 0 && matches!(parts, 1 | WEIGHT_PARTS));
+    assert!(factors.2 > 0 && matches!(parts, 1 | PARTS));
     // SAFETY: reads tiles within the factors and the target, writes the target's, as promised.
     unsafe {
         match (parts, both) {
             (1, false) => product!(times_half!(one), 1, factors, target, keep),
             (1, true) => product!(times_half!(two), 1, factors, target, keep),
-            (_, false) => product!(times_full!(one), 3, factors, target, keep),
-            (_, true) => product!(times_full!(two), 3, factors, target, keep),
+            (_, false) => product!(times_full!(one), PARTS, factors, target, keep),
+            (_, true) => product!(times_full!(two), PARTS, factors, target, keep),
         }
     }
 }

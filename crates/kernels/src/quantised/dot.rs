@@ -91,24 +91,42 @@ mod x86 {
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(narrow)))
     }
 
+    /// 4-bit codes of eight outputs, raised to be unsigned.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn raised_four(block: &[u8], half: usize) -> [__m256i; 8] {
+        let low = _mm256_set1_epi8(15);
+        let mut w = [_mm256_setzero_si256(); 8];
+        for s in 0..4 {
+            // SAFETY: a block holds 4 times 64 bytes of codes.
+            let both = unsafe { _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast()) };
+            w[2 * s] = _mm256_and_si256(both, low);
+            w[2 * s + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
+        }
+        w
+    }
+
+    /// 8-bit codes of eight outputs.
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn signed_eight(block: &[u8], half: usize) -> [__m256i; 8] {
+        let mut w = [_mm256_setzero_si256(); 8];
+        for (s, w) in w.iter_mut().enumerate() {
+            // SAFETY: a block holds 8 times 64 bytes of codes.
+            *w = unsafe { _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast()) };
+        }
+        w
+    }
+
     /// # Safety
     /// The processor has AVX2 and FMA; panel and rows hold equally many groups.
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2_four(panel: &[u8], rows: &[RowGroup], sums: &mut [[f32; PANEL]]) {
-        let low = _mm256_set1_epi8(15);
         let ones = _mm256_set1_epi16(1);
         let groups = rows.chunks_exact(sums.len());
         for (block, rows) in panel.chunks_exact(Bits::Four.block()).zip(groups) {
             for half in 0..2 {
                 // SAFETY: a block holds 4 times 64 bytes of codes and 32 of scales; sums are 16 wide.
                 unsafe {
-                    let mut w = [_mm256_setzero_si256(); 8];
-                    for s in 0..4 {
-                        let both =
-                            _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast());
-                        w[2 * s] = _mm256_and_si256(both, low);
-                        w[2 * s + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
-                    }
+                    let w = raised_four(block, half);
                     let scales = eight_scales(block.as_ptr().add(Bits::Four.codes() + 16 * half));
                     for (row, sums) in rows.iter().zip(sums.iter_mut()) {
                         // Eight pairs of at most 2·15·127 fit 16 bits, and so does what starts them.
@@ -138,10 +156,7 @@ mod x86 {
             for half in 0..2 {
                 // SAFETY: a block holds 8 times 64 bytes of codes and 32 of scales; sums are 16 wide.
                 unsafe {
-                    let mut w = [_mm256_setzero_si256(); 8];
-                    for (s, w) in w.iter_mut().enumerate() {
-                        *w = _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast());
-                    }
+                    let w = signed_eight(block, half);
                     let scales = eight_scales(block.as_ptr().add(Bits::Eight.codes() + 16 * half));
                     for (row, sums) in rows.iter().zip(sums.iter_mut()) {
                         let mut dot = _mm256_setzero_si256();
@@ -191,19 +206,12 @@ mod x86 {
     /// The processor has AVX-VNNI; panel and rows hold equally many groups.
     #[target_feature(enable = "avxvnni,avx2,fma")]
     pub(super) unsafe fn avx_vnni_four(panel: &[u8], rows: &[RowGroup], sums: &mut [[f32; PANEL]]) {
-        let low = _mm256_set1_epi8(15);
         let groups = rows.chunks_exact(sums.len());
         for (block, rows) in panel.chunks_exact(Bits::Four.block()).zip(groups) {
             for half in 0..2 {
                 // SAFETY: a block holds 4 times 64 bytes of codes and 32 of scales.
                 unsafe {
-                    let mut w = [_mm256_setzero_si256(); 8];
-                    for s in 0..4 {
-                        let both =
-                            _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast());
-                        w[2 * s] = _mm256_and_si256(both, low);
-                        w[2 * s + 1] = _mm256_and_si256(_mm256_srli_epi16::<4>(both), low);
-                    }
+                    let w = raised_four(block, half);
                     let scales = block.as_ptr().add(Bits::Four.codes() + 16 * half);
                     avx_vnni_rows(&w, scales, rows, |row| row.raised_four, (sums, half));
                 }
@@ -225,12 +233,7 @@ mod x86 {
             for half in 0..2 {
                 // SAFETY: a block holds 8 times 64 bytes of codes and 32 of scales.
                 unsafe {
-                    let mut w = [_mm256_setzero_si256(); 8];
-                    for (s, w) in w.iter_mut().enumerate() {
-                        let signed =
-                            _mm256_loadu_si256(block.as_ptr().add(64 * s + 32 * half).cast());
-                        *w = _mm256_xor_si256(signed, raise);
-                    }
+                    let w = signed_eight(block, half).map(|w| _mm256_xor_si256(w, raise));
                     let scales = block.as_ptr().add(Bits::Eight.codes() + 16 * half);
                     avx_vnni_rows(&w, scales, rows, |row| row.raised_eight, (sums, half));
                 }

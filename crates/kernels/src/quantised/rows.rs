@@ -76,6 +76,7 @@ fn portable(values: &[f32; GROUP], group: &mut RowGroup) {
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx2,fma")]
 fn avx2(values: &[f32; GROUP], group: &mut RowGroup) {
+    use crate::codes;
     use std::arch::x86_64::*;
     let sign = _mm256_set1_ps(-0.0);
     // SAFETY: four vectors of eight stand there.
@@ -100,34 +101,16 @@ fn avx2(values: &[f32; GROUP], group: &mut RowGroup) {
     let (scale, inverse) = steps(most.iter().fold(0.0f32, |a, b| a.max(*b)));
     let (low, high) = (_mm256_set1_ps(-127.0), _mm256_set1_ps(127.0));
     let inverse = _mm256_set1_ps(inverse);
-    let codes = v.map(|v| {
+    let rounded = v.map(|v| {
         // NaN becomes a code as well: the scale tells.
         let scaled = _mm256_max_ps(_mm256_mul_ps(v, inverse), low);
         _mm256_cvtps_epi32(_mm256_min_ps(scaled, high))
     });
-    let words = [
-        _mm256_packs_epi32(codes[0], codes[1]),
-        _mm256_packs_epi32(codes[2], codes[3]),
-    ];
-    // Packing works in halves: put their fours back in order.
-    let order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    let bytes = _mm256_permutevar8x32_epi32(_mm256_packs_epi16(words[0], words[1]), order);
-    let pairs = _mm256_maddubs_epi16(_mm256_set1_epi8(1), bytes);
-    let sum = |mask: i32| {
-        let lanes = _mm256_madd_epi16(pairs, _mm256_set1_epi32(mask));
-        let half = _mm_add_epi32(
-            _mm256_castsi256_si128(lanes),
-            _mm256_extracti128_si256::<1>(lanes),
-        );
-        let half = _mm_add_epi32(half, _mm_shuffle_epi32::<0b00_00_11_10>(half));
-        _mm_cvtsi128_si32(_mm_add_epi32(
-            half,
-            _mm_shuffle_epi32::<0b00_00_00_01>(half),
-        ))
-    };
+    let bytes = codes::bytes(rounded);
+    let [low, high] = codes::halves(codes::pairs(bytes));
     // SAFETY: there is room for 32 codes.
     unsafe { _mm256_storeu_si256(group.codes.as_mut_ptr().cast(), bytes) };
-    set_sums(group, sum(1), sum(1 << 16));
+    set_sums(group, low, high);
     group.scale = scale + finite.iter().sum::<f32>();
 }
 

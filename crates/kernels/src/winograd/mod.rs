@@ -10,7 +10,7 @@
 mod transform;
 
 use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
-use crate::packed::{Out, PackedMatrix, block_product, even_runs};
+use crate::packed::{Block, Out, PackedMatrix, block_product, even_runs};
 use crate::prefetch;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level};
@@ -352,20 +352,18 @@ impl Strip<'_> {
                         stride: width,
                         accumulate: first > 0,
                     };
-                    let factors = (&inputs[start..], count, depth);
-                    // SAFETY: the strip's inputs are rows [`STRIDE`] apart, panels have this depth, and
-                    // the products' rows are wider than the panels.
+                    let block = Block {
+                        x: &inputs[start..],
+                        stride: STRIDE,
+                        rows: count,
+                        depth,
+                    };
+                    let (w, panels) = ((matrix, first), panels.clone());
+                    // SAFETY: the block holds the strip's inputs, panels have this depth, and the
+                    // products' rows are wider than the panels.
                     unsafe {
-                        block_product(
-                            self.level,
-                            factors,
-                            (matrix, first),
-                            panels.clone(),
-                            columns,
-                            target,
-                            scratch,
-                        );
-                    }
+                        block_product(self.level, block, w, panels, columns, target, scratch)
+                    };
                 }
             }
         });

@@ -25,19 +25,19 @@ pub(super) struct Trace<'a> {
     /// Whether values inside blocks are wanted too, which then run step by step.
     details: bool,
     /// Bytes of a map above which local operations run on parts of it.
-    largest_map: usize,
+    whole_map: usize,
 }
 
-/// [`Trace::largest_map`] unless asked otherwise: maps of up to 512² pixels of the published models stay
+/// [`Trace::whole_map`] unless asked otherwise: maps of up to 512² pixels of the published models stay
 /// whole.
-const LARGEST_MAP: usize = 128 << 20;
+const WHOLE_MAP: usize = 128 << 20;
 
 impl<'a> Trace<'a> {
     pub(super) fn none() -> Self {
         Trace {
             sink: None,
             details: false,
-            largest_map: LARGEST_MAP,
+            whole_map: WHOLE_MAP,
         }
     }
 
@@ -45,14 +45,14 @@ impl<'a> Trace<'a> {
         Trace {
             sink: Some(sink),
             details,
-            largest_map: LARGEST_MAP,
+            whole_map: WHOLE_MAP,
         }
     }
 
     /// No trace of a pass that keeps larger maps whole only where a block sees all of them.
-    pub(super) fn none_within(largest_map: usize) -> Self {
+    pub(super) fn none_within(whole_map: usize) -> Self {
         Trace {
-            largest_map,
+            whole_map,
             ..Trace::none()
         }
     }
@@ -62,10 +62,10 @@ impl<'a> Trace<'a> {
     pub(super) fn part_rows(&self, x: &Tensor) -> Result<Option<usize>> {
         let bytes = x.elem_count() * size_of::<f32>();
         let details = self.sink.is_some() && self.details;
-        if bytes <= self.largest_map || x.track_op() || details {
+        if bytes <= self.whole_map || x.track_op() || details {
             return Ok(None);
         }
-        Ok(Some(x.dim(1)? * self.largest_map / bytes))
+        Ok(Some(x.dim(1)? * self.whole_map / bytes))
     }
 
     /// The output of a whole block: checked for NaN and infinity, then reported.
