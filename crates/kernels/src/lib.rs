@@ -55,4 +55,5 @@ pub mod rotary;
 mod scratch;
 pub mod shortcut;
 pub mod simd;
+mod small_product;
 pub mod winograd;

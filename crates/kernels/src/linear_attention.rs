@@ -4,6 +4,9 @@
 //!
 //! All operands are `[batch, tokens, heads·dim]`, heads contiguous.
 
+use crate::norm::lane_sum;
+use crate::scratch::with_buffer;
+use crate::small_product::{self, Factor};
 use crate::{parallel, simd_dispatch};
 use rayon::prelude::*;
 
@@ -40,19 +43,21 @@ fn state_len(dim: usize) -> usize {
     dim * dim + dim
 }
 
+/// Tokens whose operands are brought together at a time.
+const BLOCK: usize = 64;
+
 simd_dispatch! {
-    fn accumulate(k: &[f32], v: &[f32], width: usize, dim: usize, state: &mut [f32]) {
+    /// Adds tokens, `width` apart, to M and z.
+    fn accumulate(k: &[f32], v: &[f32], width: usize, dim: usize, state: &mut [f32], scratch: &mut [f32]) {
         let (m, z) = state.split_at_mut(dim * dim);
-        let mut start = 0;
-        while start + dim <= k.len() {
-            let (k, v) = (&k[start..start + dim], &v[start..start + dim]);
-            for (i, row) in m.chunks_exact_mut(dim).enumerate() {
-                let value = v[i];
-                for (sum, &key) in row.iter_mut().zip(k) { *sum += value * if key < 0.0 { 0.0 } else { key }; }
-            }
-            for (sum, &key) in z.iter_mut().zip(k) { *sum += if key < 0.0 { 0.0 } else { key }; }
-            start += width;
+        let tokens = k.len().div_ceil(width);
+        let (keys, values) = scratch[..2 * tokens * dim].split_at_mut(tokens * dim);
+        for (n, (key, value)) in keys.chunks_exact_mut(dim).zip(values.chunks_exact_mut(dim)).enumerate() {
+            relu(&k[n * width..][..dim], key);
+            value.copy_from_slice(&v[n * width..][..dim]);
+            for (sum, key) in z.iter_mut().zip(&*key) { *sum += key; }
         }
+        small_product::add(dim, Factor { values, row: 1, inner: dim }, (keys, tokens, dim), m, dim);
     }
 }
 
@@ -67,17 +72,33 @@ fn transpose(m: &[f32], dim: usize) -> Vec<f32> {
     out
 }
 
+/// Queries of one head that attend together.
+struct Queries<'a> {
+    /// `width` apart.
+    values: &'a [f32],
+    width: usize,
+    /// M transposed.
+    m: &'a [f32],
+    z: &'a [f32],
+    eps: f32,
+}
+
 simd_dispatch! {
-    /// `out = Σ_j relu(q_j)·rows_j`, and returns `Σ_j relu(q_j)·z_j`.
-    fn apply(q: &[f32], rows: &[f32], z: &[f32], out: &mut [f32]) -> f32 {
-        out.fill(0.0);
-        let mut denominator = 0.0;
-        for ((row, &query), &z) in rows.chunks_exact(out.len()).zip(q).zip(z) {
-            let query = if query < 0.0 { 0.0 } else { query };
-            denominator += query * z;
-            for (o, &r) in out.iter_mut().zip(row) { *o += query * r; }
+    /// Writes the results of queries, `out_width` apart.
+    fn apply(queries: &Queries<'_>, out: &mut [f32], out_width: usize, scratch: &mut [f32]) {
+        let Queries { values, width, m, z, eps } = *queries;
+        let dim = z.len();
+        let tokens = values.len().div_ceil(width);
+        let positive = &mut scratch[..tokens * dim];
+        for (n, query) in positive.chunks_exact_mut(dim).enumerate() {
+            relu(&values[n * width..][..dim], query);
+            out[n * out_width..][..dim].fill(0.0);
         }
-        denominator
+        small_product::add(tokens, Factor { values: positive, row: dim, inner: 1 }, (m, dim, dim), out, out_width);
+        for (query, out) in positive.chunks_exact(dim).zip(out.chunks_mut(out_width)) {
+            let inverse = 1.0 / (lane_sum(dim, |j| query[j] * z[j]) + eps);
+            for o in &mut out[..dim] { *o *= inverse; }
+        }
     }
 }
 
@@ -99,19 +120,29 @@ impl Source<'_> {
     /// Adds the tokens of every head of each picture to what [`accumulate`] keeps of it.
     fn add_to(&self, shape: &LinearAttentionShape, states: &mut [Vec<f32>]) {
         let stride = self.spread * shape.width();
-        states
-            .par_iter_mut()
-            .enumerate()
-            .for_each(|(index, state)| {
-                let (b, h) = (index / shape.heads, index % shape.heads);
-                let start = self.at(shape, b * shape.tokens, h);
-                let end = self.at(shape, (b + 1) * shape.tokens, 0);
-                if shape.tokens > 0 {
-                    let of_head = |x: &[f32]| start..end.min(x.len());
-                    let (k, v) = (&self.k[of_head(self.k)], &self.v[of_head(self.v)]);
-                    accumulate(k, v, stride, shape.dim, state);
-                }
+        let run = shape
+            .heads
+            .div_ceil(2 * rayon::current_num_threads())
+            .max(1);
+        let pictures = states.par_chunks_mut(shape.heads.max(1)).enumerate();
+        pictures.for_each(|(b, states)| {
+            let runs = states.par_chunks_mut(run).enumerate();
+            runs.for_each(|(index, states)| {
+                with_buffer(2 * BLOCK * shape.dim, |scratch| {
+                    // Tokens in blocks, so that heads that share a page meet it while it is near.
+                    for first in (0..shape.tokens).step_by(BLOCK) {
+                        let last = (first + BLOCK).min(shape.tokens) - 1;
+                        let (first, last) = (b * shape.tokens + first, b * shape.tokens + last);
+                        for (h, state) in (index * run..).zip(&mut *states) {
+                            let tokens =
+                                self.at(shape, first, h)..self.at(shape, last, h) + shape.dim;
+                            let (k, v) = (&self.k[tokens.clone()], &self.v[tokens]);
+                            accumulate(k, v, stride, shape.dim, state, scratch);
+                        }
+                    }
+                });
             });
+        });
     }
 
     /// What [`accumulate`] gives for each head of each picture.
@@ -228,24 +259,32 @@ fn attend(
         })
         .collect();
     parallel::rows_mut(o, wide, |first, chunk| {
-        for (token, row) in (first..).zip(chunk.chunks_exact_mut(wide)) {
-            let b = token / shape.tokens;
-            for (index, out) in row.chunks_exact_mut(dim).enumerate() {
-                let (source, h) = (index / shape.heads, index % shape.heads);
-                let (m, z) = &states[(source * shape.batch + b) * shape.heads + h];
-                let source = &sources[source];
-                let q = &source.q[source.at(shape, token, h)..][..dim];
-                let denominator = apply(q, m, z, out) + shape.eps;
-                divide(out, denominator);
+        with_buffer(BLOCK * dim, |scratch| {
+            let (mut first, mut rest) = (first, chunk);
+            while !rest.is_empty() {
+                // Tokens of one picture.
+                let left = shape.tokens - first % shape.tokens;
+                let count = BLOCK.min(rest.len() / wide).min(left);
+                let (block, later) = rest.split_at_mut(count * wide);
+                for index in 0..wide / dim {
+                    let (source, h) = (index / shape.heads, index % shape.heads);
+                    let picture = source * shape.batch + first / shape.tokens;
+                    let (m, z) = &states[picture * shape.heads + h];
+                    let source = &sources[source];
+                    let end = source.at(shape, first + count - 1, h) + dim;
+                    let queries = Queries {
+                        values: &source.q[source.at(shape, first, h)..end],
+                        width: source.spread * shape.width(),
+                        m,
+                        z,
+                        eps: shape.eps,
+                    };
+                    apply(&queries, &mut block[index * dim..], wide, scratch);
+                }
+                (first, rest) = (first + count, later);
             }
-        }
+        });
     });
-}
-
-fn divide(out: &mut [f32], denominator: f32) {
-    for o in out {
-        *o /= denominator;
-    }
 }
 
 /// One head of one picture: operands that begin at its first channel, `width` apart from token to token.
@@ -274,7 +313,10 @@ simd_dispatch! {
         for n in 0..head.tokens {
             let (q, grad) = (&head.q[at(n)], &head.grad[at(n)]);
             relu(q, &mut positive);
-            let inverse = 1.0 / (apply(q, &columns, z, &mut numerator) + head.eps);
+            let denominator = lane_sum(dim, |j| positive[j] * z[j]);
+            numerator.fill(0.0);
+            for (row, &query) in columns.chunks_exact(dim).zip(&positive) { add_scaled(&mut numerator, query, row); }
+            let inverse = 1.0 / (denominator + head.eps);
             let mut ddenominator = 0.0;
             for ((d, &g), &numerator) in dnumerator.iter_mut().zip(grad).zip(&numerator) {
                 *d = g * inverse;
@@ -313,7 +355,8 @@ fn add_scaled(sum: &mut [f32], factor: f32, values: &[f32]) {
 #[inline(always)]
 fn relu(values: &[f32], out: &mut [f32]) {
     for (out, &value) in out.iter_mut().zip(values) {
-        *out = if value > 0.0 { value } else { 0.0 };
+        // Written so that NaN stays.
+        *out = if value < 0.0 { 0.0 } else { value };
     }
 }
 
