@@ -4,6 +4,7 @@ use crate::activation::Activation;
 use crate::norm::lane_sum;
 use crate::shortcut::Shortcut;
 use crate::{math, simd_dispatch};
+use std::ops::Range;
 
 /// The steps after a linear map, in this order: bias, activation, RMS norm, gate, addition. Every
 /// vector is as long as a row.
@@ -65,43 +66,118 @@ impl Epilogue<'_> {
     /// # Panics
     /// When a vector or the residual is shorter than the rows need.
     pub fn apply(&self, first: usize, rows: &mut [f32], width: usize) {
-        run(self, first, rows, width);
+        whole_rows(self, first, rows, width);
+    }
+
+    /// Whether no step needs whole rows.
+    pub(crate) fn works_by_columns(&self) -> bool {
+        self.norm.is_none() && !matches!(self.residual, Some(Residual::Shortcut(_)))
+    }
+
+    /// Applies the steps to some columns of rows from `first` on, which stand `from.1` apart in `from.0`
+    /// and go to `to.0`, a place in a result that is `to.1` wide. The steps
+    /// [work by columns](Self::works_by_columns).
+    ///
+    /// # Safety
+    /// The result has as many rows from there on as `from`, with these columns, and nobody else uses
+    /// them.
+    pub(crate) unsafe fn finish_columns(
+        &self,
+        first: usize,
+        columns: Range<usize>,
+        from: (&mut [f32], usize),
+        to: (*mut f32, usize),
+    ) {
+        assert!(self.works_by_columns(), "a step needs whole rows");
+        some_columns(self, first, &Columns { columns, to }, from.0, from.1);
+    }
+
+    /// One row, or columns of it from `column` on.
+    #[inline(always)]
+    fn one(&self, index: usize, column: usize, row: &mut [f32], width: usize) {
+        let columns = column..column + row.len();
+        if let Some(bias) = self.bias {
+            for (y, b) in row.iter_mut().zip(&bias[columns.clone()]) {
+                *y += b;
+            }
+        }
+        match self.activation {
+            // Written as a comparison so that NaN passes through.
+            Some(Activation::Relu) => {
+                for y in row.iter_mut() {
+                    *y = if *y < 0.0 { 0.0 } else { *y };
+                }
+            }
+            Some(Activation::Silu) => {
+                for y in row.iter_mut() {
+                    *y = math::silu(*y);
+                }
+            }
+            Some(Activation::GeluTanh) => {
+                for y in row.iter_mut() {
+                    *y = math::gelu_tanh(*y);
+                }
+            }
+            None => {}
+        }
+        if let Some(norm) = &self.norm {
+            let r = 1.0 / (lane_sum(width, |i| row[i] * row[i]) / width as f32 + norm.eps).sqrt();
+            let weight = &norm.weight[..width];
+            match norm.bias {
+                Some(bias) => {
+                    for ((y, w), b) in row.iter_mut().zip(weight).zip(&bias[..width]) {
+                        *y = *y * r * w + b;
+                    }
+                }
+                None => {
+                    for (y, w) in row.iter_mut().zip(weight) {
+                        *y = *y * r * w;
+                    }
+                }
+            }
+        }
+        if let Some(gate) = &self.gate {
+            let vector = &gate.vectors[index / gate.rows * width..][columns.clone()];
+            for (y, g) in row.iter_mut().zip(vector) {
+                *y *= g;
+            }
+        }
+        match &self.residual {
+            Some(Residual::Rows(residual)) => {
+                let residual = &residual[index * width..][columns];
+                for (y, x) in row.iter_mut().zip(residual) {
+                    *y += x;
+                }
+            }
+            Some(Residual::Shortcut(shortcut)) => shortcut.add(index, row),
+            None => {}
+        }
     }
 }
 
 simd_dispatch! {
-    fn run(steps: &Epilogue, first: usize, rows: &mut [f32], width: usize) {
+    fn whole_rows(steps: &Epilogue, first: usize, rows: &mut [f32], width: usize) {
         for (index, row) in (first..).zip(rows.chunks_exact_mut(width)) {
-            if let Some(bias) = steps.bias {
-                for (y, b) in row.iter_mut().zip(&bias[..width]) { *y += b; }
-            }
-            match steps.activation {
-                // Written as a comparison so that NaN passes through.
-                Some(Activation::Relu) => for y in row.iter_mut() { *y = if *y < 0.0 { 0.0 } else { *y }; },
-                Some(Activation::Silu) => for y in row.iter_mut() { *y = math::silu(*y); },
-                Some(Activation::GeluTanh) => for y in row.iter_mut() { *y = math::gelu_tanh(*y); },
-                None => {}
-            }
-            if let Some(norm) = &steps.norm {
-                let r = 1.0 / (lane_sum(width, |i| row[i] * row[i]) / width as f32 + norm.eps).sqrt();
-                let weight = &norm.weight[..width];
-                match norm.bias {
-                    Some(bias) => for ((y, w), b) in row.iter_mut().zip(weight).zip(&bias[..width]) { *y = *y * r * w + b; },
-                    None => for (y, w) in row.iter_mut().zip(weight) { *y = *y * r * w; },
-                }
-            }
-            if let Some(gate) = &steps.gate {
-                let vector = &gate.vectors[index / gate.rows * width..][..width];
-                for (y, g) in row.iter_mut().zip(vector) { *y *= g; }
-            }
-            match &steps.residual {
-                Some(Residual::Rows(residual)) => {
-                    let residual = &residual[index * width..][..width];
-                    for (y, x) in row.iter_mut().zip(residual) { *y += x; }
-                }
-                Some(Residual::Shortcut(shortcut)) => shortcut.add(index, row),
-                None => {}
-            }
+            steps.one(index, 0, row, width);
+        }
+    }
+}
+
+/// Columns of a result, and where the first row's begin in it, with its width.
+struct Columns {
+    columns: Range<usize>,
+    to: (*mut f32, usize),
+}
+
+simd_dispatch! {
+    fn some_columns(steps: &Epilogue, first: usize, place: &Columns, from: &mut [f32], stride: usize) {
+        let Columns { columns, to: (to, width) } = place;
+        for (i, row) in from.chunks_mut(stride).enumerate() {
+            let row = &mut row[..columns.len()];
+            steps.one(first + i, columns.start, row, *width);
+            // SAFETY: who made the place promised that it has these rows and columns.
+            let to = unsafe { std::slice::from_raw_parts_mut(to.add(i * width), row.len()) };
+            to.copy_from_slice(row);
         }
     }
 }
@@ -151,6 +227,32 @@ mod tests {
                 assert_close(&found, &want, 1e-6);
             }
         }
+        let (bias, gates, residual) = (noise(24, 1), noise(48, 2), noise(6 * 24, 3));
+        let steps = Epilogue {
+            bias: Some(&bias),
+            activation: Some(Activation::Silu),
+            gate: Some(Gate {
+                vectors: &gates,
+                rows: 3,
+            }),
+            residual: Some(Residual::Rows(&residual)),
+            norm: None,
+        };
+        let mut want = noise(6 * 24, 4);
+        let mut found = vec![f32::NAN; want.len()];
+        steps.apply(0, &mut want, 24);
+        for (rows, columns) in [(0..6, 0..17), (0..1, 17..24), (1..6, 17..24)] {
+            let place = rows.start * 24 + columns.start;
+            let mut values = noise(6 * 24, 4)[place..].to_vec();
+            values.truncate((rows.len() - 1) * 24 + columns.len());
+            // SAFETY: the result has these rows and columns.
+            unsafe {
+                let to = (found.as_mut_ptr().add(place), 24);
+                steps.finish_columns(rows.start, columns, (&mut values, 24), to);
+            }
+        }
+        assert_eq!(found, want);
+
         let mut nothing = noise(12, 7);
         Epilogue::default().apply(0, &mut nothing, 4);
         assert_eq!(nothing, noise(12, 7));

@@ -35,8 +35,6 @@ pub mod gemm;
 pub mod glu_mb_conv;
 pub mod grouped;
 pub mod int4;
-mod int4_activation;
-mod int4_tile;
 pub mod linear;
 pub mod linear_attention;
 pub mod logits;

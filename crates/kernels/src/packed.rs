@@ -19,7 +19,7 @@ use rayon::prelude::*;
 use std::ops::Range;
 
 /// A weight `[outputs, inputs]` in panels of 16 outputs.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PackedMatrix {
     outputs: usize,
     inputs: usize,
@@ -28,7 +28,7 @@ pub struct PackedMatrix {
 
 /// Panel after panel; within one, value (k, j) at `k·16 + j`, or pairs of inner values. Outputs past the
 /// last, and the second inner value of a last pair where there is none, are zeros.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 enum Panels {
     F32(Vec<f32>),
     Bf16(Vec<Pair>),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use brisk_kernels::epilogue::Epilogue;
 use brisk_kernels::int4::{Activations, HalfKind, Int4Linear, Parts, forward};
 use brisk_store::{SafetensorsFile, TensorSource};
 
@@ -37,7 +38,7 @@ fn every_mode_gives_what_pytorch_gives() {
     ] {
         let want = get(name);
         let mut y = vec![0.0; want.len()];
-        forward(&x, &layer, mode, &mut y, |_, _| ());
+        forward(&x, &layer, mode, &Epilogue::default(), &mut y);
         let square = |v: f32| f64::from(v).powi(2);
         let difference: f64 = y.iter().zip(&want).map(|(a, b)| square(a - b)).sum();
         let size: f64 = want.iter().map(|b| square(*b)).sum();

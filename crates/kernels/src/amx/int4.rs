@@ -1,66 +1,86 @@
 //! The integer product of the 4-bit layer: a group of 64 inputs is one tile.
 
 use super::ROWS;
-use super::tile::Tiles;
+use super::tile::{BATCH, Tiles};
 use crate::int4::GROUP;
-use crate::int4_tile::{BLOCK_GROUPS, Tile};
-use crate::microkernel::PANEL;
+use crate::int4::tile::Tile;
+use crate::microkernel::{PANEL, Target};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
 
-/// Groups that are multiplied at once.
-const BATCH: usize = 4;
-
-/// Adds the products of up to 16 rows, whose weights are signed, to `out`.
+/// The products of all rows, with signed weights, to the target.
 ///
 /// # Safety
 /// The processor has tiles; the rounded rows are filled up to whole tiles; weights and scales hold the
-/// groups; `out` has these rows, `stride` apart, with the tile's columns, and nobody else uses it.
+/// groups; the target holds these rows with the tile's columns, and nobody else uses it.
 #[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn multiply(tiles: &Tiles, tile: &Tile, out: *mut f32, stride: usize) {
+pub(crate) unsafe fn multiply(tiles: &Tiles, tile: &Tile, target: Target) {
     #[repr(align(64))]
     struct Line(#[expect(dead_code, reason = "read through a pointer")] [i32; PANEL]);
-    // Not cleared: the tiles write whole groups.
-    let mut products = [const { MaybeUninit::<Line>::uninit() }; BLOCK_GROUPS * ROWS];
-    let (rounded, groups) = (tile.rounded, tile.groups.len());
-    let first = tile.rows.start * rounded.groups + tile.groups.start;
-    assert!(groups <= BLOCK_GROUPS && tile.rows.len() <= ROWS);
-    assert!((tile.rows.start + ROWS) * rounded.groups <= rounded.scales.len());
+    // Not cleared: the tiles write whole groups. Two batches, of which one is computed while the other
+    // is scaled.
+    let mut products = [const { MaybeUninit::<Line>::uninit() }; 2 * BATCH * ROWS];
+    let (rounded, groups, rows) = (tile.rounded, tile.groups.len(), tile.rows.len());
+    if groups == 0 || rows == 0 {
+        return;
+    }
+    let blocks = rows.div_ceil(ROWS);
+    assert!((tile.rows.start + blocks * ROWS) * rounded.groups <= rounded.scales.len());
+    let batches = groups.div_ceil(BATCH);
+    let edge = |batch: usize| groups * batch / batches;
+    let mask = ((1u32 << tile.columns) - 1) as u16;
     // SAFETY: as promised, and the rounded rows have been checked.
     unsafe {
-        let codes = rounded.codes.as_ptr().add(first * GROUP);
-        let weights = tile.weights.as_ptr().cast::<i8>();
         let place = products.as_mut_ptr().cast::<i32>();
-        let factors = |g: usize| {
-            let codes = (codes.add(g * GROUP), rounded.groups * GROUP);
-            let weights = weights.add(g * GROUP * PANEL);
-            (codes, weights, place.add(g * ROWS * PANEL))
+        let buffer = |number: usize| place.add(number % 2 * BATCH * ROWS * PANEL);
+        let start = |block: usize, batch: usize| {
+            let row = tile.rows.start + block * ROWS;
+            let (first, last) = (edge(batch), edge(batch + 1));
+            let at = row * rounded.groups + tile.groups.start + first;
+            let codes = rounded.codes.as_ptr().add(at * GROUP);
+            let weights = tile.weights.as_ptr().add(first * GROUP * PANEL).cast();
+            tiles.multiply_bytes((codes, rounded.groups * GROUP), weights, last - first);
+            last - first
         };
-        let whole = groups / BATCH * BATCH;
-        for g in (0..whole).step_by(BATCH) {
-            let (codes, weights, products) = factors(g);
-            tiles.multiply_bytes(codes, weights, products);
-        }
-        for g in whole..groups {
-            let (codes, weights, products) = factors(g);
-            tiles.multiply_group(codes, weights, products);
-        }
-        let mut sums = [_mm512_setzero_ps(); ROWS];
-        for g in 0..groups {
-            let products = place.add(g * ROWS * PANEL);
-            let w = _mm512_loadu_ps(tile.scales.as_ptr().add(g * PANEL));
-            let scales = rounded.scales.as_ptr().add(first + g);
-            for (i, sum) in sums.iter_mut().enumerate() {
-                let scale = _mm512_mul_ps(_mm512_set1_ps(*scales.add(i * rounded.groups)), w);
-                let product = _mm512_load_si512(products.add(i * PANEL).cast());
-                *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product), scale, *sum);
+        let count = start(0, 0);
+        tiles.store_products(buffer(0), count);
+        let mut number = 0;
+        for block in 0..blocks {
+            let row = tile.rows.start + block * ROWS;
+            let mut sums = [_mm512_setzero_ps(); ROWS];
+            for batch in 0..batches {
+                let next = match (block, batch) {
+                    (block, batch) if batch + 1 < batches => Some(start(block, batch + 1)),
+                    (block, _) if block + 1 < blocks => Some(start(block + 1, 0)),
+                    _ => None,
+                };
+                for g in edge(batch)..edge(batch + 1) {
+                    let products = buffer(number).add((g - edge(batch)) * ROWS * PANEL);
+                    let w = _mm512_loadu_ps(tile.scales.as_ptr().add(g * PANEL));
+                    let at = row * rounded.groups + tile.groups.start + g;
+                    let scales = rounded.scales.as_ptr().add(at);
+                    for (i, sum) in sums.iter_mut().enumerate() {
+                        let scale = _mm512_set1_ps(*scales.add(i * rounded.groups));
+                        let scale = _mm512_mul_ps(scale, w);
+                        let product = _mm512_load_si512(products.add(i * PANEL).cast());
+                        *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(product), scale, *sum);
+                    }
+                }
+                number += 1;
+                if let Some(count) = next {
+                    tiles.store_products(buffer(number), count);
+                }
             }
-        }
-        let mask = ((1u32 << tile.columns) - 1) as u16;
-        for (i, sum) in sums[..tile.rows.len()].iter().enumerate() {
-            let out = out.add(i * stride);
-            let before = _mm512_maskz_loadu_ps(mask, out);
-            _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, *sum));
+            let here = ROWS.min(rows - block * ROWS);
+            for (i, sum) in sums[..here].iter().enumerate() {
+                let out = target.out.add((block * ROWS + i) * target.stride);
+                let sum = if target.accumulate {
+                    _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), *sum)
+                } else {
+                    *sum
+                };
+                _mm512_mask_storeu_ps(out, mask, sum);
+            }
         }
     }
 }

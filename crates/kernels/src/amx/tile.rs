@@ -99,8 +99,8 @@ impl Tiles {
     }
 }
 
-/// The product of a group of bytes in a tile: the group's places among codes, weights and results, and
-/// two tiles for the factors.
+/// The product of a group of bytes in a tile: the group's places among codes and weights, and two tiles
+/// for the factors.
 macro_rules! group {
     ($out:literal, $codes:literal, $weights:literal, $a:literal, $b:literal) => {
         concat!(
@@ -128,75 +128,81 @@ macro_rules! group {
     };
 }
 
-/// Runs products of groups, then stores them.
-macro_rules! byte_products {
-    ($codes:expr, $weights:expr, $products:expr, $($step:expr),+ $(,)?) => {
-        asm!(
-            $($step,)+
-            codes = in(reg) $codes.0,
-            stride = in(reg) $codes.1,
-            weights = in(reg) $weights,
-            products = in(reg) $products,
-            line = in(reg) LINE,
-            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-            options(nostack),
-        )
-    };
-}
+/// Groups of bytes that are multiplied at once, at most.
+pub(super) const BATCH: usize = 4;
 
 impl Tiles {
-    /// `products = codes·weights` of bytes, for four groups of 64 inner values: codes of 16 rows, with the
-    /// distance between rows in bytes, and a tile of weights and one of results a group.
+    /// Products of bytes, of `count` groups of 64 inner values, which [`store_products`] takes: codes of
+    /// 16 rows, with the distance between rows in bytes, and a tile of weights a group.
     ///
     /// # Safety
-    /// That is what stands there.
+    /// That is what stands there; there are 1 to [`BATCH`] groups.
     #[inline(always)]
     pub(super) unsafe fn multiply_bytes(
         &self,
         codes: (*const i8, usize),
         weights: *const i8,
-        products: *mut i32,
+        count: usize,
     ) {
-        // Results are stored last: a product takes its time, and four overlap.
-        // SAFETY: reads and writes what was promised.
+        macro_rules! groups {
+            ($($step:expr),+) => {
+                asm!(
+                    $($step,)+
+                    codes = in(reg) codes.0,
+                    stride = in(reg) codes.1,
+                    weights = in(reg) weights,
+                    line = in(reg) LINE,
+                    options(nostack, readonly),
+                )
+            };
+        }
+        // SAFETY: reads what was promised. Nobody but this type's methods uses tile registers.
         unsafe {
-            byte_products!(
-                codes,
-                weights,
-                products,
-                group!("tmm0", "0", "0", "tmm4", "tmm5"),
-                group!("tmm1", "64", "1024", "tmm6", "tmm7"),
-                group!("tmm2", "128", "2048", "tmm4", "tmm5"),
-                group!("tmm3", "192", "3072", "tmm6", "tmm7"),
-                "tilestored [{products} + {line}], tmm0",
-                "tilestored [{products} + {line} + 1024], tmm1",
-                "tilestored [{products} + {line} + 2048], tmm2",
-                "tilestored [{products} + {line} + 3072], tmm3",
-            );
+            match count {
+                1 => groups!(group!("tmm0", "0", "0", "tmm4", "tmm5")),
+                2 => groups!(
+                    group!("tmm0", "0", "0", "tmm4", "tmm5"),
+                    group!("tmm1", "64", "1024", "tmm6", "tmm7")
+                ),
+                3 => groups!(
+                    group!("tmm0", "0", "0", "tmm4", "tmm5"),
+                    group!("tmm1", "64", "1024", "tmm6", "tmm7"),
+                    group!("tmm2", "128", "2048", "tmm4", "tmm5")
+                ),
+                _ => groups!(
+                    group!("tmm0", "0", "0", "tmm4", "tmm5"),
+                    group!("tmm1", "64", "1024", "tmm6", "tmm7"),
+                    group!("tmm2", "128", "2048", "tmm4", "tmm5"),
+                    group!("tmm3", "192", "3072", "tmm6", "tmm7")
+                ),
+            }
         }
     }
 
-    /// The same for one group.
+    /// Stores the products of `count` groups, a tile of 32-bit integers each.
     ///
     /// # Safety
-    /// As for [`multiply_bytes`](Self::multiply_bytes).
+    /// There is room for them, and as many were computed last.
     #[inline(always)]
-    pub(super) unsafe fn multiply_group(
-        &self,
-        codes: (*const i8, usize),
-        weights: *const i8,
-        products: *mut i32,
-    ) {
-        // SAFETY: reads and writes what was promised.
+    pub(super) unsafe fn store_products(&self, products: *mut i32, count: usize) {
+        macro_rules! store {
+            ($($step:literal),+) => {
+                asm!(
+                    $(concat!("tilestored [{products} + {line} + ", $step),)+
+                    products = in(reg) products,
+                    line = in(reg) LINE,
+                    options(nostack),
+                )
+            };
+        }
+        // SAFETY: writes where the caller has room.
         unsafe {
-            byte_products!(
-                codes,
-                weights,
-                products,
-                group!("tmm0", "0", "0", "tmm4", "tmm5"),
-                "tilestored [{products} + {line}], tmm0",
-            );
+            match count {
+                1 => store!("0], tmm0"),
+                2 => store!("0], tmm0", "1024], tmm1"),
+                3 => store!("0], tmm0", "1024], tmm1", "2048], tmm2"),
+                _ => store!("0], tmm0", "1024], tmm1", "2048], tmm2", "3072], tmm3"),
+            }
         }
     }
 }

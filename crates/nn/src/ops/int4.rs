@@ -64,9 +64,7 @@ impl PackedInt4 {
     fn run(&self, x: &[f32], steps: &Steps) -> Vec<f32> {
         let (outputs, inputs) = (self.layer.outputs(), self.layer.inputs());
         let mut y = unfilled(x.len() / inputs.max(1) * outputs);
-        int4::forward(x, &self.layer, self.activations, &mut y, |first, rows| {
-            steps.apply(first, rows, outputs);
-        });
+        int4::forward(x, &self.layer, self.activations, steps, &mut y);
         y
     }
 }

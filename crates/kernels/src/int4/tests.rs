@@ -1,7 +1,10 @@
 //! The layer against its plain statement.
 
+use super::forward::forward_at;
 use super::*;
+use crate::epilogue::{Epilogue, Residual};
 use crate::reference::{assert_close, noise};
+use crate::simd::Level;
 
 struct Layer {
     outputs: usize,
@@ -136,7 +139,14 @@ fn every_level_and_mode_matches_the_definition_at_odd_sizes() {
             let want = layer.reference(&x, mode);
             for level in Level::available() {
                 let mut y = vec![f32::NAN; rows * outputs];
-                forward_at(level, &x, &packed, mode, &mut y, |_, _| ());
+                forward_at(
+                    level,
+                    &x,
+                    &[&packed],
+                    mode,
+                    &Epilogue::default(),
+                    &mut [&mut y],
+                );
                 assert_close(&y, &want, 3e-5);
             }
         }
@@ -159,7 +169,14 @@ fn the_largest_sums_do_not_overflow() {
         let x = vec![sign * 127.0; 8 * 128];
         for level in Level::available() {
             let mut y = vec![0.0; 8 * 16];
-            forward_at(level, &x, &packed, Activations::Eight, &mut y, |_, _| ());
+            forward_at(
+                level,
+                &x,
+                &[&packed],
+                Activations::Eight,
+                &Epilogue::default(),
+                &mut [&mut y],
+            );
             let want = f32::from(code) * sign * 127.0 * 128.0;
             assert!(
                 y.iter().all(|y| (y - want).abs() < 0.5),
@@ -188,7 +205,7 @@ fn zero_points_are_added_to_unrounded_products() {
     assert!(!packed.rounds_activations());
     let x = noise(3 * inputs, 8);
     let mut y = vec![0.0; 3 * outputs];
-    forward(&x, &packed, Activations::Full, &mut y, |_, _| ());
+    forward(&x, &packed, Activations::Full, &Epilogue::default(), &mut y);
     let weight: Vec<f32> = (0..outputs * inputs)
         .map(|i| {
             let grid = i / inputs * 2 + i % inputs / GROUP;
@@ -208,7 +225,7 @@ fn what_is_not_finite_stays_so() {
         x[64 + 9] = bad;
         for mode in MODES {
             let mut y = vec![0.0; 4 * 16];
-            forward(&x, &packed, mode, &mut y, |_, _| ());
+            forward(&x, &packed, mode, &Epilogue::default(), &mut y);
             assert!(y[16..32].iter().all(|y| !y.is_finite()), "{bad} {mode:?}");
             assert!(y[..16].iter().chain(&y[32..]).all(|y| y.is_finite()));
         }
@@ -220,19 +237,57 @@ fn results_do_not_depend_on_the_number_of_threads_and_rows_are_finished_once() {
     let (rows, inputs, outputs) = (150, 320, 70);
     let layer = Layer::new(outputs, inputs, 16);
     let packed = Int4Linear::new(&layer.parts());
-    let x = noise(rows * inputs, 1);
+    let (x, residual) = (noise(rows * inputs, 1), noise(rows * outputs, 2));
     for mode in MODES {
         let results: Vec<Vec<f32>> = [1, 2, 3, 16]
             .into_iter()
             .map(|threads| {
                 let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
                 let mut y = vec![0.0; rows * outputs];
-                let finish = |_: usize, rows: &mut [f32]| rows.iter_mut().for_each(|y| *y += 1.0);
+                let steps = Epilogue {
+                    residual: Some(Residual::Rows(&residual)),
+                    ..Epilogue::default()
+                };
                 pool.unwrap()
-                    .install(|| forward(&x, &packed, mode, &mut y, finish));
+                    .install(|| forward(&x, &packed, mode, &steps, &mut y));
                 y
             })
             .collect();
         assert!(results.iter().all(|y| *y == results[0]));
+        let mut plain = vec![0.0; rows * outputs];
+        forward(&x, &packed, mode, &Epilogue::default(), &mut plain);
+        let want: Vec<f32> = plain.iter().zip(&residual).map(|(y, r)| y + r).collect();
+        assert_close(&results[0], &want, 1e-6);
+    }
+}
+
+#[test]
+fn layers_that_share_an_input_give_what_each_gives() {
+    let (inputs, rank) = (330, 24);
+    let first = Layer::new(50, inputs, rank);
+    let second = Layer {
+        down: first.down.clone(),
+        ..Layer::new(33, inputs, rank)
+    };
+    let other = Layer {
+        smooth: first.smooth.iter().map(|s| s * 2.0).collect(),
+        ..Layer::new(33, inputs, rank)
+    };
+    let [first, second, other] =
+        [first, second, other].map(|layer| Int4Linear::new(&layer.parts()));
+    assert!(first.shares_input(&second) && !first.shares_input(&other));
+    for rows in [3, 150] {
+        let x = noise(rows * inputs, 7);
+        for mode in MODES {
+            let alone = [&first, &second].map(|layer| {
+                let mut y = vec![f32::NAN; rows * layer.outputs()];
+                forward(&x, layer, mode, &Epilogue::default(), &mut y);
+                y
+            });
+            let mut found = alone.clone().map(|y| vec![f32::NAN; y.len()]);
+            let [a, b] = &mut found;
+            forward_each(&x, &[&first, &second], mode, &mut [a, b]);
+            assert_eq!(found, alone);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Rounding of activations, per row and group of 64 inputs.
 
-use crate::int4::{GROUP, HalfKind};
+use super::{GROUP, HalfKind};
 use crate::simd::Level;
+use std::cell::RefCell;
 
 /// What activations are rounded to.
 #[derive(Clone, Copy, Debug)]
@@ -25,17 +26,35 @@ pub(crate) struct Rounded {
     level: Level,
 }
 
+thread_local! {
+    static SPARE: RefCell<Option<Rounded>> = const { RefCell::new(None) };
+}
+
 impl Rounded {
-    /// All zero, with as many rows more as fill the last tile of the level's kernel.
-    pub fn new(level: Level, rows: usize, groups: usize) -> Self {
-        let rows = rows.next_multiple_of(crate::int4_tile::rows(level));
-        Self {
-            codes: vec![0; rows * groups * GROUP],
-            scales: vec![0.0; rows * groups],
-            offsets: vec![0; rows * groups],
+    /// Calls `work` with rows whose codes are whatever they are, as many more as fill the last tile of
+    /// the level's kernel, in memory that the thread keeps.
+    pub fn with<R>(
+        level: Level,
+        rows: usize,
+        groups: usize,
+        work: impl FnOnce(&mut Self) -> R,
+    ) -> R {
+        let rows = rows.next_multiple_of(super::tile::rows(level));
+        let spare = SPARE.with_borrow_mut(Option::take);
+        let mut rounded = spare.unwrap_or_else(|| Self {
+            codes: Vec::new(),
+            scales: Vec::new(),
+            offsets: Vec::new(),
             groups,
             level,
-        }
+        });
+        rounded.codes.resize(rows * groups * GROUP, 0);
+        rounded.scales.resize(rows * groups, 0.0);
+        rounded.offsets.resize(rows * groups, 0);
+        (rounded.groups, rounded.level) = (groups, level);
+        let result = work(&mut rounded);
+        SPARE.with_borrow_mut(|spare| *spare = Some(rounded));
+        result
     }
 
     /// Rounds inputs `first..first + depth` of all rows, whose first of these stand `stride` apart in
@@ -49,7 +68,7 @@ impl Rounded {
         rounding: Rounding,
     ) {
         let (width, groups, start) = (self.groups * GROUP, self.groups, first / GROUP);
-        let pairs = crate::int4_tile::sums_are_pairs(self.level);
+        let pairs = super::tile::sums_are_pairs(self.level);
         let codes = self.codes.chunks_exact_mut(width);
         let scales = self.scales.chunks_exact_mut(groups);
         let offsets = self.offsets.chunks_exact_mut(groups);

@@ -5,19 +5,20 @@
 //! VNNI a whole group is added in 16 bits: sums may wrap on the way, but a signed result of 32 products
 //! within ±8·127 fits. Tile registers take signed weights, and sums that start at nothing.
 
-use crate::int4::GROUP;
-use crate::int4_activation::Rounded;
-use crate::microkernel::PANEL;
+use super::GROUP;
+use super::activation::Rounded;
+use crate::microkernel::{PANEL, Target};
 use crate::simd::{Level, has_vnni};
 use std::ops::Range;
 
-/// Groups whose unpacked weights stay in the first-level cache.
-pub(crate) const BLOCK_GROUPS: usize = 8;
+/// Groups at most whose unpacked weights stay in the first-level cache.
+pub(crate) const BLOCK_GROUPS: usize = 10;
 
 /// Bytes of an unpacked group: for every four inputs, 16 outputs of four.
 const GROUP_UNPACKED: usize = GROUP * PANEL;
 
 /// The factors of one product.
+#[derive(Clone)]
 pub(crate) struct Tile<'a> {
     pub rounded: &'a Rounded,
     pub rows: Range<usize>,
@@ -89,12 +90,12 @@ pub(crate) fn rows(level: Level) -> usize {
     }
 }
 
-/// Adds the products to `out`, whose rows are `stride` apart.
+/// The products of all rows, to the target.
 ///
 /// # Safety
-/// The processor has the session's level; there are at most [`rows`] rows; `out` holds them with
-/// `tile.columns` each, and nobody else uses it.
-pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, out: *mut f32, stride: usize) {
+/// The processor has the session's level; the target holds the rows with `tile.columns` each, and
+/// nobody else uses it.
+pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, target: Target) {
     let groups = tile.groups.len();
     assert!(tile.rows.end * tile.rounded.groups <= tile.rounded.scales.len());
     assert!(tile.groups.end <= tile.rounded.groups && tile.columns <= PANEL);
@@ -103,19 +104,40 @@ pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, out: *mut f32, str
     #[cfg(target_arch = "x86_64")]
     if let Some(tiles) = &session.tiles {
         // SAFETY: as the caller promised and the assertions say.
-        return unsafe { crate::amx::int4::multiply(tiles, tile, out, stride) };
+        return unsafe { crate::amx::int4::multiply(tiles, tile, target) };
     }
+    let rows = tile.rows.len();
+    let count = rows.div_ceil(self::rows(session.level));
+    for i in 0..count {
+        // Of nearly equal height.
+        let (start, end) = (rows * i / count, rows * (i + 1) / count);
+        let part = Tile {
+            rows: tile.rows.start + start..tile.rows.start + end,
+            groups: tile.groups.clone(),
+            ..*tile
+        };
+        // SAFETY: as the caller promised; a part has at most as many rows as the kernel takes.
+        unsafe {
+            let out = target.out.add(start * target.stride);
+            multiply_part(session.level, &part, Target { out, ..target });
+        }
+    }
+}
+
+/// # Safety
+/// As for [`multiply`]; there are at most [`rows`] rows.
+unsafe fn multiply_part(level: Level, tile: &Tile, target: Target) {
     macro_rules! by_rows {
         ($kernel:ident, $($rows:literal)*) => {
             match tile.rows.len() {
                 0 => {}
-                // SAFETY: as the caller promised and the assertions say.
-                $($rows => unsafe { $kernel::<$rows>(tile, out, stride) },)*
+                // SAFETY: as the caller promised.
+                $($rows => unsafe { $kernel::<$rows>(tile, target) },)*
                 count => unreachable!("a tile of {count} rows"),
             }
         };
     }
-    match session.level {
+    match level {
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
         #[cfg(target_arch = "x86_64")]
@@ -126,15 +148,18 @@ pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, out: *mut f32, str
     }
 }
 
-/// Adds a finished row.
-unsafe fn add(sums: &[f32; PANEL], columns: usize, out: *mut f32) {
+/// Adds or writes row `i`.
+unsafe fn store(sums: &[f32; PANEL], columns: usize, i: usize, target: Target) {
     for (o, sum) in sums[..columns].iter().enumerate() {
         // SAFETY: the caller of `multiply` promised as many columns.
-        unsafe { *out.add(o) += sum };
+        unsafe {
+            let out = target.out.add(i * target.stride + o);
+            *out = if target.accumulate { *out + sum } else { *sum };
+        }
     }
 }
 
-unsafe fn portable<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
+unsafe fn portable<const M: usize>(tile: &Tile, target: Target) {
     for (i, row) in tile.rows.clone().enumerate() {
         let mut sums = [0.0f32; PANEL];
         for (g, group) in tile.groups.clone().enumerate() {
@@ -156,7 +181,7 @@ unsafe fn portable<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
             }
         }
         // SAFETY: as promised.
-        unsafe { add(&sums, tile.columns, out.add(i * stride)) };
+        unsafe { store(&sums, tile.columns, i, target) };
     }
 }
 
@@ -166,7 +191,7 @@ macro_rules! eights {
     ($name:ident, $features:literal, |$sum:ident, $w:ident, $a:ident| $add:expr, |$total:ident| $finish:expr) => {
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
-        unsafe fn $name<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
+        unsafe fn $name<const M: usize>(tile: &Tile, target: Target) {
             use std::arch::x86_64::*;
             let rounded = tile.rounded;
             let mut sums = [[_mm256_setzero_ps(); 2]; M];
@@ -214,16 +239,21 @@ macro_rules! eights {
                     codes = codes.add(GROUP);
                 }
                 for (i, sums) in sums.iter().enumerate() {
-                    let out = out.add(i * stride);
                     if tile.columns == PANEL {
-                        _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[0]));
-                        let out = out.add(8);
-                        _mm256_storeu_ps(out, _mm256_add_ps(_mm256_loadu_ps(out), sums[1]));
+                        let out = target.out.add(i * target.stride);
+                        for (out, sum) in [out, out.add(8)].into_iter().zip(sums) {
+                            let sum = if target.accumulate {
+                                _mm256_add_ps(_mm256_loadu_ps(out), *sum)
+                            } else {
+                                *sum
+                            };
+                            _mm256_storeu_ps(out, sum);
+                        }
                     } else {
                         let mut values = [0.0f32; PANEL];
                         _mm256_storeu_ps(values.as_mut_ptr(), sums[0]);
                         _mm256_storeu_ps(values.as_mut_ptr().add(8), sums[1]);
-                        add(&values, tile.columns, out);
+                        store(&values, tile.columns, i, target);
                     }
                 }
             }
@@ -246,7 +276,7 @@ eights!(
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
-unsafe fn vnni<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
+unsafe fn vnni<const M: usize>(tile: &Tile, target: Target) {
     use std::arch::x86_64::*;
     let rounded = tile.rounded;
     let mut sums = [_mm512_setzero_ps(); M];
@@ -283,9 +313,13 @@ unsafe fn vnni<const M: usize>(tile: &Tile, out: *mut f32, stride: usize) {
         }
         let mask = ((1u32 << tile.columns) - 1) as u16;
         for (i, sum) in sums.iter().enumerate() {
-            let out = out.add(i * stride);
-            let before = _mm512_maskz_loadu_ps(mask, out);
-            _mm512_mask_storeu_ps(out, mask, _mm512_add_ps(before, *sum));
+            let out = target.out.add(i * target.stride);
+            let sum = if target.accumulate {
+                _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), *sum)
+            } else {
+                *sum
+            };
+            _mm512_mask_storeu_ps(out, mask, sum);
         }
     }
 }

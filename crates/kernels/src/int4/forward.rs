@@ -1,0 +1,459 @@
+//! The forward pass: a run of rows is rounded and multiplied with `down` in one pass; then some panels
+//! of 16 outputs at a time take the branch, the groups, and what follows the layer, while their results
+//! stay in a cache.
+
+use super::activation::{Rounded, Rounding};
+use super::tile::{self, BLOCK_GROUPS, Tile};
+use super::{Activations, GROUP, GROUP_BYTES, Int4Linear};
+use crate::epilogue::Epilogue;
+use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
+use crate::packed::{
+    Block, Out, PackedMatrix, PanelSource, block_product, even_runs, panel_product,
+    takes_plain_rows,
+};
+use crate::scratch::with_buffer;
+use crate::simd::{self, Level};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Bytes of rounded inputs that a task keeps in the second-level cache.
+const TASK_BYTES: usize = 320 * 1024;
+/// Most rows of a task.
+const TASK_ROWS: usize = 192;
+/// Panels whose results are finished together.
+const PANELS: usize = 8;
+/// Distance between rows of unfinished results; not a power of two, as for [`STRIDE`].
+const WIDE: usize = PANELS * PANEL + 16;
+/// Rows a thread below which threads share the outputs instead.
+const FEW_ROWS: usize = 16;
+
+/// `y[rows, outputs]` from `x[rows, inputs]`, followed by `steps`, whose rows are those of `y`; the
+/// layer adds its own bias.
+///
+/// # Panics
+/// When `x` and `y` are not whole rows or not equally many, or activations are to be rounded though
+/// codes have zero points.
+pub fn forward(
+    x: &[f32],
+    layer: &Int4Linear,
+    activations: Activations,
+    steps: &Epilogue,
+    y: &mut [f32],
+) {
+    forward_at(simd::level(), x, &[layer], activations, steps, &mut [y]);
+}
+
+/// As [`forward`] with nothing to follow, for layers that take one input
+/// ([`Int4Linear::shares_input`]): it is rounded and goes through `down` once for all.
+///
+/// # Panics
+/// As [`forward`]; when the layers do not share their input, or are not as many as results.
+pub fn forward_each(
+    x: &[f32],
+    layers: &[&Int4Linear],
+    activations: Activations,
+    ys: &mut [&mut [f32]],
+) {
+    forward_at(
+        simd::level(),
+        x,
+        layers,
+        activations,
+        &Epilogue::default(),
+        ys,
+    );
+}
+
+pub(super) fn forward_at(
+    level: Level,
+    x: &[f32],
+    layers: &[&Int4Linear],
+    activations: Activations,
+    steps: &Epilogue,
+    ys: &mut [&mut [f32]],
+) {
+    assert_eq!(layers.len(), ys.len(), "layers and their results");
+    let Some((input, others)) = layers.split_first() else {
+        return;
+    };
+    assert!(
+        others.iter().all(|layer| input.shares_input(layer)),
+        "layers that round their input differently"
+    );
+    let rows = ys[0].len() / input.outputs.max(1);
+    assert_eq!(
+        x.len(),
+        rows * input.inputs,
+        "{rows} rows of {} inputs",
+        input.inputs
+    );
+    for (layer, y) in layers.iter().zip(&*ys) {
+        assert_eq!(y.len(), rows * layer.outputs, "{rows} rows of results");
+    }
+    if rows == 0 {
+        return;
+    }
+    let rounding = match activations {
+        Activations::Eight => Some(Rounding::Eight),
+        Activations::Four => Some(Rounding::Four(input.half)),
+        Activations::Full => None,
+    };
+    assert!(
+        rounding.is_none() || layers.iter().all(|layer| layer.rounds_activations()),
+        "activations can't be rounded for codes with zero points"
+    );
+    let threads = rayon::current_num_threads();
+    if rows < FEW_ROWS * threads {
+        prepared(level, input, rounding, x, rows, |ready| {
+            for (layer, y) in layers.iter().zip(&mut *ys) {
+                let run = Run::new(level, layer, ready, 0, steps);
+                let panels = layer.outputs.div_ceil(PANEL);
+                let step = panels.div_ceil(4 * threads).max(2);
+                let out = Out::new(y, layer.outputs);
+                (0..panels.div_ceil(step)).into_par_iter().for_each(|part| {
+                    run.panels(part * step..((part + 1) * step).min(panels), out);
+                });
+                if !run.steps.works_by_columns() {
+                    crate::parallel::rows_mut(y, layer.outputs, |first, rows| {
+                        run.steps.apply(first, rows, layer.outputs);
+                    });
+                }
+            }
+        });
+        return;
+    }
+    let width = input.groups * GROUP;
+    let most = (TASK_BYTES / width.max(1)).clamp(48, TASK_ROWS);
+    let runs = even_runs(rows, most, threads, tile::rows(level));
+    let mut tasks: Vec<(Range<usize>, Vec<&mut [f32]>)> = runs
+        .into_iter()
+        .map(|run| (run, Vec::with_capacity(layers.len())))
+        .collect();
+    for (layer, y) in layers.iter().zip(ys) {
+        let mut rest = &mut **y;
+        for (run, parts) in &mut tasks {
+            let (now, later) = rest.split_at_mut(run.len() * layer.outputs);
+            parts.push(now);
+            rest = later;
+        }
+    }
+    tasks.into_par_iter().for_each(|(rows, parts)| {
+        let x = &x[rows.start * input.inputs..rows.end * input.inputs];
+        prepared(level, input, rounding, x, rows.len(), |ready| {
+            for (layer, y) in layers.iter().zip(parts) {
+                let run = Run::new(level, layer, ready, rows.start, steps);
+                run.panels(0..layer.outputs.div_ceil(PANEL), Out::new(y, layer.outputs));
+                if !run.steps.works_by_columns() {
+                    run.steps.apply(rows.start, y, layer.outputs);
+                }
+            }
+        });
+    });
+}
+
+/// Rows ready for the panels.
+struct Ready<'a> {
+    rows: usize,
+    /// The input as it is, for unrounded products.
+    x: &'a [f32],
+    rounded: Option<&'a Rounded>,
+    /// `x·downᵀ`: for every 256 ranks, rows [`STRIDE`] apart.
+    between: &'a [f32],
+}
+
+/// Rounds rows as `layer` has it and multiplies them with its `down`, one block of inputs after another.
+fn prepared(
+    level: Level,
+    layer: &Int4Linear,
+    rounding: Option<Rounding>,
+    x: &[f32],
+    rows: usize,
+    work: impl FnOnce(&Ready),
+) {
+    let rank = layer.rank();
+    with_buffer(
+        rank.div_ceil(DEPTH) * rows * STRIDE,
+        |between| match rounding {
+            None => {
+                if rank > 0 {
+                    pass(level, layer, x, rows, None, between);
+                }
+                work(&Ready {
+                    rows,
+                    x,
+                    rounded: None,
+                    between,
+                });
+            }
+            Some(rounding) => Rounded::with(level, rows, layer.groups, |rounded| {
+                pass(level, layer, x, rows, Some((rounded, rounding)), between);
+                work(&Ready {
+                    rows,
+                    x,
+                    rounded: Some(rounded),
+                    between,
+                });
+            }),
+        },
+    );
+}
+
+fn pass(
+    level: Level,
+    layer: &Int4Linear,
+    x: &[f32],
+    rows: usize,
+    mut rounded: Option<(&mut Rounded, Rounding)>,
+    between: &mut [f32],
+) {
+    for first in (0..layer.inputs).step_by(DEPTH) {
+        let depth = DEPTH.min(layer.inputs - first);
+        if let Some((down, _)) = &layer.branch {
+            go_down(level, x, rows, (down, first, depth), between);
+        }
+        if let Some((rounded, rounding)) = &mut rounded {
+            let smooth = layer.inverse_smooth.as_deref();
+            let smooth = smooth.map(|s| &s[first..first + depth]);
+            let rows = (&x[first..], layer.inputs);
+            rounded.fill(rows, first, depth, smooth, *rounding);
+        }
+    }
+}
+
+/// Adds the products of some inputs with `down` to what is between.
+fn go_down(
+    level: Level,
+    x: &[f32],
+    rows: usize,
+    (down, first, depth): (&PackedMatrix, usize, usize),
+    between: &mut [f32],
+) {
+    let plain = takes_plain_rows(level);
+    with_buffer(if plain { 0 } else { rows * STRIDE }, |gathered| {
+        let (x, stride) = if plain {
+            (&x[first..], down.inputs())
+        } else {
+            gather(x, down.inputs(), first..first + depth, gathered);
+            (&*gathered, STRIDE)
+        };
+        let block = Block {
+            x,
+            stride,
+            rows,
+            depth,
+        };
+        with_buffer(2 * DEPTH * PANEL, |scratch| {
+            for start in (0..down.outputs()).step_by(DEPTH) {
+                let count = DEPTH.min(down.outputs() - start);
+                let chunk = &mut between[start / DEPTH * rows * STRIDE..];
+                let target = Target {
+                    out: chunk.as_mut_ptr(),
+                    stride: STRIDE,
+                    accumulate: first > 0,
+                };
+                let panels = start / PANEL..(start + count).div_ceil(PANEL);
+                let w = (down, first);
+                // SAFETY: the block holds its rows, panels come from `down` at this depth, and the
+                // chunk has as many rows of at least `count`.
+                unsafe { block_product(level, block, w, panels, count, target, scratch) };
+            }
+        });
+    });
+}
+
+/// One layer over rows that are ready.
+struct Run<'a> {
+    level: Level,
+    layer: &'a Int4Linear,
+    ready: &'a Ready<'a>,
+    /// Their first one's place in the whole result.
+    first_row: usize,
+    /// What follows, the layer's bias first.
+    steps: Epilogue<'a>,
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        level: Level,
+        layer: &'a Int4Linear,
+        ready: &'a Ready<'a>,
+        first_row: usize,
+        steps: &Epilogue<'a>,
+    ) -> Self {
+        debug_assert!(steps.bias.is_none(), "the bias is the layer's own");
+        Self {
+            level,
+            layer,
+            ready,
+            first_row,
+            steps: Epilogue {
+                bias: layer.bias.as_deref(),
+                ..*steps
+            },
+        }
+    }
+
+    /// Computes some panels of all rows; steps that need whole rows are left.
+    fn panels(&self, panels: Range<usize>, out: Out) {
+        let rows = self.ready.rows;
+        let by_columns = self.steps.works_by_columns();
+        let (nothing, first_row) = (Epilogue::default(), self.first_row);
+        with_buffer(rows * WIDE, |results| {
+            for start in panels.clone().step_by(PANELS) {
+                let panels = start..(start + PANELS).min(panels.end);
+                let columns = start * PANEL..self.layer.outputs.min(panels.end * PANEL);
+                let target = Target {
+                    out: results.as_mut_ptr(),
+                    stride: WIDE,
+                    accumulate: false,
+                };
+                // The first product writes the result, the others add to it.
+                let mut target = self.branch(panels.clone(), columns.len(), target);
+                match self.ready.rounded {
+                    Some(rounded) => self.integer(rounded, panels, columns.len(), &mut target),
+                    None => self.wide(panels, columns.len(), &mut target),
+                }
+                if !target.accumulate {
+                    // A layer without inputs.
+                    results.fill(0.0);
+                }
+                let steps = if by_columns { &self.steps } else { &nothing };
+                // SAFETY: these columns of the rows belong to this call alone.
+                unsafe {
+                    let out = (out.data.add(columns.start), self.layer.outputs);
+                    steps.finish_columns(first_row, columns, (results, WIDE), out);
+                }
+            }
+        });
+    }
+
+    /// The branch's products, if there is one.
+    fn branch(&self, panels: Range<usize>, columns: usize, mut target: Target) -> Target {
+        let Some((_, up)) = &self.layer.branch else {
+            return target;
+        };
+        with_buffer(2 * DEPTH * PANEL, |scratch| {
+            for start in (0..up.inputs()).step_by(DEPTH) {
+                let depth = DEPTH.min(up.inputs() - start);
+                let rows = self.ready.rows;
+                let block = Block {
+                    x: &self.ready.between[start / DEPTH * rows * STRIDE..],
+                    stride: STRIDE,
+                    rows,
+                    depth,
+                };
+                let (w, panels) = ((up, start), panels.clone());
+                // SAFETY: `between` holds these rows of this depth, panels come from `up`, and the
+                // target's columns belong to this call alone.
+                unsafe { block_product(self.level, block, w, panels, columns, target, scratch) };
+                target.accumulate = true;
+            }
+        });
+        target
+    }
+
+    /// The integer products.
+    fn integer(
+        &self,
+        rounded: &Rounded,
+        panels: Range<usize>,
+        columns: usize,
+        target: &mut Target,
+    ) {
+        let (layer, groups) = (self.layer, self.layer.groups);
+        #[repr(align(64))]
+        struct Weights([u8; BLOCK_GROUPS * 2 * GROUP_BYTES]);
+        let mut weights = Weights([0; BLOCK_GROUPS * 2 * GROUP_BYTES]);
+        let session = tile::Session::begin(self.level);
+        let offset = tile::weight_offset(self.level);
+        let mut scales = [0.0f32; BLOCK_GROUPS * PANEL];
+        // Blocks of nearly equal size.
+        let blocks = groups.div_ceil(BLOCK_GROUPS);
+        for (step, panel) in panels.enumerate() {
+            let column = step * PANEL;
+            for block in 0..blocks {
+                let groups = groups * block / blocks..groups * (block + 1) / blocks;
+                let packed = layer.group_bytes(panel, groups.clone());
+                tile::unpack(packed, offset, &mut weights.0);
+                layer.widen(&layer.scales, panel, groups.clone(), &mut scales);
+                let tile = Tile {
+                    rounded,
+                    rows: 0..self.ready.rows,
+                    groups,
+                    weights: &weights.0,
+                    scales: &scales,
+                    columns: (columns - column).min(PANEL),
+                };
+                // SAFETY: the processor has the level; the target holds these rows and columns, which
+                // belong to this call alone.
+                unsafe {
+                    let target = Target {
+                        out: target.out.add(column),
+                        accumulate: target.accumulate || block > 0,
+                        ..*target
+                    };
+                    tile::multiply(&session, &tile, target);
+                }
+            }
+        }
+        target.accumulate |= blocks > 0;
+    }
+
+    /// The products of unrounded inputs.
+    fn wide(&self, panels: Range<usize>, columns: usize, target: &mut Target) {
+        let (layer, rows) = (self.layer, self.ready.rows);
+        with_buffer(rows * STRIDE, |block| {
+            with_buffer(2 * DEPTH * PANEL, |scratch| {
+                for first in (0..layer.inputs).step_by(DEPTH) {
+                    let depth = DEPTH.min(layer.inputs - first);
+                    gather(self.ready.x, layer.inputs, first..first + depth, block);
+                    if let Some(smooth) = &layer.inverse_smooth {
+                        for row in block.chunks_exact_mut(STRIDE) {
+                            let smooth = &smooth[first..first + depth];
+                            row.iter_mut().zip(smooth).for_each(|(x, s)| *x *= s);
+                        }
+                    }
+                    let source = Dequantised {
+                        layer,
+                        first,
+                        depth,
+                    };
+                    let (factors, panels) = ((&*block, rows, depth), panels.clone());
+                    // SAFETY: as in `branch`.
+                    unsafe {
+                        panel_product::<f32>(
+                            self.level, factors, &source, panels, columns, *target, scratch,
+                        );
+                    }
+                    target.accumulate = true;
+                }
+            });
+        });
+    }
+}
+
+/// Columns of rows of `x`, [`STRIDE`] apart.
+fn gather(x: &[f32], width: usize, columns: Range<usize>, block: &mut [f32]) {
+    for (row, x) in block.chunks_exact_mut(STRIDE).zip(x.chunks_exact(width)) {
+        row[..columns.len()].copy_from_slice(&x[columns.clone()]);
+    }
+}
+
+/// Inner values `first..first + depth` of a layer's 4-bit weight, as f32.
+struct Dequantised<'a> {
+    layer: &'a Int4Linear,
+    first: usize,
+    depth: usize,
+}
+
+impl PanelSource<f32> for Dequantised<'_> {
+    fn panel(&self, index: usize, scratch: &mut [f32]) -> *const f32 {
+        let Self {
+            layer,
+            first,
+            depth,
+        } = *self;
+        layer.dequantise(index, first, depth, scratch);
+        scratch.as_ptr()
+    }
+}
