@@ -144,10 +144,11 @@ impl SelfAttention {
     }
 
     fn forward(&self, a: &Tensor, perturbed: Option<Range<usize>>) -> Result<Tensor> {
-        let values = self.to_v.forward(a)?;
         let Some(skip) = perturbed.filter(|rows| !rows.is_empty()) else {
-            return self.to_out.forward(&self.attend(a, &values)?);
+            let [q, k, values] = Linear::forward_each([&self.to_q, &self.to_k, &self.to_v], a)?;
+            return self.to_out.forward(&self.attend(q, k, &values)?);
         };
+        let values = self.to_v.forward(a)?;
         let batch = a.dim(0)?;
         let mut parts = Vec::with_capacity(3);
         for (rows, attends) in [
@@ -161,7 +162,8 @@ impl SelfAttention {
             let part = values.narrow(0, rows.start, rows.len())?.contiguous()?;
             parts.push(if attends {
                 let a = a.narrow(0, rows.start, rows.len())?.contiguous()?;
-                self.attend(&a, &part)?
+                let [q, k] = Linear::forward_each([&self.to_q, &self.to_k], &a)?;
+                self.attend(q, k, &part)?
             } else {
                 part
             });
@@ -169,9 +171,7 @@ impl SelfAttention {
         self.to_out.forward(&Tensor::cat(&parts, 0)?)
     }
 
-    fn attend(&self, a: &Tensor, values: &Tensor) -> Result<Tensor> {
-        let mut q = self.to_q.forward(a)?;
-        let mut k = self.to_k.forward(a)?;
+    fn attend(&self, mut q: Tensor, mut k: Tensor, values: &Tensor) -> Result<Tensor> {
         if let Some((norm_q, norm_k)) = &self.norms {
             q = norm_q.forward(&q)?;
             k = norm_k.forward(&k)?;

@@ -69,49 +69,72 @@ pub const WEIGHTS_ALONE: [&str; 5] = [
 impl LowBitSource for RandomSana {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> Result<Option<Int4Weight>> {
         let ends = |names: &[&str]| names.iter().any(|name| path.ends_with(&format!(".{name}")));
-        let in_block = path.starts_with("transformer_blocks.");
-        let whole = in_block && Part::ALL.iter().any(|part| ends(part.plain_names()));
-        if !whole && !ends(&WEIGHTS_ALONE) && !WEIGHTS_ALONE.contains(&path) {
+        let block = block_of(path);
+        let part = Part::ALL.iter().find(|part| ends(part.plain_names()));
+        let whole = block.zip(part);
+        if whole.is_none() && !ends(&WEIGHTS_ALONE) && !WEIGHTS_ALONE.contains(&path) {
             return Ok(None);
         }
         let groups = inputs.div_ceil(GROUP);
         // Codes are even in ±7, so their deviation is 4.3.
         let scale = 1.0 / (inputs.max(1) as f32).sqrt() / 4.3;
-        let mut state = path
-            .bytes()
-            .fold(1u64, |h, b| h.wrapping_mul(31).wrapping_add(b.into()));
-        let mut next = || {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1);
-            state >> 33
-        };
+        let mut noise = Noise::new(path);
         let codes = (0..outputs * groups * GROUP)
-            .map(|_| (next() % 15) as i8 - 7)
+            .map(|_| (noise.next() % 15) as i8 - 7)
             .collect();
-        let mut factors = |count: usize, size: f32| -> Vec<f32> {
-            let value = |bits: u64| (bits as f32 / (1u64 << 30) as f32 - 1.0) * size;
-            (0..count).map(|_| value(next())).collect()
-        };
-        let rank = if whole { 32 } else { 0 };
         let size = 1.0 / (inputs.max(1) as f32).sqrt();
+        // Layers that are quantised together have one `down`.
+        let rank = if whole.is_some() { 32 } else { 0 };
+        let down = whole.map(|(block, part)| {
+            let together = format!("{block}.{}", part.file_name());
+            Noise::new(&together).values(rank * inputs, size)
+        });
         Ok(Some(Int4Weight {
             outputs,
             inputs,
             codes,
             scales: vec![scale; outputs * groups],
-            zeros: (!whole).then(|| vec![0.0; outputs * groups]),
-            smooth: whole.then(|| vec![1.25; inputs]),
+            zeros: whole.is_none().then(|| vec![0.0; outputs * groups]),
+            smooth: whole.is_some().then(|| vec![1.25; inputs]),
             rank,
-            down: factors(rank * inputs, size),
-            up: factors(outputs * rank, 0.1),
-            bias: Some(factors(outputs, 0.02)),
+            down: down.unwrap_or_default(),
+            up: noise.values(outputs * rank, 0.1),
+            bias: Some(noise.values(outputs, 0.02)),
             half: HalfKind::Bf16,
         }))
     }
 
     fn layers(&self) -> Vec<String> {
         Vec::new()
+    }
+}
+
+/// The block that a layer belongs to.
+fn block_of(path: &str) -> Option<&str> {
+    let (block, _) = path.strip_prefix("transformer_blocks.")?.split_once('.')?;
+    Some(block)
+}
+
+/// Numbers that depend on a name.
+struct Noise(u64);
+
+impl Noise {
+    fn new(name: &str) -> Self {
+        let hash = |h: u64, b: u8| h.wrapping_mul(31).wrapping_add(b.into());
+        Self(name.bytes().fold(1, hash))
+    }
+
+    fn next(&mut self) -> u64 {
+        let step = self.0.wrapping_mul(6_364_136_223_846_793_005);
+        self.0 = step.wrapping_add(1);
+        self.0 >> 33
+    }
+
+    /// Even in ±size.
+    fn values(&mut self, count: usize, size: f32) -> Vec<f32> {
+        (0..count)
+            .map(|_| (self.next() as f32 / (1u64 << 30) as f32 - 1.0) * size)
+            .collect()
     }
 }
 

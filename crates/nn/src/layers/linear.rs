@@ -153,6 +153,30 @@ impl Linear {
         }
     }
 
+    /// What each of `layers` gives for the same input; 4-bit layers that were quantised together round
+    /// it once.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_each<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
+        let low_bit = layers.map(|layer| match &layer.parameters {
+            Parameters::LowBit(packed) => Some(packed),
+            _ => None,
+        });
+        if low_bit.iter().all(Option::is_some) {
+            let packed: Vec<&PackedInt4> = low_bit.into_iter().flatten().collect();
+            if let Some(results) = PackedInt4::forward_each(&packed, x)?
+                && let Ok(results) = results.try_into()
+            {
+                layers.iter().for_each(|layer| layer.watched(x));
+                return Ok(results);
+            }
+        }
+        let results = layers.iter().map(|layer| layer.forward(x));
+        let results = results.collect::<Result<Vec<_>>>()?;
+        Ok(results.try_into().expect("a result for each layer"))
+    }
+
     /// As [`Linear::forward`], followed by `steps`; a frozen layer takes them in the same pass.
     pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         match &self.parameters {

@@ -51,6 +51,33 @@ impl PackedInt4 {
         })
     }
 
+    /// What each of `layers` makes of `x`, which is rounded once for all; none where they do not share
+    /// their input or something is to be differentiated.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_each(layers: &[&Self], x: &Tensor) -> Result<Option<Vec<Tensor>>> {
+        let Some((first, others)) = layers.split_first() else {
+            return Ok(Some(Vec::new()));
+        };
+        let shared = others.iter().all(|other| {
+            first.activations == other.activations && first.layer.shares_input(&other.layer)
+        });
+        if !shared || x.track_op() {
+            return Ok(None);
+        }
+        let dims = layers.iter().map(|layer| layer.out_dims(x.dims()));
+        let dims = dims.collect::<CandleResult<Vec<_>>>()?;
+        with_slices!([x], {
+            let mut ys: Vec<_> = dims.iter().map(|d| unfilled(d.iter().product())).collect();
+            let kernels: Vec<&Int4Linear> = layers.iter().map(|layer| &*layer.layer).collect();
+            let mut rooms: Vec<&mut [f32]> = ys.iter_mut().map(Vec::as_mut_slice).collect();
+            int4::forward_each(x, &kernels, first.activations, &mut rooms);
+            let results = ys.into_iter().zip(&dims).map(|(y, dims)| tensor(y, dims));
+            Ok(Some(results.collect::<CandleResult<_>>()?))
+        })
+    }
+
     fn out_dims(&self, dims: &[usize]) -> CandleResult<Vec<usize>> {
         let (outputs, inputs) = (self.layer.outputs(), self.layer.inputs());
         let mut out = dims.to_vec();
