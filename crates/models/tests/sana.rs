@@ -40,6 +40,18 @@ fn agrees(case: &str) {
     expected.retain(|name| !(name.matches('.').count() == 2 && name.ends_with(".input")));
     assert_eq!(compared, expected, "blocks never compared");
     assert!(golden.compare("outputs.sample", &nchw(&out), TOLERANCE));
+    // Unwatched, additions run inside the parts.
+    let guidance = inputs.guidance.as_ref();
+    let out = model
+        .forward(
+            &inputs.latent,
+            &inputs.timestep,
+            guidance,
+            &caption,
+            &ForwardExtras::default(),
+        )
+        .unwrap();
+    assert!(golden.compare("outputs.sample", &nchw(&out), TOLERANCE));
     golden.report();
 }
 

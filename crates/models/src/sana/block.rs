@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::ops::{self, AttentionOptions, Epilogue, Residual};
 use brisk_nn::{GluMbConv, Init, Linear, RmsNorm, RmsNormKind, Weights};
 use candle_core::Tensor;
 
@@ -26,6 +26,52 @@ pub(crate) struct BlockInput<'a> {
     pub grid: (usize, usize),
     /// Pictures whose self-attention is replaced by identity (PAG).
     pub perturbed: Option<Range<usize>>,
+}
+
+/// Who watches a block at work.
+pub(crate) enum Sight<'a> {
+    /// Sees the parts' inputs and results under their names in the checkpoint; what adds a result to the
+    /// tokens then runs after it.
+    Details(&'a mut dyn FnMut(&str, &Tensor)),
+    /// Sees the parts' inputs, and the tokens after each part.
+    Parts(&'a mut dyn FnMut(&str, &Tensor)),
+}
+
+impl<'a> Sight<'a> {
+    pub(crate) fn new(details: bool, trace: &'a mut dyn FnMut(&str, &Tensor)) -> Self {
+        if details {
+            Self::Details(trace)
+        } else {
+            Self::Parts(trace)
+        }
+    }
+
+    fn see(&mut self, name: &str, x: &Tensor) {
+        match self {
+            Self::Details(trace) | Self::Parts(trace) => trace(name, x),
+        }
+    }
+
+    /// Runs a part and adds its result to the tokens.
+    fn part(
+        &mut self,
+        name: &str,
+        sum: Residual,
+        forward: &dyn Fn(&Epilogue) -> Result<Tensor>,
+    ) -> Result<Tensor> {
+        let steps = Epilogue {
+            residual: Some(sum),
+            ..Epilogue::default()
+        };
+        if matches!(self, Self::Parts(_)) {
+            let x = forward(&steps)?;
+            self.see(name, &x);
+            return Ok(x);
+        }
+        let result = forward(&Epilogue::default())?;
+        self.see(name, &result);
+        steps.apply(result)
+    }
 }
 
 #[derive(Debug)]
@@ -66,12 +112,12 @@ impl SanaBlock {
         self.cross_attention.keys_values(caption)
     }
 
-    /// `[B,N,d]` to the same; `trace` sees the parts under their names in the checkpoint.
+    /// `[B,N,d]` to the same.
     pub(crate) fn forward(
         &self,
         x: &Tensor,
         input: &BlockInput,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        mut sight: Sight,
     ) -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
         let modulation = input.modulation.broadcast_add(&self.scale_shift_table)?;
@@ -80,25 +126,28 @@ impl SanaBlock {
         };
 
         let a = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, self.norm_eps)?;
-        trace("attn1.input", &a);
-        let attended = self.self_attention.forward(&a, input.perturbed.clone())?;
-        trace("attn1", &attended);
-        let x = ops::gate_residual(x, &row(2)?, &attended)?;
-        trace("attn2.input", &x);
+        sight.see("attn1.input", &a);
+        let gate = row(2)?;
+        let x = sight.part("attn1", Residual::Gated(x, &gate), &|steps| {
+            self.self_attention
+                .forward(&a, input.perturbed.clone(), steps)
+        })?;
+        sight.see("attn2.input", &x);
 
-        let crossed = self.cross_attention.forward(&x, input)?;
-        trace("attn2", &crossed);
-        let x = (x + crossed)?;
+        let x = sight.part("attn2", Residual::Same(&x), &|steps| {
+            self.cross_attention.forward(&x, input, steps)
+        })?;
 
         let (shift, scale) = self.second_modulation(row(3)?, row(4)?)?;
         let b = ops::layer_norm_modulate(&x, &shift, &scale, self.norm_eps)?;
-        let (rows, columns) = input.grid;
-        let b = b.reshape((batch, rows, columns, width))?;
-        trace("ff.input", &b);
-        let fed = self.feed_forward.forward(&b)?;
-        trace("ff", &fed);
-        let fed = fed.reshape((batch, tokens, width))?;
-        ops::gate_residual(&x, &row(5)?, &fed)
+        let grid = (batch, input.grid.0, input.grid.1, width);
+        let (x, b) = (x.reshape(grid)?, b.reshape(grid)?);
+        sight.see("ff.input", &b);
+        let gate = row(5)?;
+        let x = sight.part("ff", Residual::Gated(&x, &gate), &|steps| {
+            self.feed_forward.forward_with(&b, steps)
+        })?;
+        Ok(x.reshape((batch, tokens, width))?)
     }
 
     /// Folds the second norm's own weight and bias, where it has them, into the modulation:
@@ -143,10 +192,17 @@ impl SelfAttention {
         })
     }
 
-    fn forward(&self, a: &Tensor, perturbed: Option<Range<usize>>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        a: &Tensor,
+        perturbed: Option<Range<usize>>,
+        steps: &Epilogue,
+    ) -> Result<Tensor> {
         let Some(skip) = perturbed.filter(|rows| !rows.is_empty()) else {
             let [q, k, values] = Linear::forward_each([&self.to_q, &self.to_k, &self.to_v], a)?;
-            return self.to_out.forward(&self.attend(q, k, &values)?);
+            return self
+                .to_out
+                .forward_with(&self.attend(q, k, &values)?, steps);
         };
         let values = self.to_v.forward(a)?;
         let batch = a.dim(0)?;
@@ -168,7 +224,7 @@ impl SelfAttention {
                 part
             });
         }
-        self.to_out.forward(&Tensor::cat(&parts, 0)?)
+        self.to_out.forward_with(&Tensor::cat(&parts, 0)?, steps)
     }
 
     fn attend(&self, mut q: Tensor, mut k: Tensor, values: &Tensor) -> Result<Tensor> {
@@ -220,11 +276,11 @@ impl CrossAttention {
 
     /// Attention over a single key is that key's value whatever the query, so the leading pictures
     /// with one caption row (an empty negative prompt) need no query and one output row.
-    fn forward(&self, x: &Tensor, input: &BlockInput) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, input: &BlockInput, steps: &Epilogue) -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
         let constant = input.lengths.iter().take_while(|l| **l == 1).count();
         if constant == 0 {
-            return self.attend(x, input.keys, input.values, input.lengths);
+            return self.attend(x, input.keys, input.values, input.lengths, steps);
         }
         let values = input.values.narrow(0, 0, constant)?.narrow(1, 0, 1)?;
         let same = self
@@ -233,7 +289,7 @@ impl CrossAttention {
             .broadcast_as((constant, tokens, width))?
             .contiguous()?;
         if constant == batch {
-            return Ok(same);
+            return steps.apply(same);
         }
         let rest = |t: &Tensor| t.narrow(0, constant, batch - constant)?.contiguous();
         let attended = self.attend(
@@ -241,8 +297,9 @@ impl CrossAttention {
             &rest(input.keys)?,
             &rest(input.values)?,
             &input.lengths[constant..],
+            &Epilogue::default(),
         )?;
-        Ok(Tensor::cat(&[same, attended], 0)?)
+        steps.apply(Tensor::cat(&[same, attended], 0)?)
     }
 
     fn attend(
@@ -251,6 +308,7 @@ impl CrossAttention {
         keys: &Tensor,
         values: &Tensor,
         lengths: &[usize],
+        steps: &Epilogue,
     ) -> Result<Tensor> {
         let mut q = self.to_q.forward(x)?;
         if let Some((norm_q, _)) = &self.norms {
@@ -268,8 +326,8 @@ impl CrossAttention {
             key_mask: None,
             sliding_window: None,
         };
-        self.to_out
-            .forward(&ops::attention(&q, keys, values, &options)?)
+        let attended = ops::attention(&q, keys, values, &options)?;
+        self.to_out.forward_with(&attended, steps)
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use brisk_nn::{Init, Linear, Weights, check_finite, ops};
 use candle_core::Tensor;
 
-use super::block::SanaBlock;
+use super::block::{SanaBlock, Sight};
 use super::caption::{CaptionContext, CaptionEncoder};
 use super::config::SanaConfig;
 use super::embed::{PatchEmbed, TimeEmbed};
@@ -149,12 +149,12 @@ impl SanaTransformer {
         caption: &CaptionContext,
         extras: &ForwardExtras,
     ) -> Result<Tensor> {
-        self.forward_traced(latent, timestep, guidance, caption, extras, &mut |_, _| {})
+        self.forward_by_parts(latent, timestep, guidance, caption, extras, &mut |_, _| {})
     }
 
     /// As [`Self::forward`]; `trace` sees `patch_embed`, `time_embed` (modulation `[B,6d]`),
     /// `time_embed.embedded` `[B,d]`, per block `transformer_blocks.{i}` (before residuals) and
-    /// its parts, `norm_out` and `proj_out`.
+    /// its parts' inputs and results, `norm_out` and `proj_out`.
     ///
     /// # Errors
     /// As [`Self::forward`].
@@ -165,6 +165,36 @@ impl SanaTransformer {
         guidance: Option<&Tensor>,
         caption: &CaptionContext,
         extras: &ForwardExtras,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        let inputs = (latent, timestep, guidance);
+        self.forward_seen(inputs, caption, extras, true, trace)
+    }
+
+    /// As [`Self::forward_traced`] without the parts' results, so that blocks run as they do in
+    /// [`Self::forward`]: under a part's name `trace` sees the tokens after it.
+    ///
+    /// # Errors
+    /// As [`Self::forward`].
+    pub fn forward_by_parts(
+        &self,
+        latent: &Tensor,
+        timestep: &Tensor,
+        guidance: Option<&Tensor>,
+        caption: &CaptionContext,
+        extras: &ForwardExtras,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Tensor> {
+        let inputs = (latent, timestep, guidance);
+        self.forward_seen(inputs, caption, extras, false, trace)
+    }
+
+    fn forward_seen(
+        &self,
+        (latent, timestep, guidance): (&Tensor, &Tensor, Option<&Tensor>),
+        caption: &CaptionContext,
+        extras: &ForwardExtras,
+        details: bool,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Tensor> {
         let grid = self.patch_embed.grid(latent)?;
@@ -197,9 +227,8 @@ impl SanaTransformer {
                 .map(|p| p.rows.clone());
             let input = caption.block_input(index, &modulation, grid, perturbed);
             let name = format!("transformer_blocks.{index}");
-            x = block.forward(&x, &input, &mut |part, x| {
-                trace(&format!("{name}.{part}"), x);
-            })?;
+            let mut see = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
+            x = block.forward(&x, &input, Sight::new(details, &mut see))?;
             check_finite(&x, STAGE, &name)?;
             trace(&name, &x);
             if let Some(residual) = residual.filter(|_| !native) {
@@ -235,7 +264,7 @@ impl SanaTransformer {
             .map(|p| p.rows.clone());
         let input = caption.block_input(0, &modulation, grid, perturbed);
         let x = self.patch_embed.forward(latent)?;
-        let x = self.blocks[0].forward(&x, &input, &mut |_, _| {})?;
+        let x = self.blocks[0].forward(&x, &input, Sight::Parts(&mut |_, _| {}))?;
         check_finite(&x, STAGE, "transformer_blocks.0")?;
         Ok(x)
     }

@@ -4,7 +4,7 @@ use brisk_nn::{Init, Linear, Weights, check_finite};
 use candle_core::Tensor;
 
 use super::SanaControlNetConfig;
-use crate::sana::{CaptionContext, CaptionEncoder, PatchEmbed, SanaBlock, TimeEmbed};
+use crate::sana::{CaptionContext, CaptionEncoder, PatchEmbed, SanaBlock, Sight, TimeEmbed};
 use crate::{Error, Result};
 
 const STAGE: &str = "controlnet";
@@ -111,7 +111,8 @@ impl SanaControlNet {
         scale: f64,
     ) -> Result<Vec<Tensor>> {
         let quiet = &mut |_: &str, _: &Tensor| {};
-        self.forward_traced(start, control, timestep, guidance, caption, scale, quiet)
+        let inputs = (control, timestep, guidance);
+        self.forward_seen(start, inputs, caption, scale, false, quiet)
     }
 
     /// As [`Self::forward`]; `trace` sees `patch_embed` (diffusers' wiring), `patch_embed.control`,
@@ -128,6 +129,19 @@ impl SanaControlNet {
         guidance: Option<&Tensor>,
         caption: &CaptionContext,
         scale: f64,
+        trace: &mut dyn FnMut(&str, &Tensor),
+    ) -> Result<Vec<Tensor>> {
+        let inputs = (control, timestep, guidance);
+        self.forward_seen(start, inputs, caption, scale, true, trace)
+    }
+
+    fn forward_seen(
+        &self,
+        start: ControlStart,
+        (control, timestep, guidance): (&Tensor, &Tensor, Option<&Tensor>),
+        caption: &CaptionContext,
+        scale: f64,
+        details: bool,
         trace: &mut dyn FnMut(&str, &Tensor),
     ) -> Result<Vec<Tensor>> {
         let grid = self.patch_embed.grid(control)?;
@@ -160,9 +174,8 @@ impl SanaControlNet {
         for (index, (block, output)) in self.blocks.iter().zip(&self.outputs).enumerate() {
             let input = caption.block_input(index, &modulation, grid, None);
             let name = format!("transformer_blocks.{index}");
-            x = block.forward(&x, &input, &mut |part, x| {
-                trace(&format!("{name}.{part}"), x);
-            })?;
+            let mut see = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
+            x = block.forward(&x, &input, Sight::new(details, &mut see))?;
             check_finite(&x, STAGE, &name)?;
             trace(&name, &x);
             let residual = (output.forward(&x)? * scale)?;

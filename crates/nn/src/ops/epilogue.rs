@@ -1,9 +1,11 @@
 //! What follows a layer, in the same pass over memory where nothing is to be differentiated.
 
 use super::storage::slice;
-use super::{gelu_tanh, relu, rms_norm, shortcut, silu};
+use super::{gate_residual, gelu_tanh, relu, rms_norm, shortcut, silu};
 use crate::error::Result;
-use brisk_kernels::epilogue::{Epilogue as Kernel, Norm as KernelNorm, Residual as KernelResidual};
+use brisk_kernels::epilogue::{
+    Epilogue as Kernel, Gate, Norm as KernelNorm, Residual as KernelResidual,
+};
 use brisk_kernels::shortcut::Shortcut;
 use candle_core::{Layout, Storage, Tensor};
 use std::ops::Deref;
@@ -53,6 +55,8 @@ impl Norm<'_> {
 pub enum Residual<'a> {
     /// A tensor of the result's shape.
     Same(&'a Tensor),
+    /// A tensor of the result's shape, after the result was multiplied with a gate, `[batch, channels]`.
+    Gated(&'a Tensor, &'a Tensor),
     /// A map of half or twice the result's size, as [`shortcut`] sees it.
     Shortcut(&'a Tensor, ShortcutKind),
 }
@@ -66,14 +70,17 @@ impl<'a> Epilogue<'a> {
         }
     }
 
-    fn tensors(&self) -> [Option<&'a Tensor>; 3] {
-        let residual = self.residual.map(|residual| match residual {
-            Residual::Same(x) | Residual::Shortcut(x, _) => x,
-        });
+    fn tensors(&self) -> [Option<&'a Tensor>; 4] {
+        let (residual, gate) = match self.residual {
+            Some(Residual::Same(x) | Residual::Shortcut(x, _)) => (Some(x), None),
+            Some(Residual::Gated(x, gate)) => (Some(x), Some(gate)),
+            None => (None, None),
+        };
         [
             self.norm.map(|norm| norm.weight),
             self.norm.and_then(|norm| norm.bias),
             residual,
+            gate,
         ]
     }
 
@@ -100,6 +107,11 @@ impl<'a> Epilogue<'a> {
         Ok(match self.residual {
             None => y,
             Some(Residual::Same(x)) => (y + x)?,
+            Some(Residual::Gated(x, gate)) => {
+                let (batch, channels) = gate.dims2()?;
+                let tokens = |t: &Tensor| t.reshape((batch, (), channels));
+                gate_residual(&tokens(x)?, gate, &tokens(&y)?)?.reshape(x.shape())?
+            }
             Some(Residual::Shortcut(x, kind)) => {
                 let channels = y.dims().last().copied().unwrap_or(0);
                 (y + shortcut(x, kind, channels)?)?
@@ -116,12 +128,14 @@ impl<'a> Epilogue<'a> {
     ) -> Result<R> {
         self.check(bias, dims)?;
         let tensors = self.tensors();
-        let held = [hold(tensors[0])?, hold(tensors[1])?, hold(tensors[2])?];
-        let guards = [guard(&held[0]), guard(&held[1]), guard(&held[2])];
-        let [weight, shift, residual] = [
-            values(guards[0].as_ref())?,
-            values(guards[1].as_ref())?,
-            values(guards[2].as_ref())?,
+        let [a, b, c, d] = tensors.map(hold);
+        let held = [a?, b?, c?, d?];
+        let [a, b, c, d] = held.each_ref().map(guard);
+        let [weight, shift, residual, gate] = [
+            values(a.as_ref())?,
+            values(b.as_ref())?,
+            values(c.as_ref())?,
+            values(d.as_ref())?,
         ];
         let norm = self.norm.zip(weight).map(|(norm, weight)| KernelNorm {
             weight,
@@ -129,7 +143,9 @@ impl<'a> Epilogue<'a> {
             eps: norm.eps as f32,
         });
         let residual = match (self.residual, residual) {
-            (Some(Residual::Same(_)), Some(x)) => Some(KernelResidual::Rows(x)),
+            (Some(Residual::Same(_) | Residual::Gated(..)), Some(x)) => {
+                Some(KernelResidual::Rows(x))
+            }
             (Some(Residual::Shortcut(map, kind)), Some(x)) => {
                 Some(KernelResidual::Shortcut(seen(x, map.dims(), kind)))
             }
@@ -139,7 +155,10 @@ impl<'a> Epilogue<'a> {
             bias,
             activation: self.activation,
             norm,
-            gate: None,
+            gate: gate.map(|vectors| Gate {
+                vectors,
+                rows: dims.iter().product::<usize>() / vectors.len().max(1),
+            }),
             residual,
         }))
     }
@@ -152,6 +171,9 @@ impl<'a> Epilogue<'a> {
         let residual_fits = match self.residual {
             None => true,
             Some(Residual::Same(x)) => x.dims() == dims,
+            Some(Residual::Gated(x, gate)) => {
+                x.dims() == dims && dims.len() > 1 && gate.dims() == [dims[0], channels]
+            }
             Some(Residual::Shortcut(x, kind)) => {
                 let scaled = match (kind, x.dims()) {
                     (ShortcutKind::Up, [b, h, w, _]) => [*b, 2 * h, 2 * w, channels],
@@ -243,9 +265,11 @@ mod tests {
             random(&[2, 3, 5, 80]),
             random(&[2, 12, 20, 20]),
         );
+        let gate = random(&[2, 40]);
         let residuals = [
             None,
             Some(Residual::Same(&same)),
+            Some(Residual::Gated(&same, &gate)),
             Some(Residual::Shortcut(&small, ShortcutKind::Up)),
             Some(Residual::Shortcut(&large, ShortcutKind::Down)),
         ];

@@ -197,7 +197,7 @@ pub fn transformer(arguments: &TransformerArguments) -> Result {
     let captions = measure(&arguments.run, |_| Ok(encode()?))?;
     let extras = ForwardExtras::default();
     let measured = measure(&arguments.run, |laps| {
-        Ok(model.forward_traced(
+        Ok(model.forward_by_parts(
             &given.hidden,
             &given.timestep,
             given.guidance.as_ref(),
