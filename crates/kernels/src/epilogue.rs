@@ -20,6 +20,8 @@ pub struct Epilogue<'a> {
     pub gate: Option<Gate<'a>>,
     /// Added at the end.
     pub residual: Option<Residual<'a>>,
+    /// The row that the first one of a result counts as, for gates and additions.
+    pub first_row: usize,
 }
 
 /// `x / sqrt(mean(x²) + eps)·weight + bias`.
@@ -95,6 +97,7 @@ impl Epilogue<'_> {
     /// One row, or columns of it from `column` on.
     #[inline(always)]
     fn one(&self, index: usize, column: usize, row: &mut [f32], width: usize) {
+        let index = self.first_row + index;
         let columns = column..column + row.len();
         if let Some(bias) = self.bias {
             for (y, b) in row.iter_mut().zip(&bias[columns.clone()]) {
@@ -219,10 +222,15 @@ mod tests {
                         rows: picture_rows,
                     }),
                     residual: Some(Residual::Rows(&residual)),
+                    first_row: 0,
                 };
                 let mut found = y.clone();
                 for (row, run) in found.chunks_exact_mut(width).enumerate() {
-                    steps.apply(row, run, width);
+                    let later = Epilogue {
+                        first_row: row,
+                        ..steps
+                    };
+                    later.apply(0, run, width);
                 }
                 assert_close(&found, &want, 1e-6);
             }
@@ -236,7 +244,7 @@ mod tests {
                 rows: 3,
             }),
             residual: Some(Residual::Rows(&residual)),
-            norm: None,
+            ..Epilogue::default()
         };
         let mut want = noise(6 * 24, 4);
         let mut found = vec![f32::NAN; want.len()];

@@ -8,6 +8,7 @@
 use crate::activation::Activation;
 use crate::depthwise;
 use crate::epilogue::Epilogue;
+use crate::int4::{self, Activations, Int4Linear};
 use crate::packed::{self, PackedMatrix};
 use crate::parallel;
 use crate::scratch::with_buffer;
@@ -23,19 +24,56 @@ pub struct GluMbConvShape {
     pub width: usize,
 }
 
+/// One of the 1×1 convolutions.
+#[derive(Clone, Copy, Debug)]
+pub enum Pointwise<'a> {
+    /// A weight, and a bias as long as its outputs.
+    Packed(&'a PackedMatrix, Option<&'a [f32]>),
+    /// A layer over 4-bit weights, and how its input is rounded.
+    Int4(&'a Int4Linear, Activations),
+}
+
+impl Pointwise<'_> {
+    /// Width of the result.
+    pub fn outputs(&self) -> usize {
+        match self {
+            Self::Packed(matrix, _) => matrix.outputs(),
+            Self::Int4(layer, _) => layer.outputs(),
+        }
+    }
+
+    /// Width of the input.
+    pub fn inputs(&self) -> usize {
+        match self {
+            Self::Packed(matrix, _) => matrix.inputs(),
+            Self::Int4(layer, _) => layer.inputs(),
+        }
+    }
+
+    fn forward(&self, x: &[f32], steps: &Epilogue, y: &mut [f32]) {
+        match *self {
+            Self::Packed(matrix, bias) => {
+                let steps = Epilogue { bias, ..*steps };
+                packed::forward(x, matrix, y, |row, run| {
+                    steps.apply(row, run, matrix.outputs());
+                });
+            }
+            Self::Int4(layer, activations) => int4::forward(x, layer, activations, steps, y),
+        }
+    }
+}
+
 /// The parameters.
 #[derive(Clone, Copy, Debug)]
 pub struct GluMbConv<'a> {
-    /// `[2·hidden, inputs]`, values first, then gates.
-    pub inverted: &'a PackedMatrix,
-    /// `[2·hidden]`
-    pub inverted_bias: Option<&'a [f32]>,
+    /// To `2·hidden`, values first, then gates.
+    pub inverted: Pointwise<'a>,
     /// `[9, 2·hidden]`
     pub depth: &'a [f32],
     /// `[2·hidden]`
     pub depth_bias: &'a [f32],
-    /// `[outputs, hidden]`
-    pub point: &'a PackedMatrix,
+    /// From `hidden`.
+    pub point: Pointwise<'a>,
 }
 
 /// Expanded values of a strip: 8 MiB.
@@ -43,29 +81,30 @@ const STRIP: usize = 1 << 21;
 /// Rows a strip has at least, so that keeping two of them costs little.
 const LEAST_ROWS: usize = 4;
 
-/// `y = layer(x)`; every finished run of pixels goes through `finish(first_pixel, values)`.
+/// `y = layer(x)`, followed by `steps` without a bias.
 ///
 /// # Panics
 /// When the lengths do not fit the sizes.
-pub fn forward<F>(shape: &GluMbConvShape, x: &[f32], layer: &GluMbConv, y: &mut [f32], finish: F)
-where
-    F: Fn(usize, &mut [f32]) + Sync,
-{
+pub fn forward(
+    shape: &GluMbConvShape,
+    x: &[f32],
+    layer: &GluMbConv,
+    steps: &Epilogue,
+    y: &mut [f32],
+) {
     let wide = layer.inverted.outputs();
     let rows = STRIP / (shape.width * wide).max(1);
-    forward_in_strips(rows.max(LEAST_ROWS), shape, x, layer, y, finish);
+    forward_in_strips(rows.max(LEAST_ROWS), shape, x, layer, steps, y);
 }
 
-fn forward_in_strips<F>(
+fn forward_in_strips(
     rows: usize,
     shape: &GluMbConvShape,
     x: &[f32],
     layer: &GluMbConv,
+    steps: &Epilogue,
     y: &mut [f32],
-    finish: F,
-) where
-    F: Fn(usize, &mut [f32]) + Sync,
-{
+) {
     let GluMbConvShape {
         batch,
         height,
@@ -92,7 +131,6 @@ fn forward_in_strips<F>(
         return;
     }
     let activated = Epilogue {
-        bias: layer.inverted_bias,
         activation: Some(Activation::Silu),
         ..Epilogue::default()
     };
@@ -109,11 +147,10 @@ fn forward_in_strips<F>(
                     let kept = filled.max(first) - first;
                     expanded.copy_within((first - top) * line..(first - top + kept) * line, 0);
                     let pixel = (picture * height + first + kept) * width;
-                    packed::forward(
+                    layer.inverted.forward(
                         &x[pixel * inputs..(picture * height + last) * width * inputs],
-                        layer.inverted,
+                        &activated,
                         &mut expanded[kept * line..(last - first) * line],
-                        |row, run| activated.apply(row, run, wide),
                     );
                     (top, filled) = (first, last);
 
@@ -130,12 +167,12 @@ fn forward_in_strips<F>(
                         depthwise::gated(lines, width, half, w, bias, chunk);
                     });
                     let pixel = (picture * height + start) * width;
-                    packed::forward(
-                        gated,
-                        layer.point,
-                        &mut y[pixel * outputs..][..(end - start) * width * outputs],
-                        |row, run| finish(pixel + row, run),
-                    );
+                    let steps = Epilogue {
+                        first_row: steps.first_row + pixel,
+                        ..*steps
+                    };
+                    let y = &mut y[pixel * outputs..][..(end - start) * width * outputs];
+                    layer.point.forward(gated, &steps, y);
                 }
             }
         });
@@ -147,6 +184,8 @@ mod tests {
     use super::*;
     use crate::activation;
     use crate::depthwise::DepthwiseShape;
+    use crate::epilogue::{Gate, Residual};
+    use crate::int4::Parts;
     use crate::reference::{self, assert_close, noise};
 
     #[test]
@@ -185,17 +224,93 @@ mod tests {
                 PackedMatrix::from_f32(&point, outputs, half),
             );
             let layer = GluMbConv {
-                inverted: &inverted,
-                inverted_bias: Some(&bias),
+                inverted: Pointwise::Packed(&inverted, Some(&bias)),
                 depth: &depth,
                 depth_bias: &depth_bias,
-                point: &point,
+                point: Pointwise::Packed(&point, None),
+            };
+            let residual = noise(want.len(), 7);
+            let want: Vec<f32> = want.iter().zip(&residual).map(|(y, r)| y + r).collect();
+            let steps = Epilogue {
+                residual: Some(Residual::Rows(&residual)),
+                ..Epilogue::default()
             };
             for rows in [1, 2, 3, 100] {
                 let mut y = vec![f32::NAN; want.len()];
-                forward_in_strips(rows, &shape, &x, &layer, &mut y, |_, _| {});
+                forward_in_strips(rows, &shape, &x, &layer, &steps, &mut y);
                 assert_close(&y, &want, 1e-5);
             }
+        }
+    }
+
+    #[test]
+    fn strips_of_4_bit_layers_match_the_steps_one_by_one() {
+        let (height, width, inputs, half, outputs) = (7, 9, 70, 64, 24);
+        let wide = 2 * half;
+        let (batch, pixels) = (2, 2 * height * width);
+        let pack = |outputs: usize, inputs: usize| {
+            let groups = inputs.div_ceil(int4::GROUP);
+            let codes = noise(outputs * groups * int4::GROUP, 1);
+            let codes: Vec<i8> = codes.iter().map(|v| (v * 7.0).round() as i8).collect();
+            Int4Linear::new(&Parts {
+                outputs,
+                inputs,
+                codes: &codes,
+                scales: &vec![0.0625; outputs * groups],
+                rank: 8,
+                down: &noise(8 * inputs, 2),
+                up: &noise(outputs * 8, 3),
+                bias: Some(&noise(outputs, 4)),
+                ..Parts::default()
+            })
+        };
+        let (inverted, point) = (pack(wide, inputs), pack(outputs, half));
+        let (depth, depth_bias) = (noise(9 * wide, 5), noise(wide, 6));
+        let (x, gates) = (noise(pixels * inputs, 7), noise(batch * outputs, 8));
+        let steps = Epilogue {
+            gate: Some(Gate {
+                vectors: &gates,
+                rows: height * width,
+            }),
+            ..Epilogue::default()
+        };
+
+        let eight = Activations::Eight;
+        let activated = Epilogue {
+            activation: Some(Activation::Silu),
+            ..Epilogue::default()
+        };
+        let mut expanded = vec![0.0; pixels * wide];
+        int4::forward(&x, &inverted, eight, &activated, &mut expanded);
+        let map = DepthwiseShape {
+            batch,
+            height,
+            width,
+            channels: wide,
+            kernel: 3,
+        };
+        let mixed = reference::depthwise(&map, &expanded, &depth, &depth_bias);
+        let mut gated = vec![0.0; pixels * half];
+        activation::gated_silu(&mixed, half, &mut gated);
+        let mut want = vec![0.0; pixels * outputs];
+        int4::forward(&gated, &point, eight, &steps, &mut want);
+
+        let layer = GluMbConv {
+            inverted: Pointwise::Int4(&inverted, eight),
+            depth: &depth,
+            depth_bias: &depth_bias,
+            point: Pointwise::Int4(&point, eight),
+        };
+        let shape = GluMbConvShape {
+            batch,
+            height,
+            width,
+        };
+        for rows in [1, 3, 100] {
+            let mut y = vec![f32::NAN; want.len()];
+            forward_in_strips(rows, &shape, &x, &layer, &steps, &mut y);
+            // A value may round to a neighbouring code.
+            assert_close(&y, &want, 3e-3);
         }
     }
 }

@@ -36,9 +36,9 @@ impl GluMbConv {
     /// the wide map between them never exists whole.
     pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         let frozen = (
-            self.inverted.packed(),
+            self.inverted.pointwise(),
             self.depth.frozen(),
-            self.point.packed(),
+            self.point.pointwise(),
         );
         if let (Some(inverted), Some(depth), Some(point)) = frozen
             && steps.fuses(x)

@@ -3,6 +3,7 @@
 use crate::error::Result;
 use crate::ops::{self, Epilogue, PackedInt4, PackedLinear, can_pack};
 use crate::weights::{Init, InputWatcher, Weights};
+use brisk_kernels::glu_mb_conv::Pointwise;
 use candle_core::Tensor;
 use std::fmt;
 
@@ -192,13 +193,14 @@ impl Linear {
         }
     }
 
-    /// The packed weight and bias of a frozen layer that is not quantised and that nothing watches.
-    pub(crate) fn packed(&self) -> Option<&PackedLinear> {
+    /// The layer as a part of larger kernels, where it is frozen, not quantised to [`Weights::quantised`]
+    /// and unwatched.
+    pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
         match &self.parameters {
-            Parameters::Frozen(packed) if packed.matrix().is_some() && self.watcher.is_none() => {
-                Some(packed)
-            }
-            _ => None,
+            _ if self.watcher.is_some() => None,
+            Parameters::Frozen(packed) => packed.pointwise(),
+            Parameters::LowBit(packed) => Some(packed.pointwise()),
+            Parameters::Trainable(..) => None,
         }
     }
 }

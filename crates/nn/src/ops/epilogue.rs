@@ -160,6 +160,7 @@ impl<'a> Epilogue<'a> {
                 rows: dims.iter().product::<usize>() / vectors.len().max(1),
             }),
             residual,
+            first_row: 0,
         }))
     }
 

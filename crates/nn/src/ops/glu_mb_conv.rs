@@ -2,11 +2,10 @@
 
 use super::epilogue::Epilogue;
 use super::linear::shape_error;
-use super::packed::PackedLinear;
 use super::storage::{tensor, with_slices};
 use crate::error::Result;
 use brisk_kernels::buffer::unfilled;
-use brisk_kernels::glu_mb_conv::{self as kernel, GluMbConv, GluMbConvShape};
+use brisk_kernels::glu_mb_conv::{self as kernel, GluMbConv, GluMbConvShape, Pointwise};
 use candle_core::{Device, Tensor};
 
 /// A depthwise convolution's weight `[kernel·kernel, channels]` (or `[kernel, kernel, channels]`) and
@@ -27,21 +26,17 @@ pub struct DepthwiseWeight<'a> {
 /// Sizes that do not fit.
 pub(crate) fn glu_mb_conv(
     x: &Tensor,
-    inverted: &PackedLinear,
+    inverted: Pointwise,
     depth: DepthwiseWeight,
-    point: &PackedLinear,
+    point: Pointwise,
     steps: &Epilogue,
 ) -> Result<Tensor> {
-    let (Some(expand), Some(reduce)) = (inverted.matrix(), point.matrix()) else {
-        let expected = "weights that are kept as they are stored";
-        return Err(shape_error("glu_mb_conv", x.dims(), expected));
-    };
-    let wide = expand.outputs();
-    let (inputs, outputs) = (expand.inputs(), reduce.outputs());
+    let wide = inverted.outputs();
+    let (inputs, outputs) = (inverted.inputs(), point.outputs());
     let fits = x.rank() == 4
         && x.dims()[3] == inputs
         && depth.weight.elem_count() == 9 * wide
-        && wide == 2 * reduce.inputs();
+        && wide == 2 * point.inputs();
     if !fits {
         let expected = format!("[batch, height, width, {inputs}], 9·{wide} depthwise weights");
         return Err(shape_error("glu_mb_conv", x.dims(), &expected));
@@ -60,17 +55,14 @@ pub(crate) fn glu_mb_conv(
     };
     with_slices!([x, weight, bias], {
         let layer = GluMbConv {
-            inverted: expand,
-            inverted_bias: inverted.bias(),
+            inverted,
             depth: weight,
             depth_bias: bias,
-            point: reduce,
+            point,
         };
-        let y = steps.with_kernel(point.bias(), &dims, |steps| {
+        let y = steps.with_kernel(None, &dims, |steps| {
             let mut y = unfilled(dims.iter().product());
-            kernel::forward(&shape, x, &layer, &mut y, |first, rows| {
-                steps.apply(first, rows, outputs);
-            });
+            kernel::forward(&shape, x, &layer, steps, &mut y);
             y
         })?;
         Ok(tensor(y, &dims)?)

@@ -5,6 +5,7 @@ use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::epilogue::Epilogue as Steps;
+use brisk_kernels::glu_mb_conv::Pointwise;
 use brisk_kernels::int4::{self, Activations, Int4Linear};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
 use std::sync::Arc;
@@ -49,6 +50,11 @@ impl PackedInt4 {
             let y = steps.with_kernel(None, &dims, |steps| self.run(x, steps))?;
             Ok(tensor(y, &dims)?)
         })
+    }
+
+    /// The layer as a part of larger kernels.
+    pub(crate) fn pointwise(&self) -> Pointwise<'_> {
+        Pointwise::Int4(&self.layer, self.activations)
     }
 
     /// What each of `layers` makes of `x`, which is rounded once for all; none where they do not share

@@ -8,6 +8,7 @@ use crate::error::Result;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::conv::{self, ConvShape};
 use brisk_kernels::epilogue::Epilogue as Steps;
+use brisk_kernels::glu_mb_conv::Pointwise;
 use brisk_kernels::linear;
 use brisk_kernels::packed::{self, PackedMatrix};
 use brisk_kernels::quantised::{self, Bits, QuantisedMatrix};
@@ -77,7 +78,10 @@ impl PackedLinear {
     /// One layer of the outputs of all `parts`; none where their weights differ in kind or type, where
     /// only some have a bias, or where a weight is in use elsewhere and would be there twice.
     pub fn joined(parts: &[&Self]) -> Option<Self> {
-        let biases: Vec<&[f32]> = parts.iter().filter_map(|part| part.bias()).collect();
+        let biases: Vec<&[f32]> = parts
+            .iter()
+            .filter_map(|part| part.bias.as_deref())
+            .collect();
         let bias = match biases.len() {
             0 => None,
             count if count == parts.len() => Some(biases.concat().into()),
@@ -124,16 +128,12 @@ impl PackedLinear {
         })
     }
 
-    /// The weight, where it is kept as it is stored.
-    pub(crate) fn matrix(&self) -> Option<&PackedMatrix> {
+    /// The layer as a part of larger kernels, where its weight is kept as it is stored.
+    pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
         match &self.matrix {
-            LinearWeight::Packed(matrix) => Some(matrix),
+            LinearWeight::Packed(matrix) => Some(Pointwise::Packed(matrix, self.bias.as_deref())),
             LinearWeight::Quantised(_) => None,
         }
-    }
-
-    pub(super) fn bias(&self) -> Option<&[f32]> {
-        self.bias.as_deref()
     }
 
     fn out_dims(&self, dims: &[usize]) -> CandleResult<Vec<usize>> {
