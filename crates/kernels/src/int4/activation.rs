@@ -19,8 +19,7 @@ pub(crate) struct Rounded {
     pub codes: Vec<i8>,
     /// `[rows, groups]`
     pub scales: Vec<f32>,
-    /// `[rows, groups]`: what makes up for the 8 that is added to weights, in the form that the
-    /// level's kernel starts its sums with.
+    /// `[rows, groups]`: what the level's kernel starts its sums with.
     pub offsets: Vec<i32>,
     pub groups: usize,
     level: Level,
@@ -68,7 +67,6 @@ impl Rounded {
         rounding: Rounding,
     ) {
         let (width, groups, start) = (self.groups * GROUP, self.groups, first / GROUP);
-        let pairs = super::tile::sums_are_pairs(self.level);
         let codes = self.codes.chunks_exact_mut(width);
         let scales = self.scales.chunks_exact_mut(groups);
         let offsets = self.offsets.chunks_exact_mut(groups);
@@ -87,12 +85,7 @@ impl Rounded {
                     Rounding::Eight => largest / most,
                     Rounding::Four(half) => half.round(largest / most),
                 };
-                offsets[start + g] = if pairs {
-                    let pair = [(-8 * sums[0]) as i16 as u16, (-8 * sums[1]) as i16 as u16];
-                    (u32::from(pair[0]) | u32::from(pair[1]) << 16) as i32
-                } else {
-                    -8 * (sums[0] + sums[1])
-                };
+                offsets[start + g] = super::tile::first_sum(self.level, sums);
             }
         }
     }
@@ -115,6 +108,15 @@ fn round(
         return unsafe { x86::avx512(x, smooth, most, codes) };
     }
     let mut values = [0.0f32; GROUP];
+    #[cfg(target_arch = "x86_64")]
+    if level >= Level::Avx2 {
+        let mut factors = [1.0f32; GROUP];
+        let x = whole(x, &mut values);
+        let smooth = smooth.map(|smooth| whole(smooth, &mut factors));
+        // SAFETY: the processor has the level.
+        return unsafe { x86::avx2(x, smooth, most, codes) };
+    }
+    let _ = level;
     match smooth {
         Some(smooth) => {
             let pairs = values.iter_mut().zip(x).zip(smooth);
@@ -122,13 +124,17 @@ fn round(
         }
         None => values[..x.len()].copy_from_slice(x),
     }
-    #[cfg(target_arch = "x86_64")]
-    if level >= Level::Avx2 {
-        // SAFETY: the processor has the level.
-        return unsafe { x86::avx2(&values, most, codes) };
-    }
-    let _ = level;
     portable(&values, most, codes)
+}
+
+/// A whole group of values, in `room` where they are fewer.
+#[cfg(target_arch = "x86_64")]
+fn whole<'a>(values: &'a [f32], room: &'a mut [f32; GROUP]) -> &'a [f32; GROUP] {
+    if let Ok(values) = values.try_into() {
+        return values;
+    }
+    room[..values.len()].copy_from_slice(values);
+    room
 }
 
 /// What values are multiplied with before they are rounded.
@@ -212,37 +218,45 @@ mod x86 {
     /// The processor has AVX2 and FMA.
     #[target_feature(enable = "avx2,fma")]
     pub(super) unsafe fn avx2(
-        values: &[f32; GROUP],
+        x: &[f32; GROUP],
+        smooth: Option<&[f32; GROUP]>,
         most: f32,
         codes: &mut [i8; GROUP],
     ) -> (f32, [i32; 2]) {
         let zero = _mm256_setzero_ps();
         let sign = _mm256_set1_ps(-0.0);
-        let (mut peak, mut poison) = (zero, zero);
-        // SAFETY (here and below): vectors of whole parts.
-        let load = |part: &[f32; 8]| unsafe { _mm256_loadu_ps(part.as_ptr()) };
-        for part in values.as_chunks::<8>().0 {
-            let value = load(part);
-            peak = _mm256_max_ps(peak, _mm256_andnot_ps(sign, value));
-            poison = _mm256_fmadd_ps(value, zero, poison);
+        let (mut values, mut peak, mut poison) = ([zero; 8], zero, zero);
+        for (part, value) in values.iter_mut().enumerate() {
+            // SAFETY: there are eight parts of eight, of the factors too.
+            unsafe {
+                *value = _mm256_loadu_ps(x.as_ptr().add(8 * part));
+                if let Some(smooth) = smooth {
+                    let smooth = _mm256_loadu_ps(smooth.as_ptr().add(8 * part));
+                    *value = _mm256_mul_ps(*value, smooth);
+                }
+            }
+            peak = _mm256_max_ps(peak, _mm256_andnot_ps(sign, *value));
+            poison = _mm256_fmadd_ps(*value, zero, poison);
         }
-        let fold = |v: __m256| {
-            let mut lanes = [0.0f32; 8];
-            unsafe { _mm256_storeu_ps(lanes.as_mut_ptr(), v) };
-            lanes
-        };
         let high = _mm256_permute2f128_ps::<1>(peak, peak);
         let peak = _mm256_max_ps(peak, high);
         let peak = _mm256_max_ps(peak, _mm256_permute_ps::<0b01_00_11_10>(peak));
         let peak = _mm256_max_ps(peak, _mm256_permute_ps::<0b10_11_00_01>(peak));
-        let largest = _mm256_cvtss_f32(peak) + fold(poison).iter().sum::<f32>();
+        // Sums of zeros and NaN: NaN where any is.
+        let fine = _mm256_cmp_ps::<_CMP_ORD_Q>(poison, poison);
+        let largest = if _mm256_movemask_ps(fine) == 0xff {
+            _mm256_cvtss_f32(peak)
+        } else {
+            f32::NAN
+        };
         let inverse = _mm256_set1_ps(inverse_step(largest, most));
         let mut pairs = _mm256_setzero_si256();
-        let parts = values.as_chunks::<8>().0.as_chunks::<4>().0;
+        let parts = values.as_chunks::<4>().0;
         for (parts, room) in parts.iter().zip(codes.as_chunks_mut::<32>().0) {
-            let round = |part| _mm256_cvtps_epi32(_mm256_mul_ps(load(part), inverse));
+            let round = |part: &__m256| _mm256_cvtps_epi32(_mm256_mul_ps(*part, inverse));
             let bytes = codes::bytes(parts.each_ref().map(round));
             pairs = _mm256_add_epi16(pairs, codes::pairs(bytes));
+            // SAFETY: 32 codes.
             unsafe { _mm256_storeu_si256(room.as_mut_ptr().cast(), bytes) };
         }
         (largest, codes::halves(pairs))

@@ -45,14 +45,27 @@ crate::simd_dispatch! {
     }
 }
 
-/// Whether a level's kernel starts its sums with pairs of 16-bit offsets.
-pub(crate) fn sums_are_pairs(level: Level) -> bool {
-    match level {
-        Level::Portable => false,
+/// 1.5·2²³ as f32 bits: small integers that are added to these bits are added to the value.
+const INTEGERS: i32 = 0x4b40_0000;
+
+/// What the kernel of a level starts a group's sums with, from the sums of the codes in the first and
+/// last half of every four: it makes up for the 8 that is added to weights.
+pub(crate) fn first_sum(level: Level, sums: [i32; 2]) -> i32 {
+    let pairs = match level {
         Level::Avx2 => true,
         Level::Avx512 => !has_vnni(),
-        Level::AvxVnni | Level::Amx => false,
+        Level::Portable | Level::AvxVnni | Level::Amx => false,
+    };
+    if pairs {
+        let [low, high] = sums.map(|sum| u32::from((-8 * sum) as i16 as u16));
+        return (low | high << 16) as i32;
     }
+    let offset = -8 * (sums[0] + sums[1]);
+    // Its sums become f32 by a subtraction, which another port does beside the products.
+    if level == Level::AvxVnni {
+        return INTEGERS + offset;
+    }
+    offset
 }
 
 /// What the kernel of a level wants subtracted from the codes plus 8.
@@ -186,7 +199,7 @@ unsafe fn portable<const M: usize>(tile: &Tile, target: Target) {
 }
 
 /// A kernel in vectors of eight sums: how four products are added to each, and how a group's sums become
-/// 32-bit integers.
+/// f32.
 macro_rules! eights {
     ($name:ident, $features:literal, |$sum:ident, $w:ident, $a:ident| $add:expr, |$total:ident| $finish:expr) => {
         #[cfg(target_arch = "x86_64")]
@@ -229,7 +242,7 @@ macro_rules! eights {
                             _mm256_set1_ps(*rounded.scales.as_ptr().add(at + i * rounded.groups));
                         for half in 0..2 {
                             let $total = totals[half];
-                            let total = _mm256_cvtepi32_ps($finish);
+                            let total = $finish;
                             let scale = _mm256_mul_ps(scale, w[half]);
                             sums[half] = _mm256_fmadd_ps(total, scale, sums[half]);
                         }
@@ -265,13 +278,16 @@ eights!(
     avx2,
     "avx2,fma",
     |sum, w, a| _mm256_add_epi16(*sum, _mm256_maddubs_epi16(w, a)),
-    |total| _mm256_madd_epi16(total, _mm256_set1_epi16(1))
+    |total| _mm256_cvtepi32_ps(_mm256_madd_epi16(total, _mm256_set1_epi16(1)))
 );
 eights!(
     avx_vnni,
     "avxvnni,avx2,fma",
     |sum, w, a| _mm256_dpbusd_avx_epi32(*sum, w, a),
-    |total| total
+    |total| _mm256_sub_ps(
+        _mm256_castsi256_ps(total),
+        _mm256_set1_ps(f32::from_bits(INTEGERS as u32))
+    )
 );
 
 #[cfg(target_arch = "x86_64")]
