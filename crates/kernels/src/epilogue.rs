@@ -3,7 +3,7 @@
 use crate::activation::Activation;
 use crate::norm::lane_sum;
 use crate::shortcut::Shortcut;
-use crate::{math, simd_dispatch};
+use crate::{math, prefetch, simd_dispatch};
 use std::ops::Range;
 
 /// The steps after a linear map, in this order: bias, activation, RMS norm, gate, addition. Every
@@ -166,6 +166,10 @@ simd_dispatch! {
     }
 }
 
+/// Rows whose places are asked for before they are written: columns of rows are no run of memory that a
+/// processor would see coming.
+const AHEAD: usize = 8;
+
 /// Columns of a result, and where the first row's begin in it, with its width.
 struct Columns {
     columns: Range<usize>,
@@ -177,6 +181,13 @@ simd_dispatch! {
         let Columns { columns, to: (to, width) } = place;
         for (i, row) in from.chunks_mut(stride).enumerate() {
             let row = &mut row[..columns.len()];
+            prefetch::for_writing(to.wrapping_add((i + AHEAD) * width), row.len());
+            if let Some(Residual::Rows(residual)) = steps.residual {
+                let at = (steps.first_row + first + i + AHEAD) * width + columns.start;
+                if let Some(later) = residual.get(at..at + columns.len()) {
+                    prefetch::near(later);
+                }
+            }
             steps.one(first + i, columns.start, row, *width);
             // SAFETY: who made the place promised that it has these rows and columns.
             let to = unsafe { std::slice::from_raw_parts_mut(to.add(i * width), row.len()) };

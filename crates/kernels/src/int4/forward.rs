@@ -16,10 +16,15 @@ use crate::simd::{self, Level};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Bytes of rounded inputs that a task keeps in the second-level cache.
-const TASK_BYTES: usize = 320 * 1024;
-/// Most rows of a task.
-const TASK_ROWS: usize = 192;
+/// Bytes of rounded inputs that a task keeps in the second-level cache, and most rows of a task. Every
+/// task unpacks all weights.
+fn task_size(level: Level) -> (usize, usize) {
+    match level {
+        Level::Portable | Level::Avx2 => (320 << 10, 192),
+        // These processors have a megabyte and more.
+        Level::AvxVnni | Level::Avx512 | Level::Amx => (640 << 10, 256),
+    }
+}
 /// Panels whose results are finished together.
 const PANELS: usize = 8;
 /// Distance between rows of unfinished results; not a power of two, as for [`STRIDE`].
@@ -123,7 +128,8 @@ pub(super) fn forward_at(
         return;
     }
     let width = input.groups * GROUP;
-    let most = (TASK_BYTES / width.max(1)).clamp(48, TASK_ROWS);
+    let (bytes, most) = task_size(level);
+    let most = (bytes / width.max(1)).clamp(48, most);
     let runs = even_runs(rows, most, threads, tile::rows(level));
     let mut tasks: Vec<(Range<usize>, Vec<&mut [f32]>)> = runs
         .into_iter()
