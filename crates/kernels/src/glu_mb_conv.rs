@@ -188,6 +188,21 @@ mod tests {
     use crate::int4::Parts;
     use crate::reference::{self, assert_close, noise};
 
+    /// The depthwise convolution and the gate of a whole expanded map.
+    fn gated(shape: &GluMbConvShape, expanded: &[f32], w: &[f32], bias: &[f32]) -> Vec<f32> {
+        let map = DepthwiseShape {
+            batch: shape.batch,
+            height: shape.height,
+            width: shape.width,
+            channels: bias.len(),
+            kernel: 3,
+        };
+        let mixed = reference::depthwise(&map, expanded, w, bias);
+        let mut gated = vec![0.0; mixed.len() / 2];
+        activation::gated_silu(&mixed, bias.len() / 2, &mut gated);
+        gated
+    }
+
     #[test]
     fn strips_of_any_height_match_the_steps_one_by_one() {
         for (height, width, inputs, half, outputs) in
@@ -207,16 +222,7 @@ mod tests {
             let expanded = reference::linear(&x, inputs, &inverted, wide, &bias);
             let mut active = vec![0.0; expanded.len()];
             activation::forward(Activation::Silu, &expanded, &mut active);
-            let map = DepthwiseShape {
-                batch,
-                height,
-                width,
-                channels: wide,
-                kernel: 3,
-            };
-            let mixed = reference::depthwise(&map, &active, &depth, &depth_bias);
-            let mut gated = vec![0.0; mixed.len() / 2];
-            activation::gated_silu(&mixed, half, &mut gated);
+            let gated = gated(&shape, &active, &depth, &depth_bias);
             let want = reference::linear(&gated, half, &point, outputs, &vec![0.0; outputs]);
 
             let (inverted, point) = (
@@ -248,6 +254,11 @@ mod tests {
         let (height, width, inputs, half, outputs) = (7, 9, 70, 64, 24);
         let wide = 2 * half;
         let (batch, pixels) = (2, 2 * height * width);
+        let shape = GluMbConvShape {
+            batch,
+            height,
+            width,
+        };
         let pack = |outputs: usize, inputs: usize| {
             let groups = inputs.div_ceil(int4::GROUP);
             let codes = noise(outputs * groups * int4::GROUP, 1);
@@ -282,16 +293,7 @@ mod tests {
         };
         let mut expanded = vec![0.0; pixels * wide];
         int4::forward(&x, &inverted, eight, &activated, &mut expanded);
-        let map = DepthwiseShape {
-            batch,
-            height,
-            width,
-            channels: wide,
-            kernel: 3,
-        };
-        let mixed = reference::depthwise(&map, &expanded, &depth, &depth_bias);
-        let mut gated = vec![0.0; pixels * half];
-        activation::gated_silu(&mixed, half, &mut gated);
+        let gated = gated(&shape, &expanded, &depth, &depth_bias);
         let mut want = vec![0.0; pixels * outputs];
         int4::forward(&gated, &point, eight, &steps, &mut want);
 
@@ -300,11 +302,6 @@ mod tests {
             depth: &depth,
             depth_bias: &depth_bias,
             point: Pointwise::Int4(&point, eight),
-        };
-        let shape = GluMbConvShape {
-            batch,
-            height,
-            width,
         };
         for rows in [1, 3, 100] {
             let mut y = vec![f32::NAN; want.len()];

@@ -2,7 +2,7 @@
 
 mod common;
 
-use brisk_models::sana::{ControlWiring, ForwardExtras, SanaConfig, SanaTransformer};
+use brisk_models::sana::{ControlWiring, ForwardExtras, SanaConfig, SanaTransformer, Sight};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig, native};
 use brisk_nn::Weights;
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
@@ -80,7 +80,7 @@ fn diffusers_wiring_agrees() {
             None,
             &caption,
             scale,
-            &mut compare,
+            Sight::details(&mut compare),
         )
         .unwrap();
     compared.sort();
@@ -160,7 +160,7 @@ fn native_wiring_agrees_from_pth() {
                 None,
                 &caption,
                 &extras,
-                &mut compare,
+                Sight::details(&mut compare),
             )
             .unwrap();
         if name == "outputs.sample" {

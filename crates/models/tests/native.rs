@@ -9,7 +9,7 @@ use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_nn::Weights;
 use brisk_store::{Dtype, MappedSource, MemorySource, Slice, TensorSource};
 use brisk_testkit::{Golden, fixtures_dir};
-use common::{Inputs, TOLERANCE, nchw};
+use common::{Inputs, TOLERANCE, run};
 
 const HEADS: NativeHeads = NativeHeads {
     attention: 3,
@@ -38,19 +38,8 @@ fn agrees(case: &str, source: Arc<dyn TensorSource>) {
     let model = SanaTransformer::load(&config, &weights).unwrap();
     let mut golden = Golden::open(&format!("sana_transformer/{case}/golden.safetensors"));
     let inputs = Inputs::read(&golden);
-    let caption = model.encode_caption(&inputs.text, &inputs.lengths).unwrap();
-    let guidance = inputs.guidance.as_ref();
-    let extras = ForwardExtras::default();
-    let out = model
-        .forward(
-            &inputs.latent,
-            &inputs.timestep,
-            guidance,
-            &caption,
-            &extras,
-        )
-        .unwrap();
-    assert!(golden.compare("outputs.sample", &nchw(&out), TOLERANCE));
+    let out = run(&model, &inputs, &ForwardExtras::default());
+    assert!(golden.compare("outputs.sample", &out, TOLERANCE));
     golden.report();
 }
 

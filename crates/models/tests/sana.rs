@@ -3,7 +3,8 @@
 mod common;
 
 use brisk_models::sana::{
-    CaptionContext, ForwardExtras, Numerics, Perturbed, SanaConfig, SanaTransformer, compact_text,
+    CaptionContext, ForwardExtras, Numerics, Perturbed, SanaConfig, SanaTransformer, Sight,
+    compact_text,
 };
 use brisk_nn::Weights;
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
@@ -31,7 +32,7 @@ fn agrees(case: &str) {
             inputs.guidance.as_ref(),
             &caption,
             &ForwardExtras::default(),
-            &mut compare,
+            Sight::details(&mut compare),
         )
         .unwrap();
     compared.sort();
@@ -41,17 +42,8 @@ fn agrees(case: &str) {
     assert_eq!(compared, expected, "blocks never compared");
     assert!(golden.compare("outputs.sample", &nchw(&out), TOLERANCE));
     // Unwatched, additions run inside the parts.
-    let guidance = inputs.guidance.as_ref();
-    let out = model
-        .forward(
-            &inputs.latent,
-            &inputs.timestep,
-            guidance,
-            &caption,
-            &ForwardExtras::default(),
-        )
-        .unwrap();
-    assert!(golden.compare("outputs.sample", &nchw(&out), TOLERANCE));
+    let out = run(&model, &inputs, &ForwardExtras::default());
+    assert!(golden.compare("outputs.sample", &out, TOLERANCE));
     golden.report();
 }
 
@@ -335,7 +327,7 @@ fn perturbed_rows_skip_attention_and_others_do_not_change() {
             None,
             &caption,
             &extras,
-            &mut keep,
+            Sight::details(&mut keep),
         )
         .unwrap();
     let attn1 = weights("t2_qk_norm").pp("transformer_blocks.1.attn1");

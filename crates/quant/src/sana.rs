@@ -91,6 +91,16 @@ impl Part {
         }
     }
 
+    /// The block of a layer of the plain model, the part that it belongs to, and its place among the
+    /// part's names; none where it belongs to no part.
+    pub fn of(path: &str) -> Option<(usize, Self, usize)> {
+        let (block, name) = block_and_name(path)?;
+        Self::ALL.iter().find_map(|part| {
+            let place = part.plain_names().iter().position(|n| *n == name)?;
+            Some((block, *part, place))
+        })
+    }
+
     /// Outputs (of all names together) and inputs in the plain model.
     pub fn size(self, shape: &SanaShape) -> (usize, usize) {
         let SanaShape {
@@ -249,14 +259,7 @@ impl SanaFile {
         if self.file.has_layer(path) {
             return self.direct(path, inputs, outputs).map(Some);
         }
-        let Some((block, name)) = block_and_name(path) else {
-            return Ok(None);
-        };
-        let found = Part::ALL.iter().find_map(|part| {
-            let place = part.plain_names().iter().position(|n| *n == name)?;
-            Some((*part, place))
-        });
-        let Some((part, place)) = found else {
+        let Some((block, part, place)) = Part::of(path) else {
             return Ok(None);
         };
         let prefix = format!("transformer_blocks.{block}.{}", part.file_name());

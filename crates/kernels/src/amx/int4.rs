@@ -3,7 +3,7 @@
 use super::ROWS;
 use super::tile::{BATCH, Tiles};
 use crate::int4::GROUP;
-use crate::int4::tile::Tile;
+use crate::int4::tile::{Tile, store_sixteens};
 use crate::microkernel::{PANEL, Target};
 use std::arch::x86_64::*;
 use std::mem::MaybeUninit;
@@ -28,7 +28,6 @@ pub(crate) unsafe fn multiply(tiles: &Tiles, tile: &Tile, target: Target) {
     assert!((tile.rows.start + blocks * ROWS) * rounded.groups <= rounded.scales.len());
     let batches = groups.div_ceil(BATCH);
     let edge = |batch: usize| groups * batch / batches;
-    let mask = ((1u32 << tile.columns) - 1) as u16;
     // SAFETY: as promised, and the rounded rows have been checked.
     unsafe {
         let place = products.as_mut_ptr().cast::<i32>();
@@ -71,16 +70,12 @@ pub(crate) unsafe fn multiply(tiles: &Tiles, tile: &Tile, target: Target) {
                     tiles.store_products(buffer(number), count);
                 }
             }
+            let target = Target {
+                out: target.out.add(block * ROWS * target.stride),
+                ..target
+            };
             let here = ROWS.min(rows - block * ROWS);
-            for (i, sum) in sums[..here].iter().enumerate() {
-                let out = target.out.add((block * ROWS + i) * target.stride);
-                let sum = if target.accumulate {
-                    _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), *sum)
-                } else {
-                    *sum
-                };
-                _mm512_mask_storeu_ps(out, mask, sum);
-            }
+            store_sixteens(&sums[..here], tile.columns, target);
         }
     }
 }

@@ -45,17 +45,32 @@ pub fn forward(
     steps: &Epilogue,
     y: &mut [f32],
 ) {
-    forward_at(simd::level(), x, &[layer], activations, steps, &mut [y]);
+    let layers = SharedInput(vec![layer]);
+    forward_at(simd::level(), x, &layers, activations, steps, &mut [y]);
 }
 
-/// As [`forward`] with nothing to follow, for layers that take one input
-/// ([`Int4Linear::shares_input`]): it is rounded and goes through `down` once for all.
+/// Layers that round one input alike and have one `down`.
+#[derive(Clone, Debug)]
+pub struct SharedInput<'a>(Vec<&'a Int4Linear>);
+
+impl<'a> SharedInput<'a> {
+    /// None where they differ in that.
+    pub fn new(layers: Vec<&'a Int4Linear>) -> Option<Self> {
+        let mut pairs = layers.windows(2);
+        pairs
+            .all(|pair| pair[0].shares_input(pair[1]))
+            .then_some(Self(layers))
+    }
+}
+
+/// As [`forward`] with nothing to follow, for several layers: the input is rounded and goes through
+/// `down` once for all.
 ///
 /// # Panics
-/// As [`forward`]; when the layers do not share their input, or are not as many as results.
+/// As [`forward`]; when layers and results are not equally many.
 pub fn forward_each(
     x: &[f32],
-    layers: &[&Int4Linear],
+    layers: &SharedInput,
     activations: Activations,
     ys: &mut [&mut [f32]],
 ) {
@@ -72,19 +87,16 @@ pub fn forward_each(
 pub(super) fn forward_at(
     level: Level,
     x: &[f32],
-    layers: &[&Int4Linear],
+    layers: &SharedInput,
     activations: Activations,
     steps: &Epilogue,
     ys: &mut [&mut [f32]],
 ) {
+    let layers = &layers.0;
     assert_eq!(layers.len(), ys.len(), "layers and their results");
-    let Some((input, others)) = layers.split_first() else {
+    let Some(input) = layers.first() else {
         return;
     };
-    assert!(
-        others.iter().all(|layer| input.shares_input(layer)),
-        "layers that round their input differently"
-    );
     let rows = ys[0].len() / input.outputs.max(1);
     assert_eq!(
         x.len(),

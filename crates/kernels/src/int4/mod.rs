@@ -12,7 +12,7 @@ pub(crate) mod tile;
 
 use crate::microkernel::{DEPTH, PANEL};
 use crate::packed::PackedMatrix;
-pub use forward::{forward, forward_each};
+pub use forward::{SharedInput, forward, forward_each};
 use half::{bf16, f16};
 use rayon::prelude::*;
 use std::ops::Range;
@@ -229,7 +229,7 @@ impl Int4Linear {
     }
 
     /// Whether another layer's input is rounded and goes through `down` as this one's.
-    pub fn shares_input(&self, other: &Self) -> bool {
+    fn shares_input(&self, other: &Self) -> bool {
         let [mine, theirs] = [self, other].map(|layer| layer.branch.as_ref().map(|(down, _)| down));
         self.inputs == other.inputs
             && self.half == other.half

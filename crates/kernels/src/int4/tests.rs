@@ -142,7 +142,7 @@ fn every_level_and_mode_matches_the_definition_at_odd_sizes() {
                 forward_at(
                     level,
                     &x,
-                    &[&packed],
+                    &SharedInput::new(vec![&packed]).unwrap(),
                     mode,
                     &Epilogue::default(),
                     &mut [&mut y],
@@ -172,7 +172,7 @@ fn the_largest_sums_do_not_overflow() {
             forward_at(
                 level,
                 &x,
-                &[&packed],
+                &SharedInput::new(vec![&packed]).unwrap(),
                 Activations::Eight,
                 &Epilogue::default(),
                 &mut [&mut y],
@@ -275,7 +275,8 @@ fn layers_that_share_an_input_give_what_each_gives() {
     };
     let [first, second, other] =
         [first, second, other].map(|layer| Int4Linear::new(&layer.parts()));
-    assert!(first.shares_input(&second) && !first.shares_input(&other));
+    let shared = SharedInput::new(vec![&first, &second]).unwrap();
+    assert!(SharedInput::new(vec![&first, &other]).is_none());
     for rows in [3, 150] {
         let x = noise(rows * inputs, 7);
         for mode in MODES {
@@ -286,7 +287,7 @@ fn layers_that_share_an_input_give_what_each_gives() {
             });
             let mut found = alone.clone().map(|y| vec![f32::NAN; y.len()]);
             let [a, b] = &mut found;
-            forward_each(&x, &[&first, &second], mode, &mut [a, b]);
+            forward_each(&x, &shared, mode, &mut [a, b]);
             assert_eq!(found, alone);
         }
     }

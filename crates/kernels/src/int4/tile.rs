@@ -327,15 +327,33 @@ unsafe fn vnni<const M: usize>(tile: &Tile, target: Target) {
             weights = weights.add(GROUP_UNPACKED);
             codes = codes.add(GROUP);
         }
-        let mask = ((1u32 << tile.columns) - 1) as u16;
-        for (i, sum) in sums.iter().enumerate() {
+        store_sixteens(&sums, tile.columns, target);
+    }
+}
+
+/// Adds or writes rows, of which up to 16 columns count.
+///
+/// # Safety
+/// The processor has AVX-512; the target holds these values, and nobody else uses it.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f")]
+pub(crate) unsafe fn store_sixteens(
+    rows: &[std::arch::x86_64::__m512],
+    columns: usize,
+    target: Target,
+) {
+    use std::arch::x86_64::*;
+    let mask = ((1u32 << columns) - 1) as u16;
+    for (i, row) in rows.iter().enumerate() {
+        // SAFETY: as promised; the mask keeps to the columns.
+        unsafe {
             let out = target.out.add(i * target.stride);
-            let sum = if target.accumulate {
-                _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), *sum)
+            let row = if target.accumulate {
+                _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), *row)
             } else {
-                *sum
+                *row
             };
-            _mm512_mask_storeu_ps(out, mask, sum);
+            _mm512_mask_storeu_ps(out, mask, row);
         }
     }
 }

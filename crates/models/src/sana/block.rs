@@ -28,28 +28,42 @@ pub(crate) struct BlockInput<'a> {
     pub perturbed: Option<Range<usize>>,
 }
 
-/// Who watches a block at work.
-pub(crate) enum Sight<'a> {
-    /// Sees the parts' inputs and results under their names in the checkpoint; what adds a result to the
-    /// tokens then runs after it.
-    Details(&'a mut dyn FnMut(&str, &Tensor)),
-    /// Sees the parts' inputs, and the tokens after each part.
-    Parts(&'a mut dyn FnMut(&str, &Tensor)),
+/// Who watches a model at work.
+pub struct Sight<'a> {
+    details: bool,
+    trace: &'a mut dyn FnMut(&str, &Tensor),
 }
 
 impl<'a> Sight<'a> {
-    pub(crate) fn new(details: bool, trace: &'a mut dyn FnMut(&str, &Tensor)) -> Self {
-        if details {
-            Self::Details(trace)
-        } else {
-            Self::Parts(trace)
+    /// `trace` sees the inputs and results of a block's parts under their names in the checkpoint; what
+    /// adds a result to the tokens then runs after it.
+    pub fn details(trace: &'a mut dyn FnMut(&str, &Tensor)) -> Self {
+        Self {
+            details: true,
+            trace,
         }
     }
 
-    fn see(&mut self, name: &str, x: &Tensor) {
-        match self {
-            Self::Details(trace) | Self::Parts(trace) => trace(name, x),
+    /// `trace` sees the inputs of a block's parts and, under a part's name, the tokens after it: blocks
+    /// run as they do unwatched.
+    pub fn parts(trace: &'a mut dyn FnMut(&str, &Tensor)) -> Self {
+        Self {
+            details: false,
+            trace,
         }
+    }
+
+    pub(crate) fn see(&mut self, name: &str, x: &Tensor) {
+        (self.trace)(name, x);
+    }
+
+    /// Calls `work` with the sight of a block called `name`.
+    pub(crate) fn within<R>(&mut self, name: &str, work: impl FnOnce(Sight) -> R) -> R {
+        let trace = &mut |part: &str, x: &Tensor| (self.trace)(&format!("{name}.{part}"), x);
+        work(Sight {
+            details: self.details,
+            trace,
+        })
     }
 
     /// Runs a part and adds its result to the tokens.
@@ -63,14 +77,14 @@ impl<'a> Sight<'a> {
             residual: Some(sum),
             ..Epilogue::default()
         };
-        if matches!(self, Self::Parts(_)) {
-            let x = forward(&steps)?;
-            self.see(name, &x);
-            return Ok(x);
+        if self.details {
+            let result = forward(&Epilogue::default())?;
+            self.see(name, &result);
+            return steps.apply(result);
         }
-        let result = forward(&Epilogue::default())?;
-        self.see(name, &result);
-        steps.apply(result)
+        let x = forward(&steps)?;
+        self.see(name, &x);
+        Ok(x)
     }
 }
 

@@ -69,9 +69,7 @@ pub const WEIGHTS_ALONE: [&str; 5] = [
 impl LowBitSource for RandomSana {
     fn linear(&self, path: &str, inputs: usize, outputs: usize) -> Result<Option<Int4Weight>> {
         let ends = |names: &[&str]| names.iter().any(|name| path.ends_with(&format!(".{name}")));
-        let block = block_of(path);
-        let part = Part::ALL.iter().find(|part| ends(part.plain_names()));
-        let whole = block.zip(part);
+        let whole = Part::of(path);
         if whole.is_none() && !ends(&WEIGHTS_ALONE) && !WEIGHTS_ALONE.contains(&path) {
             return Ok(None);
         }
@@ -85,7 +83,7 @@ impl LowBitSource for RandomSana {
         let size = 1.0 / (inputs.max(1) as f32).sqrt();
         // Layers that are quantised together have one `down`.
         let rank = if whole.is_some() { 32 } else { 0 };
-        let down = whole.map(|(block, part)| {
+        let down = whole.map(|(block, part, _)| {
             let together = format!("{block}.{}", part.file_name());
             Noise::new(&together).values(rank * inputs, size)
         });
@@ -107,12 +105,6 @@ impl LowBitSource for RandomSana {
     fn layers(&self) -> Vec<String> {
         Vec::new()
     }
-}
-
-/// The block that a layer belongs to.
-fn block_of(path: &str) -> Option<&str> {
-    let (block, _) = path.strip_prefix("transformer_blocks.")?.split_once('.')?;
-    Some(block)
 }
 
 /// Numbers that depend on a name.

@@ -25,7 +25,8 @@ mod model;
 pub mod native;
 mod position;
 
-pub(crate) use block::{SanaBlock, Sight};
+pub(crate) use block::SanaBlock;
+pub use block::Sight;
 pub(crate) use caption::CaptionEncoder;
 pub use caption::{CaptionContext, compact_text};
 pub use config::{Numerics, QkNorm, SanaConfig};

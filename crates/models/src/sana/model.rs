@@ -149,12 +149,14 @@ impl SanaTransformer {
         caption: &CaptionContext,
         extras: &ForwardExtras,
     ) -> Result<Tensor> {
-        self.forward_by_parts(latent, timestep, guidance, caption, extras, &mut |_, _| {})
+        let unseen = &mut |_: &str, _: &Tensor| {};
+        let sight = Sight::parts(unseen);
+        self.forward_traced(latent, timestep, guidance, caption, extras, sight)
     }
 
-    /// As [`Self::forward`]; `trace` sees `patch_embed`, `time_embed` (modulation `[B,6d]`),
+    /// As [`Self::forward`]; `sight` sees `patch_embed`, `time_embed` (modulation `[B,6d]`),
     /// `time_embed.embedded` `[B,d]`, per block `transformer_blocks.{i}` (before residuals) and
-    /// its parts' inputs and results, `norm_out` and `proj_out`.
+    /// its parts, `norm_out` and `proj_out`.
     ///
     /// # Errors
     /// As [`Self::forward`].
@@ -165,52 +167,22 @@ impl SanaTransformer {
         guidance: Option<&Tensor>,
         caption: &CaptionContext,
         extras: &ForwardExtras,
-        trace: &mut dyn FnMut(&str, &Tensor),
-    ) -> Result<Tensor> {
-        let inputs = (latent, timestep, guidance);
-        self.forward_seen(inputs, caption, extras, true, trace)
-    }
-
-    /// As [`Self::forward_traced`] without the parts' results, so that blocks run as they do in
-    /// [`Self::forward`]: under a part's name `trace` sees the tokens after it.
-    ///
-    /// # Errors
-    /// As [`Self::forward`].
-    pub fn forward_by_parts(
-        &self,
-        latent: &Tensor,
-        timestep: &Tensor,
-        guidance: Option<&Tensor>,
-        caption: &CaptionContext,
-        extras: &ForwardExtras,
-        trace: &mut dyn FnMut(&str, &Tensor),
-    ) -> Result<Tensor> {
-        let inputs = (latent, timestep, guidance);
-        self.forward_seen(inputs, caption, extras, false, trace)
-    }
-
-    fn forward_seen(
-        &self,
-        (latent, timestep, guidance): (&Tensor, &Tensor, Option<&Tensor>),
-        caption: &CaptionContext,
-        extras: &ForwardExtras,
-        details: bool,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        mut sight: Sight,
     ) -> Result<Tensor> {
         let grid = self.patch_embed.grid(latent)?;
         let batch = latent.dim(0)?;
         caption.check(batch, self.blocks.len())?;
         self.check_extras(batch, grid, extras)?;
         let (modulation, embedded) = self.time_embed.forward(timestep, guidance, batch)?;
-        trace("time_embed", &modulation);
-        trace("time_embed.embedded", &embedded);
+        sight.see("time_embed", &modulation);
+        sight.see("time_embed.embedded", &embedded);
         let modulation = modulation.reshape((batch, 6, self.config.width()))?;
 
         let (mut x, start) = match extras.after_first_block {
             Some(x) => (x.clone(), 1),
             None => {
                 let x = self.patch_embed.forward(latent)?;
-                trace("patch_embed", &x);
+                sight.see("patch_embed", &x);
                 (x, 0)
             }
         };
@@ -227,15 +199,14 @@ impl SanaTransformer {
                 .map(|p| p.rows.clone());
             let input = caption.block_input(index, &modulation, grid, perturbed);
             let name = format!("transformer_blocks.{index}");
-            let mut see = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
-            x = block.forward(&x, &input, Sight::new(details, &mut see))?;
+            x = sight.within(&name, |sight| block.forward(&x, &input, sight))?;
             check_finite(&x, STAGE, &name)?;
-            trace(&name, &x);
+            sight.see(&name, &x);
             if let Some(residual) = residual.filter(|_| !native) {
                 x = (x + residual)?;
             }
         }
-        self.output(&x, &embedded, grid, trace)
+        self.output(&x, &embedded, grid, sight)
     }
 
     /// The tokens `[B,N,d]` after block 0: what the copied blocks of a ControlNet in
@@ -264,7 +235,7 @@ impl SanaTransformer {
             .map(|p| p.rows.clone());
         let input = caption.block_input(0, &modulation, grid, perturbed);
         let x = self.patch_embed.forward(latent)?;
-        let x = self.blocks[0].forward(&x, &input, Sight::Parts(&mut |_, _| {}))?;
+        let x = self.blocks[0].forward(&x, &input, Sight::parts(&mut |_, _| {}))?;
         check_finite(&x, STAGE, "transformer_blocks.0")?;
         Ok(x)
     }
@@ -275,16 +246,16 @@ impl SanaTransformer {
         x: &Tensor,
         embedded: &Tensor,
         (rows, columns): (usize, usize),
-        trace: &mut dyn FnMut(&str, &Tensor),
+        mut sight: Sight,
     ) -> Result<Tensor> {
         let row = |index: usize| -> Result<Tensor> {
             let table = self.scale_shift_table.narrow(0, index, 1)?;
             Ok(embedded.broadcast_add(&table)?)
         };
         let x = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, OUTPUT_NORM_EPS)?;
-        trace("norm_out", &x);
+        sight.see("norm_out", &x);
         let x = self.proj_out.forward(&x)?;
-        trace("proj_out", &x);
+        sight.see("proj_out", &x);
         check_finite(&x, STAGE, "proj_out")?;
         let (batch, p, channels) = (
             x.dim(0)?,

@@ -110,12 +110,12 @@ impl SanaControlNet {
         caption: &CaptionContext,
         scale: f64,
     ) -> Result<Vec<Tensor>> {
-        let quiet = &mut |_: &str, _: &Tensor| {};
-        let inputs = (control, timestep, guidance);
-        self.forward_seen(start, inputs, caption, scale, false, quiet)
+        let unseen = &mut |_: &str, _: &Tensor| {};
+        let sight = Sight::parts(unseen);
+        self.forward_traced(start, control, timestep, guidance, caption, scale, sight)
     }
 
-    /// As [`Self::forward`]; `trace` sees `patch_embed` (diffusers' wiring), `patch_embed.control`,
+    /// As [`Self::forward`]; `sight` sees `patch_embed` (diffusers' wiring), `patch_embed.control`,
     /// `time_embed`, `time_embed.embedded`, every `transformer_blocks.{i}` and its parts, and `controlnet_blocks.{i}` (scaled).
     ///
     /// # Errors
@@ -129,20 +129,7 @@ impl SanaControlNet {
         guidance: Option<&Tensor>,
         caption: &CaptionContext,
         scale: f64,
-        trace: &mut dyn FnMut(&str, &Tensor),
-    ) -> Result<Vec<Tensor>> {
-        let inputs = (control, timestep, guidance);
-        self.forward_seen(start, inputs, caption, scale, true, trace)
-    }
-
-    fn forward_seen(
-        &self,
-        start: ControlStart,
-        (control, timestep, guidance): (&Tensor, &Tensor, Option<&Tensor>),
-        caption: &CaptionContext,
-        scale: f64,
-        details: bool,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        mut sight: Sight,
     ) -> Result<Vec<Tensor>> {
         let grid = self.patch_embed.grid(control)?;
         let batch = control.dim(0)?;
@@ -151,7 +138,7 @@ impl SanaControlNet {
         let start = match start {
             ControlStart::Latent(latent) => {
                 let x = self.patch_embed.forward(latent)?;
-                trace("patch_embed", &x);
+                sight.see("patch_embed", &x);
                 x
             }
             ControlStart::FirstBlock(x) => x.clone(),
@@ -164,22 +151,21 @@ impl SanaControlNet {
             )));
         }
         let (modulation, embedded) = self.time_embed.forward(timestep, guidance, batch)?;
-        trace("time_embed", &modulation);
-        trace("time_embed.embedded", &embedded);
+        sight.see("time_embed", &modulation);
+        sight.see("time_embed.embedded", &embedded);
         let modulation = modulation.reshape((batch, 6, width))?;
         let control = self.patch_embed.forward(control)?;
-        trace("patch_embed.control", &control);
+        sight.see("patch_embed.control", &control);
         let mut x = (start + self.input_block.forward(&control)?)?;
         let mut residuals = Vec::with_capacity(self.blocks.len());
         for (index, (block, output)) in self.blocks.iter().zip(&self.outputs).enumerate() {
             let input = caption.block_input(index, &modulation, grid, None);
             let name = format!("transformer_blocks.{index}");
-            let mut see = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
-            x = block.forward(&x, &input, Sight::new(details, &mut see))?;
+            x = sight.within(&name, |sight| block.forward(&x, &input, sight))?;
             check_finite(&x, STAGE, &name)?;
-            trace(&name, &x);
+            sight.see(&name, &x);
             let residual = (output.forward(&x)? * scale)?;
-            trace(&format!("controlnet_blocks.{index}"), &residual);
+            sight.see(&format!("controlnet_blocks.{index}"), &residual);
             residuals.push(residual);
         }
         Ok(residuals)

@@ -6,7 +6,7 @@ use crate::error::Result;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::epilogue::Epilogue as Steps;
 use brisk_kernels::glu_mb_conv::Pointwise;
-use brisk_kernels::int4::{self, Activations, Int4Linear};
+use brisk_kernels::int4::{self, Activations, Int4Linear, SharedInput};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
 use std::sync::Arc;
 
@@ -63,22 +63,23 @@ impl PackedInt4 {
     /// # Errors
     /// Sizes that do not fit.
     pub fn forward_each(layers: &[&Self], x: &Tensor) -> Result<Option<Vec<Tensor>>> {
-        let Some((first, others)) = layers.split_first() else {
+        let Some(activations) = layers.first().map(|first| first.activations) else {
             return Ok(Some(Vec::new()));
         };
-        let shared = others.iter().all(|other| {
-            first.activations == other.activations && first.layer.shares_input(&other.layer)
-        });
-        if !shared || x.track_op() {
+        let alike = layers.iter().all(|layer| layer.activations == activations);
+        if !alike || x.track_op() {
             return Ok(None);
         }
+        let kernels = layers.iter().map(|layer| &*layer.layer).collect();
+        let Some(shared) = SharedInput::new(kernels) else {
+            return Ok(None);
+        };
         let dims = layers.iter().map(|layer| layer.out_dims(x.dims()));
         let dims = dims.collect::<CandleResult<Vec<_>>>()?;
         with_slices!([x], {
             let mut ys: Vec<_> = dims.iter().map(|d| unfilled(d.iter().product())).collect();
-            let kernels: Vec<&Int4Linear> = layers.iter().map(|layer| &*layer.layer).collect();
             let mut rooms: Vec<&mut [f32]> = ys.iter_mut().map(Vec::as_mut_slice).collect();
-            int4::forward_each(x, &kernels, first.activations, &mut rooms);
+            int4::forward_each(x, &shared, activations, &mut rooms);
             let results = ys.into_iter().zip(&dims).map(|(y, dims)| tensor(y, dims));
             Ok(Some(results.collect::<CandleResult<_>>()?))
         })

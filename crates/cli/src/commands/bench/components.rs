@@ -2,7 +2,7 @@
 
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
-use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer};
+use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer, Sight};
 use brisk_nn::{Weights, ops};
 use brisk_store::ModelFolder;
 use candle_core::{Device, Tensor};
@@ -197,13 +197,13 @@ pub fn transformer(arguments: &TransformerArguments) -> Result {
     let captions = measure(&arguments.run, |_| Ok(encode()?))?;
     let extras = ForwardExtras::default();
     let measured = measure(&arguments.run, |laps| {
-        Ok(model.forward_by_parts(
+        Ok(model.forward_traced(
             &given.hidden,
             &given.timestep,
             given.guidance.as_ref(),
             &captions.result,
             &extras,
-            &mut |name, _| laps.lap(transformer_part(name)),
+            Sight::parts(&mut |name, _| laps.lap(transformer_part(name))),
         )?)
     })?;
     let (batch, height, width, _) = given.hidden.dims4()?;
