@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use brisk_store::{
-    Dtype, Error as StoreError, SafetensorsFile, TensorSource, TensorView, open_weights, parse_json,
+    Dtype, Error as StoreError, ModelFolder, SafetensorsFile, TensorSource, TensorView,
+    open_weights, parse_json,
 };
 use serde_json::{Value, json};
 
@@ -43,7 +44,8 @@ pub fn is_quantised(source: &dyn TensorSource) -> bool {
 }
 
 impl NunchakuFile {
-    /// Opens a single file or a folder.
+    /// Opens a single file, or a folder: of the older two files, or of weights under the names that
+    /// diffusers and transformers use.
     ///
     /// # Errors
     /// A file that cannot be read, holds no quantised layer, or whose configuration contradicts its
@@ -51,11 +53,7 @@ impl NunchakuFile {
     pub fn open(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
         if path.is_dir() {
-            let parts = FOLDER_FILES
-                .iter()
-                .map(|name| open_weights(&path.join(name)))
-                .collect::<Result<Vec<_>, _>>()?;
-            return Self::new(join(parts)?, BTreeMap::new(), label);
+            return Self::new(open_folder(path)?, BTreeMap::new(), label);
         }
         let file = SafetensorsFile::open(path)?;
         let metadata = file.metadata().clone();
@@ -378,6 +376,27 @@ impl LiteConfig {
             None => Ok(()),
         }
     }
+}
+
+/// All weights of a transformer's folder.
+fn open_folder(path: &Path) -> Result<Arc<dyn TensorSource>> {
+    if FOLDER_FILES.iter().any(|name| path.join(name).exists()) {
+        let parts = FOLDER_FILES
+            .iter()
+            .map(|name| open_weights(&path.join(name)))
+            .collect::<Result<Vec<_>, _>>()?;
+        return join(parts);
+    }
+    let folder = ModelFolder::Disk(path.to_owned());
+    folder
+        .open_component("", None)
+        .map_err(|error| match error {
+            StoreError::Missing { place, problem } => Error::File {
+                file: place,
+                problem: format!("{problem}; or the two files {}", FOLDER_FILES.join(" and ")),
+            },
+            other => other.into(),
+        })
 }
 
 /// Several sources as one.

@@ -1,11 +1,11 @@
 //! `brisk convert`: a quantised transformer back into plain weights.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use brisk_models::sana::SanaConfig;
 use brisk_pipelines::sana::quantise::unpacked;
 use brisk_quant::NunchakuFile;
-use brisk_store::write_safetensors;
+use brisk_store::{check_output, write_safetensors};
 use clap::Args;
 
 use super::ThreadArguments;
@@ -16,7 +16,7 @@ use crate::output;
 #[derive(Debug, Args)]
 #[command(
     before_help = "Reads SVDQuant files in int4 and nvfp4: nunchaku's single file, its older folder of two files,\n\
-    and diffusers' conversions. The configuration comes from the file, or from config.json beside it."
+    diffusers' conversions, and the transformer's folder that `brisk quantize` writes. The configuration comes from the file, or from config.json beside it."
 )]
 pub struct ConvertArguments {
     /// File or folder of the transformer
@@ -31,24 +31,31 @@ pub struct ConvertArguments {
     threads: ThreadArguments,
 }
 
+impl ConvertArguments {
+    /// The configuration that is given, or the one beside the weights.
+    fn config_file(&self) -> PathBuf {
+        let beside = || {
+            let folder = match self.input.is_dir() {
+                true => self.input.as_path(),
+                false => self.input.parent().unwrap_or(Path::new("")),
+            };
+            folder.join("config.json")
+        };
+        self.config.clone().unwrap_or_else(beside)
+    }
+}
+
 /// Runs the command.
 pub fn run(arguments: &ConvertArguments) -> Result {
     arguments.threads.apply()?;
+    let config_file = arguments.config_file();
+    check_output(&arguments.output, &[&arguments.input, &config_file])?;
     output::check_writable(&arguments.output)?;
     let file = NunchakuFile::open(&arguments.input)?;
     let (json, label) = match (&arguments.config, file.config()?) {
         (None, Some(config)) => (config.to_string(), format!("{} (metadata)", file.label())),
-        (given, _) => {
-            let path = given.clone().unwrap_or_else(|| {
-                let folder = if arguments.input.is_dir() {
-                    Some(arguments.input.as_path())
-                } else {
-                    arguments.input.parent()
-                };
-                folder
-                    .unwrap_or(std::path::Path::new(""))
-                    .join("config.json")
-            });
+        _ => {
+            let path = config_file;
             let text = std::fs::read_to_string(&path).map_err(|error| {
                 Failure::failed(format!(
                     "{} brings no configuration, and {} cannot be read: {error}; give one with --config",

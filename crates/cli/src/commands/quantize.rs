@@ -14,7 +14,9 @@ use brisk_pipelines::sana::{LoadOptions, SanaPipeline};
 use brisk_pipelines::{Control, Event, ImageRequest};
 use brisk_quant::svd::Solver;
 use brisk_quant::{AwqSettings, Method, Settings};
-use brisk_store::{ModelFolder, SafetensorsFile, TensorSource, write_atomic};
+use brisk_store::{
+    ModelFolder, SafetensorsFile, TensorSource, check_output, write_atomic, write_atomic_with,
+};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -128,6 +130,7 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     let started = Instant::now();
     let settings = arguments.settings()?;
     let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
+    arguments.check_places(&folder)?;
     let prompts = arguments.prompts()?;
     let single = arguments.single_file();
     if single && arguments.text_encoder {
@@ -345,6 +348,19 @@ impl QuantizeArguments {
         self.output.extension().is_some_and(|e| e == "safetensors")
     }
 
+    /// Refuses to write over what is read.
+    fn check_places(&self, folder: &ModelFolder) -> Result {
+        let mut inputs = Vec::new();
+        if let ModelFolder::Disk(model) = folder {
+            inputs.push(model.as_path());
+            check_output(&self.output, &inputs)?;
+        }
+        inputs.extend(self.prompts.as_deref());
+        // It is removed in the end.
+        check_output(&self.work_folder(), &inputs)?;
+        Ok(())
+    }
+
     /// Where parts are kept until the whole is written.
     fn work_folder(&self) -> PathBuf {
         let mut name = self.output.clone().into_os_string();
@@ -488,20 +504,46 @@ fn copy_rest(folder: &ModelFolder, to: &Path, text_encoder: bool) -> Result {
         }
         match folder {
             ModelFolder::Disk(path) => {
-                let from = path.join(&name);
-                // The same file under two names takes no more space; where that fails it is copied.
-                let _ = std::fs::remove_file(&target);
-                let real = std::fs::canonicalize(&from).unwrap_or(from);
-                if std::fs::hard_link(&real, &target).is_err() {
-                    std::fs::copy(&real, &target).map_err(|error| {
-                        Failure::failed(format!("cannot copy {}: {error}", real.display()))
-                    })?;
-                }
+                link_or_copy(&path.join(&name), &target)?;
             }
             ModelFolder::Embedded { .. } => write_atomic(&target, &folder.read(&name)?)?,
         }
     }
     Ok(())
+}
+
+/// Files below this size are copied, so that the result can be edited without changing its source.
+const LINKED_FROM: u64 = 1 << 20;
+
+/// Gives a file a second name where it is large and holds weights, which nobody edits, and copies it
+/// elsewhere. What the second name stood for before is replaced when the new file is whole.
+fn link_or_copy(from: &Path, to: &Path) -> Result {
+    let failed = |error: std::io::Error| {
+        Failure::failed(format!(
+            "cannot copy {} to {}: {error}",
+            from.display(),
+            to.display()
+        ))
+    };
+    let real = std::fs::canonicalize(from).map_err(failed)?;
+    let is_weights = ["safetensors", "bin", "pth", "pt"]
+        .iter()
+        .any(|end| from.extension().is_some_and(|found| found == *end));
+    let size = std::fs::metadata(&real).map_err(failed)?.len();
+    if is_weights && size >= LINKED_FROM {
+        let mut trial = to.as_os_str().to_owned();
+        trial.push(format!(".{}.tmp", std::process::id()));
+        if std::fs::hard_link(&real, &trial).is_ok() {
+            let renamed = std::fs::rename(&trial, to);
+            // Renaming does nothing where both are names of one file already.
+            let _ = std::fs::remove_file(&trial);
+            return renamed.map_err(failed);
+        }
+    }
+    let mut file = std::fs::File::open(&real).map_err(failed)?;
+    Ok(write_atomic_with(to, |out| {
+        std::io::copy(&mut file, out).map(drop)
+    })?)
 }
 
 fn table(done: &Done) -> String {

@@ -392,3 +392,99 @@ fn a_killed_run_goes_on_and_gives_the_same_files() {
         assert!(read("whole") == read("parts"), "{file} differs");
     }
 }
+
+/// Settings under which the small model of the fixtures is quantised at once.
+const SMALL: [&str; 4] = ["--size", "64", "--iterations", "1"];
+
+#[test]
+fn an_output_on_the_source_is_refused_before_any_work() {
+    let place = Place::new();
+    prompts(&place);
+    place.copy("pipelines/sana", "model");
+    place.copy("pipelines/sana", "work.parts");
+    let refused = |words: &[&str], model: &str, output: &str| {
+        let all = [&["quantize", model, "-o", output][..], &QUICK, &SMALL].concat();
+        place.fails(1, &[words, &["choose another place"]].concat(), &all);
+    };
+    refused(&["is the input"], "model", "model");
+    refused(
+        &["lies in the input"],
+        "model",
+        "model/transformer/x.safetensors",
+    );
+    refused(&["holds the input"], "model/../model", ".");
+    // Where parts are kept is removed in the end.
+    refused(&["work.parts", "is the input"], "work.parts", "work");
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("model", place.path("other")).unwrap();
+        refused(&["is the input"], "model", "other");
+        refused(&["is the input"], "other", "model");
+    }
+}
+
+#[test]
+fn a_result_shares_nothing_with_its_source_that_somebody_edits() {
+    let place = Place::new();
+    prompts(&place);
+    let model = place.copy("pipelines/sana", "model");
+    let settings = r#"{"guidance_scale": 9.0}"#;
+    std::fs::write(model.join("generation_config.json"), settings).unwrap();
+    let large = vec![7; 2 << 20];
+    std::fs::write(model.join("vae/more.bin"), &large).unwrap();
+    let all = [&["quantize", "model", "-o", "small"][..], &QUICK, &SMALL].concat();
+    // The second run replaces what the first one left.
+    for guidance in ["1.0", "2.0"] {
+        place.ok(&all);
+        let text = format!(r#"{{"guidance_scale": {guidance}}}"#);
+        std::fs::write(place.path("small/generation_config.json"), text).unwrap();
+    }
+    let kept = std::fs::read_to_string(model.join("generation_config.json")).unwrap();
+    assert_eq!(kept, settings);
+    assert_eq!(
+        std::fs::read(place.path("small/vae/more.bin")).unwrap(),
+        large
+    );
+    let left: Vec<_> = place
+        .files()
+        .into_iter()
+        .filter(|file| file.extension().is_some_and(|e| e == "tmp"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let shared = place.files().into_iter().filter(|file| {
+            file.starts_with(place.path("small")) && std::fs::metadata(file).unwrap().nlink() > 1
+        });
+        let shared: Vec<_> = shared.collect();
+        assert_eq!(shared, [place.path("small/vae/more.bin")]);
+    }
+}
+
+#[test]
+fn a_quantised_transformers_own_folder_is_unpacked() {
+    let place = Place::new();
+    prompts(&place);
+    place.ok(&[&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat());
+    place.ok(&["convert", "small/transformer", "-o", "plain.safetensors"]);
+    let file = "small/transformer/diffusion_pytorch_model.safetensors";
+    place.ok(&["convert", file, "-o", "same.safetensors"]);
+    let read = |name: &str| std::fs::read(place.path(name)).unwrap();
+    assert!(read("plain.safetensors") == read("same.safetensors"));
+    // A folder without weights tells which files it was searched for.
+    let words = [
+        "transformer_blocks.safetensors",
+        "diffusion_pytorch_model",
+        "tokenizer/",
+    ];
+    place.fails(1, &words, &["convert", "small", "-o", "no.safetensors"]);
+    let own = [
+        "convert",
+        "small/transformer",
+        "-o",
+        "small/transformer/x.safetensors",
+    ];
+    place.fails(1, &["lies in the input"], &own);
+    place.fails(1, &["is the input"], &["convert", file, "-o", file]);
+}
