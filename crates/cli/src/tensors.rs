@@ -1,14 +1,14 @@
-//! Tensors between files and candle.
+//! Tensors from files and to files.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use brisk_nn::Tensor;
 use brisk_store::{
     Dtype, MemorySource, OutTensor, TensorSource, TensorView, open_weights, write_safetensors,
 };
-use candle_core::{Device, Tensor};
 
 use crate::failure::{Failure, Result};
 
@@ -101,7 +101,7 @@ impl Inputs {
     /// A tensor of `rank` dimensions as f32.
     pub fn tensor(&self, name: &str, rank: usize) -> Result<Tensor> {
         let (shape, values) = self.floats(name, rank)?;
-        Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+        Ok(Tensor::from_vec(values, shape)?)
     }
 
     /// As [`Self::tensor`]; none where the file lacks it.

@@ -9,7 +9,7 @@
 //! use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let (latent, timestep, text) = {
-//! #     let t = candle_core::Tensor::zeros(1, candle_core::DType::F32, &candle_core::Device::Cpu)?;
+//! #     let t = brisk_nn::Tensor::zeros(1, brisk_nn::DType::F32)?;
 //! #     (t.clone(), t.clone(), t)
 //! # };
 //! let config = SanaConfig::from_json(&std::fs::read("transformer/config.json")?, "config.json")?;

@@ -4,9 +4,8 @@ mod common;
 
 use brisk_models::sana::{ControlWiring, ForwardExtras, SanaConfig, SanaTransformer, Sight};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig, native};
-use brisk_nn::Weights;
+use brisk_nn::{Tensor, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
-use candle_core::Tensor;
 use common::{Inputs, TOLERANCE, nchw, nhwc, wanted_block};
 
 fn load_diffusers() -> (SanaTransformer, SanaControlNet) {
@@ -231,7 +230,7 @@ fn mismatched_inputs_are_errors() {
         "{foreign}"
     );
     let caption = base.encode_caption(&inputs.text, &inputs.lengths).unwrap();
-    let many = vec![Tensor::zeros((2, 48, 24), z.dtype(), z.device()).unwrap(); 4];
+    let many = vec![Tensor::zeros((2, 48, 24), z.dtype()).unwrap(); 4];
     let extras = ForwardExtras {
         residuals: &many,
         ..Default::default()

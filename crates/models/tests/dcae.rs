@@ -7,10 +7,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex};
 
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves, Tiling, native};
-use brisk_nn::{Error, Weights, ops};
+use brisk_nn::{Error, Tensor, Weights, ops};
 use brisk_store::{Dtype, TensorSource, TensorView, open_weights};
 use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
-use candle_core::{Device, Tensor};
 
 const TOLERANCE: f64 = 1e-4;
 const CASES: [&str; 4] = ["a", "b", "c", "d"];
@@ -48,14 +47,14 @@ fn pattern(batch: usize, height: usize, width: usize) -> Tensor {
             }
         }
     }
-    Tensor::from_vec(data, (batch, height, width, 3), &Device::Cpu).unwrap()
+    Tensor::from_vec(data, (batch, height, width, 3)).unwrap()
 }
 
 /// A latent that is different everywhere.
 fn some_latent(batch: usize, height: usize, width: usize, channels: usize) -> Tensor {
     let count = batch * height * width * channels;
     let data: Vec<f32> = (0..count).map(|i| (i as f32 * 0.7391).sin()).collect();
-    Tensor::from_vec(data, (batch, height, width, channels), &Device::Cpu).unwrap()
+    Tensor::from_vec(data, (batch, height, width, channels)).unwrap()
 }
 
 fn largest_difference(a: &Tensor, b: &Tensor) -> f32 {
@@ -327,7 +326,7 @@ fn loss(model: &Autoencoder, picture: &Tensor) -> Tensor {
     let out = model.decode(&model.encode(picture).unwrap()).unwrap();
     let count = out.elem_count();
     let weights: Vec<f32> = (0..count).map(|i| 1.0 + (i as f32 * 0.37).sin()).collect();
-    let weights = Tensor::from_vec(weights, out.dims(), &Device::Cpu).unwrap();
+    let weights = Tensor::from_vec(weights, out.dims()).unwrap();
     (out.sqr().unwrap() * weights).unwrap().mean_all().unwrap()
 }
 
@@ -339,12 +338,12 @@ fn gradients_reach_every_parameter_and_are_right() {
         let picture = pattern(1, side, side);
         let weights = Weights::trainable(Some(diffusers(case)), 1);
         let model = Autoencoder::load(&config, &weights, Halves::Both).unwrap();
-        let gradients = loss(&model, &picture).backward().unwrap();
+        let gradients = loss(&model, &picture).host().unwrap().backward().unwrap();
         for (name, variable) in weights.variables() {
             let Some(gradient) = gradients.get(&variable) else {
                 panic!("{case}: {name} has no gradient");
             };
-            let gradient_values = values(gradient);
+            let gradient_values = values(&gradient.into());
             let size = gradient_values
                 .iter()
                 .map(|x| f64::from(*x).powi(2))
@@ -376,7 +375,10 @@ fn gradients_reach_every_parameter_and_are_right() {
             // Along the gradient itself the slope is its length.
             let start = variable.as_tensor().copy().unwrap();
             let gradient = gradients.get(&variable).unwrap();
-            let square: f64 = values(gradient).iter().map(|x| f64::from(*x).powi(2)).sum();
+            let square: f64 = values(&gradient.into())
+                .iter()
+                .map(|x| f64::from(*x).powi(2))
+                .sum();
             let step = 2e-3 / square.sqrt();
             let at = |sign: f64| {
                 variable
@@ -407,7 +409,7 @@ fn trains_from_nothing() {
     };
     let first = distance().to_scalar::<f32>().unwrap();
     for _ in 0..20 {
-        let gradients = distance().backward().unwrap();
+        let gradients = distance().host().unwrap().backward().unwrap();
         for (_, variable) in weights.variables() {
             let step = (gradients.get(&variable).unwrap() * 1e-3).unwrap();
             variable
@@ -628,7 +630,7 @@ fn what_does_not_fit_is_reported() {
         vec![64, 64, 3],
         vec![0, 64, 64, 3],
     ] {
-        let picture = Tensor::zeros(shape.clone(), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let picture = Tensor::zeros(shape.clone(), brisk_nn::DType::F32).unwrap();
         let error = model.encode(&picture).unwrap_err().to_string();
         assert!(error.contains("multiples of 32"), "{shape:?}: {error}");
         assert!(model.encode_strips(&picture, 64).is_err());

@@ -3,9 +3,8 @@
 use std::path::PathBuf;
 
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
-use brisk_nn::Weights;
+use brisk_nn::{DType, Tensor, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
-use candle_core::{DType, Device, Tensor};
 
 const TOLERANCE: f64 = 1e-4;
 
@@ -149,9 +148,13 @@ fn left_padding_is_hidden() {
         .narrow(0, 0, 1)
         .unwrap();
     let wanted = model.forward(&ids, None).unwrap();
-    let padding = Tensor::zeros((1, 3), DType::U32, &Device::Cpu).unwrap();
+    let padding = Tensor::zeros((1, 3), DType::U32).unwrap();
     let padded = Tensor::cat(&[&padding, &ids], 1).unwrap();
-    let mask = Tensor::cat(&[&padding, &ids.ones_like().unwrap()], 1).unwrap();
+    let mask = Tensor::cat(
+        &[&padding, &Tensor::ones(ids.dims(), ids.dtype()).unwrap()],
+        1,
+    )
+    .unwrap();
     let out = model.forward(&padded, Some(&mask)).unwrap();
     let out = out.narrow(1, 3, ids.dim(1).unwrap()).unwrap();
     assert_close("left padding", &out, &wanted, 1e-5);
@@ -161,8 +164,8 @@ fn left_padding_is_hidden() {
 fn bad_input_is_an_error() {
     let model = load("narrow");
     let message = |ids: &[u32], mask: Option<&[u32]>| {
-        let ids = Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu).unwrap();
-        let mask = mask.map(|m| Tensor::from_slice(m, (1, m.len()), &Device::Cpu).unwrap());
+        let ids = Tensor::from_slice(ids, (1, ids.len())).unwrap();
+        let mask = mask.map(|m| Tensor::from_slice(m, (1, m.len())).unwrap());
         model.forward(&ids, mask.as_ref()).unwrap_err().to_string()
     };
     assert!(message(&[2, 64], None).contains("token id 64"));
@@ -209,7 +212,7 @@ fn embedding_is_trainable() {
     };
     let weights = Weights::trainable(None, 1);
     let model = Gemma2Model::load(&config, &weights).unwrap();
-    let ids = Tensor::new(&[[2u32, 3, 5]], &Device::Cpu).unwrap();
+    let ids = Tensor::new(&[[2u32, 3, 5]]).unwrap();
     let loss = model
         .forward(&ids, None)
         .unwrap()
@@ -217,7 +220,7 @@ fn embedding_is_trainable() {
         .unwrap()
         .sum_all()
         .unwrap();
-    let gradients = loss.backward().unwrap();
+    let gradients = loss.host().unwrap().backward().unwrap();
     for (name, variable) in weights.variables() {
         let gradient = gradients.get(variable.as_tensor());
         assert!(gradient.is_some(), "{name} has no gradient");

@@ -4,9 +4,8 @@
 use std::path::PathBuf;
 
 use brisk_models::language_model::{Attention, LanguageModel, LanguageModelConfig, Rows, Span};
-use brisk_nn::Weights;
+use brisk_nn::{DType, Tensor, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
-use candle_core::{DType, Tensor};
 
 const TOLERANCE: f64 = 1e-4;
 

@@ -6,9 +6,8 @@ use brisk_models::sana::{
     CaptionContext, ForwardExtras, Numerics, Perturbed, SanaConfig, SanaTransformer, Sight,
     compact_text,
 };
-use brisk_nn::Weights;
+use brisk_nn::{Tensor, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
-use candle_core::{Device, Tensor};
 use common::{Inputs, TOLERANCE, config, golden, load, nchw, run, wanted_block, weights};
 
 fn agrees(case: &str) {
@@ -240,7 +239,7 @@ fn compact_text_drops_masked_rows_wherever_they_are() {
     let extras = ForwardExtras::default();
     let out = run(&model, &inputs, &extras);
     // Row 0 has three valid rows at the front: move them apart.
-    let places = Tensor::new(&[3u32, 0, 1, 4, 2, 5, 6, 7, 8, 9], &Device::Cpu).unwrap();
+    let places = Tensor::new(&[3u32, 0, 1, 4, 2, 5, 6, 7, 8, 9]).unwrap();
     let scattered = inputs
         .text
         .reshape((10, 16))

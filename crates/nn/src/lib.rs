@@ -1,8 +1,9 @@
-//! Candle operations over the kernels, and every block that models share.
+//! Tensors, operations over the kernels, and every block that models share.
 //!
-//! [`ops`] wraps the kernels as differentiable candle operations and is the only place that knows
-//! both. The layers on top ([`Linear`], [`Conv2d`], [`RmsNorm`], …) read their parameters from
-//! [`Weights`], whose names mirror the checkpoint's.
+//! [`Tensor`] is what everything above passes around. [`ops`] wraps the kernels as its differentiable
+//! operations, candle's on the host, and is the only place that knows both. The layers on top
+//! ([`Linear`], [`Conv2d`], [`RmsNorm`], …) read their parameters from [`Weights`], whose names mirror
+//! the checkpoint's.
 //!
 //! Feature maps are channels-last `[batch, height, width, channels]`, tokens are
 //! `[batch, tokens, channels]`, values are f32; weights may stay bf16 or f16 in memory.
@@ -18,6 +19,7 @@ mod low_bit;
 pub mod ops;
 mod quantised;
 mod random;
+mod tensor;
 mod weights;
 
 pub use brisk_kernels::int4::{Activations, HalfKind};
@@ -31,9 +33,8 @@ pub use layers::{
 };
 pub use low_bit::{Int4Weight, LowBitSource};
 pub use quantised::{Quantisation, QuantisedWeights};
+pub use tensor::{D, DType, Dim, Shape, Tensor, WithDType};
 pub use weights::{Init, InputWatcher, Storage, Weights};
-
-use candle_core::Tensor;
 
 /// Checks that every value is finite.
 ///

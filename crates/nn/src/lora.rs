@@ -1,8 +1,8 @@
 //! Low-rank adapters, in the layout that diffusers and PEFT write.
 
 use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 use brisk_store::TensorSource;
-use candle_core::{Device, Tensor};
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
@@ -128,10 +128,7 @@ impl Lora {
                 "{name} of the LoRA file holds NaN or infinity"
             )));
         }
-        Ok((
-            Tensor::from_vec(values, shape.as_slice(), &Device::Cpu)?,
-            shape,
-        ))
+        Ok((Tensor::from_vec(values, shape.as_slice())?, shape))
     }
 
     /// An error naming the layers that no weight of the model matched.

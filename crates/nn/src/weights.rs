@@ -7,10 +7,11 @@ use crate::low_bit::LowBitSource;
 use crate::ops::{self, PackedInt4};
 use crate::quantised::{Quantisation, QuantisedWeights};
 use crate::random;
+use crate::tensor::{DType, Tensor};
 use brisk_kernels::int4::Activations;
 use brisk_kernels::quantised::QuantisedMatrix;
 use brisk_store::{Dtype, TensorSource};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::Var;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -323,7 +324,7 @@ impl Weights {
             };
         };
         if let Some(variable) = lock(variables).get(&path) {
-            return Ok(variable.as_tensor().clone());
+            return Ok(variable.as_tensor().into());
         }
         let known = self
             .shared
@@ -337,14 +338,10 @@ impl Weights {
         };
         let start = match start {
             Some(tensor) => tensor,
-            None => Tensor::from_vec(
-                initial(&path, self.shared.seed, shape, init),
-                shape,
-                &Device::Cpu,
-            )?,
+            None => Tensor::from_vec(initial(&path, self.shared.seed, shape, init), shape)?,
         };
-        let variable = Var::from_tensor(&start)?;
-        let tensor = variable.as_tensor().clone();
+        let variable = Var::from_tensor(start.inner())?;
+        let tensor = variable.as_tensor().into();
         lock(variables).insert(path, variable);
         Ok(tensor)
     }
@@ -357,10 +354,10 @@ impl Weights {
         };
         if half && lora.is_none() {
             let values = random::values_bf16(path, seed, shape, init);
-            return Ok(Tensor::from_vec(values, shape, &Device::Cpu)?);
+            return Tensor::from_vec(values, shape);
         }
         let values = random::values_f32(path, seed, shape, init);
-        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        let tensor = Tensor::from_vec(values, shape)?;
         Ok(match lora {
             Some(delta) => (tensor + delta)?,
             None => tensor,
@@ -379,7 +376,7 @@ impl Weights {
             report.origin = self.origin(&report);
             return Err(Error::Weights(Box::new(report)));
         }
-        Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
+        Tensor::zeros(shape, DType::F32)
     }
 
     /// The file a report is about.
@@ -419,15 +416,15 @@ impl Weights {
             return Ok(None);
         };
         let half = match dtype {
-            Dtype::BF16 => Some((DType::BF16, 0x7f80)),
-            Dtype::F16 => Some((DType::F16, 0x7c00)),
+            Dtype::BF16 => Some(0x7f80),
+            Dtype::F16 => Some(0x7c00),
             _ => None,
         };
         let delta = match &shared.lora {
             Some(lora) => lora.delta(path, shape)?,
             None => None,
         };
-        if let (true, Some((dtype, exponent)), None) = (keep_half, half, &delta) {
+        if let (true, Some(exponent), None) = (keep_half, half, &delta) {
             // All-ones exponent bits mean infinity or NaN.
             let (pairs, _) = view.data.as_chunks::<2>();
             if pairs
@@ -436,7 +433,7 @@ impl Weights {
             {
                 lock(&shared.report).non_finite.push(path.to_string());
             }
-            let tensor = Tensor::from_raw_buffer(&view.data, dtype, shape, &Device::Cpu)?;
+            let tensor = Tensor::from_view(&view)?;
             source.forget(path);
             return Ok(Some(tensor));
         }
@@ -445,7 +442,7 @@ impl Weights {
         if !brisk_kernels::finite::all_finite(&values) {
             lock(&shared.report).non_finite.push(path.to_string());
         }
-        let tensor = Tensor::from_vec(values, shape, &Device::Cpu)?;
+        let tensor = Tensor::from_vec(values, shape)?;
         Ok(Some(match delta {
             Some(delta) => (tensor + delta)?,
             None => tensor,

@@ -1,8 +1,9 @@
 //! Loading, reporting and adapting weights.
 
-use brisk_nn::{Conv2d, ConvOptions, Error, Init, Linear, RmsNorm, RmsNormKind, Weights, ops};
+use brisk_nn::{
+    Conv2d, ConvOptions, Error, Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights, ops,
+};
 use brisk_store::{Dtype, MemorySource, TensorSource};
-use candle_core::{Device, Tensor};
 use std::sync::Arc;
 
 fn source(tensors: &[(&str, &[usize], Vec<f32>)]) -> Arc<dyn TensorSource> {
@@ -76,11 +77,11 @@ fn variables_change_what_their_layers_compute() {
     let weights = Weights::trainable(None, 7);
     let conv = Conv2d::load(&weights.pp("conv"), 2, 3, ConvOptions::SAME_3X3).unwrap();
     let norm = RmsNorm::load(&weights.pp("norm"), 3, 1e-6, RmsNormKind::OnePlusWeight).unwrap();
-    let x = Tensor::ones((1, 4, 5, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let x = Tensor::ones((1, 4, 5, 2), brisk_nn::DType::F32).unwrap();
     let forward = || norm.forward(&conv.forward(&x).unwrap()).unwrap();
     let before = forward();
     let loss = before.sqr().unwrap().sum_all().unwrap();
-    let gradients = loss.backward().unwrap();
+    let gradients = loss.host().unwrap().backward().unwrap();
     let variables = weights.variables();
     assert_eq!(variables.len(), 3);
     for (name, variable) in &variables {
@@ -124,8 +125,8 @@ fn starting_values_depend_on_name_and_seed_only() {
 
 #[test]
 fn wrong_sizes_are_errors() {
-    let x = Tensor::ones((1, 4, 6), candle_core::DType::F32, &Device::Cpu).unwrap();
-    let other = Tensor::ones((1, 4, 5), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let x = Tensor::ones((1, 4, 6), brisk_nn::DType::F32).unwrap();
+    let other = Tensor::ones((1, 4, 5), brisk_nn::DType::F32).unwrap();
     assert!(ops::linear_attention(&x, &other, &x, 2, 1e-15).is_err());
     assert!(ops::attention(&x, &other, &other, &ops::AttentionOptions::new(2, 3)).is_err());
     assert!(ops::gated_silu(&other).is_err());

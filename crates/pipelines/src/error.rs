@@ -66,12 +66,9 @@ pub enum Error {
     /// Tokenizers and prompts.
     #[error(transparent)]
     Text(#[from] brisk_text::Error),
-    /// Layers and models.
+    /// Tensors, layers and models.
     #[error(transparent)]
     Nn(#[from] brisk_nn::Error),
-    /// Tensor operations.
-    #[error(transparent)]
-    Tensor(#[from] candle_core::Error),
 }
 
 impl Error {

@@ -4,7 +4,7 @@
 //! adds p (v_c − v_p), where v_p comes from a pass whose self-attention is the identity in some layers;
 //! the model keeps its query and key norms in every other layer and needs none in those.
 
-use candle_core::Tensor;
+use brisk_nn::Tensor;
 
 use crate::error::Result;
 
@@ -61,10 +61,9 @@ impl Branches {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     fn tensor(values: [f32; 2]) -> Tensor {
-        Tensor::new(&values, &Device::Cpu).unwrap()
+        Tensor::new(&values).unwrap()
     }
 
     #[test]

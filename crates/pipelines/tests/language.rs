@@ -1,12 +1,12 @@
 //! Decoding against the reference generators: same tokens, same number of forward passes.
 
+use brisk_nn::DType;
 use brisk_pipelines::language::{
     Algorithm, CacheMode, Generation, LoadOptions, Selection, TextPipeline, TextRequest,
 };
 use brisk_pipelines::{Control, Error};
 use brisk_store::ModelFolder;
 use brisk_testkit::{Golden, fixtures_dir};
-use candle_core::DType;
 
 const LENGTH: usize = 32;
 const BLOCK: usize = 8;

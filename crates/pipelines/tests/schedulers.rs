@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 
+use brisk_nn::Tensor;
 use brisk_pipelines::schedulers::scm::{self, Scm, ScmConfig};
 use brisk_pipelines::schedulers::{SchedulerConfig, SchedulerKind};
 use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
-use candle_core::Tensor;
 
 /// Relative L2 after any step.
 const TOLERANCE: f64 = 2e-6;
@@ -25,7 +25,7 @@ impl Linear {
     }
 
     fn velocity(&self, sample: &Tensor) -> Tensor {
-        let flat = sample.flatten_from(2).unwrap();
+        let flat = sample.reshape((1, 4, ())).unwrap();
         let product = self.matrix.matmul(&flat).unwrap();
         product
             .broadcast_add(&self.bias)
@@ -100,7 +100,7 @@ fn flow_grids_and_trajectories() {
             check(
                 &format!("{name} step {index}"),
                 &sample,
-                &expected.get(index).unwrap(),
+                &expected.narrow(0, index, 1).unwrap().squeeze(0).unwrap(),
             );
         }
     }
@@ -146,7 +146,13 @@ fn consistency_trajectories() {
             let prediction = scm
                 .prediction(index, &input, &linear.velocity(&input))
                 .unwrap();
-            let at = |part: &str| expected(part).get(index).unwrap();
+            let at = |part: &str| {
+                expected(part)
+                    .narrow(0, index, 1)
+                    .unwrap()
+                    .squeeze(0)
+                    .unwrap()
+            };
             check(
                 &format!("{name} output {index}"),
                 &prediction,

@@ -9,10 +9,11 @@
 
 #![forbid(unsafe_code)]
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-use candle_core::{DType, Device, Tensor};
+use brisk_nn::{DType, Tensor};
+use brisk_store::{Dtype, OutTensor};
 
 /// The folder of committed goldens.
 pub fn fixtures_dir() -> PathBuf {
@@ -28,8 +29,48 @@ pub fn fixtures_dir() -> PathBuf {
 /// The file cannot be read.
 pub fn load_tensors(path: impl AsRef<Path>) -> HashMap<String, Tensor> {
     let path = path.as_ref();
-    candle_core::safetensors::load(path, &Device::Cpu)
-        .unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+    let read = || -> brisk_nn::Result<_> {
+        let source = brisk_store::open_weights(path)?;
+        let mut tensors = HashMap::new();
+        for name in source.names() {
+            if let Some(view) = source.view(&name)? {
+                tensors.insert(name, Tensor::from_view(&view)?);
+            }
+        }
+        Ok(tensors)
+    };
+    read().unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// Writes tensors of f32, i64 or u8 to a safetensors file.
+///
+/// # Panics
+/// A tensor of another type, or a file that cannot be written.
+pub fn save_tensors<N: AsRef<str>>(path: impl AsRef<Path>, tensors: &HashMap<N, Tensor>) {
+    let stored = tensors.iter().map(|(name, x)| {
+        let (name, shape) = (name.as_ref().to_owned(), x.dims().to_vec());
+        let x = x.flatten_all().expect("one dimension");
+        let (dtype, data): (_, Vec<u8>) = match x.dtype() {
+            DType::F32 => (Dtype::F32, bytes::<f32, 4>(&x, f32::to_le_bytes)),
+            DType::I64 => (Dtype::I64, bytes::<i64, 8>(&x, i64::to_le_bytes)),
+            DType::U8 => (Dtype::U8, bytes::<u8, 1>(&x, u8::to_le_bytes)),
+            other => panic!("{name}: a tensor of {other:?} cannot be saved"),
+        };
+        OutTensor {
+            name,
+            dtype,
+            shape,
+            data: data.into(),
+        }
+    });
+    let stored: Vec<_> = stored.collect();
+    brisk_store::write_safetensors(path.as_ref(), &stored, &BTreeMap::new())
+        .unwrap_or_else(|e| panic!("{e}"));
+}
+
+fn bytes<T: brisk_nn::WithDType, const N: usize>(x: &Tensor, encode: fn(T) -> [u8; N]) -> Vec<u8> {
+    let values = x.to_vec1::<T>().expect("values of its type");
+    values.into_iter().flat_map(encode).collect()
 }
 
 /// The values of a tensor of any type, row by row.

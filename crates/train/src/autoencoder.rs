@@ -4,9 +4,8 @@ use std::path::Path;
 
 use brisk_media::Picture;
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
-use brisk_nn::Weights;
+use brisk_nn::{Tensor, Weights};
 use brisk_store::{OutTensor, write_safetensors};
-use candle_core::{Device, Tensor};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -82,7 +81,7 @@ pub fn train_autoencoder(
         session.update(indices.len(), |part| {
             let each = size * size * 3;
             let target = &target[part.start * each..part.end * each];
-            let input = Tensor::from_slice(target, (part.len(), size, size, 3), &Device::Cpu)?;
+            let input = Tensor::from_slice(target, (part.len(), size, size, 3))?;
             let output = model.decode(&model.encode(&input)?)?;
             loss::reconstruction(&output, target, &recipe.loss)
         })?;

@@ -7,8 +7,7 @@ use std::path::Path;
 
 use brisk_media::{Picture, psnr};
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
-use brisk_nn::Weights;
-use candle_core::{Device, Tensor};
+use brisk_nn::{Tensor, Weights};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -211,7 +210,7 @@ fn encode_one(model: &Autoencoder, picture: &Picture) -> Result<Vec<f32>> {
         .map(|value| f32::from(*value) / 127.5 - 1.0)
         .collect();
     let shape = (1, picture.height, picture.width, 3);
-    let batch = Tensor::from_vec(values, shape, &Device::Cpu)?;
+    let batch = Tensor::from_vec(values, shape)?;
     Ok(scaled_rows(model, &batch)?.remove(0))
 }
 

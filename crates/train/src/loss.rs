@@ -1,6 +1,7 @@
 //! Losses on slices: the value and its gradient in one pass, then one product that hands the gradient to the graph.
 
-use candle_core::{Device, Tensor};
+use brisk_nn::Tensor;
+use candle_core::Tensor as HostTensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -23,14 +24,14 @@ pub struct ReconstructionLoss {
 /// A loss value with the scalar tensor whose gradient with respect to the prediction is the loss's.
 pub(crate) struct Loss {
     pub value: f64,
-    pub surrogate: Tensor,
+    pub surrogate: HostTensor,
 }
 
 fn finish(prediction: &Tensor, value: f64, gradient: Vec<f32>) -> Result<Loss> {
-    let gradient = Tensor::from_vec(gradient, prediction.dims(), &Device::Cpu)?;
+    let gradient = Tensor::from_vec(gradient, prediction.dims())?;
     Ok(Loss {
         value,
-        surrogate: (prediction * gradient)?.sum_all()?,
+        surrogate: (prediction * gradient)?.sum_all()?.host()?,
     })
 }
 
@@ -166,7 +167,8 @@ fn sign(value: f32) -> f32 {
 mod tests {
     use super::*;
     use crate::rng::Rng;
-    use candle_core::Var;
+    use brisk_nn::DType;
+    use candle_core::{Device, Var};
 
     #[test]
     fn gradients_agree_with_differences() {
@@ -186,14 +188,14 @@ mod tests {
         }];
         for evaluate in both {
             let point = variable(&start);
-            let loss = evaluate(point.as_tensor());
+            let loss = evaluate(&point.as_tensor().into());
             let store = loss.surrogate.backward().unwrap();
-            let gradient = tensors::values(store.get(point.as_tensor()).unwrap()).unwrap();
+            let gradient = tensors::values(&store.get(point.as_tensor()).unwrap().into()).unwrap();
             for index in [0, 5, 17, 40, 71] {
                 let shifted = |by: f32| {
                     let mut values = start.clone();
                     values[index] += by;
-                    evaluate(variable(&values).as_tensor()).value
+                    evaluate(&variable(&values).as_tensor().into()).value
                 };
                 let slope = (shifted(1e-3) - shifted(-1e-3)) / 2e-3;
                 let error = (slope - f64::from(gradient[index])).abs();
@@ -209,9 +211,9 @@ mod tests {
         let (targets, weights) = ([1u32, 3, 0], [0.5f32, 0.0, 2.0]);
         let evaluate = |values: &[f32]| {
             let point = Var::from_vec(values.to_vec(), (3, 4), &Device::Cpu).unwrap();
-            let loss = cross_entropy(point.as_tensor(), &targets, &weights).unwrap();
+            let loss = cross_entropy(&point.as_tensor().into(), &targets, &weights).unwrap();
             let store = loss.surrogate.backward().unwrap();
-            let gradient = tensors::values(store.get(point.as_tensor()).unwrap()).unwrap();
+            let gradient = tensors::values(&store.get(point.as_tensor()).unwrap().into()).unwrap();
             (loss.value, gradient)
         };
         let (value, gradient) = evaluate(&start);
@@ -233,7 +235,7 @@ mod tests {
             let slope = (shifted(1e-2) - shifted(-1e-2)) / 2e-2;
             assert!((slope - f64::from(gradient[index])).abs() < 1e-3, "{index}");
         }
-        let x = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let x = Tensor::zeros((1, 2), DType::F32).unwrap();
         assert!(cross_entropy(&x, &[2], &[1.0]).is_err());
         assert!(cross_entropy(&x, &[0, 1], &[1.0, 1.0]).is_err());
         let uniform = cross_entropy(&x, &[1], &[1.0]).unwrap().value;
@@ -245,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_target_of_another_size_is_refused() {
-        let x = Tensor::zeros((1, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let x = Tensor::zeros((1, 2), DType::F32).unwrap();
         assert!(matches!(mean_square(&x, &[0.0; 3]), Err(Error::Data(_))));
     }
 }

@@ -1,7 +1,7 @@
 //! Batches of pictures from a data set, augmentation included, without a tensor operation a pixel.
 
 use brisk_media::Picture;
-use candle_core::{Device, Tensor};
+use brisk_nn::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -153,11 +153,7 @@ pub(crate) fn batch(data: &EmojiData, indices: &[usize]) -> Result<Tensor> {
             write_plain(planes(data, *index)?, target);
             Ok::<(), Error>(())
         })?;
-    Ok(Tensor::from_vec(
-        values,
-        (indices.len(), size, size, 3),
-        &Device::Cpu,
-    )?)
+    Ok(Tensor::from_vec(values, (indices.len(), size, size, 3))?)
 }
 
 /// The pictures `indices` with random changes: channels-last values in −1..=1.

@@ -3,8 +3,9 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use brisk_nn::Tensor;
 use brisk_store::{Dtype, MemorySource, OutTensor, TensorSource};
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor, Var};
+use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor as HostTensor, Var};
 use half::bf16;
 
 use crate::error::{Error, Result};
@@ -26,7 +27,7 @@ impl NamedArray {
         Ok(NamedArray {
             name: name.to_owned(),
             shape: variable.dims().to_vec(),
-            values: values(variable.as_tensor())?,
+            values: values(&variable.as_tensor().into())?,
         })
     }
 
@@ -64,7 +65,7 @@ pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
 }
 
 /// Calls `read` with the values of a contiguous f32 tensor, row-major, without a copy.
-pub(crate) fn with_values<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+pub(crate) fn with_values<R>(tensor: &HostTensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
@@ -110,7 +111,11 @@ pub(crate) fn copy_variables(parameters: &[(String, Var)]) -> Result<Vec<NamedAr
 
 /// Writes values into a variable of the same size.
 pub(crate) fn set(variable: &Var, values: Vec<f32>) -> Result<()> {
-    Ok(variable.set(&Tensor::from_vec(values, variable.dims(), &Device::Cpu)?)?)
+    Ok(variable.set(&HostTensor::from_vec(
+        values,
+        variable.dims(),
+        &Device::Cpu,
+    )?)?)
 }
 
 /// The values of a stored f32 array of a known shape.

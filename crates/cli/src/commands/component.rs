@@ -4,9 +4,8 @@ use std::sync::Arc;
 
 use brisk_models::dcae::{self, AutoencoderConfig};
 use brisk_models::sana::compact_text;
-use brisk_nn::ops;
+use brisk_nn::{Tensor, ops};
 use brisk_store::{ModelFolder, TensorSource};
-use candle_core::Tensor;
 
 use crate::failure::{Failure, Result};
 use crate::tensors::Inputs;

@@ -9,9 +9,8 @@ use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
 use brisk_models::low_bit::weight_only_parameters;
 use brisk_models::sana::{self, ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig};
-use brisk_nn::{Activations, Weights, ops};
+use brisk_nn::{Activations, Tensor, Weights, ops};
 use brisk_store::{ModelFolder, TensorSource};
-use candle_core::{Device, Tensor};
 use clap::{Args, ValueEnum};
 
 use super::ThreadArguments;
@@ -144,8 +143,8 @@ impl Probe<'_> {
             .map(u32::from)
             .collect();
         let model = Gemma2Model::load(&config, &weight_only_parameters(files.weights)?)?;
-        let ids = Tensor::from_vec(ids, size, &Device::Cpu)?;
-        let mask = Tensor::from_vec(mask, size, &Device::Cpu)?;
+        let ids = Tensor::from_vec(ids, size)?;
+        let mask = Tensor::from_vec(mask, size)?;
         let hidden = model.forward(&ids, Some(&mask))?;
         let keep = mask.to_dtype(hidden.dtype())?.unsqueeze(2)?;
         Ok(vec![(
@@ -266,7 +265,7 @@ impl Probe<'_> {
             let row = if *keep { found.next() } else { None };
             logits.extend(row.unwrap_or_else(|| vec![0.0; width]));
         }
-        let logits = Tensor::from_vec(logits, (batch, tokens, width), &Device::Cpu)?;
+        let logits = Tensor::from_vec(logits, (batch, tokens, width))?;
         Ok(vec![("logits".to_owned(), logits)])
     }
 

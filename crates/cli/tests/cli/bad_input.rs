@@ -316,15 +316,9 @@ fn files_that_are_not_what_they_should_be() {
     );
     let latents = [(
         "latents".to_owned(),
-        candle_core::Tensor::zeros(
-            (1, 4, 1, 1),
-            candle_core::DType::F32,
-            &candle_core::Device::Cpu,
-        )
-        .unwrap(),
+        brisk_nn::Tensor::zeros((1, 4, 1, 1), brisk_nn::DType::F32).unwrap(),
     )];
-    candle_core::safetensors::save::<String, _>(&latents.into(), place.path("small.safetensors"))
-        .unwrap();
+    brisk_testkit::save_tensors(place.path("small.safetensors"), &latents.into());
     place.fails(
         2,
         &["--latents", "[1, 4, 1, 1]", "[1, 4, 8, 8]"],

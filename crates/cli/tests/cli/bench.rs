@@ -182,7 +182,7 @@ fn outputs_are_those_of_probe() {
             )
         });
         let given: std::collections::HashMap<_, _> = given.collect();
-        candle_core::safetensors::save(&given, place.path("in")).unwrap();
+        brisk_testkit::save_tensors(place.path("in"), &given);
         let model = fixture(model);
         let files = ["--model", &model, "--inputs", "in", "--outputs"];
         quick(&place, &[&[component], &files[..], &["bench.out"]].concat());
@@ -258,15 +258,13 @@ fn a_picture_is_timed_stage_by_stage() {
 #[test]
 fn kernels_compute_what_they_are_given() {
     let place = Place::new();
-    let device = &candle_core::Device::Cpu;
-    let tensor = |values: &[f32], shape: &[usize]| {
-        candle_core::Tensor::from_slice(values, shape, device).unwrap()
-    };
+    let tensor =
+        |values: &[f32], shape: &[usize]| brisk_nn::Tensor::from_slice(values, shape).unwrap();
     let given = std::collections::HashMap::from([
         ("x".to_owned(), tensor(&[1.0, 2.0], &[1, 2])),
         ("weight".to_owned(), tensor(&[3.0, 4.0, 5.0, 6.0], &[2, 2])),
     ]);
-    candle_core::safetensors::save(&given, place.path("in")).unwrap();
+    brisk_testkit::save_tensors(place.path("in"), &given);
     let files = ["--inputs", "in", "--outputs", "out"];
     let document = quick(&place, &[&["gemm"], &files[..]].concat());
     assert_eq!(stage(&document, "gemm")["flops"], 8);

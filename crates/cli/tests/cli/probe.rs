@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
+use brisk_nn::Tensor;
 use brisk_testkit::{Golden, load_tensors};
-use candle_core::Tensor;
 
 use crate::harness::{Place, fixture, fixture_path};
 
@@ -26,7 +26,7 @@ fn check(model: &str, component: &str, golden: &str, inputs: &[&str], outputs: &
             )
         })
         .collect();
-    candle_core::safetensors::save(&given, place.path("in.safetensors")).unwrap();
+    brisk_testkit::save_tensors(place.path("in.safetensors"), &given);
     let outcome = place.ok(&[
         "probe",
         "--model",
@@ -136,7 +136,7 @@ fn controlnet_and_its_transformer() {
         let sample = tensors[&format!("outputs.block_samples.{index}")].clone();
         given.insert(format!("controlnet_block_samples.{index}"), sample);
     }
-    candle_core::safetensors::save(&given, place.path("in.safetensors")).unwrap();
+    brisk_testkit::save_tensors(place.path("in.safetensors"), &given);
     let model = fixture("sana_controlnet/diffusers");
     let arguments = [
         "probe",
@@ -163,7 +163,7 @@ fn what_is_wrong_is_named() {
     let save = |name: &str, change: &dyn Fn(&mut HashMap<String, Tensor>)| {
         let mut changed = inputs.clone();
         change(&mut changed);
-        candle_core::safetensors::save(&changed, place.path(name)).unwrap();
+        brisk_testkit::save_tensors(place.path(name), &changed);
     };
     save("good", &|_| ());
     save("extra", &|inputs| {
@@ -222,19 +222,15 @@ fn what_is_wrong_is_named() {
 #[test]
 fn token_ids_outside_the_vocabulary_are_refused() {
     let place = Place::new();
-    let device = &candle_core::Device::Cpu;
     for (file, id) in [("high", 1_000_000i64), ("negative", -1)] {
         let inputs = HashMap::from([
-            (
-                "input_ids".to_owned(),
-                Tensor::new(&[[1i64, id]], device).unwrap(),
-            ),
+            ("input_ids".to_owned(), Tensor::new(&[[1i64, id]]).unwrap()),
             (
                 "attention_mask".to_owned(),
-                Tensor::new(&[[1i64, 1]], device).unwrap(),
+                Tensor::new(&[[1i64, 1]]).unwrap(),
             ),
         ]);
-        candle_core::safetensors::save(&inputs, place.path(file)).unwrap();
+        brisk_testkit::save_tensors(place.path(file), &inputs);
         place.fails(
             1,
             &["input_ids", &id.to_string(), "vocabulary"],

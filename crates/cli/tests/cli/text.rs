@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
+use brisk_nn::{DType, Tensor};
 use brisk_testkit::{Golden, assert_close, load_tensors};
-use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 
 use crate::harness::Place;
@@ -17,7 +17,7 @@ fn numbers(x: &Tensor) -> Vec<u32> {
 
 fn write(path: &Path, name: &str, x: &Tensor) {
     let tensors = std::collections::HashMap::from([(name, x.to_dtype(DType::I64).unwrap())]);
-    candle_core::safetensors::save(&tensors, path).unwrap();
+    brisk_testkit::save_tensors(path, &tensors);
 }
 
 /// The model with a tokenizer of words `w0` to `w59`, its end and its mask.
@@ -344,8 +344,8 @@ fn the_language_model_is_probed() {
     assert_close("logits", &logits, &golden.get("outputs.logits"), 1e-4);
 
     // Padding on either side changes nothing.
-    let padding = Tensor::zeros((1, 3), DType::I64, &Device::Cpu).unwrap();
-    let ones = ids.ones_like().unwrap().to_dtype(DType::I64).unwrap();
+    let padding = Tensor::zeros((1, 3), DType::I64).unwrap();
+    let ones = Tensor::ones(ids.dims(), DType::I64).unwrap();
     let ids = ids.to_dtype(DType::I64).unwrap();
     let sides = [
         (
@@ -364,7 +364,7 @@ fn the_language_model_is_probed() {
             ("input_ids", padded.unwrap()),
             ("attention_mask", mask.unwrap()),
         ]);
-        candle_core::safetensors::save(&tensors, place.path("padded.safetensors")).unwrap();
+        brisk_testkit::save_tensors(place.path("padded.safetensors"), &tensors);
         let found = probe("padded.safetensors");
         assert_eq!(found.dims(), [1, 24, 64]);
         assert_close(

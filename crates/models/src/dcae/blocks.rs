@@ -4,10 +4,9 @@ use std::ops::Range;
 
 use brisk_nn::ops::{self, Epilogue, GatheredScale, MultiScaleStates, Residual};
 use brisk_nn::{
-    Conv2d, ConvOptions, DepthwiseConv2d, Error, GluMbConv, Init, Linear, Result, RmsNorm,
-    RmsNormKind, Weights, check_finite,
+    Conv2d, ConvOptions, D, DepthwiseConv2d, Error, GluMbConv, Init, Linear, Result, RmsNorm,
+    RmsNormKind, Tensor, Weights, check_finite,
 };
-use candle_core::{D, Tensor};
 
 use super::config::{Activation, BlockKind, NormKind, StageConfig};
 
@@ -217,7 +216,7 @@ pub(super) fn widened(strip: &Range<usize>, halo: usize, height: usize) -> Range
 
 /// A copy of some rows.
 pub(super) fn rows_of(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
-    Ok(x.narrow(1, rows.start, rows.len())?.contiguous()?)
+    x.narrow(1, rows.start, rows.len())?.contiguous()
 }
 
 /// Replaces the rows of a map, a strip at a time: `work` gets a strip with `halo` rows more on either
@@ -537,10 +536,10 @@ impl LiteMla {
         // [B,H,W,3C] with channels (head, part, dim) -> part as [B,N,C]
         let grouped = projected.reshape((batch, tokens, heads, 3, head_dim))?;
         let part = |index| -> Result<Tensor> {
-            Ok(grouped
+            grouped
                 .narrow(3, index, 1)?
                 .contiguous()?
-                .reshape((batch, tokens, channels))?)
+                .reshape((batch, tokens, channels))
         };
         let attend = |query: &Tensor, key: &Tensor, value: &Tensor| {
             ops::linear_attention(query, key, value, heads, ATTENTION_EPSILON)
@@ -557,12 +556,12 @@ impl LiteMla {
             let mixed = groups.matmul(&scale.mix.transpose(1, 2)?.contiguous()?)?;
             let mixed = mixed.reshape((heads, 3, batch * tokens, head_dim))?;
             let part = |index| -> Result<Tensor> {
-                Ok(mixed
+                mixed
                     .narrow(1, index, 1)?
                     .squeeze(1)?
                     .transpose(0, 1)?
                     .contiguous()?
-                    .reshape((batch, tokens, channels))?)
+                    .reshape((batch, tokens, channels))
             };
             if trace.details {
                 let value = mixed.permute((2, 0, 1, 3))?.contiguous()?;
@@ -582,6 +581,6 @@ impl LiteMla {
         }
         .apply(out)?;
         trace.detail(name, "attn.norm_out", &out);
-        Ok((x + out)?)
+        x + out
     }
 }

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use brisk_nn::ops::{group_mean, repeat_channels};
-use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Weights};
-use candle_core::Tensor;
+use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Tensor, Weights};
 
 use super::blocks::{Block, NORM_EPSILON, Trace, TraceSink, conv3x3, rows_of, strips, widened};
 use super::config::{Activation, AutoencoderConfig, BlockKind, StageConfig};

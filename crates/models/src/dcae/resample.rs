@@ -2,8 +2,7 @@
 //! parameters.
 
 use brisk_nn::ops::{self, Epilogue, Residual, ShortcutKind};
-use brisk_nn::{Conv2d, Result, Weights};
-use candle_core::Tensor;
+use brisk_nn::{Conv2d, Result, Tensor, Weights};
 
 use super::blocks::conv3x3;
 use super::config::{Downsample, Upsample};

@@ -8,8 +8,7 @@
 //! their input with a few rows of halo. Zero padding happens at the picture's border alone: at
 //! an inner edge the rows that the padding spoils are those of the halo, which are cut off.
 
-use brisk_nn::{Error, Result};
-use candle_core::Tensor;
+use brisk_nn::{Error, Result, Tensor};
 
 use super::blocks::{Trace, rows_of, strips, widened};
 use super::config::{BlockKind, StageConfig};
@@ -31,9 +30,9 @@ impl Autoencoder {
         let [batch, height, width, _] = self.check_latent(latent)?;
         let (ratio, channels) = (self.ratio(), self.config.in_channels);
         let shape = (batch, height * ratio, width * ratio, channels);
-        let picture = Tensor::zeros(shape, latent.dtype(), latent.device())?;
+        let picture = Tensor::zeros(shape, latent.dtype())?;
         self.decode_strips_with(latent, rows_per_strip, |row, strip| {
-            Ok(picture.slice_set(strip, 1, row)?)
+            picture.slice_set(strip, 1, row)
         })?;
         Ok(picture)
     }
@@ -130,7 +129,7 @@ impl Autoencoder {
 
         let channels = self.config.encoder[split].channels;
         let shape = (batch, height / scale, width / scale, channels);
-        let global = Tensor::zeros(shape, picture.dtype(), picture.device())?;
+        let global = Tensor::zeros(shape, picture.dtype())?;
         for strip in strips(height, rows) {
             let seen = widened(&strip, halo, height);
             let x = rows_of(&picture, &seen)?;

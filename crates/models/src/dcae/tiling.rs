@@ -2,8 +2,7 @@
 //! does it. With attention, each tile attends to itself alone, so the result differs from the
 //! whole picture's; [strips](Autoencoder::decode_strips) don't have that flaw.
 
-use brisk_nn::{Error, Result};
-use candle_core::{Device, Tensor};
+use brisk_nn::{Error, Result, Tensor};
 
 use super::model::Autoencoder;
 
@@ -147,7 +146,7 @@ fn tiled(
         bands.push(Tensor::cat(&kept, 2)?);
         above = row;
     }
-    Ok(Tensor::cat(&bands, 1)?)
+    Tensor::cat(&bands, 1)
 }
 
 /// Fades from the end of `before` into the beginning of `tile` along `axis`.
@@ -163,8 +162,7 @@ fn blend(before: &Tensor, tile: &Tensor, axis: usize, extent: usize) -> Result<T
         let values: Vec<f32> = (0..extent)
             .map(|step| value(step as f64 / extent as f64) as f32)
             .collect();
-        Tensor::from_vec(values, &shape, &Device::Cpu)
-            .and_then(|ramp| ramp.to_device(tile.device()))
+        Tensor::from_vec(values, &shape)
     };
     let old = before.narrow(axis, before_size - extent, extent)?;
     let old = old.broadcast_mul(&ramp(|position| 1.0 - position)?)?;
@@ -175,8 +173,5 @@ fn blend(before: &Tensor, tile: &Tensor, axis: usize, extent: usize) -> Result<T
     if extent == size {
         return Ok(faded);
     }
-    Ok(Tensor::cat(
-        &[faded, tile.narrow(axis, extent, size - extent)?],
-        axis,
-    )?)
+    Tensor::cat(&[faded, tile.narrow(axis, extent, size - extent)?], axis)
 }

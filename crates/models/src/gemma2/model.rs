@@ -1,8 +1,7 @@
 //! The forward pass.
 
 use brisk_nn::ops::{self, AttentionOptions};
-use brisk_nn::{Init, Linear, RmsNorm, RmsNormKind, Weights, check_finite};
-use candle_core::{DType, Tensor};
+use brisk_nn::{DType, Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights, check_finite};
 
 use super::Gemma2Config;
 use crate::{Error, Result};
@@ -113,7 +112,7 @@ impl Gemma2Model {
     /// # Errors
     /// No tokens, an id outside the vocabulary, or a non-finite activation.
     pub fn prefix(&self, ids: &[u32]) -> Result<Prefix> {
-        let row = Tensor::from_slice(ids, (1, ids.len()), self.embedding.device())?;
+        let row = Tensor::from_slice(ids, (1, ids.len()))?;
         let (_, layers) = self.run(&row, None, None, &mut |_, _| {})?;
         Ok(Prefix {
             layers,
@@ -184,7 +183,7 @@ impl Gemma2Model {
             .index_select(&flat, 0)?
             .to_dtype(DType::F32)?
             .reshape((batch, tokens, width))?;
-        Ok((rows * (width as f64).sqrt())?)
+        rows * (width as f64).sqrt()
     }
 
     /// Which keys to hide. With right padding causality alone keeps padding from real rows.
@@ -324,5 +323,5 @@ fn norm(config: &Gemma2Config, weights: &Weights) -> Result<RmsNorm> {
 /// `[1,T,C]` to `[batch,T,C]`.
 fn repeat_rows(x: &Tensor, batch: usize) -> Result<Tensor> {
     let (_, tokens, channels) = x.dims3()?;
-    Ok(x.broadcast_as((batch, tokens, channels))?.contiguous()?)
+    x.broadcast_as((batch, tokens, channels))?.contiguous()
 }

@@ -2,9 +2,8 @@
 
 use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryAngles};
 use brisk_nn::{
-    GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Weights,
+    GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Tensor, Weights,
 };
-use candle_core::Tensor;
 
 use super::config::{Attention, LanguageModelConfig, QueryKeyNorm};
 use super::names::{Names, Projections};
@@ -175,7 +174,7 @@ impl Layer {
             }
         }
         if asked.is_empty() {
-            return Ok(x.narrow(1, 0, 0)?);
+            return x.narrow(1, 0, 0);
         }
         let q = match queries {
             None => ops::rotary_at(&q, config.num_heads, angles)?,
@@ -227,9 +226,8 @@ impl Layer {
                 }
                 let (batch, tokens, width) = x.dims3()?;
                 let split = (batch, tokens * (width / config.head_dim), config.head_dim);
-                Ok(norm
-                    .forward(&x.reshape(split)?)?
-                    .reshape((batch, tokens, width))?)
+                norm.forward(&x.reshape(split)?)?
+                    .reshape((batch, tokens, width))
             };
             if q.dim(1)? > 0 {
                 q = apply(&q, query_norm)?;
@@ -324,8 +322,8 @@ pub(super) fn select(x: &Tensor, queries: Queries) -> Result<Tensor> {
         return Ok(x.clone());
     };
     if rows.is_empty() {
-        return Ok(x.narrow(1, 0, 0)?);
+        return x.narrow(1, 0, 0);
     }
-    let rows = Tensor::from_slice(rows, rows.len(), x.device())?;
-    Ok(x.index_select(&rows, 1)?)
+    let rows = Tensor::from_slice(rows, rows.len())?;
+    x.index_select(&rows, 1)
 }

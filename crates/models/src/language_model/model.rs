@@ -1,8 +1,9 @@
 //! The forward pass.
 
 use brisk_nn::ops::RotaryAngles;
-use brisk_nn::{Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Weights, check_finite};
-use candle_core::{DType, Tensor};
+use brisk_nn::{
+    DType, Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Tensor, Weights, check_finite,
+};
 
 use super::LanguageModelConfig;
 use super::layer::{Layer, Part};
@@ -201,7 +202,7 @@ impl LanguageModel {
             x = self.norm.forward(&x)?;
             trace("norm", &x);
         }
-        Ok(x.reshape((count, self.config.hidden_size))?)
+        x.reshape((count, self.config.hidden_size))
     }
 
     /// Logits `[n,V]` of hidden states `[n,D]`.
@@ -211,7 +212,7 @@ impl LanguageModel {
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         if hidden.dim(0)? == 0 {
             let shape = (0, self.config.vocab_size);
-            return Ok(Tensor::zeros(shape, DType::F32, hidden.device())?);
+            return Tensor::zeros(shape, DType::F32);
         }
         self.head.forward(hidden)
     }
@@ -274,9 +275,9 @@ impl LanguageModel {
             )));
         }
         let count = ids.len();
-        let ids = Tensor::from_vec(ids, count, self.embedding.device())?;
+        let ids = Tensor::from_vec(ids, count)?;
         let rows = self.embedding.index_select(&ids, 0)?.to_dtype(DType::F32)?;
-        Ok(rows.reshape((1, count, self.config.hidden_size))?)
+        rows.reshape((1, count, self.config.hidden_size))
     }
 }
 
@@ -311,7 +312,7 @@ mod tests {
 
     #[test]
     fn selecting_no_rows_keeps_the_width() {
-        let x = Tensor::zeros((1, 3, 4), DType::F32, &candle_core::Device::Cpu).unwrap();
+        let x = Tensor::zeros((1, 3, 4), DType::F32).unwrap();
         assert_eq!(select(&x, Some(&[])).unwrap().dims(), [1, 0, 4]);
         assert_eq!(select(&x, Some(&[2])).unwrap().dims(), [1, 1, 4]);
     }

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use brisk_nn::ops::{self, AttentionOptions, Epilogue, Residual};
-use brisk_nn::{GluMbConv, Init, Linear, RmsNorm, RmsNormKind, Weights};
-use candle_core::Tensor;
+use brisk_nn::{GluMbConv, Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights};
 
 use super::SanaConfig;
 use crate::Result;
@@ -136,7 +135,7 @@ impl SanaBlock {
         let (batch, tokens, width) = x.dims3()?;
         let modulation = input.modulation.broadcast_add(&self.scale_shift_table)?;
         let row = |index: usize| -> Result<Tensor> {
-            Ok(modulation.narrow(1, index, 1)?.squeeze(1)?.contiguous()?)
+            modulation.narrow(1, index, 1)?.squeeze(1)?.contiguous()
         };
 
         let a = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, self.norm_eps)?;
@@ -161,7 +160,7 @@ impl SanaBlock {
         let x = sight.part("ff", Residual::Gated(&x, &gate), &|steps| {
             self.feed_forward.forward_with(&b, steps)
         })?;
-        Ok(x.reshape((batch, tokens, width))?)
+        x.reshape((batch, tokens, width))
     }
 
     /// Folds the second norm's own weight and bias, where it has them, into the modulation:

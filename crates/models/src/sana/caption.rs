@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use brisk_nn::{Init, Linear, RmsNorm, RmsNormKind, Weights, check_finite, ops};
-use candle_core::Tensor;
+use brisk_nn::{Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights, check_finite, ops};
 
 use super::block::{BlockInput, SanaBlock};
 use super::config::SanaConfig;
@@ -52,7 +51,7 @@ impl CaptionContext {
                 .iter()
                 .map(|c| fit_rows(&pick(c), longest))
                 .collect::<Result<Vec<_>>>()?;
-            Ok(Tensor::cat(&parts, 0)?)
+            Tensor::cat(&parts, 0)
         };
         let keys_values = (0..blocks)
             .map(|i| {
@@ -83,7 +82,7 @@ impl CaptionContext {
             .keys_values
             .iter()
             .map(|(k, v)| {
-                let index = Tensor::new(rows.as_slice(), k.device())?;
+                let index = Tensor::new(rows.as_slice())?;
                 Ok((k.index_select(&index, 0)?, v.index_select(&index, 0)?))
             })
             .collect::<Result<_>>()?;
@@ -240,7 +239,7 @@ pub fn compact_text(text: &Tensor, mask: &[Vec<bool>]) -> Result<(Tensor, Vec<us
         let places = kept.iter().copied().chain(padding).take(longest);
         index.extend(places.map(|place| (row * rows + place) as u32));
     }
-    let index = Tensor::new(index, text.device())?;
+    let index = Tensor::new(index)?;
     let compact = text
         .contiguous()?
         .reshape((batch * rows, channels))?

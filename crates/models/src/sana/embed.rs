@@ -1,7 +1,6 @@
 //! Embeddings of the latent's patches and of the time.
 
-use brisk_nn::{Init, Linear, TimestepEmbedding, Weights, ops};
-use candle_core::Tensor;
+use brisk_nn::{Init, Linear, Tensor, TimestepEmbedding, Weights, ops};
 
 use super::config::SanaConfig;
 use super::position::PositionEmbedding;
@@ -77,7 +76,7 @@ impl PatchEmbed {
         let x = ops::linear(&patches, &self.weight, Some(&self.bias))?;
         debug_assert_eq!(x.dims(), [batch, rows * columns, self.width]);
         match &self.position {
-            Some(position) => Ok(x.broadcast_add(&position.table(rows, columns, x.device())?)?),
+            Some(position) => Ok(x.broadcast_add(&position.table(rows, columns)?)?),
             None => Ok(x),
         }
     }

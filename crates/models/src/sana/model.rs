@@ -2,8 +2,7 @@
 
 use std::ops::Range;
 
-use brisk_nn::{Init, Linear, Weights, check_finite, ops};
-use candle_core::Tensor;
+use brisk_nn::{Init, Linear, Tensor, Weights, check_finite, ops};
 
 use super::block::{SanaBlock, Sight};
 use super::caption::{CaptionContext, CaptionEncoder};
@@ -250,7 +249,7 @@ impl SanaTransformer {
     ) -> Result<Tensor> {
         let row = |index: usize| -> Result<Tensor> {
             let table = self.scale_shift_table.narrow(0, index, 1)?;
-            Ok(embedded.broadcast_add(&table)?)
+            embedded.broadcast_add(&table)
         };
         let x = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, OUTPUT_NORM_EPS)?;
         sight.see("norm_out", &x);
@@ -263,12 +262,12 @@ impl SanaTransformer {
             self.config.output_channels(),
         );
         if p == 1 {
-            return Ok(x.reshape((batch, rows, columns, channels))?);
+            return x.reshape((batch, rows, columns, channels));
         }
-        Ok(x.reshape(vec![batch, rows, columns, p, p, channels])?
+        x.reshape(vec![batch, rows, columns, p, p, channels])?
             .permute(vec![0, 1, 3, 2, 4, 5])?
             .contiguous()?
-            .reshape((batch, rows * p, columns * p, channels))?)
+            .reshape((batch, rows * p, columns * p, channels))
     }
 
     fn check_extras(

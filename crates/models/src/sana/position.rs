@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use candle_core::{Device, Tensor};
+use brisk_nn::Tensor;
 
 use crate::Result;
 
@@ -27,7 +27,7 @@ impl PositionEmbedding {
     }
 
     /// `[1, rows*columns, channels]`, tokens row by row.
-    pub(crate) fn table(&self, rows: usize, columns: usize, device: &Device) -> Result<Tensor> {
+    pub(crate) fn table(&self, rows: usize, columns: usize) -> Result<Tensor> {
         // A panic elsewhere cannot leave a half-written entry, so a poisoned lock is usable.
         let mut last = self.last.lock().unwrap_or_else(|e| e.into_inner());
         if let Some((grid, table)) = last.as_ref()
@@ -36,7 +36,7 @@ impl PositionEmbedding {
             return Ok(table.clone());
         }
         let shape = (1, rows * columns, self.channels);
-        let table = Tensor::from_vec(self.values(rows, columns), shape, device)?;
+        let table = Tensor::from_vec(self.values(rows, columns), shape)?;
         *last = Some(((rows, columns), table.clone()));
         Ok(table)
     }
@@ -69,7 +69,7 @@ mod tests {
 
     #[test]
     fn first_half_is_the_column() -> Result<()> {
-        let table = PositionEmbedding::new(8, 2, 1.0).table(2, 2, &Device::Cpu)?;
+        let table = PositionEmbedding::new(8, 2, 1.0).table(2, 2)?;
         let rows = table.squeeze(0)?.to_vec2::<f32>()?;
         let (sin, cos) = (1f32.sin(), 1f32.cos());
         let expect = |at: usize, wanted: [f32; 8]| {
@@ -87,9 +87,9 @@ mod tests {
     #[test]
     fn another_grid_is_computed_again() -> Result<()> {
         let embedding = PositionEmbedding::new(4, 2, 1.0);
-        assert_eq!(embedding.table(2, 3, &Device::Cpu)?.dims(), [1, 6, 4]);
-        assert_eq!(embedding.table(3, 3, &Device::Cpu)?.dims(), [1, 9, 4]);
-        assert_eq!(embedding.table(2, 3, &Device::Cpu)?.dims(), [1, 6, 4]);
+        assert_eq!(embedding.table(2, 3)?.dims(), [1, 6, 4]);
+        assert_eq!(embedding.table(3, 3)?.dims(), [1, 9, 4]);
+        assert_eq!(embedding.table(2, 3)?.dims(), [1, 6, 4]);
         Ok(())
     }
 }

@@ -1,7 +1,6 @@
 //! The forward pass.
 
-use brisk_nn::{Init, Linear, Weights, check_finite};
-use candle_core::Tensor;
+use brisk_nn::{Init, Linear, Tensor, Weights, check_finite};
 
 use super::SanaControlNetConfig;
 use crate::sana::{CaptionContext, CaptionEncoder, PatchEmbed, SanaBlock, Sight, TimeEmbed};

@@ -3,10 +3,9 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer, compact_text};
-use brisk_nn::Weights;
 use brisk_nn::ops;
+use brisk_nn::{Tensor, Weights};
 use brisk_testkit::{Golden, fixtures_dir};
-use candle_core::Tensor;
 
 pub const TOLERANCE: f64 = 1e-4;
 

@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::ops::{self, DepthwiseWeight, Epilogue, PackedConv2d, can_pack};
+use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
-use candle_core::Tensor;
 
 /// Kernel, stride, padding and bias of a [`Conv2d`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +118,7 @@ impl Conv2d {
 }
 
 fn turn(weight: &Tensor) -> Result<Tensor> {
-    Ok(weight.permute((0, 2, 3, 1))?.contiguous()?)
+    weight.permute((0, 2, 3, 1))?.contiguous()
 }
 
 /// Depthwise convolution: an odd kernel a channel, stride 1, zero padding that keeps the size.
@@ -175,5 +175,5 @@ impl DepthwiseConv2d {
 }
 
 fn turn_depthwise(weight: &Tensor) -> Result<Tensor> {
-    Ok(weight.squeeze(1)?.permute((1, 2, 0))?.contiguous()?)
+    weight.squeeze(1)?.permute((1, 2, 0))?.contiguous()
 }

@@ -3,8 +3,8 @@
 use super::{GatedMlp, GatedMlpNames};
 use crate::error::{Error, Result};
 use crate::ops;
+use crate::tensor::{DType, Tensor};
 use crate::weights::{Init, Weights};
-use candle_core::{DType, Device, Tensor};
 
 /// How router logits become scores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,21 +112,21 @@ impl MixtureOfExperts {
                 assigned[expert].1.push(weight);
             }
         }
-        let mut sum = Tensor::zeros((batch * tokens, width), DType::F32, &Device::Cpu)?;
+        let mut sum = Tensor::zeros((batch * tokens, width), DType::F32)?;
         for (expert, (rows, factors)) in self.experts.iter().zip(assigned) {
             if rows.is_empty() {
                 continue;
             }
             let count = rows.len();
-            let rows = Tensor::from_vec(rows, count, &Device::Cpu)?;
-            let factors = Tensor::from_vec(factors, (count, 1), &Device::Cpu)?;
+            let rows = Tensor::from_vec(rows, count)?;
+            let factors = Tensor::from_vec(factors, (count, 1))?;
             let part = expert.forward(&flat.index_select(&rows, 0)?)?;
             sum = sum.index_add(&rows, &part.broadcast_mul(&factors)?, 0)?;
         }
         if let Some(shared) = &self.shared {
             sum = (sum + shared.forward(&flat)?)?;
         }
-        Ok(sum.reshape((batch, tokens, width))?)
+        sum.reshape((batch, tokens, width))
     }
 }
 

@@ -3,8 +3,8 @@
 use super::Linear;
 use crate::error::Result;
 use crate::ops;
+use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
-use candle_core::Tensor;
 
 /// How a checkpoint names the three projections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

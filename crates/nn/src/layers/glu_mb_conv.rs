@@ -3,8 +3,8 @@
 use super::{DepthwiseConv2d, Linear};
 use crate::error::Result;
 use crate::ops::{self, Activation, Epilogue};
+use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
-use candle_core::Tensor;
 
 /// 1×1 to `2·hidden`, SiLU, depthwise 3×3, split into value and gate, `value·SiLU(gate)`,
 /// 1×1 back without bias. No norm and no residual.

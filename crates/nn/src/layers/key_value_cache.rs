@@ -2,8 +2,8 @@
 
 use crate::error::{Error, Result};
 use crate::ops;
+use crate::tensor::Tensor;
 use brisk_kernels::packed_attention::PackedKeyValues;
-use candle_core::Tensor;
 
 /// Rotated keys and values of every layer for one sequence of at most [`capacity`](Self::capacity)
 /// positions, packed for attention. Writing positions again replaces them: a prefix cache, a dual
@@ -101,10 +101,9 @@ fn absent(count: usize, layer: usize) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     fn rows(values: &[f32]) -> Tensor {
-        Tensor::from_slice(values, (1, values.len(), 1), &Device::Cpu).unwrap()
+        Tensor::from_slice(values, (1, values.len(), 1)).unwrap()
     }
 
     fn attended(cache: &KeyValueCache, end: usize) -> f32 {

@@ -2,9 +2,9 @@
 
 use crate::error::Result;
 use crate::ops::{self, Epilogue, PackedInt4, PackedLinear, can_pack};
+use crate::tensor::Tensor;
 use crate::weights::{Init, InputWatcher, Weights};
 use brisk_kernels::glu_mb_conv::Pointwise;
-use candle_core::Tensor;
 use std::fmt;
 
 /// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16, or held in 4 bits, stays so

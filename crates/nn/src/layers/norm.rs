@@ -2,8 +2,8 @@
 
 use crate::error::Result;
 use crate::ops;
+use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
-use candle_core::Tensor;
 
 /// Which parameters an [`RmsNorm`] has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,8 +3,8 @@
 use super::Linear;
 use crate::error::Result;
 use crate::ops;
+use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
-use candle_core::{Device, Tensor};
 
 /// `[batch]` scalars to `[batch, channels]`: cos(t·f_k) for the first half of the channels, sin for
 /// the second, `f_k = exp(−ln(10000)·k/half)`.
@@ -25,7 +25,7 @@ pub fn sinusoid(t: &Tensor, channels: usize) -> Result<Tensor> {
                 .collect::<Vec<_>>()
         })
         .collect();
-    Ok(Tensor::from_vec(values, (t.len(), 2 * half), &Device::Cpu)?)
+    Tensor::from_vec(values, (t.len(), 2 * half))
 }
 
 /// Two linear layers with SiLU between, on the sinusoid of a scalar.

@@ -3,25 +3,26 @@
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::activation::{self as kernel, Activation, Gate};
 use brisk_kernels::buffer::unfilled;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor,
+    CpuStorage, CustomOp1, CustomOp2, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
 
 /// x·sigmoid(x).
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    Ok(x.contiguous()?.apply_op1(Pointwise(Activation::Silu))?)
+    x.contiguous()?.apply_op1(Pointwise(Activation::Silu))
 }
 
 /// max(x, 0).
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    Ok(x.contiguous()?.apply_op1(Pointwise(Activation::Relu))?)
+    x.contiguous()?.apply_op1(Pointwise(Activation::Relu))
 }
 
 /// GELU by the tanh formula.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    Ok(x.contiguous()?.apply_op1(Pointwise(Activation::GeluTanh))?)
+    x.contiguous()?.apply_op1(Pointwise(Activation::GeluTanh))
 }
 
 struct Pointwise(Activation);
@@ -38,7 +39,12 @@ impl CustomOp1 for Pointwise {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(
+        &self,
+        x: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<Option<HostTensor>> {
         let dims = x.dims().to_vec();
         with_slices!([x, grad], {
             let mut dx = unfilled(x.len());
@@ -54,7 +60,7 @@ impl CustomOp1 for Pointwise {
 /// Two shapes.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.dims() != b.dims() || a.track_op() || b.track_op() {
-        return Ok((a + b)?);
+        return a + b;
     }
     let dims = a.dims().to_vec();
     with_slices!([a, b], {
@@ -97,7 +103,12 @@ impl CustomOp1 for GatedSilu {
         Ok((CpuStorage::F32(y), dims.into()))
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(
+        &self,
+        x: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<Option<HostTensor>> {
         let dims = x.dims().to_vec();
         with_slices!([x, grad], {
             let mut dx = unfilled(x.len());
@@ -121,9 +132,8 @@ fn gated(kind: Gate, name: &'static str, gate: &Tensor, up: &Tensor) -> Result<T
     if gate.dims() != up.dims() {
         return Err(shape_error(name, up.dims(), &format!("{:?}", gate.dims())));
     }
-    Ok(gate
-        .contiguous()?
-        .apply_op2(&up.contiguous()?, Gated { kind, name })?)
+    gate.contiguous()?
+        .apply_op2(&up.contiguous()?, Gated { kind, name })
 }
 
 struct Gated {
@@ -151,11 +161,11 @@ impl CustomOp2 for Gated {
 
     fn bwd(
         &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        gate: &HostTensor,
+        up: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>)> {
         let dims = gate.dims().to_vec();
         with_slices!([gate, up, grad], {
             let (mut dgate, mut dup) = (unfilled(gate.len()), unfilled(gate.len()));
@@ -169,7 +179,7 @@ impl CustomOp2 for Gated {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{Device, Var};
+    use crate::tensor::variable;
 
     fn values(x: &Tensor) -> Vec<f32> {
         x.flatten_all().unwrap().to_vec1().unwrap()
@@ -181,15 +191,15 @@ mod tests {
             let values: Vec<f32> = (0..30)
                 .map(|i| (i as f32 * 0.7 + shift).sin() * 3.0)
                 .collect();
-            Var::from_vec(values, (2, 15), &Device::Cpu).unwrap()
+            variable(values, &[2, 15])
         };
         let (gate, up, weights) = (make(0.0), make(1.0), make(2.0));
         let fused = silu_times(&gate, &up).unwrap();
-        let apart = (silu(&gate).unwrap() * up.as_tensor()).unwrap();
+        let apart = (silu(&gate).unwrap() * &up).unwrap();
         let gradients = |y: &Tensor| {
-            let loss = (y * weights.as_tensor()).unwrap().sum_all().unwrap();
-            let store = loss.backward().unwrap();
-            [&gate, &up].map(|x| values(store.get(x.as_tensor()).unwrap()))
+            let loss = (y * &weights).unwrap().sum_all().unwrap();
+            let store = loss.host().unwrap().backward().unwrap();
+            [&gate, &up].map(|x| values(&store.get(x.inner()).unwrap().into()))
         };
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
         assert!(close(&values(&fused), &values(&apart)));

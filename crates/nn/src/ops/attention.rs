@@ -3,11 +3,12 @@
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::attention::{self as softmax, AttentionShape};
 use brisk_kernels::linear_attention::{self as relu, LinearAttentionShape};
 use brisk_kernels::rotary as rotary_kernel;
 use candle_core::{
-    CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
+    CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
 
 /// ReLU linear attention; q, k and v are `[batch, tokens, heads·dim]`. ReLU is applied to q and k
@@ -33,8 +34,8 @@ pub fn linear_attention(
         dim: width / heads,
         eps: eps as f32,
     };
-    Ok(q.contiguous()?
-        .apply_op3(&k.contiguous()?, &v.contiguous()?, LinearAttention(shape))?)
+    q.contiguous()?
+        .apply_op3(&k.contiguous()?, &v.contiguous()?, LinearAttention(shape))
 }
 
 struct LinearAttention(LinearAttentionShape);
@@ -61,12 +62,12 @@ impl CustomOp3 for LinearAttention {
 
     fn bwd(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        q: &HostTensor,
+        k: &HostTensor,
+        v: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
         let dims = q.dims().to_vec();
         with_slices!([q, k, v, grad], {
             let (dq, dk, dv) = relu::backward(&self.0, q, k, v, grad);
@@ -178,8 +179,8 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
         window: options.sliding_window,
         key_mask: options.mask(batch, keys)?,
     };
-    Ok(q.contiguous()?
-        .apply_op3(&k.contiguous()?, &v.contiguous()?, Attention(shape))?)
+    q.contiguous()?
+        .apply_op3(&k.contiguous()?, &v.contiguous()?, Attention(shape))
 }
 
 struct Attention(AttentionShape);
@@ -206,12 +207,12 @@ impl CustomOp3 for Attention {
 
     fn bwd(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        q: &HostTensor,
+        k: &HostTensor,
+        v: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
         let (q_dims, k_dims) = (q.dims().to_vec(), k.dims().to_vec());
         with_slices!([q, k, v, grad], {
             let (dq, dk, dv) = softmax::backward(&self.0, q, k, v, grad);
@@ -245,7 +246,7 @@ pub fn rotary(x: &Tensor, heads: usize, theta: f32, offset: usize) -> Result<Ten
         offset,
         inverse: false,
     };
-    Ok(x.contiguous()?.apply_op1(op)?)
+    x.contiguous()?.apply_op1(op)
 }
 
 struct Rotary {
@@ -276,7 +277,12 @@ impl CustomOp1 for Rotary {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(
+        &self,
+        _: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<Option<HostTensor>> {
         let back = Self {
             inverse: !self.inverse,
             ..*self

@@ -3,11 +3,12 @@
 use super::linear::{bias_gradient, shape_error};
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::conv::{self, ConvShape};
 use brisk_kernels::depthwise::{self, DepthwiseShape};
 use candle_core::{
-    CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
+    CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
 
 /// Convolution of `x` `[batch, height, width, inputs]` with `w` `[outputs, kernel, kernel, inputs]`.
@@ -75,10 +76,10 @@ impl Conv {
 
     fn backward(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        w: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>)> {
         let (x_dims, w_dims) = (x.dims().to_vec(), w.dims().to_vec());
         let (need_x, need_w) = (x.track_op(), w.track_op());
         with_slices!([x, w, grad], {
@@ -141,10 +142,10 @@ impl Depthwise {
 
     fn backward(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        w: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>)> {
         let (x_dims, w_dims) = (x.dims().to_vec(), w.dims().to_vec());
         let (need_x, need_w) = (x.track_op(), w.track_op());
         with_slices!([x, w, grad], {
@@ -185,11 +186,11 @@ macro_rules! convolution_op {
 
             fn bwd(
                 &self,
-                x: &Tensor,
-                w: &Tensor,
-                _: &Tensor,
-                grad: &Tensor,
-            ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+                x: &HostTensor,
+                w: &HostTensor,
+                _: &HostTensor,
+                grad: &HostTensor,
+            ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>)> {
                 self.backward(x, w, grad)
             }
         }
@@ -217,12 +218,12 @@ macro_rules! convolution_op {
 
             fn bwd(
                 &self,
-                x: &Tensor,
-                w: &Tensor,
-                bias: &Tensor,
-                _: &Tensor,
-                grad: &Tensor,
-            ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+                x: &HostTensor,
+                w: &HostTensor,
+                bias: &HostTensor,
+                _: &HostTensor,
+                grad: &HostTensor,
+            ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
                 let (dx, dw) = self.backward(x, w, grad)?;
                 Ok((dx, dw, Some(bias_gradient(grad, bias.elem_count())?)))
             }

@@ -3,11 +3,12 @@
 use super::storage::slice;
 use super::{gate_residual, gelu_tanh, relu, rms_norm, shortcut, silu};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::epilogue::{
     Epilogue as Kernel, Gate, Norm as KernelNorm, Residual as KernelResidual,
 };
 use brisk_kernels::shortcut::Shortcut;
-use candle_core::{Layout, Storage, Tensor};
+use candle_core::{Layout, Storage};
 use std::ops::Deref;
 
 pub use brisk_kernels::activation::Activation;
@@ -206,7 +207,7 @@ fn seen<'a>(x: &'a [f32], dims: &[usize], kind: ShortcutKind) -> Shortcut<'a> {
 }
 
 fn hold(tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
-    Ok(tensor.map(Tensor::contiguous).transpose()?)
+    tensor.map(Tensor::contiguous).transpose()
 }
 
 fn guard(tensor: &Option<Tensor>) -> Option<(impl Deref<Target = Storage>, &Layout)> {
@@ -225,10 +226,12 @@ fn values<'a>(
 mod tests {
     use super::*;
     use crate::{Conv2d, ConvOptions, Linear};
-    use candle_core::{Device, Var};
+    use candle_core::{Device, Tensor as HostTensor};
 
     fn random(dims: &[usize]) -> Tensor {
-        Tensor::randn(0.0f32, 1.0, dims, &Device::Cpu).unwrap()
+        HostTensor::randn(0.0f32, 1.0, dims, &Device::Cpu)
+            .unwrap()
+            .into()
     }
 
     fn distance(a: &Tensor, b: &Tensor) -> f32 {
@@ -313,14 +316,18 @@ mod tests {
     #[test]
     fn gradients_still_reach_a_residual() {
         let linear = Linear::new(random(&[8, 8]), None).unwrap();
-        let residual = Var::from_tensor(&random(&[3, 8])).unwrap();
+        let residual = crate::tensor::variable(vec![0.5; 24], &[3, 8]);
         let steps = Epilogue {
-            residual: Some(Residual::Same(residual.as_tensor())),
+            residual: Some(Residual::Same(&residual)),
             ..Epilogue::default()
         };
         let y = linear.forward_with(&random(&[3, 8]), &steps).unwrap();
-        let gradients = y.sum_all().unwrap().backward().unwrap();
-        let found = gradients.get(&residual).unwrap().to_vec2::<f32>().unwrap();
+        let gradients = y.sum_all().unwrap().host().unwrap().backward().unwrap();
+        let found = gradients
+            .get(residual.inner())
+            .unwrap()
+            .to_vec2::<f32>()
+            .unwrap();
         assert!(found.iter().flatten().all(|g| *g == 1.0));
     }
 }

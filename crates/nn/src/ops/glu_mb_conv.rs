@@ -4,9 +4,9 @@ use super::epilogue::Epilogue;
 use super::linear::shape_error;
 use super::storage::{tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::glu_mb_conv::{self as kernel, GluMbConv, GluMbConvShape, Pointwise};
-use candle_core::{Device, Tensor};
 
 /// A depthwise convolution's weight `[kernel·kernel, channels]` (or `[kernel, kernel, channels]`) and
 /// bias `[channels]`.
@@ -44,7 +44,7 @@ pub(crate) fn glu_mb_conv(
     let (batch, height, width, _) = x.dims4()?;
     let bias = match depth.bias {
         Some(bias) => bias.clone(),
-        None => Tensor::zeros(wide, x.dtype(), &Device::Cpu)?,
+        None => Tensor::zeros(wide, x.dtype())?,
     };
     let weight = depth.weight;
     let dims = [batch, height, width, outputs];

@@ -3,11 +3,12 @@
 use super::epilogue::Epilogue;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::epilogue::Epilogue as Steps;
 use brisk_kernels::glu_mb_conv::Pointwise;
 use brisk_kernels::int4::{self, Activations, Int4Linear, SharedInput};
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor, bail};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use std::sync::Arc;
 
 /// A layer, ready for use. Cheap to clone.
@@ -33,7 +34,7 @@ impl PackedInt4 {
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.contiguous()?.apply_op1(self.clone())?)
+        x.contiguous()?.apply_op1(self.clone())
     }
 
     /// As [`PackedInt4::forward`], followed by `steps` in the same pass where nothing is to be

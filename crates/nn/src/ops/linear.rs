@@ -2,10 +2,12 @@
 
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::{Error, Result};
+use crate::tensor::{DType, Tensor};
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::linear as kernel;
 use candle_core::{
-    CpuStorage, CustomOp2, CustomOp3, DType, Layout, Result as CandleResult, Shape, Tensor, bail,
+    CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
+    bail,
 };
 
 /// `x wᵀ + b`: `x` is `[.., inputs]`, `w` is `[outputs, inputs]` in f32, bf16 or f16, `b` is
@@ -54,10 +56,10 @@ impl Linear {
 
     fn backward(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        w: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>)> {
         if w.dtype() != DType::F32 {
             bail!("linear: gradients need an f32 weight, not {:?}", w.dtype());
         }
@@ -101,11 +103,11 @@ impl CustomOp2 for Linear {
 
     fn bwd(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        w: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>)> {
         self.backward(x, w, grad)
     }
 }
@@ -129,19 +131,19 @@ impl CustomOp3 for Linear {
 
     fn bwd(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        bias: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        w: &HostTensor,
+        bias: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
         let (dx, dw) = self.backward(x, w, grad)?;
         Ok((dx, dw, Some(bias_gradient(grad, bias.elem_count())?)))
     }
 }
 
 /// Sums a gradient over all but its last dimension.
-pub(crate) fn bias_gradient(grad: &Tensor, outputs: usize) -> CandleResult<Tensor> {
+pub(crate) fn bias_gradient(grad: &HostTensor, outputs: usize) -> CandleResult<HostTensor> {
     with_slices!([grad], {
         tensor(kernel::backward_bias(grad, outputs), &[outputs])
     })

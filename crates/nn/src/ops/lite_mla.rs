@@ -4,11 +4,11 @@ use super::glu_mb_conv::DepthwiseWeight;
 use super::linear::shape_error;
 use super::storage::{slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::depthwise::{self, DepthwiseShape};
 use brisk_kernels::grouped;
 use brisk_kernels::linear_attention::{self, InterleavedStates, LinearAttentionShape};
-use candle_core::Tensor;
 use std::ops::Range;
 
 /// One extra scale: a neighbourhood and a small matrix for each query, key and value of a head.

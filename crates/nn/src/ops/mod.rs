@@ -40,7 +40,7 @@ pub use rotary_at::{RotaryAngles, rotary_at};
 pub use span_attention::{AttentionSpan, span_attention};
 
 use crate::error::Result;
-use candle_core::{DType, Tensor};
+use crate::tensor::{DType, Tensor};
 use storage::with_slices;
 
 /// Whether every value is finite. Integers are.

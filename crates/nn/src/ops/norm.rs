@@ -3,10 +3,11 @@
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::{modulate, norm};
 use candle_core::{
-    CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor,
+    CpuStorage, CustomOp2, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
 
 /// `x / sqrt(mean(x²) + eps)·weight + bias` over the last dimension.
@@ -51,7 +52,12 @@ impl RmsNorm {
         (CpuStorage::F32(y), shape.clone())
     }
 
-    fn backward(&self, x: &Tensor, weight: &Tensor, grad: &Tensor) -> CandleResult<[Tensor; 3]> {
+    fn backward(
+        &self,
+        x: &HostTensor,
+        weight: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<[HostTensor; 3]> {
         let (dims, width) = (x.dims().to_vec(), weight.elem_count());
         with_slices!([x, weight, grad], {
             let mut dx = unfilled(x.len());
@@ -82,11 +88,11 @@ impl CustomOp2 for RmsNorm {
 
     fn bwd(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        w: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>)> {
         let [dx, dw, _] = self.backward(x, w, grad)?;
         Ok((Some(dx), Some(dw)))
     }
@@ -116,12 +122,12 @@ impl CustomOp3 for RmsNorm {
 
     fn bwd(
         &self,
-        x: &Tensor,
-        w: &Tensor,
-        _: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        w: &HostTensor,
+        _: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
         let [dx, dw, db] = self.backward(x, w, grad)?;
         Ok((Some(dx), Some(dw), Some(db)))
     }
@@ -160,8 +166,8 @@ pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64)
         channels,
         eps: eps as f32,
     };
-    Ok(x.contiguous()?
-        .apply_op3(&shift.contiguous()?, &scale.contiguous()?, op)?)
+    x.contiguous()?
+        .apply_op3(&shift.contiguous()?, &scale.contiguous()?, op)
 }
 
 struct LayerNormModulate {
@@ -201,12 +207,12 @@ impl CustomOp3 for LayerNormModulate {
 
     fn bwd(
         &self,
-        x: &Tensor,
-        shift: &Tensor,
-        scale: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        shift: &HostTensor,
+        scale: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
         let (dims, vector) = (x.dims().to_vec(), shift.dims().to_vec());
         with_slices!([x, scale, grad], {
             let (dx, dshift, dscale) =
@@ -231,8 +237,8 @@ pub fn gate_residual(x: &Tensor, gate: &Tensor, branch: &Tensor) -> Result<Tenso
         ));
     }
     let op = GateResidual { tokens, channels };
-    Ok(x.contiguous()?
-        .apply_op3(&gate.contiguous()?, &branch.contiguous()?, op)?)
+    x.contiguous()?
+        .apply_op3(&gate.contiguous()?, &branch.contiguous()?, op)
 }
 
 struct GateResidual {
@@ -266,12 +272,12 @@ impl CustomOp3 for GateResidual {
 
     fn bwd(
         &self,
-        x: &Tensor,
-        gate: &Tensor,
-        branch: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        x: &HostTensor,
+        gate: &HostTensor,
+        branch: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
         let (dims, vector, dx) = (x.dims().to_vec(), gate.dims().to_vec(), grad.clone());
         with_slices!([gate, branch, grad], {
             let (dgate, dbranch) =

@@ -5,6 +5,7 @@
 use super::epilogue::Epilogue;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::conv::{self, ConvShape};
 use brisk_kernels::epilogue::Epilogue as Steps;
@@ -14,7 +15,8 @@ use brisk_kernels::packed::{self, PackedMatrix};
 use brisk_kernels::quantised::{self, Bits, QuantisedMatrix};
 use brisk_kernels::winograd::{self, WinogradShape, WinogradWeight};
 use candle_core::{
-    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor, bail,
+    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor as HostTensor,
+    bail,
 };
 use half::{bf16, f16};
 use std::sync::Arc;
@@ -52,9 +54,9 @@ impl LinearWeight {
     }
 }
 
-/// Whether a layer can be packed: it lies on the CPU, and no gradient is to reach its parameters.
+/// Whether a layer can be packed: no gradient is to reach its parameters.
 pub fn can_pack(weight: &Tensor, bias: Option<&Tensor>) -> bool {
-    weight.device().is_cpu() && !weight.track_op() && !bias.is_some_and(Tensor::track_op)
+    !weight.track_op() && !bias.is_some_and(Tensor::track_op)
 }
 
 impl PackedLinear {
@@ -110,7 +112,7 @@ impl PackedLinear {
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Ok(x.contiguous()?.apply_op1(self.clone())?)
+        x.contiguous()?.apply_op1(self.clone())
     }
 
     /// As [`PackedLinear::forward`], followed by `steps` while the result is in a cache.
@@ -186,9 +188,8 @@ fn with_values<R>(weight: &Tensor, make: impl FnOnce(Values, usize, usize) -> R)
         Storage::Cpu(CpuStorage::F16(w)) => Values::F16(&w[range]),
         _ => {
             return Err(crate::Error::Config(format!(
-                "a weight of {:?} on {:?} can't be packed; expected f32, bf16 or f16 on the CPU",
-                weight.dtype(),
-                weight.device()
+                "a weight of {:?} can't be packed; expected f32, bf16 or f16",
+                weight.dtype()
             )));
         }
     };
@@ -227,7 +228,12 @@ impl CustomOp1 for PackedLinear {
         Ok((CpuStorage::F32(y), dims.into()))
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(
+        &self,
+        x: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<Option<HostTensor>> {
         let (outputs, inputs) = self.matrix.dims();
         let dims = x.dims();
         with_slices!([grad], {
@@ -303,7 +309,7 @@ impl PackedConv2d {
             conv: self.clone(),
             shape,
         };
-        Ok(x.contiguous()?.apply_op1(op)?)
+        x.contiguous()?.apply_op1(op)
     }
 
     /// As [`PackedConv2d::forward`], followed by `steps` while the result is in a cache.

@@ -3,9 +3,9 @@
 use super::linear::shape_error;
 use super::storage::{tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::packed_attention::{self as kernel, PackedKeyValues};
-use candle_core::Tensor;
 
 /// Puts `keys` and `values` `[1, tokens, heads·dim]`, which were checked, into the slots from `start`.
 pub(crate) fn write_key_values(

@@ -4,18 +4,21 @@ use super::epilogue::ShortcutKind;
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::resample as kernel;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
+};
 
 /// `[batch, channels, height, width]` to `[batch, height, width, channels]`.
 pub fn to_nhwc(x: &Tensor) -> Result<Tensor> {
-    Ok(x.permute((0, 2, 3, 1))?.contiguous()?)
+    x.permute((0, 2, 3, 1))?.contiguous()
 }
 
 /// `[batch, height, width, channels]` to `[batch, channels, height, width]`.
 pub fn to_nchw(x: &Tensor) -> Result<Tensor> {
-    Ok(x.permute((0, 3, 1, 2))?.contiguous()?)
+    x.permute((0, 3, 1, 2))?.contiguous()
 }
 
 /// Moves 2×2 squares into channels: `[b, h, w, c]` to `[b, h/2, w/2, 4c]`, output channel
@@ -51,7 +54,7 @@ pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
 pub fn upsample_nearest2(x: &Tensor) -> Result<Tensor> {
     x.dims4()
         .map_err(|_| shape_error("upsample_nearest2", x.dims(), "four dimensions"))?;
-    Ok(x.contiguous()?.apply_op1(Rearrange::Upsample)?)
+    x.contiguous()?.apply_op1(Rearrange::Upsample)
 }
 
 /// Mean over groups of consecutive channels: `[batch, height, width, C]` to
@@ -66,7 +69,7 @@ pub fn group_mean(x: &Tensor, channels: usize) -> Result<Tensor> {
         return Ok(x.clone());
     }
     let groups = x.reshape((batch, height, width, channels, wide / channels))?;
-    Ok(groups.mean(4)?)
+    groups.mean(4)
 }
 
 /// Every channel repeated in place: `[batch, height, width, C]` to
@@ -81,10 +84,10 @@ pub fn repeat_channels(x: &Tensor, channels: usize) -> Result<Tensor> {
     if times == 1 {
         return Ok(x.clone());
     }
-    Ok(x.unsqueeze(4)?
+    x.unsqueeze(4)?
         .broadcast_as((batch, height, width, narrow, times))?
         .contiguous()?
-        .reshape((batch, height, width, channels))?)
+        .reshape((batch, height, width, channels))
 }
 
 /// DC-AE's shortcut around a halving or doubling to `channels` channels, differentiable: for
@@ -133,7 +136,12 @@ impl CustomOp1 for Rearrange {
         })
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(
+        &self,
+        x: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<Option<HostTensor>> {
         let grad = grad.contiguous()?;
         Ok(Some(match self {
             Self::Unshuffle => grad.apply_op1_no_bwd(&Self::Shuffle)?,

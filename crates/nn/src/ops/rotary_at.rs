@@ -3,7 +3,10 @@
 use super::linear::shape_error;
 use super::storage::cpu_slice;
 use crate::error::Result;
-use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor};
+use crate::tensor::Tensor;
+use candle_core::{
+    CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
+};
 use std::sync::Arc;
 
 /// Sines and cosines of some positions, computed once for all layers. Angles are f32, as in the
@@ -80,7 +83,7 @@ pub fn rotary_at(x: &Tensor, heads: usize, angles: &RotaryAngles) -> Result<Tens
         angles: angles.clone(),
         inverse: false,
     };
-    Ok(x.contiguous()?.apply_op1(op)?)
+    x.contiguous()?.apply_op1(op)
 }
 
 #[derive(Clone)]
@@ -114,7 +117,12 @@ impl CustomOp1 for RotaryAt {
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 
-    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> CandleResult<Option<Tensor>> {
+    fn bwd(
+        &self,
+        _: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<Option<HostTensor>> {
         let back = Self {
             inverse: !self.inverse,
             ..self.clone()

@@ -6,8 +6,11 @@ use super::attention::AttentionOptions;
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
+use crate::tensor::Tensor;
 use brisk_kernels::attention::{self as softmax, AttentionShape};
-use candle_core::{CpuStorage, CustomOp3, Layout, Result as CandleResult, Shape, Tensor};
+use candle_core::{
+    CpuStorage, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
+};
 
 /// Queries of one sequence and the keys that all of them see.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +71,8 @@ pub fn span_attention(
         scale: options.scale,
         softcap: options.softcap,
     };
-    Ok(q.contiguous()?
-        .apply_op3(&k.contiguous()?, &v.contiguous()?, op)?)
+    q.contiguous()?
+        .apply_op3(&k.contiguous()?, &v.contiguous()?, op)
 }
 
 struct SpanAttention {
@@ -135,12 +138,12 @@ impl CustomOp3 for SpanAttention {
 
     fn bwd(
         &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> CandleResult<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        q: &HostTensor,
+        k: &HostTensor,
+        v: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<(Option<HostTensor>, Option<HostTensor>, Option<HostTensor>)> {
         let (q_dims, k_dims) = (q.dims().to_vec(), k.dims().to_vec());
         let (width, key_width) = self.widths();
         with_slices!([q, k, v, grad], {
@@ -174,13 +177,13 @@ impl CustomOp3 for SpanAttention {
 mod tests {
     use super::super::attention::attention;
     use super::*;
-    use candle_core::{Device, Var};
+    use crate::tensor;
 
-    fn variable(rows: usize, width: usize, seed: usize) -> Var {
+    fn variable(rows: usize, width: usize, seed: usize) -> Tensor {
         let values: Vec<f32> = (0..rows * width)
             .map(|i| (((i * 37 + seed * 11) % 29) as f32 - 14.0) / 10.0)
             .collect();
-        Var::from_vec(values, (1, rows, width), &Device::Cpu).unwrap()
+        tensor::variable(values, &[1, rows, width])
     }
 
     fn values(x: &Tensor) -> Vec<f32> {
@@ -218,9 +221,9 @@ mod tests {
         assert_eq!(values(&packed), values(&apart));
         let weights = variable(7, 12, 5);
         let gradient = |y: &Tensor| {
-            let loss = (y * weights.as_tensor()).unwrap().sum_all().unwrap();
-            let store = loss.backward().unwrap();
-            [&q, &k, &v].map(|x| values(store.get(x.as_tensor()).unwrap()))
+            let loss = (y * &weights).unwrap().sum_all().unwrap();
+            let store = loss.host().unwrap().backward().unwrap();
+            [&q, &k, &v].map(|x| values(&store.get(x.inner()).unwrap().into()))
         };
         for (a, b) in gradient(&packed).iter().zip(&gradient(&apart)) {
             assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5));

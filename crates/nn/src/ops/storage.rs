@@ -35,7 +35,8 @@ macro_rules! with_slices {
 }
 pub(crate) use with_slices;
 
-/// A tensor that takes over `values`.
-pub(crate) fn tensor(values: Vec<f32>, dims: &[usize]) -> Result<candle_core::Tensor> {
-    candle_core::Tensor::from_vec(values, dims, &candle_core::Device::Cpu)
+/// A tensor that takes over `values`: candle's in a backward pass, else ours.
+pub(crate) fn tensor<T: From<candle_core::Tensor>>(values: Vec<f32>, dims: &[usize]) -> Result<T> {
+    let tensor = candle_core::Tensor::from_vec(values, dims, &candle_core::Device::Cpu)?;
+    Ok(tensor.into())
 }

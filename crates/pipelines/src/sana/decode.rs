@@ -2,8 +2,7 @@
 
 use brisk_media::{Filter, Picture, resize_pil};
 use brisk_models::dcae::{Autoencoder, Tiling};
-use brisk_nn::check_finite;
-use candle_core::{Device, Tensor};
+use brisk_nn::{Tensor, check_finite};
 
 use crate::error::Result;
 use crate::request::DecodeMode;
@@ -68,7 +67,7 @@ fn to_picture(sample: &Tensor, height: usize, width: usize) -> Result<Picture> {
             height,
             width,
         );
-        values = Tensor::from_vec(cut.values, (channels, height, width), &Device::Cpu)?
+        values = Tensor::from_vec(cut.values, (channels, height, width))?
             .permute((1, 2, 0))?
             .contiguous()?
             .flatten_all()?
@@ -105,7 +104,7 @@ pub(super) fn encode(
         .iter()
         .map(|&byte| f32::from(byte) / 255.0 * 2.0 - 1.0)
         .collect();
-    let sample = Tensor::from_vec(values, (1, height, width, 3), &Device::Cpu)?;
+    let sample = Tensor::from_vec(values, (1, height, width, 3))?;
     let latent = if height * width <= WHOLE_PIXELS {
         autoencoder.encode(&sample)?
     } else {
@@ -135,7 +134,7 @@ mod tests {
         let values: Vec<f32> = (0..2 * 4 * 3)
             .map(|index| index as f32 / 23.0 * 2.0 - 1.0)
             .collect();
-        let sample = Tensor::from_vec(values, (1, 2, 4, 3), &Device::Cpu).unwrap();
+        let sample = Tensor::from_vec(values, (1, 2, 4, 3)).unwrap();
         let whole = to_picture(&sample, 2, 4).unwrap();
         let cut = to_picture(&sample, 2, 2).unwrap();
         assert_eq!(cut.pixels[..6], whole.pixels[3..9]);

@@ -10,8 +10,7 @@ use brisk_models::sana::{
     CaptionContext, ControlWiring, ForwardExtras, Perturbed, SanaTransformer,
 };
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet};
-use brisk_nn::check_finite;
-use candle_core::{Device, Tensor};
+use brisk_nn::{Tensor, check_finite};
 
 use super::StepClock;
 use crate::error::Result;
@@ -202,7 +201,7 @@ impl<'a> Denoiser<'a> {
         guidance: Option<f32>,
     ) -> Result<Tensor> {
         let latents = latents.index_select(&chunk.images, 0)?;
-        let column = |value: f32| Tensor::full(value, chunk.count, &Device::Cpu);
+        let column = |value: f32| Tensor::full(value, chunk.count);
         let time = column(time)?;
         let guidance = guidance.map(column).transpose()?;
         let mut extras = ForwardExtras {
@@ -356,7 +355,7 @@ fn chunk(rows: &[Row], job: &Job) -> Result<Chunk> {
     let images: Vec<u32> = rows.iter().map(|row| row.image as u32).collect();
     let first = rows.iter().position(|row| row.branch == Branch::Perturbed);
     Ok(Chunk {
-        images: Tensor::new(images, &Device::Cpu)?,
+        images: Tensor::new(images)?,
         count: rows.len(),
         caption: join(&job.contexts)?,
         control_caption: job.control_contexts.as_ref().map(join).transpose()?,
@@ -378,7 +377,7 @@ pub(super) fn draw(
 
 /// Values in the order of `[B, C, h, w]` as a tensor `[B, h, w, C]`.
 pub(super) fn from_planes(values: Vec<f32>, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?
+    Ok(Tensor::from_vec(values, shape)?
         .permute((0, 2, 3, 1))?
         .contiguous()?)
 }

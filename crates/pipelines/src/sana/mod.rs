@@ -33,9 +33,8 @@ use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::SanaControlNet;
-use brisk_nn::{InputWatcher, Weights};
+use brisk_nn::{InputWatcher, Tensor, Weights};
 use brisk_store::{ModelFolder, TensorSource};
-use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 use crate::events::{Control, Event};

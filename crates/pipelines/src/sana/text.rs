@@ -4,9 +4,9 @@
 //! What a constant instruction contributes is computed once for several prompts.
 
 use brisk_models::gemma2::{Gemma2Model, Prefix};
+use brisk_nn::Tensor;
 use brisk_text::Tokenizer;
 use brisk_text::sana_prompt::{self, EncodedPrompt};
-use candle_core::{Device, Tensor};
 
 use crate::error::Result;
 use crate::events::{Control, Event};
@@ -116,7 +116,7 @@ fn masked_as(model: &Gemma2Model, ids: &[u32], length: usize) -> Result<Tensor> 
 }
 
 fn row(ids: &[u32]) -> Result<Tensor> {
-    Ok(Tensor::from_slice(ids, (1, ids.len()), &Device::Cpu)?)
+    Ok(Tensor::from_slice(ids, (1, ids.len()))?)
 }
 
 fn select(hidden: &Tensor, positions: &[usize]) -> Result<Tensor> {
@@ -124,7 +124,7 @@ fn select(hidden: &Tensor, positions: &[usize]) -> Result<Tensor> {
         return Ok(hidden.clone());
     }
     let positions: Vec<u32> = positions.iter().map(|position| *position as u32).collect();
-    Ok(hidden.index_select(&Tensor::new(positions, hidden.device())?, 1)?)
+    Ok(hidden.index_select(&Tensor::new(positions)?, 1)?)
 }
 
 /// Keys and values of the tokens that several prompts begin with, and the row of the first of them.

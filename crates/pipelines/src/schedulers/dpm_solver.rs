@@ -1,6 +1,6 @@
 //! DPM-Solver++ 2M for velocity models (Lu et al. 2022, arXiv 2211.01095, with rectified-flow σ).
 
-use candle_core::Tensor;
+use brisk_nn::Tensor;
 use serde_json::json;
 
 use super::{FlowSampler, Settings, clean_estimate, linspace, shifted};
@@ -163,7 +163,6 @@ mod tests {
     use super::*;
     use crate::error::Error;
     use crate::schedulers::SchedulerConfig;
-    use candle_core::Device;
 
     fn config(shift: f64) -> DpmSolverConfig {
         DpmSolverConfig {
@@ -221,8 +220,8 @@ mod tests {
     /// A straight path x0 + σ(ε − x0) has constant velocity, which every order must follow exactly.
     #[test]
     fn straight_paths_are_exact() {
-        let clean = Tensor::new(&[0.3f32, -1.2, 2.0], &Device::Cpu).unwrap();
-        let noise = Tensor::new(&[1.1f32, 0.4, -0.7], &Device::Cpu).unwrap();
+        let clean = Tensor::new(&[0.3f32, -1.2, 2.0]).unwrap();
+        let noise = Tensor::new(&[1.1f32, 0.4, -0.7]).unwrap();
         let velocity = (&noise - &clean).unwrap();
         for (mut solver, end) in [
             (DpmSolver::new(&config(3.0), 7), 0.0f64),
@@ -254,7 +253,7 @@ mod tests {
                 40,
             );
             let start = f64::from(solver.sigmas()[0] - 1.0).exp() as f32;
-            let mut sample = Tensor::new(&[start], &Device::Cpu).unwrap();
+            let mut sample = Tensor::new(&[start]).unwrap();
             for index in 0..40 {
                 sample = solver.step(index, &sample.clone(), &sample).unwrap();
             }

@@ -1,6 +1,6 @@
 //! First-order steps on a shifted grid (`FlowMatchEulerDiscreteScheduler`).
 
-use candle_core::Tensor;
+use brisk_nn::Tensor;
 use serde_json::json;
 
 use super::{FlowSampler, Settings, linspace, shifted};
@@ -81,7 +81,6 @@ impl FlowSampler for FlowEuler {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     #[test]
     fn grid_of_twenty_steps_shift_three() {
@@ -129,8 +128,8 @@ mod tests {
             },
             1,
         );
-        let sample = Tensor::new(&[1.0f32, 2.0], &Device::Cpu).unwrap();
-        let velocity = Tensor::new(&[0.5f32, -1.0], &Device::Cpu).unwrap();
+        let sample = Tensor::new(&[1.0f32, 2.0]).unwrap();
+        let velocity = Tensor::new(&[0.5f32, -1.0]).unwrap();
         let moved = sampler
             .step(0, &velocity, &sample)
             .unwrap()

@@ -8,7 +8,7 @@ pub mod dpm_solver;
 pub mod flow_euler;
 pub mod scm;
 
-use candle_core::Tensor;
+use brisk_nn::Tensor;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};

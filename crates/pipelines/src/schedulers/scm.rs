@@ -3,7 +3,7 @@
 //! The sample is x = cos t · x0 + sin t · σ_d · z with t from π/2 (noise) to 0. The network was made for
 //! flow time s = sin t / (sin t + cos t), so its input and output are converted on the way.
 
-use candle_core::Tensor;
+use brisk_nn::Tensor;
 use serde_json::json;
 
 use super::{Settings, check_steps};
@@ -185,7 +185,6 @@ impl Scm {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::Device;
 
     fn sampler(angles: Vec<f32>) -> Scm {
         Scm::new(&ScmConfig { sigma_data: 0.5 }, angles)
@@ -220,7 +219,7 @@ mod tests {
 
     #[test]
     fn one_step_by_hand() {
-        let tensor = |value: f32| Tensor::new(&[value], &Device::Cpu).unwrap();
+        let tensor = |value: f32| Tensor::new(&[value]).unwrap();
         let two = sampler(default_angles(2).unwrap());
         let (moved, clean) = two
             .step(0, &tensor(-0.2), &tensor(0.3), &tensor(1.540996))
@@ -233,8 +232,8 @@ mod tests {
     #[test]
     fn conversion_equals_the_closed_form() {
         let sampler = sampler(vec![1.1, 0.0]);
-        let sample = Tensor::new(&[0.3f32, -0.8], &Device::Cpu).unwrap();
-        let velocity = Tensor::new(&[0.5f32, 0.9], &Device::Cpu).unwrap();
+        let sample = Tensor::new(&[0.3f32, -0.8]).unwrap();
+        let velocity = Tensor::new(&[0.5f32, 0.9]).unwrap();
         let input = sampler.model_input(0, &sample).unwrap();
         let found = sampler
             .prediction(0, &input, &velocity)

@@ -9,9 +9,8 @@ use std::path::Path;
 
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{CaptionContext, ForwardExtras, SanaConfig, SanaTransformer};
-use brisk_nn::Weights;
+use brisk_nn::{Tensor, Weights};
 use brisk_text::Tokenizer;
-use candle_core::{Device, Tensor};
 use serde::Serialize;
 
 use crate::autoencoder::config_with;
@@ -127,7 +126,7 @@ impl Models {
         for (row, prompt) in ids.chunks_exact_mut(longest.max(1)).zip(prompts) {
             row[..prompt.len()].copy_from_slice(prompt);
         }
-        let ids = Tensor::from_vec(ids, (prompts.len(), longest), &Device::Cpu)?;
+        let ids = Tensor::from_vec(ids, (prompts.len(), longest))?;
         let hidden = self.text.forward(&ids, None)?;
         // The valid rows come first already, as `compact_text` would put them.
         Ok(self.transformer.encode_caption(&hidden, &lengths)?)
@@ -232,8 +231,8 @@ pub fn train_image(
             let each = latents.side * latents.side * latents.channels;
             let values = part.start * each..part.end * each;
             let shape = (part.len(), latents.side, latents.side, latents.channels);
-            let input = Tensor::from_slice(&batch.input[values.clone()], shape, &Device::Cpu)?;
-            let times = Tensor::from_slice(&batch.times[part.clone()], part.len(), &Device::Cpu)?;
+            let input = Tensor::from_slice(&batch.input[values.clone()], shape)?;
+            let times = Tensor::from_slice(&batch.times[part.clone()], part.len())?;
             let context = models.encode(&prompts[part])?;
             let extras = ForwardExtras::default();
             let velocity = models

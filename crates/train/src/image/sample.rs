@@ -1,10 +1,10 @@
 //! Samples of a model in training, by the sampler of inference with guidance.
 
 use brisk_models::sana::ForwardExtras;
+use brisk_nn::Tensor;
 use brisk_pipelines::schedulers::FlowSampler;
 use brisk_pipelines::schedulers::dpm_solver::{DpmSolver, DpmSolverConfig};
 use brisk_text::{Tokenizer, sana_prompt};
-use candle_core::{Device, Tensor};
 
 use super::captions::tokens;
 use super::{LEVELS, Models};
@@ -27,7 +27,7 @@ pub(super) fn generate(
     let context = models.encode(&prompts)?;
     let shape = (count, height, width, channels);
     let noise = Rng::new(recipe.training.seed).normals(count * height * width * channels);
-    let mut sample = Tensor::from_vec(noise, shape, &Device::Cpu)?;
+    let mut sample = Tensor::from_vec(noise, shape)?;
     let config = DpmSolverConfig {
         shift: recipe.flow_shift,
         order: 2,
@@ -35,7 +35,7 @@ pub(super) fn generate(
     };
     let mut sampler = DpmSolver::new(&config, recipe.sample_steps);
     for (index, time) in sampler.timesteps().to_vec().into_iter().enumerate() {
-        let times = Tensor::full(time, 2 * count, &Device::Cpu)?;
+        let times = Tensor::full(time, 2 * count)?;
         let velocity = models.transformer.forward(
             &Tensor::cat(&[&sample, &sample], 0)?,
             &times,

@@ -195,7 +195,7 @@ mod tests {
                 weights[i] -= 0.05 * m / (v.sqrt() + 1e-8);
             }
         }
-        let got = tensors::values(variable.as_tensor()).unwrap();
+        let got = tensors::values(&variable.as_tensor().into()).unwrap();
         for (got, want) in got.iter().zip(&weights) {
             assert!((f64::from(*got) - want).abs() < 2e-5, "{got} {want}");
         }

@@ -394,7 +394,7 @@ mod tests {
             let gradient: Vec<f64> = gradient.iter().map(|g| f64::from(*g)).collect();
             scalar.step(&mut weights, &gradient, 1e-3, 0.3);
         }
-        for (got, want) in tensors::values(variable.as_tensor())
+        for (got, want) in tensors::values(&variable.as_tensor().into())
             .unwrap()
             .iter()
             .zip(&weights)
@@ -421,6 +421,9 @@ mod tests {
         );
         let loss = (variable.as_tensor() * 0.0).unwrap().sum_all().unwrap();
         optimiser.step(gradients(&variable, &loss), 1e-3).unwrap();
-        assert_eq!(tensors::values(variable.as_tensor()).unwrap(), [1.0; 6]);
+        assert_eq!(
+            tensors::values(&variable.as_tensor().into()).unwrap(),
+            [1.0; 6]
+        );
     }
 }

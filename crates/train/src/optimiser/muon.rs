@@ -282,7 +282,7 @@ mod tests {
             Gradients::sum(&parameters, &[(1.0, loss.backward().unwrap())]).unwrap()
         };
         optimiser.step(gradients(&loss), 0.1).unwrap();
-        let moved = tensors::values(hidden.as_tensor()).unwrap();
+        let moved = tensors::values(&hidden.as_tensor().into()).unwrap();
         let (large, small) = (1.0 - moved[0], 1.0 - moved[3]);
         assert!(small > 0.5 * large, "both directions move: {large} {small}");
         assert_eq!(moved[1], 1.0);
@@ -306,7 +306,7 @@ mod tests {
             let rate = 0.2 * (1.0 - f64::from(step) / 200.0);
             optimiser.step(gradients(&variable, &loss), rate).unwrap();
         }
-        let left = tensors::values(variable.as_tensor()).unwrap();
+        let left = tensors::values(&variable.as_tensor().into()).unwrap();
         assert!(left.iter().all(|w| w.abs() < 0.1), "{left:?}");
     }
 }

@@ -194,8 +194,8 @@ mod tests {
             let gradient = gradients
                 .get(variable.as_tensor())
                 .unwrap_or_else(|| panic!("{name} has no gradient"));
-            let gradient = tensors::values(gradient).unwrap();
-            let start = tensors::values(&variable).unwrap();
+            let gradient = tensors::values(&gradient.into()).unwrap();
+            let start = tensors::values(&variable.as_tensor().into()).unwrap();
             let direction: Vec<f32> = rng.normals(start.len());
             let slope: f64 = gradient
                 .iter()

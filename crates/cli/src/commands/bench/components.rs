@@ -3,9 +3,8 @@
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer, Sight};
-use brisk_nn::{Weights, ops};
+use brisk_nn::{Tensor, Weights, ops};
 use brisk_store::ModelFolder;
-use candle_core::{Device, Tensor};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -118,13 +117,9 @@ pub fn text_encoder(arguments: &TextEncoderArguments) -> Result {
         0 => None,
         length => Some(model.prefix(&ids[..length])?),
     };
-    let rest = Tensor::from_slice(
-        &ids[prefix * batch..],
-        (batch, tokens - prefix),
-        &Device::Cpu,
-    )?;
+    let rest = Tensor::from_slice(&ids[prefix * batch..], (batch, tokens - prefix))?;
     let mask: Vec<u32> = mask.into_iter().flatten().map(u32::from).collect();
-    let mask = Tensor::from_vec(mask, (batch, tokens), &Device::Cpu)?;
+    let mask = Tensor::from_vec(mask, (batch, tokens))?;
     let measured = measure(&arguments.run, |laps| match &kept {
         Some(kept) => Ok(model.forward_with_prefix(kept, &rest)?),
         None => Ok(model.forward_traced(&rest, Some(&mask), &mut |name, _| {

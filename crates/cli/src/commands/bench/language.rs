@@ -138,7 +138,7 @@ fn step(
     first: usize,
     cache: &mut KeyValueCache,
     laps: &mut Laps,
-) -> Result<candle_core::Tensor> {
+) -> Result<brisk_nn::Tensor> {
     let span = Span::from(&ids[first..], first);
     let hidden = model.hidden_traced(&[span], &mut [Some(cache)], Rows::All, &mut |name, _| {
         laps.lap(part(name));

@@ -5,10 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use brisk_nn::InputWatcher;
+use brisk_nn::{InputWatcher, Tensor};
 use brisk_quant::record::HalfType;
 use brisk_store::{Dtype, OutTensor, write_safetensors};
-use candle_core::Tensor;
 
 use crate::error::{Error, Result};
 
