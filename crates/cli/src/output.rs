@@ -41,35 +41,5 @@ pub fn warn(text: &str) {
 
 /// Checks before a long run that its result can be written.
 pub fn check_writable(path: &Path) -> Result {
-    let failed = |reason: String| {
-        Err(Failure::failed(format!(
-            "cannot write {}: {reason}",
-            path.display()
-        )))
-    };
-    if path.is_dir() {
-        return failed("it is a folder; give the name of a file".to_owned());
-    }
-    if path.exists() && !path.is_file() {
-        return Ok(()); // a device or a pipe: only writing tells
-    }
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    if !parent.is_dir() {
-        return failed(format!(
-            "there is no folder {}; make it first",
-            parent.display()
-        ));
-    }
-    let trial = parent.join(format!(".brisk-{}.tmp", std::process::id()));
-    let created = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(&trial);
-    match created {
-        Ok(_) => std::fs::remove_file(&trial).or_else(|error| failed(error.to_string())),
-        Err(error) => failed(error.to_string()),
-    }
+    Ok(brisk_store::output::check_writable(path)?)
 }

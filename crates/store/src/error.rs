@@ -51,6 +51,14 @@ pub enum Error {
         /// What is missing, and what to do.
         problem: String,
     },
+    /// Another process writes into a folder.
+    #[error("{folder} is in use by {holder}; wait until it is done, or stop it")]
+    InUse {
+        /// The folder.
+        folder: String,
+        /// Who holds its lock, as far as that is known ("process 17").
+        holder: String,
+    },
     /// A caller asked for something that makes no sense (bad name, bad shape).
     #[error("{0}")]
     Invalid(String),

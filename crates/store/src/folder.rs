@@ -1,17 +1,16 @@
 //! A model's folder, on disk or compiled into the program.
 
 use std::borrow::Cow;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::impostor::impostor;
 use crate::json::parse_json;
-use crate::open::{Format, detect};
+use crate::open::{Format, START, detect, index_as_shard, open_shard};
+use crate::read::{Limit, read, text, without_mark};
 use crate::sharded::is_bare_file_name;
 use crate::{Error, PickleFile, Result, SafetensorsFile, ShardedSource, TensorSource};
 
-/// Largest configuration or tokenizer file that is read whole.
-const MAX_READ_BYTES: u64 = 256 << 20;
 /// Deepest folder that is listed.
 const MAX_LIST_DEPTH: usize = 8;
 /// Weight file names of diffusers and transformers without their extension.
@@ -48,7 +47,8 @@ impl ModelFolder {
         }
     }
 
-    /// A file's bytes; at most 256 MiB from disk.
+    /// The bytes of a configuration, tokenizer or text, without a byte order mark; at most 256 MiB from
+    /// disk.
     pub fn read(&self, relative: &str) -> Result<Cow<'static, [u8]>> {
         check_relative(relative)?;
         match self {
@@ -57,10 +57,32 @@ impl ModelFolder {
                 if !path.exists() {
                     return Err(self.no_such(relative));
                 }
-                read_limited(&path, MAX_READ_BYTES).map(Cow::Owned)
+                if !path.is_file() {
+                    // Opening a pipe could block.
+                    return Err(Error::missing(
+                        path.display().to_string(),
+                        "not a regular file",
+                    ));
+                }
+                let mut bytes = read(&path, Limit::MODEL_FILE)?;
+                let mark = bytes.len() - without_mark(&bytes).len();
+                bytes.drain(..mark);
+                Ok(Cow::Owned(bytes))
             }
-            Self::Embedded { .. } => self.embedded(relative).map(Cow::Borrowed),
+            Self::Embedded { .. } => {
+                let bytes = self.embedded(relative)?;
+                match impostor(bytes) {
+                    Some(what) => Err(Error::malformed(&self.place(relative), what)),
+                    None => Ok(Cow::Borrowed(without_mark(bytes))),
+                }
+            }
         }
+    }
+
+    /// A text file, with plain line ends.
+    pub fn read_text(&self, relative: &str) -> Result<String> {
+        let bytes = self.read(relative)?;
+        text(&bytes, &self.place(relative)).map(Cow::into_owned)
     }
 
     /// A JSON file.
@@ -142,15 +164,24 @@ impl ModelFolder {
 
     /// One weights file by its relative name: safetensors, shard index or PyTorch checkpoint.
     pub fn open(&self, relative: &str) -> Result<Arc<dyn TensorSource>> {
+        self.open_as(relative, true)
+    }
+
+    fn open_as(&self, relative: &str, may_be_index: bool) -> Result<Arc<dyn TensorSource>> {
         check_relative(relative)?;
         if let Self::Disk(folder) = self {
-            return crate::open_weights(&folder.join(relative));
+            let path = folder.join(relative);
+            return match may_be_index {
+                true => crate::open_weights(&path),
+                false => open_shard(&path),
+            };
         }
         let bytes = self.embedded(relative)?;
         let label = self.place(relative);
-        Ok(match detect(&bytes[..bytes.len().min(16)], &label)? {
+        Ok(match detect(&bytes[..bytes.len().min(START)], &label)? {
             Format::Safetensors => Arc::new(SafetensorsFile::from_static(bytes, label)?),
             Format::Pickle => Arc::new(PickleFile::from_static(bytes, label)?),
+            Format::Index if !may_be_index => return Err(index_as_shard(&label)),
             Format::Index => {
                 let folder = relative.rsplit_once('/').map_or("", |(folder, _)| folder);
                 Arc::new(ShardedSource::from_index(bytes, &label, |shard| {
@@ -160,7 +191,7 @@ impl ModelFolder {
                         format!("{folder}/{shard}")
                     };
                     if self.exists(&shard) {
-                        self.open(&shard).map(Some)
+                        self.open_as(&shard, false).map(Some)
                     } else {
                         Ok(None)
                     }
@@ -232,29 +263,6 @@ pub(crate) fn check_relative(relative: &str) -> Result<()> {
     Err(Error::Invalid(format!(
         "{relative:?} is not a relative file name inside the model's folder"
     )))
-}
-
-/// A regular file's bytes, refused before reading when it is larger than `limit`.
-pub(crate) fn read_limited(path: &Path, limit: u64) -> Result<Vec<u8>> {
-    let metadata = std::fs::metadata(path).map_err(|error| Error::io("open", path, error))?;
-    if !metadata.is_file() {
-        return Err(Error::missing(
-            path.display().to_string(),
-            "not a regular file",
-        ));
-    }
-    let mut bytes = Vec::new();
-    // The limit also holds for a file that grows meanwhile.
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(limit.saturating_add(1)).read_to_end(&mut bytes))
-        .map_err(|error| Error::io("read", path, error))?;
-    if read as u64 > limit {
-        return Err(Error::malformed(
-            &path.display().to_string(),
-            format!("larger than {limit} bytes, too large for a file of this kind"),
-        ));
-    }
-    Ok(bytes)
 }
 
 fn list_into(folder: &Path, prefix: &str, depth: usize, names: &mut Vec<String>) {

@@ -1,14 +1,16 @@
 //! JSON as Python writes it.
 
+use crate::read::without_mark;
 use crate::{Error, Result};
 use serde_json::Value;
 
-/// Parses JSON that may hold `NaN`, `Infinity` and `-Infinity`, which Python's encoder writes and
+/// Parses JSON that may begin with a byte order mark and may hold `NaN`, `Infinity` and `-Infinity`, which Python's encoder writes and
 /// the standard does not know (diffusers' scheduler files do); they become null.
 ///
 /// # Errors
 /// When the bytes are not JSON otherwise; the message starts with `label`.
 pub fn parse_json(bytes: &[u8], label: &str) -> Result<Value> {
+    let bytes = without_mark(bytes);
     serde_json::from_slice(bytes)
         .or_else(|error| match without_special_numbers(bytes) {
             Some(cleaned) => serde_json::from_slice(&cleaned),

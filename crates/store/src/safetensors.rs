@@ -10,6 +10,7 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 
 use crate::bytes::Bytes;
 use crate::dtype::byte_count;
+use crate::impostor::impostor;
 use crate::{Dtype, Error, Result, TensorSource, TensorView};
 
 /// Longest header that is read, as in the reference implementation.
@@ -156,6 +157,9 @@ fn parse(bytes: &[u8], label: &str) -> Result<Parsed> {
     };
     let header_length = u64::from_le_bytes(*length);
     if header_length > MAX_HEADER_BYTES {
+        if let Some(what) = impostor(bytes) {
+            return Err(malformed(what));
+        }
         return Err(malformed(format!(
             "the header claims {header_length} bytes, more than the {MAX_HEADER_BYTES} allowed; \
              this is not a safetensors file or it is damaged"

@@ -1,6 +1,6 @@
 //! Weights split over several files, joined by an index (`*.index.json`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
@@ -8,10 +8,12 @@ use std::sync::Arc;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 
+use crate::open::open_shard;
+use crate::read::{Limit, without_mark};
 use crate::{Dtype, Error, Result, TensorSource, TensorView};
 
 /// Largest index file that is read.
-pub(crate) const MAX_INDEX_BYTES: u64 = 100_000_000;
+const MAX_INDEX: Limit = Limit::new("shard index", 100_000_000);
 
 /// Shards opened through their index. Every name of the index is checked against its shard at opening.
 pub struct ShardedSource {
@@ -24,12 +26,12 @@ impl ShardedSource {
     /// Opens an index file and all shards beside it.
     pub fn open(index: &Path) -> Result<Self> {
         let label = index.display().to_string();
-        let bytes = crate::folder::read_limited(index, MAX_INDEX_BYTES)?;
+        let bytes = crate::read::read(index, MAX_INDEX)?;
         let folder = index.parent().unwrap_or(Path::new(""));
         Self::from_index(&bytes, &label, |shard| {
             let path = folder.join(shard);
             match path.try_exists() {
-                Ok(true) => crate::open_weights(&path).map(Some),
+                Ok(true) => open_shard(&path).map(Some),
                 Ok(false) => Ok(None),
                 Err(error) => Err(Error::io("open", &path, error)),
             }
@@ -45,10 +47,18 @@ impl ShardedSource {
     ) -> Result<Self> {
         let places = Self::parse_index(bytes, label)?;
         let mut shards = BTreeMap::new();
-        let needed: BTreeSet<&String> = places.values().collect();
+        // Each shard with one of its tensors, for messages.
+        let needed: BTreeMap<&String, &String> =
+            places.iter().map(|(name, shard)| (shard, name)).collect();
         let total = needed.len();
-        for shard in needed {
-            let source = open(shard)?.ok_or_else(|| {
+        for (shard, name) in needed {
+            let opened = open(shard).map_err(|error| {
+                Error::malformed(
+                    label,
+                    format!("shard {shard:?} of tensor {name:?}: {error}"),
+                )
+            })?;
+            let source = opened.ok_or_else(|| {
                 Error::missing(
                     label,
                     format!(
@@ -85,7 +95,7 @@ impl ShardedSource {
         struct Index {
             weight_map: Pairs,
         }
-        let index: Index = serde_json::from_slice(bytes)
+        let index: Index = serde_json::from_slice(without_mark(bytes))
             .map_err(|error| Error::malformed(label, format!("not a weight index: {error}")))?;
         let mut places = BTreeMap::new();
         for (name, shard) in index.weight_map.0 {

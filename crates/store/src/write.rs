@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::Path;
 
 use serde_json::{Map, Value, json};
 
 use crate::dtype::byte_count;
+use crate::output::Temporary;
 use crate::{Dtype, Error, Result};
 
 /// One tensor to write.
@@ -65,60 +65,8 @@ pub fn write_atomic_with(
     fill(&mut out).map_err(fail)?;
     let file = out.into_inner().map_err(|error| fail(error.into_error()))?;
     file.sync_all().map_err(fail)?;
-    drop(file);
+    // Still open, and so still locked, until it has its name.
     temporary.rename_to(&resolved, path)
-}
-
-/// A file that disappears unless it is renamed.
-struct Temporary {
-    path: Option<PathBuf>,
-}
-
-impl Temporary {
-    fn create(target: &Path) -> Result<(Self, File)> {
-        static COUNTER: AtomicU64 = AtomicU64::new(0);
-        let name = target.file_name().ok_or_else(|| {
-            Error::Invalid(format!(
-                "cannot write {}: not a file name",
-                target.display()
-            ))
-        })?;
-        let mut temporary = std::ffi::OsString::from(".");
-        temporary.push(name);
-        let unique = COUNTER.fetch_add(1, Ordering::Relaxed);
-        temporary.push(format!(".{}-{unique}.tmp", std::process::id()));
-        let path = target.with_file_name(temporary);
-        let file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|error| Error::io("write", target, error))?;
-        Ok((Self { path: Some(path) }, file))
-    }
-
-    fn rename_to(mut self, target: &Path, asked: &Path) -> Result<()> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        std::fs::rename(path, target).map_err(|error| Error::io("write", asked, error))?;
-        self.path = None;
-        // The rename itself lasts only once the folder is on disk; not all systems can do this.
-        let folder = target
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        if let Ok(folder) = File::open(folder.unwrap_or(Path::new("."))) {
-            let _ = folder.sync_all();
-        }
-        Ok(())
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.path {
-            let _ = std::fs::remove_file(path);
-        }
-    }
 }
 
 /// Writes a safetensors file, whole or not at all. The same tensors always give the same bytes.

@@ -194,3 +194,108 @@ fn a_shard_without_its_tensor_is_an_error() {
         "{message}"
     );
 }
+
+#[test]
+fn a_header_may_have_any_length() {
+    // Lengths whose first bytes are the marks of a pickle, a zip, a text, an index and a web page.
+    for length in [
+        632u64, 640, 896, 1152, 1408, 19280, 66176, 84816, 0x7b, 0x3c, 0x2020,
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.bin");
+        let mut header = br#"{"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#.to_vec();
+        if header.len() as u64 > length {
+            continue;
+        }
+        header.resize(length as usize, b' ');
+        let file = [&length.to_le_bytes()[..], &header, &5f32.to_le_bytes()].concat();
+        std::fs::write(&path, file).unwrap();
+        let source = open_weights(&path).unwrap_or_else(|error| panic!("{length}: {error}"));
+        assert_eq!(values(&*source, "x"), [5.0], "{length}");
+    }
+}
+
+#[test]
+fn what_stands_in_a_files_place_is_named_whatever_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a21\nsize 72600\n";
+    for name in [
+        "a.safetensors",
+        "a.pth",
+        "a.bin",
+        "a",
+        "config.json",
+        "x.txt",
+    ] {
+        let path = folder.path().join(name);
+        for (text, named) in [
+            (pointer, "git lfs pull"),
+            ("<!DOCTYPE html><html>", "web page"),
+            (
+                r#"<?xml version="1.0"?><Error><Code>AccessDenied</Code>"#,
+                "error message",
+            ),
+            (r#"{"error": "Entry not found"}"#, "Entry not found"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let model = brisk_store::ModelFolder::Disk(folder.path().to_owned());
+            for error in [
+                open_weights(&path).err().unwrap(),
+                model.open(name).err().unwrap(),
+                model.read(name).err().unwrap(),
+            ] {
+                let message = error.to_string();
+                assert!(
+                    message.contains(name) && message.contains(named),
+                    "{message}"
+                );
+            }
+        }
+    }
+    for (bytes, named) in [
+        (&b"GGUF\x03\0\0\0"[..], "GGUF"),
+        (b"\x1f\x8b\x08\0", "gzip"),
+    ] {
+        let path = folder.path().join("model.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        let message = open_weights(&path).err().unwrap().to_string();
+        assert!(message.contains(named), "{message}");
+    }
+}
+
+#[test]
+fn an_index_never_opens_an_index() {
+    let index = |shard: &str| format!(r#"{{"weight_map": {{"a.weight": "{shard}"}}}}"#);
+    let (own, other) = ("model.safetensors.index.json", "model.bin.index.json");
+    for files in [
+        &[(own, index(own))][..],
+        &[(own, index(other)), (other, index(own))],
+        &[(own, index("shard")), ("shard", index("shard"))],
+        &[
+            (own, index("config.json")),
+            ("config.json", "{}".to_owned()),
+        ],
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        let boxed: Vec<(&str, &[u8])> = files
+            .iter()
+            .map(|(name, text)| (*name, &*text.clone().into_bytes().leak()))
+            .collect();
+        let embedded = brisk_store::ModelFolder::Embedded {
+            label: "box",
+            files: boxed.leak(),
+        };
+        for error in [
+            open_weights(&folder.path().join(own)).err().unwrap(),
+            embedded.open(own).err().unwrap(),
+        ] {
+            let message = error.to_string();
+            for named in [own, "\"a.weight\"", "a shard must be safetensors"] {
+                assert!(message.contains(named), "{message}");
+            }
+        }
+    }
+}

@@ -10,11 +10,12 @@ use std::time::Instant;
 use brisk_pipelines::sana::{GeneratedImage, SanaPipeline};
 use brisk_pipelines::schedulers::SchedulerKind;
 use brisk_pipelines::{Control, Event, ImageRequest, ModelKind};
+use brisk_store::output::numbered;
 use brisk_store::write_safetensors;
 use serde_json::json;
 
 pub use options::{ImageArguments, read_instruction, with_request_help};
-use picture_file::{Description, numbered, write_picture};
+use picture_file::{Description, write_picture};
 
 use super::stop_on_interrupt;
 use crate::failure::{Failure, Result};

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::HubOptions;
+use crate::read::Limit;
 use crate::{ModelFolder, ShardedSource};
 
 /// The model's own folder in the cache; the id has been checked.
@@ -32,7 +33,7 @@ pub(super) fn find(id: &str, options: &HubOptions) -> Option<PathBuf> {
         options.revision.clone()
     } else {
         let reference = folder.join("refs").join(&options.revision);
-        let bytes = crate::folder::read_limited(&reference, 1024).ok()?;
+        let bytes = crate::read::read(&reference, Limit::new("reference", 1024)).ok()?;
         String::from_utf8(bytes).ok()?.trim().to_owned()
     };
     if !is_commit(&commit) {

@@ -11,7 +11,7 @@ mod select;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Limit, Result, read_text};
 
 const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
 
@@ -61,7 +61,7 @@ impl HubOptions {
         let token_path = get("HF_TOKEN_PATH")
             .map(expand)
             .unwrap_or_else(|| hf_home.join("token"));
-        let stored = || std::fs::read_to_string(&token_path).ok();
+        let stored = || read_text(&token_path, Limit::new("token", 1 << 16)).ok();
         let token = get("HF_TOKEN")
             .or_else(stored)
             .map(|token| token.trim().to_owned());

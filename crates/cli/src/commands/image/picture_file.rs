@@ -17,20 +17,6 @@ pub const REQUEST_KEYWORD: &str = "brisk";
 /// Keyword that picture managers show.
 const PEOPLE_KEYWORD: &str = "parameters";
 
-/// `out.png`, or `out-3.png` for one of several.
-pub fn numbered(path: &Path, index: usize, count: usize) -> PathBuf {
-    if count == 1 {
-        return path.to_owned();
-    }
-    let mut name = path.file_stem().unwrap_or_default().to_owned();
-    name.push(format!("-{index}"));
-    if let Some(extension) = path.extension() {
-        name.push(".");
-        name.push(extension);
-    }
-    path.with_file_name(name)
-}
-
 /// Everything that made a picture.
 pub struct Description<'a> {
     /// The request.
@@ -139,17 +125,4 @@ pub fn write_picture(path: &Path, description: &Description) -> Result {
     ];
     let bytes = encode_png(&description.image.picture, &metadata)?;
     Ok(write_atomic(path, &bytes)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_several_pictures_are_numbered() {
-        let name = |path: &str, count| numbered(Path::new(path), 1, count).display().to_string();
-        assert_eq!(name("a/out.png", 1), "a/out.png");
-        assert_eq!(name("a/out.png", 2), "a/out-1.png");
-        assert_eq!(name("out", 3), "out-1");
-    }
 }

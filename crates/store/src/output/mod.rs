@@ -1,0 +1,12 @@
+//! Where results go: names, places that must be kept apart, temporary names, folders in use.
+
+mod lock;
+mod overlap;
+mod place;
+mod temporary;
+
+pub use lock::FolderLock;
+pub use overlap::check_output;
+pub use place::{check_writable, numbered};
+pub(crate) use temporary::Temporary;
+pub use temporary::TemporaryFolder;
