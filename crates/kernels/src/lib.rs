@@ -9,8 +9,19 @@
 //!
 //! Each fast kernel has a plain statement in [`mod@reference`], which the tests hold it to.
 //!
-//! The instruction set is chosen at run time by [`simd`]: the loops are written once and compiled
-//! for AVX2 + FMA and for the portable baseline; wider sets join there.
+//! | module | what is in it |
+//! |---|---|
+//! | [`gemm`] | products of views, of packed weights ([`packed`]), of weights as checkpoints store them ([`linear`]) |
+//! | [`lowbit`], [`int4`] | products with weights of 4 and 8 bits, and with those of SVDQuant |
+//! | [`conv`] | convolutions: direct, Winograd's, depthwise, grouped |
+//! | [`attention`] | softmax and linear attention, keys and values that stay packed, rotary embedding |
+//! | [`pointwise`] | activations, norms, modulation, rearrangements, what follows a product |
+//! | [`simd`] | instruction sets, sizes of caches |
+//!
+//! The instruction set is chosen at run time by [`simd`]. Loops are written once and compiled for the
+//! portable baseline, for AVX2 with FMA and for AVX-512. Products have kernels of their own: f32 for AVX2,
+//! AVX-512 and AMX tiles, bytes for AVX2, AVX-VNNI, AVX-512 VNNI and (layers of SVDQuant) AMX tiles. aarch64
+//! runs the portable kernels, which the compiler vectorises with NEON.
 //!
 //! ```
 //! // y = x wᵀ + b for one row of two features and three outputs
@@ -19,39 +30,21 @@
 //! assert_eq!(y, [1.5, 2.5, 3.5]);
 //! ```
 
-pub mod activation;
-#[cfg(target_arch = "x86_64")]
-mod amx;
 pub mod attention;
 pub mod buffer;
-pub mod ceiling;
-#[cfg(target_arch = "x86_64")]
-mod codes;
 pub mod conv;
-pub mod depthwise;
-pub mod epilogue;
-pub mod finite;
 pub mod gemm;
-pub mod glu_mb_conv;
-pub mod grouped;
 pub mod int4;
-pub mod linear;
-pub mod linear_attention;
-pub mod logits;
-pub mod math;
-mod microkernel;
-pub mod modulate;
-pub mod norm;
-pub mod packed;
-pub mod packed_attention;
-pub mod parallel;
-mod prefetch;
-pub mod quantised;
+pub mod lowbit;
+mod parallel;
+pub mod pointwise;
 pub mod reference;
-pub mod resample;
-pub mod rotary;
 mod scratch;
-pub mod shortcut;
 pub mod simd;
-mod small_product;
-pub mod winograd;
+
+pub use attention::{linear as linear_attention, packed as packed_attention, rotary};
+pub use conv::{depthwise, glu_mb_conv, grouped, winograd};
+pub use gemm::{linear, packed};
+pub use lowbit::quantised;
+pub use pointwise::{activation, epilogue, finite, logits, modulate, norm, resample, shortcut};
+pub use simd::ceiling;

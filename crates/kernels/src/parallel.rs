@@ -1,16 +1,50 @@
 //! How work is split over threads.
 
 use rayon::prelude::*;
+use std::ops::Range;
 
 /// Elements below which a second thread costs more than it saves.
 const SMALL: usize = 64 * 1024;
 
 /// Splits `rows` rows into at most `parts` runs of nearly equal length.
-pub(crate) fn ranges(rows: usize, parts: usize) -> Vec<std::ops::Range<usize>> {
+pub(crate) fn ranges(rows: usize, parts: usize) -> Vec<Range<usize>> {
     let parts = parts.min(rows).max(1);
     (0..parts)
         .map(|i| rows * i / parts..rows * (i + 1) / parts)
         .collect()
+}
+
+/// Splits `total` rows into runs of at most about `most`, as many as several threads share evenly, in
+/// multiples of `unit`.
+pub(crate) fn even_runs(
+    total: usize,
+    most: usize,
+    threads: usize,
+    unit: usize,
+) -> Vec<Range<usize>> {
+    let count = threads * total.div_ceil(threads * most);
+    let units = total.div_ceil(unit);
+    let edge = |i: usize| (units * i / count * unit).min(total);
+    (0..count)
+        .map(|i| edge(i)..edge(i + 1))
+        .filter(|run| !run.is_empty())
+        .collect()
+}
+
+/// The rows of every run, where the runs follow each other from a result's first row to its last.
+pub(crate) fn split_rows(
+    out: &mut [f32],
+    width: usize,
+    runs: Vec<Range<usize>>,
+) -> Vec<(Range<usize>, &mut [f32])> {
+    let mut rest = out;
+    let mut split = Vec::with_capacity(runs.len());
+    for run in runs {
+        let (rows, later) = rest.split_at_mut(run.len() * width);
+        split.push((run, rows));
+        rest = later;
+    }
+    split
 }
 
 /// Calls `work(first_row, rows)` on runs of whole rows of `out`, in parallel when it is large.
@@ -42,7 +76,7 @@ pub(crate) const REDUCTION_PARTS: usize = 8;
 /// the zeroed accumulator; the partial sums are then added in a fixed order.
 pub(crate) fn reduce_rows<F>(rows: usize, width: usize, work: F) -> Vec<f32>
 where
-    F: Fn(std::ops::Range<usize>, &mut [f32]) + Sync,
+    F: Fn(Range<usize>, &mut [f32]) + Sync,
 {
     let parts: Vec<Vec<f32>> = ranges(rows, REDUCTION_PARTS)
         .into_par_iter()

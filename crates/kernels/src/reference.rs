@@ -1,9 +1,9 @@
 //! Plain statements of the kernels, written for reading. The tests hold the fast ones to these.
 
 use crate::attention::AttentionShape;
+use crate::attention::linear::LinearAttentionShape;
 use crate::conv::ConvShape;
-use crate::depthwise::DepthwiseShape;
-use crate::linear_attention::LinearAttentionShape;
+use crate::conv::depthwise::DepthwiseShape;
 
 /// `y = x wᵀ + b`, sums in f64.
 pub fn linear(x: &[f32], inputs: usize, w: &[f32], outputs: usize, bias: &[f32]) -> Vec<f32> {

@@ -38,7 +38,7 @@ impl Rounded {
         groups: usize,
         work: impl FnOnce(&mut Self) -> R,
     ) -> R {
-        let rows = rows.next_multiple_of(super::tile::rows(level));
+        let rows = rows.next_multiple_of(super::level::rows(level));
         let spare = SPARE.with_borrow_mut(Option::take);
         let mut rounded = spare.unwrap_or_else(|| Self {
             codes: Vec::new(),
@@ -85,7 +85,7 @@ impl Rounded {
                     Rounding::Eight => largest / most,
                     Rounding::Four(half) => half.round(largest / most),
                 };
-                offsets[start + g] = super::tile::first_sum(self.level, sums);
+                offsets[start + g] = super::level::first_sum(self.level, sums);
             }
         }
     }
@@ -103,17 +103,17 @@ fn round(
 ) -> (f32, [i32; 2]) {
     assert!(x.len() <= GROUP && smooth.is_none_or(|smooth| smooth.len() == x.len()));
     #[cfg(target_arch = "x86_64")]
-    if level >= Level::Avx512 {
-        // SAFETY: the processor has the level, and lengths have been checked.
+    if level.avx512().is_some() {
+        // SAFETY: the level holds the proof that the processor has AVX-512; lengths have been checked.
         return unsafe { x86::avx512(x, smooth, most, codes) };
     }
     let mut values = [0.0f32; GROUP];
     #[cfg(target_arch = "x86_64")]
-    if level >= Level::Avx2 {
+    if level.avx2().is_some() {
         let mut factors = [1.0f32; GROUP];
         let x = whole(x, &mut values);
         let smooth = smooth.map(|smooth| whole(smooth, &mut factors));
-        // SAFETY: the processor has the level.
+        // SAFETY: the level holds the proof that the processor has AVX2 and FMA.
         return unsafe { x86::avx2(x, smooth, most, codes) };
     }
     let _ = level;
@@ -167,7 +167,7 @@ fn portable(values: &[f32; GROUP], most: f32, codes: &mut [i8; GROUP]) -> (f32, 
 #[cfg(target_arch = "x86_64")]
 mod x86 {
     use super::{GROUP, inverse_step};
-    use crate::codes;
+    use crate::lowbit::codes;
     use std::arch::x86_64::*;
 
     /// # Safety

@@ -3,28 +3,28 @@
 //! stay in a cache.
 
 use super::activation::{Rounded, Rounding};
-use super::tile::{self, BLOCK_GROUPS, Tile};
+use super::level;
+use super::operands::Tile;
+use super::tile::{self, BLOCK_GROUPS};
 use super::{Activations, GROUP, GROUP_BYTES, Int4Linear};
-use crate::epilogue::Epilogue;
-use crate::microkernel::{DEPTH, PANEL, STRIDE, Target};
-use crate::packed::{
-    Block, Out, PackedMatrix, PanelSource, block_product, even_runs, panel_product,
-    takes_plain_rows,
-};
+use crate::gemm::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
+use crate::gemm::packed::PackedMatrix;
+use crate::gemm::panels::{PanelSource, SCRATCH, panel_product};
+use crate::gemm::product::{block_product, takes_plain_rows};
+use crate::parallel::even_runs;
+use crate::pointwise::epilogue::Epilogue;
 use crate::scratch::with_buffer;
-use crate::simd::{self, Level};
+use crate::simd::{self, Level, cache};
 use rayon::prelude::*;
 use std::ops::Range;
 
-/// Bytes of rounded inputs that a task keeps in the second-level cache, and most rows of a task. Every
-/// task unpacks all weights.
-fn task_size(level: Level) -> (usize, usize) {
-    match level {
-        Level::Portable | Level::Avx2 => (320 << 10, 192),
-        // These processors have a megabyte and more.
-        Level::AvxVnni | Level::Avx512 | Level::Amx => (640 << 10, 256),
-    }
+/// Bytes of rounded inputs that a task keeps in the second-level cache. Every task unpacks all weights.
+fn task_bytes() -> usize {
+    cache::by_second_level(640 << 10)
 }
+/// Rows of a task at least and at most.
+const LEAST_ROWS: usize = 48;
+const MOST_ROWS: usize = 256;
 /// Panels whose results are finished together.
 const PANELS: usize = 8;
 /// Distance between rows of unfinished results; not a power of two, as for [`STRIDE`].
@@ -140,9 +140,8 @@ pub(super) fn forward_at(
         return;
     }
     let width = input.groups * GROUP;
-    let (bytes, most) = task_size(level);
-    let most = (bytes / width.max(1)).clamp(48, most);
-    let runs = even_runs(rows, most, threads, tile::rows(level));
+    let most = (task_bytes() / width.max(1)).clamp(LEAST_ROWS, MOST_ROWS);
+    let runs = even_runs(rows, most, threads, level::rows(level));
     let mut tasks: Vec<(Range<usize>, Vec<&mut [f32]>)> = runs
         .into_iter()
         .map(|run| (run, Vec::with_capacity(layers.len())))
@@ -260,7 +259,7 @@ fn go_down(
             rows,
             depth,
         };
-        with_buffer(2 * DEPTH * PANEL, |scratch| {
+        with_buffer(SCRATCH, |scratch| {
             for start in (0..down.outputs()).step_by(DEPTH) {
                 let count = DEPTH.min(down.outputs() - start);
                 let chunk = &mut between[start / DEPTH * rows * STRIDE..];
@@ -271,8 +270,7 @@ fn go_down(
                 };
                 let panels = start / PANEL..(start + count).div_ceil(PANEL);
                 let w = (down, first);
-                // SAFETY: the block holds its rows, panels come from `down` at this depth, and the
-                // chunk has as many rows of at least `count`.
+                // SAFETY: the chunk has as many rows of at least `count`, and is this call's.
                 unsafe { block_product(level, block, w, panels, count, target, scratch) };
             }
         });
@@ -350,7 +348,7 @@ impl<'a> Run<'a> {
         let Some((_, up)) = &self.layer.branch else {
             return target;
         };
-        with_buffer(2 * DEPTH * PANEL, |scratch| {
+        with_buffer(SCRATCH, |scratch| {
             for start in (0..up.inputs()).step_by(DEPTH) {
                 let depth = DEPTH.min(up.inputs() - start);
                 let rows = self.ready.rows;
@@ -361,8 +359,7 @@ impl<'a> Run<'a> {
                     depth,
                 };
                 let (w, panels) = ((up, start), panels.clone());
-                // SAFETY: `between` holds these rows of this depth, panels come from `up`, and the
-                // target's columns belong to this call alone.
+                // SAFETY: the target holds these rows and columns, which belong to this call alone.
                 unsafe { block_product(self.level, block, w, panels, columns, target, scratch) };
                 target.accumulate = true;
             }
@@ -383,7 +380,7 @@ impl<'a> Run<'a> {
         struct Weights([u8; BLOCK_GROUPS * 2 * GROUP_BYTES]);
         let mut weights = Weights([0; BLOCK_GROUPS * 2 * GROUP_BYTES]);
         let session = tile::Session::begin(self.level);
-        let offset = tile::weight_offset(self.level);
+        let offset = level::weight_offset(self.level);
         let mut scales = [0.0f32; BLOCK_GROUPS * PANEL];
         // Blocks of nearly equal size.
         let blocks = groups.div_ceil(BLOCK_GROUPS);
@@ -402,8 +399,7 @@ impl<'a> Run<'a> {
                     scales: &scales,
                     columns: (columns - column).min(PANEL),
                 };
-                // SAFETY: the processor has the level; the target holds these rows and columns, which
-                // belong to this call alone.
+                // SAFETY: the target holds these rows and columns, which belong to this call alone.
                 unsafe {
                     let target = Target {
                         out: target.out.add(column),
@@ -421,7 +417,7 @@ impl<'a> Run<'a> {
     fn wide(&self, panels: Range<usize>, columns: usize, target: &mut Target) {
         let (layer, rows) = (self.layer, self.ready.rows);
         with_buffer(rows * STRIDE, |block| {
-            with_buffer(2 * DEPTH * PANEL, |scratch| {
+            with_buffer(SCRATCH, |scratch| {
                 for first in (0..layer.inputs).step_by(DEPTH) {
                     let depth = DEPTH.min(layer.inputs - first);
                     gather(self.ready.x, layer.inputs, first..first + depth, block);
@@ -437,7 +433,7 @@ impl<'a> Run<'a> {
                         depth,
                     };
                     let (factors, panels) = ((&*block, rows, depth), panels.clone());
-                    // SAFETY: as in `branch`.
+                    // SAFETY: the target holds these rows and columns, which belong to this call alone.
                     unsafe {
                         panel_product::<f32>(
                             self.level, factors, &source, panels, columns, *target, scratch,
@@ -465,13 +461,13 @@ struct Dequantised<'a> {
 }
 
 impl PanelSource<f32> for Dequantised<'_> {
-    fn panel(&self, index: usize, scratch: &mut [f32]) -> *const f32 {
+    fn panel<'a>(&'a self, index: usize, scratch: &'a mut [f32]) -> &'a [f32] {
         let Self {
             layer,
             first,
             depth,
         } = *self;
         layer.dequantise(index, first, depth, scratch);
-        scratch.as_ptr()
+        scratch
     }
 }

@@ -7,11 +7,16 @@
 //! (`tile.rs`); groups are added in f32.
 
 mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
 mod forward;
-pub(crate) mod tile;
+mod level;
+mod operands;
+mod tile;
 
-use crate::microkernel::{DEPTH, PANEL};
-use crate::packed::PackedMatrix;
+use crate::gemm::layout::{DEPTH, PANEL};
+use crate::gemm::packed::PackedMatrix;
+use crate::simd::simd_dispatch;
 pub use forward::{SharedInput, forward, forward_each};
 use half::{bf16, f16};
 use rayon::prelude::*;
@@ -299,7 +304,7 @@ fn rows_of<T>(values: &[T], width: usize, panel: usize) -> impl Iterator<Item = 
     values[first..last].chunks_exact(width.max(1)).enumerate()
 }
 
-crate::simd_dispatch! {
+simd_dispatch! {
     fn widen_group(bytes: &[u8], scales: &[f32], zeros: &[f32], out: &mut [f32]) {
         let out = &mut out[..GROUP * PANEL];
         let (scales, zeros) = (&scales[..PANEL], &zeros[..PANEL]);

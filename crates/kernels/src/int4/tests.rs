@@ -2,7 +2,7 @@
 
 use super::forward::forward_at;
 use super::*;
-use crate::epilogue::{Epilogue, Residual};
+use crate::pointwise::epilogue::{Epilogue, Residual};
 use crate::reference::{assert_close, noise};
 use crate::simd::Level;
 

@@ -6,32 +6,17 @@
 //! within ±8·127 fits. Tile registers take signed weights, and sums that start at nothing.
 
 use super::GROUP;
-use super::activation::Rounded;
-use crate::microkernel::{PANEL, Target};
-use crate::simd::{Level, has_vnni};
-use std::ops::Range;
+#[cfg(target_arch = "x86_64")]
+use super::level::INTEGERS;
+use super::level::rows;
+use super::operands::{GROUP_UNPACKED, Tile, store};
+use crate::gemm::layout::{PANEL, Target};
+use crate::simd::{ByteProducts, Level, simd_dispatch};
 
 /// Groups at most whose unpacked weights stay in the first-level cache.
 pub(crate) const BLOCK_GROUPS: usize = 10;
 
-/// Bytes of an unpacked group: for every four inputs, 16 outputs of four.
-const GROUP_UNPACKED: usize = GROUP * PANEL;
-
-/// The factors of one product.
-#[derive(Clone)]
-pub(crate) struct Tile<'a> {
-    pub rounded: &'a Rounded,
-    pub rows: Range<usize>,
-    pub groups: Range<usize>,
-    /// Unpacked weights of these groups.
-    pub weights: &'a [u8],
-    /// Their scales.
-    pub scales: &'a [f32],
-    /// Outputs that are written, at most 16.
-    pub columns: usize,
-}
-
-crate::simd_dispatch! {
+simd_dispatch! {
     /// Packed groups to bytes, less `offset`: 0, or 8 for signed ones.
     pub(crate) fn unpack(packed: &[u8], offset: u8, out: &mut [u8]) {
         let groups = packed.chunks_exact(GROUP_UNPACKED / 2);
@@ -45,42 +30,11 @@ crate::simd_dispatch! {
     }
 }
 
-/// 1.5·2²³ as f32 bits: small integers that are added to these bits are added to the value.
-const INTEGERS: i32 = 0x4b40_0000;
-
-/// What the kernel of a level starts a group's sums with, from the sums of the codes in the first and
-/// last half of every four: it makes up for the 8 that is added to weights.
-pub(crate) fn first_sum(level: Level, sums: [i32; 2]) -> i32 {
-    let pairs = match level {
-        Level::Avx2 => true,
-        Level::Avx512 => !has_vnni(),
-        Level::Portable | Level::AvxVnni | Level::Amx => false,
-    };
-    if pairs {
-        let [low, high] = sums.map(|sum| u32::from((-8 * sum) as i16 as u16));
-        return (low | high << 16) as i32;
-    }
-    let offset = -8 * (sums[0] + sums[1]);
-    // Its sums become f32 by a subtraction, which another port does beside the products.
-    if level == Level::AvxVnni {
-        return INTEGERS + offset;
-    }
-    offset
-}
-
-/// What the kernel of a level wants subtracted from the codes plus 8.
-pub(crate) fn weight_offset(level: Level) -> u8 {
-    match level {
-        Level::Amx => 8,
-        _ => 0,
-    }
-}
-
 /// What a thread holds while it multiplies.
 pub(crate) struct Session {
     level: Level,
     #[cfg(target_arch = "x86_64")]
-    tiles: Option<crate::amx::Tiles>,
+    tiles: Option<crate::gemm::amx::Tiles>,
 }
 
 impl Session {
@@ -88,26 +42,21 @@ impl Session {
         Self {
             level,
             #[cfg(target_arch = "x86_64")]
-            tiles: (level == Level::Amx).then(crate::amx::Tiles::configure),
+            tiles: match level {
+                Level::Amx(isa) => Some(crate::gemm::amx::Tiles::configure(isa)),
+                _ => None,
+            },
         }
-    }
-}
-
-/// Rows that the kernel of a level takes at most.
-pub(crate) fn rows(level: Level) -> usize {
-    match level {
-        Level::Portable => 1,
-        Level::Avx512 if has_vnni() => 8,
-        Level::Avx2 | Level::AvxVnni | Level::Avx512 => 4,
-        Level::Amx => 16,
     }
 }
 
 /// The products of all rows, to the target.
 ///
 /// # Safety
-/// The processor has the session's level; the target holds the rows with `tile.columns` each, and
-/// nobody else uses it.
+/// The target holds the rows with `tile.columns` each, and nobody else uses it.
+///
+/// # Panics
+/// When the tile's factors are shorter than its sizes say.
 pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, target: Target) {
     let groups = tile.groups.len();
     assert!(tile.rows.end * tile.rounded.groups <= tile.rounded.scales.len());
@@ -116,20 +65,21 @@ pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, target: Target) {
     assert!(tile.scales.len() >= groups * PANEL);
     #[cfg(target_arch = "x86_64")]
     if let Some(tiles) = &session.tiles {
-        // SAFETY: as the caller promised and the assertions say.
-        return unsafe { crate::amx::int4::multiply(tiles, tile, target) };
+        // SAFETY: the assertions found the factors long enough; the target is as the caller promised.
+        return unsafe { super::amx::multiply(tiles, tile, target) };
     }
-    let rows = tile.rows.len();
-    let count = rows.div_ceil(self::rows(session.level));
-    for i in 0..count {
+    let count = tile.rows.len();
+    let parts = count.div_ceil(rows(session.level));
+    for i in 0..parts {
         // Of nearly equal height.
-        let (start, end) = (rows * i / count, rows * (i + 1) / count);
+        let (start, end) = (count * i / parts, count * (i + 1) / parts);
         let part = Tile {
             rows: tile.rows.start + start..tile.rows.start + end,
             groups: tile.groups.clone(),
             ..*tile
         };
-        // SAFETY: as the caller promised; a part has at most as many rows as the kernel takes.
+        // SAFETY: the part's factors are within those found long enough, its rows within the target that
+        // the caller promised; they are at most as many as the kernel takes.
         unsafe {
             let out = target.out.add(start * target.stride);
             multiply_part(session.level, &part, Target { out, ..target });
@@ -138,40 +88,38 @@ pub(crate) unsafe fn multiply(session: &Session, tile: &Tile, target: Target) {
 }
 
 /// # Safety
-/// As for [`multiply`]; there are at most [`rows`] rows.
+/// As for [`multiply`]; the tile's factors are as long as its sizes say.
+///
+/// # Panics
+/// When there are more than [`rows`] rows.
 unsafe fn multiply_part(level: Level, tile: &Tile, target: Target) {
     macro_rules! by_rows {
         ($kernel:ident, $($rows:literal)*) => {
             match tile.rows.len() {
                 0 => {}
-                // SAFETY: as the caller promised.
-                $($rows => unsafe { $kernel::<$rows>(tile, target) },)*
+                $($rows => {
+                    // SAFETY: the arm that names the kernel has the proof of its instructions; the rest is
+                    // as the caller promised.
+                    unsafe { $kernel::<$rows>(tile, target) }
+                })*
                 count => unreachable!("a tile of {count} rows"),
             }
         };
     }
-    match level {
+    match level.byte_products() {
+        ByteProducts::Portable => by_rows!(portable, 1),
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 if has_vnni() => by_rows!(vnni, 1 2 3 4 5 6 7 8),
+        ByteProducts::Avx2(_) => by_rows!(avx2, 1 2 3 4),
         #[cfg(target_arch = "x86_64")]
-        Level::AvxVnni => by_rows!(avx_vnni, 1 2 3 4),
+        ByteProducts::AvxVnni(_) => by_rows!(avx_vnni, 1 2 3 4),
+        // With tiles this kernel has none of the rows: a session of that level holds them.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 | Level::Avx512 => by_rows!(avx2, 1 2 3 4),
-        _ => by_rows!(portable, 1),
+        ByteProducts::Avx512Vnni(_) | ByteProducts::Amx(_) => by_rows!(vnni, 1 2 3 4 5 6 7 8),
     }
 }
 
-/// Adds or writes row `i`.
-unsafe fn store(sums: &[f32; PANEL], columns: usize, i: usize, target: Target) {
-    for (o, sum) in sums[..columns].iter().enumerate() {
-        // SAFETY: the caller of `multiply` promised as many columns.
-        unsafe {
-            let out = target.out.add(i * target.stride + o);
-            *out = if target.accumulate { *out + sum } else { *sum };
-        }
-    }
-}
-
+/// # Safety
+/// The target holds M rows of `tile.columns`, and nobody else uses it.
 unsafe fn portable<const M: usize>(tile: &Tile, target: Target) {
     for (i, row) in tile.rows.clone().enumerate() {
         let mut sums = [0.0f32; PANEL];
@@ -193,7 +141,7 @@ unsafe fn portable<const M: usize>(tile: &Tile, target: Target) {
                 *sum += *total as f32 * (tile.rounded.scales[at] * scale);
             }
         }
-        // SAFETY: as promised.
+        // SAFETY: the caller promised row `i` of as many columns.
         unsafe { store(&sums, tile.columns, i, target) };
     }
 }
@@ -202,14 +150,17 @@ unsafe fn portable<const M: usize>(tile: &Tile, target: Target) {
 /// f32.
 macro_rules! eights {
     ($name:ident, $features:literal, |$sum:ident, $w:ident, $a:ident| $add:expr, |$total:ident| $finish:expr) => {
+        /// # Safety
+        /// The processor has the features; the tile has M rows and factors as long as its sizes say; the
+        /// target holds M rows of `tile.columns`, and nobody else uses it.
         #[cfg(target_arch = "x86_64")]
         #[target_feature(enable = $features)]
         unsafe fn $name<const M: usize>(tile: &Tile, target: Target) {
             use std::arch::x86_64::*;
             let rounded = tile.rounded;
             let mut sums = [[_mm256_setzero_ps(); 2]; M];
-            // SAFETY: rows and groups are within `rounded`, weights and scales hold these groups (asserted by
-            // the caller), and the target has as many columns as are written.
+            // SAFETY: the caller promised rows and groups within `rounded`, weights and scales of these
+            // groups, and a target with as many columns as are written.
             unsafe {
                 let first = tile.rows.start * rounded.groups + tile.groups.start;
                 let mut weights = tile.weights.as_ptr();
@@ -290,13 +241,17 @@ eights!(
     )
 );
 
+/// # Safety
+/// The processor has AVX-512 VNNI; the tile has M rows and factors as long as its sizes say; the target
+/// holds M rows of `tile.columns`, and nobody else uses it.
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f,avx512vnni")]
 unsafe fn vnni<const M: usize>(tile: &Tile, target: Target) {
     use std::arch::x86_64::*;
     let rounded = tile.rounded;
     let mut sums = [_mm512_setzero_ps(); M];
-    // SAFETY: as in `avx2`; the mask keeps to the columns.
+    // SAFETY: the caller promised rows and groups within `rounded`, weights and scales of these groups, and
+    // a target of M rows of the columns that are stored.
     unsafe {
         let first = tile.rows.start * rounded.groups + tile.groups.start;
         let mut weights = tile.weights.as_ptr();
@@ -327,33 +282,6 @@ unsafe fn vnni<const M: usize>(tile: &Tile, target: Target) {
             weights = weights.add(GROUP_UNPACKED);
             codes = codes.add(GROUP);
         }
-        store_sixteens(&sums, tile.columns, target);
-    }
-}
-
-/// Adds or writes rows, of which up to 16 columns count.
-///
-/// # Safety
-/// The processor has AVX-512; the target holds these values, and nobody else uses it.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-pub(crate) unsafe fn store_sixteens(
-    rows: &[std::arch::x86_64::__m512],
-    columns: usize,
-    target: Target,
-) {
-    use std::arch::x86_64::*;
-    let mask = ((1u32 << columns) - 1) as u16;
-    for (i, row) in rows.iter().enumerate() {
-        // SAFETY: as promised; the mask keeps to the columns.
-        unsafe {
-            let out = target.out.add(i * target.stride);
-            let row = if target.accumulate {
-                _mm512_add_ps(_mm512_maskz_loadu_ps(mask, out), *row)
-            } else {
-                *row
-            };
-            _mm512_mask_storeu_ps(out, mask, row);
-        }
+        super::operands::store_sixteens(&sums, tile.columns, target);
     }
 }
