@@ -24,6 +24,7 @@ use crate::output;
 
 /// Runs what was asked for.
 pub fn run(arguments: Arguments) -> Result {
+    brisk_kernels::simd::check_environment().map_err(Failure::usage)?;
     match arguments.verb {
         Verb::Image(arguments) => image::run(&arguments),
         Verb::Text(arguments) => text::run(&arguments),

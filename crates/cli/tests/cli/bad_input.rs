@@ -22,6 +22,19 @@ fn draws<'a>(model: &'a str, extra: &[&'a str]) -> Vec<&'a str> {
 }
 
 #[test]
+fn a_level_that_no_processor_has() {
+    let place = Place::new();
+    let mut command = place.command(&["models"]);
+    let output = command.env("BRISK_SIMD", "avx1024").output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        message.contains("BRISK_SIMD is 'avx1024'") && message.contains("portable"),
+        "{message}"
+    );
+}
+
+#[test]
 fn requests_that_make_no_sense() {
     let place = Place::new();
     let sana = fixture("pipelines/sana");

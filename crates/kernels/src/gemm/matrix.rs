@@ -24,12 +24,6 @@ enum Panels {
     F16(Vec<f16>),
 }
 
-/// A part of a panel as it is stored; what is neither bf16 nor f32 is widened.
-pub(super) enum StoredPanel<'a> {
-    F32(&'a [f32]),
-    Bf16(&'a [Pair]),
-}
-
 fn pack_pairs(w: &[bf16], outputs: usize, inputs: usize) -> Vec<Pair> {
     assert_eq!(w.len(), outputs * inputs, "weight of {outputs}x{inputs}");
     let pairs = inputs.div_ceil(2);
@@ -226,20 +220,6 @@ impl PackedMatrix {
             Panels::F32(panels) => prefetch::near(&panels[range]),
             Panels::Bf16(_) => prefetch::near(self.pairs(index, from / 2 * 2, to - from)),
             Panels::F16(panels) => prefetch::near(&panels[range]),
-        }
-    }
-
-    /// As [`panel`](Self::panel), but for bf16, which stays what it is.
-    pub(super) fn stored_panel<'a>(
-        &'a self,
-        index: usize,
-        first: usize,
-        depth: usize,
-        scratch: &'a mut [f32],
-    ) -> StoredPanel<'a> {
-        match &self.panels {
-            Panels::Bf16(_) => StoredPanel::Bf16(self.pairs(index, first, depth)),
-            _ => StoredPanel::F32(self.panel(index, first, depth, scratch)),
         }
     }
 }

@@ -3,6 +3,7 @@
 use crate::simd::{ByteProducts, Level};
 
 /// 1.5·2²³ as f32 bits: small integers that are added to these bits are added to the value.
+#[cfg(target_arch = "x86_64")]
 pub(super) const INTEGERS: i32 = 0x4b40_0000;
 
 /// What the kernel of a level starts a group's sums with, from the sums of the codes in the first and

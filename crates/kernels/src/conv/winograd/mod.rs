@@ -7,78 +7,27 @@
 //! A strip of tiles goes through all three while it is in a cache; strips are independent, so results
 //! are the same for any number of threads.
 
+mod tile;
 mod transform;
+mod weight;
+
+pub use weight::WinogradWeight;
 
 use crate::gemm::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
-use crate::gemm::packed::PackedMatrix;
 use crate::gemm::panels::SCRATCH;
 use crate::gemm::product::block_product;
 use crate::parallel::even_runs;
 use crate::scratch::with_buffer;
-use crate::simd::{self, Level, cache, prefetch};
+use crate::simd::{self, Level, prefetch};
 use rayon::prelude::*;
 use std::ops::Range;
-use transform::{MOST_POINTS, Strides, TileTarget, taps, transform_input, transform_output};
+use tile::Tile;
+use transform::{MOST_POINTS, Strides, TileTarget, transform_input, transform_output};
 
 /// Panels whose products of a strip are held at once.
 const BLOCK_PANELS: usize = 4;
 /// Side of the largest tile of outputs.
 const MOST_OUT: usize = 6;
-
-/// Sizes of tiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tile {
-    Four,
-    Six,
-}
-
-impl Tile {
-    /// Larger tiles take a fifth fewer products, and transformed weights of 64 matrices instead of 36:
-    /// they are for weights that are small, which are those of large maps.
-    fn of(outputs: usize, inputs: usize) -> Self {
-        if outputs * inputs <= 1 << 17 {
-            Self::Six
-        } else {
-            Self::Four
-        }
-    }
-
-    /// Side of a tile of outputs.
-    fn outputs(self) -> usize {
-        match self {
-            Self::Four => 4,
-            Self::Six => 6,
-        }
-    }
-
-    /// Side of a tile of inputs.
-    fn inputs(self) -> usize {
-        self.outputs() + 2
-    }
-
-    /// Products a tile and pair of channels.
-    fn points(self) -> usize {
-        self.inputs() * self.inputs()
-    }
-
-    /// Tiles a strip, whose products stay in the second-level cache.
-    fn strip(self) -> usize {
-        cache::by_second_level(match self {
-            Self::Four => 96,
-            Self::Six => 48,
-        })
-    }
-}
-
-/// A transformed weight.
-#[derive(Clone, Debug)]
-pub struct WinogradWeight {
-    /// One `[outputs, inputs]` matrix a point.
-    points: Vec<PackedMatrix>,
-    tile: Tile,
-    inputs: usize,
-    outputs: usize,
-}
 
 /// Sizes of a convolution with a 3×3 kernel, stride 1, and one row and column of zeros on every side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,59 +59,6 @@ impl WinogradShape {
             self.out_height().div_ceil(side),
             self.out_width().div_ceil(side),
         )
-    }
-}
-
-impl WinogradWeight {
-    /// Transforms a weight `[outputs, 3, 3, inputs]`.
-    ///
-    /// # Panics
-    /// When `w` holds another number of values.
-    pub fn new(w: &[f32], outputs: usize, inputs: usize) -> Self {
-        assert_eq!(
-            w.len(),
-            outputs * 9 * inputs,
-            "weight of {outputs}x3x3x{inputs}"
-        );
-        let tile = Tile::of(outputs, inputs);
-        let matrix = |point: usize| {
-            let taps = taps(tile, point);
-            let mut values = vec![0.0f32; outputs * inputs];
-            let filters = values.par_chunks_exact_mut(inputs.max(1));
-            filters
-                .zip(w.par_chunks_exact(9 * inputs.max(1)))
-                .for_each(|(out, filter)| {
-                    for (i, out) in out.iter_mut().enumerate() {
-                        let mut sum = 0.0;
-                        for (tap, value) in taps.iter().zip(filter[i..].iter().step_by(inputs)) {
-                            sum += tap * f64::from(*value);
-                        }
-                        *out = sum as f32;
-                    }
-                });
-            PackedMatrix::from_f32(&values, outputs, inputs)
-        };
-        Self {
-            points: (0..tile.points()).map(matrix).collect(),
-            tile,
-            inputs,
-            outputs,
-        }
-    }
-
-    /// Channels of the input.
-    pub fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    /// Channels of the output.
-    pub fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    /// Bytes in memory.
-    pub fn bytes(&self) -> usize {
-        self.points.iter().map(PackedMatrix::bytes).sum()
     }
 }
 

@@ -3,7 +3,7 @@
 //! A transform of a square is that of its columns followed by that of its rows; [`input_line`],
 //! [`output_line`] and the matrix G of each size transform one line.
 
-use super::Tile;
+use super::tile::Tile;
 use crate::gemm::layout::{DEPTH, PANEL};
 use crate::simd::simd_dispatch;
 

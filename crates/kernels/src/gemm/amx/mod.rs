@@ -9,7 +9,7 @@ mod registers;
 mod split;
 
 use super::layout::{Block, DEPTH, PANEL, Pair, Target};
-use super::matrix::{PackedMatrix, StoredPanel};
+use super::matrix::PackedMatrix;
 use crate::scratch::with_buffer;
 use crate::simd::x86::Amx;
 pub(crate) use registers::{BATCH, Tiles};
@@ -82,27 +82,27 @@ pub(super) unsafe fn block_product(
                 for (offset, held) in held[..count].iter_mut().enumerate() {
                     let b = b.wrapping_add(offset * most * TILE);
                     *held = b;
-                    match w.stored_panel(index + offset, first, depth, scratch) {
+                    if !w.holds_pairs() {
+                        parts = PARTS;
+                        let panel = w.panel(index + offset, first, depth, scratch);
+                        // SAFETY: tiles come with AVX-512, and `b` has room for three parts of two
+                        // panels of any depth.
+                        unsafe { split::panel(panel, b) };
+                        continue;
+                    }
+                    let pairs = w.pairs(index + offset, first, depth);
+                    let missing = pairs.len().next_multiple_of(LINES) - pairs.len();
+                    if missing == 0 {
                         // Pairs are lines of tiles.
-                        StoredPanel::Bf16(pairs) if pairs.len().is_multiple_of(LINES) => {
-                            *held = pairs.as_ptr().cast();
-                        }
-                        StoredPanel::Bf16(pairs) => {
-                            let missing = pairs.len().next_multiple_of(LINES) - pairs.len();
-                            let b = b.cast::<Pair>();
-                            // SAFETY: `b` has room for the tiles of two panels of any depth, of which
-                            // these pairs and what fills their last tile are the offset's one.
-                            unsafe {
-                                b.copy_from_nonoverlapping(pairs.as_ptr(), pairs.len());
-                                b.add(pairs.len()).write_bytes(0, missing);
-                            }
-                        }
-                        StoredPanel::F32(panel) => {
-                            parts = PARTS;
-                            // SAFETY: tiles come with AVX-512, and `b` has room for three parts of two
-                            // panels of any depth.
-                            unsafe { split::panel(panel, b) };
-                        }
+                        *held = pairs.as_ptr().cast();
+                        continue;
+                    }
+                    let b = b.cast::<Pair>();
+                    // SAFETY: `b` has room for the tiles of two panels of any depth, of which these pairs
+                    // and what fills their last tile are the offset's one.
+                    unsafe {
+                        b.copy_from_nonoverlapping(pairs.as_ptr(), pairs.len());
+                        b.add(pairs.len()).write_bytes(0, missing);
                     }
                 }
                 for first in (0..row_tiles).step_by(2) {

@@ -1,0 +1,261 @@
+//! Softmax attention over keys and values that stay packed for it from one pass to the next.
+//!
+//! Keys stand in panels of 16 positions and values in panels of 16 channels, as the matrix product
+//! wants them, so a step of decoding packs only what it computed anew. Scores are made for up to 256
+//! keys at a time and weighed at once (an online softmax), so no row of all scores is ever stored.
+
+mod key_values;
+
+pub use key_values::PackedKeyValues;
+
+use crate::gemm::layout::{DEPTH, Out, PANEL, STRIDE, Target};
+use crate::gemm::panels::{SCRATCH, panel_product};
+use crate::pointwise::math;
+use crate::scratch::with_buffer;
+use crate::simd::{self, Level, simd_dispatch};
+use key_values::{KeyPanels, ValuePanels};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// Rows, a query and a head each, that meet the keys together.
+const ROWS: usize = 64;
+/// Keys whose scores exist at a time.
+const KEYS: usize = DEPTH;
+
+/// `o = softmax(scale·q kᵀ) v` for `q` and `o` `[queries, heads·dim]` over the first `end` positions;
+/// heads of `keys` divide `heads`. Without keys the result is zero.
+///
+/// A row's result depends on nothing but the row and the keys.
+///
+/// # Panics
+/// Where sizes do not fit.
+pub fn forward(
+    q: &[f32],
+    heads: usize,
+    keys: &PackedKeyValues,
+    end: usize,
+    scale: f32,
+    o: &mut [f32],
+) {
+    forward_at(simd::level(), q, heads, keys, end, scale, o);
+}
+
+fn forward_at(
+    level: Level,
+    q: &[f32],
+    heads: usize,
+    keys: &PackedKeyValues,
+    end: usize,
+    scale: f32,
+    o: &mut [f32],
+) {
+    assert!(
+        keys.heads() > 0 && heads.is_multiple_of(keys.heads()),
+        "{heads} heads over {} key-value heads",
+        keys.heads()
+    );
+    let width = heads * keys.dim();
+    assert!(
+        q.len() == o.len() && (width == 0 || q.len().is_multiple_of(width)),
+        "{} queries and {} results in rows of {width}",
+        q.len(),
+        o.len()
+    );
+    assert!(
+        end <= keys.capacity(),
+        "{end} of {} positions",
+        keys.capacity()
+    );
+    if end == 0 || q.is_empty() {
+        o.fill(0.0);
+        return;
+    }
+    let (queries, group) = (q.len() / width, heads / keys.heads());
+    // Heads that share keys go through them together.
+    let per_task = (ROWS / group).max(1);
+    let chunks = queries.div_ceil(per_task);
+    let out = Out::new(o, width);
+    (0..chunks * keys.heads()).into_par_iter().for_each(|task| {
+        let (chunk, head) = (task / keys.heads(), task % keys.heads());
+        let first = chunk * per_task;
+        let task = Task {
+            level,
+            keys,
+            head,
+            queries: first..(first + per_task).min(queries),
+            group,
+            end,
+        };
+        // More heads than rows of a task: some of them at a time.
+        for heads in (0..group).step_by(ROWS) {
+            task.run(q, heads..(heads + ROWS).min(group), scale, out);
+        }
+    });
+}
+
+/// Some queries of the heads that share one head of keys.
+struct Task<'a> {
+    level: Level,
+    keys: &'a PackedKeyValues,
+    head: usize,
+    queries: Range<usize>,
+    group: usize,
+    end: usize,
+}
+
+impl Task<'_> {
+    fn run(&self, q: &[f32], heads: Range<usize>, scale: f32, out: Out) {
+        let dim = self.keys.dim();
+        let width = self.group * self.keys.heads() * dim;
+        let rows = self.queries.len() * heads.len();
+        let padded = dim.next_multiple_of(PANEL);
+        // Row `i` is query `i / heads`, head `i % heads`.
+        let place = |i: usize| {
+            let head = self.head * self.group + heads.start + i % heads.len();
+            (self.queries.start + i / heads.len()) * width + head * dim
+        };
+        with_buffer(2 * rows * STRIDE + rows * (padded + 2), |buffer| {
+            let (block, rest) = buffer.split_at_mut(rows * STRIDE);
+            let (scores, rest) = rest.split_at_mut(rows * STRIDE);
+            let (sums, rest) = rest.split_at_mut(rows * padded);
+            let (largest, totals) = rest.split_at_mut(rows);
+            sums.fill(0.0);
+            largest.fill(f32::NEG_INFINITY);
+            totals.fill(0.0);
+            for first in (0..self.end).step_by(KEYS) {
+                let count = KEYS.min(self.end - first);
+                for channel in (0..dim).step_by(DEPTH) {
+                    let depth = DEPTH.min(dim - channel);
+                    if first == 0 || dim > DEPTH {
+                        for (i, row) in block.chunks_exact_mut(STRIDE).enumerate() {
+                            let from = &q[place(i) + channel..][..depth];
+                            for (to, from) in row.iter_mut().zip(from) {
+                                *to = from * scale;
+                            }
+                        }
+                    }
+                    self.scores(block, rows, channel, depth, first, count, scores);
+                }
+                for i in 0..rows {
+                    let row = &mut scores[i * STRIDE..][..count];
+                    let sum = &mut sums[i * padded..][..padded];
+                    weigh(row, sum, &mut largest[i], &mut totals[i]);
+                }
+                self.add_values(scores, rows, first, count, sums);
+            }
+            for (i, sums) in sums.chunks_exact(padded).enumerate() {
+                let inverse = 1.0 / totals[i];
+                // SAFETY: this query and head belong to this task alone.
+                let to = unsafe { std::slice::from_raw_parts_mut(out.data.add(place(i)), dim) };
+                for (to, sum) in to.iter_mut().zip(sums) {
+                    *to = sum * inverse;
+                }
+            }
+        });
+    }
+
+    /// Adds the products of `depth` channels to the scores of `count` keys from `first` on.
+    #[allow(clippy::too_many_arguments)] // the sizes of one product
+    fn scores(
+        &self,
+        block: &[f32],
+        rows: usize,
+        channel: usize,
+        depth: usize,
+        first: usize,
+        count: usize,
+        scores: &mut [f32],
+    ) {
+        let start = first / PANEL;
+        let panels = start..start + count.div_ceil(PANEL);
+        let source = KeyPanels {
+            keys: self.keys,
+            head: self.head,
+            channel,
+        };
+        let target = Target {
+            out: scores.as_mut_ptr(),
+            stride: STRIDE,
+            accumulate: channel > 0,
+        };
+        with_buffer(SCRATCH, |scratch| {
+            // SAFETY: scores are this task's, `rows` rows of at least `count`.
+            unsafe {
+                let factors = (block, rows, depth);
+                panel_product(self.level, factors, &source, panels, count, target, scratch);
+            }
+        });
+    }
+
+    /// Adds the values of `count` keys from `first` on, weighed by `weights`.
+    fn add_values(
+        &self,
+        weights: &[f32],
+        rows: usize,
+        first: usize,
+        count: usize,
+        sums: &mut [f32],
+    ) {
+        let padded = self.keys.dim().next_multiple_of(PANEL);
+        let panels = 0..self.keys.channel_panels();
+        let source = ValuePanels {
+            keys: self.keys,
+            head: self.head,
+            position: first,
+        };
+        let target = Target {
+            out: sums.as_mut_ptr(),
+            stride: padded,
+            accumulate: true,
+        };
+        with_buffer(SCRATCH, |scratch| {
+            // SAFETY: sums are this task's, `rows` rows of whole panels.
+            unsafe {
+                let factors = (weights, rows, count);
+                panel_product(
+                    self.level, factors, &source, panels, padded, target, scratch,
+                );
+            }
+        });
+    }
+}
+
+simd_dispatch! {
+    /// Turns a row of scores into weights relative to the largest score so far, and brings what was
+    /// summed before to the same measure.
+    fn weigh(scores: &mut [f32], sums: &mut [f32], largest: &mut f32, total: &mut f32) {
+        let mut lanes = [f32::NEG_INFINITY; PANEL];
+        let (whole, rest) = scores.as_chunks::<PANEL>();
+        for scores in whole {
+            for (lane, score) in lanes.iter_mut().zip(scores) {
+                *lane = if *score > *lane { *score } else { *lane };
+            }
+        }
+        let mut most = *largest;
+        for score in lanes.iter().chain(rest) {
+            if *score > most { most = *score; }
+        }
+        let shrink = if *largest == most { 1.0 } else { math::exp(*largest - most) };
+        if shrink != 1.0 {
+            for sum in sums.iter_mut() { *sum *= shrink; }
+        }
+        *largest = most;
+        let mut lanes = [0.0f32; PANEL];
+        let (whole, rest) = scores.as_chunks_mut::<PANEL>();
+        for scores in whole {
+            for (lane, score) in lanes.iter_mut().zip(scores) {
+                *score = math::exp(*score - most);
+                *lane += *score;
+            }
+        }
+        let mut sum = lanes.iter().sum::<f32>();
+        for score in rest {
+            *score = math::exp(*score - most);
+            sum += *score;
+        }
+        *total = *total * shrink + sum;
+    }
+}
+
+#[cfg(test)]
+mod tests;
