@@ -51,17 +51,9 @@ fn open_or(name: Option<&str>, variant: Option<&str>, default: &BoxModel) -> Res
 /// The path of a file, folder or hub model; `local` forbids a download.
 pub fn resolve(name: &str, variant: Option<&str>, local: bool) -> Result<PathBuf> {
     let mut options = HubOptions::from_env();
-    let only_here = local && !options.offline;
     options.offline |= local;
     options.variant = variant.map(str::to_owned);
-    match hub::resolve(name, &options, &Download::default()) {
-        Err(brisk_store::Error::Hub(_)) if only_here => Err(Failure::failed(format!(
-            "{name} is not (completely) in the cache at {}, and this command downloads nothing; \
-             `brisk image --model {name}` does",
-            options.cache.display()
-        ))),
-        other => Ok(other?),
-    }
+    Ok(hub::resolve(name, &options, &Download::default())?)
 }
 
 /// One model of the local hub cache.

@@ -183,11 +183,31 @@ impl HubProgress for Download {
         });
     }
 
+    fn retract(&self, bytes: u64) {
+        self.with(|state| {
+            state.done = state.done.saturating_sub(bytes);
+            if let Some(bar) = &state.bar {
+                bar.set_position(state.done);
+            }
+        });
+    }
+
     fn end(&self) {
         self.with(|state| {
             if let Some(bar) = state.bar.take() {
                 bar.finish_and_clear();
             }
         });
+    }
+
+    fn note(&self, text: &str) {
+        self.with(|state| match &state.bar {
+            Some(bar) => bar.suspend(|| output::note(text)),
+            None => output::note(text),
+        });
+    }
+
+    fn stopped(&self) -> bool {
+        crate::commands::interrupted()
     }
 }

@@ -15,8 +15,8 @@ pub mod quantize;
 pub mod text;
 pub mod train;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::arguments::{Arguments, Verb};
 use crate::failure::{Failure, Result};
@@ -63,9 +63,19 @@ impl ThreadArguments {
     }
 }
 
+/// What Ctrl-C sets, once it is listened for.
+static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
+/// Whether Ctrl-C was pressed since [`stop_on_interrupt`].
+pub fn interrupted() -> bool {
+    INTERRUPTED
+        .get()
+        .is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
 /// A flag that Ctrl-C sets. A second Ctrl-C ends the program at once.
 pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
-    let flag = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
     let set = Arc::clone(&flag);
     ctrlc::set_handler(move || {
         if set.swap(true, Ordering::Relaxed) {

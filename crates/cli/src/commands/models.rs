@@ -1,17 +1,21 @@
-//! `brisk models`: what can be drawn and written with.
+//! `brisk models`: what can be drawn and written with, and fetching it ahead of use.
 
 use brisk_store::ModelFolder;
-use brisk_store::hub::HubOptions;
-use clap::Args;
+use brisk_store::hub::{self, HubOptions};
+use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use super::stop_on_interrupt;
 use crate::catalogue::PUBLISHED;
 use crate::failure::Result;
+use crate::progress::Download;
 use crate::{box_model, models, output, text};
 
-/// List models: in the box, in the local cache, published
+/// List models: in the box, in the local cache, published; fetch one with `pull`
 #[derive(Debug, Args)]
 #[command(
+    args_conflicts_with_subcommands = true,
+    disable_help_subcommand = true,
     before_help = "Give a name to `brisk image --model` or `brisk text --model`. A published model is downloaded to the hub cache on its\n\
     first use (HF_HOME chooses the place) and then found there, also by Python tools. Weights are\n\
     used under their own licences; see the model's page on the hub. Also loaded: any folder in the\n\
@@ -21,10 +25,61 @@ pub struct ModelsArguments {
     /// Print one JSON document
     #[arg(long)]
     json: bool,
+    #[command(subcommand)]
+    verb: Option<ModelsVerb>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ModelsVerb {
+    Pull(PullArguments),
+}
+
+/// Fetch a model into the hub cache, or bring it up to date
+#[derive(Debug, Args)]
+#[command(
+    before_help = "What was fetched in part is gone on with, and large files are compared with the hub's SHA-256.\n\
+    Afterwards the model is found by its id, also offline. HF_TOKEN is sent for gated models."
+)]
+struct PullArguments {
+    /// OWNER/NAME, OWNER/NAME@REVISION (branch, tag or commit), or OWNER/NAME/FILE.safetensors
+    #[arg(value_name = "ID")]
+    id: String,
+    /// Variant of the weights to prefer, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
 }
 
 /// Runs the command.
 pub fn run(arguments: &ModelsArguments) -> Result {
+    match &arguments.verb {
+        Some(ModelsVerb::Pull(arguments)) => pull(arguments),
+        None => list(arguments),
+    }
+}
+
+fn pull(arguments: &PullArguments) -> Result {
+    stop_on_interrupt()?;
+    let options = HubOptions {
+        variant: arguments.variant.clone(),
+        ..HubOptions::from_env()
+    };
+    let place = hub::pull(&arguments.id, &options, &Download::default())?;
+    let shown = place.display().to_string();
+    if arguments.json {
+        let bytes = match place.is_dir() {
+            true => models::size_of(&place),
+            false => std::fs::metadata(&place).map_or(0, |metadata| metadata.len()),
+        };
+        let document = json!({"id": arguments.id, "path": shown, "bytes": bytes});
+        return output::print_json(&document);
+    }
+    output::print(&shown)
+}
+
+fn list(arguments: &ModelsArguments) -> Result {
     let cache = HubOptions::from_env().cache;
     let cached = models::cached(&cache);
     let boxed: Vec<_> = box_model::all()

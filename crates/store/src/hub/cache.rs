@@ -1,22 +1,15 @@
 //! The cache's layout: `models--owner--name/refs/<revision>` names a commit,
-//! `snapshots/<commit>` holds its files.
+//! `snapshots/<commit>` holds its files, perhaps as links into `blobs/`.
 
 use std::path::{Path, PathBuf};
 
-use super::HubOptions;
-use crate::read::Limit;
+use super::id::{ModelId, is_commit, is_short_commit, is_weights};
+use crate::read::{Limit, read_text};
 use crate::{ModelFolder, ShardedSource};
 
-/// The model's own folder in the cache; the id has been checked.
-pub(super) fn model_folder(id: &str, options: &HubOptions) -> PathBuf {
-    options
-        .cache
-        .join(format!("models--{}", id.replace('/', "--")))
-}
-
-/// A commit's name, safe as a folder name.
-pub(super) fn is_commit(text: &str) -> bool {
-    text.len() == 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+/// The model's own folder in the cache.
+pub(super) fn model_folder(id: &ModelId, cache: &Path) -> PathBuf {
+    cache.join(format!("models--{}", id.name.replace('/', "--")))
 }
 
 /// `x.safetensors.index.json`, `x.bin.index.fp16.json`.
@@ -27,30 +20,60 @@ pub(super) fn is_index(file: &str) -> bool {
 }
 
 /// The cached snapshot of the wanted revision.
-pub(super) fn find(id: &str, options: &HubOptions) -> Option<PathBuf> {
-    let folder = model_folder(id, options);
-    let commit = if is_commit(&options.revision) {
-        options.revision.clone()
-    } else {
-        let reference = folder.join("refs").join(&options.revision);
-        let bytes = crate::read::read(&reference, Limit::new("reference", 1024)).ok()?;
-        String::from_utf8(bytes).ok()?.trim().to_owned()
-    };
-    if !is_commit(&commit) {
-        return None;
+pub(super) fn find(id: &ModelId, cache: &Path) -> Option<PathBuf> {
+    let snapshots = model_folder(id, cache).join("snapshots");
+    let commit = commit_of(id, cache).or_else(|| {
+        // The tools write no reference for a commit; its beginning is enough where it names one.
+        let mut named = commits(id, cache);
+        named.retain(|commit| is_short_commit(&id.revision) && commit.starts_with(&id.revision));
+        match &named[..] {
+            [one] => Some(one.clone()),
+            _ => None,
+        }
+    })?;
+    Some(snapshots.join(commit)).filter(|snapshot| snapshot.is_dir())
+}
+
+/// The commit that a revision means here.
+fn commit_of(id: &ModelId, cache: &Path) -> Option<String> {
+    if is_commit(&id.revision) {
+        return Some(id.revision.clone());
     }
-    Some(folder.join("snapshots").join(commit)).filter(|snapshot| snapshot.is_dir())
+    let reference = model_folder(id, cache).join("refs").join(&id.revision);
+    let text = read_text(&reference, Limit::new("reference", 1024)).ok()?;
+    Some(text.trim().to_owned()).filter(|commit| is_commit(commit))
+}
+
+/// Commits that have a snapshot, sorted.
+fn commits(id: &ModelId, cache: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(model_folder(id, cache).join("snapshots"));
+    let mut commits: Vec<String> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| is_commit(name))
+        .collect();
+    commits.sort();
+    commits
+}
+
+/// Snapshots that lack nothing, whatever refers to them.
+pub(super) fn complete(id: &ModelId, cache: &Path, variant: Option<&str>) -> Vec<PathBuf> {
+    let snapshots = model_folder(id, cache).join("snapshots");
+    let folders = commits(id, cache)
+        .into_iter()
+        .map(|commit| snapshots.join(commit));
+    folders
+        .filter(|snapshot| lacks(snapshot, variant).is_none())
+        .collect()
 }
 
 /// What an incomplete snapshot lacks; other tools fetch single files, so being there is not enough.
 pub(super) fn lacks(snapshot: &Path, variant: Option<&str>) -> Option<String> {
     let folder = ModelFolder::Disk(snapshot.to_owned());
     let files = folder.list();
-    let is_weights = |file: &str| {
-        [".safetensors", ".bin", ".pth", ".pt"]
-            .iter()
-            .any(|ending| file.ends_with(ending))
-    };
     if !files.iter().any(|file| is_weights(file)) {
         return Some("has no weights".to_owned());
     }

@@ -6,101 +6,62 @@
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use serde::Deserialize;
-use ureq::config::RedirectAuthHeaders;
+use ring::digest::{Context, SHA256};
+use ureq::Body;
 use ureq::http::Response;
-use ureq::{Agent, Body};
 
-use super::cache::{is_commit, model_folder};
+use super::cache::model_folder;
+use super::client::{Client, Failure, Listing, Sibling};
+use super::id::{ModelId, is_commit};
 use super::select::needed;
 use super::{HubOptions, HubProgress};
 use crate::folder::check_relative;
+use crate::output::FolderLock;
 use crate::{Error, Result, write_atomic};
 
-/// Largest file list that is read.
-const MAX_LISTING_BYTES: u64 = 64 << 20;
-const TRIES: u32 = 4;
+/// Most files that a model may need.
+const MAX_FILES: usize = 10_000;
+/// Most bytes of a file whose size nobody announces.
+const MAX_UNANNOUNCED: u64 = 256 << 20;
 
-#[derive(Deserialize)]
-struct Listing {
-    sha: String,
-    #[serde(default)]
-    siblings: Vec<Sibling>,
-}
-
-#[derive(Deserialize)]
-struct Sibling {
-    rfilename: String,
-    size: Option<u64>,
-}
-
-struct Client<'a> {
-    agent: Agent,
-    options: &'a HubOptions,
-    id: &'a str,
-}
-
-/// Fetches what a model needs; gives the snapshot's folder.
+/// Fetches what a model needs; gives the snapshot's folder. With `newest`, what the cache holds of the
+/// revision is not enough.
 pub(super) fn download(
-    id: &str,
+    id: &ModelId,
     options: &HubOptions,
     progress: &dyn HubProgress,
-) -> Result<PathBuf> {
-    let agent: Agent = Agent::config_builder()
-        .user_agent(concat!("brisk/", env!("CARGO_PKG_VERSION")))
-        .http_status_as_error(false)
-        .redirect_auth_headers(RedirectAuthHeaders::SameHost)
-        .timeout_connect(Some(Duration::from_secs(20)))
-        .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_per_read(Some(Duration::from_secs(60)))
-        .build()
-        .into();
-    let client = Client { agent, options, id };
+    newest: bool,
+) -> Result<PathBuf, Failure> {
+    let client = Client::new(id, options, progress)?;
     let listing = client.list()?;
-    let names: Vec<String> = listing
-        .siblings
-        .iter()
-        .map(|file| file.rfilename.clone())
-        .collect();
-    let wanted = needed(&names, options.variant.as_deref());
-    if wanted.is_empty() {
-        return Err(Error::Hub(format!(
-            "{id} has no model files on {}",
-            options.endpoint
-        )));
+    let wanted = wanted(id, options, &listing)?;
+
+    let model = model_folder(id, &options.cache);
+    create_folder(&model)?;
+    let _lock = lock(&model, id, progress)?;
+    if !newest && let Ok(folder) = super::cached(id, options) {
+        return Ok(folder); // whoever held the lock has fetched it
     }
-    for name in &wanted {
-        check_relative(name).map_err(|_| {
-            Error::Hub(format!(
-                "{id} lists {name:?}, which is not a file name inside a folder"
-            ))
-        })?;
-    }
-    let size = |name: &String| {
-        listing
-            .siblings
-            .iter()
-            .find(|file| file.rfilename == *name)
-            .and_then(|file| file.size)
-    };
     let total = wanted
         .iter()
-        .map(size)
-        .try_fold(0u64, |sum, size| sum.checked_add(size?));
-    progress.begin(id, wanted.len(), total);
-
-    let model = model_folder(id, options);
+        .try_fold(0u64, |sum, file| sum.checked_add(file.size?));
+    progress.begin(&id.to_string(), wanted.len(), total);
     let snapshot = model.join("snapshots").join(&listing.sha);
     create_folder(&snapshot)?;
-    let _lock = lock(&model)?;
-    for name in &wanted {
-        progress.file(name, size(name));
-        client.fetch(name, &listing.sha, size(name), &snapshot, progress)?;
+    for file in wanted {
+        progress.file(&file.rfilename, file.size);
+        let job = FileJob {
+            client: &client,
+            progress,
+            file,
+            url: client.address(&listing.sha, &file.rfilename),
+        };
+        // The hub was there, so nothing older may stand in for what it has.
+        job.fetch(&snapshot).map_err(Failure::settled)?;
     }
-    if !is_commit(&options.revision) {
-        let reference = model.join("refs").join(&options.revision);
+    if !is_commit(&id.revision) {
+        let reference = model.join("refs").join(&id.revision);
         create_folder(reference.parent().unwrap_or(&model))?;
         write_atomic(&reference, listing.sha.as_bytes())?;
     }
@@ -108,236 +69,315 @@ pub(super) fn download(
     Ok(snapshot)
 }
 
+/// The files to fetch, their names checked.
+fn wanted<'a>(
+    id: &ModelId,
+    options: &HubOptions,
+    listing: &'a Listing,
+) -> Result<Vec<&'a Sibling>> {
+    let names: Vec<String> = listing
+        .siblings
+        .iter()
+        .map(|file| file.rfilename.clone())
+        .collect();
+    let needed = match &id.file {
+        Some(file) if names.contains(file) => vec![file.clone()],
+        Some(file) => {
+            let weights = names.iter().filter(|name| super::is_weights(name));
+            let shown: Vec<&str> = weights.take(12).map(String::as_str).collect();
+            return Err(Error::Hub(format!(
+                "{id} has no file {file}; its weights files: {}",
+                shown.join(", ")
+            )));
+        }
+        None => needed(&names, options.variant.as_deref()),
+    };
+    if needed.is_empty() {
+        return Err(Error::Hub(format!(
+            "{id} has no model files on {}",
+            options.endpoint
+        )));
+    }
+    if needed.len() > MAX_FILES {
+        return Err(Error::Hub(format!(
+            "{id} lists {} files; no model needs more than {MAX_FILES}",
+            needed.len()
+        )));
+    }
+    for name in &needed {
+        check_relative(name).map_err(|_| {
+            Error::Hub(format!(
+                "{id} lists {name:?}, which is not a file name inside a folder"
+            ))
+        })?;
+    }
+    let find = |name: &String| listing.siblings.iter().find(|file| file.rfilename == *name);
+    Ok(needed.iter().filter_map(find).collect())
+}
+
 fn create_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| Error::io("create", folder, error))
 }
 
-/// Keeps two downloads of one model from writing the same files; released when dropped.
-fn lock(model: &Path) -> Result<File> {
-    let path = model.join(".brisk.lock");
-    let fail = |error| Error::io("lock", &path, error);
-    let file = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&path)
-        .map_err(fail)?;
-    file.lock().map_err(fail)?;
-    Ok(file)
+/// Keeps two downloads of one model from writing the same files.
+fn lock(model: &Path, id: &ModelId, progress: &dyn HubProgress) -> Result<FolderLock> {
+    let mut told = false;
+    FolderLock::wait(model, |holder| {
+        if !told {
+            told = true;
+            progress.note(&format!(
+                "another brisk downloads {id} ({holder}, which locks {}); waiting until it is done",
+                model.display()
+            ));
+        }
+        !progress.stopped()
+    })
 }
 
-impl Client<'_> {
-    fn list(&self) -> Result<Listing> {
-        let Self { options, id, .. } = self;
-        let revision = options.revision.replace('/', "%2F");
-        let url = format!(
-            "{}/api/models/{id}/revision/{revision}?blobs=true",
-            options.endpoint
-        );
-        let mut attempt = 1;
-        let text = loop {
-            let answer = self.get(&url, 0).and_then(|mut response| {
-                let body = response.body_mut().with_config().limit(MAX_LISTING_BYTES);
-                body.read_to_vec()
-                    .map_err(|error| self.lost(&url, &error.to_string()))
-            });
-            match answer {
-                Ok(text) => break text,
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Lost(error)) if attempt == TRIES => return Err(error),
-                Err(Failure::Lost(_)) => wait(attempt),
-            }
-            attempt += 1;
-        };
-        let listing: Listing = serde_json::from_slice(&text).map_err(|error| {
-            Error::Hub(format!("{url} did not answer with a file list: {error}"))
-        })?;
-        if !is_commit(&listing.sha) {
-            return Err(Error::Hub(format!(
-                "{url} names {:?} as its commit",
-                listing.sha
-            )));
-        }
-        Ok(listing)
-    }
+/// One file on its way into the cache.
+struct FileJob<'a> {
+    client: &'a Client<'a>,
+    progress: &'a dyn HubProgress,
+    file: &'a Sibling,
+    url: String,
+}
 
-    fn fetch(
-        &self,
-        name: &str,
-        commit: &str,
-        size: Option<u64>,
-        snapshot: &Path,
-        progress: &dyn HubProgress,
-    ) -> Result<()> {
-        let target = snapshot.join(name);
+impl FileJob<'_> {
+    fn fetch(&self, snapshot: &Path) -> Result<(), Failure> {
+        let target = snapshot.join(&self.file.rfilename);
         if let Ok(metadata) = std::fs::metadata(&target)
             && metadata.is_file()
-            && size.is_none_or(|size| size == metadata.len())
+            && self.file.size.is_none_or(|size| size == metadata.len())
         {
-            progress.advance(metadata.len());
+            self.progress.advance(metadata.len());
             return Ok(());
         }
         let folder = target.parent().unwrap_or(snapshot);
         create_folder(folder)?;
-        let base = target
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        // Hidden, so that a half file is never listed as one of the model's.
-        let partial = folder.join(format!(".{base}.incomplete"));
-        let fail = |error| Error::io("write", &partial, error);
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&partial)
-            .map_err(fail)?;
-        let url = format!(
-            "{}/{}/resolve/{commit}/{}",
-            self.options.endpoint,
-            self.id,
-            encode(name)
-        );
-        let mut have = file.metadata().map_err(fail)?.len();
-        if size.is_some_and(|size| have > size) {
-            have = 0;
-        }
-        // Without a known size nothing tells a whole partial file from a half one.
-        if size.is_none() {
-            have = 0;
-        }
-        progress.advance(have);
-        let mut attempt = 1;
-        while size.is_none_or(|size| have < size) || size == Some(0) {
-            match self.fetch_rest(&url, &partial, &mut file, &mut have, size, progress) {
-                Ok(()) => break,
-                Err(Failure::Final(error)) => return Err(error),
-                Err(Failure::Lost(error)) if attempt == TRIES => return Err(error),
-                Err(Failure::Lost(_)) => wait(attempt),
+        let mut partial = Partial::open(&target, self.file.size)?;
+        self.progress.advance(partial.have);
+        self.client.again(|| {
+            if self.file.size.is_none_or(|size| partial.have < size) {
+                self.rest(&mut partial)?;
             }
-            attempt += 1;
-        }
-        file.sync_all().map_err(fail)?;
-        drop(file);
-        if target
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_symlink())
-        {
-            // A link into another tool's blobs that is broken or of the wrong size.
-            std::fs::remove_file(&target).map_err(|error| Error::io("replace", &target, error))?;
-        }
-        std::fs::rename(&partial, &target).map_err(|error| Error::io("write", &target, error))
+            self.check(&mut partial)
+        })?;
+        partial.finish(&target)?;
+        Ok(())
     }
 
-    /// One request for the bytes from `have` on.
-    fn fetch_rest(
-        &self,
-        url: &str,
-        partial: &Path,
-        file: &mut File,
-        have: &mut u64,
-        size: Option<u64>,
-        progress: &dyn HubProgress,
-    ) -> Result<(), Failure> {
-        let fail = |error| Failure::Final(Error::io("write", partial, error));
-        let mut response = self.get(url, *have)?;
-        if *have > 0 && response.status().as_u16() != 206 {
-            *have = 0; // the server sends everything again
+    /// One request for the bytes that are not there yet.
+    fn rest(&self, partial: &mut Partial) -> Result<(), Failure> {
+        let mut response = self.client.get(&self.url, partial.have)?;
+        let whole = response.status().as_u16() == 200;
+        if whole && partial.have > 0 {
+            self.restart(partial)?; // everything comes again
         }
-        file.set_len(*have).map_err(fail)?;
-        file.seek(SeekFrom::Start(*have)).map_err(fail)?;
+        if !whole && !self.is_the_rest(&response, partial.have) {
+            self.restart(partial)?;
+            return Err(self
+                .client
+                .lost(&self.url, "the server sent another part than was asked for"));
+        }
         let announced = response
             .body()
             .content_length()
-            .map(|length| length.saturating_add(*have));
+            .map(|length| length.saturating_add(partial.have));
+        let most = self.file.size.or(announced).unwrap_or(MAX_UNANNOUNCED);
         let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
         let mut buffer = vec![0; 1 << 18];
         loop {
+            self.client.check_stopped()?;
             let read = body
                 .read(&mut buffer)
-                .map_err(|error| self.lost(url, &error.to_string()))?;
+                .map_err(|error| self.client.lost(&self.url, &error.to_string()))?;
             if read == 0 {
                 break;
             }
-            let arrived = have.saturating_add(read as u64);
-            if let Some(size) = size
-                && arrived > size
-            {
-                return Err(Failure::Final(Error::Hub(format!(
-                    "{url} sends more than the {size} bytes it was listed with"
-                ))));
+            if partial.have.saturating_add(read as u64) > most {
+                partial.discard();
+                let announced = match self.file.size.or(announced) {
+                    Some(size) => format!("more than the {size} bytes it was listed with"),
+                    None => format!("more than {most} bytes without announcing how many"),
+                };
+                let problem = format!("{} sends {announced}", self.url);
+                return Err(Error::Hub(problem).into());
             }
-            file.write_all(&buffer[..read]).map_err(fail)?;
-            *have = arrived;
-            progress.advance(read as u64);
+            partial.append(&buffer[..read])?;
+            self.progress.advance(read as u64);
         }
-        match size.or(announced) {
-            Some(expected) if *have != expected => {
-                Err(self.lost(url, &format!("{} of {expected} bytes arrived", *have)))
+        match self.file.size.or(announced) {
+            Some(expected) if partial.have != expected => {
+                let problem = format!("{} of {expected} bytes arrived", partial.have);
+                Err(self.client.lost(&self.url, &problem))
             }
             _ => Ok(()),
         }
     }
 
-    fn get(&self, url: &str, from: u64) -> Result<Response<Body>, Failure> {
-        let mut request = self.agent.get(url);
-        if let Some(token) = &self.options.token {
-            request = request.header("Authorization", format!("Bearer {token}"));
-        }
-        if from > 0 {
-            request = request.header("Range", format!("bytes={from}-"));
-        }
-        let response = request
-            .call()
-            .map_err(|error| self.lost(url, &error.to_string()))?;
-        let status = response.status().as_u16();
-        let id = self.id;
-        let refused = match status {
-            200 | 206 => return Ok(response),
-            401 | 403 if self.options.token.is_some() => format!(
-                "{id} refuses this token (HTTP {status}): the model is gated or private; \
-                 accept its licence on {}/{id}",
-                self.options.endpoint
-            ),
-            401 | 403 => format!(
-                "{id} does not exist, is gated or private (HTTP {status}); \
-                 check the name, or set HF_TOKEN"
-            ),
-            404 => format!("{url} does not exist (HTTP 404); check the name and the revision"),
-            408 | 429 | 500.. => return Err(self.lost(url, &format!("HTTP {status}"))),
-            _ => format!("{url} answered HTTP {status}"),
+    /// Whether a partial answer holds the bytes from `have` on, and says so.
+    fn is_the_rest(&self, response: &Response<Body>, have: u64) -> bool {
+        let range = response
+            .headers()
+            .get("content-range")
+            .and_then(|value| value.to_str().ok())
+            .and_then(content_range);
+        range.is_some_and(|(start, total)| {
+            start == have
+                && (self.file.size.is_none() || total.is_none() || total == self.file.size)
+        })
+    }
+
+    /// Compares a whole file with what the listing says of it.
+    fn check(&self, partial: &mut Partial) -> Result<(), Failure> {
+        let Some(expected) = self.file.sha256() else {
+            return Ok(());
         };
-        Err(Failure::Final(Error::Hub(refused)))
+        let found = partial.sha256()?;
+        if found == expected {
+            return Ok(());
+        }
+        self.restart(partial)?;
+        Err(Failure::Lost(Error::Hub(format!(
+            "{} arrived with SHA-256 {found}, expected {expected}; it was removed. Something between here \
+             and the hub changes files (a proxy, a damaged disk): try again",
+            self.url
+        ))))
     }
 
-    fn lost(&self, url: &str, problem: &str) -> Failure {
-        Failure::Lost(Error::Hub(format!(
-            "cannot download {} from {url}: {problem}; what has arrived is kept, run the same command \
-             again to go on, or give the path of a model's folder",
-            self.id
-        )))
+    fn restart(&self, partial: &mut Partial) -> Result<()> {
+        self.progress.retract(partial.have);
+        partial.clear()
     }
 }
 
-/// Whether another try makes sense.
-enum Failure {
-    Final(Error),
-    Lost(Error),
+/// Start of `bytes START-END/TOTAL`, and the total where it is known.
+fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = text.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, _) = range.split_once('-')?;
+    Some((start.trim().parse().ok()?, total.trim().parse().ok()))
 }
 
-fn wait(attempt: u32) {
-    std::thread::sleep(Duration::from_millis(250 << attempt.min(6)));
+/// A file that is not whole yet. It stays when the download stops, for the next try.
+struct Partial {
+    path: PathBuf,
+    file: File,
+    /// Bytes that are there.
+    have: u64,
 }
 
-/// A file name for a URL, its slashes kept.
-fn encode(name: &str) -> String {
-    let mut encoded = String::with_capacity(name.len());
-    for byte in name.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte) {
-            encoded.push(byte.into());
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+impl Partial {
+    /// Opens what an earlier try left, if it can be gone on with.
+    fn open(target: &Path, size: Option<u64>) -> Result<Self> {
+        let mut name = std::ffi::OsString::from("."); // hidden: a half file is never one of the model's
+        name.push(target.file_name().unwrap_or_default());
+        name.push(".incomplete");
+        let path = target.with_file_name(name);
+        let fail = |error| Error::io("write", &path, error);
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .map_err(fail)?;
+        let found = file.metadata().map_err(fail)?.len();
+        let mut partial = Self {
+            path,
+            file,
+            have: found,
+        };
+        // Without a known size nothing tells a whole partial file from a half one.
+        if size.is_none_or(|size| found > size) {
+            partial.clear()?;
+        }
+        partial.seek(partial.have)?;
+        Ok(partial)
+    }
+
+    fn seek(&mut self, to: u64) -> Result<()> {
+        self.file
+            .seek(SeekFrom::Start(to))
+            .map(drop)
+            .map_err(|error| Error::io("write", &self.path, error))
+    }
+
+    fn clear(&mut self) -> Result<()> {
+        self.have = 0;
+        self.file
+            .set_len(0)
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        self.seek(0)
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        self.have += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// SHA-256 of all that is there, in lower case hexadecimal.
+    fn sha256(&mut self) -> Result<String> {
+        self.seek(0)?;
+        let mut context = Context::new(&SHA256);
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let read = self
+                .file
+                .read(&mut buffer)
+                .map_err(|error| Error::io("read", &self.path, error))?;
+            if read == 0 {
+                break;
+            }
+            context.update(&buffer[..read]);
+        }
+        let digest = context.finish();
+        Ok(digest
+            .as_ref()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
+    }
+
+    /// Removes what nobody will go on with.
+    fn discard(&self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+
+    /// Gives the file its name.
+    fn finish(self, target: &Path) -> Result<()> {
+        self.file
+            .sync_all()
+            .map_err(|error| Error::io("write", &self.path, error))?;
+        if target
+            .symlink_metadata()
+            .is_ok_and(|metadata| metadata.is_symlink())
+        {
+            // A link into another tool's blobs that is broken or of the wrong size.
+            std::fs::remove_file(target).map_err(|error| Error::io("replace", target, error))?;
+        }
+        std::fs::rename(&self.path, target).map_err(|error| Error::io("write", target, error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_or_not_believed() {
+        assert_eq!(content_range("bytes 5-9/10"), Some((5, Some(10))));
+        assert_eq!(content_range(" bytes 0-4/*"), Some((0, None)));
+        for text in [
+            "",
+            "bytes */10",
+            "bytes 5/10",
+            "items 5-9/10",
+            "bytes -5-9/10",
+        ] {
+            assert_eq!(content_range(text), None, "{text}");
         }
     }
-    encoded
 }

@@ -1,87 +1,25 @@
 //! Finding a model by its path or its Hugging Face id.
 //!
-//! A path that exists is used as it is. Anything else must look like `owner/name`; it is looked up in
-//! the local cache first and downloaded only when it is not there in full.
+//! A path that exists is used as it is. Anything else must look like `owner/name` or
+//! `owner/name@revision`; it is looked up in the local cache first, as the Python tools leave it, and
+//! downloaded only when it is not there in full.
 
 mod cache;
 #[cfg(feature = "hub")]
+mod client;
+#[cfg(feature = "hub")]
 mod download;
+mod id;
+mod options;
 #[cfg(feature = "hub")]
 mod select;
 
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Limit, Result, read_text};
+use id::{ModelId, is_plain, is_weights};
+pub use options::HubOptions;
 
-const DEFAULT_ENDPOINT: &str = "https://huggingface.co";
-
-/// Where and how to look for models.
-#[derive(Clone, Debug)]
-pub struct HubOptions {
-    /// The cache's `hub` folder, which holds `models--owner--name`.
-    pub cache: PathBuf,
-    /// Server, without a slash at the end.
-    pub endpoint: String,
-    /// Access token for gated models; sent to the endpoint only.
-    pub token: Option<String>,
-    /// Never use the network.
-    pub offline: bool,
-    /// Branch, tag or commit.
-    pub revision: String,
-    /// Weight variant to prefer (`fp16`, `bf16`).
-    pub variant: Option<String>,
-}
-
-impl HubOptions {
-    /// From the environment, as the Python tools read it: `HF_HUB_CACHE`, `HF_HOME`, `HF_ENDPOINT`,
-    /// `HF_TOKEN`, `HF_TOKEN_PATH`, `HF_HUB_OFFLINE`.
-    pub fn from_env() -> Self {
-        Self::from_lookup(|name| std::env::var(name).ok())
-    }
-
-    fn from_lookup(lookup: impl Fn(&str) -> Option<String>) -> Self {
-        let get = |name: &str| lookup(name).filter(|value| !value.trim().is_empty());
-        let home = get("HOME")
-            .or_else(|| get("USERPROFILE"))
-            .map(PathBuf::from);
-        let expand = |value: String| match (value.strip_prefix("~/"), &home) {
-            (Some(rest), Some(home)) => home.join(rest),
-            _ => PathBuf::from(value),
-        };
-        let hf_home = get("HF_HOME").map(expand).unwrap_or_else(|| {
-            let cache = get("XDG_CACHE_HOME").map(PathBuf::from);
-            cache
-                .or_else(|| home.as_ref().map(|home| home.join(".cache")))
-                .unwrap_or_else(|| PathBuf::from(".cache"))
-                .join("huggingface")
-        });
-        let cache = get("HF_HUB_CACHE")
-            .or_else(|| get("HUGGINGFACE_HUB_CACHE"))
-            .map(expand);
-        let token_path = get("HF_TOKEN_PATH")
-            .map(expand)
-            .unwrap_or_else(|| hf_home.join("token"));
-        let stored = || read_text(&token_path, Limit::new("token", 1 << 16)).ok();
-        let token = get("HF_TOKEN")
-            .or_else(stored)
-            .map(|token| token.trim().to_owned());
-        let truth = |name| {
-            get(name).is_some_and(|value| {
-                ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str())
-            })
-        };
-        Self {
-            cache: cache.unwrap_or_else(|| hf_home.join("hub")),
-            endpoint: get("HF_ENDPOINT")
-                .map(|endpoint| endpoint.trim_end_matches('/').to_owned())
-                .unwrap_or_else(|| DEFAULT_ENDPOINT.to_owned()),
-            token: token.filter(|token| !token.is_empty()),
-            offline: truth("HF_HUB_OFFLINE"),
-            revision: "main".to_owned(),
-            variant: None,
-        }
-    }
-}
+use crate::{Error, ModelFolder, Result};
 
 /// Told how a download goes. Every method has a default that does nothing.
 pub trait HubProgress: Sync {
@@ -91,8 +29,16 @@ pub trait HubProgress: Sync {
     fn file(&self, _name: &str, _bytes: Option<u64>) {}
     /// So many more bytes are there (those found from an earlier try included).
     fn advance(&self, _bytes: u64) {}
+    /// So many bytes turned out to be of no use and come again.
+    fn retract(&self, _bytes: u64) {}
     /// Everything is there.
     fn end(&self) {}
+    /// Something that a person should know: what is waited for, what is used instead.
+    fn note(&self, _text: &str) {}
+    /// Whether to stop; what has arrived is kept.
+    fn stopped(&self) -> bool {
+        false
+    }
 }
 
 /// Tells nobody.
@@ -101,7 +47,14 @@ pub struct NoProgress;
 
 impl HubProgress for NoProgress {}
 
-/// The folder (or file) of a model, downloaded if need be.
+/// The folder (or file) of a model, downloaded if need be. `id_or_path` is a path, `owner/name`, or
+/// `owner/name@revision` with a branch, tag or commit, which goes before that of `options`.
+///
+/// Where the cache has no such revision and the hub cannot be asked, the only complete snapshot stands
+/// in for the default branch; `progress` is told.
+///
+/// # Errors
+/// What is neither; what is not in the cache while nothing may be downloaded; what the hub refuses.
 pub fn resolve(
     id_or_path: &str,
     options: &HubOptions,
@@ -111,86 +64,195 @@ pub fn resolve(
     if !id_or_path.is_empty() && path.exists() {
         return Ok(path.to_owned());
     }
-    check_id(id_or_path)?;
-    check_revision(&options.revision)?;
-    if let Some(variant) = &options.variant
-        && !is_plain(variant)
-    {
-        return Err(Error::Invalid(format!(
-            "{variant:?} is not the name of a variant"
-        )));
-    }
-    let cached = cache::find(id_or_path, options);
-    let lacking = match &cached {
-        Some(folder) => match cache::lacks(folder, options.variant.as_deref()) {
-            None => return Ok(folder.clone()),
-            Some(lacking) => format!("is in the cache at {} but {lacking}", folder.display()),
-        },
-        None => format!("is not in the cache at {}", options.cache.display()),
-    };
-    if options.offline {
-        return Err(Error::Hub(format!(
-            "{id_or_path} {lacking}, and HF_HUB_OFFLINE forbids to download it; \
-             unset it, or give the path of a model's folder"
-        )));
-    }
-    fetch(id_or_path, options, progress, &lacking)
+    let id = ModelId::parse(id_or_path, &options.revision)?;
+    resolve_id(&id, options, progress)
 }
 
-#[cfg(feature = "hub")]
-fn fetch(
-    id: &str,
+/// One file of weights, such as a LoRA's: a path, `owner/name[@revision]/file.safetensors`, or
+/// `owner/name[@revision]` of a repository that holds a single one.
+///
+/// # Errors
+/// As [`resolve`], and a repository or folder with several weights files, which are listed.
+pub fn resolve_weights(
+    id_or_path: &str,
     options: &HubOptions,
     progress: &dyn HubProgress,
-    _lacking: &str,
 ) -> Result<PathBuf> {
-    download::download(id, options, progress)
+    let path = Path::new(id_or_path);
+    if !id_or_path.is_empty() && path.exists() {
+        return match path.is_dir() {
+            true => only_weights(path, id_or_path),
+            false => Ok(path.to_owned()),
+        };
+    }
+    let id = ModelId::parse_file(id_or_path, &options.revision)?;
+    match &id.file {
+        Some(file) => Ok(resolve_id(&id, options, progress)?.join(file)),
+        None => only_weights(&resolve_id(&id, options, progress)?, id_or_path),
+    }
+}
+
+/// Fetches a model ahead of its use: asks the hub also when the cache holds the revision, so that a branch
+/// that moved is followed. Files that are there already stay.
+///
+/// # Errors
+/// What is not an id; what the hub refuses; that nothing may be downloaded.
+pub fn pull(id: &str, options: &HubOptions, progress: &dyn HubProgress) -> Result<PathBuf> {
+    let id = ModelId::parse_file(id, &options.revision)?;
+    check_variant(options)?;
+    if options.offline {
+        return Err(Error::Hub(format!(
+            "{id} cannot be fetched: HF_HUB_OFFLINE forbids downloads; unset it"
+        )));
+    }
+    let folder = fetch(&id, options, progress, None)?;
+    Ok(match &id.file {
+        Some(file) => folder.join(file),
+        None => folder,
+    })
+}
+
+/// The weights file of a folder that holds one; safetensors goes before pickles.
+fn only_weights(folder: &Path, asked: &str) -> Result<PathBuf> {
+    let mut files = ModelFolder::Disk(folder.to_owned()).list();
+    files.retain(|file| is_weights(file));
+    if files.iter().any(|file| file.ends_with(".safetensors")) {
+        files.retain(|file| file.ends_with(".safetensors"));
+    }
+    match &files[..] {
+        [one] => Ok(folder.join(one)),
+        [] => Err(Error::missing(asked, "there is no weights file in it")),
+        several => {
+            let shown: Vec<&str> = several.iter().take(12).map(String::as_str).collect();
+            Err(Error::Invalid(format!(
+                "{asked} holds {} weights files ({}{}); name one of them, as {asked}/{}",
+                several.len(),
+                shown.join(", "),
+                if several.len() > shown.len() {
+                    ", …"
+                } else {
+                    ""
+                },
+                several[0]
+            )))
+        }
+    }
+}
+
+/// A checked id's snapshot, from the cache or the hub.
+fn resolve_id(id: &ModelId, options: &HubOptions, progress: &dyn HubProgress) -> Result<PathBuf> {
+    check_variant(options)?;
+    let lacking = match cached(id, options) {
+        Ok(folder) => return Ok(folder),
+        Err(lacking) => lacking,
+    };
+    if options.offline {
+        return substitute(id, options, progress)?.ok_or_else(|| {
+            Error::Hub(format!(
+                "{id} {lacking}, and nothing is downloaded now (HF_HUB_OFFLINE is set, or the command only \
+                 looks); `brisk models pull {id}` fetches it, or give the path of a model's folder"
+            ))
+        });
+    }
+    fetch(id, options, progress, Some(&lacking))
+}
+
+fn check_variant(options: &HubOptions) -> Result<()> {
+    match &options.variant {
+        Some(variant) if !is_plain(variant) => Err(Error::Invalid(format!(
+            "{variant:?} is not the name of a variant"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The snapshot in the cache, or what it lacks.
+fn cached(id: &ModelId, options: &HubOptions) -> Result<PathBuf, String> {
+    let Some(folder) = cache::find(id, &options.cache) else {
+        return Err(format!(
+            "is not in the cache at {}",
+            options.cache.display()
+        ));
+    };
+    let lacking = match &id.file {
+        Some(file) if folder.join(file).is_file() => None,
+        Some(file) => Some(format!("lacks {file}")),
+        None => cache::lacks(&folder, options.variant.as_deref()),
+    };
+    match lacking {
+        None => Ok(folder),
+        Some(lacking) => Err(format!(
+            "is in the cache at {} but {lacking}",
+            folder.display()
+        )),
+    }
+}
+
+/// What the cache holds instead of a default branch that it does not know: its only complete snapshot.
+fn substitute(
+    id: &ModelId,
+    options: &HubOptions,
+    progress: &dyn HubProgress,
+) -> Result<Option<PathBuf>> {
+    if !id.is_default_revision() || id.file.is_some() {
+        return Ok(None);
+    }
+    let complete = cache::complete(id, &options.cache, options.variant.as_deref());
+    match &complete[..] {
+        [] => Ok(None),
+        [one] => {
+            progress.note(&format!(
+                "{id}: the cache does not know the newest commit, using {}",
+                one.display()
+            ));
+            Ok(Some(one.clone()))
+        }
+        several => {
+            let commits: Vec<String> = several
+                .iter()
+                .filter_map(|folder| folder.file_name())
+                .map(|commit| format!("{id}@{}", commit.to_string_lossy()))
+                .collect();
+            Err(Error::Hub(format!(
+                "the cache at {} does not know which commit {id} means, and holds {}; name one of them",
+                options.cache.display(),
+                commits.join(", ")
+            )))
+        }
+    }
+}
+
+/// Asks the hub, because the cache lacks something or, where it lacks nothing, for what is newest.
+#[cfg(feature = "hub")]
+fn fetch(
+    id: &ModelId,
+    options: &HubOptions,
+    progress: &dyn HubProgress,
+    lacking: Option<&str>,
+) -> Result<PathBuf> {
+    let newest = lacking.is_none();
+    match download::download(id, options, progress, newest) {
+        Ok(folder) => Ok(folder),
+        Err(client::Failure::Final(error)) => Err(error),
+        // Without the hub a snapshot at hand is better than none.
+        Err(client::Failure::Lost(error)) => match substitute(id, options, progress) {
+            Ok(Some(folder)) if !newest => Ok(folder),
+            _ => Err(error),
+        },
+    }
 }
 
 #[cfg(not(feature = "hub"))]
 fn fetch(
-    id: &str,
+    id: &ModelId,
     _options: &HubOptions,
     _progress: &dyn HubProgress,
-    lacking: &str,
+    lacking: Option<&str>,
 ) -> Result<PathBuf> {
+    let lacking = lacking.unwrap_or("cannot be fetched");
     Err(Error::Hub(format!(
         "{id} {lacking}, and this build of brisk cannot download (feature \"hub\" is off); \
          give the path of a model's folder"
-    )))
-}
-
-/// Letters, digits, `-`, `_` and `.` between them: what the hub allows in names.
-fn is_plain(part: &str) -> bool {
-    !part.is_empty()
-        && part.len() <= 96
-        && part
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
-        && !part.starts_with(['.', '-'])
-        && !part.ends_with(['.', '-'])
-        && !part.contains("..")
-        && !part.contains("--") // the cache joins owner and name with it
-}
-
-fn check_id(id: &str) -> Result<()> {
-    let shown: String = id.chars().take(120).flat_map(char::escape_debug).collect();
-    match id.split_once('/') {
-        Some((owner, name)) if is_plain(owner) && is_plain(name) && !name.ends_with(".git") => {
-            Ok(())
-        }
-        _ => Err(Error::Invalid(format!(
-            "there is no file or folder \"{shown}\", and it is not a hub id (owner/name) either"
-        ))),
-    }
-}
-
-fn check_revision(revision: &str) -> Result<()> {
-    if revision.len() <= 200 && revision.split('/').all(is_plain) {
-        return Ok(());
-    }
-    Err(Error::Invalid(format!(
-        "{revision:?} is not a branch, tag or commit"
     )))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::options::DEFAULT_ENDPOINT;
 use super::*;
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -157,6 +158,55 @@ fn the_cache_is_used_only_when_it_is_whole() {
     assert_eq!(resolve().unwrap(), snapshot);
 }
 
+#[test]
+fn a_cache_without_a_reference_is_used_as_the_python_tools_leave_it() {
+    let other = "f".repeat(40);
+    for reference in [None, Some(other.as_str())] {
+        let cache = tempfile::tempdir().unwrap();
+        let model = cache.path().join("models--owner--name");
+        let snapshot = |commit: &str| model.join("snapshots").join(commit);
+        if let Some(commit) = reference {
+            put(&model.join("refs/main"), commit.as_bytes());
+        }
+        let find = |id: &str| resolve(id, &offline(cache.path()), &NoProgress);
+        // As the Python tools download: links into blobs, incomplete ones hidden there.
+        put(&model.join("blobs/aa"), b"weights");
+        put(&model.join("blobs/bb.incomplete"), b"we");
+        put(&snapshot(COMMIT).join("config.json"), b"{}");
+        assert!(find("owner/name").is_err(), "no weights");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("../../blobs/aa", snapshot(COMMIT).join("model.safetensors"))
+            .unwrap();
+        #[cfg(not(unix))]
+        put(&snapshot(COMMIT).join("model.safetensors"), b"weights");
+        assert_eq!(find("owner/name").unwrap(), snapshot(COMMIT));
+        assert_eq!(
+            find(&format!("owner/name@{COMMIT}")).unwrap(),
+            snapshot(COMMIT)
+        );
+        assert_eq!(find("owner/name@0123456789").unwrap(), snapshot(COMMIT));
+        assert!(
+            find("owner/name@v1").is_err(),
+            "a revision is not replaced by another"
+        );
+
+        // Another complete one: which is meant?
+        let third = "1".repeat(40);
+        put(&snapshot(&third).join("model.safetensors"), b"weights");
+        let message = find("owner/name").unwrap_err().to_string();
+        assert!(
+            message.contains(COMMIT) && message.contains(&third),
+            "{message}"
+        );
+        put(&model.join("refs/main"), format!("{third}\n").as_bytes());
+        assert_eq!(
+            find("owner/name").unwrap(),
+            snapshot(&third),
+            "a reference that moved"
+        );
+    }
+}
+
 #[cfg(feature = "hub")]
 mod network {
     use std::io::{BufRead, BufReader, Write};
@@ -172,6 +222,12 @@ mod network {
         /// Paths whose first answer stops half-way.
         flaky: Vec<String>,
         requests: Vec<String>,
+        /// More header lines of an answer, by path.
+        headers: BTreeMap<String, String>,
+        /// Whether every answer to a request for a range holds the beginning, and says so.
+        wrong_range: bool,
+        /// Answers of this path, first to last; then that of `pages`.
+        before: Vec<(String, u16)>,
     }
 
     /// Serves until the test's process ends; one request a connection.
@@ -206,9 +262,19 @@ mod network {
                 site.requests.push(asked);
                 let page = site.pages.get(&path).cloned();
                 let (mut status, mut body) = page.unwrap_or((404, b"absent".to_vec()));
-                if let Some(start) = start {
+                if let Some(at) = site.before.iter().position(|(of, _)| *of == path) {
+                    status = site.before.remove(at).1;
+                }
+                let mut headers = site.headers.get(&path).cloned().unwrap_or_default();
+                if let Some(start) = start
+                    && status == 200
+                {
                     status = 206;
-                    body.drain(..start);
+                    let total = body.len();
+                    let first = if site.wrong_range { 0 } else { start };
+                    body = body[first..first + total - start].to_vec();
+                    let last = (first + body.len()).saturating_sub(1);
+                    headers += &format!("Content-Range: bytes {first}-{last}/{total}\r\n");
                 }
                 let length = body.len();
                 if let Some(index) = site.flaky.iter().position(|flaky| *flaky == path) {
@@ -217,7 +283,7 @@ mod network {
                 }
                 drop(site);
                 let head = format!(
-                    "HTTP/1.1 {status} x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+                    "HTTP/1.1 {status} x\r\nContent-Length: {length}\r\n{headers}Connection: close\r\n\r\n"
                 );
                 // A client that has seen enough may hang up.
                 let _ = stream
@@ -267,6 +333,9 @@ mod network {
         }
         fn advance(&self, bytes: u64) {
             self.0.lock().unwrap().1 += bytes;
+        }
+        fn retract(&self, bytes: u64) {
+            self.0.lock().unwrap().1 -= bytes;
         }
         fn end(&self) {
             self.0.lock().unwrap().3 = true;
@@ -375,5 +444,363 @@ mod network {
             .insert(LIST.into(), (200, listing(&[("model.safetensors", 5)])));
         let (error, _cache) = problem(site);
         assert!(error.contains("more than the 5 bytes"), "{error}");
+    }
+
+    const FILE: &str =
+        "/owner/name/resolve/0123456789abcdef0123456789abcdef01234567/model.safetensors";
+
+    fn start(site: Site) -> (Arc<Mutex<Site>>, tempfile::TempDir, HubOptions) {
+        let cache = tempfile::tempdir().unwrap();
+        let site = Arc::new(Mutex::new(site));
+        let options = options(cache.path(), &serve(site.clone()));
+        (site, cache, options)
+    }
+
+    fn with_hash(files: &[(&str, &[u8])], hash: &str) -> Site {
+        let mut site = site(files);
+        let siblings: Vec<_> = files
+            .iter()
+            .map(|(name, bytes)| {
+                serde_json::json!({"rfilename": name, "size": bytes.len(),
+                    "lfs": {"sha256": hash, "size": bytes.len(), "pointerSize": 130}})
+            })
+            .collect();
+        let listing = serde_json::json!({"sha": COMMIT, "siblings": siblings});
+        site.pages
+            .insert(LIST.into(), (200, listing.to_string().into_bytes()));
+        site
+    }
+
+    #[test]
+    fn a_part_that_was_not_asked_for_is_never_taken() {
+        let weights: Vec<u8> = (0..100_000u32).map(|i| (i % 251) as u8).collect();
+        // Broken once: the part is refused, all of it is fetched anew.
+        let mut one = site(&[("model.safetensors", &weights)]);
+        one.flaky.push(FILE.into());
+        one.wrong_range = true;
+        let (_site, _cache, options) = start(one);
+        let counter = Counter::default();
+        let folder = resolve("owner/name", &options, &counter).unwrap();
+        assert_eq!(
+            std::fs::read(folder.join("model.safetensors")).unwrap(),
+            weights
+        );
+        assert_eq!(counter.0.lock().unwrap().1, weights.len() as u64);
+        // Broken each time: refused.
+        let mut each = site(&[("model.safetensors", &weights)]);
+        each.flaky = vec![FILE.into(); 9];
+        each.wrong_range = true;
+        let (error, cache) = problem(each);
+        assert!(error.contains("cannot download owner/name"), "{error}");
+        let snapshot = cache
+            .path()
+            .join("models--owner--name/snapshots")
+            .join(COMMIT);
+        assert!(!snapshot.join("model.safetensors").exists());
+    }
+
+    #[test]
+    fn a_file_is_what_the_hub_says_it_is() {
+        let right = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c";
+        let (site, _cache, options) = start(with_hash(&[("model.safetensors", b"weights")], "x"));
+        resolve("owner/name", &options, &NoProgress).unwrap();
+        drop(site);
+        let changed = with_hash(&[("model.safetensors", b"WEIGHTS")], right);
+        let (error, cache) = problem(changed);
+        assert!(
+            error.contains("SHA-256") && error.contains(right),
+            "{error}"
+        );
+        let snapshot = cache
+            .path()
+            .join("models--owner--name/snapshots")
+            .join(COMMIT);
+        assert!(!snapshot.join("model.safetensors").exists());
+        assert_eq!(
+            std::fs::metadata(snapshot.join(".model.safetensors.incomplete"))
+                .unwrap()
+                .len(),
+            0
+        );
+
+        let good = with_hash(&[("model.safetensors", b"weights")], right);
+        let (_site, _cache, options) = start(good);
+        resolve("owner/name", &options, &NoProgress).unwrap();
+    }
+
+    #[test]
+    fn what_an_earlier_try_left_is_gone_on_with_where_it_is_right() {
+        let right = "9a129038d9a00aed0cf6a7ea059ca50a813449061ab87848cf1a13eafdf33b2c";
+        for (left, asked) in [
+            (&b"wei"[..], " from 3"),
+            (b"bad", " from 3"),
+            (b"far too long", ""),
+        ] {
+            let (site, cache, options) =
+                start(with_hash(&[("model.safetensors", b"weights")], right));
+            let snapshot = cache
+                .path()
+                .join("models--owner--name/snapshots")
+                .join(COMMIT);
+            put(&snapshot.join(".model.safetensors.incomplete"), left);
+            let folder = resolve("owner/name", &options, &NoProgress).unwrap();
+            assert_eq!(
+                std::fs::read(folder.join("model.safetensors")).unwrap(),
+                b"weights"
+            );
+            let requests = site.lock().unwrap().requests.clone();
+            assert!(requests.contains(&format!("{FILE}{asked}")), "{requests:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let refuse = |status, headers: &str, token: Option<&str>| {
+            let mut site = Site::default();
+            site.pages.insert(LIST.into(), (status, Vec::new()));
+            site.headers.insert(LIST.into(), headers.into());
+            let (_site, _cache, mut options) = start(site);
+            options.token = token.map(str::to_owned);
+            resolve("owner/name", &options, &NoProgress)
+                .unwrap_err()
+                .to_string()
+        };
+        let gated = "X-Error-Code: GatedRepo\r\nX-Error-Message: Access is restricted\r\n";
+        for (message, named) in [
+            (refuse(401, "", None), &["HF_TOKEN", "check the name"][..]),
+            (
+                refuse(401, gated, None),
+                &["licence", "HF_TOKEN", "Access is restricted"],
+            ),
+            (
+                refuse(403, gated, Some("t")),
+                &["refuses this token", "licence"],
+            ),
+            (
+                refuse(404, "X-Error-Code: RevisionNotFound\r\n", None),
+                &["no branch, tag or commit \"main\""],
+            ),
+            (
+                refuse(429, "Retry-After: 9999\r\n", None),
+                &["9999 seconds", "HF_TOKEN"],
+            ),
+            (refuse(418, "", None), &["HTTP 418"]),
+            (refuse(200, "", Some("a b")), &["token holds spaces"]),
+        ] {
+            for fragment in named {
+                assert!(message.contains(fragment), "{message}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_busy_hub_is_waited_for_as_long_as_it_says() {
+        let mut busy = site(&[("model.safetensors", b"x")]);
+        busy.before = vec![(LIST.into(), 429)];
+        busy.headers
+            .insert(LIST.into(), "Retry-After: 1\r\n".into());
+        let (_site, _cache, options) = start(busy);
+        let began = std::time::Instant::now();
+        let notes = Notes::default();
+        resolve("owner/name", &options, &notes).unwrap();
+        assert!(began.elapsed().as_secs_f64() >= 1.0);
+        assert!(notes.told().contains("wait 1 seconds"), "{}", notes.told());
+    }
+
+    #[test]
+    fn a_file_without_an_announced_size_has_an_end() {
+        let mut site = site(&[("model.safetensors", b"x")]);
+        let unsized_files =
+            serde_json::json!({"sha": COMMIT, "siblings": [{"rfilename": "model.safetensors"}]});
+        site.pages
+            .insert(LIST.into(), (200, unsized_files.to_string().into_bytes()));
+        let (_site, _cache, options) = start(site);
+        let folder = resolve("owner/name", &options, &NoProgress).unwrap();
+        assert_eq!(
+            std::fs::read(folder.join("model.safetensors")).unwrap(),
+            b"x"
+        );
+        let names: Vec<String> = (0..20_000).map(|i| format!("{i}.json")).collect();
+        let files: Vec<(&str, usize)> = names.iter().map(|name| (name.as_str(), 0)).collect();
+        let mut many = Site::default();
+        many.pages.insert(LIST.into(), (200, listing(&files)));
+        let (error, _cache) = problem(many);
+        assert!(error.contains("20000 files"), "{error}");
+    }
+
+    #[test]
+    fn a_revision_of_the_id_is_asked_for_and_remembered() {
+        let mut site = site(&[("model.safetensors", b"x")]);
+        let list = site.pages.remove(LIST).unwrap();
+        let of_tag = LIST.replace("main", "v1.0");
+        site.pages.insert(of_tag.clone(), list);
+        let (site, cache, options) = start(site);
+        let folder = resolve("owner/name@v1.0", &options, &NoProgress).unwrap();
+        let model = cache.path().join("models--owner--name");
+        assert_eq!(
+            std::fs::read_to_string(model.join("refs/v1.0")).unwrap(),
+            COMMIT
+        );
+        assert!(!model.join("refs/main").exists());
+        let offline = offline(cache.path());
+        for id in [
+            "owner/name@v1.0",
+            &format!("owner/name@{COMMIT}"),
+            "owner/name@0123456",
+        ] {
+            assert_eq!(resolve(id, &offline, &NoProgress).unwrap(), folder, "{id}");
+        }
+        let message = resolve("owner/name@v2", &offline, &NoProgress)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("brisk models pull owner/name@v2"),
+            "{message}"
+        );
+        assert_eq!(site.lock().unwrap().requests.len(), 2);
+    }
+
+    #[test]
+    fn pulling_follows_a_branch_that_moved() {
+        let (_site, cache, options) =
+            start(site(&[("model.safetensors", b"new"), ("a.json", b"{}")]));
+        let model = cache.path().join("models--owner--name");
+        let old = "1".repeat(40);
+        put(&model.join("refs/main"), old.as_bytes());
+        put(
+            &model.join("snapshots").join(&old).join("model.safetensors"),
+            b"old",
+        );
+        let before = resolve("owner/name", &options, &NoProgress).unwrap();
+        assert!(before.ends_with(&old), "the cache answers");
+        for _ in 0..2 {
+            let folder = pull("owner/name", &options, &NoProgress).unwrap();
+            assert!(folder.ends_with(COMMIT));
+            assert_eq!(
+                std::fs::read(folder.join("model.safetensors")).unwrap(),
+                b"new"
+            );
+        }
+        assert!(
+            resolve("owner/name", &options, &NoProgress)
+                .unwrap()
+                .ends_with(COMMIT)
+        );
+        let file = pull("owner/name/model.safetensors", &options, &NoProgress).unwrap();
+        assert!(file.is_file());
+        let message = pull("owner/name", &offline(cache.path()), &NoProgress).unwrap_err();
+        assert!(message.to_string().contains("HF_HUB_OFFLINE"), "{message}");
+    }
+
+    #[test]
+    fn a_locked_model_says_who_downloads_it_and_waiting_can_be_stopped() {
+        let (_site, cache, options) = start(site(&[("model.safetensors", b"x")]));
+        let model = cache.path().join("models--owner--name");
+        std::fs::create_dir_all(&model).unwrap();
+        let lock = crate::output::FolderLock::take(&model).unwrap();
+        let notes = Notes {
+            stop_when_told: true,
+            ..Notes::default()
+        };
+        let error = resolve("owner/name", &options, &notes)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("in use by process"), "{error}");
+        assert!(
+            notes.told().contains("another brisk downloads owner/name"),
+            "{}",
+            notes.told()
+        );
+        drop(lock);
+        resolve("owner/name", &options, &NoProgress).unwrap();
+    }
+
+    #[test]
+    fn a_snapshot_at_hand_stands_in_when_the_hub_is_away() {
+        let (_site, cache, mut options) = start(Site::default());
+        options.endpoint = "http://127.0.0.1:1".to_owned();
+        let model = cache.path().join("models--owner--name");
+        put(
+            &model
+                .join("snapshots")
+                .join(COMMIT)
+                .join("model.safetensors"),
+            b"x",
+        );
+        let notes = Notes::default();
+        let found = resolve("owner/name", &options, &notes).unwrap();
+        assert!(found.ends_with(COMMIT));
+        assert!(notes.told().contains(COMMIT), "{}", notes.told());
+        assert!(resolve("owner/name@other", &options, &notes).is_err());
+    }
+
+    #[test]
+    fn one_file_of_weights_by_its_repository_or_its_name() {
+        let (_site, cache, options) =
+            start(site(&[("lora.safetensors", b"x"), ("README.md", b"")]));
+        let snapshot = cache
+            .path()
+            .join("models--owner--name/snapshots")
+            .join(COMMIT);
+        let one = |id: &str| resolve_weights(id, &options, &NoProgress);
+        assert_eq!(
+            one("owner/name").unwrap(),
+            snapshot.join("lora.safetensors")
+        );
+
+        let (site, cache, options) =
+            start(site(&[("a.safetensors", b"x"), ("b/c.safetensors", b"y")]));
+        let snapshot = cache
+            .path()
+            .join("models--owner--name/snapshots")
+            .join(COMMIT);
+        let one = |id: &str| resolve_weights(id, &options, &NoProgress);
+        assert_eq!(
+            one("owner/name/b/c.safetensors").unwrap(),
+            snapshot.join("b/c.safetensors")
+        );
+        assert_eq!(
+            site.lock().unwrap().requests.len(),
+            2,
+            "no other file is fetched"
+        );
+        let message = one("owner/name/absent.safetensors")
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("absent.safetensors") && message.contains("a.safetensors"),
+            "{message}"
+        );
+        let folder = tempfile::tempdir().unwrap();
+        put(&folder.path().join("x.safetensors"), b"");
+        put(&folder.path().join("y.safetensors"), b"");
+        let message = one(folder.path().to_str().unwrap())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.contains("x.safetensors") && message.contains("y.safetensors"),
+            "{message}"
+        );
+    }
+
+    #[derive(Default)]
+    struct Notes {
+        told: Mutex<Vec<String>>,
+        stop_when_told: bool,
+    }
+
+    impl Notes {
+        fn told(&self) -> String {
+            self.told.lock().unwrap().join("\n")
+        }
+    }
+
+    impl HubProgress for Notes {
+        fn note(&self, text: &str) {
+            self.told.lock().unwrap().push(text.to_owned());
+        }
+        fn stopped(&self) -> bool {
+            self.stop_when_told && !self.told().is_empty()
+        }
     }
 }
