@@ -6,6 +6,7 @@ import pickle
 import shutil
 import struct
 import zipfile
+import zlib
 
 here = pathlib.Path(__file__).parent
 
@@ -17,7 +18,7 @@ def put(target, name, data):
     (folder / name).write_bytes(data)
 
 
-for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantised"):
+for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantised", "picture"):
     shutil.rmtree(here / target, ignore_errors=True)
 
 
@@ -271,3 +272,31 @@ put("quantised", "no_layers", quantised(qweight=None))
 put("quantised", "truncated", quantised()[:-1])
 put("quantised", "claims_gptq", quantised(metadata={"quantization_config": json.dumps({"method": "gptq"})}))
 put("quantised", "claims_nothing", quantised(metadata={"quantization_config": "{"}))
+
+# Pictures: cut, of absurd sizes, with a text that inflates without end.
+formats = here.parent.parent / "fixtures/media/formats"
+jpeg = (formats / "baseline.jpg").read_bytes()
+webp = (formats / "lossy.webp").read_bytes()
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(width, height, *chunks):
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(chunks)
+
+
+pixel = chunk(b"IDAT", zlib.compress(bytes(4)))
+end = chunk(b"IEND", b"")
+frame = jpeg.index(b"\xff\xc0")
+put("picture", "cut_jpeg", jpeg[: len(jpeg) * 2 // 3])
+put("picture", "cut_webp", webp[: len(webp) * 2 // 3])
+put("picture", "wide_png", png(65535, 1, pixel, end))
+put("picture", "no_pixels_png", png(1, 1, end))
+put("picture", "wide_jpeg", jpeg[: frame + 5] + struct.pack(">HH", 65500, 65500) + jpeg[frame + 9 :])
+damaged_text = chunk(b"zTXt", b"prompt\0\0" + zlib.compress(b"x" * 4000)[:-8])
+put("picture", "damaged_text", png(1, 1, damaged_text, pixel))
+put("picture", "gif", (formats / "refused.gif").read_bytes()[:800])
+put("picture", "empty", b"")

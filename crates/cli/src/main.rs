@@ -24,6 +24,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     allocator::keep_memory();
     panic::install_hook();
+    brisk_store::exit_when_a_file_is_cut();
     match std::panic::catch_unwind(|| commands::run(arguments::parse())) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {

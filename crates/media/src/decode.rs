@@ -1,59 +1,154 @@
 //! Reading PNG, JPEG and WebP.
 
-use crate::{Error, MAX_SIDE, Picture, Result, picture::check_size};
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 use std::io::Cursor;
 use std::path::Path;
 
+use brisk_store::Limit;
+use brisk_store::guard::guarded;
+use brisk_store::read::{impostor, read};
+use image::metadata::Orientation;
+use image::{DynamicImage, GrayImage, ImageDecoder, ImageFormat, ImageReader, Limits, RgbImage};
+use zune_jpeg::JpegDecoder;
+use zune_jpeg::zune_core::bytestream::ZCursor;
+use zune_jpeg::zune_core::colorspace::ColorSpace;
+use zune_jpeg::zune_core::options::DecoderOptions;
+
+use crate::structure::{self, Extent};
+use crate::{Error, Picture, Result, picture::check_size};
+
 /// Most memory that a decoder may take, in bytes.
 const MAX_DECODER_BYTES: u64 = 1 << 30;
-/// Largest file that is read, in bytes.
-const MAX_FILE_BYTES: u64 = 1 << 29;
+/// What is said of a file that is not all there.
+const CUT: &str = "the file ends in the middle of the picture; get it again";
 
 /// Reads a picture file; see [`decode_picture`].
 pub fn read_picture(path: &Path) -> Result<Picture> {
-    let label = path.display().to_string();
-    let io = |source| Error::Io {
-        path: label.clone(),
-        source,
-    };
-    let length = std::fs::metadata(path).map_err(io)?.len();
-    if length > MAX_FILE_BYTES {
-        let reason = format!("the file has {length} bytes, at most {MAX_FILE_BYTES} are read");
-        return Err(Error::Decode { label, reason });
-    }
-    let bytes = std::fs::read(path).map_err(io)?;
-    decode_picture(&bytes, &label)
+    decode_picture(&read(path, Limit::PICTURE)?, &path.display().to_string())
 }
 
 /// Decodes PNG, JPEG or WebP, told apart by content; `label` names the bytes in messages.
 ///
-/// As Pillow does before `convert("RGB")`: a camera's orientation mark is applied, transparency is dropped, grey
-/// becomes RGB. Sides over [`MAX_SIDE`] are refused before any pixel is decoded.
+/// As Pillow does before `convert("RGB")`: a camera's orientation mark is applied, transparency is dropped, grey and
+/// palettes become RGB, and of several pictures the first counts; 16 bits a channel are rounded to 8. Sides over
+/// [`MAX_SIDE`](crate::MAX_SIDE) are refused before any pixel is decoded.
+///
+/// # Errors
+/// Other formats, by name; files that are cut or damaged; CMYK pictures that do not say how they store inks.
 pub fn decode_picture(bytes: &[u8], label: &str) -> Result<Picture> {
     let bad = |reason: String| Error::Decode {
         label: label.to_owned(),
         reason,
     };
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|e| bad(e.to_string()))?;
-    if reader.format().is_none() {
-        return Err(bad("it is none of PNG, JPEG, WebP".into()));
+    if let Some(what) = impostor(bytes) {
+        return Err(bad(what));
     }
+    let cut = |extent| match extent {
+        Extent::Whole => Ok(()),
+        Extent::Cut => Err(bad(CUT.to_owned())),
+    };
+    let decode = || match image::guess_format(bytes).ok() {
+        Some(ImageFormat::Jpeg) => decode_jpeg(bytes, label),
+        Some(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
+            cut(match format {
+                ImageFormat::Png => structure::png(bytes),
+                _ => structure::webp(bytes),
+            })?;
+            decode_plain(bytes, format, label)
+        }
+        other => Err(bad(format!(
+            "it is {}, expected PNG, JPEG or WebP",
+            match other {
+                Some(format) => format!("{format:?}"),
+                None => other_format(bytes).to_owned(),
+            }
+        ))),
+    };
+    let image = guarded(decode).map_err(bad)??.into_rgb8();
+    let (width, height) = image.dimensions();
+    Picture::new(width as usize, height as usize, image.into_raw())
+}
+
+/// The name of a format that the `image` crate cannot tell.
+fn other_format(bytes: &[u8]) -> &'static str {
+    let start = bytes.trim_ascii_start();
+    let brand = bytes.get(4..12).unwrap_or_default();
+    match brand {
+        b"ftypheic" | b"ftypheix" | b"ftypmif1" => "HEIC",
+        b"ftypmp42" | b"ftypisom" | b"ftypqt  " => "a video",
+        _ if bytes.is_empty() => "empty",
+        _ if start.starts_with(b"<svg") || start.starts_with(b"<?xml") => "SVG",
+        _ if start.starts_with(b"%PDF") => "PDF",
+        _ if bytes.starts_with(b"\x00\x00\x00\x0cJXL ") || bytes.starts_with(b"\xff\x0a") => {
+            "JPEG XL"
+        }
+        _ => "none of the formats of pictures that are known",
+    }
+}
+
+fn decode_plain(bytes: &[u8], format: ImageFormat, label: &str) -> Result<DynamicImage> {
+    let bad = |error: image::ImageError| Error::Decode {
+        label: label.to_owned(),
+        reason: error.to_string(),
+    };
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = Limits::default();
     limits.max_alloc = Some(MAX_DECODER_BYTES);
     reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(|e| bad(e.to_string()))?;
+    let mut decoder = reader.into_decoder().map_err(bad)?;
     let (width, height) = decoder.dimensions();
     check_size(label, width.into(), height.into())?;
-    debug_assert!(width as usize <= MAX_SIDE);
-    let orientation = decoder.orientation().map_err(|e| bad(e.to_string()))?;
-    let mut image = DynamicImage::from_decoder(decoder).map_err(|e| bad(e.to_string()))?;
+    let orientation = decoder.orientation().map_err(bad)?;
+    let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
     image.apply_orientation(orientation);
-    let image = image.into_rgb8();
-    let (width, height) = image.dimensions();
-    Picture::new(width as usize, height as usize, image.into_raw())
+    Ok(image)
+}
+
+/// Strict where the `image` crate is lenient: it fills what is damaged with grey.
+fn decode_jpeg(bytes: &[u8], label: &str) -> Result<DynamicImage> {
+    let bad = |reason: &dyn std::fmt::Display| Error::Decode {
+        label: label.to_owned(),
+        reason: reason.to_string(),
+    };
+    let found = structure::jpeg(bytes);
+    let options = DecoderOptions::new_fast()
+        .set_strict_mode(true)
+        .set_max_width(usize::from(u16::MAX))
+        .set_max_height(usize::from(u16::MAX));
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    let headers = decoder.decode_headers();
+    if found.extent == Extent::Cut {
+        return Err(bad(&CUT));
+    }
+    headers.map_err(|error| bad(&format!("{error:?}")))?;
+    let (Some((width, height)), Some(colours)) = (decoder.dimensions(), decoder.input_colorspace())
+    else {
+        return Err(bad(&"it has no picture"));
+    };
+    check_size(label, width as u64, height as u64)?;
+    let wanted = match colours {
+        ColorSpace::Luma => ColorSpace::Luma,
+        ColorSpace::CMYK if !found.adobe => {
+            return Err(bad(
+                &"it is in CMYK and does not say how inks are stored; save it in RGB",
+            ));
+        }
+        _ => ColorSpace::RGB,
+    };
+    decoder.set_options(decoder.options().jpeg_set_out_colorspace(wanted));
+    let pixels = decoder
+        .decode()
+        .map_err(|error| bad(&format!("damaged: {error:?}")))?;
+    let (width, height) = (width as u32, height as u32);
+    let image = match wanted {
+        ColorSpace::Luma => GrayImage::from_raw(width, height, pixels).map(DynamicImage::from),
+        _ => RgbImage::from_raw(width, height, pixels).map(DynamicImage::from),
+    };
+    let mut image = image.ok_or_else(|| bad(&"damaged: its size and its pixels differ"))?;
+    let turned = decoder
+        .exif()
+        .and_then(|exif| Orientation::from_exif_chunk(exif));
+    image.apply_orientation(turned.unwrap_or(Orientation::NoTransforms));
+    Ok(image)
 }
 
 #[cfg(test)]
@@ -132,7 +227,10 @@ mod tests {
             assert!(error.starts_with("some.png"), "{error}");
         }
         let missing = read_picture(Path::new("/nonexistent/x.png")).unwrap_err();
-        assert!(matches!(missing, Error::Io { .. }));
+        assert!(matches!(
+            missing,
+            Error::File(brisk_store::Error::Io { .. })
+        ));
     }
 
     fn crc32(bytes: &[u8]) -> u32 {

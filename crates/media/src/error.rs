@@ -7,14 +7,9 @@ pub type Result<T> = std::result::Result<T, Error>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// A file could not be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: String,
-        /// The cause.
-        source: std::io::Error,
-    },
+    /// A file could not be read, or is not what its name says.
+    #[error(transparent)]
+    File(#[from] brisk_store::Error),
     /// The bytes are not a picture that can be decoded.
     #[error("{label}: cannot decode this picture: {reason}")]
     Decode {

@@ -22,13 +22,14 @@ mod picture;
 mod png_file;
 mod resize;
 mod sheet;
+mod structure;
 pub mod svg;
 
 pub use chart::{LineChart, Mark, Series, line_chart_svg};
 pub use decode::{decode_picture, read_picture};
 pub use error::{Error, Result};
 pub use metrics::{psnr, ssim};
-pub use picture::{MAX_SIDE, Picture};
+pub use picture::{MAX_SIDE, Picture, signed_to_byte};
 pub use png_file::{encode_png, read_png_metadata};
 pub use resize::{Filter, interpolate_bilinear, resize_pil};
 pub use sheet::contact_sheet;

@@ -115,6 +115,11 @@ impl Picture {
     }
 }
 
+/// A colour of −1..=1 as the nearest byte, ties to even, as numpy rounds; what lies outside is clamped.
+pub fn signed_to_byte(value: f32) -> u8 {
+    ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
+}
+
 /// Refuses empty and oversized pictures.
 pub(crate) fn check_size(label: &str, width: u64, height: u64) -> Result<()> {
     let limit = MAX_SIDE as u64;
@@ -136,6 +141,25 @@ pub(crate) fn check_size(label: &str, width: u64, height: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bytes_and_signed_colours_are_one_scale() {
+        for byte in 0..=255 {
+            assert_eq!(signed_to_byte(f32::from(byte) / 255.0 * 2.0 - 1.0), byte);
+        }
+        for (value, byte) in [
+            (-1.0, 0),
+            (1.0, 255),
+            (-7.0, 0),
+            (7.0, 255),
+            (f32::INFINITY, 255),
+            // 127.5 and 126.5 before rounding.
+            (0.0, 128),
+            (126.5 / 255.0 * 2.0 - 1.0, 126),
+        ] {
+            assert_eq!(signed_to_byte(value), byte, "{value}");
+        }
+    }
 
     #[test]
     fn planes_round_trip() {

@@ -1,6 +1,7 @@
 //! SVG to picture.
 
 use crate::{Error, Picture, Result, picture::check_size};
+use brisk_store::guard::guarded;
 use resvg::{tiny_skia, usvg};
 
 /// Renders `svg` into a square of `size` pixels on `background`, keeping the drawing's proportions and centring it.
@@ -9,6 +10,11 @@ use resvg::{tiny_skia, usvg};
 /// fonts and outside files would make the result depend on the machine.
 pub fn render_svg(svg: &str, size: usize, background: [u8; 3]) -> Result<Picture> {
     check_size("svg", size as u64, size as u64)?;
+    // The drawing library panics at some numbers far outside of any picture.
+    guarded(|| draw(svg, size, background)).map_err(Error::Svg)?
+}
+
+fn draw(svg: &str, size: usize, background: [u8; 3]) -> Result<Picture> {
     let document = usvg::roxmltree::Document::parse(svg).map_err(|e| Error::Svg(e.to_string()))?;
     let refused = document.descendants().find_map(|node| {
         let name = node.tag_name().name();
@@ -61,6 +67,19 @@ mod tests {
             "a wide drawing is centred, not stretched"
         );
         assert_eq!(picture.pixel(2, 14), Some([0, 255, 0]));
+    }
+
+    #[test]
+    fn a_panic_of_the_drawing_library_is_an_error() {
+        for size in [8, 32] {
+            for svg in [
+                r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1e9 1"><circle r="1e30"/></svg>"#,
+                r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="-5e8 -5e8 1e9 1e9" width="1e9" height="1e9"><circle r="1e30"/></svg>"#,
+            ] {
+                let _ = render_svg(svg, size, [255; 3]); // drawn or refused
+            }
+        }
+        assert!(!brisk_store::guard::is_guarded());
     }
 
     #[test]

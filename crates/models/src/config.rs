@@ -1,12 +1,13 @@
 //! What every configuration file needs: parsing that names the key, and range checks.
 
+use brisk_store::read::without_mark;
 use serde::de::DeserializeOwned;
 
 use crate::{Error, Result};
 
 /// Reads JSON into `T`; a value of the wrong type is reported with its key.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], label: &str) -> Result<T> {
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
+    let mut reader = serde_json::Deserializer::from_slice(without_mark(bytes));
     serde_path_to_error::deserialize(&mut reader)
         .map_err(|e| Error::Config(format!("{label}: `{}`: {}", e.path(), e.inner())))
 }

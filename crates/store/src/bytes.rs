@@ -1,14 +1,23 @@
-//! A file's bytes, however they are held. The only unsafe code of this crate.
+//! A file's bytes, however they are held.
 
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
 
+use crate::lost::Noted;
 use crate::{Error, Result};
+
+/// A mapped file.
+pub(crate) struct Mapped {
+    /// Before the map, so that it is dropped first.
+    _noted: Noted,
+    map: memmap2::Mmap,
+    file: File,
+}
 
 /// Mapped, owned or compiled-in bytes.
 pub(crate) enum Bytes {
-    Mapped(memmap2::Mmap),
+    Mapped(Mapped),
     Owned(Vec<u8>),
     Static(&'static [u8]),
 }
@@ -33,10 +42,34 @@ impl Bytes {
         // SAFETY: the map is private to this process and read-only, and is only ever seen as `&[u8]`,
         // for which every bit pattern is valid. What is left is another process that changes or cuts
         // the file while it is mapped; weights are replaced by rename (see `write`), never in place,
-        // so the mapped file keeps its bytes.
+        // so the mapped file keeps its bytes. A file that is cut all the same is seen before a tensor
+        // is looked at (`check`), and while it is read by a program that wants it (`lost`).
         let map =
             unsafe { memmap2::Mmap::map(&file) }.map_err(|error| Error::io("map", path, error))?;
-        Ok(Self::Mapped(map))
+        Ok(Self::Mapped(Mapped {
+            _noted: Noted::new(&map, path),
+            map,
+            file,
+        }))
+    }
+
+    /// Refuses a mapped file that another program has cut since; `label` is its name.
+    pub(crate) fn check(&self, label: &str) -> Result<()> {
+        if let Self::Mapped(Mapped { map, file, .. }) = self
+            && let Ok(metadata) = file.metadata()
+            && metadata.len() < map.len() as u64
+        {
+            return Err(Error::malformed(
+                label,
+                format!(
+                    "another program cut this file from {} to {} bytes while it was open; \
+                     try again when it is whole",
+                    map.len(),
+                    metadata.len()
+                ),
+            ));
+        }
+        Ok(())
     }
 
     /// Lets the system take back the memory of a range that was read; reading it again is slower and
@@ -44,7 +77,7 @@ impl Bytes {
     #[allow(unsafe_code)]
     pub(crate) fn forget(&self, range: std::ops::Range<usize>) {
         #[cfg(unix)]
-        if let Self::Mapped(map) = self
+        if let Self::Mapped(Mapped { map, .. }) = self
             && range.end <= map.len()
         {
             // SAFETY: the pages of this map are never written, so dropping them loses nothing: they
@@ -69,7 +102,7 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Self::Mapped(map) => map,
+            Self::Mapped(mapped) => &mapped.map,
             Self::Owned(bytes) => bytes,
             Self::Static(bytes) => bytes,
         }

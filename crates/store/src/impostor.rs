@@ -5,8 +5,9 @@ use crate::read::without_mark;
 /// Most bytes that are looked at; pointers and error messages are short, and pages say so at once.
 pub(crate) const LOOKED_AT: usize = 4096;
 
-/// What a file is instead of itself, with what to do, if its bytes (or its first [`LOOKED_AT`]) say so.
-pub(crate) fn impostor(bytes: &[u8]) -> Option<String> {
+/// What a file is instead of itself, with what to do, if its bytes (or its first 4096) say so:
+/// a Git LFS pointer, a web page, a server's error message.
+pub fn impostor(bytes: &[u8]) -> Option<String> {
     let start = &bytes[..bytes.len().min(LOOKED_AT)];
     let start = without_mark(start).trim_ascii_start();
     // The first line of a pointer, whatever host and version it names.

@@ -21,16 +21,19 @@
 //! # Ok::<(), brisk_store::Error>(())
 //! ```
 
-#![deny(unsafe_code)] // one exception: the memory map in `bytes`
+#![deny(unsafe_code)] // two exceptions: the memory map in `bytes`, and the message when it loses its file in `lost`
 
 mod bytes;
 mod dtype;
 mod error;
 mod fingerprint;
 mod folder;
+pub mod guard;
 pub mod hub;
 mod impostor;
 mod json;
+#[allow(unsafe_code)]
+mod lost;
 mod mapped;
 mod memory;
 mod open;
@@ -48,6 +51,7 @@ pub use error::{Error, Result};
 pub use fingerprint::fingerprint;
 pub use folder::ModelFolder;
 pub use json::parse_json;
+pub use lost::exit_when_a_file_is_cut;
 pub use mapped::{MappedSource, Slice};
 pub use memory::MemorySource;
 pub use open::open_weights;

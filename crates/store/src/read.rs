@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::io::Read;
+use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::impostor::impostor;
+pub use crate::impostor::impostor;
 use crate::{Error, Result, parse_json};
 
 /// How large a file of some kind may be that is read whole. The limit also ends pipes and devices that
@@ -64,24 +64,33 @@ pub fn read(path: &Path, limit: Limit) -> Result<Vec<u8>> {
     if metadata.is_file() && metadata.len() > limit.bytes {
         return Err(limit.exceeded(path));
     }
-    let mut bytes = Vec::new();
-    if metadata.is_file() {
-        // One byte more, so that the end is found without growing.
-        bytes.reserve_exact(metadata.len() as usize + 1);
-    }
+    let file = File::open(path).map_err(fail)?;
     // The limit also holds for a file that grows meanwhile.
-    let read = File::open(path)
-        .and_then(|file| {
-            file.take(limit.bytes.saturating_add(1))
-                .read_to_end(&mut bytes)
-        })
-        .map_err(fail)?;
-    if read as u64 > limit.bytes {
-        return Err(limit.exceeded(path));
-    }
+    let bytes = up_to(file, limit.bytes).map_err(fail)?;
+    let bytes = bytes.ok_or_else(|| limit.exceeded(path))?;
     match impostor(&bytes) {
         Some(what) => Err(Error::malformed(&path.display().to_string(), what)),
         None => Ok(bytes),
+    }
+}
+
+/// All bytes of a reader, none when there are more than `limit`. They are kept in pieces until the end is
+/// known, so that an endless reader takes no more memory than the limit.
+fn up_to(mut reader: impl Read, limit: u64) -> std::io::Result<Option<Vec<u8>>> {
+    const PIECE: usize = 1 << 20;
+    let mut pieces = Vec::new();
+    let mut total = 0u64;
+    loop {
+        let mut piece = Vec::with_capacity(PIECE.min(limit.saturating_add(1) as usize));
+        let read = (&mut reader).take(PIECE as u64).read_to_end(&mut piece)?;
+        if read == 0 {
+            return Ok(Some(pieces.concat()));
+        }
+        total += read as u64;
+        if total > limit {
+            return Ok(None);
+        }
+        pieces.push(piece);
     }
 }
 
@@ -129,6 +138,31 @@ pub fn text<'a>(bytes: &'a [u8], label: &str) -> Result<Cow<'a, str>> {
     })
 }
 
+/// The next line, without its end; none at the end. `label` names the reader in messages.
+///
+/// # Errors
+/// What cannot be read, is longer than `limit` or not UTF-8.
+pub fn read_line(reader: &mut impl BufRead, label: &str, limit: Limit) -> Result<Option<String>> {
+    let mut line = Vec::new();
+    let read = reader
+        .take(limit.bytes.saturating_add(1))
+        .read_until(b'\n', &mut line)
+        .map_err(|error| Error::io("read", Path::new(label), error))?;
+    if read as u64 > limit.bytes {
+        return Err(limit.exceeded(Path::new(label)));
+    }
+    if read == 0 {
+        return Ok(None);
+    }
+    let line = text(&line, label)?;
+    Ok(Some(without_last_line_end(&line).to_owned()))
+}
+
+/// A text without the line end that editors put last.
+pub fn without_last_line_end(text: &str) -> &str {
+    text.strip_suffix('\n').unwrap_or(text)
+}
+
 /// Bytes without the UTF-8 byte order mark that some editors put first.
 pub fn without_mark(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
@@ -149,6 +183,9 @@ mod tests {
             assert_eq!(text(bytes, "x").unwrap(), "a\nb\n");
         }
         assert_eq!(text(b"a\rb", "x").unwrap(), "a\rb");
+        for (text, kept) in [("a\n", "a"), ("a\n\n", "a\n"), ("a ", "a "), ("", "")] {
+            assert_eq!(without_last_line_end(text), kept);
+        }
         assert_eq!(parse_json(b"\xef\xbb\xbf{\"a\": 1}", "x").unwrap()["a"], 1);
         for bytes in [&b"\xff\xfea\0"[..], b"\xfe\xff\0a", b"a\xff"] {
             let message = text(bytes, "x.txt").unwrap_err().to_string();
@@ -157,6 +194,23 @@ mod tests {
                 "{message}"
             );
         }
+    }
+
+    #[test]
+    fn lines_come_one_by_one() {
+        let mut reader = &b"\xef\xbb\xbfone\r\n\nthree"[..];
+        let mut next = || read_line(&mut reader, "stdin", Limit::new("text", 8));
+        for line in [Some("one"), Some(""), Some("three"), None, None] {
+            assert_eq!(next().unwrap().as_deref(), line);
+        }
+        let mut endless = std::io::BufReader::new(std::io::repeat(b'y'));
+        let message = read_line(&mut endless, "stdin", Limit::TEXT)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            message.starts_with("stdin") && message.contains("16 MiB"),
+            "{message}"
+        );
     }
 
     #[test]

@@ -78,6 +78,7 @@ impl TensorSource for SafetensorsFile {
         let Some(entry) = self.entries.get(name) else {
             return Ok(None);
         };
+        self.bytes.check(&self.label)?;
         let data = self
             .bytes
             .get(entry.range.clone())

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use brisk_store::{OutTensor, SafetensorsFile, TensorSource, write_safetensors};
+use brisk_store::{Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_safetensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -98,7 +98,7 @@ pub fn save(folder: &Path, state: &RunState, contents: &Contents) -> Result<Path
 
 fn open(path: &Path) -> Result<Checkpoint> {
     let state_path = path.join(STATE);
-    let state: RunState = serde_json::from_slice(&fs::read(&state_path).at(&state_path)?)
+    let state: RunState = serde_json::from_str(&read_text(&state_path, Limit::SETTINGS)?)
         .in_document(state_path.display())?;
     Ok(Checkpoint {
         path: path.to_owned(),

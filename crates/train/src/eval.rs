@@ -8,11 +8,12 @@ use std::path::Path;
 use brisk_media::{Picture, psnr};
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
 use brisk_nn::{Tensor, Weights};
+use brisk_store::{Limit, read_text};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::data::emoji::EmojiData;
-use crate::error::{Error, FileContext, Result};
+use crate::error::{Error, Result};
 use crate::pictures::{self, Selection};
 use crate::rng::Rng;
 use crate::tensors;
@@ -26,8 +27,8 @@ const MAX_PSNR: f64 = 100.0;
 /// Reads `config.json` and `diffusion_pytorch_model.safetensors` of a `vae/` folder.
 pub fn open_autoencoder(folder: &Path) -> Result<Autoencoder> {
     let path = folder.join("config.json");
-    let config =
-        AutoencoderConfig::from_json(&std::fs::read(&path).at(&path)?, &path.to_string_lossy())?;
+    let text = read_text(&path, Limit::MODEL_FILE)?;
+    let config = AutoencoderConfig::from_json(text.as_bytes(), &path.to_string_lossy())?;
     let source = brisk_store::open_weights(&folder.join("diffusion_pytorch_model.safetensors"))?;
     let weights = Weights::from_source(source);
     let model = Autoencoder::load(&config, &weights, Halves::Both)?;

@@ -1,9 +1,10 @@
 //! The training log: one JSON object a line.
 
 use std::fs::{File, OpenOptions};
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use brisk_store::{Limit, read_text};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{FileContext, JsonContext, Result};
@@ -69,12 +70,10 @@ impl LogWriter {
 /// Reads a log back. A last line that was cut off by a kill is left out.
 pub fn read_log(path: &Path) -> Result<Vec<LogEntry>> {
     let mut entries = Vec::new();
-    let mut lines = BufReader::new(File::open(path).at(path)?)
-        .lines()
-        .peekable();
+    let text = read_text(path, Limit::DATA)?;
+    let mut lines = text.lines().peekable();
     while let Some(line) = lines.next() {
-        let line = line.at(path)?;
-        match serde_json::from_str(&line) {
+        match serde_json::from_str(line) {
             Ok(entry) => entries.push(entry),
             Err(_) if lines.peek().is_none() => {}
             Err(error) => return Err(error).in_document(path.display()),

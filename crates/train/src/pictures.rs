@@ -1,6 +1,6 @@
 //! Batches of pictures from a data set, augmentation included, without a tensor operation a pixel.
 
-use brisk_media::Picture;
+use brisk_media::{Picture, signed_to_byte};
 use brisk_nn::Tensor;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -86,11 +86,6 @@ fn hue_rotation(angle: f64) -> [[f32; 3]; 3] {
 /// Maps a byte to −1..=1.
 fn to_signed(value: u8) -> f32 {
     f32::from(value) / 127.5 - 1.0
-}
-
-/// Maps −1..=1 to the nearest byte; what lies outside is clamped.
-fn to_byte(value: f32) -> u8 {
-    (value * 127.5 + 127.5).round().clamp(0.0, 255.0) as u8
 }
 
 /// Writes planes `[3,S,S]` as channels-last values in −1..=1.
@@ -192,7 +187,7 @@ pub fn to_pictures(decoded: &Tensor) -> Result<Vec<Picture>> {
         .map(|picture| Picture {
             width,
             height,
-            pixels: picture.iter().map(|value| to_byte(*value)).collect(),
+            pixels: picture.iter().map(|value| signed_to_byte(*value)).collect(),
         })
         .collect())
 }
@@ -310,7 +305,7 @@ mod tests {
         };
         let mut target = vec![0f32; 12];
         write_changed(&planes, 2, change, &mut target);
-        let bytes: Vec<u8> = target.iter().map(|v| to_byte(*v)).collect();
+        let bytes: Vec<u8> = target.iter().map(|v| signed_to_byte(*v)).collect();
         assert_eq!(bytes, [255, 255, 255, 255, 255, 255, 1, 11, 21, 0, 10, 20]);
         let mut plain = vec![0f32; 12];
         write_plain(&planes, &mut plain);

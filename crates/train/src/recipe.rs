@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use brisk_models::dcae::AutoencoderConfig;
+use brisk_store::{Limit, read_text};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::error::{Error, FileContext, JsonContext, Result};
+use crate::error::{Error, JsonContext, Result};
 use crate::loss::ReconstructionLoss;
 use crate::optimiser::OptimiserKind;
 use crate::pictures::{Augmentation, Selection};
@@ -197,7 +198,7 @@ impl Recipe {
                 built_in_names().join(", ")
             )));
         }
-        Recipe::parse(&std::fs::read(path).at(path)?, name_or_path)
+        Recipe::parse(read_text(path, Limit::SETTINGS)?.as_bytes(), name_or_path)
     }
 
     /// Reads and checks a recipe; `label` names it in messages.

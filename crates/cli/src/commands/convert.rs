@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use brisk_models::sana::SanaConfig;
 use brisk_pipelines::sana::quantise::unpacked;
 use brisk_quant::NunchakuFile;
-use brisk_store::{check_output, write_safetensors};
+use brisk_store::{Limit, check_output, read_text, write_safetensors};
 use clap::Args;
 
 use super::ThreadArguments;
@@ -56,11 +56,10 @@ pub fn run(arguments: &ConvertArguments) -> Result {
         (None, Some(config)) => (config.to_string(), format!("{} (metadata)", file.label())),
         _ => {
             let path = config_file;
-            let text = std::fs::read_to_string(&path).map_err(|error| {
+            let text = read_text(&path, Limit::SETTINGS).map_err(|error| {
                 Failure::failed(format!(
-                    "{} brings no configuration, and {} cannot be read: {error}; give one with --config",
-                    arguments.input.display(),
-                    path.display()
+                    "{} brings no configuration: {error}; give one with --config",
+                    arguments.input.display()
                 ))
             })?;
             (text, path.display().to_string())

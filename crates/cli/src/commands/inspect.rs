@@ -6,7 +6,7 @@ mod picture;
 
 use std::path::{Path, PathBuf};
 
-use brisk_store::{ModelFolder, TensorSource, open_weights, summarise};
+use brisk_store::{Limit, ModelFolder, TensorSource, open_weights, read_json, summarise};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -136,14 +136,21 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
         return loose_files(folder, arguments);
     };
     let missing: Vec<String> = components.iter().filter_map(Component::problem).collect();
+    // What is not there yet is a finding; what cannot be read is a failure.
+    let damaged = components
+        .iter()
+        .find(|part| matches!(part.state, State::Damaged(_)))
+        .and_then(Component::problem);
+    let outcome = damaged.map_or(Ok(()), |problem| Err(Failure::failed(problem)));
     if arguments.json {
         let parts: Vec<Value> = components
             .iter()
             .map(|part| part.json(arguments.tensors))
             .collect();
-        return output::print_json(&json!({
+        output::print_json(&json!({
             "path": folder.label(), "kind": "model", "model": name, "components": parts, "missing": missing,
-        }));
+        }))?;
+        return outcome;
     }
     let mut out = format!("{}: {name}\n", folder.label());
     let mut rows = vec![
@@ -175,7 +182,8 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             }
         }
     }
-    output::print(&out)
+    output::print(&out)?;
+    outcome
 }
 
 /// A folder that is no model: its weights files, one by one.
@@ -230,10 +238,7 @@ fn loose_files(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
 
 /// A JSON file that is no shard index.
 fn configuration(path: &Path, as_json: bool) -> Result {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
-    let value: Value = serde_json::from_str(&text)
-        .map_err(|error| Failure::failed(format!("{}: not JSON: {error}", path.display())))?;
+    let value = read_json(path, Limit::MODEL_FILE)?;
     let class = ["_class_name", "model_type", "tokenizer_class"]
         .iter()
         .find_map(|key| value.get(key)?.as_str());

@@ -15,7 +15,8 @@ use brisk_pipelines::{Control, Event, ImageRequest};
 use brisk_quant::svd::Solver;
 use brisk_quant::{AwqSettings, Method, Settings};
 use brisk_store::{
-    ModelFolder, SafetensorsFile, TensorSource, check_output, write_atomic, write_atomic_with,
+    Limit, ModelFolder, SafetensorsFile, TensorSource, check_output, read_text, write_atomic,
+    write_atomic_with,
 };
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
@@ -103,12 +104,8 @@ const BOX_PROMPTS: &str = include_str!("quantize/prompts.txt");
 
 /// Prompts, one a line; empty lines are left out.
 pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Failure::failed(format!(
-            "--prompts: cannot read {}: {error}",
-            path.display()
-        ))
-    })?;
+    let text =
+        read_text(path, Limit::TEXT).map_err(|error| Failure::from(error).at("--prompts"))?;
     let prompts = lines(&text);
     if prompts.is_empty() {
         return Err(Failure::usage(format!(
@@ -384,7 +381,7 @@ fn remember(work: &Path, arguments: &QuantizeArguments, prompts: &[String]) -> R
         "text_encoder": arguments.text_encoder,
         "rows": arguments.rows, "steps": arguments.steps, "size": arguments.size, "prompts": prompts,
     });
-    match std::fs::read_to_string(&path) {
+    match read_text(&path, Limit::SETTINGS) {
         Ok(text) if serde_json::from_str::<Value>(&text).is_ok_and(|before| before == now) => {
             output::note(&format!("going on with {}", work.display()));
             Ok(())

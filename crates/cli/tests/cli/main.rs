@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod files;
 mod harness;
 mod image;
 mod probe;

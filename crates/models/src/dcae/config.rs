@@ -2,6 +2,7 @@
 //! `AutoencoderDC`), checked once here so that the rest of the module can rely on it.
 
 use brisk_nn::{Error, Result};
+use brisk_store::read::without_mark;
 use serde::{Deserialize, Serialize};
 
 /// Bounds that keep a corrupt file from asking for all memory.
@@ -105,7 +106,7 @@ impl AutoencoderConfig {
     /// When a key has the wrong type, is unknown, or the values don't fit together; the message
     /// names the key, what was found and what was expected.
     pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
-        let value: serde_json::Value = serde_json::from_slice(bytes)
+        let value: serde_json::Value = serde_json::from_slice(without_mark(bytes))
             .map_err(|error| Error::Config(format!("{label}: not JSON: {error}")))?;
         Self::from_value(value).map_err(|error| Error::Config(format!("{label}: {error}")))
     }

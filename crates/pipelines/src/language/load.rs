@@ -191,8 +191,7 @@ fn check_tokenizer(
 fn read_template(folder: &ModelFolder, settings: &Value) -> Result<Option<ChatTemplate>> {
     let place = |file: &str| format!("{}/{file}", folder.label());
     let (text, label) = if folder.exists(LanguageFiles::TEMPLATE) {
-        let bytes = folder.read(LanguageFiles::TEMPLATE)?;
-        let text = String::from_utf8_lossy(&bytes).into_owned();
+        let text = folder.read_text(LanguageFiles::TEMPLATE)?;
         (text, place(LanguageFiles::TEMPLATE))
     } else {
         let text = match settings.get("chat_template") {

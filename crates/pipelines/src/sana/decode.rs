@@ -1,6 +1,6 @@
 //! Pictures to latents and back.
 
-use brisk_media::{Filter, Picture, resize_pil};
+use brisk_media::{Filter, Picture, resize_pil, signed_to_byte};
 use brisk_models::dcae::{Autoencoder, Tiling};
 use brisk_nn::{Tensor, check_finite};
 
@@ -76,13 +76,8 @@ fn to_picture(sample: &Tensor, height: usize, width: usize) -> Result<Picture> {
     Ok(Picture {
         width,
         height,
-        pixels: values.into_iter().map(to_byte).collect(),
+        pixels: values.into_iter().map(signed_to_byte).collect(),
     })
-}
-
-/// −1..1 to 0..255, ties to even.
-fn to_byte(value: f32) -> u8 {
-    ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8
 }
 
 /// Encodes a picture at the generation size to a latent `[1, h, w, C]`, scaled as the transformer sees it.
@@ -121,12 +116,17 @@ mod tests {
     #[test]
     fn bytes_round_half_to_even() {
         assert_eq!(
-            (to_byte(-1.0), to_byte(1.0), to_byte(-3.0), to_byte(9.0)),
+            (
+                signed_to_byte(-1.0),
+                signed_to_byte(1.0),
+                signed_to_byte(-3.0),
+                signed_to_byte(9.0)
+            ),
             (0, 255, 0, 255)
         );
         // 0.5 · 255 = 127.5 ties to 128; 126.5 ties to 126.
-        assert_eq!(to_byte(0.0), 128);
-        assert_eq!(to_byte(126.5 / 255.0 * 2.0 - 1.0), 126);
+        assert_eq!(signed_to_byte(0.0), 128);
+        assert_eq!(signed_to_byte(126.5 / 255.0 * 2.0 - 1.0), 126);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use brisk_models::sana::{self, ControlWiring, Numerics, SanaConfig};
 use brisk_models::sana_controlnet::{self, SanaControlNetConfig};
 use brisk_nn::{Activations, Quantisation};
 use brisk_quant::{NunchakuFile, file as quantised};
+use brisk_store::read::without_last_line_end;
 use brisk_store::{ModelFolder, TensorSource, open_weights};
 use brisk_text::Tokenizer;
 use serde_json::Value;
@@ -665,11 +666,6 @@ fn read_instruction(folder: &ModelFolder) -> Result<Option<String>> {
     if !folder.exists(INSTRUCTION_FILE) {
         return Ok(None);
     }
-    let bytes = folder.read(INSTRUCTION_FILE)?.into_owned();
-    String::from_utf8(bytes).map(Some).map_err(|error| {
-        Error::config(
-            format!("{}/{INSTRUCTION_FILE}", folder.label()),
-            error.to_string(),
-        )
-    })
+    let text = folder.read_text(INSTRUCTION_FILE)?;
+    Ok(Some(without_last_line_end(&text).to_owned()))
 }

@@ -90,6 +90,7 @@ impl TensorSource for PickleFile {
         let Some(entry) = self.entries.get(name) else {
             return Ok(None);
         };
+        self.bytes.check(&self.label)?;
         let data = self
             .bytes
             .get(entry.storage.clone())

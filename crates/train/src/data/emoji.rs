@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 
 use super::iconify::Icon;
 use brisk_media::Picture;
-use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
+use brisk_store::{
+    Dtype, Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_safetensors,
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -24,14 +26,6 @@ const FORMAT: &str = "brisk-emoji-1";
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EmojiError {
-    /// A source file cannot be read.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        source: std::io::Error,
-    },
     /// A source file is not what the package should hold.
     #[error("{path}: {reason}; expected a file of the npm package {package}, unpacked")]
     Source {
@@ -60,7 +54,7 @@ pub enum EmojiError {
         /// What is wrong with it.
         reason: String,
     },
-    /// The data set file cannot be read or written.
+    /// A source or the data set file cannot be read or written.
     #[error(transparent)]
     Store(#[from] brisk_store::Error),
     /// The requested size is out of range.
@@ -449,11 +443,8 @@ fn plain_hexcode(code: &str) -> String {
 }
 
 fn read_json(path: &Path, package: &str) -> Result<Value> {
-    let bytes = std::fs::read(path).map_err(|source| EmojiError::Io {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&bytes).map_err(|e| EmojiError::Source {
+    let text = read_text(path, Limit::DATA)?;
+    serde_json::from_str(&text).map_err(|e| EmojiError::Source {
         path: path.to_owned(),
         reason: e.to_string(),
         package: package.into(),

@@ -5,6 +5,8 @@ use serde_json::Value;
 
 /// Share of the picture left white on each side.
 const MARGIN: f64 = 0.04;
+/// Longest side of an icon in its own units, and farthest corner; those of the sets have 32 to 512.
+const MAX_SIDE: f64 = 65536.0;
 
 /// An icon of an Iconify set with its aliases resolved.
 pub(super) struct Icon {
@@ -40,14 +42,25 @@ impl Icon {
                     icon[key].as_f64().or(set[key].as_f64()).unwrap_or(default)
                 };
                 let (width, height) = (number("width", 16.0), number("height", 16.0));
-                if !(width > 0.0 && height > 0.0) {
-                    return Err(format!("icon {current:?} has the size {width}x{height}"));
+                if ![width, height]
+                    .iter()
+                    .all(|side| (1.0..=MAX_SIDE).contains(side))
+                {
+                    return Err(format!(
+                        "icon {current:?} has the size {width}x{height}; expected 1 to {MAX_SIDE}"
+                    ));
+                }
+                let (left, top) = (number("left", 0.0), number("top", 0.0));
+                if ![left, top].iter().all(|edge| edge.abs() <= MAX_SIDE) {
+                    return Err(format!(
+                        "icon {current:?} begins at {left}, {top}; expected up to {MAX_SIDE}"
+                    ));
                 }
                 return Ok(Self {
                     name: name.to_owned(),
                     body: body.to_owned(),
-                    left: number("left", 0.0),
-                    top: number("top", 0.0),
+                    left,
+                    top,
                     width,
                     height,
                     horizontal_flip,

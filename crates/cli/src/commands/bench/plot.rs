@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use brisk_media::{LineChart, Mark, Series, line_chart_svg};
+use brisk_store::{Limit, read_json};
 use clap::Args;
 use serde_json::Value;
 
@@ -47,10 +48,7 @@ pub fn run(arguments: &PlotArguments) -> Result {
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
-    serde_json::from_str(&text)
-        .map_err(|error| Failure::failed(format!("{}: {error}", path.display())))
+    Ok(read_json(path, Limit::DATA)?)
 }
 
 /// GFLOP/s and GB/s.

@@ -9,7 +9,8 @@ use brisk_pipelines::request::OPTIONS;
 use brisk_pipelines::sana::LoadOptions;
 use brisk_pipelines::schedulers::SchedulerKind;
 use brisk_pipelines::{ControlImage, DecodeMode, InitImage, Instruction, Latents};
-use brisk_store::{ModelFolder, open_weights};
+use brisk_store::read::without_last_line_end;
+use brisk_store::{Limit, ModelFolder, open_weights, read_text};
 use clap::Args;
 
 use super::super::ThreadArguments;
@@ -245,9 +246,10 @@ pub fn read_instruction(file: &str) -> Result<Instruction> {
     if file == "none" {
         return Ok(Instruction::None);
     }
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| Failure::failed(format!("--instruction: cannot read {file}: {error}")))?;
-    Ok(Instruction::Text(text))
+    let text = read_text(Path::new(file), Limit::TEXT)
+        .map_err(|error| Failure::from(error).at("--instruction"))?;
+    // Editors end a file with a line end, which would become part of every prompt.
+    Ok(Instruction::Text(without_last_line_end(&text).to_owned()))
 }
 
 impl ImageArguments {

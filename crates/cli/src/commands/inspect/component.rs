@@ -23,8 +23,10 @@ pub enum State {
     },
     /// Small files only, as for a scheduler or a tokenizer.
     Settings,
-    /// Not there, or not readable: why.
+    /// Not there: why.
     Missing(String),
+    /// There, and not readable: why.
+    Damaged(String),
 }
 
 /// What its configuration says.
@@ -102,7 +104,10 @@ impl Component {
                     summary: summarise(&*source),
                     source,
                 },
-                Err(error) => State::Missing(error.to_string()),
+                Err(error @ brisk_store::Error::Missing { .. }) => {
+                    State::Missing(error.to_string())
+                }
+                Err(error) => State::Damaged(error.to_string()),
             }
         };
         let configuration = match (&class, folder.read(&config)) {
@@ -138,7 +143,7 @@ impl Component {
     pub fn problem(&self) -> Option<String> {
         let name = self.shown_name();
         match (&self.state, &self.configuration) {
-            (State::Missing(why), _) => Some(format!("{name}: {why}")),
+            (State::Missing(why) | State::Damaged(why), _) => Some(format!("{name}: {why}")),
             (_, Some(Err(why))) => Some(format!("{name}: {why}")),
             (State::Weights { summary, .. }, Some(Ok(configuration)))
                 if (summary.parameters as u64) < configuration.parameters =>
@@ -167,6 +172,7 @@ impl Component {
             }
             State::Settings => cells.push("settings".to_owned()),
             State::Missing(_) => cells.push("missing".to_owned()),
+            State::Damaged(_) => cells.push("damaged".to_owned()),
         }
         cells
     }

@@ -3,7 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use brisk_media::{read_picture, read_png_metadata};
+use brisk_media::{decode_picture, read_png_metadata};
+use brisk_store::Limit;
+use brisk_store::read::read;
 use serde_json::{Map, Value, json};
 
 use crate::failure::{Failure, Result};
@@ -21,9 +23,8 @@ pub fn is_picture(path: &Path) -> Result<bool> {
 
 /// Prints size and texts.
 pub fn show(path: &Path, as_json: bool) -> Result {
-    let picture = read_picture(path)?;
-    let bytes = std::fs::read(path)
-        .map_err(|error| Failure::failed(format!("cannot read {}: {error}", path.display())))?;
+    let bytes = read(path, Limit::PICTURE)?;
+    let picture = decode_picture(&bytes, &path.display().to_string())?;
     let texts = match bytes.starts_with(b"\x89PNG") {
         true => {
             read_png_metadata(&bytes).map_err(|error| Failure::from(error).at(path.display()))?

@@ -1,11 +1,13 @@
 //! A conversation: a line is a turn, and every answer sees the turns before it.
 
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{IsTerminal, Write};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use brisk_pipelines::Control;
 use brisk_pipelines::language::TextPipeline;
+use brisk_store::Limit;
+use brisk_store::read::read_line;
 use brisk_text::ChatMessage;
 use serde_json::json;
 
@@ -36,16 +38,15 @@ pub fn run(arguments: &TextArguments) -> Result {
         ));
     }
     let mut said: Vec<ChatMessage> = Vec::new();
-    let mut lines = std::io::stdin().lock().lines();
+    let mut lines = std::io::stdin().lock();
     loop {
         if person {
             let mut stderr = std::io::stderr().lock();
             let _ = write!(stderr, "> ").and_then(|()| stderr.flush());
         }
-        let Some(line) = lines.next() else {
+        let Some(line) = read_line(&mut lines, "stdin", Limit::TEXT)? else {
             return Ok(());
         };
-        let line = line.map_err(|error| Failure::failed(format!("cannot read stdin: {error}")))?;
         match line.trim() {
             "" => continue,
             "/exit" => return Ok(()),
