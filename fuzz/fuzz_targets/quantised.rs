@@ -4,10 +4,10 @@
 
 use std::sync::Arc;
 
-use brisk_quant::NunchakuFile;
-use brisk_quant::file::LiteConfig;
-use brisk_quant::sana::{Part, SanaFile, SanaShape};
-use brisk_store::SafetensorsFile;
+use brisk_models::sana::SanaLayout;
+use brisk_quant::lite::LiteConfig;
+use brisk_quant::{LowBitModel, NunchakuFile};
+use brisk_store::{SafetensorsFile, TensorSource};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(config) = serde_json::from_slice(bytes) {
@@ -22,19 +22,18 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     };
     let _ = file.check();
     let _ = file.config();
-    let shape = SanaShape {
+    let layout = SanaLayout {
         layers: 1,
         width: 128,
         head_dim: 32,
         cross_width: 128,
         hidden: 128,
     };
-    let Ok(sana) = SanaFile::new(file, shape) else {
+    let Ok(model) = LowBitModel::new(file, Box::new(layout)) else {
         return;
     };
-    for part in Part::ALL {
-        for name in part.plain_names() {
-            let _ = sana.plain_layer(&format!("transformer_blocks.0.{name}"));
-        }
+    let _ = model.unpack(|_| Ok::<(), brisk_quant::Error>(()));
+    for name in model.plain().names() {
+        let _ = model.plain().view(&name);
     }
 });

@@ -3,14 +3,49 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Activations, Error, HalfKind, Int4Weight, LowBitSource, Weights};
+use brisk_nn::{Activations, Error, Int4Weight, LowBitSource, Weights};
 use brisk_quant::file::LayerKind;
-use brisk_quant::integer::GROUP;
-use brisk_quant::record::HalfType;
-use brisk_quant::{Awq, NunchakuFile, file};
+use brisk_quant::{LowBitLayout, LowBitModel, NunchakuFile, file};
 use brisk_store::{MappedSource, Slice, TensorSource};
 
 use crate::Result;
+
+/// A model's parameters from a plain file, or from one in which the layers of `layout` have 4-bit weights
+/// and a branch (SVDQuant); `activations` says how their inputs are rounded.
+///
+/// # Errors
+/// A quantised file for another model, or one that contradicts itself.
+pub fn parameters(
+    layout: Box<dyn LowBitLayout>,
+    source: Arc<dyn TensorSource>,
+    activations: Activations,
+) -> Result<Weights> {
+    if !file::is_quantised(&*source) {
+        return Ok(Weights::from_source(source));
+    }
+    let label = label(&*source);
+    let file = NunchakuFile::new(source, BTreeMap::new(), label).map_err(failed)?;
+    let model = LowBitModel::new(file, layout).map_err(failed)?;
+    let weights = Weights::from_source(model.plain().clone());
+    Ok(weights.with_low_bit(Arc::new(Layers(model)), activations))
+}
+
+struct Layers(LowBitModel);
+
+impl LowBitSource for Layers {
+    fn layers(
+        &self,
+        paths: &[String],
+        inputs: usize,
+        outputs: &[usize],
+    ) -> Result<Option<Int4Weight>> {
+        self.0.weight(paths, inputs, outputs).map_err(failed)
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.layers()
+    }
+}
 
 /// A model's parameters from a plain file, or from one in which some linear layers, under their own
 /// names, have 4-bit weights and full activations (AWQ).
@@ -50,12 +85,20 @@ struct WeightOnly {
 }
 
 impl LowBitSource for WeightOnly {
-    fn linear(&self, path: &str, inputs: usize, outputs: usize) -> Result<Option<Int4Weight>> {
-        if !self.file.has_layer(path) {
+    fn layers(
+        &self,
+        paths: &[String],
+        inputs: usize,
+        outputs: &[usize],
+    ) -> Result<Option<Int4Weight>> {
+        let ([path], [outputs]) = (paths, outputs) else {
+            return Ok(None);
+        };
+        if self.file.kind(path).is_none() {
             return Ok(None);
         }
         let layer = self.file.awq(path).map_err(failed)?;
-        if (layer.outputs, layer.inputs) != (outputs, inputs) {
+        if (layer.outputs, layer.inputs) != (*outputs, inputs) {
             return Err(Error::Config(format!(
                 "{}: layer {path} is one of {}x{} (outputs x inputs), but this model's has \
                  {outputs}x{inputs}; is it a file for another model?",
@@ -65,55 +108,21 @@ impl LowBitSource for WeightOnly {
             )));
         }
         self.file.source().forget(&format!("{path}.qweight"));
-        Ok(Some(awq(&layer)))
+        Ok(Some(layer.into_weight()))
     }
 
-    fn layers(&self) -> Vec<String> {
+    fn names(&self) -> Vec<String> {
         self.layers.clone()
     }
 }
 
 /// Where a source's tensors are.
-pub(crate) fn label(source: &dyn TensorSource) -> String {
+fn label(source: &dyn TensorSource) -> String {
     let names = source.names();
     let first = names.first().map(|name| source.origin(name));
     first.unwrap_or_default()
 }
 
-pub(crate) fn failed(error: brisk_quant::Error) -> Error {
+fn failed(error: brisk_quant::Error) -> Error {
     Error::Config(error.to_string())
-}
-
-pub(crate) fn half(half: HalfType) -> HalfKind {
-    match half {
-        HalfType::Bf16 => HalfKind::Bf16,
-        HalfType::F16 => HalfKind::F16,
-    }
-}
-
-/// A W4A16 layer: its codes 0 to 15 become −8 to 7, and zeros move by 8 scales.
-pub(crate) fn awq(layer: &Awq) -> Int4Weight {
-    let groups = layer.inputs / GROUP;
-    let grid = |values: &[f32]| -> Vec<f32> {
-        let place = |i: usize| values[i % groups * layer.outputs + i / groups];
-        (0..layer.outputs * groups).map(place).collect()
-    };
-    let scales = grid(&layer.scales);
-    let zeros = grid(&layer.zeros);
-    Int4Weight {
-        outputs: layer.outputs,
-        inputs: layer.inputs,
-        codes: layer.codes.iter().map(|code| *code as i8 - 8).collect(),
-        zeros: Some(
-            zeros
-                .iter()
-                .zip(&scales)
-                .map(|(z, s)| z + 8.0 * s)
-                .collect(),
-        ),
-        scales,
-        bias: layer.bias.clone(),
-        half: half(layer.half),
-        ..Int4Weight::default()
-    }
 }

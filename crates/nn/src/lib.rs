@@ -22,16 +22,16 @@ mod random;
 mod tensor;
 mod weights;
 
-pub use brisk_kernels::int4::{Activations, HalfKind};
+pub use brisk_kernels::int4::{Activations, Branch, HalfType, Int4Weight};
 pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
     Conv2d, ConvOptions, DepthwiseConv2d, ExpertNames, ExpertOptions, GatedMlp, GatedMlpNames,
-    GluMbConv, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
+    GluMbConv, KeyValueCache, Linear, LinearGroup, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
     TimestepEmbedding, sinusoid,
 };
-pub use low_bit::{Int4Weight, LowBitSource};
+pub use low_bit::LowBitSource;
 pub use quantised::{Quantisation, QuantisedWeights};
 pub use tensor::{D, DType, Dim, Shape, Tensor, WithDType};
 pub use weights::{Init, InputWatcher, Storage, Weights};

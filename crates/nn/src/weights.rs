@@ -8,7 +8,7 @@ use crate::ops::{self, PackedInt4};
 use crate::quantised::{Quantisation, QuantisedWeights};
 use crate::random;
 use crate::tensor::{DType, Tensor};
-use brisk_kernels::int4::Activations;
+use brisk_kernels::int4::{Activations, Branch, Int4Linear, Int4Weight};
 use brisk_kernels::quantised::QuantisedMatrix;
 use brisk_store::{Dtype, TensorSource};
 use candle_core::Var;
@@ -173,27 +173,52 @@ impl Weights {
         }
     }
 
-    /// The linear layer at this path, where it is held in few bits. A LoRA joins its branch.
-    pub(crate) fn low_bit(&self, inputs: usize, outputs: usize) -> Result<Option<PackedInt4>> {
+    /// The linear layers called `names` below this path (the path itself where the name is empty), which
+    /// share their input, where they are held in few bits as one. A LoRA joins their branch; as it gives
+    /// each layer factors of its own, layers under one come each for itself.
+    pub(crate) fn low_bit(
+        &self,
+        names: &[&str],
+        inputs: usize,
+        outputs: &[usize],
+    ) -> Result<Option<Vec<PackedInt4>>> {
         let Some((source, activations)) = &self.shared.low_bit else {
             return Ok(None);
         };
-        let Some(mut layer) = source.linear(&self.prefix, inputs, outputs)? else {
+        let paths = names.iter().map(|name| match *name {
+            "" => self.prefix.clone(),
+            name => self.path(name),
+        });
+        let paths: Vec<String> = paths.collect();
+        let Some(weight) = source.layers(&paths, inputs, outputs)? else {
             return Ok(None);
         };
-        if !layer.fits() || (layer.inputs, layer.outputs) != (inputs, outputs) {
+        if !weight.fits() || weight.inputs != inputs || weight.outputs != outputs {
             return Err(Error::Config(format!(
-                "layer {}: its 4-bit parts are not those of a layer of {outputs}x{inputs}",
-                self.prefix
+                "layer {}: its 4-bit parts are not those of a layer of {outputs:?}x{inputs}",
+                paths.join(", ")
             )));
         }
-        if let Some(lora) = &self.shared.lora
-            && let Some((rank, down, up)) = lora.factors(&self.prefix, outputs, inputs)?
-        {
-            layer.widen_branch(rank, &down, &up);
+        let mut used = lock(&self.shared.used);
+        used.extend(paths.iter().map(|path| format!("{path}.{LOW_BIT}")));
+        let packed = |weight: &Int4Weight| PackedInt4::new(Int4Linear::new(weight), *activations);
+        let mut widened = Vec::new();
+        if let Some(lora) = &self.shared.lora {
+            for (path, outputs) in paths.iter().zip(outputs) {
+                widened.push(lora.factors(path, *outputs, inputs)?);
+            }
         }
-        lock(&self.shared.used).insert(self.path(LOW_BIT));
-        Ok(Some(PackedInt4::new(layer.pack(), *activations)))
+        if widened.iter().all(Option::is_none) {
+            return Ok(Some(vec![packed(&weight)]));
+        }
+        let each = weight.split().into_iter().zip(widened);
+        let each = each.map(|(mut weight, more)| {
+            if let Some((rank, down, up)) = more {
+                weight.widen_branch(Branch { rank, down, up });
+            }
+            packed(&weight)
+        });
+        Ok(Some(each.collect()))
     }
 
     /// What watches the layer at this path, and the path.
@@ -467,7 +492,7 @@ impl Weights {
             let unexpected = |name: &String| !used.contains(name) && !ignore(name);
             report.unexpected = source.names().into_iter().filter(unexpected).collect();
             if let Some((low_bit, _)) = &self.shared.low_bit {
-                let layers = low_bit.layers().into_iter();
+                let layers = low_bit.names().into_iter();
                 let names = layers.map(|layer| format!("{layer}.{LOW_BIT}"));
                 report.unexpected.extend(names.filter(unexpected));
             }

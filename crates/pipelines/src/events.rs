@@ -31,6 +31,8 @@ pub enum Event {
     SaveMemory,
     /// What the picture would be if denoising stopped here.
     Preview(Picture),
+    /// A line worth keeping: a number that was measured, a choice that was made.
+    Log(String),
     /// Something the user should know; the run goes on.
     Warning(String),
     /// Estimated peak need of a stage and what is free, both in bytes.

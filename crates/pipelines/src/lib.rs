@@ -5,7 +5,7 @@
 //! [`noise`] draws what torch draws, [`guidance`] combines velocities, [`resolution`] knows the trained
 //! sizes, [`memory`] estimates.
 //!
-//! This crate knows no command line, writes no files and prints nothing. Layers and architectures live in
+//! This crate knows no command line and prints nothing; [`quantize`] alone writes files. Layers and architectures live in
 //! `brisk-models`.
 //!
 //! ```no_run
@@ -28,6 +28,7 @@ pub mod guidance;
 pub mod language;
 pub mod memory;
 pub mod noise;
+pub mod quantize;
 mod random_weights;
 pub mod request;
 pub mod resolution;

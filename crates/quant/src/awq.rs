@@ -11,10 +11,11 @@
 use brisk_kernels::gemm::{Threads, View, multiply};
 use rayon::prelude::*;
 
+use crate::HalfType;
 use crate::error::{Error, Result};
 use crate::integer::GROUP;
 use crate::method::{Calibration, LayerError};
-use crate::record::{Awq, HalfType};
+use crate::w4a16::Awq;
 
 /// Largest code.
 const MOST: f32 = 15.0;

@@ -1,19 +1,20 @@
-//! The containers: one safetensors file with its configuration as metadata, the older folder of two
-//! files, and the part of a diffusers configuration that says what is quantised.
+//! The containers: one safetensors file with its configuration as metadata, and folders.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use brisk_store::{
-    Dtype, Error as StoreError, ModelFolder, SafetensorsFile, TensorSource, TensorView,
-    open_weights, parse_json,
+    Dtype, Error as StoreError, ModelFolder, SafetensorsFile, TensorSource, open_weights,
+    parse_json,
 };
 use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::integer::{GROUP, MICRO_GROUP};
-use crate::record::{Awq, Record, SUFFIXES};
+use crate::joined::join;
+use crate::record::{Record, SUFFIXES};
+use crate::w4a16::Awq;
 
 /// The older folder's files: quantised layers, and the rest.
 pub const FOLDER_FILES: [&str; 2] = [
@@ -53,7 +54,7 @@ impl NunchakuFile {
     pub fn open(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
         if path.is_dir() {
-            return Self::new(open_folder(path)?, BTreeMap::new(), label);
+            return Self::new(open_folder(path, None)?, BTreeMap::new(), label);
         }
         let file = SafetensorsFile::open(path)?;
         let metadata = file.metadata().clone();
@@ -97,22 +98,19 @@ impl NunchakuFile {
 
     /// Prefixes and kinds of the quantised layers, sorted.
     pub fn layers(&self) -> Vec<(String, LayerKind)> {
-        let names = self.source.names();
-        let prefix = |name: &String| {
-            let prefix = name.strip_suffix(".qweight")?;
-            let packed = self.source.info(name)?.0;
-            let kind = match packed {
-                Dtype::I32 | Dtype::I16 => LayerKind::W4A16,
-                _ => LayerKind::W4A4,
-            };
-            Some((prefix.to_owned(), kind))
-        };
-        names.iter().filter_map(prefix).collect()
+        let names = self.source.names().into_iter();
+        let prefixes = names.filter_map(|name| name.strip_suffix(".qweight").map(str::to_owned));
+        let kinds = prefixes.filter_map(|prefix| Some((self.kind(&prefix)?, prefix)));
+        kinds.map(|(kind, prefix)| (prefix, kind)).collect()
     }
 
-    /// Whether there is a quantised layer of this prefix.
-    pub fn has_layer(&self, prefix: &str) -> bool {
-        self.source.info(&format!("{prefix}.qweight")).is_some()
+    /// The kind of the quantised layer of this prefix; none where there is none.
+    pub fn kind(&self, prefix: &str) -> Option<LayerKind> {
+        let (packed, _) = self.source.info(&format!("{prefix}.qweight"))?;
+        Some(match packed {
+            Dtype::I32 | Dtype::I16 => LayerKind::W4A16,
+            _ => LayerKind::W4A4,
+        })
     }
 
     /// Names of the tensors that belong to no quantised layer, sorted.
@@ -182,7 +180,7 @@ impl NunchakuFile {
         Ok(self.metadata.get(key).map(parse).transpose()?)
     }
 
-    fn error(&self, problem: String) -> Error {
+    pub(crate) fn error(&self, problem: String) -> Error {
         Error::File {
             file: self.label.clone(),
             problem,
@@ -250,136 +248,12 @@ pub fn metadata(config: &Value, model_class: &str, rank: usize) -> BTreeMap<Stri
     ])
 }
 
-/// The `quantization_config` of diffusers' `nunchaku_lite` quantiser: which modules are replaced.
-#[derive(Clone, Debug, PartialEq, Default)]
-pub struct LiteConfig {
-    /// Modules in W4A4.
-    pub w4a4: Vec<String>,
-    /// Rank of their branches.
-    pub rank: usize,
-    /// `int4` or `nvfp4`.
-    pub precision: String,
-    /// Modules in W4A16.
-    pub w4a16: Vec<String>,
-}
-
-impl LiteConfig {
-    /// The `quantization_config` that [`LiteConfig::from_config`] reads.
-    pub fn to_json(&self) -> Value {
-        let mut found = json!({"quant_method": "nunchaku_lite", "compute_dtype": "bfloat16"});
-        if !self.w4a4.is_empty() {
-            let group = match self.precision.as_str() {
-                "nvfp4" => MICRO_GROUP,
-                _ => GROUP,
-            };
-            found["svdq_w4a4"] = json!({
-                "precision": self.precision, "group_size": group, "rank": self.rank,
-                "targets": self.w4a4,
-            });
-        }
-        if !self.w4a16.is_empty() {
-            found["awq_w4a16"] = json!({
-                "precision": "int4", "group_size": GROUP, "targets": self.w4a16,
-            });
-        }
-        found
-    }
-
-    /// From a model's configuration; `None` where it is not quantised by `nunchaku_lite`.
-    ///
-    /// # Errors
-    /// A key that is missing or of another kind, a precision or group size that does not exist.
-    pub fn from_config(config: &Value, label: &str) -> Result<Option<Self>> {
-        let quantisation = &config["quantization_config"];
-        if quantisation["quant_method"] != "nunchaku_lite" {
-            return Ok(None);
-        }
-        let wrong = |key: &str, found: &Value, expected: &str| Error::File {
-            file: label.to_owned(),
-            problem: format!("quantization_config.{key} is {found}, expected {expected}"),
-        };
-        let targets = |key: &str| -> Result<Vec<String>> {
-            let found = &quantisation[key]["targets"];
-            let list = found
-                .as_array()
-                .ok_or_else(|| wrong(&format!("{key}.targets"), found, "a list of module names"))?;
-            let name = |name: &Value| {
-                let name = name.as_str().map(str::to_owned);
-                name.ok_or_else(|| {
-                    wrong(&format!("{key}.targets"), found, "a list of module names")
-                })
-            };
-            list.iter().map(name).collect()
-        };
-        let size = |key: &str, part: &str| -> Result<u64> {
-            let found = &quantisation[key][part];
-            let expected = "a whole number";
-            found
-                .as_u64()
-                .ok_or_else(|| wrong(&format!("{key}.{part}"), found, expected))
-        };
-        let mut lite = Self::default();
-        if !quantisation["svdq_w4a4"].is_null() {
-            let found = &quantisation["svdq_w4a4"]["precision"];
-            let group = match found.as_str() {
-                Some("int4") => GROUP,
-                Some("nvfp4") => MICRO_GROUP,
-                _ => return Err(wrong("svdq_w4a4.precision", found, "\"int4\" or \"nvfp4\"")),
-            };
-            lite.precision = found.as_str().unwrap_or_default().to_owned();
-            if size("svdq_w4a4", "group_size")? != group as u64 {
-                let found = &quantisation["svdq_w4a4"]["group_size"];
-                return Err(wrong("svdq_w4a4.group_size", found, &group.to_string()));
-            }
-            lite.rank = size("svdq_w4a4", "rank")? as usize;
-            lite.w4a4 = targets("svdq_w4a4")?;
-        }
-        if !quantisation["awq_w4a16"].is_null() {
-            if size("awq_w4a16", "group_size")? != GROUP as u64 {
-                let found = &quantisation["awq_w4a16"]["group_size"];
-                return Err(wrong("awq_w4a16.group_size", found, "64"));
-            }
-            lite.w4a16 = targets("awq_w4a16")?;
-        }
-        Ok(Some(lite))
-    }
-
-    /// Checks that exactly these modules are quantised in a file.
-    ///
-    /// # Errors
-    /// The first module that the file and the configuration disagree about.
-    pub fn check(&self, file: &NunchakuFile) -> Result<()> {
-        let found: BTreeMap<String, LayerKind> = file.layers().into_iter().collect();
-        let listed = [
-            (&self.w4a4, LayerKind::W4A4),
-            (&self.w4a16, LayerKind::W4A16),
-        ];
-        for (names, kind) in listed {
-            for name in names {
-                if found.get(name) != Some(&kind) {
-                    return Err(file.error(format!(
-                        "quantization_config lists {name:?} as {kind:?}, but the file has no such layer \
-                         (tensor {:?})",
-                        format!("{name}.qweight")
-                    )));
-                }
-            }
-        }
-        match found
-            .keys()
-            .find(|name| !listed.iter().any(|(names, _)| names.contains(name)))
-        {
-            Some(name) => Err(file.error(format!(
-                "tensor {:?} belongs to a layer that quantization_config does not list",
-                format!("{name}.qweight")
-            ))),
-            None => Ok(()),
-        }
-    }
-}
-
-/// All weights of a transformer's folder.
-fn open_folder(path: &Path) -> Result<Arc<dyn TensorSource>> {
+/// All weights of a component's folder: the older two files, or one or more under the names that diffusers
+/// and transformers use, of this variant where there is one.
+///
+/// # Errors
+/// A folder without such files, or a file that cannot be read.
+pub fn open_folder(path: &Path, variant: Option<&str>) -> Result<Arc<dyn TensorSource>> {
     if FOLDER_FILES.iter().any(|name| path.join(name).exists()) {
         let parts = FOLDER_FILES
             .iter()
@@ -389,7 +263,7 @@ fn open_folder(path: &Path) -> Result<Arc<dyn TensorSource>> {
     }
     let folder = ModelFolder::Disk(path.to_owned());
     folder
-        .open_component("", None)
+        .open_component("", variant)
         .map_err(|error| match error {
             StoreError::Missing { place, problem } => Error::File {
                 file: place,
@@ -397,56 +271,4 @@ fn open_folder(path: &Path) -> Result<Arc<dyn TensorSource>> {
             },
             other => other.into(),
         })
-}
-
-/// Several sources as one.
-struct Joined {
-    parts: Vec<Arc<dyn TensorSource>>,
-}
-
-/// Tensors of all `parts`, which must not share a name.
-///
-/// # Errors
-/// A name that is there twice.
-pub fn join(parts: Vec<Arc<dyn TensorSource>>) -> Result<Arc<dyn TensorSource>> {
-    let mut seen = BTreeSet::new();
-    for part in &parts {
-        for name in part.names() {
-            if !seen.insert(name.clone()) {
-                return Err(Error::Tensor {
-                    file: part.origin(&name),
-                    tensor: name,
-                    problem: "it is in another file of the model too".to_owned(),
-                });
-            }
-        }
-    }
-    Ok(Arc::new(Joined { parts }))
-}
-
-impl TensorSource for Joined {
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.parts.iter().flat_map(|part| part.names()).collect();
-        names.sort();
-        names
-    }
-
-    fn info(&self, name: &str) -> Option<(Dtype, Vec<usize>)> {
-        self.parts.iter().find_map(|part| part.info(name))
-    }
-
-    fn view(&self, name: &str) -> Result<Option<TensorView<'_>>, StoreError> {
-        match self.parts.iter().find(|part| part.info(name).is_some()) {
-            Some(part) => part.view(name),
-            None => Ok(None),
-        }
-    }
-
-    fn origin(&self, name: &str) -> String {
-        let holder = self.parts.iter().find(|part| part.info(name).is_some());
-        match holder.or(self.parts.first()) {
-            Some(part) => part.origin(name),
-            None => "no file".to_owned(),
-        }
-    }
 }

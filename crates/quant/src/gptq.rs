@@ -217,7 +217,7 @@ fn upper_inverse(l: &[f64], size: usize) -> Vec<f32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::HalfType;
+    use crate::HalfType;
     use brisk_kernels::reference::noise;
 
     #[test]

@@ -5,13 +5,15 @@
 //! ```
 //!
 //! - [`layout`]: where each number stands in a file of the nunchaku engine.
-//! - [`record`]: one layer as it is stored, in plain order ([`Record`]).
-//! - [`file`](mod@file): the containers: single file, legacy folder, configuration.
-//! - [`sana`]: the names that SANA's layers have in those files.
-//! - [`integer`], [`smooth`], [`svd`], [`gptq`], [`method`]: how a layer is quantised.
+//! - [`record`]: one layer as it is stored, in plain order ([`Record`]); [`w4a16`]: one whose inputs are
+//!   not rounded ([`Awq`]).
+//! - [`file`](mod@file): the containers: single file, legacy folder; [`lite`]: diffusers' configuration.
+//! - [`groups`]: what a model says of its layers ([`LowBitLayout`], [`AwqLayout`]); [`model`]: its files
+//!   under its own names, by what it said.
+//! - [`integer`], [`nvfp4`], [`smooth`], [`svd`], [`gptq`], [`method`]: how a layer is quantised.
 //! - [`awq`]: the same for layers whose inputs are not rounded, as those of text encoders.
 //!
-//! This crate knows no tensor library and runs no model: matrices are slices, row-major.
+//! This crate knows no tensor library and no model by name: matrices are slices, row-major.
 //!
 //! ```
 //! use brisk_quant::{Calibration, Method, Settings, quantise};
@@ -27,20 +29,36 @@
 
 #![forbid(unsafe_code)]
 
+mod arrange;
 pub mod awq;
 mod error;
 pub mod file;
 pub mod gptq;
+pub mod groups;
 pub mod integer;
+mod joined;
 pub mod layout;
+pub mod lite;
 pub mod method;
+pub mod model;
+pub mod nvfp4;
+mod plain;
+mod reader;
+mod rearranged;
 pub mod record;
-pub mod sana;
 pub mod smooth;
 pub mod svd;
+pub mod w4a16;
 
 pub use awq::{AwqLayers, AwqSettings, quantise_awq};
+pub use brisk_kernels::int4::{Branch, HalfType, Int4Weight};
 pub use error::{Error, Result};
 pub use file::NunchakuFile;
+pub use groups::{AwqLayout, LayerGroup, LowBitLayout};
+pub use joined::join;
 pub use method::{Calibration, LayerError, Method, Quantised, Settings, quantise};
-pub use record::{Awq, Branch, Codes, HalfType, Record};
+pub use model::LowBitModel;
+pub use plain::plain_to_file;
+pub use reader::{dtype_of, half_of};
+pub use record::{Codes, Record};
+pub use w4a16::Awq;

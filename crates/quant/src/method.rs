@@ -8,9 +8,10 @@ use brisk_kernels::gemm::{Threads, View, multiply};
 use crate::error::{Error, Result};
 use crate::gptq::{self, GptqSettings};
 use crate::integer::{GROUP, Integers, round_activations};
-use crate::record::{Branch, Codes, HalfType, Record};
+use crate::record::{Codes, Record};
 use crate::smooth::{self, Exponents};
 use crate::svd::{Solver, truncated};
+use crate::{Branch, HalfType};
 
 /// How a layer is quantised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

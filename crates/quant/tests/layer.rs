@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use brisk_kernels::epilogue::Epilogue;
-use brisk_kernels::int4::{Activations, HalfKind, Int4Linear, Parts, forward};
+use brisk_kernels::int4::{Activations, Branch, HalfType, Int4Linear, Int4Weight, forward};
 use brisk_store::{SafetensorsFile, TensorSource};
 
 #[test]
@@ -17,18 +17,20 @@ fn every_mode_gives_what_pytorch_gives() {
     };
     let (outputs, inputs, rank) = (72, 192, 16);
     let codes: Vec<i8> = get("codes").iter().map(|c| *c as i8).collect();
-    let layer = Int4Linear::new(&Parts {
-        outputs,
+    let layer = Int4Linear::new(&Int4Weight {
+        outputs: vec![outputs],
         inputs,
-        codes: &codes,
-        scales: &get("scales"),
+        codes,
+        scales: get("scales"),
         zeros: None,
-        smooth: Some(&get("smooth")),
-        rank,
-        down: &get("down"),
-        up: &get("up"),
-        bias: Some(&get("bias")),
-        half: HalfKind::Bf16,
+        smooth: Some(get("smooth")),
+        branch: Some(Branch {
+            rank,
+            down: get("down"),
+            up: get("up"),
+        }),
+        bias: Some(get("bias")),
+        half: HalfType::Bf16,
     });
     let x = get("x");
     for (name, mode) in [

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use brisk_quant::integer::Integers;
 use brisk_quant::layout;
+use brisk_quant::nvfp4::Floats;
 use brisk_quant::record::Naming;
 use brisk_quant::{Awq, Branch, Codes, HalfType, Record};
 use brisk_store::{OutTensor, SafetensorsFile, TensorSource, safetensors_bytes};
@@ -149,17 +150,15 @@ fn an_nvfp4_layer_goes_round_in_either_naming() {
             .map(|v| half.round(v))
             .collect::<Vec<_>>()
     };
-    let weight = brisk_quant::integer::Floats::round(&noise(outputs * inputs), half);
+    let weight = Floats::round(&noise(outputs * inputs), half);
     let record = Record {
         outputs,
         inputs,
         half,
-        codes: Codes::Nvfp4 {
-            codes: weight.codes.clone(),
-            scales: weight.scales.clone(),
-            tensor_scale: Some((weight.tensor_scale, brisk_store::Dtype::BF16)),
+        codes: Codes::Nvfp4(Floats {
             channel_scales: Some(vec![1.0; outputs]),
-        },
+            ..weight.clone()
+        }),
         smooth: rounded((0..inputs).map(|i| 0.5 + i as f32 / 256.0).collect()),
         smooth_orig: Some(vec![1.0; inputs]),
         bias: None,
@@ -169,7 +168,7 @@ fn an_nvfp4_layer_goes_round_in_either_naming() {
             up: rounded(noise(outputs * rank)),
         }),
     };
-    assert_eq!(record.residual(), weight.values());
+    assert_eq!(record.residual(), weight.values(inputs));
     for naming in [Naming::First, Naming::Second] {
         let file = file_of(record.tensors("layer", naming));
         let read = Record::read(&file, "layer").unwrap();

@@ -213,7 +213,7 @@ impl Component {
                     return Ok(opened);
                 }
                 Ok(Opened {
-                    weights: sana::with_random_low_bit(opened.weights, activations),
+                    weights: sana::with_random_low_bit(config, opened.weights, activations),
                     weight_bytes: LOW_BIT_BYTES,
                 })
             }

@@ -122,6 +122,7 @@ fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
             step = index;
             stages.step(index as u64, total as u64);
         }
+        Event::Log(line) => stages.line(&line),
         Event::Warning(warning) => stages.line(&format!("warning: {warning}")),
         Event::Memory {
             stage,

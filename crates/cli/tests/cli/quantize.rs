@@ -1,5 +1,7 @@
 //! `brisk quantize`, and what is done with its result.
 
+use brisk_store::{OutTensor, SafetensorsFile, TensorSource, write_safetensors};
+
 use crate::harness::{Place, replace};
 
 /// The fastest run there is.
@@ -487,4 +489,59 @@ fn a_quantised_transformers_own_folder_is_unpacked() {
     ];
     place.fails(1, &["lies in the input"], &own);
     place.fails(1, &["is the input"], &["convert", file, "-o", file]);
+}
+
+#[test]
+fn the_older_folder_of_two_files_draws_as_the_one_file() {
+    let place = Place::new();
+    prompts(&place);
+    place.ok(&[&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat());
+    let draw = |name: &str, more: &[&str]| {
+        place.ok(&[&["image", "pizza", "--steps", "1", "-o", name][..], more].concat());
+    };
+    draw("one.png", &["--model", "small"]);
+    let folder = place.path("small/transformer");
+    let file = folder.join("diffusion_pytorch_model.safetensors");
+    {
+        let whole = SafetensorsFile::open(&file).unwrap();
+        let tensors = whole.names().into_iter().map(|name| {
+            let view = whole.view(&name).unwrap().unwrap();
+            OutTensor {
+                name,
+                dtype: view.dtype,
+                shape: view.shape,
+                data: view.data,
+            }
+        });
+        let (blocks, rest): (Vec<_>, Vec<_>) =
+            tensors.partition(|tensor| tensor.name.starts_with("transformer_blocks."));
+        let write = |name: &str, tensors: &[OutTensor]| {
+            write_safetensors(&folder.join(name), tensors, &Default::default()).unwrap();
+        };
+        write("transformer_blocks.safetensors", &blocks);
+        write("unquantized_layers.safetensors", &rest);
+    }
+    std::fs::remove_file(&file).unwrap();
+    draw("inside.png", &["--model", "small"]);
+    draw("given.png", &["--transformer", "small/transformer"]);
+    let read = |name: &str| brisk_media::read_picture(&place.path(name)).unwrap();
+    assert!(read("one.png") == read("inside.png"));
+    assert!(read("one.png") == read("given.png"));
+    std::fs::remove_file(folder.join("unquantized_layers.safetensors")).unwrap();
+    let given = ["--transformer", "small/transformer"];
+    let all = [&["image", "pizza", "-o", "no.png"][..], &given].concat();
+    place.fails(1, &["unquantized_layers.safetensors"], &all);
+}
+
+#[test]
+fn parts_that_another_run_works_at_are_left_alone() {
+    let place = Place::new();
+    prompts(&place);
+    let parts = place.path("small.parts");
+    std::fs::create_dir(&parts).unwrap();
+    let lock = brisk_store::output::FolderLock::take(&parts).unwrap();
+    let all = [&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat();
+    place.fails(1, &["small.parts"], &all);
+    drop(lock);
+    place.ok(&all);
 }

@@ -188,7 +188,7 @@ fn forward_in_strips(
 mod tests {
     use super::*;
     use crate::conv::depthwise::DepthwiseShape;
-    use crate::int4::Parts;
+    use crate::int4::{Branch, Int4Weight};
     use crate::pointwise::activation;
     use crate::pointwise::epilogue::{Gate, Residual};
     use crate::reference::{self, assert_close, noise};
@@ -268,16 +268,18 @@ mod tests {
             let groups = inputs.div_ceil(int4::GROUP);
             let codes = noise(outputs * groups * int4::GROUP, 1);
             let codes: Vec<i8> = codes.iter().map(|v| (v * 7.0).round() as i8).collect();
-            Int4Linear::new(&Parts {
-                outputs,
+            Int4Linear::new(&Int4Weight {
+                outputs: vec![outputs],
                 inputs,
-                codes: &codes,
-                scales: &vec![0.0625; outputs * groups],
-                rank: 8,
-                down: &noise(8 * inputs, 2),
-                up: &noise(outputs * 8, 3),
-                bias: Some(&noise(outputs, 4)),
-                ..Parts::default()
+                codes,
+                scales: vec![0.0625; outputs * groups],
+                branch: Some(Branch {
+                    rank: 8,
+                    down: noise(8 * inputs, 2),
+                    up: noise(outputs * 8, 3),
+                }),
+                bias: Some(noise(outputs, 4)),
+                ..Int4Weight::default()
             })
         };
         let (inverted, point) = (pack(wide, inputs), pack(outputs, half));

@@ -1,6 +1,6 @@
 //! Rounding of activations, per row and group of 64 inputs.
 
-use super::{GROUP, HalfKind};
+use super::{GROUP, HalfType};
 use crate::simd::Level;
 use std::cell::RefCell;
 
@@ -10,7 +10,7 @@ pub(crate) enum Rounding {
     /// ±127; scale = largest / 127.
     Eight,
     /// ±7; scale = largest / 7, held in a 16-bit type after the codes were found with the exact one.
-    Four(HalfKind),
+    Four(HalfType),
 }
 
 /// Rounded rows.

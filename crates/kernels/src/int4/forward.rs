@@ -4,6 +4,7 @@
 
 use super::activation::{Rounded, Rounding};
 use super::level;
+use super::linear::Layer;
 use super::operands::Tile;
 use super::tile::{self, BLOCK_GROUPS};
 use super::{Activations, GROUP, GROUP_BYTES, Int4Linear};
@@ -36,8 +37,8 @@ const FEW_ROWS: usize = 16;
 /// layer adds its own bias.
 ///
 /// # Panics
-/// When `x` and `y` are not whole rows or not equally many, or activations are to be rounded though
-/// codes have zero points.
+/// When there is more than one layer, `x` and `y` are not whole rows or not equally many, or activations
+/// are to be rounded though codes have zero points.
 pub fn forward(
     x: &[f32],
     layer: &Int4Linear,
@@ -45,59 +46,40 @@ pub fn forward(
     steps: &Epilogue,
     y: &mut [f32],
 ) {
-    let layers = SharedInput(vec![layer]);
-    forward_at(simd::level(), x, &layers, activations, steps, &mut [y]);
+    let all = 0..layer.layers.len();
+    forward_at(simd::level(), x, (layer, all), activations, steps, &mut [y]);
 }
 
-/// Layers that round one input alike and have one `down`.
-#[derive(Clone, Debug)]
-pub struct SharedInput<'a>(Vec<&'a Int4Linear>);
-
-impl<'a> SharedInput<'a> {
-    /// None where they differ in that.
-    pub fn new(layers: Vec<&'a Int4Linear>) -> Option<Self> {
-        let mut pairs = layers.windows(2);
-        pairs
-            .all(|pair| pair[0].shares_input(pair[1]))
-            .then_some(Self(layers))
-    }
-}
-
-/// As [`forward`] with nothing to follow, for several layers: the input is rounded and goes through
-/// `down` once for all.
+/// As [`forward`] with nothing to follow, for some of several layers: the input is rounded and goes
+/// through `down` once for all.
 ///
 /// # Panics
 /// As [`forward`]; when layers and results are not equally many.
 pub fn forward_each(
     x: &[f32],
-    layers: &SharedInput,
+    linear: &Int4Linear,
+    layers: Range<usize>,
     activations: Activations,
     ys: &mut [&mut [f32]],
 ) {
-    forward_at(
-        simd::level(),
-        x,
-        layers,
-        activations,
-        &Epilogue::default(),
-        ys,
-    );
+    let steps = Epilogue::default();
+    forward_at(simd::level(), x, (linear, layers), activations, &steps, ys);
 }
 
 pub(super) fn forward_at(
     level: Level,
     x: &[f32],
-    layers: &SharedInput,
+    (input, chosen): (&Int4Linear, Range<usize>),
     activations: Activations,
     steps: &Epilogue,
     ys: &mut [&mut [f32]],
 ) {
-    let layers = &layers.0;
+    let layers = &input.layers[chosen];
     assert_eq!(layers.len(), ys.len(), "layers and their results");
-    let Some(input) = layers.first() else {
+    let Some(first) = layers.first() else {
         return;
     };
-    let rows = ys[0].len() / input.outputs.max(1);
+    let rows = ys[0].len() / first.outputs.max(1);
     assert_eq!(
         x.len(),
         rows * input.inputs,
@@ -116,14 +98,14 @@ pub(super) fn forward_at(
         Activations::Full => None,
     };
     assert!(
-        rounding.is_none() || layers.iter().all(|layer| layer.rounds_activations()),
+        rounding.is_none() || input.rounds_activations(),
         "activations can't be rounded for codes with zero points"
     );
     let threads = rayon::current_num_threads();
     if rows < FEW_ROWS * threads {
         prepared(level, input, rounding, x, rows, |ready| {
             for (layer, y) in layers.iter().zip(&mut *ys) {
-                let run = Run::new(level, layer, ready, 0, steps);
+                let run = Run::new(level, (input, layer), ready, 0, steps);
                 let panels = layer.outputs.div_ceil(PANEL);
                 let step = panels.div_ceil(4 * threads).max(2);
                 let out = Out::new(y, layer.outputs);
@@ -158,7 +140,7 @@ pub(super) fn forward_at(
         let x = &x[rows.start * input.inputs..rows.end * input.inputs];
         prepared(level, input, rounding, x, rows.len(), |ready| {
             for (layer, y) in layers.iter().zip(parts) {
-                let run = Run::new(level, layer, ready, rows.start, steps);
+                let run = Run::new(level, (input, layer), ready, rows.start, steps);
                 run.panels(0..layer.outputs.div_ceil(PANEL), Out::new(y, layer.outputs));
                 if !run.steps.works_by_columns() {
                     run.steps.apply(rows.start, y, layer.outputs);
@@ -178,7 +160,7 @@ struct Ready<'a> {
     between: &'a [f32],
 }
 
-/// Rounds rows as `layer` has it and multiplies them with its `down`, one block of inputs after another.
+/// Rounds rows as the layers have it and multiplies them with `down`, one block of inputs after another.
 fn prepared(
     level: Level,
     layer: &Int4Linear,
@@ -225,7 +207,7 @@ fn pass(
 ) {
     for first in (0..layer.inputs).step_by(DEPTH) {
         let depth = DEPTH.min(layer.inputs - first);
-        if let Some((down, _)) = &layer.branch {
+        if let Some(down) = &layer.down {
             go_down(level, x, rows, (down, first, depth), between);
         }
         if let Some((rounded, rounding)) = &mut rounded {
@@ -280,7 +262,8 @@ fn go_down(
 /// One layer over rows that are ready.
 struct Run<'a> {
     level: Level,
-    layer: &'a Int4Linear,
+    input: &'a Int4Linear,
+    layer: &'a Layer,
     ready: &'a Ready<'a>,
     /// Their first one's place in the whole result.
     first_row: usize,
@@ -291,7 +274,7 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         level: Level,
-        layer: &'a Int4Linear,
+        (input, layer): (&'a Int4Linear, &'a Layer),
         ready: &'a Ready<'a>,
         first_row: usize,
         steps: &Epilogue<'a>,
@@ -299,6 +282,7 @@ impl<'a> Run<'a> {
         debug_assert!(steps.bias.is_none(), "the bias is the layer's own");
         Self {
             level,
+            input,
             layer,
             ready,
             first_row,
@@ -345,7 +329,7 @@ impl<'a> Run<'a> {
 
     /// The branch's products, if there is one.
     fn branch(&self, panels: Range<usize>, columns: usize, mut target: Target) -> Target {
-        let Some((_, up)) = &self.layer.branch else {
+        let Some(up) = &self.layer.up else {
             return target;
         };
         with_buffer(SCRATCH, |scratch| {
@@ -375,7 +359,7 @@ impl<'a> Run<'a> {
         columns: usize,
         target: &mut Target,
     ) {
-        let (layer, groups) = (self.layer, self.layer.groups);
+        let (layer, groups) = (self.layer, self.input.groups);
         #[repr(align(64))]
         struct Weights([u8; BLOCK_GROUPS * 2 * GROUP_BYTES]);
         let mut weights = Weights([0; BLOCK_GROUPS * 2 * GROUP_BYTES]);
@@ -390,7 +374,7 @@ impl<'a> Run<'a> {
                 let groups = groups * block / blocks..groups * (block + 1) / blocks;
                 let packed = layer.group_bytes(panel, groups.clone());
                 tile::unpack(packed, offset, &mut weights.0);
-                layer.widen(&layer.scales, panel, groups.clone(), &mut scales);
+                layer.widen_scales(panel, groups.clone(), &mut scales);
                 let tile = Tile {
                     rounded,
                     rows: 0..self.ready.rows,
@@ -415,13 +399,13 @@ impl<'a> Run<'a> {
 
     /// The products of unrounded inputs.
     fn wide(&self, panels: Range<usize>, columns: usize, target: &mut Target) {
-        let (layer, rows) = (self.layer, self.ready.rows);
+        let (input, layer, rows) = (self.input, self.layer, self.ready.rows);
         with_buffer(rows * STRIDE, |block| {
             with_buffer(SCRATCH, |scratch| {
-                for first in (0..layer.inputs).step_by(DEPTH) {
-                    let depth = DEPTH.min(layer.inputs - first);
-                    gather(self.ready.x, layer.inputs, first..first + depth, block);
-                    if let Some(smooth) = &layer.inverse_smooth {
+                for first in (0..input.inputs).step_by(DEPTH) {
+                    let depth = DEPTH.min(input.inputs - first);
+                    gather(self.ready.x, input.inputs, first..first + depth, block);
+                    if let Some(smooth) = &input.inverse_smooth {
                         for row in block.chunks_exact_mut(STRIDE) {
                             let smooth = &smooth[first..first + depth];
                             row.iter_mut().zip(smooth).for_each(|(x, s)| *x *= s);
@@ -455,7 +439,7 @@ fn gather(x: &[f32], width: usize, columns: Range<usize>, block: &mut [f32]) {
 
 /// Inner values `first..first + depth` of a layer's 4-bit weight, as f32.
 struct Dequantised<'a> {
-    layer: &'a Int4Linear,
+    layer: &'a Layer,
     first: usize,
     depth: usize,
 }

@@ -24,7 +24,7 @@ impl Layer {
         let held = |values: Vec<f32>| -> Vec<f32> {
             values
                 .into_iter()
-                .map(|v| HalfKind::Bf16.round(v))
+                .map(|v| HalfType::Bf16.round(v))
                 .collect()
         };
         let codes = noise(outputs * groups * GROUP, 1);
@@ -50,19 +50,21 @@ impl Layer {
         }
     }
 
-    fn parts(&self) -> Parts<'_> {
-        Parts {
-            outputs: self.outputs,
+    fn weight(&self) -> Int4Weight {
+        Int4Weight {
+            outputs: vec![self.outputs],
             inputs: self.inputs,
-            codes: &self.codes,
-            scales: &self.scales,
+            codes: self.codes.clone(),
+            scales: self.scales.clone(),
             zeros: None,
-            smooth: Some(&self.smooth),
-            rank: self.rank,
-            down: &self.down,
-            up: &self.up,
-            bias: Some(&self.bias),
-            half: HalfKind::Bf16,
+            smooth: Some(self.smooth.clone()),
+            branch: Some(Branch {
+                rank: self.rank,
+                down: self.down.clone(),
+                up: self.up.clone(),
+            }),
+            bias: Some(self.bias.clone()),
+            half: HalfType::Bf16,
         }
     }
 
@@ -82,7 +84,7 @@ impl Layer {
                 let (most, scale) = match activations {
                     Activations::Full => continue,
                     Activations::Eight => (127.0, largest / 127.0),
-                    Activations::Four => (7.0, HalfKind::Bf16.round(largest / 7.0)),
+                    Activations::Four => (7.0, HalfType::Bf16.round(largest / 7.0)),
                 };
                 if largest > 0.0 {
                     let inverse = most / largest;
@@ -134,7 +136,7 @@ fn every_level_and_mode_matches_the_definition_at_odd_sizes() {
         x.chunks_exact_mut(inputs)
             .for_each(|row| row[inputs / 2] *= 40.0);
         x[..inputs].fill(0.0);
-        let packed = Int4Linear::new(&layer.parts());
+        let packed = Int4Linear::new(&layer.weight());
         for mode in MODES {
             let want = layer.reference(&x, mode);
             for level in Level::available() {
@@ -142,7 +144,7 @@ fn every_level_and_mode_matches_the_definition_at_odd_sizes() {
                 forward_at(
                     level,
                     &x,
-                    &SharedInput::new(vec![&packed]).unwrap(),
+                    (&packed, 0..1),
                     mode,
                     &Epilogue::default(),
                     &mut [&mut y],
@@ -158,21 +160,20 @@ fn the_largest_sums_do_not_overflow() {
     // All codes at the ends, all activations at the ends, both signs.
     for (code, sign) in [(-8, 1.0), (-8, -1.0), (7, 1.0), (7, -1.0)] {
         let codes = vec![code; 16 * 128];
-        let parts = Parts {
-            outputs: 16,
+        let packed = Int4Linear::new(&Int4Weight {
+            outputs: vec![16],
             inputs: 128,
-            codes: &codes,
-            scales: &[1.0; 32],
-            ..Parts::default()
-        };
-        let packed = Int4Linear::new(&parts);
+            codes,
+            scales: vec![1.0; 32],
+            ..Int4Weight::default()
+        });
         let x = vec![sign * 127.0; 8 * 128];
         for level in Level::available() {
             let mut y = vec![0.0; 8 * 16];
             forward_at(
                 level,
                 &x,
-                &SharedInput::new(vec![&packed]).unwrap(),
+                (&packed, 0..1),
                 Activations::Eight,
                 &Epilogue::default(),
                 &mut [&mut y],
@@ -193,15 +194,14 @@ fn zero_points_are_added_to_unrounded_products() {
     let layer = Layer::new(outputs, inputs, 0);
     let zeros: Vec<f32> = noise(outputs * 2, 9)
         .iter()
-        .map(|v| HalfKind::Bf16.round(*v))
+        .map(|v| HalfType::Bf16.round(*v))
         .collect();
-    let parts = Parts {
-        zeros: Some(&zeros),
+    let packed = Int4Linear::new(&Int4Weight {
+        zeros: Some(zeros.clone()),
         smooth: None,
         bias: None,
-        ..layer.parts()
-    };
-    let packed = Int4Linear::new(&parts);
+        ..layer.weight()
+    });
     assert!(!packed.rounds_activations());
     let x = noise(3 * inputs, 8);
     let mut y = vec![0.0; 3 * outputs];
@@ -219,7 +219,7 @@ fn zero_points_are_added_to_unrounded_products() {
 #[test]
 fn what_is_not_finite_stays_so() {
     let layer = Layer::new(16, 64, 0);
-    let packed = Int4Linear::new(&layer.parts());
+    let packed = Int4Linear::new(&layer.weight());
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         let mut x = noise(4 * 64, 1);
         x[64 + 9] = bad;
@@ -236,7 +236,7 @@ fn what_is_not_finite_stays_so() {
 fn results_do_not_depend_on_the_number_of_threads_and_rows_are_finished_once() {
     let (rows, inputs, outputs) = (150, 320, 70);
     let layer = Layer::new(outputs, inputs, 16);
-    let packed = Int4Linear::new(&layer.parts());
+    let packed = Int4Linear::new(&layer.weight());
     let (x, residual) = (noise(rows * inputs, 1), noise(rows * outputs, 2));
     for mode in MODES {
         let results: Vec<Vec<f32>> = [1, 2, 3, 16]
@@ -261,34 +261,76 @@ fn results_do_not_depend_on_the_number_of_threads_and_rows_are_finished_once() {
     }
 }
 
+/// Three layers of odd widths that were quantised together.
+fn together() -> Int4Weight {
+    let (outputs, inputs, rank) = ([50, 33, 1], 330, 24);
+    Int4Weight {
+        outputs: outputs.to_vec(),
+        ..Layer::new(outputs.iter().sum(), inputs, rank).weight()
+    }
+}
+
 #[test]
 fn layers_that_share_an_input_give_what_each_gives() {
-    let (inputs, rank) = (330, 24);
-    let first = Layer::new(50, inputs, rank);
-    let second = Layer {
-        down: first.down.clone(),
-        ..Layer::new(33, inputs, rank)
-    };
-    let other = Layer {
-        smooth: first.smooth.iter().map(|s| s * 2.0).collect(),
-        ..Layer::new(33, inputs, rank)
-    };
-    let [first, second, other] =
-        [first, second, other].map(|layer| Int4Linear::new(&layer.parts()));
-    let shared = SharedInput::new(vec![&first, &second]).unwrap();
-    assert!(SharedInput::new(vec![&first, &other]).is_none());
+    let whole = together();
+    let linear = Int4Linear::new(&whole);
+    let alone: Vec<Int4Linear> = whole.split().iter().map(Int4Linear::new).collect();
     for rows in [3, 150] {
-        let x = noise(rows * inputs, 7);
+        let x = noise(rows * whole.inputs, 7);
         for mode in MODES {
-            let alone = [&first, &second].map(|layer| {
-                let mut y = vec![f32::NAN; rows * layer.outputs()];
-                forward(&x, layer, mode, &Epilogue::default(), &mut y);
-                y
-            });
-            let mut found = alone.clone().map(|y| vec![f32::NAN; y.len()]);
-            let [a, b] = &mut found;
-            forward_each(&x, &shared, mode, &mut [a, b]);
-            assert_eq!(found, alone);
+            for chosen in [0..3, 0..2, 2..3] {
+                let want: Vec<Vec<f32>> = alone[chosen.clone()]
+                    .iter()
+                    .map(|layer| {
+                        let mut y = vec![f32::NAN; rows * layer.outputs()];
+                        forward(&x, layer, mode, &Epilogue::default(), &mut y);
+                        y
+                    })
+                    .collect();
+                let mut found = want.clone();
+                found.iter_mut().for_each(|y| y.fill(f32::NAN));
+                let mut rooms: Vec<&mut [f32]> = found.iter_mut().map(Vec::as_mut_slice).collect();
+                forward_each(&x, &linear, chosen, mode, &mut rooms);
+                assert_eq!(found, want);
+            }
         }
     }
+}
+
+#[test]
+fn what_layers_share_is_held_once() {
+    let whole = together();
+    let bytes = |weight: &Int4Weight| Int4Linear::new(weight).bytes();
+    let apart: usize = whole.split().iter().map(bytes).sum();
+    let branch = whole.branch.as_ref().unwrap();
+    let shared = 2 * branch.down.len() + 4 * whole.inputs;
+    assert!(
+        bytes(&whole) + 2 * shared <= apart,
+        "{} {apart}",
+        bytes(&whole)
+    );
+}
+
+#[test]
+fn a_wider_branch_adds_its_product() {
+    let layer = Layer::new(20, 70, 16);
+    let more = Branch {
+        rank: 3,
+        down: noise(3 * 70, 11),
+        up: noise(20 * 3, 12),
+    };
+    let mut wide = layer.weight();
+    wide.widen_branch(more.clone());
+    let mut joined = Layer::new(20, 70, 19);
+    joined.down = [&layer.down[..], &more.down].concat();
+    let rows = layer.up.chunks(16).zip(more.up.chunks(3));
+    joined.up = rows.flat_map(|(a, b)| [a, b].concat()).collect();
+    assert_eq!(wide, joined.weight());
+    let mut bare = Int4Weight {
+        branch: None,
+        ..layer.weight()
+    };
+    bare.widen_branch(more.clone());
+    assert_eq!(bare.branch, Some(more));
+    assert!(bare.fits() && wide.fits());
 }

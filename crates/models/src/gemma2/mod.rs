@@ -16,7 +16,9 @@
 
 mod config;
 mod cost;
+mod low_bit;
 mod model;
 
 pub use config::{Gemma2Config, LayerType};
+pub use low_bit::Gemma2Layout;
 pub use model::{Gemma2Model, Prefix};

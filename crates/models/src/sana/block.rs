@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use brisk_nn::ops::{self, AttentionOptions, Epilogue, Residual};
-use brisk_nn::{GluMbConv, Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights};
+use brisk_nn::{GluMbConv, Init, Linear, LinearGroup, RmsNorm, RmsNormKind, Tensor, Weights};
 
 use super::SanaConfig;
 use crate::Result;
@@ -179,9 +179,7 @@ impl SanaBlock {
 /// ReLU linear attention over all tokens.
 #[derive(Debug)]
 struct SelfAttention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
+    to_qkv: LinearGroup<3>,
     to_out: Linear,
     norms: Option<(RmsNorm, RmsNorm)>,
     heads: usize,
@@ -190,15 +188,11 @@ struct SelfAttention {
 
 impl SelfAttention {
     fn load(config: &SanaConfig, weights: &Weights) -> Result<Self> {
-        let width = config.width();
-        let linear = |name: &str, bias: bool| {
-            Linear::load(&weights.pp(name), width, width, bias, Init::XavierUniform)
-        };
+        let (width, init) = (config.width(), Init::XavierUniform);
+        let (names, bias) = (["to_q", "to_k", "to_v"], config.attention_bias);
         Ok(Self {
-            to_q: linear("to_q", config.attention_bias)?,
-            to_k: linear("to_k", config.attention_bias)?,
-            to_v: linear("to_v", config.attention_bias)?,
-            to_out: linear("to_out.0", true)?,
+            to_qkv: LinearGroup::load(weights, names, width, [width; 3], bias, init)?,
+            to_out: Linear::load(&weights.pp("to_out.0"), width, width, true, init)?,
             norms: qk_norms(config, weights, width, SELF_QK_NORM_EPS)?,
             heads: config.num_attention_heads,
             eps: config.numerics.linear_attention_eps(),
@@ -212,12 +206,12 @@ impl SelfAttention {
         steps: &Epilogue,
     ) -> Result<Tensor> {
         let Some(skip) = perturbed.filter(|rows| !rows.is_empty()) else {
-            let [q, k, values] = Linear::forward_each([&self.to_q, &self.to_k, &self.to_v], a)?;
+            let [q, k, values] = self.to_qkv.forward(a)?;
             return self
                 .to_out
                 .forward_with(&self.attend(q, k, &values)?, steps);
         };
-        let values = self.to_v.forward(a)?;
+        let [values] = self.to_qkv.forward_from(2, a)?;
         let batch = a.dim(0)?;
         let mut parts = Vec::with_capacity(3);
         for (rows, attends) in [
@@ -231,7 +225,7 @@ impl SelfAttention {
             let part = values.narrow(0, rows.start, rows.len())?.contiguous()?;
             parts.push(if attends {
                 let a = a.narrow(0, rows.start, rows.len())?.contiguous()?;
-                let [q, k] = Linear::forward_each([&self.to_q, &self.to_k], &a)?;
+                let [q, k] = self.to_qkv.forward_from(0, &a)?;
                 self.attend(q, k, &part)?
             } else {
                 part

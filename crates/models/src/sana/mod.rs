@@ -31,5 +31,5 @@ pub(crate) use caption::CaptionEncoder;
 pub use caption::{CaptionContext, compact_text};
 pub use config::{Numerics, QkNorm, SanaConfig};
 pub(crate) use embed::{PatchEmbed, TimeEmbed};
-pub use low_bit::{WEIGHTS_ALONE, parameters, quantised_shape, with_random_low_bit};
+pub use low_bit::{SanaLayout, parameters, with_random_low_bit};
 pub use model::{ControlWiring, ForwardExtras, Perturbed, SanaTransformer};

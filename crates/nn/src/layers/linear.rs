@@ -17,7 +17,19 @@ pub struct Linear {
 
 /// Sees inputs, under the layer's name.
 #[derive(Clone)]
-struct Watcher(InputWatcher, String);
+pub(super) struct Watcher(InputWatcher, String);
+
+impl Watcher {
+    /// Of the layer at this path.
+    pub(super) fn of(weights: &Weights) -> Option<Self> {
+        weights.watcher().map(|(watch, name)| Self(watch, name))
+    }
+
+    pub(super) fn see(&self, x: &Tensor) {
+        let Self(watch, name) = self;
+        watch(name, x);
+    }
+}
 
 impl fmt::Debug for Watcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -68,12 +80,10 @@ impl Linear {
 
     fn load_shaped(weights: &Weights, shape: &[usize], bias: bool, init: Init) -> Result<Self> {
         let (outputs, inputs) = (shape[0], shape[1]);
-        let watcher = weights.watcher().map(|(watch, name)| Watcher(watch, name));
-        if let Some(layer) = weights.low_bit(inputs, outputs)? {
-            return Ok(Self {
-                parameters: Parameters::LowBit(layer),
-                watcher,
-            });
+        let watcher = Watcher::of(weights);
+        let low_bit = weights.low_bit(&[""], inputs, &[outputs])?;
+        if let Some(layer) = low_bit.and_then(|layers| layers.into_iter().next()) {
+            return Ok(Self::low_bit(layer, watcher));
         }
         let bias = if bias {
             Some(weights.get("bias", &[outputs], Init::Zeros)?)
@@ -95,6 +105,14 @@ impl Linear {
         })
     }
 
+    /// A single layer over 4-bit weights.
+    pub(super) fn low_bit(layer: PackedInt4, watcher: Option<Watcher>) -> Self {
+        Self {
+            parameters: Parameters::LowBit(layer),
+            watcher,
+        }
+    }
+
     /// From tensors at hand: `weight` `[outputs, inputs]`, `bias` `[outputs]`.
     pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         weight.dims2()?;
@@ -110,8 +128,8 @@ impl Linear {
     }
 
     fn watched(&self, x: &Tensor) {
-        if let Some(Watcher(watch, name)) = &self.watcher {
-            watch(name, x);
+        if let Some(watcher) = &self.watcher {
+            watcher.see(x);
         }
     }
 
@@ -152,30 +170,6 @@ impl Linear {
             Parameters::LowBit(packed) => packed.forward(x),
             Parameters::Trainable(weight, bias) => ops::linear(x, weight, bias.as_ref()),
         }
-    }
-
-    /// What each of `layers` gives for the same input; 4-bit layers that were quantised together round
-    /// it once.
-    ///
-    /// # Errors
-    /// Sizes that do not fit.
-    pub fn forward_each<const N: usize>(layers: [&Self; N], x: &Tensor) -> Result<[Tensor; N]> {
-        let low_bit = layers.map(|layer| match &layer.parameters {
-            Parameters::LowBit(packed) => Some(packed),
-            _ => None,
-        });
-        if low_bit.iter().all(Option::is_some) {
-            let packed: Vec<&PackedInt4> = low_bit.into_iter().flatten().collect();
-            if let Some(results) = PackedInt4::forward_each(&packed, x)?
-                && let Ok(results) = results.try_into()
-            {
-                layers.iter().for_each(|layer| layer.watched(x));
-                return Ok(results);
-            }
-        }
-        let results = layers.iter().map(|layer| layer.forward(x));
-        let results = results.collect::<Result<Vec<_>>>()?;
-        Ok(results.try_into().expect("a result for each layer"))
     }
 
     /// As [`Linear::forward`], followed by `steps`; a frozen layer takes them in the same pass.

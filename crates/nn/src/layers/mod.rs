@@ -6,6 +6,7 @@ mod gated_mlp;
 mod glu_mb_conv;
 mod key_value_cache;
 mod linear;
+mod linear_group;
 mod norm;
 mod timestep;
 
@@ -15,5 +16,6 @@ pub use gated_mlp::{GatedMlp, GatedMlpNames};
 pub use glu_mb_conv::GluMbConv;
 pub use key_value_cache::KeyValueCache;
 pub use linear::Linear;
+pub use linear_group::LinearGroup;
 pub use norm::{RmsNorm, RmsNormKind};
 pub use timestep::{TimestepEmbedding, sinusoid};

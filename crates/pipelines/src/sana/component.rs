@@ -42,9 +42,11 @@ impl ComponentWeights {
     ) -> Result<Weights> {
         match self {
             Self::Stored(source) => Ok(sana::parameters(config, source.clone(), activations)?),
-            Self::Random(random, _) if random.low_bit => {
-                Ok(sana::with_random_low_bit(self.weights(), activations))
-            }
+            Self::Random(random, _) if random.low_bit => Ok(sana::with_random_low_bit(
+                config,
+                self.weights(),
+                activations,
+            )),
             Self::Random(..) => Ok(self.weights()),
         }
     }

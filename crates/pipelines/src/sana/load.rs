@@ -53,7 +53,7 @@ pub struct LoadOptions {
     pub native: bool,
     /// Text put before every prompt, unless the request has its own.
     pub instruction: Instruction,
-    /// Transformer in one file, in either naming, in place of the folder's.
+    /// Transformer in one file, in either naming, or in its own folder, in place of the folder's.
     pub transformer_file: Option<PathBuf>,
     /// Head counts of a `.pth` transformer whose width is not a published one.
     pub heads: Option<NativeHeads>,
@@ -356,7 +356,7 @@ fn transformer_weights(
     let names = quantised::FOLDER_FILES.map(|name| format!("transformer/{name}"));
     if options.random.is_none() && names.iter().all(|name| folder.exists(name)) {
         let parts = names.iter().map(|name| folder.open(name));
-        let joined = quantised::join(parts.collect::<Result<_, _>>()?);
+        let joined = brisk_quant::join(parts.collect::<Result<_, _>>()?);
         let joined = joined.map_err(|error| Error::folder(folder.label(), error.to_string()))?;
         return Ok(ComponentWeights::Stored(joined));
     }
@@ -379,22 +379,29 @@ fn open_quantised_file(path: &std::path::Path) -> Result<Option<TransformerFiles
     }))
 }
 
-/// One file: in the authors' naming it describes itself, in diffusers' the folder must.
+/// One file, or a transformer's own folder: in the authors' naming it describes itself, in diffusers' the
+/// folder must.
 fn open_transformer_file(
     folder: &ModelFolder,
     path: &std::path::Path,
     options: &LoadOptions,
 ) -> Result<TransformerFiles> {
-    let source = open_weights(path)?;
+    let source = match path.is_dir() {
+        true => quantised::open_folder(path, options.variant.as_deref())
+            .map_err(|error| Error::folder(path.display().to_string(), error.to_string()))?,
+        false => open_weights(path)?,
+    };
     if quantised::is_quantised(&*source)
         && let Some(files) = open_quantised_file(path)?
     {
         return Ok(files);
     }
     let Some(layout) = sana::native::detect(source.as_ref())? else {
-        let beside = path
-            .parent()
-            .map(|parent| ModelFolder::Disk(parent.to_owned()));
+        let beside = match path.is_dir() {
+            true => Some(path),
+            false => path.parent(),
+        };
+        let beside = beside.map(|beside| ModelFolder::Disk(beside.to_owned()));
         let (config_folder, name) = match beside {
             Some(beside) if beside.exists("config.json") => (beside, "config.json"),
             _ if folder.exists("transformer/config.json") => {

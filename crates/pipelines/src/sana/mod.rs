@@ -18,12 +18,13 @@ mod decode;
 mod denoise;
 mod load;
 mod memory;
-pub mod quantise;
+mod quantize;
 mod text;
 
 pub use crate::random_weights::RandomWeights;
 pub use cost::StageCost;
 pub use load::{LoadOptions, Residency};
+pub(crate) use quantize::low_bit_layout;
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -9,6 +9,7 @@ use brisk_pipelines::request::OPTIONS;
 use brisk_pipelines::sana::LoadOptions;
 use brisk_pipelines::schedulers::SchedulerKind;
 use brisk_pipelines::{ControlImage, DecodeMode, InitImage, Instruction, Latents};
+use brisk_quant::file::open_folder;
 use brisk_store::read::without_last_line_end;
 use brisk_store::{Limit, ModelFolder, open_weights, read_text};
 use clap::Args;
@@ -182,7 +183,10 @@ pub struct ImageArguments {
 
 /// Says what a file is that is no transformer; its name alone would not tell.
 fn check_transformer(file: &Path) -> Result {
-    let source = open_weights(file)?;
+    let source = match file.is_dir() {
+        true => open_folder(file, None)?,
+        false => open_weights(file)?,
+    };
     if identify::is_sana_transformer(&*source)? {
         return Ok(());
     }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use brisk_nn::{InputWatcher, Tensor};
-use brisk_quant::record::HalfType;
+use brisk_quant::HalfType;
 use brisk_store::{Dtype, OutTensor, write_safetensors};
 
 use crate::error::{Error, Result};
@@ -31,9 +31,7 @@ impl Reservoir {
     }
 
     fn take(&mut self, row: &[f32], most: usize) {
-        let narrow = row
-            .iter()
-            .map(|v| (HalfType::Bf16.round(*v).to_bits() >> 16) as u16);
+        let narrow = row.iter().map(|v| HalfType::Bf16.narrow(*v));
         self.seen += 1;
         if self.seen <= most as u64 {
             self.rows.extend(narrow);
@@ -50,7 +48,7 @@ impl Reservoir {
 }
 
 /// Keeps rows of the inputs of all layers that are to be quantised.
-pub struct Collector {
+pub(super) struct Collector {
     most: usize,
     layers: Mutex<BTreeMap<String, Reservoir>>,
 }
@@ -76,7 +74,7 @@ impl Collector {
         })
     }
 
-    /// What [`SanaPipeline::watch_transformer`](crate::sana::SanaPipeline::watch_transformer) takes.
+    /// What [`Quantizable::watch`](super::Quantizable::watch) takes.
     pub fn watcher(self: &Arc<Self>) -> InputWatcher {
         let this = self.clone();
         Arc::new(move |name: &str, x: &Tensor| this.see(name, x))
@@ -106,7 +104,7 @@ impl Collector {
             if rows == 0 {
                 return Err(Error::folder(
                     path.display().to_string(),
-                    format!("layer {name} saw no input while the calibration pictures were drawn"),
+                    format!("layer {name} saw no input while the calibration prompts were run"),
                 ));
             }
             tensors.push(OutTensor {

@@ -1,0 +1,29 @@
+//! Transformers whose blocks are quantised by SVDQuant, in nunchaku's layout or diffusers'.
+
+mod layout;
+mod random;
+
+use std::sync::Arc;
+
+use brisk_nn::{Activations, Weights};
+use brisk_store::TensorSource;
+
+use super::SanaConfig;
+use crate::Result;
+use crate::low_bit;
+
+pub use layout::SanaLayout;
+pub use random::with_random_low_bit;
+
+/// A transformer's parameters from a file in the plain layout or a quantised one; `activations` says
+/// how inputs of quantised layers are rounded.
+///
+/// # Errors
+/// A quantised file for another model, or one that contradicts itself.
+pub fn parameters(
+    config: &SanaConfig,
+    source: Arc<dyn TensorSource>,
+    activations: Activations,
+) -> Result<Weights> {
+    low_bit::parameters(Box::new(SanaLayout::of(config)), source, activations)
+}
