@@ -7,7 +7,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
 use brisk_models::sana_controlnet::SanaControlNetConfig;
-use brisk_pipelines::schedulers::SchedulerConfig;
+use brisk_pipelines::diffusion::schedulers::SchedulerConfig;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     // What a configuration accepts, it can also count.

@@ -1,27 +1,51 @@
 //! The command line: verbs here, each verb's options in its own file.
 
+use brisk::{BoxModel, registry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    bench, compare, convert, doctor, eval, image, inspect, models, probe, quantize, text, train,
+    bench, compare, convert, doctor, eval, image, inspect, models, probe, quantize, reproduce,
+    text, train,
 };
 
-/// Pictures with the SANA family and text with diffusion language models, on a plain CPU.
+/// What the command is for: what each family gives, in words.
+fn about() -> String {
+    let kinds = [brisk::ResultKind::Pictures, brisk::ResultKind::Text];
+    let families = |kind| {
+        let of_kind = registry::FAMILIES
+            .iter()
+            .filter(|family| family.results().contains(&kind))
+            .map(|family| family.about);
+        of_kind.collect::<Vec<_>>().join(", ")
+    };
+    let parts = kinds.map(|kind| format!("{} with {}", kind.name(), families(kind)));
+    format!("Makes {}; on a plain CPU.", parts.join(", "))
+}
+
+/// First commands, and the models in the box.
+fn first_steps() -> String {
+    let boxed: Vec<&str> = BoxModel::all().iter().map(|model| model.name).collect();
+    format!(
+        "First picture:  brisk image \"a red heart\" -o heart.png\n\
+         First answer:   brisk text \"a question\"\n\
+         Everything a verb takes:  brisk VERB --help\n\n\
+         Results go to stdout, progress and messages to stderr.\n\
+         Exit codes: 0 done, 1 failed, 2 bad usage, 130 stopped.\n\n\
+         Models: a folder in the published layout, a hub id (OWNER/NAME), or one in the box:\n\
+         {}. A hub id is looked up in the local cache first, then\n\
+         downloaded; HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.",
+        boxed.join(", ")
+    )
+}
+
+/// The command line.
 #[derive(Debug, Parser)]
 #[command(
     name = "brisk",
     version,
-    about = "Pictures with the SANA family and text with diffusion language models, on a plain CPU.",
-    after_help = "First picture:  brisk image \"a red heart\" -o heart.png\n\
-                  First answer:   brisk text --model GSAI-ML/LLaDA-8B-Instruct \"a question\"\n\
-                  Everything a verb takes:  brisk VERB --help\n\n\
-                  Results go to stdout, progress and messages to stderr.\n\
-                  Exit codes: 0 done, 1 failed, 2 bad usage.\n\n\
-                  Models: a folder in the published layout, a hub id (OWNER/NAME), or sana-emoji,\n\
-                  the one in the box. A hub id is looked up in the local cache first, then\n\
-                  downloaded; HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE are honoured.",
+    about = about(),
+    after_help = first_steps(),
     max_term_width = 100,
-    disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
@@ -46,6 +70,7 @@ pub enum Verb {
     Train(train::TrainVerb),
     #[command(subcommand)]
     Eval(eval::EvalVerb),
+    Reproduce(reproduce::ReproduceArguments),
     Probe(probe::ProbeArguments),
     #[command(subcommand)]
     Bench(bench::BenchVerb),
@@ -53,7 +78,7 @@ pub enum Verb {
 
 /// The command line as clap sees it.
 pub fn command() -> clap::Command {
-    laid_out(Arguments::command().mut_subcommand("image", image::with_request_help))
+    laid_out(Arguments::command())
 }
 
 /// What a verb does and what to know comes first, then its usage and options, for all verbs.

@@ -10,15 +10,28 @@ pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
 #[derive(Debug)]
 pub struct Failure {
     message: String,
-    usage: bool,
+    exit_code: u8,
 }
+
+/// Exit codes: the work failed, bad usage, stopped on request (128 + SIGINT, as shells have it).
+const FAILED: u8 = 1;
+const USAGE: u8 = 2;
+const STOPPED: u8 = 130;
 
 impl Failure {
     /// The work failed: exit code 1.
     pub fn failed(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            usage: false,
+            exit_code: FAILED,
+        }
+    }
+
+    /// Somebody asked to stop.
+    pub fn stopped(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            exit_code: STOPPED,
         }
     }
 
@@ -26,13 +39,21 @@ impl Failure {
     pub fn usage(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            usage: true,
+            exit_code: USAGE,
         }
     }
 
-    /// 1 or 2.
+    /// What the process ends with.
     pub fn exit_code(&self) -> u8 {
-        if self.usage { 2 } else { 1 }
+        self.exit_code
+    }
+
+    /// The line that ends a command.
+    pub fn line(&self) -> String {
+        if self.exit_code == STOPPED {
+            return self.message.clone();
+        }
+        format!("error: {}", self.message)
     }
 
     /// Puts the place where it happened before the message.
@@ -52,17 +73,66 @@ impl fmt::Display for Failure {
 impl<E: Error + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         let error: &(dyn Error + 'static) = &error;
-        let usage = error
-            .downcast_ref::<brisk_pipelines::Error>()
-            .or_else(|| match error.downcast_ref::<brisk_train::Error>() {
+        let request = error.downcast_ref::<brisk::Error>().or_else(|| {
+            match error.downcast_ref::<brisk_train::Error>() {
                 Some(brisk_train::Error::Pipeline(error)) => Some(error),
                 _ => None,
-            })
-            .is_some_and(brisk_pipelines::Error::is_usage);
-        Self {
-            message: with_causes(error),
-            usage,
+            }
+        });
+        let mut message = with_causes(error);
+        if let Some(request) = request {
+            message = with_dashes(&message);
+            if let Some(option) = request.option() {
+                message = message.replacen(option, &format!("--{option}"), 1);
+            }
         }
+        if let Some(brisk::Error::WrongResult { gives, model, .. }) = request {
+            let verbs: Vec<&str> = gives.iter().map(|kind| verb(*kind)).collect();
+            message = format!("{message}: brisk {} --model {model} …", verbs.join(" or "));
+        }
+        let exit_code = match request {
+            Some(brisk::Error::Cancelled) => STOPPED,
+            Some(error) if error.is_usage() => USAGE,
+            _ => FAILED,
+        };
+        Self { message, exit_code }
+    }
+}
+
+/// The library writes options as `name`; on a command line they are --name.
+fn with_dashes(message: &str) -> String {
+    let mut written = String::with_capacity(message.len());
+    let mut parts = message.split('`');
+    written.push_str(parts.next().unwrap_or_default());
+    let mut quoted = true;
+    for part in parts {
+        let kinds = [brisk::ResultKind::Pictures, brisk::ResultKind::Text];
+        let known = quoted
+            && kinds
+                .iter()
+                .any(|kind| brisk::registry::option(*kind, part).is_some());
+        match (quoted, known) {
+            (true, true) => {
+                written.push_str("--");
+                written.push_str(part);
+            }
+            (true, false) => {
+                written.push('`');
+                written.push_str(part);
+                written.push('`');
+            }
+            (false, _) => written.push_str(part),
+        }
+        quoted = !quoted;
+    }
+    written
+}
+
+/// The verb that gives a kind of result.
+pub fn verb(kind: brisk::ResultKind) -> &'static str {
+    match kind {
+        brisk::ResultKind::Pictures => "image",
+        brisk::ResultKind::Text => "text",
     }
 }
 
@@ -132,10 +202,15 @@ mod tests {
 
     #[test]
     fn a_bad_request_is_bad_usage() {
-        let error = brisk_pipelines::Error::Request {
-            option: "steps",
-            message: "0".to_owned(),
-        };
-        assert_eq!(Failure::from(error).exit_code(), 2);
+        let failure = Failure::from(brisk::Error::request("steps", "0"));
+        assert_eq!(failure.exit_code(), 2);
+        assert_eq!(failure.to_string(), "--steps: 0");
+        let error = brisk::Error::request("pag-layers", "has no effect without `pag-scale`, `x`");
+        assert_eq!(
+            Failure::from(error).to_string(),
+            "--pag-layers: has no effect without --pag-scale, `x`"
+        );
+        let failure = Failure::from(brisk::Error::Cancelled);
+        assert_eq!((failure.exit_code(), &*failure.line()), (130, "cancelled"));
     }
 }

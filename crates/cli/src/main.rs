@@ -7,10 +7,9 @@
 
 mod allocator;
 mod arguments;
-mod box_model;
-mod catalogue;
 mod commands;
 mod failure;
+mod flags;
 mod machine;
 mod models;
 mod output;
@@ -28,7 +27,7 @@ fn main() -> ExitCode {
     match std::panic::catch_unwind(|| commands::run(arguments::parse())) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            output::note(&format!("error: {failure}"));
+            output::note(&failure.line());
             ExitCode::from(failure.exit_code())
         }
         Err(_) => ExitCode::from(1),

@@ -24,6 +24,17 @@ pub fn print(text: &str) -> Result {
     }
 }
 
+/// Writes the bytes of a file to stdout.
+pub fn print_bytes(bytes: &[u8]) -> Result {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("cannot write to stdout: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Writes one JSON document to stdout.
 pub fn print_json(document: &Value) -> Result {
     print(&format!("{document:#}"))

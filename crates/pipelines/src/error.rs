@@ -1,5 +1,7 @@
 //! What can go wrong between a request and its pictures.
 
+use crate::request::ResultKind;
+
 /// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -7,24 +9,48 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A value of the request is out of range or contradicts another.
-    #[error("--{option}: {message}")]
+    #[error("{option}: {message}")]
     Request {
-        /// Option name as in [`crate::request::OPTIONS`].
+        /// Name of the option, without dashes.
         option: &'static str,
         /// What was found, what is allowed.
         message: String,
     },
+    /// What an option names cannot be read.
+    #[error("{option}: {source}")]
+    Option {
+        /// Name of the option, without dashes.
+        option: &'static str,
+        /// What is wrong with it.
+        source: Box<Error>,
+    },
     /// The loaded model has no use for an option that was given.
-    #[error("--{option} is not available with {model}: {reason}")]
+    #[error("{option} is not available with {model}: {reason}")]
     Unsupported {
-        /// Option name as in [`crate::request::OPTIONS`].
+        /// Name of the option, without dashes.
         option: &'static str,
         /// Model that refuses it.
         model: String,
         /// Why, and what to use instead.
         reason: String,
     },
-    /// The folder is no image pipeline that this crate runs.
+    /// The model gives something else than was asked for.
+    #[error("{model} gives {}, not {}", names(gives), wanted.name())]
+    WrongResult {
+        /// The model.
+        model: String,
+        /// What was asked for.
+        wanted: ResultKind,
+        /// What it gives.
+        gives: Vec<ResultKind>,
+    },
+    /// A plan was given to another model than made it.
+    #[error("this plan was made by another model than {model}; plan the request again")]
+    ForeignPlan {
+        /// The model that was asked to run it.
+        model: String,
+    },
+    /// The folder is no model that this crate runs.
     #[error("{folder}: {message}")]
     Folder {
         /// Folder or file of the model.
@@ -71,13 +97,40 @@ pub enum Error {
     Nn(#[from] brisk_nn::Error),
 }
 
+fn names(kinds: &[ResultKind]) -> String {
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    names.join(" and ")
+}
+
 impl Error {
     /// Whether the request itself is at fault (exit code 2) rather than the run (exit code 1).
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Request { .. } | Self::Unsupported { .. })
+        matches!(
+            self,
+            Self::Request { .. } | Self::Unsupported { .. } | Self::WrongResult { .. }
+        )
     }
 
-    pub(crate) fn request(option: &'static str, message: impl Into<String>) -> Self {
+    /// The option at fault, where one is.
+    pub fn option(&self) -> Option<&'static str> {
+        match self {
+            Self::Request { option, .. }
+            | Self::Unsupported { option, .. }
+            | Self::Option { option, .. } => Some(option),
+            _ => None,
+        }
+    }
+
+    /// Says that this went wrong with what an option names.
+    pub fn of(self, option: &'static str) -> Self {
+        Self::Option {
+            option,
+            source: Box::new(self),
+        }
+    }
+
+    /// An option with a value that cannot be served.
+    pub fn request(option: &'static str, message: impl Into<String>) -> Self {
         Self::Request {
             option,
             message: message.into(),
@@ -91,7 +144,8 @@ impl Error {
         }
     }
 
-    pub(crate) fn folder(folder: impl Into<String>, message: impl Into<String>) -> Self {
+    /// A folder that is no model, or not whole.
+    pub fn folder(folder: impl Into<String>, message: impl Into<String>) -> Self {
         Self::Folder {
             folder: folder.into(),
             message: message.into(),

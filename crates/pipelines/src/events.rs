@@ -1,20 +1,36 @@
-//! One channel from a running pipeline to whoever shows it, and one flag back to stop it.
+//! One channel from a long job to whoever shows it, and one flag back to stop it.
+//!
+//! Drawing, writing, quantizing and training report through the same [`Control`]; whoever listens knows
+//! no model.
 
-use std::sync::Arc;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use brisk_media::Picture;
 
 use crate::error::{Error, Result};
+use crate::options::Latents;
 
-/// What a pipeline reports.
+/// What a stage does with its component.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Reads its weights.
+    Load,
+    /// Computes.
+    Run,
+}
+
+/// What a job reports.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// A stage begins; `total` is the number of [`Event::Step`]s it will report, 0 for none.
+    /// A stage begins.
     Stage {
-        /// Short name: `text`, `transformer`, `denoise`, `decode`.
+        /// Short name of the component or of the work: `text encoder`, `transformer`, `decoder`.
         name: &'static str,
-        /// Steps to come.
+        /// What it does.
+        work: Work,
+        /// Number of [`Event::Step`]s that it will report, 0 for none.
         total: usize,
     },
     /// A step of the current stage is done.
@@ -31,8 +47,28 @@ pub enum Event {
     SaveMemory,
     /// What the picture would be if denoising stopped here.
     Preview(Picture),
+    /// The latents of all pictures after a step. Sent only where [`Control::wants_latents`].
+    Latents {
+        /// From 1.
+        step: usize,
+        /// `[B, C, h, w]`.
+        latents: Latents,
+    },
+    /// A text while it fills. Sent only where [`Control::wants_canvas`].
+    Canvas {
+        /// Number of the sequence.
+        sequence: usize,
+        /// Its tokens, with undecided ones.
+        tokens: Vec<u32>,
+        /// The token that stands for undecided ones.
+        mask: u32,
+        /// Where the shown part begins.
+        start: usize,
+    },
     /// A line worth keeping: a number that was measured, a choice that was made.
     Log(String),
+    /// A file on the way was written: a checkpoint, a sheet of samples.
+    Wrote(PathBuf),
     /// Something the user should know; the run goes on.
     Warning(String),
     /// Estimated peak need of a stage and what is free, both in bytes.
@@ -46,17 +82,21 @@ pub enum Event {
     },
     /// Everything is done.
     Done {
-        /// Number of pictures.
-        images: usize,
+        /// Number of results.
+        results: usize,
         /// Seconds in all.
         seconds: f64,
     },
 }
 
-/// Receives events and carries the wish to stop. Checked between steps.
+type Listener = Box<dyn FnMut(Event) + Send>;
+
+/// Receives events and carries the wish to stop. Shared by the threads of a job.
 pub struct Control {
     cancel: Arc<AtomicBool>,
-    listener: Box<dyn FnMut(Event) + Send>,
+    listener: Mutex<Listener>,
+    canvas: bool,
+    latents: bool,
 }
 
 impl Control {
@@ -64,7 +104,9 @@ impl Control {
     pub fn new(listener: impl FnMut(Event) + Send + 'static) -> Self {
         Self {
             cancel: Arc::new(AtomicBool::new(false)),
-            listener: Box::new(listener),
+            listener: Mutex::new(Box::new(listener)),
+            canvas: false,
+            latents: false,
         }
     }
 
@@ -79,28 +121,100 @@ impl Control {
         self
     }
 
+    /// Asks for [`Event::Canvas`].
+    pub fn with_canvas(mut self) -> Self {
+        self.canvas = true;
+        self
+    }
+
+    /// Asks for [`Event::Latents`].
+    pub fn with_latents(mut self) -> Self {
+        self.latents = true;
+        self
+    }
+
+    /// Whether anybody looks at latents on the way.
+    pub fn wants_latents(&self) -> bool {
+        self.latents
+    }
+
+    /// Whether anybody looks at texts while they fill.
+    pub fn wants_canvas(&self) -> bool {
+        self.canvas
+    }
+
     /// The flag to set from another thread to stop the run at its next check.
     pub fn cancel_flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.cancel)
     }
 
+    /// Whether somebody asked to stop.
+    pub fn cancelled(&self) -> bool {
+        self.cancel.load(Ordering::Relaxed)
+    }
+
     /// Sends an event.
-    pub fn send(&mut self, event: Event) {
-        (self.listener)(event);
+    pub fn send(&self, event: Event) {
+        let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
+        listener(event);
     }
 
     /// [`Error::Cancelled`] if the flag is set.
     pub fn check(&self) -> Result<()> {
-        check(&self.cancel)
+        if self.cancelled() {
+            Err(Error::Cancelled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Sends a stage.
+    pub fn stage(&self, name: &'static str, work: Work, total: usize) {
+        self.send(Event::Stage { name, work, total });
+    }
+
+    /// Sends a warning.
+    pub fn warn(&self, message: impl Into<String>) {
+        self.send(Event::Warning(message.into()));
     }
 }
 
-/// As [`Control::check`], for a thread that has the flag alone.
-pub(crate) fn check(cancel: &AtomicBool) -> Result<()> {
-    if cancel.load(Ordering::Relaxed) {
-        Err(Error::Cancelled)
-    } else {
-        Ok(())
+impl std::fmt::Debug for Control {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Control")
+            .field("cancelled", &self.cancelled())
+            .field("canvas", &self.canvas)
+            .field("latents", &self.latents)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Times the steps of a stage.
+pub(crate) struct StepClock {
+    index: usize,
+    total: usize,
+    last: std::time::Instant,
+}
+
+impl StepClock {
+    pub(crate) fn new(total: usize) -> Self {
+        Self {
+            index: 0,
+            total,
+            last: std::time::Instant::now(),
+        }
+    }
+
+    pub(crate) fn step(&mut self, control: &Control) {
+        self.index += 1;
+        let seconds = self.last.elapsed().as_secs_f64();
+        control.send(Event::Step {
+            index: self.index,
+            total: self.total,
+            seconds,
+        });
+        self.last = std::time::Instant::now();
     }
 }
 
@@ -110,8 +224,8 @@ mod tests {
 
     #[test]
     fn cancelling_is_an_error() {
-        let mut control = Control::silent();
-        control.send(Event::Warning("nothing".to_owned()));
+        let control = Control::silent();
+        control.warn("nothing");
         assert!(control.check().is_ok());
         control.cancel_flag().store(true, Ordering::Relaxed);
         assert!(matches!(control.check(), Err(Error::Cancelled)));
@@ -120,15 +234,13 @@ mod tests {
     #[test]
     fn events_reach_the_listener() {
         let (sender, receiver) = std::sync::mpsc::channel();
-        let mut control = Control::new(move |event| drop(sender.send(event)));
-        control.send(Event::Stage {
-            name: "text",
-            total: 2,
-        });
+        let control = Control::new(move |event| drop(sender.send(event)));
+        control.stage("text encoder", Work::Run, 2);
         assert!(matches!(
             receiver.recv(),
             Ok(Event::Stage {
-                name: "text",
+                name: "text encoder",
+                work: Work::Run,
                 total: 2
             })
         ));

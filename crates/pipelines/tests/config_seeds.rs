@@ -5,7 +5,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
 use brisk_models::sana_controlnet::SanaControlNetConfig;
-use brisk_pipelines::schedulers::SchedulerConfig;
+use brisk_pipelines::diffusion::schedulers::SchedulerConfig;
 use std::path::Path;
 
 #[test]

@@ -1,8 +1,8 @@
 //! Decoding against the reference generators: same tokens, same number of forward passes.
 
 use brisk_nn::DType;
-use brisk_pipelines::language::{
-    Algorithm, CacheMode, Generation, LoadOptions, Selection, TextPipeline, TextRequest,
+use brisk_pipelines::families::language::{
+    Algorithm, CacheMode, Decoding, Generation, LoadOptions, Selection, TextPipeline,
 };
 use brisk_pipelines::{Control, Error};
 use brisk_store::ModelFolder;
@@ -36,27 +36,27 @@ fn ids(golden: &Golden, name: &str) -> Vec<u32> {
 }
 
 /// Decoded to the end, as the references do.
-fn request(cache: CacheMode) -> TextRequest {
-    TextRequest {
+fn request(cache: CacheMode) -> Decoding {
+    Decoding {
         cache,
         gen_length: LENGTH,
         block_length: Some(BLOCK),
         early_stop: false,
-        ..TextRequest::default()
+        ..Decoding::default()
     }
 }
 
-fn decode(pipeline: &TextPipeline, prompts: &[Vec<u32>], request: &TextRequest) -> Vec<Generation> {
+fn decode(pipeline: &TextPipeline, prompts: &[Vec<u32>], request: &Decoding) -> Vec<Generation> {
     pipeline
         .generate(prompts, request, &Control::silent(), &mut |_, _| {})
         .unwrap()
 }
 
-fn one(pipeline: &TextPipeline, prompt: &[u32], request: &TextRequest) -> Generation {
+fn one(pipeline: &TextPipeline, prompt: &[u32], request: &Decoding) -> Generation {
     decode(pipeline, &[prompt.to_vec()], request).remove(0)
 }
 
-fn refused(pipeline: &TextPipeline, prompt: &[u32], request: &TextRequest) -> String {
+fn refused(pipeline: &TextPipeline, prompt: &[u32], request: &Decoding) -> String {
     pipeline
         .generate(
             &[prompt.to_vec()],
@@ -95,7 +95,7 @@ fn llada_decodes_as_the_reference() {
         let prompt = ids(&golden, "inputs.prompt");
         for (cache_name, cache) in CACHES {
             for (rule, steps, selection) in rules() {
-                let request = TextRequest {
+                let request = Decoding {
                     steps,
                     selection,
                     ..request(cache)
@@ -105,7 +105,7 @@ fn llada_decodes_as_the_reference() {
             }
         }
         for (name, guidance) in [("none.guidance0.5", 0.5), ("none.guidance2", 2.0)] {
-            let request = TextRequest {
+            let request = Decoding {
                 guidance,
                 steps: Some(32),
                 ..request(CacheMode::None)
@@ -121,11 +121,11 @@ fn dream_decodes_as_the_reference() {
         let (pipeline, golden) = (load(case), golden(case));
         let prompt = ids(&golden, "inputs.prompt");
         let mut compared = 0;
-        let mut check = |name: String, request: &TextRequest| {
+        let mut check = |name: String, request: &Decoding| {
             agrees(case, &name, &golden, &one(&pipeline, &prompt, request));
             compared += 1;
         };
-        let whole = |steps, algorithm| TextRequest {
+        let whole = |steps, algorithm| Decoding {
             block_length: None,
             steps: Some(steps),
             algorithm: Some(algorithm),
@@ -142,7 +142,7 @@ fn dream_decodes_as_the_reference() {
         }
         for threshold in [0.9, 0.3] {
             for steps in [32, 8] {
-                let request = TextRequest {
+                let request = Decoding {
                     selection: Some(Selection::Threshold(threshold)),
                     ..whole(steps, Algorithm::ConfidenceThreshold)
                 };
@@ -151,14 +151,14 @@ fn dream_decodes_as_the_reference() {
         }
         for (cache_name, cache) in &CACHES[1..] {
             for steps in [32, 16] {
-                let request = TextRequest {
+                let request = Decoding {
                     steps: Some(steps),
                     ..request(*cache)
                 };
                 check(format!("{cache_name}.entropy{steps}"), &request);
             }
             for (rule, _, selection) in rules().into_iter().skip(2) {
-                let request = TextRequest {
+                let request = Decoding {
                     selection,
                     ..request(*cache)
                 };
@@ -190,7 +190,7 @@ fn block_causal_models_decode_as_their_references() {
             ),
             ("sequential", Some(Algorithm::Sequential), None, None),
         ] {
-            let request = TextRequest {
+            let request = Decoding {
                 algorithm,
                 selection,
                 steps,
@@ -213,7 +213,7 @@ fn block_causal_models_decode_as_their_references() {
         for start in ["rest", "whole"] {
             let prompt = ids(&golden, &format!("{start}.prompt.ids"));
             for threshold in [0.9, 0.3] {
-                let request = TextRequest {
+                let request = Decoding {
                     selection: Some(Selection::Threshold(threshold)),
                     gen_length: 48 - prompt.len(),
                     sub_block_length: 4,
@@ -233,7 +233,7 @@ fn block_causal_models_decode_as_their_references() {
         let (pipeline, golden) = (load(case), golden(case));
         let prompt = ids(&golden, "inputs.prompt");
         for threshold in [0.95, 0.3] {
-            let request = |cache| TextRequest {
+            let request = |cache| Decoding {
                 selection: Some(Selection::Threshold(threshold)),
                 ..request(cache)
             };
@@ -260,7 +260,7 @@ fn converted_models_decode_by_blocks_when_told_to() {
     let golden = golden("a2d_qwen3_0");
     let prompt = &ids(&golden, "inputs.prompt")[..BLOCK];
     for steps in [32, 8] {
-        let request = TextRequest {
+        let request = Decoding {
             steps: Some(steps),
             ..request(CacheMode::Prefix)
         };
@@ -270,7 +270,7 @@ fn converted_models_decode_by_blocks_when_told_to() {
     for length in [3, 8, 13] {
         let prompt: Vec<u32> = (0..length).map(|i| i * 5 % 60).collect();
         for steps in [None, Some(16)] {
-            let request = |cache| TextRequest {
+            let request = |cache| Decoding {
                 steps,
                 ..request(cache)
             };
@@ -298,7 +298,7 @@ fn one_layer_makes_caches_exact() {
             let prompt: Vec<u32> = (0..9).map(|i| (i * 7 + seed * 11 + 3) % 60).collect();
             for (rule, steps, selection) in rules() {
                 let found = CACHES.map(|(_, cache)| {
-                    let request = TextRequest {
+                    let request = Decoding {
                         steps,
                         selection,
                         algorithm: Some(Algorithm::LowConfidence),
@@ -332,7 +332,7 @@ fn a_batch_of_unequal_prompts_is_its_single_runs() {
             for (rule, temperature) in [(0.9, 0.0), (0.3, 0.8)] {
                 let algorithm =
                     (cache == CacheMode::None && !blocks).then_some(Algorithm::LowConfidence);
-                let request = TextRequest {
+                let request = Decoding {
                     selection: Some(Selection::Threshold(rule)),
                     algorithm,
                     temperature,
@@ -359,7 +359,7 @@ fn early_stop_keeps_the_text_before_the_end() {
         let full = one(&pipeline, &prompt, &request(cache));
         // Some token of the second block plays the end.
         let end = full.ids[prompt.len() + BLOCK + 3];
-        let early = TextRequest {
+        let early = Decoding {
             early_stop: true,
             stop_tokens: vec![end],
             ..request(cache)
@@ -384,7 +384,7 @@ fn blanks_are_filled_and_the_rest_stays() {
         let pipeline = load(case);
         for (_, cache) in CACHES {
             for gen_length in [0, 16] {
-                let request = TextRequest {
+                let request = Decoding {
                     infill: true,
                     gen_length,
                     algorithm: Some(Algorithm::LowConfidence),
@@ -414,7 +414,7 @@ fn extreme_rules_have_the_counts_of_the_theory() {
     let prompt: Vec<u32> = (20..30).collect();
     for (_, cache) in CACHES {
         let passes = |selection| {
-            let request = TextRequest {
+            let request = Decoding {
                 selection: Some(selection),
                 ..request(cache)
             };
@@ -447,7 +447,7 @@ fn seeds_decide_random_runs() {
         let pipeline = load(case);
         let prompt: Vec<u32> = (1..8).collect();
         let run = |seed| {
-            let request = TextRequest {
+            let request = Decoding {
                 algorithm: Some(algorithm),
                 temperature: 0.9,
                 steps: Some(16),
@@ -468,13 +468,13 @@ fn requests_that_do_not_fit_name_the_numbers() {
     let (llada, dream) = (load("llada_0"), load("dream_0"));
     let prompt = [1, 2, 3];
     let base = request(CacheMode::Prefix);
-    let check = |pipeline: &TextPipeline, request: TextRequest, words: &[&str]| {
+    let check = |pipeline: &TextPipeline, request: Decoding, words: &[&str]| {
         let message = refused(pipeline, &prompt, &request);
         for word in words {
             assert!(message.contains(word), "{message:?} lacks {word:?}");
         }
     };
-    let with = |change: fn(&mut TextRequest)| {
+    let with = |change: fn(&mut Decoding)| {
         let mut request = base.clone();
         change(&mut request);
         request

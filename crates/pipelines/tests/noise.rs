@@ -1,6 +1,6 @@
 //! The generator against draws of torch.
 
-use brisk_pipelines::noise::TorchGenerator;
+use brisk_pipelines::diffusion::noise::TorchGenerator;
 use brisk_testkit::{fixtures_dir, load_tensors, values};
 
 const TOLERANCE: f32 = 2e-6;

@@ -1,14 +1,14 @@
 //! Whole runs against diffusers' pipelines: every step's latents, the final latents, the picture.
 
 use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
 
 use brisk_media::Picture;
 use brisk_nn::Tensor;
-use brisk_pipelines::sana::{GeneratedImage, LoadOptions, SanaPipeline};
-use brisk_pipelines::schedulers::{SchedulerKind, scm};
-use brisk_pipelines::{
-    Control, ControlImage, DecodeMode, ImageRequest, InitImage, Instruction, Latents,
-};
+use brisk_pipelines::diffusion::schedulers::scm;
+use brisk_pipelines::families::sana::{LoadOptions, SanaPipeline, options as own};
+use brisk_pipelines::options::{Latents, keys};
+use brisk_pipelines::{Control, Event, GeneratedImage, ImageModel, ImageRequest};
 use brisk_store::ModelFolder;
 use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
 use serde_json::Value;
@@ -24,21 +24,21 @@ fn model(kind: &str) -> ModelFolder {
     ModelFolder::Disk(folder(kind))
 }
 
-fn latents(tensor: &Tensor) -> Latents {
+fn latents(tensor: &Tensor) -> Arc<Latents> {
     let (batch, channels, height, width) = tensor.dims4().unwrap();
-    Latents {
+    Arc::new(Latents {
         shape: [batch, channels, height, width],
         values: values(tensor),
-    }
+    })
 }
 
-fn picture(tensor: &Tensor) -> Picture {
+fn picture(tensor: &Tensor) -> Arc<Picture> {
     let (height, width, _) = tensor.dims3().unwrap();
-    Picture {
+    Arc::new(Picture {
         width,
         height,
         pixels: tensor.flatten_all().unwrap().to_vec1::<u8>().unwrap(),
-    }
+    })
 }
 
 /// The request of one entry of `cases.json`.
@@ -51,43 +51,62 @@ fn request(case: &Value, tensors: &std::collections::HashMap<String, Tensor>) ->
     let image = tensors.get("inputs.image").map(picture);
     let control = text("pipeline").unwrap().contains("ControlNet");
     let instruction = match case["complex_human_instruction"].as_array() {
-        None => Instruction::None,
+        None => String::new(),
         Some(lines) => {
             let lines: Vec<_> = lines.iter().map(|line| line.as_str().unwrap()).collect();
-            Instruction::Text(lines.join("\n"))
+            lines.join("\n")
         }
     };
-    ImageRequest {
-        negative_prompt: text("negative_prompt"),
-        width: count("width"),
-        height: count("height"),
+    let request = ImageRequest::new(text("prompt").unwrap())
+        .with_some(&keys::WIDTH, count("width"))
+        .with_some(&keys::HEIGHT, count("height"))
         // Diffusers' four-step grid is even; brisk's default is the paper's.
-        steps: (!(sprint && steps == 4)).then_some(steps),
-        scm_timesteps: (sprint && steps == 4).then(|| scm::uniform_angles(4)),
-        guidance: number("guidance_scale").map(|value| value as f32),
-        seed: case["seed"].as_u64().unwrap_or(0),
-        images_per_prompt: count("num_images_per_prompt").unwrap_or(1),
-        scheduler: (case["scheduler"] == "euler").then_some(SchedulerKind::FlowEuler),
-        pag_scale: number("pag_scale").map(|value| value as f32),
-        pag_adaptive: number("pag_adaptive_scale").map(|value| value as f32),
-        pag_layers: text("pag_applied_layers")
-            .map(|name| vec![name.rsplit('.').next().unwrap().parse().unwrap()]),
-        control: image
-            .clone()
-            .filter(|_| control)
-            .map(|picture| ControlImage {
-                picture,
-                scale: number("controlnet_conditioning_scale").unwrap() as f32,
-            }),
-        init: image.filter(|_| !control).map(|picture| InitImage {
-            picture,
-            strength: number("strength"),
-            on_grid: true,
-        }),
-        latents: tensors.get("inputs.latents").map(latents),
-        instruction: Some(instruction),
-        ..ImageRequest::new(text("prompt").unwrap())
+        .with_some(&keys::STEPS, (!(sprint && steps == 4)).then_some(steps))
+        .with_some(
+            &own::SCM_TIMESTEPS,
+            (sprint && steps == 4).then(|| scm::uniform_angles(4)),
+        )
+        .with_some(
+            &keys::GUIDANCE,
+            number("guidance_scale").map(|value| value as f32),
+        )
+        .with(&keys::SEED, case["seed"].as_u64().unwrap_or(0))
+        .with_some(&keys::IMAGES, count("num_images_per_prompt"))
+        .with_some(&keys::LATENTS, tensors.get("inputs.latents").map(latents))
+        .with(&own::INSTRUCTION, instruction);
+    let request = match image {
+        Some(image) if control => request.with(&own::CONTROL_IMAGE, image).with(
+            &own::CONTROL_SCALE,
+            number("controlnet_conditioning_scale").unwrap() as f32,
+        ),
+        Some(image) => request
+            .with(&keys::INIT_IMAGE, image)
+            .with_some(&keys::STRENGTH, number("strength"))
+            .with_some(&own::STRENGTH_ON_GRID, sprint.then_some(true)),
+        None => request,
+    };
+    if sprint {
+        return request;
     }
+    request
+        .with_some(&keys::NEGATIVE_PROMPT, text("negative_prompt"))
+        .with_some(
+            &own::SCHEDULER,
+            (case["scheduler"] == "euler").then(|| "euler".to_owned()),
+        )
+        .with_some(
+            &own::PAG_SCALE,
+            number("pag_scale").map(|value| value as f32),
+        )
+        .with_some(
+            &own::PAG_ADAPTIVE,
+            number("pag_adaptive_scale").map(|value| value as f32),
+        )
+        .with_some(
+            &own::PAG_LAYERS,
+            text("pag_applied_layers")
+                .map(|name| vec![name.rsplit('.').next().unwrap().parse().unwrap()]),
+        )
 }
 
 /// Runs every case of a folder and reports the worst distance.
@@ -100,26 +119,29 @@ fn run_all(kind: &str) -> usize {
         let request = request(case, &tensors);
         let options = LoadOptions {
             controlnet: request
-                .control
-                .as_ref()
-                .map(|_| ModelFolder::Disk(folder(kind).join("controlnet"))),
+                .options
+                .has(own::CONTROL_IMAGE.definition())
+                .then(|| ModelFolder::Disk(folder(kind).join("controlnet"))),
             ..LoadOptions::default()
         };
         let mut pipeline = SanaPipeline::load(model(kind), &options).unwrap();
         let expected = &tensors["steps.latents"];
+        let (sender, receiver) = mpsc::channel();
+        let control = Control::new(move |event| drop(sender.send(event))).with_latents();
+        let images = pipeline.draw(&request, &control).unwrap();
         let mut seen = 0;
-        let images = pipeline
-            .generate_traced(&request, &mut Control::silent(), &mut |step, latents| {
-                let latents = latents.permute((0, 3, 1, 2)).unwrap().contiguous().unwrap();
-                let wanted = expected.narrow(0, step - 1, 1).unwrap();
-                let distance = relative_l2(&values(&latents), &values(&wanted));
-                assert!(
-                    distance < TOLERANCE,
-                    "{name}, step {step}: relative L2 {distance:e}"
-                );
-                seen += 1;
-            })
-            .unwrap();
+        for event in receiver.try_iter() {
+            let Event::Latents { step, latents } = event else {
+                continue;
+            };
+            let wanted = expected.narrow(0, step - 1, 1).unwrap();
+            let distance = relative_l2(&latents.values, &values(&wanted));
+            assert!(
+                distance < TOLERANCE,
+                "{name}, step {step}: relative L2 {distance:e}"
+            );
+            seen += 1;
+        }
         assert_eq!(seen, expected.dim(0).unwrap(), "{name}: steps");
         check_results(name, &images, &tensors);
     }
@@ -135,7 +157,7 @@ fn check_results(
     assert_eq!(images.len(), expected.dim(0).unwrap(), "{name}: pictures");
     let found: Vec<f32> = images
         .iter()
-        .flat_map(|image| image.latents.values.clone())
+        .flat_map(|image| image.latents.as_ref().unwrap().values.clone())
         .collect();
     let distance = relative_l2(&found, &values(expected));
     assert!(
@@ -169,13 +191,11 @@ fn sprint_matches_diffusers() {
 }
 
 fn small(prompt: &str) -> ImageRequest {
-    ImageRequest {
-        width: Some(64),
-        height: Some(64),
-        steps: Some(2),
-        instruction: Some(Instruction::None),
-        ..ImageRequest::new(prompt)
-    }
+    ImageRequest::new(prompt)
+        .with(&keys::WIDTH, 64)
+        .with(&keys::HEIGHT, 64)
+        .with(&keys::STEPS, 2)
+        .with(&own::INSTRUCTION, String::new())
 }
 
 /// With given latents, each picture of a request with several prompts is the one its prompt draws alone.
@@ -192,45 +212,44 @@ fn prompts_and_pictures_are_paired() {
         if native {
             pipeline = SanaPipeline::load(model("sana"), &options).unwrap();
         }
-        let base = ImageRequest {
-            instruction: Some(Instruction::Text(instruction.clone())),
-            pag_scale: Some(1.5),
-            pag_layers: Some(vec![1]),
-            images_per_prompt: 2,
-            ..small("")
-        };
+        let base = small("")
+            .with(&own::INSTRUCTION, instruction.clone())
+            .with(&own::PAG_SCALE, 1.5)
+            .with(&own::PAG_LAYERS, vec![1])
+            .with(&keys::IMAGES, 2);
         let all: Vec<f32> = (0..4 * 256)
             .map(|index| ((index * 37 % 101) as f32 - 50.0) / 25.0)
             .collect();
-        let together = ImageRequest {
-            prompts: prompts.map(str::to_owned).to_vec(),
-            latents: Some(Latents {
-                shape: [4, 4, 8, 8],
-                values: all.clone(),
-            }),
-            ..base.clone()
+        let noise = |shape, values: &[f32]| {
+            Arc::new(Latents {
+                shape,
+                values: values.to_vec(),
+            })
         };
-        let together = pipeline
-            .generate(&together, &mut Control::silent())
-            .unwrap();
+        let with_prompts = |prompts: &[&str]| {
+            let mut request = base.clone();
+            request.prompts = prompts.iter().map(|prompt| (*prompt).to_owned()).collect();
+            request
+        };
+        let together = with_prompts(&prompts).with(&keys::LATENTS, noise([4, 4, 8, 8], &all));
+        let together = pipeline.draw(&together, &Control::silent()).unwrap();
         for (index, prompt) in prompts.into_iter().enumerate() {
-            let part = all[index * 512..(index + 1) * 512].to_vec();
-            let alone = ImageRequest {
-                prompts: vec![prompt.to_owned()],
-                latents: Some(Latents {
-                    shape: [2, 4, 8, 8],
-                    values: part,
-                }),
-                ..base.clone()
-            };
-            let alone = pipeline.generate(&alone, &mut Control::silent()).unwrap();
+            let part = noise([2, 4, 8, 8], &all[index * 512..(index + 1) * 512]);
+            let alone = with_prompts(&[prompt]).with(&keys::LATENTS, part);
+            let alone = pipeline.draw(&alone, &Control::silent()).unwrap();
             for (a, b) in alone.iter().zip(&together[index * 2..]) {
                 assert_eq!(a.prompt, b.prompt);
-                let distance = relative_l2(&a.latents.values, &b.latents.values);
+                let distance = relative_l2(
+                    &a.latents.as_ref().unwrap().values,
+                    &b.latents.as_ref().unwrap().values,
+                );
                 assert!(distance < 1e-5, "{prompt}: {distance:e}");
             }
         }
-        let distance = relative_l2(&together[0].latents.values, &together[2].latents.values);
+        let distance = relative_l2(
+            &together[0].latents.as_ref().unwrap().values,
+            &together[2].latents.as_ref().unwrap().values,
+        );
         assert!(distance > 1e-2, "the prompts make no difference");
     }
 }
@@ -239,30 +258,28 @@ fn prompts_and_pictures_are_paired() {
 #[test]
 fn ways_to_decode_agree() {
     let mut pipeline = SanaPipeline::load(model("sana"), &LoadOptions::default()).unwrap();
-    let mut draw = |decode, height| {
-        let request = ImageRequest {
-            decode,
-            height: Some(height),
-            ..small("a red circle")
-        };
+    let mut draw = |decode: &str, height: usize| {
+        let request = small("a red circle")
+            .with(&own::DECODE, decode.to_owned())
+            .with(&keys::HEIGHT, height);
         pipeline
-            .generate(&request, &mut Control::silent())
+            .draw(&request, &Control::silent())
             .unwrap()
             .remove(0)
             .picture
             .pixels
     };
     let off = |a: &[u8], b: &[u8]| a.iter().zip(b).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
-    let whole = draw(DecodeMode::Whole, 576);
-    assert_eq!(whole, draw(DecodeMode::Auto, 576));
-    assert!(off(&whole, &draw(DecodeMode::Strips, 576)) <= 1);
+    let whole = draw("whole", 576);
+    assert_eq!(whole, draw("auto", 576));
+    assert!(off(&whole, &draw("strips", 576)) <= 1);
     assert!(
-        off(&whole, &draw(DecodeMode::Tiled, 576)) > 1,
+        off(&whole, &draw("tiled", 576)) > 1,
         "tiles see only themselves"
     );
     assert_eq!(
-        draw(DecodeMode::Whole, 64),
-        draw(DecodeMode::Tiled, 64),
+        draw("whole", 64),
+        draw("tiled", 64),
         "one tile is the whole"
     );
 }
@@ -280,20 +297,16 @@ fn an_initial_picture_shows_through_at_low_strength() {
             pixels,
         };
         let mut draw = |strength: f64| {
-            let request = ImageRequest {
-                init: Some(InitImage {
-                    picture: picture.clone(),
-                    strength: Some(strength),
-                    on_grid: false,
-                }),
-                steps: Some(20),
-                ..small("a red circle")
-            };
+            let request = small("a red circle")
+                .with(&keys::INIT_IMAGE, Arc::new(picture.clone()))
+                .with(&keys::STRENGTH, strength)
+                .with(&keys::STEPS, 20);
             pipeline
-                .generate(&request, &mut Control::silent())
+                .draw(&request, &Control::silent())
                 .unwrap()
                 .remove(0)
                 .latents
+                .unwrap()
                 .values
         };
         let nearest = draw(0.05);

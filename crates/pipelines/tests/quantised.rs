@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use brisk_nn::Quantisation;
-use brisk_pipelines::language::{CacheMode, LoadOptions, TextPipeline, TextRequest};
+use brisk_pipelines::families::language::{CacheMode, Decoding, LoadOptions, TextPipeline};
 use brisk_pipelines::{Control, Result};
 use brisk_store::ModelFolder;
 use brisk_testkit::fixtures_dir;
@@ -55,12 +55,12 @@ fn every_family_stays_near_its_own_logits() {
 #[test]
 fn a_batch_decodes_as_its_rows_do_alone() {
     let pipeline = load("llada_0", Quantisation::FourBit, None).unwrap();
-    let request = TextRequest {
+    let request = Decoding {
         cache: CacheMode::Dual,
         gen_length: 16,
         block_length: Some(8),
         early_stop: false,
-        ..TextRequest::default()
+        ..Decoding::default()
     };
     let decode = |prompts: &[Vec<u32>]| {
         let found = pipeline.generate(prompts, &request, &Control::silent(), &mut |_, _| {});

@@ -1,15 +1,18 @@
 //! Loading, refusing, cancelling, and the options that change what is computed.
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use brisk_media::Picture;
 use brisk_models::sana::ControlWiring;
 use brisk_models::sana::native::NativeHeads;
-use brisk_pipelines::sana::{LoadOptions, Residency, SanaPipeline};
-use brisk_pipelines::schedulers::SchedulerKind;
-use brisk_pipelines::{Control, ControlImage, Error, Event, ImageRequest, Instruction, ModelKind};
+use brisk_pipelines::events::Work;
+use brisk_pipelines::families::sana::{
+    LoadOptions, ModelKind, Residency, SanaPipeline, options as own,
+};
+use brisk_pipelines::options::keys;
+use brisk_pipelines::{Control, Error, Event, ImageModel, ImageRequest};
 use brisk_store::ModelFolder;
 use brisk_testkit::{fixtures_dir, relative_l2};
 
@@ -51,22 +54,21 @@ fn refusal(folder: &Path, options: &LoadOptions) -> String {
 }
 
 fn small() -> ImageRequest {
-    ImageRequest {
-        width: Some(64),
-        height: Some(64),
-        steps: Some(2),
-        instruction: Some(Instruction::None),
-        ..ImageRequest::new("a red circle")
-    }
+    ImageRequest::new("a red circle")
+        .with(&keys::WIDTH, 64)
+        .with(&keys::HEIGHT, 64)
+        .with(&keys::STEPS, 2)
+        .with(&own::INSTRUCTION, String::new())
 }
 
 fn latents(folder: ModelFolder, options: &LoadOptions, request: &ImageRequest) -> Vec<f32> {
     let mut pipeline = SanaPipeline::load(folder, options).unwrap();
     pipeline
-        .generate(request, &mut Control::silent())
+        .draw(request, &Control::silent())
         .unwrap()
         .remove(0)
         .latents
+        .unwrap()
         .values
 }
 
@@ -127,7 +129,7 @@ fn weights_that_do_not_fit_are_reported_at_once() {
     );
     let mut pipeline = SanaPipeline::load(disk(copy.path()), &LoadOptions::default()).unwrap();
     let error = pipeline
-        .generate(&small(), &mut Control::silent())
+        .draw(&small(), &Control::silent())
         .unwrap_err()
         .to_string();
     assert!(
@@ -141,15 +143,10 @@ fn what_a_model_cannot_do_is_refused_before_anything_runs() {
     let mut sprint =
         SanaPipeline::load(disk(fixture("pipelines/sprint")), &LoadOptions::default()).unwrap();
     assert_eq!(sprint.capabilities().kind, ModelKind::Sprint);
-    let request = ImageRequest {
-        negative_prompt: Some("blurry".to_owned()),
-        ..small()
-    };
-    let error = sprint
-        .generate(&request, &mut Control::silent())
-        .unwrap_err();
+    let request = small().with(&keys::NEGATIVE_PROMPT, "blurry".to_owned());
+    let error = sprint.draw(&request, &Control::silent()).unwrap_err();
     assert!(
-        error.is_usage() && error.to_string().starts_with("--negative-prompt"),
+        error.is_usage() && error.to_string().starts_with("negative-prompt"),
         "{error}"
     );
 
@@ -158,29 +155,16 @@ fn what_a_model_cannot_do_is_refused_before_anything_runs() {
         height: 64,
         pixels: vec![9; 64 * 64 * 3],
     };
-    let control = ControlImage {
-        picture,
-        scale: 1.0,
-    };
     let mut sana =
         SanaPipeline::load(disk(fixture("pipelines/sana")), &LoadOptions::default()).unwrap();
-    let request = ImageRequest {
-        control: Some(control),
-        ..small()
-    };
-    let error = sana.generate(&request, &mut Control::silent()).unwrap_err();
+    let request = small().with(&own::CONTROL_IMAGE, Arc::new(picture));
+    let error = sana.draw(&request, &Control::silent()).unwrap_err();
     assert!(
         error.to_string().contains("no ControlNet is loaded"),
         "{error}"
     );
     let error = sana
-        .generate(
-            &ImageRequest {
-                width: Some(60),
-                ..small()
-            },
-            &mut Control::silent(),
-        )
+        .draw(&small().with(&keys::WIDTH, 60), &Control::silent())
         .unwrap_err();
     assert!(error.to_string().contains("the nearest is 64"), "{error}");
 }
@@ -190,15 +174,24 @@ fn a_run_can_be_cancelled_between_steps() {
     let mut pipeline =
         SanaPipeline::load(disk(fixture("pipelines/sana")), &LoadOptions::default()).unwrap();
     let (sender, receiver) = mpsc::channel();
-    let mut control = Control::new(move |event| drop(sender.send(event)));
-    let flag = control.cancel_flag();
-    let request = ImageRequest {
-        steps: Some(10),
-        ..small()
-    };
-    let result = pipeline.generate_traced(&request, &mut control, &mut |step, _| {
-        flag.store(step == 3, Ordering::Relaxed);
-    });
+    let flag = Arc::new(AtomicBool::new(false));
+    let stop = flag.clone();
+    let control = Control::new(move |event| {
+        if matches!(
+            event,
+            Event::Step {
+                index: 3,
+                total: 10,
+                ..
+            }
+        ) {
+            stop.store(true, Ordering::Relaxed);
+        }
+        drop(sender.send(event));
+    })
+    .with_cancel(flag);
+    let request = small().with(&keys::STEPS, 10);
+    let result = pipeline.draw(&request, &control);
     assert!(matches!(result, Err(Error::Cancelled)));
     let events: Vec<Event> = receiver.try_iter().collect();
     let steps = events
@@ -218,14 +211,12 @@ fn events_tell_of_previews_memory_and_the_end() {
     let copy = copy_of_sana();
     let mut pipeline = SanaPipeline::load(disk(copy.path()), &LoadOptions::default()).unwrap();
     let (sender, receiver) = mpsc::channel();
-    let mut control = Control::new(move |event| drop(sender.send(event)));
-    let request = ImageRequest {
-        steps: Some(4),
-        preview_interval: Some(2),
-        instruction: None,
-        ..small()
-    };
-    let images = pipeline.generate(&request, &mut control).unwrap();
+    let control = Control::new(move |event| drop(sender.send(event)));
+    let mut request = small()
+        .with(&keys::STEPS, 4)
+        .with(&keys::PREVIEW_INTERVAL, 2);
+    request.options.remove(own::INSTRUCTION.definition());
+    let images = pipeline.draw(&request, &control).unwrap();
     let events: Vec<Event> = receiver.try_iter().collect();
     let previews: Vec<_> = events
         .iter()
@@ -237,7 +228,7 @@ fn events_tell_of_previews_memory_and_the_end() {
     assert_eq!(previews.len(), 1);
     assert_eq!((previews[0].width, previews[0].height), (64, 64));
     assert_ne!(previews[0].pixels, images[0].picture.pixels);
-    for stage in ["text", "transformer", "denoise", "decode"] {
+    for stage in ["text encoder", "transformer", "denoise", "decode"] {
         assert!(
             events
                 .iter()
@@ -252,17 +243,27 @@ fn events_tell_of_previews_memory_and_the_end() {
             .count(),
         3
     );
-    assert!(matches!(events.last(), Some(Event::Done { images: 1, .. })));
-    let warnings = |events: &[Event]| {
-        events
-            .iter()
-            .filter(|event| matches!(event, Event::Warning(_)))
-            .count()
-    };
-    assert_eq!(warnings(&events), 1, "brisk's own instruction is announced");
-    pipeline.generate(&request, &mut control).unwrap();
-    let events: Vec<Event> = receiver.try_iter().collect();
-    assert_eq!(warnings(&events), 0, "once");
+    assert!(matches!(
+        events.last(),
+        Some(Event::Done { results: 1, .. })
+    ));
+    let loads = events.iter().filter(|event| {
+        matches!(
+            event,
+            Event::Stage {
+                work: Work::Load,
+                ..
+            }
+        )
+    });
+    assert!(loads.count() >= 2);
+    let plan = pipeline.plan(&request).unwrap();
+    assert_eq!(
+        plan.warnings.len(),
+        1,
+        "brisk's own instruction is announced"
+    );
+    assert!(pipeline.plan(&small()).unwrap().warnings.is_empty());
 }
 
 #[test]
@@ -270,23 +271,19 @@ fn the_folders_instruction_is_used_and_an_empty_one_means_none() {
     let copy = copy_of_sana();
     let file = copy.path().join("complex_human_instruction.txt");
     let text = "Describe the picture.\nUser Prompt: ";
-    let draw = |instruction: Option<Instruction>| {
-        latents(
-            disk(copy.path()),
-            &LoadOptions::default(),
-            &ImageRequest {
-                instruction,
-                ..small()
-            },
-        )
+    let draw = |instruction: Option<String>| {
+        let mut request = small();
+        request.options.remove(own::INSTRUCTION.definition());
+        let request = request.with_some(&own::INSTRUCTION, instruction);
+        latents(disk(copy.path()), &LoadOptions::default(), &request)
     };
     let own = draw(None);
     std::fs::write(&file, text).unwrap();
     let from_folder = draw(None);
-    assert_eq!(from_folder, draw(Some(Instruction::Text(text.to_owned()))));
+    assert_eq!(from_folder, draw(Some(text.to_owned())));
     assert!(relative_l2(&own, &from_folder) > 1e-4);
     std::fs::write(&file, "").unwrap();
-    assert_eq!(draw(None), draw(Some(Instruction::None)));
+    assert_eq!(draw(None), draw(Some(String::new())));
 }
 
 #[test]
@@ -294,10 +291,7 @@ fn the_folders_guidance_is_the_default() {
     let copy = copy_of_sana();
     let file = copy.path().join("generation_config.json");
     let draw = |guidance| {
-        let request = ImageRequest {
-            guidance,
-            ..small()
-        };
+        let request = small().with_some(&keys::GUIDANCE, guidance);
         latents(disk(copy.path()), &LoadOptions::default(), &request)
     };
     assert_eq!(draw(None), draw(Some(4.5)));
@@ -323,12 +317,12 @@ fn keeping_components_changes_nothing() {
     let expected = latents(disk(fixture("pipelines/sana")), &drop, &small());
     let mut pipeline = SanaPipeline::load(disk(fixture("pipelines/sana")), &keep).unwrap();
     for _ in 0..2 {
-        let images = pipeline.generate(&small(), &mut Control::silent()).unwrap();
-        assert_eq!(images[0].latents.values, expected);
+        let images = pipeline.draw(&small(), &Control::silent()).unwrap();
+        assert_eq!(images[0].latents.as_ref().unwrap().values, expected);
     }
     pipeline.release();
-    let images = pipeline.generate(&small(), &mut Control::silent()).unwrap();
-    assert_eq!(images[0].latents.values, expected);
+    let images = pipeline.draw(&small(), &Control::silent()).unwrap();
+    assert_eq!(images[0].latents.as_ref().unwrap().values, expected);
 }
 
 /// A `.pth` file draws what the same weights draw in diffusers' naming.
@@ -398,10 +392,9 @@ fn controlnet_wirings() {
             height: 64,
             pixels: pixels.clone(),
         };
-        let request = ImageRequest {
-            control: Some(ControlImage { picture, scale }),
-            ..small()
-        };
+        let request = small()
+            .with(&own::CONTROL_IMAGE, Arc::new(picture))
+            .with(&own::CONTROL_SCALE, scale);
         latents(disk(fixture("native")), &options(wiring), &request)
     };
     let (native, diffusers) = (Some(ControlWiring::Native), Some(ControlWiring::Diffusers));
@@ -449,42 +442,41 @@ fn binned_pictures_have_the_size_asked_for() {
         "\"sample_size\": 16",
     );
     let mut pipeline = SanaPipeline::load(disk(copy.path()), &LoadOptions::default()).unwrap();
-    let request = ImageRequest {
-        width: Some(512),
-        height: Some(400),
-        steps: Some(1),
-        ..small()
-    };
+    let request = small()
+        .with(&keys::WIDTH, 512)
+        .with(&keys::HEIGHT, 400)
+        .with(&keys::STEPS, 1);
     let image = pipeline
-        .generate(&request, &mut Control::silent())
+        .draw(&request, &Control::silent())
         .unwrap()
         .remove(0);
     assert_eq!((image.picture.width, image.picture.height), (512, 400));
     // 400 ÷ 512 is nearest to the bin of 448 × 576.
-    assert_eq!(image.latents.shape, [1, 4, 448 / 8, 576 / 8]);
+    assert_eq!(
+        image.latents.as_ref().unwrap().shape,
+        [1, 4, 448 / 8, 576 / 8]
+    );
     assert_eq!(image.picture.pixels.len(), 512 * 400 * 3);
 }
 
 /// On the same grid the authors' behaviour differs where the negative prompt's mask matters: with guidance.
 #[test]
 fn native_behaviour_is_a_switch() {
-    let draw = |native, scheduler, guidance| {
+    let draw = |native, scheduler: Option<&str>, guidance| {
         let options = LoadOptions {
             native,
             ..LoadOptions::default()
         };
-        let request = ImageRequest {
-            scheduler,
-            guidance: Some(guidance),
-            ..small()
-        };
+        let request = small()
+            .with_some(&own::SCHEDULER, scheduler.map(str::to_owned))
+            .with(&keys::GUIDANCE, guidance);
         latents(disk(fixture("pipelines/sana")), &options, &request)
     };
-    let dpm = Some(SchedulerKind::DpmSolver);
+    let dpm = Some("dpm");
     assert!(relative_l2(&draw(true, dpm, 1.0), &draw(false, dpm, 1.0)) < 1e-4);
     assert!(relative_l2(&draw(true, dpm, 4.5), &draw(false, dpm, 4.5)) > 1e-3);
     // Left to itself it also takes the authors' grid.
     let own = draw(true, None, 1.0);
-    assert_eq!(own, draw(true, Some(SchedulerKind::DpmSolverNative), 1.0));
+    assert_eq!(own, draw(true, Some("dpm-native"), 1.0));
     assert!(relative_l2(&own, &draw(true, dpm, 1.0)) > 1e-3);
 }

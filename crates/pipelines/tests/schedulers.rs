@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use brisk_nn::Tensor;
-use brisk_pipelines::schedulers::scm::{self, Scm, ScmConfig};
-use brisk_pipelines::schedulers::{SchedulerConfig, SchedulerKind};
+use brisk_pipelines::diffusion::schedulers::scm::{self, Scm, ScmConfig};
+use brisk_pipelines::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
 
 /// Relative L2 after any step.

@@ -1,7 +1,7 @@
 //! Theorem 1 of Fast-dLLM (arXiv 2505.22618) on joint distributions that can be written down: what
 //! the strict rules admit is what one-at-a-time decoding would have given.
 
-use brisk_pipelines::language::Selection;
+use brisk_pipelines::families::language::Selection;
 
 /// A deterministic stream of uniforms.
 struct Stream(u64);

@@ -1,15 +1,14 @@
 //! Tokenizers and prompt handling.
 //!
-//! [`Tokenizer`] reads a `tokenizer.json`; [`ChatTemplate`] renders the conversation that a chat model expects; [`train_bpe`] makes one with Gemma's conventions; [`sana_prompt`] turns a
-//! user's prompt into the token ids that SANA models expect. This crate knows nothing of tensors or models.
+//! [`Tokenizer`] reads a `tokenizer.json`; [`ChatTemplate`] renders the conversation that a chat model expects; [`train_bpe`] makes one with
+//! SentencePiece's conventions. This crate knows nothing of tensors or models.
 //!
 //! ```
-//! use brisk_text::{Tokenizer, sana_prompt, train_bpe};
+//! use brisk_text::{Tokenizer, train_bpe};
 //! let lines: Vec<String> = ["red heart", "red apple", "green heart"].map(String::from).to_vec();
 //! let tokenizer = Tokenizer::from_bytes(&train_bpe(&lines, 400)?, "trained here")?;
-//! let prompt = sana_prompt::encode(&tokenizer, "  Green apple ", None, sana_prompt::MAX_TOKENS)?;
-//! assert_eq!(prompt.ids[0], 2, "<bos> comes first");
-//! assert_eq!(tokenizer.decode(&prompt.ids)?, "green apple");
+//! let ids = tokenizer.encode("green apple")?;
+//! assert_eq!(tokenizer.decode(&ids)?, "green apple");
 //! # Ok::<(), brisk_text::Error>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -18,7 +17,6 @@ mod bpe;
 mod chat;
 mod error;
 mod guard;
-pub mod sana_prompt;
 mod special;
 mod tokenizer;
 mod vocabulary;

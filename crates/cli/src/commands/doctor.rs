@@ -8,7 +8,7 @@ use serde_json::json;
 use super::ThreadArguments;
 use crate::failure::Result;
 use crate::machine::{self, Ceilings, Memory, SIDE};
-use crate::{box_model, models, output, text};
+use crate::{output, text};
 
 /// Show what this machine offers: threads, speed, memory, cache
 #[derive(Debug, Args)]
@@ -34,10 +34,10 @@ pub fn run(arguments: &DoctorArguments) -> Result {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let ceilings = Ceilings::measure();
     let hub = HubOptions::from_env();
-    let cached = models::cached(&hub.cache);
+    let cached = brisk::cached(&hub.cache);
     let cached_bytes: u64 = cached.iter().map(|model| model.bytes).sum();
-    let boxed: Vec<_> = box_model::all()
-        .into_iter()
+    let boxed: Vec<_> = brisk::BoxModel::all()
+        .iter()
         .filter(|model| model.folder().is_some())
         .collect();
     if arguments.json {
@@ -128,7 +128,7 @@ pub fn run(arguments: &DoctorArguments) -> Result {
             if boxed.is_empty() {
                 "no models in this build".to_owned()
             } else {
-                let named = |model: &&box_model::BoxModel| {
+                let named = |model: &&brisk::BoxModel| {
                     format!("{} ({})", model.name, text::bytes(model.size()))
                 };
                 boxed.iter().map(named).collect::<Vec<_>>().join(", ")

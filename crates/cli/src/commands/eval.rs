@@ -4,11 +4,10 @@ mod text;
 
 use std::path::PathBuf;
 
+use brisk::{Control, GeneratedImage, ImageRequest, Options, keys, registry};
 use brisk_media::{Picture, contact_sheet, encode_png};
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_nn::Weights;
-use brisk_pipelines::sana::{GeneratedImage, LoadOptions, Residency, SanaPipeline};
-use brisk_pipelines::{Control, ImageRequest};
 use brisk_store::{ModelFolder, write_atomic};
 use brisk_train::Selection;
 use brisk_train::data::emoji::EmojiData;
@@ -97,11 +96,8 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let folder = models::open(arguments.model.as_deref(), None)?;
     let data = EmojiData::open(&arguments.data)?;
     let autoencoder = open_autoencoder(&folder)?;
-    let options = LoadOptions {
-        residency: Residency::KeepAll,
-        ..LoadOptions::default()
-    };
-    let mut pipeline = SanaPipeline::load(folder, &options)?;
+    let options = Options::new().with(&keys::RESIDENCY, "all".to_owned());
+    let mut model = registry::open_image(&folder, &models::settings(options))?;
     let mut stages = Stages::new();
     stages.stage("autoencoder", 0);
     let held_out = Selection::default().of(&data, true);
@@ -126,17 +122,19 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let mut done = 0;
     stages.stage("drawing", arguments.count as u64);
     let report = evaluate_image_model(&evaluation, &mut |prompts, seed| {
-        let request = ImageRequest {
+        let mut request = ImageRequest {
             prompts: prompts.to_vec(),
-            seed,
-            width: Some(data.size),
-            height: Some(data.size),
-            steps: arguments.steps,
-            guidance: arguments.guidance,
-            ..ImageRequest::default()
-        };
-        let mut control = Control::silent().with_cancel(stop.clone());
-        match pipeline.generate(&request, &mut control) {
+            options: Options::new(),
+        }
+        .with(&keys::SEED, seed)
+        .with(&keys::WIDTH, data.size)
+        .with(&keys::HEIGHT, data.size);
+        request.options = request
+            .options
+            .with_some(&keys::STEPS, arguments.steps)
+            .with_some(&keys::GUIDANCE, arguments.guidance);
+        let control = Control::silent().with_cancel(stop.clone());
+        match model.draw(&request, &control) {
             Ok(images) => {
                 done += images.len();
                 stages.step(done as u64, arguments.count as u64);
@@ -167,7 +165,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     }
     if arguments.json {
         return output::print_json(&json!({
-            "model": pipeline.capabilities().model,
+            "model": model.label().to_owned(),
             "held_out_psnr_db": held_out_psnr, "held_out_pictures": held_out.len(),
             "pixel_hit_rate": report.pixel_hit_rate, "latent_hit_rate": report.latent_hit_rate,
             "prompts": report.prompts, "candidates": report.candidates, "seed": report.seed,
@@ -177,7 +175,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let percent = |share: f64| format!("{:.1} %", share * 100.0);
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     output::print(&words::table(&[
-        row("model", pipeline.capabilities().model),
+        row("model", model.label().to_owned()),
         row(
             "names asked for",
             format!("{} (seed {})", report.prompts, report.seed),
@@ -199,13 +197,15 @@ fn image(arguments: &ImageEvalArguments) -> Result {
 
 /// The picture with its latent, channels last.
 fn generated(image: GeneratedImage) -> Generated {
-    let [_, channels, height, width] = image.latents.shape;
-    let area = height * width;
-    let planes = &image.latents.values;
-    let latent = (0..area)
-        .flat_map(|at| (0..channels).map(move |channel| planes[channel * area + at]))
-        .collect();
-    (image.picture, Some(latent))
+    let latent = image.latents.map(|latents| {
+        let [_, channels, height, width] = latents.shape;
+        let area = height * width;
+        let planes = &latents.values;
+        (0..area)
+            .flat_map(|at| (0..channels).map(move |channel| planes[channel * area + at]))
+            .collect()
+    });
+    (image.picture, latent)
 }
 
 fn open_autoencoder(folder: &ModelFolder) -> Result<Autoencoder> {

@@ -11,7 +11,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use crate::failure::{Failure, Result};
-use crate::{box_model, models, output, text};
+use crate::{models, output, text};
 use component::{Component, State};
 
 /// Show what a model, weights file or picture holds
@@ -39,8 +39,8 @@ pub struct InspectArguments {
 
 /// Runs the command.
 pub fn run(arguments: &InspectArguments) -> Result {
-    if let Some(model) = box_model::named(&arguments.path) {
-        return folder(&models::in_the_box(model)?, arguments);
+    if brisk::BoxModel::named(&arguments.path).is_some() {
+        return folder(&models::open(Some(&arguments.path), None)?, arguments);
     }
     let path = models::resolve(&arguments.path, arguments.variant.as_deref(), true)?;
     if path.is_dir() {

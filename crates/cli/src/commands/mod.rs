@@ -4,7 +4,6 @@ pub mod bench;
 pub mod compare;
 pub mod component;
 pub mod convert;
-pub mod decoding;
 pub mod doctor;
 pub mod eval;
 pub mod image;
@@ -12,11 +11,14 @@ pub mod inspect;
 pub mod models;
 pub mod probe;
 pub mod quantize;
+pub mod reproduce;
 pub mod text;
 pub mod train;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
+
+use brisk::{Options, keys};
 
 use crate::arguments::{Arguments, Verb};
 use crate::failure::{Failure, Result};
@@ -36,6 +38,7 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Train(verb) => train::run(&verb),
         Verb::Eval(verb) => eval::run(&verb),
+        Verb::Reproduce(arguments) => reproduce::run(&arguments),
         Verb::Probe(arguments) => probe::run(&arguments),
         Verb::Bench(verb) => bench::run(&verb),
     }
@@ -71,6 +74,14 @@ pub fn interrupted() -> bool {
     INTERRUPTED
         .get()
         .is_some_and(|flag| flag.load(Ordering::Relaxed))
+}
+
+/// Says which seed was drawn where nobody chose one, so that the result can be had again.
+pub fn report_drawn_seed(options: &Options) {
+    let drawn = options.source(keys::SEED.definition());
+    if let (Some("random" | "-1"), Some(seed)) = (drawn, options.get(&keys::SEED)) {
+        output::note(&format!("seed {seed}"));
+    }
 }
 
 /// A flag that Ctrl-C sets. A second Ctrl-C ends the program at once.

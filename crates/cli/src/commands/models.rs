@@ -5,11 +5,12 @@ use brisk_store::hub::{self, HubOptions};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+use brisk::{BoxModel, Cached, registry};
+
 use super::stop_on_interrupt;
-use crate::catalogue::PUBLISHED;
-use crate::failure::Result;
+use crate::failure::{Result, verb};
 use crate::progress::Download;
-use crate::{box_model, models, output, text};
+use crate::{output, text};
 
 /// List models: in the box, in the local cache, published; fetch one with `pull`
 #[derive(Debug, Args)]
@@ -70,7 +71,7 @@ fn pull(arguments: &PullArguments) -> Result {
     let shown = place.display().to_string();
     if arguments.json {
         let bytes = match place.is_dir() {
-            true => models::size_of(&place),
+            true => brisk::folder_bytes(&place),
             false => std::fs::metadata(&place).map_or(0, |metadata| metadata.len()),
         };
         let document = json!({"id": arguments.id, "path": shown, "bytes": bytes});
@@ -81,12 +82,16 @@ fn pull(arguments: &PullArguments) -> Result {
 
 fn list(arguments: &ModelsArguments) -> Result {
     let cache = HubOptions::from_env().cache;
-    let cached = models::cached(&cache);
-    let boxed: Vec<_> = box_model::all()
-        .into_iter()
+    let cached = brisk::cached(&cache);
+    let published: Vec<_> = registry::FAMILIES
+        .iter()
+        .flat_map(|family| family.published)
+        .collect();
+    let boxed: Vec<_> = BoxModel::all()
+        .iter()
         .filter(|model| model.folder().is_some())
         .collect();
-    let kind = |model: &models::Cached| pipeline_class(&ModelFolder::Disk(model.folder.clone()));
+    let kind = |model: &Cached| pipeline_class(&ModelFolder::Disk(model.folder.clone()));
     if arguments.json {
         let cached: Vec<Value> = cached
             .iter()
@@ -97,17 +102,17 @@ fn list(arguments: &ModelsArguments) -> Result {
                 })
             })
             .collect();
-        let published: Vec<Value> = PUBLISHED
+        let listed: Vec<Value> = published
             .iter()
             .map(|model| json!({"id": model.id, "model": model.model, "pixels": model.pixels, "note": model.note}))
             .collect();
         return output::print_json(&json!({
             "in_the_box": boxed.iter()
-                .map(|model| json!({"name": model.name, "verb": model.verb, "bytes": model.size()}))
+                .map(|model| json!({"name": model.name, "verb": model.default_of.map(verb), "bytes": model.size()}))
                 .collect::<Vec<Value>>(),
             "cache": cache.display().to_string(),
             "cached": cached,
-            "published": published,
+            "published": listed,
         }));
     }
     let mut out = String::from("In the box:\n");
@@ -117,8 +122,10 @@ fn list(arguments: &ModelsArguments) -> Result {
     let rows: Vec<Vec<String>> = boxed
         .iter()
         .map(|model| {
-            let default = format!("the default of `brisk {}`", model.verb);
-            let about = format!("{}, {default}", model.about);
+            let about = match model.default_of {
+                Some(kind) => format!("{}, the default of `brisk {}`", model.about, verb(kind)),
+                None => model.about.to_owned(),
+            };
             vec![
                 format!("  {}", model.name),
                 about,
@@ -140,7 +147,7 @@ fn list(arguments: &ModelsArguments) -> Result {
         .collect();
     out.push_str(&text::table(&rows));
     out.push_str("\nPublished, loaded by hub id:\n");
-    let rows: Vec<Vec<String>> = PUBLISHED
+    let rows: Vec<Vec<String>> = published
         .iter()
         .map(|model| {
             vec![

@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use brisk::{Control, Error, Event, Options, keys, registry};
 use brisk_pipelines::quantize::{Calibration, QuantizeRequest, Quantized, quantize};
-use brisk_pipelines::sana::{LoadOptions, SanaPipeline};
-use brisk_pipelines::{Control, Error, Event};
 use brisk_quant::svd::Solver;
 use brisk_quant::{AwqSettings, Method, Settings};
 use brisk_store::{Limit, read_text};
@@ -13,7 +12,7 @@ use clap::{Args, ValueEnum};
 use super::{ThreadArguments, stop_on_interrupt};
 use crate::failure::{Failure, Result};
 use crate::progress::Stages;
-use crate::{box_model, models, output, text};
+use crate::{models, output, text};
 
 /// Make a model's transformer four times smaller: 4-bit weights beside a small 16-bit branch (SVDQuant)
 #[derive(Debug, Args)]
@@ -25,7 +24,7 @@ use crate::{box_model, models, output, text};
     of nunchaku's files, for --transformer."
 )]
 pub struct QuantizeArguments {
-    /// Folder, hub id or sana-emoji, the one in the box
+    /// Folder, hub id or the name of one in the box
     model: String,
     /// Folder (or .safetensors file) to write
     #[arg(short, long, value_name = "PATH")]
@@ -119,17 +118,20 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     if request.is_single_file() {
         output::check_writable(&request.output)?;
     }
-    let options = LoadOptions {
-        variant: arguments.variant.clone(),
-        ..LoadOptions::default()
+    let options = Options::new().with_some(&keys::VARIANT, arguments.variant.clone());
+    let mut model = registry::open_image(&folder, &models::settings(options))?;
+    let label = model.label().to_owned();
+    let Some(quantizable) = model.quantizable() else {
+        return Err(Failure::usage(format!(
+            "{label}: models of this family have no layout of 4-bit files"
+        )));
     };
-    let mut model = SanaPipeline::load(folder.clone(), &options)?;
-    let mut control = Control::new(listener()).with_cancel(stop_on_interrupt()?);
-    let done = quantize(&folder, &mut model, &request, &mut control);
+    let control = Control::new(listener()).with_cancel(stop_on_interrupt()?);
+    let done = quantize(&folder, quantizable, &request, &control);
     drop(control);
     let done = match done {
         Err(Error::Cancelled) => {
-            return Err(Failure::failed(format!(
+            return Err(Failure::stopped(format!(
                 "stopped; the same command goes on with what is in {}",
                 request.work_folder().display()
             )));
@@ -148,7 +150,7 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
 fn listener() -> impl FnMut(Event) + Send + 'static {
     let mut stages = Stages::new();
     move |event| match event {
-        Event::Stage { name, total } => stages.stage(&name.replace('_', " "), total as u64),
+        Event::Stage { name, total, .. } => stages.stage(&name.replace('_', " "), total as u64),
         Event::Step { index, total, .. } => stages.step(index as u64, total as u64),
         Event::Log(line) => stages.line(&line),
         Event::Warning(warning) => stages.line(&format!("warning: {warning}")),
@@ -250,7 +252,7 @@ impl QuantizeArguments {
     fn prompts(&self) -> Result<Vec<String>> {
         match &self.prompts {
             Some(path) => read_prompts(path),
-            None if self.model == box_model::IMAGE.name => Ok(lines(BOX_PROMPTS)),
+            None if brisk::BoxModel::named(&self.model).is_some() => Ok(lines(BOX_PROMPTS)),
             None => Err(Failure::usage(
                 "--prompts: which captions should calibrate the model? Give a file with one a line, \
                  about 32 to 128 of what it usually draws",

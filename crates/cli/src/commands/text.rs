@@ -1,27 +1,26 @@
-//! `brisk text`: an answer from a diffusion language model.
+//! `brisk text`: an answer from a language model.
 
+mod arguments;
 mod canvas;
 mod chat;
-mod options;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use brisk_pipelines::Control;
-use brisk_pipelines::language::{Generation, TextPipeline};
+use brisk::{Control, GeneratedText, TextModel, TextPrompt, TextRequest};
 use brisk_store::{Dtype, OutTensor, write_safetensors};
 use serde_json::json;
 
-pub use options::TextArguments;
+pub use arguments::TextArguments;
 
 use super::stop_on_interrupt;
 use crate::failure::{Failure, Result};
 use crate::tensors::Inputs;
-use crate::{models, output, text};
-use canvas::Canvas;
+use crate::{output, text};
 
 /// Runs the command.
 pub fn run(arguments: &TextArguments) -> Result {
@@ -29,106 +28,92 @@ pub fn run(arguments: &TextArguments) -> Result {
     if arguments.wants_chat() {
         return chat::run(arguments);
     }
-    let request = arguments.request()?;
+    arguments.check_prompts()?;
+    let options = arguments.options()?;
     if let Some(path) = &arguments.output_ids {
         output::check_writable(path)?;
     }
-    let folder = models::open_text(arguments.model.as_deref(), arguments.variant.as_deref())?;
-    let pipeline = TextPipeline::load(&folder, &arguments.load_options()?)?;
-    let prompts = prompts(arguments, &pipeline)?;
-    let stop = stop_on_interrupt()?;
-    let control = Control::silent().with_cancel(stop.clone());
-    let mask = pipeline
-        .complete(&request)
-        .plan(pipeline.model().config())?
-        .mask;
-    let mut canvas = Canvas::new(&pipeline, mask, prompts.len(), arguments.json);
+    super::report_drawn_seed(&options);
+    let model = arguments.open()?;
+    let prompts = prompts(arguments, &*model)?;
+    let plan = model.plan(&TextRequest { prompts, options })?;
+    for warning in &plan.warnings {
+        output::warn(warning);
+    }
+    let count = plan.prompts.len();
+    let control = control(&*model, count, arguments.json, stop_on_interrupt()?);
     let began = Instant::now();
-    let found = pipeline.generate(&prompts, &request, &control, &mut |row, ids| {
-        canvas.show(row, &ids[shown_from(arguments, &prompts[row])..]);
-    });
-    canvas.finish();
-    let found = match found {
-        Err(_) if stop.load(Ordering::Relaxed) => {
-            return Err(Failure::failed("cancelled; nothing was written"));
+    let found = match model.generate(&plan, &control) {
+        Err(brisk::Error::Cancelled) => {
+            return Err(Failure::stopped("cancelled; nothing was written"));
         }
         other => other?,
     };
+    drop(control);
     let seconds = began.elapsed().as_secs_f64();
     if let Some(path) = &arguments.output_ids {
         write_ids(path, &found)?;
     }
-    let answers = found
-        .iter()
-        .map(|row| answer(arguments, &pipeline, row))
-        .collect::<Result<Vec<String>>>()?;
     if arguments.json {
         let listed: Vec<_> = found
             .iter()
-            .zip(&answers)
-            .map(|(row, text)| {
+            .map(|row| {
                 json!({
-                    "text": text, "ids": row.ids[row.prompt..], "prompt_tokens": row.prompt,
-                    "tokens": row.answer, "forwards": row.forwards,
-                    "tokens_per_forward": per_forward(row),
+                    "text": row.text, "ids": row.tokens[row.prompt_tokens..],
+                    "prompt_tokens": row.prompt_tokens, "tokens": row.answer_tokens,
+                    "forwards": row.forward_passes, "tokens_per_forward": row.tokens_per_pass(),
                 })
             })
             .collect();
         return output::print_json(&json!({
-            "answers": listed, "model": pipeline.label(), "seed": request.seed, "seconds": seconds,
+            "answers": listed, "model": model.label(), "seed": plan.seed, "seconds": seconds,
+            "settings": plan.settings,
             "output_ids": arguments.output_ids.as_ref().map(|path| path.display().to_string()),
         }));
     }
     for row in &found {
         output::note(&format!(
             "{} tokens in {} forward passes, {:.2} tokens a pass",
-            row.answer,
-            row.forwards,
-            per_forward(row)
+            row.answer_tokens,
+            row.forward_passes,
+            row.tokens_per_pass()
         ));
     }
     output::note(&format!("done in {}", text::seconds(seconds)));
+    let answers: Vec<&str> = found.iter().map(|row| row.text.as_str()).collect();
     output::print(&answers.join("\n"))
 }
 
-/// Every generated token counts up to the first end token; a run that only fills in has none.
-fn per_forward(row: &Generation) -> f64 {
-    row.answer as f64 / row.forwards.max(1) as f64
+/// A control that shows a canvas where there is somebody to see it.
+fn control(model: &dyn TextModel, prompts: usize, quiet: bool, stop: Arc<AtomicBool>) -> Control {
+    let control = match canvas::canvas(model, prompts, quiet) {
+        Some(listener) => Control::new(listener).with_canvas(),
+        None => Control::silent(),
+    };
+    control.with_cancel(stop)
 }
 
-/// Where the shown text begins: blanks are shown in their surroundings.
-fn shown_from(arguments: &TextArguments, prompt: &[u32]) -> usize {
-    if arguments.infill { 0 } else { prompt.len() }
-}
-
-fn answer(arguments: &TextArguments, pipeline: &TextPipeline, row: &Generation) -> Result<String> {
-    let from = if arguments.infill { 0 } else { row.prompt };
-    let ids = &row.ids[from..row.prompt + row.answer];
-    if arguments.input_ids.is_some() && pipeline.tokenizer().is_err() {
-        let listed: Vec<String> = ids.iter().map(u32::to_string).collect();
-        return Ok(listed.join(" "));
-    }
-    Ok(pipeline.tokenizer()?.decode_known(ids)?)
-}
-
-/// Token ids of every prompt: from the file, or of the texts.
-fn prompts(arguments: &TextArguments, pipeline: &TextPipeline) -> Result<Vec<Vec<u32>>> {
+/// The prompts: from the file, or the texts.
+fn prompts(arguments: &TextArguments, model: &dyn TextModel) -> Result<Vec<TextPrompt>> {
     if let Some(path) = &arguments.input_ids {
         let inputs = Inputs::open(path)?;
-        let config = pipeline.model().config();
-        let (shape, ids) = inputs.ids("input_ids", config.vocab_size)?;
-        return Ok(ids.chunks(shape[1]).map(<[u32]>::to_vec).collect());
+        let (shape, ids) = inputs.ids("input_ids", model.vocabulary_size())?;
+        return Ok(ids
+            .chunks(shape[1])
+            .map(|row| TextPrompt::Tokens(row.to_vec()))
+            .collect());
     }
-    arguments
-        .texts()
-        .map(|text| Ok(pipeline.encode(text, arguments.raw)?))
-        .collect()
+    let prompt = |text: &String| match arguments.raw {
+        true => TextPrompt::Continue(text.clone()),
+        false => TextPrompt::Question(text.clone()),
+    };
+    Ok(arguments.texts().map(prompt).collect())
 }
 
 /// `output_ids` `[B,P+G]` and `nfe` `[B]`, both i64. Prompts from a file have one length.
-fn write_ids(path: &Path, found: &[Generation]) -> Result {
-    let width = found.iter().map(|row| row.ids.len()).max().unwrap_or(0);
-    if found.iter().any(|row| row.ids.len() != width) {
+fn write_ids(path: &Path, found: &[GeneratedText]) -> Result {
+    let width = found.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
+    if found.iter().any(|row| row.tokens.len() != width) {
         return Err(Failure::failed(
             "--output-ids holds one table: give prompts of one length, or one prompt",
         ));
@@ -141,8 +126,8 @@ fn write_ids(path: &Path, found: &[Generation]) -> Result {
     };
     let ids = found
         .iter()
-        .flat_map(|row| row.ids.iter().map(|id| i64::from(*id)));
-    let forwards = found.iter().map(|row| row.forwards as i64);
+        .flat_map(|row| row.tokens.iter().map(|id| i64::from(*id)));
+    let forwards = found.iter().map(|row| row.forward_passes as i64);
     let tensors = [
         table("output_ids", vec![found.len(), width], ids.collect()),
         table("nfe", vec![found.len()], forwards.collect()),

@@ -320,7 +320,7 @@ impl RunArguments {
 
     fn report(&self, outcome: Outcome<impl Serialize>, model: &str) -> Result {
         match outcome {
-            Outcome::Stopped { step } => Err(Failure::failed(format!(
+            Outcome::Stopped { step } => Err(Failure::stopped(format!(
                 "stopped after update {step}; the same command goes on from there"
             ))),
             Outcome::Finished(report) => {

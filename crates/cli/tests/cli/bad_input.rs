@@ -48,7 +48,11 @@ fn requests_that_make_no_sense() {
     };
     usage(&["--steps", "0"], &sana, &["--steps", "0"]);
     usage(&["--steps", "10000"], &sana, &["--steps", "10000"]);
-    usage(&["'--steps", "many"], &sana, &["--steps", "many"]);
+    usage(
+        &["--steps", "many", "whole number"],
+        &sana,
+        &["--steps", "many"],
+    );
     usage(
         &["100", "multiple of 8", "104"],
         &sana,
@@ -174,7 +178,7 @@ fn broken(words: &[&str], change: impl FnOnce(&Path)) {
 #[test]
 fn another_model() {
     broken(
-        &["Flux", "FluxPipeline", "brisk image loads SANA"],
+        &["Flux", "FluxPipeline", "brisk makes pictures with SANA"],
         |model| {
             let index = r#"{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer2DModel"]}"#;
             std::fs::write(model.join("model_index.json"), index).unwrap();

@@ -118,7 +118,7 @@ fn the_text_encoder_is_quantised_while_it_is_loaded() {
     );
     place.fails(
         2,
-        &["--quantize-text-encoder 3bit", "none, 8bit or 4bit"],
+        &["--quantize-text-encoder", "3bit", "none, 8bit or 4bit"],
         &[
             "image",
             "x",

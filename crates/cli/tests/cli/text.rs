@@ -426,7 +426,7 @@ fn quantised_weights_are_kept_in_a_file() {
     let other = [&usual[..], &["--quantize", "8bit"]].concat();
     place.fails(2, &["kept", "4bit", "8bit"], &other);
     let unknown = ["text", "--model", "model", "w3", "--quantize", "int4"];
-    place.fails(2, &["--quantize int4", "4bit"], &unknown);
+    place.fails(2, &["--quantize", "int4", "4bit"], &unknown);
 }
 
 #[test]

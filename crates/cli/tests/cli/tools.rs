@@ -54,14 +54,19 @@ fn help_fits_a_screen() {
             "{verb}: {root}"
         );
     }
-    // Every request option is a flag, with the help of its definition.
-    let image = place.ok(&["image", "--help"]).stdout;
-    for info in brisk_pipelines::request::OPTIONS {
-        assert!(
-            image.contains(&format!("--{}", info.name)),
-            "--{} is not in the help",
-            info.name
-        );
+    // Every option that a model honours is a flag of its verb.
+    for (verb, kind) in [
+        ("image", brisk::ResultKind::Pictures),
+        ("text", brisk::ResultKind::Text),
+    ] {
+        let help = place.ok(&[verb, "--help"]).stdout;
+        for option in brisk::registry::options(kind) {
+            assert!(
+                help.contains(&format!("--{}", option.name)),
+                "--{} is not in the help of {verb}",
+                option.name
+            );
+        }
     }
     assert_eq!(
         place.ok(&["--version"]).stdout,

@@ -30,7 +30,7 @@ use brisk_quant::{AwqLayout, AwqSettings, LowBitLayout, Settings};
 use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
 
 use crate::error::{Error, Result};
-use crate::events::{Control, Event};
+use crate::events::{Control, Event, Work};
 use collector::Collector;
 use work::WorkFolder;
 
@@ -82,8 +82,7 @@ pub trait Quantizable {
     ///
     /// # Errors
     /// Those of the model; [`Error::Cancelled`].
-    fn run(&mut self, calibration: &Calibration, index: usize, control: &mut Control)
-    -> Result<()>;
+    fn run(&mut self, calibration: &Calibration, index: usize, control: &Control) -> Result<()>;
 
     /// Drops what is in memory.
     fn release(&mut self);
@@ -161,7 +160,7 @@ pub fn quantize(
     folder: &ModelFolder,
     model: &mut dyn Quantizable,
     request: &QuantizeRequest,
-    control: &mut Control,
+    control: &Control,
 ) -> Result<Quantized> {
     let started = Instant::now();
     request.check(folder, &[])?;
@@ -265,7 +264,7 @@ fn calibrate(
     request: &QuantizeRequest,
     jobs: &[(&Component, Box<dyn Job + '_>)],
     work: &WorkFolder,
-    control: &mut Control,
+    control: &Control,
 ) -> Result<()> {
     if jobs
         .iter()
@@ -281,21 +280,18 @@ fn calibrate(
         collectors.push((component.name, collector));
     }
     let total = calibration.prompts.len();
-    control.send(Event::Stage {
-        name: "calibrating",
-        total,
-    });
+    control.stage("calibrating", Work::Run, total);
     for index in 0..total {
         let started = Instant::now();
         // The stages of a run are not those of this job.
         let (warnings, listener) = std::sync::mpsc::channel();
-        let mut inner = Control::new(move |event| {
+        let inner = Control::new(move |event| {
             if let Event::Warning(_) = event {
                 let _ = warnings.send(event);
             }
         })
         .with_cancel(control.cancel_flag());
-        let ran = model.run(calibration, index, &mut inner);
+        let ran = model.run(calibration, index, &inner);
         drop(inner);
         listener.into_iter().for_each(|event| control.send(event));
         ran?;
@@ -313,10 +309,10 @@ fn do_parts(
     job: &dyn Job,
     work: &WorkFolder,
     rows: &SafetensorsFile,
-    control: &mut Control,
+    control: &Control,
 ) -> Result<Vec<PartReport>> {
     let total = job.parts();
-    control.send(Event::Stage { name, total });
+    control.stage(name, Work::Run, total);
     let mut reports = Vec::with_capacity(total);
     for index in 0..total {
         control.check()?;
@@ -329,7 +325,7 @@ fn do_parts(
     Ok(reports)
 }
 
-fn step(control: &mut Control, index: usize, total: usize, started: Instant) {
+fn step(control: &Control, index: usize, total: usize, started: Instant) {
     control.send(Event::Step {
         index: index + 1,
         total,

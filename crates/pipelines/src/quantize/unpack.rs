@@ -7,7 +7,7 @@ use brisk_quant::{HalfType, LowBitLayout, LowBitModel, NunchakuFile};
 use brisk_store::{Dtype, Limit, OutTensor, read_text};
 
 use crate::error::{Error, Result};
-use crate::sana;
+use crate::registry;
 
 /// The configuration beside a transformer's file, or in its folder.
 pub fn config_beside(input: &Path) -> PathBuf {
@@ -45,7 +45,7 @@ pub fn unpack(input: &Path, config: Option<&Path>) -> Result<Vec<OutTensor<'stat
             (text, path.display().to_string())
         }
     };
-    let layout = sana::low_bit_layout(json.as_bytes(), &label)?;
+    let layout = registry::low_bit_layout(json.as_bytes(), &label)?;
     tensors(layout, file)
 }
 

@@ -25,7 +25,7 @@ impl WorkFolder {
     ///
     /// # Errors
     /// Parts of a run with other options, or a run that goes on.
-    pub fn open(request: &QuantizeRequest, control: &mut Control) -> Result<Self> {
+    pub fn open(request: &QuantizeRequest, control: &Control) -> Result<Self> {
         let path = request.work_folder();
         make_folder(&path)?;
         let lock = FolderLock::take(&path)?;

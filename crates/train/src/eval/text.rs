@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use brisk_pipelines::Control;
-use brisk_pipelines::language::{TextPipeline, TextRequest};
+use brisk_pipelines::options::Options;
+use brisk_pipelines::{Control, TextModel, TextPrompt, TextRequest};
 use serde::Serialize;
 
 use crate::data::arithmetic::{Problem, Split, problem, stated_answer};
@@ -21,7 +21,7 @@ pub struct TextEvaluation {
     /// Problems decoded together.
     pub batch: usize,
     /// How answers are decoded.
-    pub request: TextRequest,
+    pub options: Options,
 }
 
 /// One problem's result.
@@ -67,7 +67,7 @@ pub struct TextEvaluationReport {
 /// # Errors
 /// No problems or a batch of none, a request that the model refuses, or a cancellation.
 pub fn evaluate_text_model(
-    pipeline: &TextPipeline,
+    model: &dyn TextModel,
     evaluation: &TextEvaluation,
     control: &Control,
     progress: &mut dyn FnMut(usize, usize),
@@ -86,21 +86,23 @@ pub fn evaluate_text_model(
     for group in problems.chunks(evaluation.batch) {
         let prompts = group
             .iter()
-            .map(|problem| pipeline.encode(&problem.question, false))
-            .collect::<Result<Vec<_>, _>>()?;
+            .map(|problem| TextPrompt::Question(problem.question.clone()))
+            .collect();
+        let plan = model.plan(&TextRequest {
+            prompts,
+            options: evaluation.options.clone(),
+        })?;
         let began = Instant::now();
-        let found = pipeline.generate(&prompts, &evaluation.request, control, &mut |_, _| {})?;
+        let found = model.generate(&plan, control)?;
         seconds += began.elapsed().as_secs_f64();
         for (problem, row) in group.iter().zip(found) {
-            let ids = &row.ids[row.prompt..row.prompt + row.answer];
-            let text = pipeline.tokenizer()?.decode_known(ids)?;
             results.push(Solved {
                 question: problem.question.clone(),
                 answer: problem.answer,
-                stated: stated_answer(&text),
-                text,
-                tokens: row.answer,
-                forwards: row.forwards,
+                stated: stated_answer(&row.text),
+                text: row.text,
+                tokens: row.answer_tokens,
+                forwards: row.forward_passes,
             });
         }
         progress(results.len(), problems.len());

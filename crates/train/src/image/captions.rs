@@ -1,6 +1,7 @@
 //! Training captions, tokenised as inference tokenises prompts.
 
-use brisk_text::{Tokenizer, sana_prompt};
+use brisk_pipelines::families::sana::prompt;
+use brisk_text::Tokenizer;
 
 use crate::data::emoji::EmojiData;
 use crate::error::Result;
@@ -81,6 +82,6 @@ impl<'a> Captions<'a> {
 }
 
 /// Tokens of a prompt without instruction: made lower case and trimmed, `<bos>` in front.
-pub(super) fn tokens(tokenizer: &Tokenizer, prompt: &str, limit: usize) -> Result<Vec<u32>> {
-    Ok(sana_prompt::encode(tokenizer, prompt, None, limit)?.ids)
+pub(super) fn tokens(tokenizer: &Tokenizer, text: &str, limit: usize) -> Result<Vec<u32>> {
+    Ok(prompt::encode(tokenizer, text, None, limit)?.ids)
 }

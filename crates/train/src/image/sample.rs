@@ -2,9 +2,10 @@
 
 use brisk_models::sana::ForwardExtras;
 use brisk_nn::Tensor;
-use brisk_pipelines::schedulers::FlowSampler;
-use brisk_pipelines::schedulers::dpm_solver::{DpmSolver, DpmSolverConfig};
-use brisk_text::{Tokenizer, sana_prompt};
+use brisk_pipelines::diffusion::schedulers::FlowSampler;
+use brisk_pipelines::diffusion::schedulers::dpm_solver::{DpmSolver, DpmSolverConfig};
+use brisk_pipelines::families::sana::prompt::MAX_TOKENS;
+use brisk_text::Tokenizer;
 
 use super::captions::tokens;
 use super::{LEVELS, Models};
@@ -20,9 +21,9 @@ pub(super) fn generate(
     (height, width, channels): (usize, usize, usize),
 ) -> Result<Tensor> {
     let count = recipe.sample_prompts.len();
-    let mut prompts = vec![tokens(tokenizer, "", sana_prompt::MAX_TOKENS)?; count];
+    let mut prompts = vec![tokens(tokenizer, "", MAX_TOKENS)?; count];
     for prompt in &recipe.sample_prompts {
-        prompts.push(tokens(tokenizer, prompt, sana_prompt::MAX_TOKENS)?);
+        prompts.push(tokens(tokenizer, prompt, MAX_TOKENS)?);
     }
     let context = models.encode(&prompts)?;
     let shape = (count, height, width, channels);

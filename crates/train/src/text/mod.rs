@@ -14,7 +14,8 @@ use std::path::Path;
 
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig, Rows, Span};
 use brisk_nn::Weights;
-use brisk_pipelines::language::{CacheMode, LoadOptions, Selection, TextPipeline, TextRequest};
+use brisk_pipelines::options::Options;
+use brisk_pipelines::{OpenSettings, ResultKind, registry};
 use brisk_store::ModelFolder;
 use serde::Serialize;
 
@@ -128,21 +129,25 @@ fn update_loss(model: &LanguageModel, batch: &[Masked]) -> Result<loss::Loss> {
 /// with the dual cache.
 fn measure(recipe: &TextRecipe, folder: &Path) -> Result<f64> {
     let folder = ModelFolder::Disk(folder.to_owned());
-    let pipeline = TextPipeline::load(&folder, &LoadOptions::default())?;
+    let model = registry::open_text(&folder, &OpenSettings::default())?;
+    let length = recipe.lengths.first().map_or(128, |(length, _)| *length);
+    let mut options = Options::new();
+    for (name, value) in [
+        ("cache", "dual".to_owned()),
+        ("gen-length", length.to_string()),
+        ("threshold", "0.9".to_owned()),
+    ] {
+        registry::give(&mut options, ResultKind::Text, name, &value)?;
+    }
     let evaluation = TextEvaluation {
         seed: recipe.training.seed,
         split: Split::HeldOut,
         problems: recipe.eval_problems,
         batch: 16,
-        request: TextRequest {
-            cache: CacheMode::Dual,
-            gen_length: recipe.lengths.first().map_or(128, |(length, _)| *length),
-            selection: Some(Selection::Threshold(0.9)),
-            ..TextRequest::default()
-        },
+        options,
     };
     let control = brisk_pipelines::Control::silent();
-    let report = evaluate_text_model(&pipeline, &evaluation, &control, &mut |_, _| {})?;
+    let report = evaluate_text_model(&*model, &evaluation, &control, &mut |_, _| {})?;
     Ok(report.exact_match)
 }
 

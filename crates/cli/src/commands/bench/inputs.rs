@@ -1,6 +1,6 @@
 //! Made-up inputs: the same in every run, of the size that trained models see.
 
-use brisk_pipelines::noise::TorchGenerator;
+use brisk_pipelines::diffusion::noise::TorchGenerator;
 use brisk_store::Dtype;
 
 use crate::failure::Result;

@@ -1,9 +1,8 @@
 //! Diffusion language models: one decoding step over a cache, and whole answers.
 
+use brisk::{Control, OpenSettings, Options, ResultKind, TextPrompt, TextRequest, keys, registry};
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig, Rows, Span};
 use brisk_nn::KeyValueCache;
-use brisk_pipelines::Control;
-use brisk_pipelines::language::{CacheMode, LoadOptions, TextPipeline, TextRequest};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
@@ -13,7 +12,7 @@ use super::report::{Report, Stage};
 use super::{FileArguments, ModelArguments, Opened, RunArguments};
 use crate::commands::component::check_names;
 use crate::failure::{Failure, Result};
-use crate::models::quantisation;
+use crate::models::{self, quantisation};
 
 /// Compute one block of a language model over its cache
 #[derive(Debug, Args)]
@@ -151,58 +150,60 @@ fn step(
 /// Times whole answers.
 pub fn text(arguments: &TextArguments) -> Result {
     arguments.run.threads.apply()?;
-    let how = quantisation("--quantize", &arguments.quantize)?;
     let folder = arguments.model.folder()?;
-    let options = LoadOptions {
-        variant: arguments.model.variant.clone(),
-        without_tokenizer: true,
-        quantisation: how,
+    let kind = ResultKind::Text;
+    let mut options = Options::new().with_some(&keys::VARIANT, arguments.model.variant.clone());
+    registry::give(&mut options, kind, "quantize", &arguments.quantize)?;
+    registry::give(&mut options, kind, "without-tokenizer", "true")?;
+    let settings = OpenSettings {
         random: arguments.model.random(),
-        ..LoadOptions::default()
+        ..models::settings(options)
     };
-    let pipeline = TextPipeline::load(&folder, &options)?;
-    let vocabulary = pipeline.model().config().vocab_size;
-    let request = TextRequest {
-        cache: CacheMode::Dual,
-        gen_length: arguments.gen_length as usize,
-        block_length: Some(arguments.block_length as usize),
-        steps: Some(arguments.steps as usize),
-        early_stop: false,
-        ..TextRequest::default()
+    let model = registry::open_text(&folder, &settings)?;
+    let mut options = Options::new();
+    for (name, value) in [
+        ("gen-length", arguments.gen_length),
+        ("block-length", arguments.block_length),
+        ("steps", arguments.steps),
+    ] {
+        registry::give(&mut options, kind, name, &value.to_string())?;
+    }
+    registry::give(&mut options, kind, "cache", "dual")?;
+    registry::give(&mut options, kind, "no-early-stop", "true")?;
+    let vocabulary = model.vocabulary_size();
+    let request = |prompt: Vec<u32>| TextRequest {
+        prompts: vec![TextPrompt::Tokens(prompt)],
+        options: options.clone(),
     };
-    let mask = pipeline
-        .complete(&request)
-        .plan(pipeline.model().config())?
-        .mask;
+    // The mask is no prompt's token.
+    let trial = model
+        .plan(&request(vec![0]))
+        .or_else(|_| model.plan(&request(vec![1])))?;
+    let mask = trial.settings.get("mask_token").and_then(Value::as_u64);
     let prompt: Vec<u32> = (0..arguments.prompt_tokens as usize)
         .map(|at| ((at * 7919 + 11) % vocabulary) as u32)
         .map(|id| {
-            if id == mask {
+            if Some(u64::from(id)) == mask {
                 id.wrapping_sub(1) % vocabulary as u32
             } else {
                 id
             }
         })
         .collect();
+    let plan = model.plan(&request(prompt))?;
     let measured = measure(&arguments.run, |_| {
-        let control = Control::silent();
-        Ok(pipeline.generate(
-            std::slice::from_ref(&prompt),
-            &request,
-            &control,
-            &mut |_, _| {},
-        )?)
+        Ok(model.generate(&plan, &Control::silent())?)
     })?;
-    let forwards = measured.result.first().map_or(0, |row| row.forwards);
+    let forwards = measured.result.first().map_or(0, |row| row.forward_passes);
     Report {
         component: "text",
         model: Some(folder.label()),
-        random: options.random.is_some(),
+        random: settings.random.is_some(),
         sizes: sizes(&[
-            ("prompt_tokens", json!(prompt.len())),
-            ("gen_length", json!(request.gen_length)),
+            ("prompt_tokens", json!(arguments.prompt_tokens)),
+            ("gen_length", json!(arguments.gen_length)),
             ("forwards", json!(forwards)),
-            ("quantize", json!(how.name())),
+            ("quantize", json!(arguments.quantize)),
         ]),
         stages: vec![Stage::new("text", measured.total)],
     }

@@ -3,19 +3,19 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
+use brisk::{
+    Control, Event, GeneratedImage, ImageRequest, OpenSettings, Options, ResultKind, keys, registry,
+};
 use brisk_models::Cost;
-use brisk_pipelines::sana::{GeneratedImage, LoadOptions, Residency, SanaPipeline, StageCost};
-use brisk_pipelines::{Control, Event, ImageRequest};
+use brisk_pipelines::request::StageCost;
 use clap::Args;
 use serde_json::json;
 
 use super::measure::measure;
 use super::report::{Report, Stage};
 use super::{ModelArguments, RunArguments};
-use crate::commands::image::read_instruction;
 use crate::failure::{Failure, Result};
-use crate::models::quantisation;
-use crate::output;
+use crate::{models, output};
 
 /// Draw a picture, from the prompt to the bytes of a PNG
 #[derive(Debug, Args)]
@@ -65,42 +65,45 @@ pub fn run(arguments: &ImageArguments) -> Result {
     }
     let folder = arguments.model.folder()?;
     let label = folder.label();
-    let options = LoadOptions {
-        variant: arguments.model.variant.clone(),
-        residency: Residency::KeepAll,
+    let kind = ResultKind::Pictures;
+    let mut options = Options::new()
+        .with(&keys::RESIDENCY, "all".to_owned())
+        .with_some(&keys::VARIANT, arguments.model.variant.clone());
+    for (name, value) in [
+        ("quantize-text-encoder", &arguments.quantize_text_encoder),
+        ("quantize-transformer", &arguments.quantize_transformer),
+    ] {
+        if value != "none" {
+            registry::give(&mut options, kind, name, value)?;
+        }
+    }
+    let settings = OpenSettings {
         random: arguments.model.random(),
-        text_quantisation: quantisation(
-            "--quantize-text-encoder",
-            &arguments.quantize_text_encoder,
-        )?,
-        transformer_quantisation: quantisation(
-            "--quantize-transformer",
-            &arguments.quantize_transformer,
-        )?,
-        ..LoadOptions::default()
+        ..models::settings(options)
     };
-    let mut pipeline = SanaPipeline::load(folder, &options)?;
-    let instruction = arguments.instruction.as_deref().map(read_instruction);
-    let request = ImageRequest {
-        width: arguments.size,
-        height: arguments.size,
+    let mut model = registry::open_image(&folder, &settings)?;
+    let mut request = ImageRequest::new(&*arguments.prompt)
+        .with(&keys::SEED, arguments.seed)
+        .with_some(&keys::STEPS, arguments.steps)
+        .with_some(&keys::WIDTH, arguments.size)
+        .with_some(&keys::HEIGHT, arguments.size);
+    if arguments.size.is_some() {
         // Sizes are meant as they are given.
-        binning: arguments.size.map(|_| false),
-        steps: arguments.steps,
-        seed: arguments.seed,
-        instruction: instruction.transpose()?,
-        ..ImageRequest::new(&*arguments.prompt)
-    };
-    let plan = request.validate(&pipeline.capabilities())?;
-    let costs = pipeline.cost(&request)?;
+        registry::give(&mut request.options, kind, "no-binning", "true")?;
+    }
+    if let Some(instruction) = &arguments.instruction {
+        registry::give(&mut request.options, kind, "instruction", instruction)?;
+    }
+    let plan = model.plan(&request)?;
+    let costs = model.cost(&plan)?;
     // As the command that draws.
-    let mut control = Control::new(|event| {
+    let control = Control::new(|event| {
         if matches!(event, Event::SaveMemory) {
             crate::allocator::release_memory();
         }
     });
     let measured = measure(&arguments.run, |laps| {
-        let images = pipeline.generate(&request, &mut control)?;
+        let images = model.generate(&plan, &control)?;
         let Some(image) = images.first() else {
             return Err(Failure::failed("the request gave no picture"));
         };
@@ -116,14 +119,14 @@ pub fn run(arguments: &ImageArguments) -> Result {
         brisk_store::write_atomic(path, &measured.result)?;
     }
     let sizes = [
-        ("width", json!(plan.output_width)),
-        ("height", json!(plan.output_height)),
+        ("width", json!(plan.width)),
+        ("height", json!(plan.height)),
         ("steps", json!(plan.steps)),
     ];
     Report {
         component: "image",
         model: Some(label),
-        random: options.random.is_some(),
+        random: settings.random.is_some(),
         sizes: sizes
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
@@ -133,12 +136,13 @@ pub fn run(arguments: &ImageArguments) -> Result {
     .print(&arguments.run)
 }
 
-fn parts(image: &GeneratedImage) -> [(&'static str, f64); 3] {
-    [
-        ("text", image.timings.text),
-        ("denoise", image.timings.denoise),
-        ("decode", image.timings.decode),
-    ]
+/// The stages that took time.
+fn parts(image: &GeneratedImage) -> impl Iterator<Item = (&'static str, f64)> + '_ {
+    image
+        .seconds
+        .iter()
+        .copied()
+        .filter(|(_, seconds)| *seconds > 0.0)
 }
 
 /// The whole and its parts; weights differ in size from part to part.

@@ -1,13 +1,12 @@
 //! Two models with the same prompts and noise: a quantised one beside the full one.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::mpsc;
 
+use brisk::options::Options;
+use brisk::{BoxModel, Control, Event, ImageModel, ImageRequest, ResultKind, keys, registry};
 use brisk_media::{Picture, contact_sheet, encode_png, psnr, ssim};
-use brisk_nn::{Activations, Quantisation};
-use brisk_pipelines::sana::{LoadOptions, Residency, SanaPipeline};
-use brisk_pipelines::{Control, ImageRequest};
-use brisk_quant::file::is_quantised;
+use brisk_nn::Activations;
 use brisk_store::write_atomic;
 use clap::{Args, ValueEnum};
 use serde_json::json;
@@ -16,7 +15,7 @@ use crate::commands::ThreadArguments;
 use crate::commands::quantize::read_prompts;
 use crate::failure::{Failure, Result};
 use crate::progress::Stages;
-use crate::{box_model, machine, models, output, text};
+use crate::{machine, models, output, text};
 
 /// Options for two models; they mean nothing for pictures.
 #[derive(Debug, Args)]
@@ -39,20 +38,13 @@ pub struct ModelArguments {
     activations: Option<ActivationBits>,
     /// Linear layers of the second model's transformer, rounded to nearest while it is loaded: 8bit
     /// (W8A8) or 4bit
-    #[arg(long, value_name = "KIND", value_parser = kind)]
-    quantize_transformer: Option<Quantisation>,
+    #[arg(long, value_name = "KIND", value_parser = ["8bit", "4bit"])]
+    quantize_transformer: Option<String>,
     /// PNG with the first pictures of both side by side
     #[arg(long, value_name = "FILE")]
     sheet: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadArguments,
-}
-
-fn kind(name: &str) -> std::result::Result<Quantisation, String> {
-    match Quantisation::from_name(name) {
-        Ok(Quantisation::None) | Err(_) => Err("expected 8bit or 4bit".to_owned()),
-        Ok(kind) => Ok(kind),
-    }
 }
 
 /// Activation rounding by name.
@@ -66,6 +58,17 @@ pub enum ActivationBits {
     Four,
     /// None.
     Full,
+}
+
+impl ActivationBits {
+    /// As the option spells it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Eight => "8",
+            Self::Four => "4",
+            Self::Full => "full",
+        }
+    }
 }
 
 impl From<ActivationBits> for Activations {
@@ -101,7 +104,7 @@ impl ModelArguments {
 /// Whether `name` is a model rather than a picture or a folder of them.
 pub fn is_model(name: &Path) -> bool {
     name.join("model_index.json").is_file()
-        || name.to_str() == Some(box_model::IMAGE.name) && !name.exists()
+        || name.to_str().and_then(BoxModel::named).is_some() && !name.exists()
 }
 
 /// Prompts for the model in the box: none that calibrates it.
@@ -137,12 +140,11 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
     let count = usize::from(arguments.images.unwrap_or(64));
     let mut stages = Stages::new();
     stages.stage("drawing", 2 * count as u64);
-    let (full, quantised) = (Quantisation::None, arguments.quantize_transformer);
-    let quantised = quantised.unwrap_or(full);
+    let quantized = arguments.quantize_transformer.as_deref();
     let mut draw =
         |name: &str, how, before| draw(name, how, &prompts, count, arguments, &mut stages, before);
-    let first = draw(&names[0], full, 0)?;
-    let second = draw(&names[1], quantised, count)?;
+    let first = draw(&names[0], None, 0)?;
+    let second = draw(&names[1], quantized, count)?;
     stages.finish();
 
     let pairs = || first.pictures.iter().zip(&second.pictures);
@@ -201,9 +203,35 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
     ))
 }
 
+/// A model with its weights rounded, or what goes into its low-bit layers; the latter means nothing for a
+/// model without such layers and is left out there.
+fn open(
+    name: &str,
+    how: Option<&str>,
+    bits: Option<ActivationBits>,
+) -> Result<Box<dyn ImageModel>> {
+    let found = models::find(Some(name), None, ResultKind::Pictures)?;
+    let open = |extra: &[(&str, &str)]| -> Result<Box<dyn ImageModel>> {
+        let mut options = Options::new().with(&keys::RESIDENCY, "all".to_owned());
+        for (option, value) in extra {
+            registry::give(&mut options, ResultKind::Pictures, option, value)?;
+        }
+        Ok(registry::open_image(
+            &found.folder,
+            &models::settings(options),
+        )?)
+    };
+    let rounded = how.map(|how| ("quantize-transformer", how));
+    let plain = open(rounded.as_slice())?;
+    match bits {
+        Some(bits) if plain.is_low_bit() => open(&[("activations", bits.name())]),
+        _ => Ok(plain),
+    }
+}
+
 fn draw(
     name: &str,
-    how: Quantisation,
+    how: Option<&str>,
     prompts: &[String],
     count: usize,
     arguments: &ModelArguments,
@@ -211,55 +239,35 @@ fn draw(
     before: usize,
 ) -> Result<Drawn> {
     machine::forget_peak_memory();
-    let mut options = LoadOptions {
-        residency: Residency::KeepAll,
-        transformer_quantisation: how,
-        ..LoadOptions::default()
-    };
-    let folder = models::open(Some(name), None)?;
-    let mut pipeline = SanaPipeline::load(folder.clone(), &options)?;
-    let source = pipeline.transformer_source().cloned();
-    if source
-        .as_ref()
-        .is_some_and(|source| is_quantised(&**source))
-    {
-        options.activations = arguments.activations.map(Into::into);
-        pipeline = SanaPipeline::load(folder, &options)?;
-    }
-    let bytes = pipeline.transformer_bytes();
+    let mut model = open(name, how, arguments.activations)?;
     let mut drawn = Drawn {
         pictures: Vec::with_capacity(count),
         latents: Vec::with_capacity(count),
         seconds: 0.0,
-        bytes,
+        bytes: model.denoiser_bytes(),
         peak: None,
     };
     for (index, prompt) in prompts.iter().cycle().take(count).enumerate() {
-        let request = ImageRequest {
-            seed: FIRST_SEED + index as u64,
-            steps: arguments.steps,
-            width: arguments.size,
-            height: arguments.size,
-            ..ImageRequest::new(prompt.clone())
-        };
+        let request = ImageRequest::new(prompt.clone())
+            .with(&keys::SEED, FIRST_SEED + index as u64)
+            .with_some(&keys::STEPS, arguments.steps)
+            .with_some(&keys::WIDTH, arguments.size)
+            .with_some(&keys::HEIGHT, arguments.size);
+        let (sender, receiver) = mpsc::channel();
+        let control = Control::new(move |event| drop(sender.send(event))).with_latents();
+        let images = model.draw(&request, &control)?;
+        drop(control);
         let mut steps = Vec::new();
-        let mut last: Option<Instant> = None;
-        let images = pipeline.generate_traced(&request, &mut Control::silent(), &mut |_, x| {
-            // From the end of one step to that of the next: the first one also loads.
-            if let Some(last) = last {
-                drawn.seconds += last.elapsed().as_secs_f64();
+        let mut denoise = 0.0;
+        for event in receiver.try_iter() {
+            match event {
+                Event::Step { seconds, .. } => denoise = seconds,
+                Event::Latents { latents, .. } => {
+                    steps.push(latents.values);
+                    drawn.seconds += denoise;
+                }
+                _ => {}
             }
-            steps.push(
-                x.flatten_all()
-                    .and_then(|x| x.to_vec1::<f32>())
-                    .unwrap_or_default(),
-            );
-            last = Some(Instant::now());
-        })?;
-        // The mean of the timed steps, times all steps of a picture.
-        let timed = steps.len().saturating_sub(1).max(1) as f64;
-        if index + 1 == count {
-            drawn.seconds *= steps.len() as f64 / timed / count as f64;
         }
         drawn.latents.push(steps);
         drawn
@@ -267,6 +275,7 @@ fn draw(
             .extend(images.into_iter().next().map(|image| image.picture));
         stages.step((before + index + 1) as u64, 2 * count as u64);
     }
+    drawn.seconds /= count as f64;
     drawn.peak = machine::peak_memory();
     Ok(drawn)
 }

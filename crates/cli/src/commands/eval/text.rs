@@ -1,15 +1,16 @@
 //! `brisk eval text`: how often a language model is right, and how fast.
 
-use brisk_pipelines::Control;
-use brisk_pipelines::language::{CacheMode, LoadOptions, Selection, TextPipeline, TextRequest};
+use brisk::options::Scope;
+use brisk::{Control, Options, ResultKind, TextModel, keys, registry};
+use brisk_pipelines::reproduce::Reproduction;
 use brisk_train::data::arithmetic::{HELD_OUT_ONE_IN, Split};
 use brisk_train::eval::text::{TextEvaluation, TextEvaluationReport, evaluate_text_model};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::decoding::DecodingArguments;
 use super::super::{ThreadArguments, stop_on_interrupt};
 use crate::failure::{Failure, Result};
+use crate::flags::{Flags, Text};
 use crate::progress::Stages;
 use crate::{models, output, text};
 
@@ -35,7 +36,7 @@ pub struct TextEvalArguments {
     training_split: bool,
     /// Measure none, prefix and dual cache with one token a step, threshold (0.9, or --threshold) and
     /// factor 1, at lengths 128 and 256
-    #[arg(long, conflicts_with_all = ["cache", "steps", "factor", "factor_strict", "frechet", "gen_length"])]
+    #[arg(long, conflicts_with_all = ["cache", "steps", "factor", "factor-strict", "frechet", "gen-length"])]
     table: bool,
     /// Print every problem with the model's answer
     #[arg(long, conflicts_with_all = ["table", "json"])]
@@ -44,7 +45,7 @@ pub struct TextEvalArguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    decoding: DecodingArguments,
+    flags: Flags<Text>,
     #[command(flatten)]
     threads: ThreadArguments,
 }
@@ -72,38 +73,37 @@ impl Rule {
         }
     }
 
-    /// The request with this rule; one token a step is as many steps as tokens.
-    fn apply(self, request: &mut TextRequest) {
-        match self {
-            Self::OneToken => {
-                request.steps = Some(request.gen_length);
-                request.selection = None;
+    /// The options with this rule; one token a step is as many steps as tokens.
+    fn apply(self, options: &mut Options, length: usize) -> Result {
+        for rule in ["threshold", "steps", "factor", "factor-strict", "frechet"] {
+            if let Some(rule) = registry::option(ResultKind::Text, rule) {
+                options.remove(rule);
             }
-            Self::Threshold(threshold) => {
-                request.selection = Some(Selection::Threshold(threshold));
-            }
-            Self::Factor => request.selection = Some(Selection::Factor(FACTOR)),
         }
+        let (name, value) = match self {
+            Self::OneToken => ("steps", length.to_string()),
+            Self::Threshold(threshold) => ("threshold", threshold.to_string()),
+            Self::Factor => ("factor", FACTOR.to_string()),
+        };
+        Ok(registry::give(options, ResultKind::Text, name, &value)?)
     }
 }
 
-const CACHES: [(CacheMode, &str); 3] = [
-    (CacheMode::None, "none"),
-    (CacheMode::Prefix, "prefix"),
-    (CacheMode::Dual, "dual"),
-];
+const CACHES: [&str; 3] = ["none", "prefix", "dual"];
 
-/// What Fast-dLLM's paper reports for LLaDA-8B-Instruct on GSM8K at length 256 with 5 examples in the
-/// prompt: accuracy in %, tokens a second on one A100. It has the dual cache with 8 examples: accuracy
-/// 76.9 % after 77.6 %, 9.4 times the tokens a second.
-fn paper(cache: CacheMode, rule: Rule, length: usize) -> Option<(f64, f64)> {
-    match (cache, rule, length) {
-        (CacheMode::None, Rule::OneToken, 256) => Some((79.3, 6.7)),
-        (CacheMode::Prefix, Rule::OneToken, 256) => Some((79.5, 21.2)),
-        (CacheMode::None, Rule::Threshold(THRESHOLD), 256) => Some((79.2, 16.5)),
-        (CacheMode::Prefix, Rule::Threshold(THRESHOLD), 256) => Some((78.5, 54.4)),
-        _ => None,
-    }
+/// The reproduction whose paper reports how texts decode, and what it reports of a row: accuracy in %,
+/// tokens a second.
+fn paper() -> Option<&'static Reproduction> {
+    registry::reproductions().find(|paper| !paper.reported.is_empty())
+}
+
+fn reported(cache: &str, rule: Rule, length: usize) -> Option<(f64, f64)> {
+    let rule = rule.name();
+    paper()?
+        .reported
+        .iter()
+        .find(|row| row.cache == cache && row.rule == rule && row.length == length)
+        .map(|row| (row.accuracy, row.tokens_per_second))
 }
 
 /// Runs the command.
@@ -117,19 +117,18 @@ pub fn run(arguments: &TextEvalArguments) -> Result {
             "--batch: 0 problems together; expected at least 1",
         ));
     }
-    let request = arguments.decoding.request(false)?;
-    let folder = models::open_text(arguments.model.as_deref(), None)?;
-    let options = LoadOptions {
-        block_causal: arguments.decoding.block_causal,
-        ..LoadOptions::default()
-    };
-    let pipeline = TextPipeline::load(&folder, &options)?;
+    let given = arguments.flags.read()?;
+    let request = given.of_scope(Scope::Request);
+    let seed = request.get(&keys::SEED).unwrap_or(0);
+    let found = models::find(arguments.model.as_deref(), None, ResultKind::Text)?;
+    let settings = models::settings(given.of_scope(Scope::Open));
+    let model = registry::open_text(&found.folder, &settings)?;
     let stop = stop_on_interrupt()?;
     let control = Control::silent().with_cancel(stop);
     let mut stages = Stages::new();
-    let mut measure = |name: &str, request: &TextRequest| -> Result<TextEvaluationReport> {
+    let mut measure = |name: &str, options: &Options| -> Result<TextEvaluationReport> {
         let evaluation = TextEvaluation {
-            seed: arguments.decoding.seed,
+            seed,
             split: if arguments.training_split {
                 Split::Training
             } else {
@@ -137,24 +136,22 @@ pub fn run(arguments: &TextEvalArguments) -> Result {
             },
             problems: arguments.count,
             batch: arguments.batch,
-            request: request.clone(),
+            options: options.clone(),
         };
         stages.stage(name, arguments.count as u64);
-        let report = evaluate_text_model(&pipeline, &evaluation, &control, &mut |done, total| {
+        let report = evaluate_text_model(&*model, &evaluation, &control, &mut |done, total| {
             stages.step(done as u64, total as u64);
         });
         stages.finish();
         Ok(report?)
     };
     if arguments.table {
-        return table(arguments, &pipeline, &request, &mut measure);
+        return table(arguments, &*model, &request, seed, &mut measure);
     }
-    // What the model cannot do is said before the work begins.
-    request.plan(pipeline.model().config())?;
     let report = measure("solving", &request)?;
     if arguments.json {
         let mut document = serde_json::to_value(&report)?;
-        document["model"] = pipeline.label().into();
+        document["model"] = model.label().into();
         document["batch"] = arguments.batch.into();
         document["threads"] = rayon::current_num_threads().into();
         return output::print_json(&document);
@@ -175,10 +172,10 @@ pub fn run(arguments: &TextEvalArguments) -> Result {
     }
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     out.push_str(&text::table(&[
-        row("model", pipeline.label().to_owned()),
+        row("model", model.label().to_owned()),
         row(
             "problems",
-            format!("{} {}", report.problems, split_name(arguments)),
+            format!("{} {}", report.problems, split_name(arguments, seed)),
         ),
         row("exact match", percent(report.exact_match)),
         row(
@@ -202,8 +199,7 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
 }
 
-fn split_name(arguments: &TextEvalArguments) -> String {
-    let seed = arguments.decoding.seed;
+fn split_name(arguments: &TextEvalArguments, seed: u64) -> String {
     if arguments.training_split {
         format!("of the training split (seed {seed})")
     } else {
@@ -213,9 +209,10 @@ fn split_name(arguments: &TextEvalArguments) -> String {
 
 fn table(
     arguments: &TextEvalArguments,
-    pipeline: &TextPipeline,
-    request: &TextRequest,
-    measure: &mut dyn FnMut(&str, &TextRequest) -> Result<TextEvaluationReport>,
+    model: &dyn TextModel,
+    given: &Options,
+    seed: u64,
+    measure: &mut dyn FnMut(&str, &Options) -> Result<TextEvaluationReport>,
 ) -> Result {
     let mut rows: Vec<Vec<String>> = vec![
         [
@@ -234,33 +231,31 @@ fn table(
         .to_vec(),
     ];
     let mut documents: Vec<Value> = Vec::new();
-    let threshold = match request.selection {
-        Some(Selection::Threshold(threshold)) => threshold,
-        _ => THRESHOLD,
-    };
+    let threshold = registry::option(ResultKind::Text, "threshold")
+        .and_then(|option| given.source(option)?.parse().ok())
+        .unwrap_or(THRESHOLD);
     let rules = [Rule::OneToken, Rule::Threshold(threshold), Rule::Factor];
     for length in LENGTHS {
         let mut slowest = None;
-        for (cache, cache_name) in CACHES {
+        for cache in CACHES {
             for rule in rules {
-                let mut request = TextRequest {
-                    cache,
-                    gen_length: length,
-                    ..request.clone()
-                };
-                rule.apply(&mut request);
-                let name = format!("{length} {cache_name}, {}", rule.name());
-                let report = measure(&name, &request)?;
+                let mut options = given.clone();
+                let kind = ResultKind::Text;
+                registry::give(&mut options, kind, "cache", cache)?;
+                registry::give(&mut options, kind, "gen-length", &length.to_string())?;
+                rule.apply(&mut options, length)?;
+                let name = format!("{length} {cache}, {}", rule.name());
+                let report = measure(&name, &options)?;
                 let first = *slowest.get_or_insert(report.tokens_per_second);
                 let speed_up = report.tokens_per_second / first;
-                let published = paper(cache, rule, length);
+                let published = reported(cache, rule, length);
                 let published_speed_up = published
-                    .zip(paper(CacheMode::None, Rule::OneToken, length))
+                    .zip(reported("none", Rule::OneToken, length))
                     .map(|((_, speed), (_, first))| speed / first);
                 let or_blank = |value: Option<String>| value.unwrap_or_default();
                 rows.push(vec![
                     length.to_string(),
-                    cache_name.to_owned(),
+                    cache.to_owned(),
                     rule.name().to_owned(),
                     percent(report.exact_match),
                     format!("{:.1}", report.tokens_per_second),
@@ -271,7 +266,7 @@ fn table(
                     or_blank(published_speed_up.map(|ratio| format!("{ratio:.1}x"))),
                 ]);
                 documents.push(json!({
-                    "length": length, "cache": cache_name, "rule": rule.name(),
+                    "length": length, "cache": cache, "rule": rule.name(),
                     "exact_match": report.exact_match, "tokens": report.tokens,
                     "forwards": report.forwards, "seconds": report.seconds,
                     "tokens_per_second": report.tokens_per_second, "speed_up": speed_up,
@@ -285,17 +280,19 @@ fn table(
     }
     if arguments.json {
         return output::print_json(&json!({
-            "model": pipeline.label(), "problems": arguments.count, "batch": arguments.batch,
-            "seed": arguments.decoding.seed, "split": split_name(arguments),
+            "model": model.label(), "problems": arguments.count, "batch": arguments.batch,
+            "seed": seed, "split": split_name(arguments, seed),
             "threads": rayon::current_num_threads(), "rows": documents,
         }));
     }
+    let note = paper().map_or(String::new(), |paper| {
+        format!("\nPaper (arXiv {}): {}.", paper.arxiv, paper.reported_on)
+    });
     output::print(&format!(
-        "{}, {} problems {}, batch {}, {} threads\n\n{}\nPaper: LLaDA-8B-Instruct on GSM8K, 5 examples, one A100 \
-         (arXiv 2505.22618); with 8 examples its dual cache\nand threshold give 9.4x the tokens/s at 76.9 % after 77.6 %.",
-        pipeline.label(),
+        "{}, {} problems {}, batch {}, {} threads\n\n{}{note}",
+        model.label(),
         arguments.count,
-        split_name(arguments),
+        split_name(arguments, seed),
         arguments.batch,
         rayon::current_num_threads(),
         text::table(&rows),

@@ -112,14 +112,6 @@ pub fn metadata(path: &Path) -> BTreeMap<String, String> {
         .unwrap_or_default()
 }
 
-/// Whether a file holds a SANA transformer, in either naming.
-pub fn is_sana_transformer(source: &dyn TensorSource) -> Result<bool> {
-    // Of a quantised transformer, this layer may be quantised too.
-    let caption = ["weight", "qweight"].map(|end| format!("caption_projection.linear_1.{end}"));
-    Ok(caption.iter().any(|name| source.info(name).is_some())
-        || sana::native::detect(source)?.is_some())
-}
-
 /// Looks at names and shapes.
 pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) -> Result<Found> {
     let names = source.names();

@@ -2,48 +2,41 @@
 
 use std::io::IsTerminal;
 
-use brisk_pipelines::language::TextPipeline;
+use brisk::{Event, TextModel};
 use brisk_text::Tokenizer;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// Stands for a token that is not decided yet.
 const BLANK: &str = "░";
 
-/// Shows one canvas; silent where stderr is no terminal, for several prompts, and without a
-/// tokenizer.
-pub struct Canvas<'a> {
-    drawn: Option<(ProgressBar, &'a Tokenizer)>,
-    mask: u32,
-}
-
-impl<'a> Canvas<'a> {
-    /// Decides whether to draw.
-    pub fn new(pipeline: &'a TextPipeline, mask: u32, prompts: usize, quiet: bool) -> Self {
-        let wanted = !quiet && prompts == 1 && std::io::stderr().is_terminal();
-        let tokenizer = pipeline.tokenizer().ok().filter(|_| wanted);
-        let drawn = tokenizer.map(|tokenizer| {
-            let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let style = ProgressStyle::with_template("{msg}");
-            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
-            (bar, tokenizer)
-        });
-        Self { drawn, mask }
+/// A listener that draws one canvas; none where stderr is no terminal, for several prompts, and without
+/// a tokenizer.
+pub fn canvas(
+    model: &dyn TextModel,
+    prompts: usize,
+    quiet: bool,
+) -> Option<Box<dyn FnMut(Event) + Send>> {
+    if quiet || prompts != 1 || !std::io::stderr().is_terminal() {
+        return None;
     }
-
-    /// Draws the canvas as it is now.
-    pub fn show(&mut self, _row: usize, ids: &[u32]) {
-        if let Some((bar, tokenizer)) = &self.drawn {
-            bar.set_message(readable(tokenizer, ids, self.mask));
+    let tokenizer = model.tokenizer()?.clone();
+    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let style = ProgressStyle::with_template("{msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+    Some(Box::new(move |event| match event {
+        Event::Canvas {
+            tokens,
+            mask,
+            start,
+            ..
+        } => {
+            bar.set_message(readable(&tokenizer, &tokens[start..], mask));
             bar.tick();
         }
-    }
-
-    /// Removes it; the text itself goes to stdout.
-    pub fn finish(&mut self) {
-        if let Some((bar, _)) = self.drawn.take() {
-            bar.finish_and_clear();
-        }
-    }
+        // The text itself goes to stdout.
+        Event::Done { .. } => bar.finish_and_clear(),
+        _ => {}
+    }))
 }
 
 /// Decided runs as text, a blank for every other token.

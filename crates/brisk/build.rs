@@ -1,0 +1,96 @@
+//! Lists the models that come along: every folder of `assets` with a `box.json`, so that the crate can
+//! carry their files.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+/// Says what a model in the box is, and of which kind of result it is the default.
+const CARD: &str = "box.json";
+
+/// What a model needs at run time; its card, pictures and logs stay out of the binary.
+const NEEDED: [&str; 3] = ["json", "safetensors", "txt"];
+
+fn main() {
+    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+    println!("cargo::rerun-if-changed=build.rs");
+    let mut folders = Vec::new();
+    if let Ok(entries) = std::fs::read_dir(&assets) {
+        println!("cargo::rerun-if-changed={}", assets.display());
+        folders = entries
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.join(CARD).is_file())
+            .collect();
+    }
+    folders.sort();
+    let mut code = String::from("static MODELS: &[BoxModel] = &[\n");
+    for folder in &folders {
+        write_model(&mut code, folder);
+    }
+    code.push_str("];\n");
+    let out = std::env::var_os("OUT_DIR")
+        .map(PathBuf::from)
+        .expect("cargo sets OUT_DIR");
+    std::fs::write(out.join("box_models.rs"), code).expect("OUT_DIR can be written");
+}
+
+fn write_model(code: &mut String, folder: &Path) {
+    let card = folder.join(CARD);
+    let text = std::fs::read_to_string(&card).expect("the card can be read");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("the card is JSON");
+    let word = |key: &str| {
+        value[key]
+            .as_str()
+            .unwrap_or_else(|| panic!("{}: {key} is no text", card.display()))
+            .to_owned()
+    };
+    let kind = match &*word("default_of") {
+        "pictures" => "Some(ResultKind::Pictures)",
+        "text" => "Some(ResultKind::Text)",
+        "nothing" => "None",
+        other => panic!("{}: default_of is {other:?}", card.display()),
+    };
+    let name = folder
+        .file_name()
+        .and_then(|name| name.to_str())
+        .expect("names of models are text");
+    let _ = writeln!(
+        code,
+        "    BoxModel {{ name: {name:?}, label: {:?}, about: {:?}, default_of: {kind}, files: &[",
+        format!("{name} (in the box)"),
+        word("about"),
+    );
+    let mut files = Vec::new();
+    collect(folder, "", &mut files);
+    files.sort();
+    for (name, path) in &files {
+        let path = path.display().to_string();
+        let _ = writeln!(code, "        ({name:?}, include_bytes!({path:?})),");
+    }
+    code.push_str("    ] },\n");
+}
+
+fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) {
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let Ok(name) = entry.file_name().into_string() else {
+            continue;
+        };
+        let path = entry.path();
+        if name.starts_with('.') || name == CARD {
+            continue;
+        }
+        if path.is_dir() {
+            collect(&path, &format!("{prefix}{name}/"), files);
+        } else if path
+            .extension()
+            .and_then(|extension| extension.to_str())
+            .is_some_and(|extension| NEEDED.contains(&extension))
+            && let Ok(path) = path.canonicalize()
+        {
+            files.push((format!("{prefix}{name}"), path));
+        }
+    }
+}

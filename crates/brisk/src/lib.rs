@@ -1,0 +1,132 @@
+//! Pictures and text from efficient generative models, on a plain CPU, without Python.
+//!
+//! ```no_run
+//! use brisk::{Control, ImageRequest, keys};
+//!
+//! let mut model = brisk::open_image("sana-emoji")?;
+//! let request = ImageRequest::new("red heart").with(&keys::SEED, 7);
+//! for image in model.draw(&request, &Control::silent())? {
+//!     std::fs::write("heart.png", brisk::png(&image)?).unwrap();
+//! }
+//! # Ok::<(), brisk::Error>(())
+//! ```
+//!
+//! A model is named by its folder, its hub id, or the name of one [in the box](BoxModel). [`open`] looks
+//! at its files and gives what it is; [`open_image`] and [`open_text`] insist on a kind. A model plans a
+//! request, which decides everything, and carries plans out, reporting through a [`Control`].
+//! [`keys`] and the families' own options are the same as the command line's.
+#![forbid(unsafe_code)]
+
+mod box_models;
+mod description;
+mod find;
+
+pub use box_models::BoxModel;
+pub use brisk_media::Picture;
+pub use brisk_pipelines::events::Work;
+pub use brisk_pipelines::options::{self, Options, keys};
+pub use brisk_pipelines::registry::{self, Published};
+pub use brisk_pipelines::request::{FinishReason, PlannedImage};
+pub use brisk_pipelines::{
+    Control, Error, Event, GeneratedImage, GeneratedText, ImageModel, ImagePlan, ImageRequest,
+    OpenSettings, Result, ResultKind, TextModel, TextPlan, TextPrompt, TextRequest,
+};
+pub use brisk_store::ModelFolder;
+pub use brisk_store::hub::HubProgress;
+pub use description::{PARAMETERS_KEYWORD, REQUEST_KEYWORD, describe, described_png};
+pub use find::{Cached, Found, cached, find, find_path, folder_bytes};
+
+use std::sync::Arc;
+
+use brisk_store::hub::NoProgress;
+
+/// A model, by what it gives.
+pub enum Model {
+    /// Pictures.
+    Image(Box<dyn ImageModel>),
+    /// Text.
+    Text(Box<dyn TextModel>),
+}
+
+/// Opens a model by its name and gives what it is. A hub id that is not in the local cache is downloaded.
+///
+/// # Errors
+/// No such model, or files that are missing, damaged, or do not fit together.
+pub fn open(name: &str) -> Result<Model> {
+    let found = find(Some(name), None, ResultKind::Pictures, &NoProgress)?;
+    let settings = settings(Options::new());
+    let family = registry::family_of(&found.folder, &settings.options);
+    match family.map(|family| family.results()) {
+        Some(results) if results == [ResultKind::Text] => {
+            Ok(Model::Text(registry::open_text(&found.folder, &settings)?))
+        }
+        _ => Ok(Model::Image(registry::open_image(
+            &found.folder,
+            &settings,
+        )?)),
+    }
+}
+
+/// Opens a model that draws.
+///
+/// # Errors
+/// As [`open`]; also a model that gives something else.
+pub fn open_image(name: &str) -> Result<Box<dyn ImageModel>> {
+    open_image_with(name, Options::new())
+}
+
+/// As [`open_image`], with options of opening.
+///
+/// # Errors
+/// As [`open_image`]; also an option that this model does not honour.
+pub fn open_image_with(name: &str, options: Options) -> Result<Box<dyn ImageModel>> {
+    let variant = options.get(&keys::VARIANT);
+    let found = find(
+        Some(name),
+        variant.as_deref(),
+        ResultKind::Pictures,
+        &NoProgress,
+    )?;
+    registry::open_image(&found.folder, &settings(options))
+}
+
+/// Opens a model that writes.
+///
+/// # Errors
+/// As [`open`]; also a model that gives something else.
+pub fn open_text(name: &str) -> Result<Box<dyn TextModel>> {
+    open_text_with(name, Options::new())
+}
+
+/// As [`open_text`], with options of opening.
+///
+/// # Errors
+/// As [`open_text`]; also an option that this model does not honour.
+pub fn open_text_with(name: &str, options: Options) -> Result<Box<dyn TextModel>> {
+    let variant = options.get(&keys::VARIANT);
+    let found = find(
+        Some(name),
+        variant.as_deref(),
+        ResultKind::Text,
+        &NoProgress,
+    )?;
+    registry::open_text(&found.folder, &settings(options))
+}
+
+/// Settings whose options may name any model that [`find`] finds.
+pub fn settings(options: Options) -> OpenSettings {
+    OpenSettings {
+        resolve: Arc::new(|name, variant| {
+            Ok(find(Some(name), variant, ResultKind::Pictures, &NoProgress)?.folder)
+        }),
+        ..OpenSettings::new(options)
+    }
+}
+
+/// A picture as a PNG file.
+///
+/// # Errors
+/// A picture that cannot be encoded.
+pub fn png(image: &GeneratedImage) -> Result<Vec<u8>> {
+    Ok(brisk_media::encode_png(&image.picture, &[])?)
+}

@@ -1,0 +1,156 @@
+//! `brisk reproduce`: a paper's claim beside the effect that is measured here.
+
+use brisk::{Control, Event, ResultKind, Work, registry};
+use brisk_pipelines::reproduce::{Evidence, Laboratory, Problem, Reproduction};
+use brisk_train::data::arithmetic::{Split, problem, stated_answer};
+use clap::Args;
+use serde_json::json;
+
+use super::{ThreadArguments, stop_on_interrupt};
+use crate::failure::{Failure, Result};
+use crate::progress::Stages;
+use crate::{models, output, text};
+
+/// Measure a paper's claim on a model in the box; without a name, list the papers
+#[derive(Debug, Args)]
+#[command(
+    before_help = "Prints the claim, what the paper reports, what is measured here, and the effect that must appear.\n\
+    Exit code 1: it does not appear."
+)]
+pub struct ReproduceArguments {
+    /// Which paper; see the list
+    #[arg(value_name = "PAPER")]
+    paper: Option<String>,
+    /// Another model of the same kind
+    #[arg(short, long, value_name = "MODEL", requires = "paper")]
+    model: Option<String>,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+/// Runs the command.
+pub fn run(arguments: &ReproduceArguments) -> Result {
+    arguments.threads.apply()?;
+    let Some(paper) = &arguments.paper else {
+        return list(arguments.json);
+    };
+    let found = registry::reproductions().find(|one| one.paper == *paper);
+    let Some(reproduction) = found else {
+        let known: Vec<&str> = registry::reproductions().map(|one| one.paper).collect();
+        return Err(Failure::usage(format!(
+            "there is no reproduction of {paper:?}; there are {}",
+            known.join(", ")
+        )));
+    };
+    let evidence = measure(reproduction, arguments)?;
+    let command = match &arguments.model {
+        Some(model) => format!("brisk reproduce {paper} --model {model}"),
+        None => format!("brisk reproduce {paper}"),
+    };
+    if arguments.json {
+        let rows: Vec<_> = evidence
+            .rows
+            .iter()
+            .map(|row| json!({"what": row.what, "paper": row.paper, "here": row.here}))
+            .collect();
+        output::print_json(&json!({
+            "paper": reproduction.paper, "title": reproduction.title, "arxiv": reproduction.arxiv,
+            "claim": reproduction.claim, "setting": evidence.setting, "rows": rows,
+            "effect": evidence.effect, "appears": evidence.appears, "command": command,
+        }))?;
+    } else {
+        output::print(&page(reproduction, &evidence, &command))?;
+    }
+    if evidence.appears {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "the effect does not appear: {}",
+        evidence.effect
+    )))
+}
+
+fn list(as_json: bool) -> Result {
+    if as_json {
+        let listed: Vec<_> = registry::reproductions()
+            .map(|one| json!({"paper": one.paper, "title": one.title, "arxiv": one.arxiv, "claim": one.claim}))
+            .collect();
+        return output::print_json(&json!(listed));
+    }
+    let rows: Vec<Vec<String>> = registry::reproductions()
+        .map(|one| {
+            vec![
+                one.paper.to_owned(),
+                format!("arXiv {}", one.arxiv),
+                one.claim.to_owned(),
+            ]
+        })
+        .collect();
+    output::print(&text::table(&rows))
+}
+
+fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Result<Evidence> {
+    let name = arguments.model.as_deref().unwrap_or(reproduction.model);
+    let found = models::find(Some(name), None, ResultKind::Pictures)?;
+    let scratch = tempfile::Builder::new()
+        .prefix("brisk-reproduce-")
+        .tempdir()
+        .map_err(|error| Failure::failed(format!("no folder for files on the way: {error}")))?;
+    let mut stages = Stages::new();
+    let control = Control::new(move |event| match event {
+        Event::Stage {
+            name,
+            work: Work::Run,
+            total,
+        } => stages.stage(name, total as u64),
+        Event::Step { index, total, .. } => stages.step(index as u64, total as u64),
+        Event::Log(line) => stages.line(&line),
+        Event::Warning(warning) => stages.line(&format!("warning: {warning}")),
+        _ => {}
+    })
+    .with_cancel(stop_on_interrupt()?);
+    let laboratory = Laboratory {
+        model: found.folder,
+        problems: &problems,
+        scratch: scratch.path().to_owned(),
+        control: &control,
+    };
+    Ok((reproduction.run)(&laboratory)?)
+}
+
+fn problems(seed: u64, count: usize) -> Vec<Problem> {
+    (0..count as u64)
+        .map(|index| {
+            let problem = problem(seed, index, Split::HeldOut);
+            let answer = problem.answer;
+            Problem {
+                question: problem.question,
+                right: Box::new(move |text| stated_answer(text) == Some(answer)),
+            }
+        })
+        .collect()
+}
+
+fn page(reproduction: &Reproduction, evidence: &Evidence, command: &str) -> String {
+    let mut rows = vec![vec![String::new(), "paper".to_owned(), "here".to_owned()]];
+    for row in &evidence.rows {
+        rows.push(vec![row.what.clone(), row.paper.clone(), row.here.clone()]);
+    }
+    let verdict = if evidence.appears {
+        "appears"
+    } else {
+        "does not appear"
+    };
+    format!(
+        "{} (arXiv {})\nClaim:    {}\nMeasured: {}\n\n{}\nEffect:   {}: {verdict}\nCommand:  {command}\n",
+        reproduction.title,
+        reproduction.arxiv,
+        reproduction.claim,
+        evidence.setting,
+        text::table(&rows),
+        evidence.effect,
+    )
+}

@@ -1,0 +1,218 @@
+//! A model folder to a pipeline.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use brisk_models::language_model::{Attention, LanguageModelConfig};
+use brisk_nn::Quantisation;
+use brisk_store::ModelFolder;
+use brisk_text::{ChatTemplate, Tokenizer};
+use serde_json::Value;
+
+use super::pipeline::TextPipeline;
+use super::weights;
+use crate::error::{Error, Result};
+use crate::request::RandomWeights;
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Default)]
+pub struct LoadOptions {
+    /// Variant of the weight files, such as `bf16`.
+    pub variant: Option<String>,
+    /// Leave the tokenizer: ids come in and go out.
+    pub without_tokenizer: bool,
+    /// Block-causal attention with blocks of this length, for models whose configuration doesn't
+    /// say that they were trained so (BD3-LM) or with which blocks (SDAR).
+    pub block_causal: Option<usize>,
+    /// How linear layers and the head keep their weights.
+    pub quantisation: Quantisation,
+    /// A file for quantised weights: made by the first load, used by later ones, refused where it was
+    /// made of other weights.
+    pub quantised_weights: Option<PathBuf>,
+    /// Random weights in place of the folder's, which needs none then.
+    pub random: Option<RandomWeights>,
+}
+
+/// Names of the files of a model folder.
+#[derive(Debug, Clone, Copy)]
+pub struct LanguageFiles;
+
+impl LanguageFiles {
+    /// The configuration.
+    pub const CONFIG: &'static str = "config.json";
+    /// End tokens and sampling defaults.
+    pub const GENERATION: &'static str = "generation_config.json";
+    /// The tokenizer.
+    pub const TOKENIZER: &'static str = "tokenizer.json";
+    /// Special tokens and the chat template.
+    pub const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
+    /// The chat template where it has a file of its own.
+    pub const TEMPLATE: &'static str = "chat_template.jinja";
+}
+
+/// Spellings of the mask, where no file says which token it is.
+const MASKS: [&str; 4] = ["<|mdm_mask|>", "<|mask|>", "<|MASK|>", "|<MASK>|"];
+/// Tokens that end a turn, besides the configured end tokens.
+const TURN_ENDS: [&str; 3] = ["<|eot_id|>", "<|im_end|>", "<|role_end|>"];
+
+impl TextPipeline {
+    /// Loads a model from a folder with `config.json` and weights, and its tokenizer.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged or do not fit each other.
+    pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self> {
+        let label = format!("{}/{}", folder.label(), LanguageFiles::CONFIG);
+        let bytes = folder.read(LanguageFiles::CONFIG)?;
+        let mut config = LanguageModelConfig::from_json(&bytes, &label)?;
+        // The sampler of converted models ends the prompt with a block; the others don't.
+        let aligned = options.block_causal.is_some() && config.attention == Attention::Full;
+        if let Some(block) = options.block_causal {
+            if block == 0 {
+                return Err(Error::request("block-causal", "0: expected at least 1"));
+            }
+            config.attention = Attention::BlockCausal(block);
+        }
+        let mut stop_tokens = Vec::new();
+        if folder.exists(LanguageFiles::GENERATION) {
+            let file = folder.read_json(LanguageFiles::GENERATION)?;
+            add_ids(file.get("eos_token_id"), &mut stop_tokens);
+        }
+        let mut mask_token = None;
+        let (mut tokenizer, mut template) = (None, None);
+        if !options.without_tokenizer {
+            let settings = if folder.exists(LanguageFiles::TOKENIZER_CONFIG) {
+                folder.read_json(LanguageFiles::TOKENIZER_CONFIG)?
+            } else {
+                Value::Null
+            };
+            let read = read_tokenizer(folder, &settings)?;
+            mask_token = check_tokenizer(folder, &read, &settings, &config)?;
+            let turns = TURN_ENDS.iter().filter_map(|token| read.token_id(token));
+            stop_tokens.extend(turns);
+            template = read_template(folder, &settings)?;
+            tokenizer = Some(Arc::new(read));
+        }
+        stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
+        stop_tokens.dedup();
+        let model = weights::load(folder, &config, options)?;
+        Ok(Self {
+            label: folder.label(),
+            model,
+            tokenizer,
+            template,
+            stop_tokens,
+            mask_token,
+            aligned,
+        })
+    }
+}
+
+fn add_ids(value: Option<&Value>, ids: &mut Vec<u32>) {
+    let listed = match value {
+        Some(Value::Array(list)) => list.iter().collect(),
+        Some(one) => vec![one],
+        None => Vec::new(),
+    };
+    let listed = listed.into_iter().filter_map(Value::as_u64);
+    ids.extend(listed.filter_map(|id| u32::try_from(id).ok()));
+}
+
+/// `tokenizer.json`, or the `vocab.json` and `merges.txt` of older tokenizers.
+fn read_tokenizer(folder: &ModelFolder, settings: &Value) -> Result<Tokenizer> {
+    let place = |file: &str| format!("{}/{file}", folder.label());
+    if folder.exists(LanguageFiles::TOKENIZER) {
+        let bytes = folder.read(LanguageFiles::TOKENIZER)?;
+        return Ok(Tokenizer::from_bytes(
+            &bytes,
+            &place(LanguageFiles::TOKENIZER),
+        )?);
+    }
+    if folder.exists("vocab.json") && folder.exists("merges.txt") {
+        let (vocabulary, merges) = (folder.read("vocab.json")?, folder.read("merges.txt")?);
+        return Ok(Tokenizer::from_vocabulary(
+            &vocabulary,
+            &merges,
+            settings,
+            &place("vocab.json"),
+        )?);
+    }
+    Err(Error::folder(
+        folder.label(),
+        "there is no tokenizer: expected tokenizer.json, or vocab.json with merges.txt; \
+         --input-ids and --output-ids work without one",
+    ))
+}
+
+/// A special token of `tokenizer_config.json`: a string, or a table with its content.
+fn spelling(settings: &Value, key: &str) -> Option<String> {
+    let value = settings.get(key)?;
+    let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
+    Some(text.to_owned())
+}
+
+/// Checks that tokenizer and model belong together; the mask, as the tokenizer spells it.
+fn check_tokenizer(
+    folder: &ModelFolder,
+    tokenizer: &Tokenizer,
+    settings: &Value,
+    config: &LanguageModelConfig,
+) -> Result<Option<u32>> {
+    let fail = |message: String| Err(Error::folder(folder.label(), message));
+    if let Some(highest) = tokenizer.highest_id()
+        && highest as usize >= config.vocab_size
+    {
+        return fail(format!(
+            "the tokenizer has ids up to {highest}, the model's head {} rows; they do not belong together",
+            config.vocab_size
+        ));
+    }
+    let spelt = spelling(settings, "mask_token");
+    let named = spelt.as_deref().and_then(|token| tokenizer.token_id(token));
+    if let Some(mask) = config.mask_token_id {
+        if !tokenizer.knows(mask) {
+            return fail(format!(
+                "the model's mask is token {mask}, which the tokenizer ({} tokens) doesn't know; \
+                 they do not belong together",
+                tokenizer.vocabulary_size()
+            ));
+        }
+        if let Some(named) = named
+            && named != mask
+        {
+            return fail(format!(
+                "the model's mask is token {mask}, the tokenizer's is {named}; they do not belong together"
+            ));
+        }
+        return Ok(Some(mask));
+    }
+    Ok(named.or_else(|| MASKS.iter().find_map(|token| tokenizer.token_id(token))))
+}
+
+/// The chat template, wherever the files keep it.
+fn read_template(folder: &ModelFolder, settings: &Value) -> Result<Option<ChatTemplate>> {
+    let place = |file: &str| format!("{}/{file}", folder.label());
+    let (text, label) = if folder.exists(LanguageFiles::TEMPLATE) {
+        let text = folder.read_text(LanguageFiles::TEMPLATE)?;
+        (text, place(LanguageFiles::TEMPLATE))
+    } else {
+        let text = match settings.get("chat_template") {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Array(list)) => {
+                let default = list
+                    .iter()
+                    .find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
+                match default.and_then(|entry| entry.get("template")?.as_str()) {
+                    Some(text) => text.to_owned(),
+                    None => return Ok(None),
+                }
+            }
+            _ => return Ok(None),
+        };
+        (text, place(LanguageFiles::TOKENIZER_CONFIG))
+    };
+    let specials = ["bos_token", "eos_token", "pad_token"]
+        .into_iter()
+        .filter_map(|key| Some((key.to_owned(), spelling(settings, key)?)))
+        .collect();
+    Ok(Some(ChatTemplate::new(text, specials, &label)?))
+}

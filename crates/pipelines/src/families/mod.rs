@@ -1,0 +1,4 @@
+//! The families of models, one folder each.
+
+pub mod language;
+pub mod sana;

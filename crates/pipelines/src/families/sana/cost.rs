@@ -1,0 +1,83 @@
+//! What a request costs, for measuring how well a machine runs it.
+
+use brisk_models::Cost;
+
+use super::SanaPipeline;
+use super::plan::SanaPlan;
+use super::prompt;
+use super::text::TextJob;
+use crate::error::Result;
+use crate::events::Control;
+use crate::request::StageCost;
+
+impl SanaPipeline {
+    /// Costs of the stages that every request has: `text`, `denoise` and `decode`. Initial and
+    /// control pictures are not counted, and one-row captions as if they were attended to.
+    ///
+    /// # Errors
+    /// A prompt that can't be tokenised.
+    pub(super) fn stage_costs(&self, plan: &SanaPlan) -> Result<Vec<StageCost>> {
+        let files = &self.files;
+        let job = TextJob::of(plan, self.options.native);
+        let encoded = job.encode_prompts(&files.tokenizer, &Control::silent())?;
+        let negative = plan
+            .negative
+            .as_deref()
+            .map(|text| prompt::encode(&files.tokenizer, text, None, plan.max_tokens))
+            .transpose()?;
+
+        let mut text = Cost::new("text");
+        for prompt in encoded.iter().chain(&negative) {
+            for part in files.text_config.encode_cost(prompt.ids.len(), 0) {
+                text.add(&part);
+            }
+        }
+
+        let ratio = files.vae_config.ratio();
+        let (height, width) = (plan.height / ratio, plan.width / ratio);
+        let config = &files.transformer_config;
+        let rows = encoded
+            .iter()
+            .map(|prompt| prompt.selected.len())
+            .max()
+            .unwrap_or(1);
+        let perturbed = usize::from(plan.pag.is_some());
+        let mut denoise = Cost::new("denoise");
+        let mut add = |tokens: usize, branches: usize| {
+            let images = plan.images * branches;
+            let step = Cost::sum("step", &config.step_cost(images, height, width, tokens));
+            denoise.add(&step.repeated(plan.steps as u64));
+            denoise.add(&config.caption_cost(plan.prompts.len(), tokens));
+        };
+        add(rows, 1 + perturbed);
+        if let Some(negative) = &negative {
+            add(negative.selected.len(), 1);
+        }
+
+        let decode = Cost::sum(
+            "decode",
+            &files.vae_config.decode_cost(plan.height, plan.width),
+        );
+        Ok(vec![
+            StageCost {
+                cost: text,
+                weight_bytes: self
+                    .options
+                    .text_quantisation
+                    .bytes_per_value(files.text.bytes_per_weight()),
+            },
+            StageCost {
+                cost: denoise,
+                weight_bytes: self
+                    .options
+                    .transformer_quantisation
+                    .bytes_per_value(files.transformer.bytes_per_weight()),
+            },
+            // Convolutions compute on f32 copies, whatever the file holds.
+            StageCost {
+                cost: decode.repeated(plan.images as u64),
+                weight_bytes: 4.0,
+            },
+        ])
+    }
+}

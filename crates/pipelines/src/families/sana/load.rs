@@ -1,0 +1,725 @@
+//! Finds a pipeline's components, reads their configurations and opens their weights.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use brisk_models::dcae::{self, AutoencoderConfig};
+use brisk_models::gemma2::Gemma2Config;
+use brisk_models::sana::native::NativeHeads;
+use brisk_models::sana::{self, ControlWiring, Numerics, SanaConfig};
+use brisk_models::sana_controlnet::{self, SanaControlNetConfig};
+use brisk_nn::{Activations, Quantisation};
+use brisk_quant::{NunchakuFile, file as quantised};
+use brisk_store::read::without_last_line_end;
+use brisk_store::{ModelFolder, TensorSource, open_weights};
+use brisk_text::Tokenizer;
+use serde_json::Value;
+
+use super::component::ComponentWeights;
+use super::plan::ModelKind;
+use crate::diffusion::schedulers::dpm_solver::DpmSolverConfig;
+use crate::diffusion::schedulers::scm::ScmConfig;
+use crate::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
+use crate::error::{Error, Result};
+use crate::request::RandomWeights;
+
+/// Which components stay in memory after the stage that needs them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Residency {
+    /// All of them if they fill at most half of the free memory, else one at a time.
+    #[default]
+    Auto,
+    /// All of them, for many requests in a row.
+    KeepAll,
+    /// Each is dropped before the next is loaded.
+    OneAtATime,
+}
+
+/// How to load a pipeline.
+#[derive(Debug, Clone)]
+pub struct LoadOptions {
+    /// Variant of the weight files, such as `fp16` or `bf16`; plain files are used where it is absent.
+    pub variant: Option<String>,
+    /// LoRA file for the transformer, or a folder that holds one.
+    pub lora: Option<PathBuf>,
+    /// Weight of the LoRA, 1 by default.
+    pub lora_scale: f32,
+    /// ControlNet folder in the diffusers layout.
+    pub controlnet: Option<ModelFolder>,
+    /// How the ControlNet is wired; `None` for diffusers' way with folders, the authors' with `.pth` files.
+    pub control_wiring: Option<ControlWiring>,
+    /// Compute as the authors' repository does where it differs from diffusers: time grid, epsilons,
+    /// mask of the negative prompt, ControlNet wiring.
+    pub native: bool,
+    /// Transformer in one file, in either naming, or in its own folder, in place of the folder's.
+    pub transformer_file: Option<PathBuf>,
+    /// Head counts of a `.pth` transformer whose width is not a published one.
+    pub heads: Option<NativeHeads>,
+    /// Autoencoder in place of the folder's: a component's folder, or a pipeline's.
+    pub vae: Option<ModelFolder>,
+    /// Text encoder and tokenizer in place of the folder's: a component's folder, or a pipeline's.
+    pub text_encoder: Option<ModelFolder>,
+    /// What stays in memory.
+    pub residency: Residency,
+    /// Make up weights at the shapes of the configurations instead of opening weight files.
+    pub random: Option<RandomWeights>,
+    /// Compute the autoencoder's convolutions tap by tap, slower, to the last bits of the reference.
+    pub exact: bool,
+    /// How inputs of 4-bit layers are rounded; `None` for 8 bits, or for a model without such layers.
+    pub activations: Option<Activations>,
+    /// How the text encoder's linear layers are quantised while they are loaded: rounded to nearest
+    /// in groups of 32 inputs, computed with activations of 8 bits.
+    pub text_quantisation: Quantisation,
+    /// As `text_quantisation`, for the transformer's linear layers: weights and activations of 8
+    /// bits, or weights of 4, without calibration.
+    pub transformer_quantisation: Quantisation,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self {
+            variant: None,
+            lora: None,
+            lora_scale: 1.0,
+            controlnet: None,
+            control_wiring: None,
+            native: false,
+            transformer_file: None,
+            heads: None,
+            vae: None,
+            text_encoder: None,
+            residency: Residency::Auto,
+            random: None,
+            exact: false,
+            activations: None,
+            text_quantisation: Quantisation::None,
+            transformer_quantisation: Quantisation::None,
+        }
+    }
+}
+
+/// Everything that is known of a pipeline before its weights are read.
+pub(super) struct Files {
+    pub(super) label: String,
+    pub(super) kind: ModelKind,
+    pub(super) scheduler: SchedulerConfig,
+    pub(super) transformer_config: SanaConfig,
+    pub(super) transformer: ComponentWeights,
+    pub(super) activations: Activations,
+    pub(super) lora: Option<(Arc<dyn TensorSource>, f32)>,
+    pub(super) control: Option<ControlFiles>,
+    pub(super) text_config: Gemma2Config,
+    pub(super) text: ComponentWeights,
+    pub(super) tokenizer: Tokenizer,
+    pub(super) vae_config: AutoencoderConfig,
+    pub(super) vae: ComponentWeights,
+    /// Content of the folder's instruction file, where it has one.
+    pub(super) instruction: Option<String>,
+    /// Guidance where a request gives none.
+    pub(super) guidance: f32,
+}
+
+pub(super) struct ControlFiles {
+    pub(super) config: SanaControlNetConfig,
+    pub(super) weights: Arc<dyn TensorSource>,
+    pub(super) wiring: ControlWiring,
+}
+
+/// File in a model's folder with the text put before every prompt.
+pub(super) const INSTRUCTION_FILE: &str = "complex_human_instruction.txt";
+
+/// File that says what a pipeline's folder holds.
+pub(super) const INDEX: &str = "model_index.json";
+
+/// Pipelines by class name that this crate runs.
+pub(super) const CLASSES: &[(&str, ModelKind)] = &[
+    ("SanaPipeline", ModelKind::Sana),
+    ("SanaPAGPipeline", ModelKind::Sana),
+    ("SanaControlNetPipeline", ModelKind::Sana),
+    ("SanaSprintPipeline", ModelKind::Sprint),
+    ("SanaSprintImg2ImgPipeline", ModelKind::Sprint),
+];
+
+impl Files {
+    pub(super) fn open(folder: &ModelFolder, options: &LoadOptions) -> Result<Self> {
+        let index = read_index(folder, options)?;
+        let transformer = open_transformer(folder, options)?;
+        let kind = match &index {
+            Some(index) => index.kind,
+            None if transformer.config.guidance_embeds => ModelKind::Sprint,
+            None => ModelKind::Sana,
+        };
+        check_transformer(folder, &transformer.config, kind)?;
+        let quantised = transformer.weights.is_quantised();
+        if options.activations.is_some() && !quantised {
+            return Err(Error::request(
+                "activations",
+                "has no effect on a transformer without 4-bit layers",
+            ));
+        }
+        if options.transformer_quantisation != Quantisation::None && quantised {
+            return Err(Error::request(
+                "quantize-transformer",
+                "the transformer's file has 4-bit weights already; load the full one",
+            ));
+        }
+        let scheduler = open_scheduler(folder, kind, &transformer.config)?;
+        let control = match transformer.control {
+            Some(control) => Some(control),
+            None => open_control(folder, options, index.as_ref())?,
+        };
+        let (text_config, text, tokenizer) = open_text(folder, options)?;
+        if options.text_quantisation != Quantisation::None && text.is_quantised() {
+            return Err(Error::request(
+                "quantize-text-encoder",
+                "the text encoder's file has 4-bit weights already; load the full one",
+            ));
+        }
+        let (vae_config, vae) = open_vae(folder, options)?;
+        let files = Self {
+            label: folder.label(),
+            kind,
+            scheduler,
+            transformer_config: transformer.config,
+            transformer: transformer.weights,
+            activations: options.activations.unwrap_or_default(),
+            lora: open_lora(options)?,
+            control: control.map(|control| control.wired(options)),
+            text_config,
+            text,
+            tokenizer,
+            vae_config,
+            vae,
+            instruction: read_instruction(folder)?,
+            guidance: read_guidance(folder)?,
+        };
+        files.check_together()?;
+        Ok(files)
+    }
+
+    /// The sampler where a request names none; `native` takes the authors' one.
+    pub(super) fn scheduler_kind(&self, native: bool) -> SchedulerKind {
+        if native && self.kind == ModelKind::Sana {
+            return SchedulerKind::DpmSolverNative;
+        }
+        self.scheduler.kind()
+    }
+
+    /// Text put before every prompt where a request has none: the folder's, else brisk's own.
+    pub(super) fn instruction(&self) -> &str {
+        self.instruction
+            .as_deref()
+            .unwrap_or(super::prompt::DEFAULT_INSTRUCTION)
+    }
+
+    /// Whether the folder brings an instruction.
+    pub(super) fn has_instruction(&self) -> bool {
+        self.instruction.is_some()
+    }
+
+    /// Components must agree in their widths.
+    fn check_together(&self) -> Result<()> {
+        let transformer = &self.transformer_config;
+        let disagree = |message: String| Err(Error::folder(&self.label, message));
+        if transformer.caption_channels != self.text_config.hidden_size {
+            return disagree(format!(
+                "the transformer reads captions of {} channels, the text encoder gives {}",
+                transformer.caption_channels, self.text_config.hidden_size
+            ));
+        }
+        if transformer.in_channels != self.vae_config.latent_channels {
+            return disagree(format!(
+                "the transformer has {} latent channels, the autoencoder {}",
+                transformer.in_channels, self.vae_config.latent_channels
+            ));
+        }
+        if self.vae_config.in_channels != 3 {
+            return disagree(format!(
+                "the autoencoder has {} colour channels, not 3",
+                self.vae_config.in_channels
+            ));
+        }
+        if let Some(control) = &self.control {
+            let copied = &control.config.transformer;
+            if copied.width() != transformer.width()
+                || copied.in_channels != transformer.in_channels
+                || copied.patch_size != transformer.patch_size
+                || copied.caption_channels != transformer.caption_channels
+                || copied.num_layers >= transformer.num_layers
+            {
+                return disagree(format!(
+                    "the ControlNet (width {}, {} blocks) was not made for this transformer (width {}, {} blocks)",
+                    copied.width(),
+                    copied.num_layers,
+                    transformer.width(),
+                    transformer.num_layers
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ControlFiles {
+    fn wired(mut self, options: &LoadOptions) -> Self {
+        if options.native {
+            self.wiring = ControlWiring::Native;
+        }
+        if let Some(wiring) = options.control_wiring {
+            self.wiring = wiring;
+        }
+        self
+    }
+}
+
+/// What `model_index.json` says.
+struct Index {
+    kind: ModelKind,
+    class: String,
+}
+
+fn read_index(folder: &ModelFolder, options: &LoadOptions) -> Result<Option<Index>> {
+    if !folder.exists(INDEX) {
+        if options.transformer_file.is_some() {
+            return Ok(None);
+        }
+        return Err(Error::folder(
+            folder.label(),
+            "there is no model_index.json: expected the folder of a pipeline in the diffusers layout, \
+             or a transformer file together with a text encoder and an autoencoder",
+        ));
+    }
+    let index = folder.read_json(INDEX)?;
+    let class = index
+        .get("_class_name")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
+        .to_owned();
+    let Some((_, kind)) = CLASSES.iter().find(|(name, _)| *name == class) else {
+        let family = class.strip_suffix("Pipeline").unwrap_or(&class);
+        let what = if class.is_empty() {
+            "model_index.json has no _class_name".to_owned()
+        } else {
+            format!("this is {family} ({class})")
+        };
+        return Err(Error::folder(
+            folder.label(),
+            format!("{what}; brisk image loads SANA, SANA-1.5 and SANA-Sprint"),
+        ));
+    };
+    let replaced = |component: &str| match component {
+        "vae" => options.vae.is_some(),
+        "text_encoder" => options.text_encoder.is_some(),
+        "transformer" => options.transformer_file.is_some(),
+        _ => false,
+    };
+    for (component, known) in [
+        ("transformer", &["SanaTransformer2DModel"][..]),
+        ("vae", &["AutoencoderDC"]),
+        ("text_encoder", &["Gemma2Model", "Gemma2ForCausalLM"]),
+    ] {
+        let found = index
+            .get(component)
+            .and_then(|entry| entry.get(1))
+            .and_then(Value::as_str);
+        if let Some(found) = found
+            && !known.contains(&found)
+            && !replaced(component)
+        {
+            return Err(Error::folder(
+                folder.label(),
+                format!(
+                    "model_index.json: {component} is {found}; expected {}",
+                    known.join(" or ")
+                ),
+            ));
+        }
+    }
+    Ok(Some(Index { kind: *kind, class }))
+}
+
+struct TransformerFiles {
+    config: SanaConfig,
+    weights: ComponentWeights,
+    control: Option<ControlFiles>,
+}
+
+fn open_transformer(folder: &ModelFolder, options: &LoadOptions) -> Result<TransformerFiles> {
+    let mut files = match &options.transformer_file {
+        Some(path) => open_transformer_file(folder, path, options)?,
+        None => {
+            let config = SanaConfig::from_json(
+                &component_file(folder, "transformer", "config.json")?,
+                &format!("{}/transformer/config.json", folder.label()),
+            )?;
+            let weights = transformer_weights(folder, options, config.parameters())?;
+            TransformerFiles {
+                config,
+                weights,
+                control: None,
+            }
+        }
+    };
+    if options.native {
+        files.config.numerics = Numerics::Native;
+    }
+    Ok(files)
+}
+
+/// The folder's weights; SVDQuant's older folders have names of their own.
+fn transformer_weights(
+    folder: &ModelFolder,
+    options: &LoadOptions,
+    count: u64,
+) -> Result<ComponentWeights> {
+    let names = quantised::FOLDER_FILES.map(|name| format!("transformer/{name}"));
+    if options.random.is_none() && names.iter().all(|name| folder.exists(name)) {
+        let parts = names.iter().map(|name| folder.open(name));
+        let joined = brisk_quant::join(parts.collect::<Result<_, _>>()?);
+        let joined = joined.map_err(|error| Error::folder(folder.label(), error.to_string()))?;
+        return Ok(ComponentWeights::Stored(joined));
+    }
+    component_weights(folder, "transformer", options, count)
+}
+
+/// A quantised transformer in one file, which brings its configuration along.
+fn open_quantised_file(path: &std::path::Path) -> Result<Option<TransformerFiles>> {
+    let wrong =
+        |error: brisk_quant::Error| Error::folder(path.display().to_string(), error.to_string());
+    let file = NunchakuFile::open(path).map_err(wrong)?;
+    let Some(config) = file.config().map_err(wrong)? else {
+        return Ok(None);
+    };
+    let label = format!("{}: metadata \"config\"", path.display());
+    Ok(Some(TransformerFiles {
+        config: SanaConfig::from_json(config.to_string().as_bytes(), &label)?,
+        weights: ComponentWeights::Stored(file.source().clone()),
+        control: None,
+    }))
+}
+
+/// Says what a file is that is no transformer; its name alone would not tell.
+fn check_names(path: &std::path::Path, source: &dyn TensorSource) -> Result<()> {
+    // Of a quantised transformer, this layer may be quantised too.
+    let caption = ["weight", "qweight"].map(|end| format!("caption_projection.linear_1.{end}"));
+    if caption.iter().any(|name| source.info(name).is_some())
+        || sana::native::detect(source)?.is_some()
+    {
+        return Ok(());
+    }
+    let mut names = source.names();
+    let count = names.len();
+    names.truncate(3);
+    let what = if dcae::native::is_native(source) {
+        "a DC-AE autoencoder: "
+    } else {
+        ""
+    };
+    Err(Error::folder(
+        path.display().to_string(),
+        format!(
+            "holds {what}{count} tensors such as {}, expected those of a SANA transformer",
+            names.join(", ")
+        ),
+    )
+    .of(super::options::TRANSFORMER.name()))
+}
+
+/// One file, or a transformer's own folder: in the authors' naming it describes itself, in diffusers' the
+/// folder must.
+fn open_transformer_file(
+    folder: &ModelFolder,
+    path: &std::path::Path,
+    options: &LoadOptions,
+) -> Result<TransformerFiles> {
+    let source = match path.is_dir() {
+        true => quantised::open_folder(path, options.variant.as_deref())
+            .map_err(|error| Error::folder(path.display().to_string(), error.to_string()))?,
+        false => open_weights(path)?,
+    };
+    check_names(path, &*source)?;
+    if quantised::is_quantised(&*source)
+        && let Some(files) = open_quantised_file(path)?
+    {
+        return Ok(files);
+    }
+    let Some(layout) = sana::native::detect(source.as_ref())? else {
+        let beside = match path.is_dir() {
+            true => Some(path),
+            false => path.parent(),
+        };
+        let beside = beside.map(|beside| ModelFolder::Disk(beside.to_owned()));
+        let (config_folder, name) = match beside {
+            Some(beside) if beside.exists("config.json") => (beside, "config.json"),
+            _ if folder.exists("transformer/config.json") => {
+                (folder.clone(), "transformer/config.json")
+            }
+            _ => {
+                return Err(Error::folder(
+                    path.display().to_string(),
+                    "holds a transformer in diffusers' naming, which needs its config.json beside it",
+                ));
+            }
+        };
+        let label = format!("{}/{name}", config_folder.label());
+        let config = SanaConfig::from_json(&config_folder.read(name)?, &label)?;
+        return Ok(TransformerFiles {
+            config,
+            weights: ComponentWeights::Stored(source),
+            control: None,
+        });
+    };
+    if layout.control_blocks > 0 {
+        let split = sana_controlnet::native::split(source, options.heads)?;
+        let control = ControlFiles {
+            config: split.config,
+            weights: Arc::new(split.controlnet),
+            wiring: ControlWiring::Native,
+        };
+        return Ok(TransformerFiles {
+            config: split.base_config,
+            weights: ComponentWeights::Stored(Arc::new(split.base)),
+            control: Some(control),
+        });
+    }
+    let config = layout.config(options.heads)?;
+    Ok(TransformerFiles {
+        config,
+        weights: ComponentWeights::Stored(Arc::new(sana::native::map(source)?)),
+        control: None,
+    })
+}
+
+fn check_transformer(folder: &ModelFolder, config: &SanaConfig, kind: ModelKind) -> Result<()> {
+    let wrong = |message: String| Err(Error::folder(folder.label(), message));
+    if kind == ModelKind::Sana && config.guidance_embeds {
+        return wrong(
+            "the transformer takes guidance as an input (guidance_embeds), which only SanaSprintPipeline gives it; \
+             correct _class_name in model_index.json"
+                .to_owned(),
+        );
+    }
+    let (input, output) = (config.in_channels, config.output_channels());
+    if output != input && output != 2 * input {
+        return wrong(format!(
+            "the transformer predicts {output} channels for {input}; expected as many, or twice as many"
+        ));
+    }
+    Ok(())
+}
+
+fn open_scheduler(
+    folder: &ModelFolder,
+    kind: ModelKind,
+    config: &SanaConfig,
+) -> Result<SchedulerConfig> {
+    const FILE: &str = "scheduler/scheduler_config.json";
+    if !folder.exists(FILE) {
+        if folder.exists("model_index.json") {
+            return Err(missing(folder, FILE));
+        }
+        return Ok(match kind {
+            ModelKind::Sprint => SchedulerConfig::Scm(ScmConfig { sigma_data: 0.5 }),
+            ModelKind::Sana => {
+                let shift = if config.sample_size >= 128 { 6.0 } else { 3.0 };
+                SchedulerConfig::DpmSolver(DpmSolverConfig {
+                    shift,
+                    order: 2,
+                    train_timesteps: 1000,
+                })
+            }
+        });
+    }
+    let label = format!("{}/{FILE}", folder.label());
+    let scheduler = SchedulerConfig::from_bytes(&folder.read(FILE)?, &label)?;
+    let is_scm = matches!(scheduler, SchedulerConfig::Scm(_));
+    match kind {
+        ModelKind::Sprint if !is_scm => Err(Error::config(
+            label,
+            "SANA-Sprint needs SCMScheduler, this is another",
+        )),
+        ModelKind::Sana if is_scm => Err(Error::config(
+            label,
+            "SCMScheduler is for SANA-Sprint; SANA needs a flow scheduler",
+        )),
+        _ => Ok(scheduler),
+    }
+}
+
+fn open_control(
+    folder: &ModelFolder,
+    options: &LoadOptions,
+    index: Option<&Index>,
+) -> Result<Option<ControlFiles>> {
+    let bundled = index.is_some_and(|index| index.class == "SanaControlNetPipeline");
+    let (folder, sub) = match &options.controlnet {
+        Some(folder) if folder.exists("config.json") => (folder, ""),
+        Some(folder) => (folder, "controlnet"),
+        None if bundled => (folder, "controlnet"),
+        None => return Ok(None),
+    };
+    let name = join(sub, "config.json");
+    let bytes = component_file(folder, sub, "config.json")?;
+    let config = SanaControlNetConfig::from_json(&bytes, &format!("{}/{name}", folder.label()))?;
+    let weights = folder.open_component(sub, options.variant.as_deref())?;
+    Ok(Some(ControlFiles {
+        config,
+        weights,
+        wiring: ControlWiring::Diffusers,
+    }))
+}
+
+fn open_lora(options: &LoadOptions) -> Result<Option<(Arc<dyn TensorSource>, f32)>> {
+    let Some(path) = &options.lora else {
+        return Ok(None);
+    };
+    if !options.lora_scale.is_finite() {
+        return Err(Error::request(
+            "lora-scale",
+            format!("{} is not a finite number", options.lora_scale),
+        ));
+    }
+    let source = if path.is_dir() {
+        ModelFolder::Disk(path.clone()).open_component("", None)?
+    } else {
+        open_weights(path)?
+    };
+    Ok(Some((source, options.lora_scale)))
+}
+
+fn open_text(
+    folder: &ModelFolder,
+    options: &LoadOptions,
+) -> Result<(Gemma2Config, ComponentWeights, Tokenizer)> {
+    let (folder, own) = located(folder, options.text_encoder.as_ref(), "text_encoder")?;
+    let label = format!("{}/{}", folder.label(), join(own, "config.json"));
+    let config = Gemma2Config::from_json(&component_file(folder, own, "config.json")?, &label)?;
+    let tokenizer = [
+        join("tokenizer", "tokenizer.json"),
+        join(own, "tokenizer.json"),
+    ]
+    .into_iter()
+    .find(|name| folder.exists(name))
+    .ok_or_else(|| missing(folder, "tokenizer/tokenizer.json"))?;
+    let label = format!("{}/{tokenizer}", folder.label());
+    let tokenizer = Tokenizer::from_bytes(&folder.read(&tokenizer)?, &label)?;
+    let weights = component_weights(folder, own, options, config.parameters())?;
+    Ok((config, weights, tokenizer))
+}
+
+fn open_vae(
+    folder: &ModelFolder,
+    options: &LoadOptions,
+) -> Result<(AutoencoderConfig, ComponentWeights)> {
+    let (folder, sub) = located(folder, options.vae.as_ref(), "vae")?;
+    let name = join(sub, "config.json");
+    let label = format!("{}/{name}", folder.label());
+    let bytes = component_file(folder, sub, "config.json")?;
+    let value = folder.read_json(&name)?;
+    let config = match value.get("model_name").and_then(Value::as_str) {
+        Some(named) => dcae::native::named_config(named, None)?,
+        None => AutoencoderConfig::from_json(&bytes, &label)?,
+    };
+    if !(config.scaling_factor.is_finite() && config.scaling_factor > 0.0) {
+        return Err(Error::config(
+            label,
+            format!("scaling_factor is {}", config.scaling_factor),
+        ));
+    }
+    let parameters = config.parameters();
+    let count = parameters.encoder + parameters.decoder;
+    let mut weights = component_weights(folder, sub, options, count)?;
+    if let ComponentWeights::Stored(source) = &weights
+        && dcae::native::is_native(source.as_ref())
+    {
+        let mapped = dcae::native::map(source.clone())?;
+        weights = ComponentWeights::Stored(Arc::new(mapped));
+    }
+    Ok((config, weights))
+}
+
+/// A component's stored weights, or `count` made up ones.
+fn component_weights(
+    folder: &ModelFolder,
+    sub: &str,
+    options: &LoadOptions,
+    count: u64,
+) -> Result<ComponentWeights> {
+    if let Some(random) = options.random {
+        return Ok(ComponentWeights::Random(random, count));
+    }
+    let source = folder.open_component(sub, options.variant.as_deref())?;
+    Ok(ComponentWeights::Stored(source))
+}
+
+/// The folder and subfolder of a component: `given` may be the component's folder or a pipeline's.
+fn located<'a>(
+    folder: &'a ModelFolder,
+    given: Option<&'a ModelFolder>,
+    component: &'static str,
+) -> Result<(&'a ModelFolder, &'static str)> {
+    let in_pipeline = join(component, "config.json");
+    match given {
+        Some(given) if given.exists(&in_pipeline) => Ok((given, component)),
+        Some(given) if given.exists("config.json") => Ok((given, "")),
+        Some(given) => Err(missing(given, &format!("config.json or {in_pipeline}"))),
+        None => Ok((folder, component)),
+    }
+}
+
+fn component_file(folder: &ModelFolder, sub: &str, name: &str) -> Result<Vec<u8>> {
+    let name = join(sub, name);
+    if !folder.exists(&name) {
+        return Err(missing(folder, &name));
+    }
+    Ok(folder.read(&name)?.into_owned())
+}
+
+fn missing(folder: &ModelFolder, name: &str) -> Error {
+    Error::folder(
+        folder.label(),
+        format!("there is no {name}; the folder is incomplete"),
+    )
+}
+
+fn join(sub: &str, name: &str) -> String {
+    if sub.is_empty() {
+        name.to_owned()
+    } else {
+        format!("{sub}/{name}")
+    }
+}
+
+/// The guidance that published models are drawn with.
+const GUIDANCE: f32 = 4.5;
+
+/// File in a model's folder with its own default, `guidance_scale`.
+const GENERATION_FILE: &str = "generation_config.json";
+
+fn read_guidance(folder: &ModelFolder) -> Result<f32> {
+    if !folder.exists(GENERATION_FILE) {
+        return Ok(GUIDANCE);
+    }
+    let label = format!("{}/{GENERATION_FILE}", folder.label());
+    let config: serde_json::Value = serde_json::from_slice(&folder.read(GENERATION_FILE)?)
+        .map_err(|error| Error::config(&label, error.to_string()))?;
+    match config.get("guidance_scale") {
+        None => Ok(GUIDANCE),
+        Some(value) => value
+            .as_f64()
+            .filter(|value| (0.0..=100.0).contains(value))
+            .map(|value| value as f32)
+            .ok_or_else(|| {
+                let message = format!("guidance_scale is {value}, expected a number from 0 to 100");
+                Error::config(&label, message)
+            }),
+    }
+}
+
+fn read_instruction(folder: &ModelFolder) -> Result<Option<String>> {
+    if !folder.exists(INSTRUCTION_FILE) {
+        return Ok(None);
+    }
+    let text = folder.read_text(INSTRUCTION_FILE)?;
+    Ok(Some(without_last_line_end(&text).to_owned()))
+}

@@ -1,0 +1,163 @@
+//! What a request needs of memory, stage by stage, and what follows from it.
+
+use brisk_nn::Quantisation;
+
+use super::load::Residency;
+use super::plan::SanaPlan;
+use super::{SanaPipeline, decode};
+use crate::diffusion::DecodeMode;
+use crate::diffusion::denoise::rows_at_once;
+use crate::error::Result;
+use crate::memory::{self, TransformerShape};
+use crate::request::StageMemory;
+
+/// Prompt tokens that are counted on; longer prompts are rare and cost little.
+const USUAL_TOKENS: usize = 64;
+
+impl SanaPipeline {
+    /// Bytes of the components' weights: text encoder, transformer with ControlNet, autoencoder.
+    fn weight_bytes(&self) -> [u64; 3] {
+        let files = &self.files;
+        let control = files.control.as_ref();
+        let control = control.map_or(0, |control| memory::stored_bytes(control.weights.as_ref()));
+        [
+            self.text_bytes(),
+            self.transformer_bytes().saturating_add(control),
+            // Convolutions compute on f32 copies, whatever the file holds.
+            files.vae.count().saturating_mul(4),
+        ]
+    }
+
+    /// Bytes of the transformer's weights as they are kept; nearly all are of linear layers.
+    pub fn transformer_bytes(&self) -> u64 {
+        let (weights, how) = (
+            &self.files.transformer,
+            self.options.transformer_quantisation,
+        );
+        match how {
+            Quantisation::None => weights.bytes(),
+            _ => memory::quantised_bytes(0, weights.count(), weights.bytes_per_weight(), how),
+        }
+    }
+
+    /// Bytes of the text encoder's weights: its table as stored, its layers as they are quantised.
+    fn text_bytes(&self) -> u64 {
+        let (text, config) = (&self.files.text, &self.files.text_config);
+        let how = self.options.text_quantisation;
+        if how == Quantisation::None {
+            return text.bytes();
+        }
+        let table = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
+        let layers = text.count().saturating_sub(table);
+        memory::quantised_bytes(table, layers, text.bytes_per_weight(), how)
+    }
+
+    /// Whether components stay in memory after their stage.
+    pub(super) fn keeps_components(&self, available: Option<u64>) -> bool {
+        match self.options.residency {
+            Residency::KeepAll => true,
+            Residency::OneAtATime => false,
+            Residency::Auto => {
+                let loaded =
+                    self.text.is_some() && self.transformer.is_some() && self.decoder.is_some();
+                let all = self
+                    .weight_bytes()
+                    .iter()
+                    .fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
+                loaded || available.is_some_and(|available| all <= available / 2)
+            }
+        }
+    }
+
+    /// Estimates every stage's need, refuses what can't fit, and settles how to decode.
+    pub(super) fn plan_memory(&self, plan: &SanaPlan) -> Result<(DecodeMode, Vec<StageMemory>)> {
+        let available = memory::available();
+        let keep = self.keeps_components(available);
+        let [text, transformer, autoencoder] = self.weight_bytes();
+        // What is loaded already is no longer part of the free memory.
+        let text = if self.text.is_some() { 0 } else { text };
+        let transformer = if self.transformer.is_some() {
+            0
+        } else {
+            transformer
+        };
+        let autoencoder = if self.decoder.is_some() {
+            0
+        } else {
+            autoencoder
+        };
+
+        let config = &self.files.transformer_config;
+        let shape = TransformerShape {
+            width: config.width(),
+            hidden: config.hidden(),
+            blocks: config.num_layers,
+        };
+        let branches = 1 + usize::from(plan.negative.is_some()) + usize::from(plan.pag.is_some());
+        let tokens = self.tokens(plan);
+        let rows = rows_at_once(plan.images * branches, tokens);
+        let captions = plan.max_tokens.min(USUAL_TOKENS);
+        let denoise =
+            memory::transformer_activations(&shape, rows.saturating_mul(tokens)).saturating_add(
+                memory::caption_cache(&shape, plan.images * branches, captions),
+            );
+
+        let channels = self
+            .files
+            .vae_config
+            .decoder
+            .first()
+            .map_or(128, |stage| stage.channels);
+        let whole = memory::decode_whole(plan.height, plan.width, channels);
+        let rows = decode::strip_rows(plan.width);
+        let strips = memory::decode_strips(plan.height, plan.width, channels, rows);
+        let kept_before = if keep {
+            text.saturating_add(transformer)
+        } else {
+            0
+        };
+        let weights = autoencoder.saturating_add(kept_before);
+        let whole_fits =
+            available.is_none_or(|available| whole.saturating_add(weights) <= available);
+        let mode = decode::resolve_mode(plan.decode, plan.height, plan.width, whole_fits);
+        let decode = match mode {
+            DecodeMode::Auto | DecodeMode::Whole => whole,
+            DecodeMode::Strips => strips,
+            DecodeMode::Tiled => {
+                memory::decode_whole(512, 512, channels)
+                    + memory::decode_whole(plan.height, plan.width, 6)
+            }
+        };
+        let preview = if plan.preview_interval.is_some() {
+            autoencoder.saturating_add(decode)
+        } else {
+            0
+        };
+        let kept_text = if keep { text } else { 0 };
+        let mut stages = Vec::new();
+        for (stage, needed, suggestion) in [
+            (
+                "text",
+                text,
+                "use a model with a smaller text encoder, or free memory",
+            ),
+            (
+                "denoise",
+                denoise
+                    .saturating_add(transformer)
+                    .saturating_add(kept_text)
+                    .saturating_add(preview),
+                "use a smaller `width` and `height`, or a smaller model",
+            ),
+            (
+                "decode",
+                decode.saturating_add(weights),
+                "use `decode` strips, or a smaller `width` and `height`",
+            ),
+        ] {
+            memory::check(stage, needed, available, suggestion)?;
+            stages.push(StageMemory { stage, needed });
+        }
+        Ok((mode, stages))
+    }
+}

@@ -1,0 +1,219 @@
+//! The pipeline as a model that draws.
+
+use std::sync::Arc;
+
+use brisk_store::ModelFolder;
+use serde_json::{Map, Value, json};
+
+use super::load::{LoadOptions, Residency};
+use super::options as own;
+use super::pipeline::SanaPipeline;
+use super::plan::{SanaPlan, plan};
+use crate::error::{Error, Result};
+use crate::events::Control;
+use crate::options::{Options, Scope, Support, keys};
+use crate::quantize::Quantizable;
+use crate::registry;
+use crate::request::{
+    Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
+    StageCost,
+};
+
+/// Opens a model of the family.
+pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
+    let options = LoadOptions::read(settings)?;
+    if options.transformer_file.is_some() && !folder.exists(super::load::INDEX) {
+        let lacking: Vec<String> = [&own::VAE, &own::TEXT_ENCODER]
+            .into_iter()
+            .filter(|key| !settings.options.has(key.definition()))
+            .map(|key| format!("`{}`", key.name()))
+            .collect();
+        if !lacking.is_empty() {
+            return Err(Error::request(
+                own::TRANSFORMER.name(),
+                format!(
+                    "needs {} too, or the folder of a model that has the other components",
+                    lacking.join(" and ")
+                ),
+            ));
+        }
+    }
+    let mut pipeline = SanaPipeline::load(folder.clone(), &options)?;
+    pipeline.opened = settings.options.of_scope(Scope::Open);
+    let support = pipeline.files.kind.support();
+    support.check(&folder.label(), Scope::Open, &settings.options)?;
+    Ok(Box::new(pipeline))
+}
+
+impl ImageModel for SanaPipeline {
+    fn label(&self) -> &str {
+        &self.files.label
+    }
+
+    fn support(&self) -> &'static Support {
+        self.files.kind.support()
+    }
+
+    fn usual_size(&self) -> (usize, usize) {
+        let side = self.files.transformer_config.sample_size * self.files.vae_config.ratio();
+        (side, side)
+    }
+
+    fn plan(&self, request: &ImageRequest) -> Result<ImagePlan> {
+        let mut decided = plan(request, &self.capabilities())?;
+        let (mode, memory) = self.plan_memory(&decided)?;
+        decided.decode = mode;
+        let mut warnings =
+            self.warnings(&decided, request.options.has(own::INSTRUCTION.definition()));
+        if let Some(published) = registry::published(&self.files.label)
+            && published.discouraged
+        {
+            warnings.push(format!("{}: {}", published.id, published.note));
+        }
+        Ok(ImagePlan {
+            model: self.files.label.clone(),
+            request: request.clone(),
+            opened: self.opened.clone(),
+            images: (0..decided.images)
+                .map(|index| PlannedImage {
+                    prompt: decided.prompts[index / decided.images_per_prompt].clone(),
+                    seed: decided.seed,
+                })
+                .collect(),
+            width: decided.output_width,
+            height: decided.output_height,
+            generated_width: decided.width,
+            generated_height: decided.height,
+            steps: decided.steps,
+            settings: settings(&decided, &request.options),
+            memory,
+            warnings,
+            decisions: Arc::new(Decisions::new(decided)),
+        })
+    }
+
+    fn generate(&mut self, plan: &ImagePlan, control: &Control) -> Result<Vec<GeneratedImage>> {
+        if plan.model != self.files.label {
+            return Err(Error::ForeignPlan {
+                model: self.files.label.clone(),
+            });
+        }
+        let decided: &SanaPlan = plan.decisions.of(&self.files.label)?;
+        self.run(decided, &plan.memory, control)
+    }
+
+    fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>> {
+        self.stage_costs(plan.decisions.of(&self.files.label)?)
+    }
+
+    fn denoiser_bytes(&self) -> u64 {
+        self.transformer_bytes()
+    }
+
+    fn is_low_bit(&self) -> bool {
+        self.files.transformer.is_quantised()
+    }
+
+    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
+        Some(self)
+    }
+
+    fn release(&mut self) {
+        Self::release(self);
+    }
+}
+
+/// Effective values, for metadata.
+fn settings(plan: &SanaPlan, given: &Options) -> Map<String, Value> {
+    let pag = plan.pag.as_ref();
+    let document = json!({
+        "negative_prompt": given.get(&keys::NEGATIVE_PROMPT),
+        "guidance": given.get(&keys::GUIDANCE).map_or(json!(plan.guidance), |_| {
+            given.to_json().remove("guidance").unwrap_or_default()
+        }),
+        "scheduler": plan.scheduler.name(),
+        "shift": plan.shift,
+        "pag_scale": pag.map(|pag| pag.scale),
+        "pag_adaptive": pag.map(|pag| pag.adaptive),
+        "pag_layers": pag.map(|pag| &pag.layers),
+        "angles": plan.angles,
+        "strength": plan.init.as_ref().map(|init| init.strength),
+        "control_scale": plan.control.as_ref().map(|control| control.scale),
+        "decode": plan.decode.name(),
+    });
+    match document {
+        Value::Object(mut entries) => {
+            entries.retain(|_, value| !value.is_null());
+            entries
+        }
+        _ => Map::new(),
+    }
+}
+
+impl LoadOptions {
+    /// Reads the options of opening.
+    pub(super) fn read(settings: &OpenSettings) -> Result<Self> {
+        let asked = &settings.options;
+        let heads = match asked.get(&own::HEADS).as_deref() {
+            None => None,
+            Some(&[attention, cross_attention]) => Some(brisk_models::sana::native::NativeHeads {
+                attention,
+                cross_attention,
+            }),
+            Some(other) => {
+                return Err(Error::request(
+                    own::HEADS.name(),
+                    format!(
+                        "{other:?}: expected two numbers SELF,CROSS, of self-attention and of \
+                         cross-attention, such as 36,16"
+                    ),
+                ));
+            }
+        };
+        let wiring = asked.get(&own::CONTROL_WIRING).map(|name| match &*name {
+            "native" => brisk_models::sana::ControlWiring::Native,
+            _ => brisk_models::sana::ControlWiring::Diffusers,
+        });
+        let activations = asked.get(&own::ACTIVATIONS).map(|name| match &*name {
+            "4" => brisk_nn::Activations::Four,
+            "full" => brisk_nn::Activations::Full,
+            _ => brisk_nn::Activations::Eight,
+        });
+        let quantize = |key| -> Result<brisk_nn::Quantisation> {
+            let name = asked.get(key).unwrap_or_else(|| "none".to_owned());
+            Ok(brisk_nn::Quantisation::from_name(&name)?)
+        };
+        let lora = match asked.get(&keys::LORA).as_deref() {
+            None | Some([]) => None,
+            Some([one]) => Some(one.clone()),
+            Some(several) => {
+                return Err(Error::request(
+                    keys::LORA.name(),
+                    format!("{} were given; one is applied at a time", several.len()),
+                ));
+            }
+        };
+        Ok(Self {
+            variant: asked.get(&keys::VARIANT),
+            lora,
+            lora_scale: asked.get(&keys::LORA_SCALE).unwrap_or(1.0),
+            controlnet: settings.folder(&own::CONTROLNET)?,
+            control_wiring: wiring,
+            native: asked.get(&own::NATIVE).unwrap_or(false),
+            exact: asked.get(&own::EXACT).unwrap_or(false),
+            transformer_file: asked.get(&own::TRANSFORMER),
+            heads,
+            vae: settings.folder(&own::VAE)?,
+            text_encoder: settings.folder(&own::TEXT_ENCODER)?,
+            residency: match asked.get(&keys::RESIDENCY).as_deref() {
+                Some("all") => Residency::KeepAll,
+                Some("one") => Residency::OneAtATime,
+                _ => Residency::Auto,
+            },
+            random: settings.random,
+            activations,
+            text_quantisation: quantize(&own::QUANTIZE_TEXT_ENCODER)?,
+            transformer_quantisation: quantize(&own::QUANTIZE_TRANSFORMER)?,
+        })
+    }
+}

@@ -1,0 +1,152 @@
+//! Options that several families share.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use brisk_media::Picture;
+
+use super::{Heading, Key, Kind, Latents, Range};
+
+/// Longest side of a picture, in pixels.
+pub const MAX_SIDE: u64 = 8192;
+/// Most pictures of one request.
+pub const MAX_IMAGES: u64 = 256;
+/// Most steps of one request.
+pub const MAX_STEPS: u64 = 1000;
+
+/// What to steer away from.
+pub static NEGATIVE_PROMPT: Key<String> = Key::new(
+    "negative-prompt",
+    "TEXT",
+    Kind::Text,
+    "what the picture should not show",
+)
+.under(Heading::Picture);
+
+/// Width in pixels.
+pub static WIDTH: Key<usize> = Key::new(
+    "width",
+    "PIXELS",
+    Kind::Whole(1, MAX_SIDE),
+    "width of the picture",
+)
+.under(Heading::Picture);
+
+/// Height in pixels.
+pub static HEIGHT: Key<usize> = Key::new(
+    "height",
+    "PIXELS",
+    Kind::Whole(1, MAX_SIDE),
+    "height of the picture",
+)
+.under(Heading::Picture);
+
+/// Pictures of each prompt.
+pub static IMAGES: Key<usize> = Key::new(
+    "images",
+    "N",
+    Kind::Whole(1, MAX_IMAGES),
+    "pictures per prompt",
+)
+.aliases(&["num-images"])
+.under(Heading::Picture);
+
+/// Seed of every random number of a request.
+pub static SEED: Key<u64> = Key::new(
+    "seed",
+    "N",
+    Kind::Seed,
+    "seed of all random numbers (default 0); random draws one",
+)
+.under(Heading::Picture);
+
+/// Steps of a sampler.
+pub static STEPS: Key<usize> = Key::new(
+    "steps",
+    "N",
+    Kind::Whole(1, MAX_STEPS),
+    "denoising steps, 1 to 1000",
+);
+
+/// How closely to follow the prompt.
+pub static GUIDANCE: Key<f32> = Key::new(
+    "guidance",
+    "W",
+    Kind::Number(Range::of(0.0, 100.0)),
+    "how closely to follow the prompt",
+)
+.aliases(&["cfg-scale"]);
+
+/// The picture to start from, of any size; it is resized to the generation size.
+pub static INIT_IMAGE: Key<Arc<Picture>> =
+    Key::new("init-image", "FILE", Kind::Picture, "picture to start from")
+        .aliases(&["image"])
+        .under(Heading::FromPicture);
+
+/// Share of the denoising that is done on the initial picture.
+pub static STRENGTH: Key<f64> = Key::new(
+    "strength",
+    "X",
+    Kind::Number(Range::above(0.0, 1.0)),
+    "how much of the initial picture is replaced, above 0 up to 1 (default 0.6)",
+)
+.under(Heading::FromPicture)
+.needs("init-image");
+
+/// Initial noise, unit normal.
+pub static LATENTS: Key<Arc<Latents>> = Key::new(
+    "latents",
+    "FILE",
+    Kind::Latents("latents"),
+    "initial noise, before scaling by the first sigma",
+)
+.under(Heading::OutputAndMachine)
+.rare();
+
+/// Steps between previews.
+pub static PREVIEW_INTERVAL: Key<usize> = Key::new(
+    "preview-interval",
+    "N",
+    Kind::Whole(1, MAX_STEPS),
+    "show an intermediate picture every N steps",
+)
+.under(Heading::OutputAndMachine)
+.rare();
+
+/// Variant of weight files.
+pub static VARIANT: Key<String> = Key::new(
+    "variant",
+    "NAME",
+    Kind::Text,
+    "variant of the weight files: fp16 or bf16",
+)
+.on_open();
+
+/// Additions to a network's weights.
+pub static LORA: Key<Vec<PathBuf>> = Key::new(
+    "lora",
+    "FILE",
+    Kind::Paths,
+    "LoRA for the transformer: a file or folder",
+)
+.on_open();
+
+/// Weight of the LoRA.
+pub static LORA_SCALE: Key<f32> = Key::new(
+    "lora-scale",
+    "X",
+    Kind::Number(Range::ANY),
+    "weight of the LoRA (default 1)",
+)
+.on_open()
+.needs("lora");
+
+/// Which weights stay in memory after the stage that needs them.
+pub static RESIDENCY: Key<String> = Key::new(
+    "residency",
+    "HOW",
+    Kind::Choice(&["auto", "all", "one"]),
+    "what stays in memory: auto (all of it where it fills at most half of what is free), all, or one part at a time",
+)
+.on_open()
+.rare();

@@ -1,0 +1,103 @@
+//! A paper's claim beside the effect that is measured here, on a model small enough for any machine.
+//!
+//! Families register their reproductions; whoever runs them brings a [`Laboratory`].
+
+use std::path::PathBuf;
+
+use brisk_store::ModelFolder;
+
+use crate::error::Result;
+use crate::events::Control;
+
+/// One question with a way to tell right answers.
+pub struct Problem {
+    /// The question.
+    pub question: String,
+    /// Whether a text answers it rightly.
+    pub right: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+/// Held-out problems: `count` of them, the same for the same seed.
+pub type Problems = dyn Fn(u64, usize) -> Vec<Problem> + Send + Sync;
+
+/// What a reproduction works with.
+pub struct Laboratory<'a> {
+    /// The model that the claim is measured on.
+    pub model: ModelFolder,
+    /// Arithmetic word problems.
+    pub problems: &'a Problems,
+    /// A folder for files on the way, removed afterwards.
+    pub scratch: PathBuf,
+    /// Progress and the wish to stop.
+    pub control: &'a Control,
+}
+
+/// One line of evidence.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measured {
+    /// What was varied.
+    pub what: String,
+    /// What the paper reports of it, on its own model and machine; empty where it reports nothing.
+    pub paper: String,
+    /// What was measured here.
+    pub here: String,
+}
+
+/// The outcome of a reproduction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Evidence {
+    /// Model, data and sizes.
+    pub setting: String,
+    /// The lines.
+    pub rows: Vec<Measured>,
+    /// The effect that must appear, with its bounds.
+    pub effect: String,
+    /// Whether it does.
+    pub appears: bool,
+}
+
+/// What a paper reports of one way to decode.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reported {
+    /// The cache, as its option spells it.
+    pub cache: &'static str,
+    /// How many tokens a step decides, in words.
+    pub rule: &'static str,
+    /// Tokens of an answer.
+    pub length: usize,
+    /// Right answers in %.
+    pub accuracy: f64,
+    /// Tokens a second.
+    pub tokens_per_second: f64,
+}
+
+/// One paper's claim.
+pub struct Reproduction {
+    /// Name on the command line.
+    pub paper: &'static str,
+    /// Title of the paper.
+    pub title: &'static str,
+    /// Its number on arXiv.
+    pub arxiv: &'static str,
+    /// What it claims.
+    pub claim: &'static str,
+    /// Decoding figures that the paper reports, on the model and machine of `reported_on`.
+    pub reported: &'static [Reported],
+    /// What the paper measured on.
+    pub reported_on: &'static str,
+    /// The model that the claim is measured on.
+    pub model: &'static str,
+    /// Measures.
+    pub run: fn(&Laboratory) -> Result<Evidence>,
+}
+
+impl Measured {
+    /// A line.
+    pub fn new(what: impl Into<String>, paper: impl Into<String>, here: impl Into<String>) -> Self {
+        Self {
+            what: what.into(),
+            paper: paper.into(),
+            here: here.into(),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! What is said when a model is opened.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use brisk_nn::Storage;
+use brisk_store::ModelFolder;
+
+use crate::error::{Error, Result};
+use crate::options::{Key, Options};
+
+/// Random weights in place of a checkpoint's, to measure speed at published shapes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RandomWeights {
+    /// Seed of the values.
+    pub seed: u64,
+    /// How matrices are kept.
+    pub storage: Storage,
+    /// Whether the transformer has 4-bit weights with a branch, as SVDQuant makes them.
+    pub low_bit: bool,
+}
+
+/// From a model's name, as an option gives it, to its folder.
+pub type Resolve = dyn Fn(&str, Option<&str>) -> Result<ModelFolder> + Send + Sync;
+
+/// How to open a model.
+#[derive(Clone)]
+pub struct OpenSettings {
+    /// Options of [`crate::options::Scope::Open`].
+    pub options: Options,
+    /// Make up weights at the shapes of the configurations instead of opening weight files.
+    pub random: Option<RandomWeights>,
+    /// Finds models that options name, with the variant that is wanted.
+    pub resolve: Arc<Resolve>,
+}
+
+impl Default for OpenSettings {
+    fn default() -> Self {
+        Self::new(Options::new())
+    }
+}
+
+impl OpenSettings {
+    /// With these options; other models are looked for on disk only.
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            random: None,
+            resolve: Arc::new(|name, _| {
+                let path = PathBuf::from(name);
+                if path.is_dir() {
+                    return Ok(ModelFolder::Disk(path));
+                }
+                Err(Error::folder(name, "there is no such folder"))
+            }),
+        }
+    }
+
+    /// The folder that an option names.
+    pub(crate) fn folder(&self, key: &'static Key<String>) -> Result<Option<ModelFolder>> {
+        let Some(name) = self.options.get(key) else {
+            return Ok(None);
+        };
+        let variant = self.options.get(&crate::options::keys::VARIANT);
+        (self.resolve)(&name, variant.as_deref())
+            .map(Some)
+            .map_err(|error| error.of(key.name()))
+    }
+}
+
+impl std::fmt::Debug for OpenSettings {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("OpenSettings")
+            .field("options", &self.options)
+            .field("random", &self.random)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,155 @@
+//! Text: what is asked for, what was decided, and what comes back.
+
+use std::sync::Arc;
+
+use brisk_text::{ChatMessage, Tokenizer};
+use serde_json::{Map, Value};
+
+use super::{Decisions, StageMemory};
+use crate::error::Result;
+use crate::events::Control;
+use crate::options::{Key, OptionValue, Options, Support};
+
+/// What a text starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub enum TextPrompt {
+    /// One user's turn, by the model's chat template; a text to continue where it has none.
+    Question(String),
+    /// A conversation, by the model's chat template.
+    Conversation(Vec<ChatMessage>),
+    /// A text to continue as it stands.
+    Continue(String),
+    /// Tokens to continue.
+    Tokens(Vec<u32>),
+}
+
+/// What to write. Every prompt gives one text.
+#[derive(Debug, Clone, Default)]
+pub struct TextRequest {
+    /// At least one prompt.
+    pub prompts: Vec<TextPrompt>,
+    /// Everything else.
+    pub options: Options,
+}
+
+impl TextRequest {
+    /// A request for the answer to one question.
+    pub fn new(question: impl Into<String>) -> Self {
+        Self::of(vec![TextPrompt::Question(question.into())])
+    }
+
+    /// A request for several prompts.
+    pub fn of(prompts: Vec<TextPrompt>) -> Self {
+        Self {
+            prompts,
+            options: Options::new(),
+        }
+    }
+
+    /// Gives an option.
+    pub fn with<T: OptionValue>(mut self, key: &'static Key<T>, value: T) -> Self {
+        self.options.set(key, value);
+        self
+    }
+}
+
+/// A request with everything decided.
+#[derive(Debug, Clone)]
+pub struct TextPlan {
+    /// Name of the model.
+    pub model: String,
+    /// What was asked for.
+    pub request: TextRequest,
+    /// Tokens of every prompt.
+    pub prompts: Vec<Vec<u32>>,
+    /// Where the shown part of each text begins.
+    pub shown_from: Vec<usize>,
+    /// The seed.
+    pub seed: u64,
+    /// Most tokens of an answer.
+    pub length: usize,
+    /// Effective values, by the JSON field of their option.
+    pub settings: Map<String, Value>,
+    /// Estimated need of every stage.
+    pub memory: Vec<StageMemory>,
+    /// What a user should know of the request before it runs.
+    pub warnings: Vec<String>,
+    pub(crate) decisions: Arc<Decisions>,
+}
+
+/// Why a text ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FinishReason {
+    /// The model ended it.
+    Stop,
+    /// The length was reached.
+    Length,
+}
+
+/// One result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneratedText {
+    /// The answer, or the whole text where blanks were filled in; token numbers where the model was
+    /// opened without a tokenizer.
+    pub text: String,
+    /// Prompt and answer, with what follows the first end token.
+    pub tokens: Vec<u32>,
+    /// Number of prompt tokens.
+    pub prompt_tokens: usize,
+    /// Tokens of the answer up to its first end token.
+    pub answer_tokens: usize,
+    /// Forward passes that this text took part in.
+    pub forward_passes: usize,
+    /// Why it ends.
+    pub finish_reason: FinishReason,
+}
+
+impl GeneratedText {
+    /// Tokens that a forward pass decided, on average.
+    pub fn tokens_per_pass(&self) -> f64 {
+        self.answer_tokens as f64 / self.forward_passes.max(1) as f64
+    }
+}
+
+/// A model that writes.
+pub trait TextModel: Send + Sync {
+    /// Name for messages: the folder or hub id.
+    fn label(&self) -> &str;
+
+    /// The options that it honours.
+    fn support(&self) -> &'static Support;
+
+    /// Positions that it knows.
+    fn context(&self) -> usize;
+
+    /// Number of token ids that it takes.
+    fn vocabulary_size(&self) -> usize;
+
+    /// Whether it has a chat template, without which it has no turns.
+    fn has_chat_template(&self) -> bool;
+
+    /// Its tokenizer, where it was opened with one.
+    fn tokenizer(&self) -> Option<&Arc<Tokenizer>>;
+
+    /// Checks a request and decides everything that it leaves open. The first turns of a conversation
+    /// that is too long are left out, with a warning.
+    ///
+    /// # Errors
+    /// An option that this model does not honour or a value that it cannot serve, by the option's name.
+    fn plan(&self, request: &TextRequest) -> Result<TextPlan>;
+
+    /// Writes the texts of a plan.
+    ///
+    /// # Errors
+    /// A plan of another model, values that are not finite, or a cancellation.
+    fn generate(&self, plan: &TextPlan, control: &Control) -> Result<Vec<GeneratedText>>;
+
+    /// Plans and writes.
+    ///
+    /// # Errors
+    /// As [`TextModel::plan`] and [`TextModel::generate`].
+    fn write(&self, request: &TextRequest, control: &Control) -> Result<Vec<GeneratedText>> {
+        let plan = self.plan(request)?;
+        self.generate(&plan, control)
+    }
+}
