@@ -20,6 +20,7 @@
 mod box_models;
 mod description;
 mod find;
+mod redraw;
 
 pub use box_models::BoxModel;
 pub use brisk_media::Picture;
@@ -35,6 +36,8 @@ pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;
 pub use description::{PARAMETERS_KEYWORD, REQUEST_KEYWORD, describe, described_png};
 pub use find::{Cached, Found, cached, find, find_path, folder_bytes};
+
+pub use redraw::{Redraw, redraw};
 
 use std::sync::Arc;
 

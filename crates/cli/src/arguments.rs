@@ -4,9 +4,12 @@ use brisk::{BoxModel, registry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    bench, compare, convert, doctor, eval, image, inspect, models, probe, quantize, reproduce,
-    text, train,
+    bench, compare, completions, convert, doctor, eval, image, inspect, models, probe, quantize,
+    reproduce, text, train,
 };
+
+/// The version, with the commit that it was built from where that is known.
+const VERSION: &str = env!("BRISK_VERSION");
 
 /// What the command is for: what each family gives, in words.
 fn about() -> String {
@@ -42,7 +45,7 @@ fn first_steps() -> String {
 #[derive(Debug, Parser)]
 #[command(
     name = "brisk",
-    version,
+    version = VERSION,
     about = about(),
     after_help = first_steps(),
     max_term_width = 100,
@@ -74,6 +77,8 @@ pub enum Verb {
     Probe(probe::ProbeArguments),
     #[command(subcommand)]
     Bench(bench::BenchVerb),
+    Completions(completions::CompletionsArguments),
+    Man(completions::ManArguments),
 }
 
 /// The command line as clap sees it.

@@ -15,6 +15,7 @@ mod models;
 mod output;
 mod panic;
 mod progress;
+mod prompts;
 mod tensors;
 mod text;
 

@@ -19,15 +19,16 @@ use crate::{output, tensors, text};
 /// Runs the command.
 pub fn run(arguments: &ImageArguments) -> Result {
     arguments.threads.apply()?;
-    let request = arguments.request()?;
-    let (name, folder, settings) = arguments.model()?;
+    let job = arguments.job()?;
+    let (name, folder, settings) = job.model()?;
     let mut model = brisk::registry::open_image(&folder, &settings)?;
-    let plan = model.plan(&request)?;
+    let plan = model.plan(&job.request)?;
     for warning in &plan.warnings {
         output::warn(warning);
     }
-    super::report_drawn_seed(&request.options);
-    let outputs = arguments.outputs(plan.images.len())?;
+    super::report_drawn_seed(&job.request.options);
+    let count = job.only.map_or(plan.images.len(), |_| 1);
+    let outputs = arguments.outputs(count)?;
     let preview = arguments.preview.iter().filter(|path| !path.is_dir());
     let also = arguments.save_latents.iter().chain(&arguments.sheet);
     let files = outputs.iter().filter(|path| !is_stdout(path));
@@ -44,12 +45,19 @@ pub fn run(arguments: &ImageArguments) -> Result {
         other => other?,
     };
     drop(control);
+    // Of pictures that are drawn again, only the one that was asked for is kept.
+    let wanted = |index: &usize| job.only.is_none_or(|only| only == *index);
+    let (indices, images): (Vec<usize>, Vec<GeneratedImage>) = images
+        .into_iter()
+        .enumerate()
+        .filter(|(index, _)| wanted(index))
+        .unzip();
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.save_latents {
         save_latents(path, &images)?;
     }
-    for (index, (image, path)) in images.iter().zip(&outputs).enumerate() {
-        let bytes = described_png(image, &plan, index, &name)?;
+    for ((image, index), path) in images.iter().zip(&indices).zip(&outputs) {
+        let bytes = described_png(image, &plan, *index, &name)?;
         if is_stdout(path) {
             output::print_bytes(&bytes)?;
         } else {

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod compare;
+pub mod completions;
 pub mod component;
 pub mod convert;
 pub mod doctor;
@@ -39,6 +40,8 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Train(verb) => train::run(&verb),
         Verb::Eval(verb) => eval::run(&verb),
         Verb::Reproduce(arguments) => reproduce::run(&arguments),
+        Verb::Completions(arguments) => completions::completions(&arguments),
+        Verb::Man(arguments) => completions::man(&arguments),
         Verb::Probe(arguments) => probe::run(&arguments),
         Verb::Bench(verb) => bench::run(&verb),
     }

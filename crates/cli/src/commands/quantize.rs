@@ -1,12 +1,11 @@
 //! `brisk quantize`: a transformer with 4-bit weights.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use brisk::{Control, Error, Event, Options, keys, registry};
 use brisk_pipelines::quantize::{Calibration, QuantizeRequest, Quantized, quantize};
 use brisk_quant::svd::Solver;
 use brisk_quant::{AwqSettings, Method, Settings};
-use brisk_store::{Limit, read_text};
 use clap::{Args, ValueEnum};
 
 use super::{ThreadArguments, stop_on_interrupt};
@@ -89,20 +88,6 @@ fn method(name: &str) -> Result<Method, String> {
 
 /// The calibration prompts of the model in the box.
 const BOX_PROMPTS: &str = include_str!("quantize/prompts.txt");
-
-/// Prompts, one a line; empty lines are left out.
-pub fn read_prompts(path: &Path) -> Result<Vec<String>> {
-    let text =
-        read_text(path, Limit::TEXT).map_err(|error| Failure::from(error).at("--prompts"))?;
-    let prompts = lines(&text);
-    if prompts.is_empty() {
-        return Err(Failure::usage(format!(
-            "--prompts: {} has no lines",
-            path.display()
-        )));
-    }
-    Ok(prompts)
-}
 
 fn lines(text: &str) -> Vec<String> {
     let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -251,7 +236,7 @@ impl QuantizeArguments {
 
     fn prompts(&self) -> Result<Vec<String>> {
         match &self.prompts {
-            Some(path) => read_prompts(path),
+            Some(path) => crate::prompts::read(path),
             None if brisk::BoxModel::named(&self.model).is_some() => Ok(lines(BOX_PROMPTS)),
             None => Err(Failure::usage(
                 "--prompts: which captions should calibrate the model? Give a file with one a line, \

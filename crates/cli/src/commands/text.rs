@@ -28,14 +28,14 @@ pub fn run(arguments: &TextArguments) -> Result {
     if arguments.wants_chat() {
         return chat::run(arguments);
     }
-    arguments.check_prompts()?;
+    let texts = arguments.texts()?;
     let options = arguments.options()?;
     if let Some(path) = &arguments.output_ids {
         output::check_writable(path)?;
     }
     super::report_drawn_seed(&options);
     let model = arguments.open()?;
-    let prompts = prompts(arguments, &*model)?;
+    let prompts = prompts(arguments, &texts, &*model)?;
     let plan = model.plan(&TextRequest { prompts, options })?;
     for warning in &plan.warnings {
         output::warn(warning);
@@ -94,7 +94,11 @@ fn control(model: &dyn TextModel, prompts: usize, quiet: bool, stop: Arc<AtomicB
 }
 
 /// The prompts: from the file, or the texts.
-fn prompts(arguments: &TextArguments, model: &dyn TextModel) -> Result<Vec<TextPrompt>> {
+fn prompts(
+    arguments: &TextArguments,
+    texts: &[String],
+    model: &dyn TextModel,
+) -> Result<Vec<TextPrompt>> {
     if let Some(path) = &arguments.input_ids {
         let inputs = Inputs::open(path)?;
         let (shape, ids) = inputs.ids("input_ids", model.vocabulary_size())?;
@@ -107,7 +111,7 @@ fn prompts(arguments: &TextArguments, model: &dyn TextModel) -> Result<Vec<TextP
         true => TextPrompt::Continue(text.clone()),
         false => TextPrompt::Question(text.clone()),
     };
-    Ok(arguments.texts().map(prompt).collect())
+    Ok(texts.iter().map(prompt).collect())
 }
 
 /// `output_ids` `[B,P+G]` and `nfe` `[B]`, both i64. Prompts from a file have one length.

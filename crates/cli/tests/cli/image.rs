@@ -455,3 +455,120 @@ fn without_a_model_the_box_draws_or_says_that_it_is_empty() {
         place.fails(1, &["no model in the box"], &["inspect", "sana-emoji"]);
     }
 }
+
+/// Draws at a small size with the fixture's model.
+fn small(extra: &[&str]) -> Vec<String> {
+    let model = fixture("pipelines/sana");
+    let usual = [
+        "image",
+        "--model",
+        &model,
+        "--size",
+        "64",
+        "--no-binning",
+        "--steps",
+        "2",
+    ];
+    usual
+        .iter()
+        .chain(extra)
+        .map(|word| (*word).to_owned())
+        .collect()
+}
+
+fn words(arguments: &[String]) -> Vec<&str> {
+    arguments.iter().map(String::as_str).collect()
+}
+
+#[test]
+fn a_picture_goes_to_stdout() {
+    let place = Place::new();
+    let arguments = small(&["a red fox", "-o", "-"]);
+    let output = place.command(&words(&arguments)).output().unwrap();
+    assert!(output.status.success());
+    assert!(output.stdout.starts_with(b"\x89PNG"));
+    assert!(place.files().is_empty());
+    let two = small(&["a", "b", "-o", "-"]);
+    place.fails(2, &["--output", "one picture"], &words(&two));
+}
+
+#[test]
+fn default_names_overwrite_nothing() {
+    let place = Place::new();
+    let arguments = small(&["a red fox"]);
+    for name in ["brisk.png\n", "brisk-1.png\n", "brisk-2.png\n"] {
+        assert_eq!(place.ok(&words(&arguments)).stdout, name);
+    }
+}
+
+#[test]
+fn prompts_come_from_a_file() {
+    let place = Place::new();
+    std::fs::write(
+        place.path("list.txt"),
+        "\u{feff}a red fox\r\n\r\na blue hat\n",
+    )
+    .unwrap();
+    let arguments = small(&["--prompts", "list.txt", "-o", "x.png", "--json"]);
+    let drawn = place.ok(&words(&arguments)).json();
+    assert_eq!(drawn["images"][0]["prompt"], "a red fox");
+    assert_eq!(drawn["images"][1]["prompt"], "a blue hat");
+    place.fails(
+        2,
+        &["--prompts", "one of both"],
+        &["image", "a fox", "--prompts", "list.txt"],
+    );
+}
+
+#[test]
+fn a_picture_is_drawn_again_from_its_description() {
+    let place = Place::new();
+    let arguments = small(&[
+        "a red fox",
+        "--images",
+        "2",
+        "--seed",
+        "9",
+        "--guidance",
+        "2.5",
+        "-o",
+        "x.png",
+    ]);
+    place.ok(&words(&arguments));
+    let read = |name: &str| brisk_media::read_picture(&place.path(name)).unwrap();
+    place.ok(&["image", "--from", "x-1.png", "-o", "again.png"]);
+    assert_eq!(read("again.png"), read("x-1.png"));
+    place.ok(&[
+        "image",
+        "--from",
+        "x-1.png",
+        "--seed",
+        "10",
+        "-o",
+        "other.png",
+    ]);
+    assert_ne!(read("other.png"), read("x-1.png"));
+    let plain = brisk_media::encode_png(&read("x-0.png"), &[]).unwrap();
+    std::fs::write(place.path("plain.png"), plain).unwrap();
+    place.fails(
+        1,
+        &["plain.png", "how it was drawn"],
+        &["image", "--from", "plain.png"],
+    );
+}
+
+#[test]
+fn a_seed_may_be_drawn() {
+    let place = Place::new();
+    for seed in ["random", "-1"] {
+        let arguments = small(&["a red fox", "--seed", seed, "-o", "x.png", "--json"]);
+        let outcome = place.ok(&words(&arguments));
+        let drawn = outcome.json()["images"][0]["seed"].as_u64().unwrap();
+        assert!(
+            outcome.stderr.contains(&format!("seed {drawn}")),
+            "{}",
+            outcome.stderr
+        );
+    }
+    place.fails(2, &["--seed", "2^64"], &["image", "a fox", "--seed", "-2"]);
+}

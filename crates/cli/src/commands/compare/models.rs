@@ -12,7 +12,6 @@ use clap::{Args, ValueEnum};
 use serde_json::json;
 
 use crate::commands::ThreadArguments;
-use crate::commands::quantize::read_prompts;
 use crate::failure::{Failure, Result};
 use crate::progress::Stages;
 use crate::{machine, models, output, text};
@@ -131,7 +130,7 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
     arguments.threads.apply()?;
     let names = [a, b].map(|name| name.display().to_string());
     let prompts = match &arguments.prompts {
-        Some(path) => read_prompts(path)?,
+        Some(path) => crate::prompts::read(path)?,
         None => BOX_PROMPTS.lines().map(str::to_owned).collect(),
     };
     if let Some(path) = &arguments.sheet {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use brisk::options::Scope;
-use brisk::{ImageRequest, OpenSettings, ResultKind, keys};
-use brisk_store::ModelFolder;
+use brisk::{ImageRequest, OpenSettings, Options, Redraw, ResultKind, keys};
 use brisk_store::output::numbered;
+use brisk_store::read::read;
+use brisk_store::{Limit, ModelFolder};
 use clap::Args;
 
 use crate::commands::ThreadArguments;
@@ -24,9 +25,14 @@ pub struct ImageArguments {
     /// What the picture shows, in quotes; each one makes a picture
     #[arg(value_name = "PROMPT")]
     words: Vec<String>,
-    /// The same as a flag
-    #[arg(long, allow_hyphen_values = true, value_name = "TEXT")]
+    #[arg(long, allow_hyphen_values = true, value_name = "TEXT", hide = true)]
     prompt: Vec<String>,
+    /// Prompts, one a line, from a file or - for stdin
+    #[arg(long, value_name = "FILE")]
+    prompts: Option<PathBuf>,
+    /// Draw a picture again by what its file says; other options overrule
+    #[arg(long, value_name = "PNG")]
+    from: Option<PathBuf>,
     /// Both at once: one side of a square, or WxH
     #[arg(long, value_name = "N|WxH", conflicts_with_all = ["width", "height"])]
     size: Option<String>,
@@ -35,17 +41,15 @@ pub struct ImageArguments {
     /// Folder, hub id (OWNER/NAME), or the name of one in the box
     #[arg(short, long, help_heading = "Model", value_name = "MODEL")]
     model: Option<String>,
-    /// PNG to write, - for stdout (default brisk.png); several get -0, -1
+    /// PNG to write, - for stdout (default brisk.png, or the next free brisk-N.png)
     #[arg(
         short,
         long,
         help_heading = "Output and machine",
         value_name = "FILE",
-        default_value = "brisk.png",
-        hide_default_value = true,
         allow_hyphen_values = true
     )]
-    output: PathBuf,
+    output: Option<PathBuf>,
     /// Also write the final latents (safetensors)
     #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
     pub(super) save_latents: Option<PathBuf>,
@@ -91,36 +95,63 @@ const OTHER_FORMATS: [&str; 7] = ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "t
 impl ImageArguments {
     /// Names of the files, one a picture.
     pub(super) fn outputs(&self, count: usize) -> Result<Vec<PathBuf>> {
-        let extension = self
-            .output
+        let output = match &self.output {
+            Some(output) => output.clone(),
+            None => free_name(count),
+        };
+        let extension = output
             .extension()
             .and_then(|extension| extension.to_str())
             .unwrap_or("");
         if OTHER_FORMATS.contains(&extension.to_ascii_lowercase().as_str()) {
             return Err(Failure::usage(format!(
                 "--output: {} would be no .{extension}; brisk writes PNG, name it .png",
-                self.output.display()
+                output.display()
             )));
         }
-        if self.output == Path::new("-") && count != 1 {
+        if output == Path::new("-") && count != 1 {
             return Err(Failure::usage(format!(
                 "--output -: stdout takes one picture, this request draws {count}; name a file"
             )));
         }
-        if self.output == Path::new("-") && self.json {
+        if output == Path::new("-") && self.json {
             return Err(Failure::usage(
                 "--output -: stdout takes the picture or --json's document, not both",
             ));
         }
         Ok((0..count)
-            .map(|index| numbered(&self.output, index, count))
+            .map(|index| numbered(&output, index, count))
             .collect())
     }
 
-    /// The request, with its files read.
-    pub(super) fn request(&self) -> Result<ImageRequest> {
-        let prompts: Vec<String> = self.words.iter().chain(&self.prompt).cloned().collect();
-        if prompts.is_empty() {
+    /// The prompts: those given, or those of a file.
+    fn prompts(&self) -> Result<Vec<String>> {
+        let given = self.words.iter().chain(&self.prompt).cloned();
+        match &self.prompts {
+            None => Ok(given.collect()),
+            Some(_) if given.count() > 0 => Err(Failure::usage(
+                "--prompts: there are prompts on the command line too; give one of both",
+            )),
+            Some(file) => crate::prompts::read(file),
+        }
+    }
+
+    /// What made the picture of --from.
+    fn redraw(&self) -> Result<Option<Redraw>> {
+        let Some(file) = &self.from else {
+            return Ok(None);
+        };
+        let bytes = read(file, Limit::PICTURE)?;
+        let texts = brisk_media::read_png_metadata(&bytes)
+            .map_err(|error| Failure::from(error).at(file.display()))?;
+        Ok(Some(brisk::redraw(&texts, &file.display().to_string())?))
+    }
+
+    /// What is to be drawn.
+    pub(super) fn job(&self) -> Result<Job> {
+        let redraw = self.redraw()?;
+        let prompts = self.prompts()?;
+        if prompts.is_empty() && redraw.is_none() {
             return Err(Failure::usage(
                 "what should the picture show? For example: brisk image \"a red heart\"",
             ));
@@ -130,18 +161,15 @@ impl ImageArguments {
                 "--prompt: is empty; say what the picture should show",
             ));
         }
-        if self.words.len() > 1
-            && self
-                .words
-                .iter()
-                .all(|word| !word.contains(char::is_whitespace))
-        {
+        let single = |word: &String| !word.contains(char::is_whitespace);
+        if self.words.len() > 1 && self.words.iter().all(single) {
             output::warn(&format!(
                 "{} prompts of one word each; put quotes around a prompt of several words",
                 self.words.len()
             ));
         }
-        let mut options = self.flags.read()?.of_scope(Scope::Request);
+        let given = self.flags.read()?;
+        let mut options = given.of_scope(Scope::Request);
         if let Some((width, height)) = self.size()? {
             options.set(&keys::WIDTH, width);
             options.set(&keys::HEIGHT, height);
@@ -158,7 +186,25 @@ impl ImageArguments {
             }
             _ => {}
         }
-        Ok(ImageRequest { prompts, options })
+        let mut open = given.of_scope(Scope::Open);
+        let (mut prompts, mut only, mut model) = (prompts, None, self.model.clone());
+        if let Some(redraw) = redraw {
+            if prompts.is_empty() {
+                prompts = redraw.request.prompts;
+                let count = redraw.request.options.get(&keys::IMAGES);
+                only = (!options.has(keys::IMAGES.definition()) && count.is_some())
+                    .then_some(redraw.index);
+            }
+            options.complete(&redraw.request.options);
+            open.complete(&redraw.open);
+            model = model.or(Some(redraw.model));
+        }
+        Ok(Job {
+            request: ImageRequest { prompts, options },
+            only,
+            open,
+            model,
+        })
     }
 
     /// Width and height, where --size gives them.
@@ -174,17 +220,27 @@ impl ImageArguments {
             ))),
         }
     }
+}
 
+/// What is to be drawn, and with what.
+pub(super) struct Job {
+    pub(super) request: ImageRequest,
+    /// The one picture of the request that is wanted; all where there is none.
+    pub(super) only: Option<usize>,
+    open: Options,
+    model: Option<String>,
+}
+
+impl Job {
     /// The model's name, its folder, and how to open it.
     pub(super) fn model(&self) -> Result<(String, ModelFolder, OpenSettings)> {
-        let options = self.flags.read()?.of_scope(Scope::Open);
-        let variant = options.get(&keys::VARIANT);
-        let settings = models::settings(options);
+        let variant = self.open.get(&keys::VARIANT);
+        let settings = models::settings(self.open.clone());
         // A network in one file lives in its own folder; opening says what else is needed.
         if let (None, Some(file)) = (
             &self.model,
             brisk::registry::option(ResultKind::Pictures, "transformer")
-                .and_then(|option| settings.options.source(option)),
+                .and_then(|option| self.open.source(option)),
         ) {
             let parent = Path::new(file)
                 .parent()
@@ -193,11 +249,19 @@ impl ImageArguments {
             let folder = ModelFolder::Disk(parent.to_owned());
             return Ok((folder.label(), folder, settings));
         }
-        let found = models::find(
-            self.model.as_deref(),
-            variant.as_deref(),
-            ResultKind::Pictures,
-        )?;
+        let name = self.model.as_deref();
+        let found = models::find(name, variant.as_deref(), ResultKind::Pictures)?;
         Ok((found.name, found.folder, settings))
     }
+}
+
+/// `brisk.png`, or the first `brisk-N.png` under whose name no picture of the request exists yet.
+fn free_name(count: usize) -> PathBuf {
+    let names = std::iter::once(PathBuf::from("brisk.png"))
+        .chain((1..).map(|number| PathBuf::from(format!("brisk-{number}.png"))));
+    let taken = |path: &PathBuf| (0..count).any(|index| numbered(path, index, count).exists());
+    names
+        .into_iter()
+        .find(|path| !taken(path))
+        .unwrap_or_else(|| PathBuf::from("brisk.png"))
 }

@@ -29,6 +29,9 @@ pub struct TextArguments {
     /// The same as a flag
     #[arg(long, allow_hyphen_values = true, value_name = "TEXT")]
     prompt: Vec<String>,
+    /// Prompts, one a line, from a file or - for stdin; decoded together
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["words", "prompt", "chat"])]
+    prompts: Option<PathBuf>,
     /// Continue the text as it stands, without the model's chat template
     #[arg(long)]
     pub(super) raw: bool,
@@ -57,13 +60,29 @@ pub struct TextArguments {
 impl TextArguments {
     /// Whether to talk: asked for, or there is somebody at a terminal and nothing else to do.
     pub(super) fn wants_chat(&self) -> bool {
-        let nothing = self.input_ids.is_none() && self.texts().next().is_none() && !self.json;
+        let prompts =
+            self.prompts.is_some() || self.words.iter().chain(&self.prompt).next().is_some();
+        let nothing = self.input_ids.is_none() && !prompts && !self.json;
         self.chat || (nothing && std::io::stdin().is_terminal() && std::io::stderr().is_terminal())
     }
 
-    /// The prompts given as text.
-    pub(super) fn texts(&self) -> impl Iterator<Item = &String> {
-        self.words.iter().chain(&self.prompt)
+    /// The prompts given as text, none of them empty.
+    pub(super) fn texts(&self) -> Result<Vec<String>> {
+        if let Some(file) = &self.prompts {
+            return crate::prompts::read(file);
+        }
+        let texts: Vec<String> = self.words.iter().chain(&self.prompt).cloned().collect();
+        if self.input_ids.is_none() && texts.is_empty() {
+            return Err(Failure::usage(
+                "there is no prompt; give a text in quotes, --input-ids FILE, or --chat to talk",
+            ));
+        }
+        if let Some(text) = texts.iter().find(|text| text.trim().is_empty()) {
+            return Err(Failure::usage(format!(
+                "the prompt {text:?} is empty; give some text"
+            )));
+        }
+        Ok(texts)
     }
 
     /// Opens the model; with a file of tokens it needs no tokenizer.
@@ -85,20 +104,5 @@ impl TextArguments {
     /// The options of the request.
     pub(super) fn options(&self) -> Result<Options> {
         Ok(self.flags.read()?.of_scope(Scope::Request))
-    }
-
-    /// Refuses prompts that nobody can mean.
-    pub(super) fn check_prompts(&self) -> Result {
-        if self.input_ids.is_none() && self.texts().next().is_none() {
-            return Err(Failure::usage(
-                "there is no prompt; give a text in quotes, --input-ids FILE, or --chat to talk",
-            ));
-        }
-        if let Some(text) = self.texts().find(|text| text.trim().is_empty()) {
-            return Err(Failure::usage(format!(
-                "the prompt {text:?} is empty; give some text"
-            )));
-        }
-        Ok(())
     }
 }

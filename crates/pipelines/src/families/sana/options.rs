@@ -37,7 +37,8 @@ pub static PAG_SCALE: Key<f32> = Key::new(
     "P",
     Kind::Number(Range::of(0.0, 100.0)),
     "weight of perturbed-attention guidance (2 to 3 is usual)",
-);
+)
+.rare();
 
 /// Blocks that are perturbed.
 pub static PAG_LAYERS: Key<Vec<usize>> = Key::new(
@@ -112,7 +113,8 @@ pub static CONTROL_SCALE: Key<f32> = Key::new(
     "weight of the control image (default 1)",
 )
 .under(Heading::FromPicture)
-.needs("control-image");
+.needs("control-image")
+.rare();
 
 /// How latents become pictures.
 pub static DECODE: Key<String> = Key::new(

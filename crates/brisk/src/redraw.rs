@@ -1,0 +1,128 @@
+//! A picture's description back into the request that made it.
+
+use brisk_pipelines::options::{Options, Scope, keys};
+use brisk_pipelines::{Error, ImageRequest, Result, ResultKind, registry};
+use serde_json::Value;
+
+use crate::REQUEST_KEYWORD;
+
+/// What a described picture was drawn from.
+#[derive(Debug, Clone)]
+pub struct Redraw {
+    /// Name of the model.
+    pub model: String,
+    /// Options of opening it.
+    pub open: Options,
+    /// The request; it draws `index + 1` pictures at least, as the noise of one depends on its place.
+    pub request: ImageRequest,
+    /// Place of the picture among those of the request.
+    pub index: usize,
+}
+
+/// Reads the description in a PNG file's texts; `label` names the file.
+///
+/// Fields that no option has (measured values, later versions' additions) are left out.
+///
+/// # Errors
+/// No description, one that is no JSON object with model and prompt, or a value that its option refuses.
+pub fn redraw(texts: &[(String, String)], label: &str) -> Result<Redraw> {
+    let wrong = |message: &str| Error::folder(label, message);
+    let text = texts
+        .iter()
+        .find(|(keyword, _)| keyword == REQUEST_KEYWORD)
+        .map(|(_, text)| text)
+        .ok_or_else(|| wrong("does not say how it was drawn; only pictures that brisk drew do"))?;
+    let document: Value = serde_json::from_str(text)
+        .map_err(|error| wrong(&format!("its description is no JSON: {error}")))?;
+    let word = |key: &str| document.get(key).and_then(Value::as_str).map(str::to_owned);
+    let (Some(model), Some(prompt)) = (word("model"), word("prompt")) else {
+        return Err(wrong("its description names no model or no prompt"));
+    };
+    let index = document.get("index").and_then(Value::as_u64).unwrap_or(0) as usize;
+    let count = document
+        .get("images")
+        .and_then(Value::as_u64)
+        .map_or(1, |count| count as usize)
+        .max(index.saturating_add(1));
+    let fields = document.as_object().cloned().unwrap_or_default();
+    let mut options = Options::new();
+    for option in registry::options(ResultKind::Pictures) {
+        // Angles stand for steps, and a strength for a picture to start from.
+        let superseded = match option.name {
+            "steps" => fields.contains_key("scm_timesteps"),
+            "strength" => !fields.contains_key("init_image"),
+            "control-scale" => !fields.contains_key("control_image"),
+            "images" => true,
+            _ => false,
+        };
+        let Some(value) = fields.get(&option.field_name()).filter(|_| !superseded) else {
+            continue;
+        };
+        for text in texts_of(value) {
+            options.read(option, &text)?;
+        }
+    }
+    let mut request = ImageRequest::new(prompt);
+    request.options = options.of_scope(Scope::Request);
+    if count > 1 {
+        request.options.set(&keys::IMAGES, count);
+    }
+    Ok(Redraw {
+        model,
+        open: options.of_scope(Scope::Open),
+        request,
+        index,
+    })
+}
+
+/// A value as its option reads it: lists of numbers as one text, lists of files one after another.
+fn texts_of(value: &Value) -> Vec<String> {
+    match value {
+        Value::String(text) => vec![text.clone()],
+        Value::Array(list) if list.iter().all(Value::is_number) => {
+            let numbers: Vec<String> = list.iter().map(Value::to_string).collect();
+            vec![numbers.join(",")]
+        }
+        Value::Array(list) => list.iter().flat_map(texts_of).collect(),
+        other => vec![other.to_string()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn texts(document: &str) -> Vec<(String, String)> {
+        vec![(REQUEST_KEYWORD.to_owned(), document.to_owned())]
+    }
+
+    #[test]
+    fn a_description_becomes_its_request() {
+        let document = r#"{"version": "9", "model": "m", "prompt": "a fox", "seed": 5, "index": 1, "images": 2,
+            "steps": 3, "guidance": 2.5, "pag_scale": 1.5, "pag_layers": [0, 2], "native": true, "angles": [1.0],
+            "strength": 0.6, "later": {"x": 1}}"#;
+        let found = redraw(&texts(document), "x.png").unwrap();
+        assert_eq!((found.model.as_str(), found.index), ("m", 1));
+        assert_eq!(found.request.prompts, ["a fox"]);
+        let options = &found.request.options;
+        assert_eq!(options.get(&keys::SEED), Some(5));
+        assert_eq!(options.get(&keys::IMAGES), Some(2));
+        assert_eq!(options.get(&keys::STRENGTH), None);
+        let layers = registry::option(ResultKind::Pictures, "pag-layers").unwrap();
+        assert_eq!(options.source(layers), Some("0,2"));
+        assert_eq!(found.open.definitions().count(), 1);
+    }
+
+    #[test]
+    fn what_says_nothing_is_refused() {
+        for (document, word) in [
+            (r#"{"model": "m"}"#, "no prompt"),
+            ("[", "no JSON"),
+            (r#"{"model": "m", "prompt": "x", "steps": 0}"#, "steps"),
+        ] {
+            let error = redraw(&texts(document), "x.png").unwrap_err().to_string();
+            assert!(error.contains(word), "{error}");
+        }
+        assert!(redraw(&[], "x.png").is_err());
+    }
+}
