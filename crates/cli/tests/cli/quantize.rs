@@ -523,12 +523,17 @@ fn the_older_folder_of_two_files_draws_as_the_one_file() {
     }
     std::fs::remove_file(&file).unwrap();
     draw("inside.png", &["--model", "small"]);
-    draw("given.png", &["--transformer", "small/transformer"]);
+    let given = [
+        "--model",
+        "sana-emoji",
+        "--transformer",
+        "small/transformer",
+    ];
+    draw("given.png", &given);
     let read = |name: &str| brisk_media::read_picture(&place.path(name)).unwrap();
     assert!(read("one.png") == read("inside.png"));
     assert!(read("one.png") == read("given.png"));
     std::fs::remove_file(folder.join("unquantized_layers.safetensors")).unwrap();
-    let given = ["--transformer", "small/transformer"];
     let all = [&["image", "pizza", "-o", "no.png"][..], &given].concat();
     place.fails(1, &["unquantized_layers.safetensors"], &all);
 }
