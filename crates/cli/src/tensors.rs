@@ -45,6 +45,21 @@ impl Inputs {
         self.source.names()
     }
 
+    /// Refuses tensors that are not among `known`.
+    pub fn check_names(&self, known: &[&str]) -> Result {
+        let mut unknown = self.names();
+        unknown.retain(|name| !known.contains(&name.as_str()));
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::failed(format!(
+            "{} has tensors that are not taken: {} (expected {})",
+            self.label,
+            unknown.join(", "),
+            known.join(", ")
+        )))
+    }
+
     fn view(&self, name: &str) -> Result<Option<TensorView<'_>>> {
         Ok(self.source.view(name)?)
     }
@@ -104,28 +119,6 @@ impl Inputs {
         Ok(Tensor::from_vec(values, shape)?)
     }
 
-    /// As [`Self::tensor`]; none where the file lacks it.
-    pub fn optional(&self, name: &str, rank: usize) -> Result<Option<Tensor>> {
-        match self.source.info(name) {
-            Some(_) => self.tensor(name, rank).map(Some),
-            None => Ok(None),
-        }
-    }
-
-    /// The single value of a tensor of any rank; none where the file lacks it.
-    pub fn scalar(&self, name: &str) -> Result<Option<f32>> {
-        let Some(view) = self.view(name)? else {
-            return Ok(None);
-        };
-        match view.to_f32()?[..] {
-            [value] if value.is_finite() => Ok(Some(value)),
-            _ => Err(self.wrong(
-                name,
-                &format!("has shape {:?}, expected one finite value", view.shape),
-            )),
-        }
-    }
-
     /// Token ids `[B,T]`, each below `limit`.
     pub fn ids(&self, name: &str, limit: usize) -> Result<(Vec<usize>, Vec<u32>)> {
         let view = self.required(name, 2)?;
@@ -147,32 +140,12 @@ impl Inputs {
             .collect::<Result<_>>()?;
         Ok((view.shape, ids))
     }
-
-    /// Rows of a mask `[B,T]` of any type: 0 hides, anything else keeps.
-    pub fn mask(&self, name: &str, shape: (usize, usize)) -> Result<Vec<Vec<bool>>> {
-        let view = self.required(name, 2)?;
-        if view.shape != [shape.0, shape.1] {
-            return Err(self.wrong(
-                name,
-                &format!(
-                    "has shape {:?}, expected {:?}",
-                    view.shape,
-                    [shape.0, shape.1]
-                ),
-            ));
-        }
-        let values = view.to_f32()?;
-        Ok(values
-            .chunks(shape.1)
-            .map(|row| row.iter().map(|value| *value != 0.0).collect())
-            .collect())
-    }
 }
 
 /// Writes f32 tensors, whole or not at all.
-pub fn write(path: &Path, tensors: &[(String, Tensor)]) -> Result {
+pub fn write<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result {
     let tensors = tensors
-        .iter()
+        .into_iter()
         .map(|(name, tensor)| {
             let values = tensor.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
             Ok(floats(name, tensor.dims().to_vec(), &values))

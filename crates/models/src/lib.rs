@@ -21,12 +21,16 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod buffers;
+pub mod component;
 mod config;
 mod cost;
 pub mod dcae;
+pub mod foreign;
 pub mod gemma2;
 pub mod language_model;
 pub mod low_bit;
+pub mod registry;
 pub mod sana;
 pub mod sana_controlnet;
 

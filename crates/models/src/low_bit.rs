@@ -6,9 +6,11 @@ use std::sync::Arc;
 use brisk_nn::{Activations, Error, Int4Weight, LowBitSource, Weights};
 use brisk_quant::file::LayerKind;
 use brisk_quant::{LowBitLayout, LowBitModel, NunchakuFile, file};
-use brisk_store::{MappedSource, Slice, TensorSource};
+use brisk_store::{Dtype, MappedSource, Slice, TensorSource};
+use serde_json::json;
 
 use crate::Result;
+use crate::component::Recognised;
 
 /// A model's parameters from a plain file, or from one in which the layers of `layout` have 4-bit weights
 /// and a branch (SVDQuant); `activations` says how their inputs are rounded.
@@ -77,6 +79,40 @@ pub fn weight_only_parameters(source: Arc<dyn TensorSource>) -> Result<Weights> 
     let weights = Weights::from_source(Arc::new(plain));
     let low_bit = Arc::new(WeightOnly { file, layers });
     Ok(weights.with_low_bit(low_bit, Activations::Full))
+}
+
+/// Whether a source holds 4-bit layers.
+pub(crate) fn is_quantised(source: &dyn TensorSource) -> bool {
+    file::is_quantised(source)
+}
+
+/// What a file with 4-bit layers is, `model` being the network that they belong to.
+pub fn describe(
+    source: &dyn TensorSource,
+    metadata: &BTreeMap<String, String>,
+    model: &str,
+) -> Recognised {
+    let names = source.names();
+    let ending = |end: &str| names.iter().filter(|name| name.ends_with(end)).count();
+    let factor = names
+        .iter()
+        .find(|name| name.ends_with(".lora_down") || name.ends_with(".proj_down"));
+    let rank = factor.and_then(|name| source.info(name)?.1.get(1).copied());
+    let float = |name: &String| {
+        let dtype = source.info(name).map(|(dtype, _)| dtype);
+        dtype == Some(Dtype::F8E4M3)
+    };
+    let precision = match names.iter().any(float) {
+        true => "nvfp4",
+        false => "int4",
+    };
+    let details = json!({
+        "quantised layers": ending(".qweight"), "of them with 16-bit activations": ending(".wzeros"),
+        "precision": precision, "rank": rank, "class": metadata.get("model_class"),
+    });
+    let mut found = Recognised::with(format!("{model} quantised by SVDQuant"), details);
+    found.details.retain(|_, value| !value.is_null());
+    found.standing_alone()
 }
 
 struct WeightOnly {

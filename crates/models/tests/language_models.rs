@@ -207,10 +207,24 @@ fn configuration_errors_name_the_key() {
             .to_string()
     };
     assert!(changed("alibi", true.into()).contains("`alibi` true"));
-    assert!(changed("n_kv_heads", 3.into()).contains("`num_key_value_heads` 3"));
+    assert!(changed("n_kv_heads", 3.into()).contains("`n_kv_heads` 3"));
     assert!(changed("d_model", "wide".into()).contains("`d_model`"));
     assert!(changed("activation_type", "gelu".into()).contains("`activation_type`"));
     assert!(changed("mask_token_id", 64.into()).contains("`mask_token_id` 64"));
+    // As the file spells them.
+    for (key, value) in [
+        ("n_layers", 1u64 << 63),
+        ("n_heads", 0),
+        ("d_model", 1 << 40),
+        ("mlp_hidden_size", 0),
+        ("max_sequence_length", 0),
+        ("embedding_size", 0),
+    ] {
+        let message = changed(key, value.into());
+        assert!(message.contains(&format!("`{key}` ")), "{key}: {message}");
+    }
+    assert!(changed("eos_token_id", "end".into()).contains("a token id or a list of them"));
+    assert!(changed("multi_query_attention", true.into()).contains("`n_kv_heads` 4"));
     let unknown = LanguageModelConfig::from_json(br#"{"model_type": "gpt2"}"#, "c.json");
     let unknown = unknown.unwrap_err().to_string();
     assert!(
@@ -219,17 +233,49 @@ fn configuration_errors_name_the_key() {
     );
 }
 
+/// The reference's class has GPT-2's defaults: what a LLaDA file leaves out is what those say.
+#[test]
+fn absent_keys_are_the_defaults_of_the_class() {
+    let file = std::fs::read(folder("llada_0").join("config.json")).unwrap();
+    let without = |key: &str| {
+        let mut file: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(&file).unwrap();
+        file.remove(key).unwrap();
+        let file = serde_json::Value::Object(file).to_string();
+        LanguageModelConfig::from_json(file.as_bytes(), "c.json")
+    };
+    for (key, default) in [
+        ("activation_type", "\"swiglu\""),
+        ("block_type", "\"sequential\""),
+        ("layer_norm_type", "\"default\""),
+        ("rope", "false"),
+    ] {
+        let message = without(key).unwrap_err().to_string();
+        assert!(
+            message.contains(&format!("`{key}` {default}")),
+            "{key}: {message}"
+        );
+    }
+    assert_eq!(without("rope_theta").unwrap().rope_theta, 10_000.0);
+    assert_eq!(without("embedding_size").unwrap().vocab_size, 50_304);
+    assert_eq!(without("max_sequence_length").unwrap().context, 1024);
+    assert!(without("weight_tying").unwrap().tied);
+}
+
 #[test]
 fn published_sizes() {
     let llada = r#"{"model_type": "llada", "architectures": ["LLaDAModelLM"], "d_model": 4096,
         "n_layers": 32, "n_heads": 32, "n_kv_heads": 32, "mlp_hidden_size": 12288,
-        "vocab_size": 126464, "embedding_size": 126464}"#;
+        "vocab_size": 126464, "embedding_size": 126464, "weight_tying": false, "include_bias": false,
+        "activation_type": "silu", "block_type": "llama", "layer_norm_type": "rms", "rope": true}"#;
     let dream = r#"{"model_type": "Dream", "hidden_size": 3584, "num_hidden_layers": 28,
         "num_attention_heads": 28, "num_key_value_heads": 4, "intermediate_size": 18944,
         "vocab_size": 152064, "rms_norm_eps": 1e-6, "rope_theta": 1e6,
         "max_position_embeddings": 131072}"#;
     let illada = r#"{"model_type": "llada", "d_model": 4096, "n_layers": 32, "n_heads": 32,
-        "n_kv_heads": 8, "mlp_hidden_size": 14336, "vocab_size": 155136, "weight_tying": true}"#;
+        "n_kv_heads": 8, "mlp_hidden_size": 14336, "vocab_size": 155136, "embedding_size": null,
+        "weight_tying": true, "include_bias": false, "activation_type": "silu",
+        "block_type": "llama", "layer_norm_type": "rms", "rope": true}"#;
     for (file, parameters) in [
         (llada, 8_015_581_184),
         (dream, 7_615_616_512),

@@ -34,7 +34,7 @@ pub use layers::{
 pub use low_bit::LowBitSource;
 pub use quantised::{Quantisation, QuantisedWeights};
 pub use tensor::{D, DType, Dim, Shape, Tensor, WithDType};
-pub use weights::{Init, InputWatcher, Storage, Weights};
+pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights};
 
 /// Checks that every value is finite.
 ///

@@ -48,6 +48,9 @@ pub enum Storage {
 /// Sees the input of every linear layer, by the layer's full name.
 pub type InputWatcher = Arc<dyn Fn(&str, &Tensor) + Send + Sync>;
 
+/// A tensor's name and shape.
+pub type NamedShape = (String, Vec<usize>);
+
 struct Shared {
     source: Option<Arc<dyn TensorSource>>,
     lora: Option<Lora>,
@@ -56,6 +59,8 @@ struct Shared {
     variables: Option<Mutex<BTreeMap<String, Var>>>,
     /// Parameters are made up when they are asked for.
     random: Option<Storage>,
+    /// Only names and shapes are looked at: what was asked for so far.
+    asked: Option<Mutex<Vec<NamedShape>>>,
     seed: u64,
     report: Mutex<WeightReport>,
     used: Mutex<BTreeSet<String>>,
@@ -103,6 +108,21 @@ impl Weights {
         Self::new(source, Some(Mutex::default()), None, seed)
     }
 
+    /// The same parameters, of which only names and shapes are looked at: a model built from them
+    /// holds next to nothing and computes nothing, but [`Weights::finish`] reports what it would
+    /// report of a load, values apart. Without a file every parameter exists. Call it before any
+    /// parameter is read.
+    pub fn headers_only(self) -> Self {
+        let looked = self.with(|shared| shared.asked = Some(Mutex::default()));
+        looked.quantised(Quantisation::None, None)
+    }
+
+    /// Names and shapes that were asked for since [`Weights::headers_only`], in order.
+    pub fn asked(&self) -> Vec<NamedShape> {
+        let asked = self.shared.asked.as_ref();
+        asked.map(|asked| lock(asked).clone()).unwrap_or_default()
+    }
+
     fn new(
         source: Option<Arc<dyn TensorSource>>,
         variables: Option<Mutex<BTreeMap<String, Var>>>,
@@ -117,6 +137,7 @@ impl Weights {
             watcher: None,
             variables,
             random,
+            asked: None,
             seed,
             report,
             used,
@@ -162,6 +183,7 @@ impl Weights {
             watcher: self.shared.watcher.clone(),
             variables: None,
             random: self.shared.random,
+            asked: None,
             seed: self.shared.seed,
             report: Mutex::default(),
             used: Mutex::default(),
@@ -185,6 +207,9 @@ impl Weights {
         let Some((source, activations)) = &self.shared.low_bit else {
             return Ok(None);
         };
+        if self.shared.asked.is_some() {
+            return Ok(None);
+        }
         let paths = names.iter().map(|name| match *name {
             "" => self.prefix.clone(),
             name => self.path(name),
@@ -338,6 +363,10 @@ impl Weights {
 
     fn fetch(&self, name: &str, shape: &[usize], init: Init, keep_half: bool) -> Result<Tensor> {
         let path = self.path(name);
+        if let Some(asked) = &self.shared.asked {
+            lock(asked).push((path.clone(), shape.to_vec()));
+            return self.look(&path, shape);
+        }
         if let Some(storage) = self.shared.random {
             return self.make(&path, shape, init, keep_half && storage == Storage::Bf16);
         }
@@ -369,6 +398,22 @@ impl Weights {
         let tensor = variable.as_tensor().into();
         lock(variables).insert(path, variable);
         Ok(tensor)
+    }
+
+    /// Records whether the parameter is there; what stands for it takes no memory.
+    fn look(&self, path: &str, shape: &[usize]) -> Result<Tensor> {
+        let shared = &self.shared;
+        // A layer in few bits has its bias inside.
+        let layer = path.rsplit_once('.').map_or("", |(layer, _)| layer);
+        let low_bit = shared.low_bit.as_ref();
+        if low_bit.is_some_and(|(source, _)| source.names().iter().any(|name| name == layer)) {
+            lock(&shared.used).insert(format!("{layer}.{LOW_BIT}"));
+        } else if shared.source.is_some() {
+            self.found(path, shape);
+        }
+        // As a variable is no constant, layers leave it as it is instead of packing it.
+        let zero = Var::from_tensor(Tensor::zeros((), DType::F32)?.inner())?;
+        Tensor::from(zero.as_tensor()).broadcast_as(shape)
     }
 
     fn make(&self, path: &str, shape: &[usize], init: Init, half: bool) -> Result<Tensor> {
@@ -418,24 +463,28 @@ impl Weights {
         }
     }
 
+    /// The stored type of a tensor; `None` when it is missing or mis-shaped, which is recorded.
+    fn found(&self, path: &str, shape: &[usize]) -> Option<Dtype> {
+        let shared = &self.shared;
+        lock(&shared.used).insert(path.to_string());
+        let Some((dtype, found)) = shared.source.as_ref()?.info(path) else {
+            lock(&shared.report).missing.push(path.to_string());
+            return None;
+        };
+        if found != shape {
+            let report = (path.to_string(), found, shape.to_vec());
+            lock(&shared.report).misshapen.push(report);
+            return None;
+        }
+        Some(dtype)
+    }
+
     /// Reads one tensor; `None` when it is missing or mis-shaped, which is recorded.
     fn load(&self, path: &str, shape: &[usize], keep_half: bool) -> Result<Option<Tensor>> {
         let shared = &self.shared;
-        lock(&shared.used).insert(path.to_string());
-        let Some(source) = &shared.source else {
+        let (Some(dtype), Some(source)) = (self.found(path, shape), &shared.source) else {
             return Ok(None);
         };
-        let info = source.info(path);
-        let Some((dtype, found)) = info else {
-            lock(&shared.report).missing.push(path.to_string());
-            return Ok(None);
-        };
-        if found != shape {
-            lock(&shared.report)
-                .misshapen
-                .push((path.to_string(), found, shape.to_vec()));
-            return Ok(None);
-        }
         let Some(view) = source.view(path)? else {
             lock(&shared.report).missing.push(path.to_string());
             return Ok(None);
@@ -475,8 +524,8 @@ impl Weights {
     }
 
     /// Reports every tensor that was missing, mis-shaped or non-finite, and every tensor of the
-    /// file that no layer asked for, except those `ignored`: exact names, or prefixes that end
-    /// in a dot.
+    /// file that no layer asked for, except those `ignored`: exact names, prefixes that end in a
+    /// dot, or endings that begin with one.
     ///
     /// # Errors
     /// [`Error::Weights`] with all of them; LoRA tensors that fit no layer are reported too.
@@ -485,9 +534,11 @@ impl Weights {
         let used = lock(&self.shared.used);
         if let Some(source) = &self.shared.source {
             let ignore = |name: &str| {
-                ignored
-                    .iter()
-                    .any(|i| name == *i || (i.ends_with('.') && name.starts_with(i)))
+                ignored.iter().any(|i| {
+                    name == *i
+                        || (i.ends_with('.') && name.starts_with(i))
+                        || (i.starts_with('.') && name.ends_with(i))
+                })
             };
             let unexpected = |name: &String| !used.contains(name) && !ignore(name);
             report.unexpected = source.names().into_iter().filter(unexpected).collect();

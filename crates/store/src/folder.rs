@@ -9,7 +9,7 @@ use crate::json::parse_json;
 use crate::open::{Format, START, detect, index_as_shard, open_shard};
 use crate::read::{Limit, read, text, without_mark};
 use crate::sharded::is_bare_file_name;
-use crate::{Error, PickleFile, Result, SafetensorsFile, ShardedSource, TensorSource};
+use crate::{Error, PickleFile, Result, SafetensorsFile, ShardedSource, TensorSource, unwrapped};
 
 /// Deepest folder that is listed.
 const MAX_LIST_DEPTH: usize = 8;
@@ -116,7 +116,7 @@ impl ModelFolder {
     /// Looks for the names diffusers and transformers use, one file or sharded, first with the variant
     /// (`.fp16`), then without it: repositories that never had the variant keep plain names. Without a
     /// variant asked for, a folder that holds only bf16 or fp16 files is read all the same.
-    /// Safetensors goes before `.bin`.
+    /// Safetensors goes before `.bin`. Prefixes of training wrappers are taken off ([`unwrapped`]).
     pub fn open_component(
         &self,
         sub: &str,
@@ -136,7 +136,7 @@ impl ModelFolder {
                 format!("{sub}/{file}")
             };
             if self.exists(&relative) {
-                return self.open(&relative);
+                return unwrapped(self.open(&relative)?);
             }
         }
         let beginning = if sub.is_empty() {

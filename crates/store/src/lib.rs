@@ -44,6 +44,7 @@ mod safetensors;
 mod sharded;
 mod summary;
 mod view;
+mod wrapped;
 mod write;
 
 pub use dtype::Dtype;
@@ -62,4 +63,5 @@ pub use safetensors::SafetensorsFile;
 pub use sharded::ShardedSource;
 pub use summary::{Summary, summarise};
 pub use view::{TensorSource, TensorView, e4m3_to_f32};
+pub use wrapped::unwrapped;
 pub use write::{OutTensor, safetensors_bytes, write_atomic, write_atomic_with, write_safetensors};

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use brisk::{Control, GeneratedImage, ImageRequest, Options, keys, registry};
 use brisk_media::{Picture, contact_sheet, encode_png};
-use brisk_models::dcae::{Autoencoder, Halves};
+use brisk_models::dcae::{self, Autoencoder, Halves};
 use brisk_nn::Weights;
 use brisk_store::{ModelFolder, write_atomic};
 use brisk_train::Selection;
@@ -16,7 +16,6 @@ use brisk_train::recipe::Recipe;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::component::autoencoder_parts;
 use super::{ThreadArguments, stop_on_interrupt};
 use crate::failure::{Failure, Result};
 use crate::progress::Stages;
@@ -211,11 +210,8 @@ fn generated(image: GeneratedImage) -> Generated {
 fn open_autoencoder(folder: &ModelFolder) -> Result<Autoencoder> {
     let config = folder.read("vae/config.json")?;
     let label = format!("{}/vae/config.json", folder.label());
-    let (config, weights) =
-        autoencoder_parts(&config, &label, folder.open_component("vae", None)?)?;
-    Ok(Autoencoder::load(
-        &config,
-        &Weights::from_source(weights),
-        Halves::Both,
-    )?)
+    let config = dcae::open(&config, &label)?;
+    let weights = dcae::plain_names(folder.open_component("vae", None)?)?;
+    let weights = Weights::from_source(weights);
+    Ok(Autoencoder::load(&config, &weights, Halves::Both)?)
 }

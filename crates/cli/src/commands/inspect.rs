@@ -6,7 +6,9 @@ mod picture;
 
 use std::path::{Path, PathBuf};
 
-use brisk_store::{Limit, ModelFolder, TensorSource, open_weights, read_json, summarise};
+use brisk_store::{
+    Limit, ModelFolder, TensorSource, open_weights, read_json, summarise, unwrapped,
+};
 use clap::Args;
 use serde_json::{Value, json};
 
@@ -70,7 +72,7 @@ fn file(path: &Path, arguments: &InspectArguments) -> Result {
     let source = open_weights(path)?;
     let summary = summarise(&*source);
     let metadata = identify::metadata(path);
-    let found = identify::identify(&*source, &metadata)?;
+    let found = identify::identify(&*unwrapped(source.clone())?, &metadata)?;
     if arguments.json {
         let mut document = json!({
             "path": path.display().to_string(), "kind": "weights", "model": found.name,
@@ -165,8 +167,10 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             out.push_str(&format!("{}: {facts}\n", part.shown_name()));
         }
     }
-    for problem in &missing {
-        out.push_str(&format!("missing: {problem}\n"));
+    for part in &components {
+        if let Some(problem) = part.problem() {
+            out.push_str(&format!("{}: {problem}\n", part.kind_of_problem()));
+        }
     }
     if missing.is_empty() {
         out.push_str("complete\n");
@@ -214,6 +218,7 @@ fn loose_files(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
         several => {
             let list = |entry: &PathBuf| -> Value {
                 let found = open_weights(entry)
+                    .and_then(unwrapped)
                     .map_err(Failure::from)
                     .and_then(|source| identify::identify(&*source, &identify::metadata(entry)));
                 json!({

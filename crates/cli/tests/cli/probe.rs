@@ -200,7 +200,12 @@ fn what_is_wrong_is_named() {
     run("transformer", "rank", 1, &["hidden_states", "4 dimensions"]);
     run("transformer", "nan", 1, &["timestep", "finite"]);
     run("transformer", "absent", 1, &["absent"]);
-    run("language_model", "good", 1, &["does not take", "input_ids"]);
+    run(
+        "language_model",
+        "good",
+        1,
+        &["config.json", "SANA transformer", "language_model"],
+    );
     run("nonsense", "good", 2, &["nonsense", "text_encoder"]);
     place.fails(
         1,

@@ -156,6 +156,53 @@ fn inspect_knows_folders() {
     assert!(place.ok(&["inspect", "model"]).stdout.contains("Flux"));
 }
 
+/// Wrapped names are read as the network's own; what loading refuses is no complete model.
+#[test]
+fn inspect_says_what_loading_says() {
+    let place = Place::new();
+    let transformer = "transformer/diffusion_pytorch_model.safetensors";
+    let saved = |folder: &str, change: &dyn Fn(&str) -> Vec<String>| {
+        let file = place.copy("pipelines/sana", folder).join(transformer);
+        let tensors = brisk_testkit::load_tensors(&file);
+        let changed: std::collections::HashMap<_, _> = tensors
+            .iter()
+            .flat_map(|(name, tensor)| change(name).into_iter().map(|n| (n, tensor.clone())))
+            .collect();
+        brisk_testkit::save_tensors(&file, &changed);
+    };
+    saved("wrapped", &|name| vec![format!("module.{name}")]);
+    saved("foreign", &|name| match name {
+        "proj_out.bias" => vec![name.to_owned(), "ema.decay".to_owned()],
+        _ => vec![name.to_owned()],
+    });
+    saved("lacking", &|name| match name {
+        "proj_out.bias" => Vec::new(),
+        _ => vec![name.to_owned()],
+    });
+    for (folder, problem) in [
+        ("wrapped", None),
+        ("foreign", Some("unexpected (1):\n    ema.decay")),
+        ("lacking", Some("missing (1):\n    proj_out.bias")),
+    ] {
+        let inspected = place.ok(&["inspect", folder]).stdout;
+        let drawn = place.run(&[
+            "image", "cat", "--model", folder, "--size", "64", "--steps", "1",
+        ]);
+        assert_eq!(
+            drawn.code == Some(0),
+            inspected.ends_with("\ncomplete\n"),
+            "{folder}: {inspected}"
+        );
+        match problem {
+            None => assert_eq!(drawn.code, Some(0), "{}", drawn.stderr),
+            Some(problem) => {
+                assert!(inspected.contains(problem), "{folder}: {inspected}");
+                assert!(drawn.stderr.contains(problem), "{folder}: {}", drawn.stderr);
+            }
+        }
+    }
+}
+
 #[test]
 fn inspect_knows_files() {
     let place = Place::new();

@@ -426,7 +426,7 @@ impl LiteMla {
                 .get_stored("weight", &[channels, channels], Init::KaimingUniform)
         };
         let thirds = [third("to_q")?, third("to_k")?, third("to_v")?];
-        let projection = if weights.is_trainable() {
+        let projection = if thirds.iter().any(Tensor::track_op) {
             Projection::Thirds(thirds)
         } else {
             Projection::Fused(Linear::new(Tensor::cat(&thirds, 0)?, None)?)

@@ -20,8 +20,10 @@
 //! [`Autoencoder::decode_tiled`] those of diffusers' tiling. [`native`] reads the authors' files.
 
 mod blocks;
+mod component;
 mod config;
 mod cost;
+mod keys;
 mod model;
 pub mod native;
 mod resample;
@@ -29,6 +31,7 @@ mod strips;
 mod tiling;
 
 pub use blocks::TraceSink;
+pub use component::{COMPONENT, open, plain_names};
 pub use config::{
     Activation, AutoencoderConfig, BlockKind, Downsample, NormKind, StageConfig, Upsample,
 };

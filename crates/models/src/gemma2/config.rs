@@ -41,6 +41,8 @@ pub struct Gemma2Config {
     pub rope_theta: f64,
     /// Newer files keep the rotary settings in a table of their own.
     pub rope_parameters: Option<RopeParameters>,
+    /// Other rotary frequencies than the plain ones; not supported.
+    pub rope_scaling: Option<serde_json::Value>,
     /// Whether the attention projections have biases.
     pub attention_bias: bool,
     /// Logits are scaled by this value to the power −0.5.
@@ -79,6 +81,7 @@ impl Default for Gemma2Config {
             rms_norm_eps: 1e-6,
             rope_theta: 10_000.0,
             rope_parameters: None,
+            rope_scaling: None,
             attention_bias: false,
             query_pre_attn_scalar: 256.0,
             sliding_window: Some(4096),
@@ -166,6 +169,11 @@ impl Gemma2Config {
         {
             return fail(format!(
                 "`rope_parameters.rope_type` {kind:?} is not supported; expected \"default\""
+            ));
+        }
+        if let Some(scaling) = self.rope_scaling.as_ref().filter(|value| !value.is_null()) {
+            return fail(format!(
+                "`rope_scaling` {scaling} is not supported; expected null"
             ));
         }
         if let Some(types) = &self.layer_types

@@ -14,11 +14,13 @@
 //! keys and values so that only the prompt's own tokens are computed. Attention is causal, so the
 //! result is exact.
 
+mod component;
 mod config;
 mod cost;
 mod low_bit;
 mod model;
 
+pub use component::COMPONENT;
 pub use config::{Gemma2Config, LayerType};
 pub use low_bit::Gemma2Layout;
 pub use model::{Gemma2Model, Prefix};

@@ -4,10 +4,11 @@ use brisk_nn::ops::{self, AttentionOptions};
 use brisk_nn::{DType, Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights, check_finite};
 
 use super::Gemma2Config;
+use crate::buffers::ROTARY;
 use crate::{Error, Result};
 
-/// Names in a checkpoint that this model does not read.
-const IGNORED: &[&str] = &["lm_head.weight"];
+/// A language model's head, which this model does not have.
+const HEAD: &str = "lm_head.weight";
 
 const STAGE: &str = "text encoder";
 
@@ -67,7 +68,8 @@ impl Gemma2Model {
             .map(|index| Layer::load(config, index, &body.pp("layers").pp(index)))
             .collect::<Result<_>>()?;
         let norm = norm(config, &body.pp("norm"))?;
-        weights.finish(IGNORED)?;
+        let [inv_freq, original, cos, sin] = ROTARY;
+        weights.finish(&[HEAD, inv_freq, original, cos, sin])?;
         Ok(Self {
             config: config.clone(),
             embedding,

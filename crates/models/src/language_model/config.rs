@@ -2,8 +2,7 @@
 
 use brisk_nn::ExpertOptions;
 
-use super::published;
-use crate::config::{check_count, checked, parse};
+use crate::config::check_count;
 use crate::{Error, Result};
 
 /// Which published layout a checkpoint follows. It decides names and the way of decoding.
@@ -36,6 +35,26 @@ impl Family {
             Self::Sdar => "SDAR",
             Self::LladaMoe => "LLaDA-MoE",
             Self::Llada2 => "LLaDA2",
+        }
+    }
+
+    /// How the family's files spell a setting, which is called as most of them do.
+    pub(super) fn spelling(self, key: &'static str) -> &'static str {
+        match (self, key) {
+            (Self::Llada, "vocab_size") => "embedding_size",
+            (Self::Llada, "hidden_size") => "d_model",
+            (Self::Llada, "intermediate_size") => "mlp_hidden_size",
+            (Self::Llada, "num_hidden_layers") => "n_layers",
+            (Self::Llada, "num_attention_heads") => "n_heads",
+            (Self::Llada, "num_key_value_heads") => "n_kv_heads",
+            (Self::Llada, "max_position_embeddings") => "max_sequence_length",
+            // The one number that follows from the two.
+            (Self::Llada, "head_dim") => "d_model` / `n_heads",
+            (Self::LladaMoe, "intermediate_size") => "dense_intermediate_size",
+            (Self::Llada2, "expert_intermediate_size") => "moe_intermediate_size",
+            (Self::Llada2, "shared_expert_intermediate_size") => "num_shared_experts",
+            (Self::FastDllm2, "block_size") => "bd_size",
+            _ => key,
         }
     }
 }
@@ -127,23 +146,31 @@ impl LanguageModelConfig {
         "llada2_moe",
     ];
 
-    /// Reads a published `config.json`, of whichever family; `label` names the file in messages.
-    ///
-    /// # Errors
-    /// Malformed JSON, an architecture this crate does not run, a key that is missing, of the
-    /// wrong type or not honoured; the message names the key.
-    pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
-        let file: serde_json::Map<String, serde_json::Value> = parse(bytes, label)?;
-        let config = published::read(&file, bytes, label)?;
-        checked(config.validate(), label)?;
-        Ok(config)
-    }
+    /// The same and the values of `architectures` in them.
+    pub(super) const CLASSES: [&str; 15] = [
+        "LLaDA2MoeModelLM",
+        "LLaDAMoEModelLM",
+        "LLaDAModelLM",
+        "DreamModel",
+        "Fast_dLLM_QwenForCausalLM",
+        "SDARForCausalLM",
+        "llada",
+        "Dream",
+        "a2d-qwen2",
+        "a2d-qwen3",
+        "a2d-llama",
+        "Fast_dLLM_Qwen",
+        "sdar",
+        "lladamoe",
+        "llada2_moe",
+    ];
 
     /// Checks that the values fit together.
     ///
     /// # Errors
     /// Names the first value that cannot be honoured.
     pub fn validate(&self) -> Result<()> {
+        let spelt = |key| self.family.spelling(key);
         for (key, value, limit) in [
             ("vocab_size", self.vocab_size, 1 << 24),
             ("hidden_size", self.hidden_size, 1 << 20),
@@ -155,19 +182,24 @@ impl LanguageModelConfig {
             ("max_position_embeddings", self.context, 1 << 24),
             ("block_group_size", self.block_group_size, 1 << 12),
         ] {
-            check_count(key, value, limit)?;
+            check_count(spelt(key), value, limit)?;
         }
         let fail = |message: String| Err(Error::Config(message));
         if !self.num_heads.is_multiple_of(self.num_key_value_heads) {
             return fail(format!(
-                "`num_key_value_heads` {} does not divide `num_attention_heads` {}",
-                self.num_key_value_heads, self.num_heads
+                "`{}` {} does not divide `{}` {}",
+                spelt("num_key_value_heads"),
+                self.num_key_value_heads,
+                spelt("num_attention_heads"),
+                self.num_heads
             ));
         }
         if !self.rotary_dim.is_multiple_of(2) || self.rotary_dim > self.head_dim {
             return fail(format!(
-                "{} of the {} channels of a head rotate; expected an even number of them",
-                self.rotary_dim, self.head_dim
+                "{} of the {} channels of a head rotate (`{}`); expected an even number of them",
+                self.rotary_dim,
+                self.head_dim,
+                spelt("head_dim"),
             ));
         }
         for (key, value) in [
@@ -179,7 +211,7 @@ impl LanguageModelConfig {
             }
         }
         if let Attention::BlockCausal(block) = self.attention {
-            check_count("block_size", block, 1 << 20)?;
+            check_count(spelt("block_size"), block, 1 << 20)?;
         }
         for (key, id) in self
             .mask_token_id
@@ -197,15 +229,18 @@ impl LanguageModelConfig {
         if let Some(experts) = &self.experts {
             // Every expert of every layer has names and tensors of its own.
             check_count("num_experts", experts.count, (1 << 18) / self.num_layers)?;
-            check_count("expert intermediate size", experts.inner, 1 << 20)?;
+            let inner = spelt("expert_intermediate_size");
+            check_count(inner, experts.inner, 1 << 20)?;
             let shared = experts.shared_inner.unwrap_or(1);
-            check_count("shared expert intermediate size", shared, 1 << 24)?;
+            check_count(spelt("shared_expert_intermediate_size"), shared, 1 << 24)?;
             experts.validate()?;
         }
         if !self.num_layers.is_multiple_of(self.block_group_size) {
             return fail(format!(
-                "`block_group_size` {} does not divide `n_layers` {}",
-                self.block_group_size, self.num_layers
+                "`block_group_size` {} does not divide `{}` {}",
+                self.block_group_size,
+                spelt("num_hidden_layers"),
+                self.num_layers
             ));
         }
         Ok(())

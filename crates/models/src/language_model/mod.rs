@@ -24,6 +24,7 @@
 //! Sequences of different lengths are packed one after another, each with its own positions and
 //! keys, so that a batch computes exactly what its rows compute alone.
 
+mod component;
 mod config;
 mod cost;
 mod layer;
@@ -31,5 +32,6 @@ mod model;
 mod names;
 mod published;
 
+pub use component::COMPONENT;
 pub use config::{Attention, Family, LanguageModelConfig, QueryKeyNorm};
 pub use model::{LanguageModel, Rows, Span};

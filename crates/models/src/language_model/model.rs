@@ -8,6 +8,7 @@ use brisk_nn::{
 use super::LanguageModelConfig;
 use super::layer::{Layer, Part};
 use super::names::Names;
+use crate::buffers::ROTARY;
 use crate::{Error, Result};
 
 const STAGE: &str = "language model";
@@ -98,8 +99,11 @@ impl LanguageModel {
         };
         // Files of tied models may store the table twice.
         let heads = ["", "model."].map(|outer| format!("{outer}{}.weight", names.head));
-        let ignored: Vec<&str> = heads.iter().map(String::as_str).collect();
-        weights.finish(if config.tied { &ignored } else { &[] })?;
+        let mut ignored = ROTARY.to_vec();
+        if config.tied {
+            ignored.extend(heads.iter().map(String::as_str));
+        }
+        weights.finish(&ignored)?;
         Ok(Self {
             config: config.clone(),
             embedding,

@@ -17,6 +17,7 @@
 
 mod block;
 mod caption;
+pub(crate) mod component;
 mod config;
 mod cost;
 mod embed;
@@ -29,6 +30,7 @@ pub(crate) use block::SanaBlock;
 pub use block::Sight;
 pub(crate) use caption::CaptionEncoder;
 pub use caption::{CaptionContext, compact_text};
+pub use component::COMPONENT;
 pub use config::{Numerics, QkNorm, SanaConfig};
 pub(crate) use embed::{PatchEmbed, TimeEmbed};
 pub use low_bit::{SanaLayout, parameters, with_random_low_bit};

@@ -10,9 +10,12 @@
 //! latent's embedding; with the authors' they start from the transformer's
 //! [`first_block`](crate::sana::SanaTransformer::first_block). The transformer adds the residuals.
 
+mod component;
 mod config;
+mod cost;
 mod model;
 pub mod native;
 
+pub use component::COMPONENT;
 pub use config::SanaControlNetConfig;
 pub use model::{ControlStart, SanaControlNet};

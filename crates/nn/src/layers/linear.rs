@@ -98,10 +98,13 @@ impl Linear {
                 watcher,
             });
         }
-        let weight = read()?;
+        let mut weight = read()?;
+        while weight.rank() > 2 {
+            weight = weight.squeeze(weight.rank() - 1)?;
+        }
         Ok(Self {
             watcher,
-            ..Self::new(weight.reshape((outputs, inputs))?, bias)?
+            ..Self::new(weight, bias)?
         })
     }
 

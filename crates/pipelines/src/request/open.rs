@@ -3,22 +3,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use brisk_nn::Storage;
+pub use brisk_models::component::RandomWeights;
 use brisk_store::ModelFolder;
 
 use crate::error::{Error, Result};
 use crate::options::{Key, Options};
-
-/// Random weights in place of a checkpoint's, to measure speed at published shapes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RandomWeights {
-    /// Seed of the values.
-    pub seed: u64,
-    /// How matrices are kept.
-    pub storage: Storage,
-    /// Whether the transformer has 4-bit weights with a branch, as SVDQuant makes them.
-    pub low_bit: bool,
-}
 
 /// From a model's name, as an option gives it, to its folder.
 pub type Resolve = dyn Fn(&str, Option<&str>) -> Result<ModelFolder> + Send + Sync;

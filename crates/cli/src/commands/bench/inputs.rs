@@ -47,31 +47,6 @@ impl MadeUp {
         })
     }
 
-    /// One value everywhere.
-    pub fn constant(self, name: &str, shape: &[usize], value: f32) -> Self {
-        let count = shape.iter().product();
-        let values = std::iter::repeat_n(value, count);
-        self.push(name, Dtype::F32, shape, values, |value| {
-            value.to_le_bytes().to_vec()
-        })
-    }
-
-    /// Token ids `[1, tokens]` spread over a vocabulary, and a mask that keeps them all.
-    pub fn text(self, tokens: usize, vocabulary: usize) -> Self {
-        let ids = (0..tokens).map(|at| ((at * 7919 + 11) % vocabulary) as i64);
-        let shape = [1, tokens];
-        self.push("input_ids", Dtype::I64, &shape, ids, |id| {
-            id.to_le_bytes().to_vec()
-        })
-        .push(
-            "attention_mask",
-            Dtype::I64,
-            &shape,
-            std::iter::repeat_n(1i64, tokens),
-            |one| one.to_le_bytes().to_vec(),
-        )
-    }
-
     /// As if they had been read.
     pub fn finish(self) -> Result<Inputs> {
         Inputs::made_up(self.tensors)

@@ -9,7 +9,6 @@ use super::inputs::MadeUp;
 use super::measure::measure;
 use super::report::{Report, Stage};
 use super::{FileArguments, RunArguments};
-use crate::commands::component::check_names;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::tensors::{self, Inputs};
@@ -109,7 +108,7 @@ pub fn gemm(arguments: &GemmArguments) -> Result {
             false,
         )
     })?;
-    check_names(&inputs, &["x", "weight"])?;
+    inputs.check_names(&["x", "weight"])?;
     let x = inputs.tensor("x", 2)?;
     let (rows, inner) = x.dims2()?;
     let weights = Weights::from_source(inputs.source());
@@ -124,7 +123,7 @@ pub fn gemm(arguments: &GemmArguments) -> Result {
         activations: (rows * (inner + columns)) as u64,
     };
     if let Some(path) = &arguments.files.outputs {
-        tensors::write(path, &[("y".to_owned(), measured.result.clone())])?;
+        tensors::write(path, [("y", &measured.result)])?;
     }
     let sizes = [("rows", rows), ("inner", inner), ("columns", columns)];
     let stages = measured.stages("gemm", &[cost], inputs.value_bytes("weight"));
@@ -143,7 +142,7 @@ pub fn depthwise(arguments: &DepthwiseArguments) -> Result {
             .normal("weight", &[channels, 1, 3, 3], 1.0 / 3.0, false)
             .normal("bias", &[channels], 0.02, false)
     })?;
-    check_names(&inputs, &["x", "weight", "bias"])?;
+    inputs.check_names(&["x", "weight", "bias"])?;
     let x = ops::to_nhwc(&inputs.tensor("x", 4)?)?;
     let (batch, height, width, channels) = x.dims4()?;
     let weights = Weights::from_source(inputs.source());
@@ -159,7 +158,7 @@ pub fn depthwise(arguments: &DepthwiseArguments) -> Result {
     };
     if let Some(path) = &arguments.files.outputs {
         let y = ops::to_nchw(&measured.result)?;
-        tensors::write(path, &[("y".to_owned(), y)])?;
+        tensors::write(path, [("y", &y)])?;
     }
     let sizes = [("channels", channels), ("height", height), ("width", width)];
     let stages = measured.stages("depthwise", &[cost], 4.0);

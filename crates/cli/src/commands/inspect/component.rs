@@ -2,11 +2,8 @@
 
 use std::sync::Arc;
 
-use brisk_models::dcae::AutoencoderConfig;
-use brisk_models::gemma2::Gemma2Config;
-use brisk_models::language_model::LanguageModelConfig;
-use brisk_models::sana::SanaConfig;
-use brisk_models::sana_controlnet::SanaControlNetConfig;
+use brisk_models::component::ComponentConfig;
+use brisk_models::registry;
 use brisk_store::{ModelFolder, Summary, TensorSource, summarise};
 use serde_json::{Value, json};
 
@@ -29,11 +26,10 @@ pub enum State {
     Damaged(String),
 }
 
-/// What its configuration says.
+/// What its configuration says, and what loading the weights by it will say.
 struct Configuration {
-    facts: String,
-    /// Parameters that the configuration asks for.
-    parameters: u64,
+    config: Box<dyn ComponentConfig>,
+    problem: Option<String>,
 }
 
 /// One component.
@@ -59,6 +55,19 @@ pub fn of_pipeline(folder: &ModelFolder, index: &Value, variant: Option<&str>) -
     named
         .map(|(name, class)| Component::open(folder, name, Some(class), variant))
         .collect()
+}
+
+impl Configuration {
+    fn new(config: Box<dyn ComponentConfig>, state: &State) -> Self {
+        let problem = match state {
+            State::Weights { source, .. } => config.check(source.clone()).err(),
+            _ => None,
+        };
+        Self {
+            config,
+            problem: problem.map(|error| error.to_string()),
+        }
+    }
 }
 
 impl Component {
@@ -110,8 +119,14 @@ impl Component {
                 Err(error) => State::Damaged(error.to_string()),
             }
         };
-        let configuration = match (&class, folder.read(&config)) {
-            (Some(class), Ok(bytes)) => read(class, &bytes, &config),
+        let named = class.as_deref().and_then(registry::of_class);
+        let component = named.or_else(|| registry::of_config(value.as_ref()?));
+        let configuration = match (component, folder.read(&config)) {
+            (Some(component), Ok(bytes)) => {
+                let read = (component.open)(&bytes, &config);
+                let read = read.map_err(|error| error.to_string());
+                Some(read.map(|config| Configuration::new(config, &state)))
+            }
             _ => None,
         };
         Self {
@@ -132,9 +147,9 @@ impl Component {
     }
 
     /// What its configuration says, in words.
-    pub fn facts(&self) -> Option<&str> {
+    pub fn facts(&self) -> Option<String> {
         match self.configuration.as_ref()? {
-            Ok(configuration) => Some(&configuration.facts),
+            Ok(configuration) => Some(configuration.config.description()),
             Err(_) => None,
         }
     }
@@ -145,16 +160,18 @@ impl Component {
         match (&self.state, &self.configuration) {
             (State::Missing(why) | State::Damaged(why), _) => Some(format!("{name}: {why}")),
             (_, Some(Err(why))) => Some(format!("{name}: {why}")),
-            (State::Weights { summary, .. }, Some(Ok(configuration)))
-                if (summary.parameters as u64) < configuration.parameters =>
-            {
-                Some(format!(
-                    "{name}: its files hold {} parameters, its config.json asks for {}",
-                    text::count(summary.parameters as u64),
-                    text::count(configuration.parameters)
-                ))
+            (_, Some(Ok(Configuration { problem, .. }))) => {
+                problem.as_ref().map(|problem| format!("{name}: {problem}"))
             }
             _ => None,
+        }
+    }
+
+    /// The word before [`Self::problem`].
+    pub fn kind_of_problem(&self) -> &'static str {
+        match &self.state {
+            State::Missing(_) => "missing",
+            _ => "wrong",
         }
     }
 
@@ -182,8 +199,9 @@ impl Component {
         let mut document =
             json!({"name": self.shown_name(), "class": self.class, "problem": self.problem()});
         if let Some(Ok(configuration)) = &self.configuration {
-            document["configuration"] = configuration.facts.clone().into();
-            document["expected_parameters"] = configuration.parameters.into();
+            document["configuration"] = configuration.config.description().into();
+            document["facts"] = configuration.config.facts().into();
+            document["expected_parameters"] = configuration.config.parameters().into();
         }
         if let State::Weights { source, summary } = &self.state {
             document["summary"] = json!(summary);
@@ -208,86 +226,4 @@ pub fn dtypes(summary: &Summary) -> String {
             .collect::<Vec<_>>()
             .join(", "),
     }
-}
-
-/// Configurations of the classes that brisk loads.
-fn read(
-    class: &str,
-    bytes: &[u8],
-    label: &str,
-) -> Option<std::result::Result<Configuration, String>> {
-    let result = match class {
-        "SanaTransformer2DModel" => {
-            SanaConfig::from_json(bytes, label).map(|config| Configuration {
-                facts: sana_facts(&config),
-                parameters: config.parameters(),
-            })
-        }
-        "SanaControlNetModel" => {
-            SanaControlNetConfig::from_json(bytes, label).map(|config| Configuration {
-                facts: sana_facts(&config.transformer),
-                parameters: config.parameters(),
-            })
-        }
-        "AutoencoderDC" => AutoencoderConfig::from_json(bytes, label).map(|config| {
-            let halves = config.parameters();
-            Configuration {
-                facts: format!(
-                    "f{}c{}, {} + {} stages, scaling factor {}",
-                    config.ratio(),
-                    config.latent_channels,
-                    config.encoder.len(),
-                    config.decoder.len(),
-                    config.scaling_factor
-                ),
-                parameters: halves.encoder + halves.decoder,
-            }
-        }),
-        "Gemma2Model" | "Gemma2ForCausalLM" | "gemma2" => Gemma2Config::from_json(bytes, label)
-            .map(|config| Configuration {
-                facts: format!(
-                    "width {}, {} layers, vocabulary {}",
-                    config.hidden_size, config.num_hidden_layers, config.vocab_size
-                ),
-                parameters: config.parameters(),
-            }),
-        kind if LanguageModelConfig::MODEL_TYPES.contains(&kind) => {
-            LanguageModelConfig::from_json(bytes, label).map(|config| Configuration {
-                facts: format!(
-                    "{}: width {}, {} layers, vocabulary {}, context {}",
-                    config.family.name(),
-                    config.hidden_size,
-                    config.num_layers,
-                    config.vocab_size,
-                    config.context
-                ),
-                parameters: config.parameters(),
-            })
-        }
-        _ => return None,
-    };
-    Some(result.map_err(|error| error.to_string()))
-}
-
-fn sana_facts(config: &SanaConfig) -> String {
-    let mut facts = format!(
-        "width {}, {} blocks, {} latent channels, captions of {}, trained at {} x {} latent cells",
-        config.width(),
-        config.num_layers,
-        config.in_channels,
-        config.caption_channels,
-        config.sample_size,
-        config.sample_size
-    );
-    for (holds, fact) in [
-        (config.qk_norm.is_some(), "QK norm"),
-        (config.guidance_embeds, "guidance embedding (Sprint)"),
-        (config.interpolation_scale.is_some(), "positional embedding"),
-    ] {
-        if holds {
-            facts.push_str(", ");
-            facts.push_str(fact);
-        }
-    }
-    facts
 }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 use brisk_nn::{Activations, Weights};
 use brisk_store::TensorSource;
 
-use super::SanaConfig;
+use super::{SanaConfig, native};
 use crate::Result;
 use crate::low_bit;
 
 pub use layout::SanaLayout;
 pub use random::with_random_low_bit;
 
-/// A transformer's parameters from a file in the plain layout or a quantised one; `activations` says
-/// how inputs of quantised layers are rounded.
+/// A transformer's parameters from a file in the plain layout, the authors' or a quantised one;
+/// `activations` says how inputs of quantised layers are rounded.
 ///
 /// # Errors
 /// A quantised file for another model, or one that contradicts itself.
@@ -25,5 +25,9 @@ pub fn parameters(
     source: Arc<dyn TensorSource>,
     activations: Activations,
 ) -> Result<Weights> {
+    let source = match native::detect(&*source)? {
+        Some(_) => Arc::new(native::map(source)?),
+        None => source,
+    };
     low_bit::parameters(Box::new(SanaLayout::of(config)), source, activations)
 }

@@ -11,7 +11,7 @@ use brisk_models::sana_controlnet::{self, SanaControlNetConfig};
 use brisk_nn::{Activations, Quantisation};
 use brisk_quant::{NunchakuFile, file as quantised};
 use brisk_store::read::without_last_line_end;
-use brisk_store::{ModelFolder, TensorSource, open_weights};
+use brisk_store::{ModelFolder, TensorSource, open_weights, unwrapped};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
@@ -432,11 +432,11 @@ fn open_transformer_file(
     path: &std::path::Path,
     options: &LoadOptions,
 ) -> Result<TransformerFiles> {
-    let source = match path.is_dir() {
+    let source = unwrapped(match path.is_dir() {
         true => quantised::open_folder(path, options.variant.as_deref())
             .map_err(|error| Error::folder(path.display().to_string(), error.to_string()))?,
         false => open_weights(path)?,
-    };
+    })?;
     check_names(path, &*source)?;
     if quantised::is_quantised(&*source)
         && let Some(files) = open_quantised_file(path)?

@@ -1,246 +1,23 @@
-//! The `config.json` files of the families, each as its authors write it.
+//! The keys of Llama, Qwen and Bailing configurations.
 
 use brisk_nn::{ExpertOptions, Scoring};
 use serde::Deserialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-use super::config::{Attention, Family, LanguageModelConfig, QueryKeyNorm};
-use crate::config::parse;
+use super::super::config::{Attention, Family, LanguageModelConfig, QueryKeyNorm};
+use super::{Ids, refuse, required};
 use crate::{Error, Result};
 
 /// Positions of a block where the file does not say.
 const FAST_DLLM2_BLOCK: usize = 32;
 const SDAR_BLOCK: usize = 4;
 const LLADA2_BLOCK: usize = 32;
-
-/// The family that the keys of a file speak of.
-fn family(file: &Map<String, Value>) -> Option<Family> {
-    let kind = file.get("model_type").and_then(Value::as_str).unwrap_or("");
-    let classes: Vec<&str> = file
-        .get("architectures")
-        .and_then(Value::as_array)
-        .map(|list| list.iter().filter_map(Value::as_str).collect())
-        .unwrap_or_default();
-    let is = |class: &str| classes.contains(&class);
-    // Released LLaDA-MoE files call themselves "llada": the experts tell.
-    let experts = file.get("num_experts").is_some_and(|n| !n.is_null());
-    if kind == "llada2_moe" || is("LLaDA2MoeModelLM") {
-        Some(Family::Llada2)
-    } else if kind == "lladamoe" || is("LLaDAMoEModelLM") || (kind == "llada" && experts) {
-        Some(Family::LladaMoe)
-    } else if kind == "llada" || is("LLaDAModelLM") {
-        Some(Family::Llada)
-    } else if kind == "Dream" || is("DreamModel") {
-        Some(Family::Dream)
-    } else if kind == "Fast_dLLM_Qwen" || is("Fast_dLLM_QwenForCausalLM") {
-        Some(Family::FastDllm2)
-    } else if kind == "sdar" || is("SDARForCausalLM") {
-        Some(Family::Sdar)
-    } else if kind.starts_with("a2d-") {
-        Some(Family::A2d)
-    } else {
-        None
-    }
-}
-
-pub(super) fn read(
-    file: &Map<String, Value>,
-    bytes: &[u8],
-    label: &str,
-) -> Result<LanguageModelConfig> {
-    let at = |error: Error| Error::Config(format!("{label}: {error}"));
-    match family(file) {
-        Some(Family::Llada) => parse::<LladaFile>(bytes, label)?.config().map_err(at),
-        Some(family) => parse::<LlamaFile>(bytes, label)?.config(family).map_err(at),
-        None => Err(Error::Config(format!(
-            "{label}: `model_type` {} with `architectures` {} is no diffusion language model that brisk \
-             runs; expected one of {}",
-            file.get("model_type").unwrap_or(&Value::Null),
-            file.get("architectures").unwrap_or(&Value::Null),
-            LanguageModelConfig::MODEL_TYPES.join(", "),
-        ))),
-    }
-}
-
-/// One id or several.
-#[derive(Debug, Deserialize)]
-#[serde(untagged)]
-enum Ids {
-    One(u32),
-    Several(Vec<u32>),
-}
-
-impl Ids {
-    fn list(ids: Option<Self>) -> Vec<u32> {
-        match ids {
-            None => Vec::new(),
-            Some(Self::One(id)) => vec![id],
-            Some(Self::Several(ids)) => ids,
-        }
-    }
-}
-
-fn refuse(key: &str, found: &str, expected: &str) -> Error {
-    Error::Config(format!(
-        "`{key}` {found} is not supported; expected {expected}"
-    ))
-}
-
-fn required<T>(key: &str, value: Option<T>) -> Result<T> {
-    value.ok_or_else(|| Error::Config(format!("`{key}` is missing")))
-}
-
-/// LLaDA's own keys, which descend from OLMo's. Keys without a value here are those whose class
-/// default describes another model, so the file has to say them.
-#[derive(Debug, Deserialize)]
-struct LladaFile {
-    d_model: usize,
-    n_layers: usize,
-    n_heads: usize,
-    n_kv_heads: Option<usize>,
-    multi_query_attention: Option<bool>,
-    mlp_hidden_size: Option<usize>,
-    #[serde(default = "four")]
-    mlp_ratio: usize,
-    vocab_size: usize,
-    embedding_size: Option<usize>,
-    #[serde(default = "llada_theta")]
-    rope_theta: f64,
-    #[serde(default = "llada_eps")]
-    rms_norm_eps: f64,
-    #[serde(default = "llada_context")]
-    max_sequence_length: usize,
-    #[serde(default)]
-    weight_tying: bool,
-    #[serde(default)]
-    include_bias: bool,
-    include_qkv_bias: Option<bool>,
-    #[serde(default)]
-    attention_layer_norm: bool,
-    #[serde(default = "one")]
-    block_group_size: usize,
-    activation_type: Option<String>,
-    block_type: Option<String>,
-    layer_norm_type: Option<String>,
-    layer_norm_with_affine: Option<bool>,
-    attention_layer_norm_with_affine: Option<bool>,
-    bias_for_layer_norm: Option<bool>,
-    rope: Option<bool>,
-    #[serde(default)]
-    alibi: bool,
-    #[serde(default)]
-    input_emb_norm: bool,
-    #[serde(default)]
-    scale_logits: bool,
-    mask_token_id: Option<u32>,
-    eos_token_id: Option<Ids>,
-}
-
-fn one() -> usize {
-    1
-}
-
-fn four() -> usize {
-    4
-}
-
-fn llada_theta() -> f64 {
-    500_000.0
-}
-
-fn llada_eps() -> f64 {
-    1e-5
-}
-
-fn llada_context() -> usize {
-    4096
-}
-
-impl LladaFile {
-    fn config(self) -> Result<LanguageModelConfig> {
-        for (key, value, expected) in [
-            ("activation_type", &self.activation_type, "silu"),
-            ("block_type", &self.block_type, "llama"),
-            ("layer_norm_type", &self.layer_norm_type, "rms"),
-        ] {
-            if let Some(found) = value
-                && found != expected
-            {
-                return Err(refuse(key, &format!("{found:?}"), &format!("{expected:?}")));
-            }
-        }
-        let norm_bias = self.bias_for_layer_norm.unwrap_or(self.include_bias);
-        for (key, found, expected) in [
-            ("rope", self.rope.unwrap_or(true), true),
-            ("alibi", self.alibi, false),
-            ("input_emb_norm", self.input_emb_norm, false),
-            ("scale_logits", self.scale_logits, false),
-            (
-                "layer_norm_with_affine",
-                self.layer_norm_with_affine.unwrap_or(true),
-                true,
-            ),
-            (
-                "attention_layer_norm_with_affine",
-                self.attention_layer_norm_with_affine.unwrap_or(true),
-                true,
-            ),
-            ("bias_for_layer_norm", norm_bias, false),
-        ] {
-            if found != expected {
-                return Err(refuse(key, &found.to_string(), &expected.to_string()));
-            }
-        }
-        if self.n_heads == 0 || !self.d_model.is_multiple_of(self.n_heads) {
-            return Err(Error::Config(format!(
-                "`n_heads` {} does not divide `d_model` {}",
-                self.n_heads, self.d_model
-            )));
-        }
-        let key_heads = match (self.n_kv_heads, self.multi_query_attention) {
-            (Some(count), _) => count,
-            (None, Some(true)) => 1,
-            (None, _) => self.n_heads,
-        };
-        let head_dim = self.d_model / self.n_heads;
-        Ok(LanguageModelConfig {
-            family: Family::Llada,
-            vocab_size: self.embedding_size.unwrap_or(self.vocab_size),
-            hidden_size: self.d_model,
-            intermediate_size: self
-                .mlp_hidden_size
-                .unwrap_or_else(|| self.mlp_ratio.saturating_mul(self.d_model)),
-            num_layers: self.n_layers,
-            num_heads: self.n_heads,
-            num_key_value_heads: key_heads,
-            head_dim,
-            rotary_dim: head_dim,
-            rope_theta: self.rope_theta,
-            rms_norm_eps: self.rms_norm_eps,
-            qkv_bias: self.include_bias || self.include_qkv_bias == Some(true),
-            output_bias: self.include_bias,
-            mlp_bias: self.include_bias,
-            query_key_norm: if self.attention_layer_norm {
-                QueryKeyNorm::Projection
-            } else {
-                QueryKeyNorm::None
-            },
-            tied: self.weight_tying,
-            attention: Attention::Full,
-            shifted: false,
-            experts: None,
-            expert_layers: Vec::new(),
-            block_group_size: self.block_group_size,
-            context: self.max_sequence_length,
-            mask_token_id: self.mask_token_id,
-            eos_token_ids: Ids::list(self.eos_token_id),
-        })
-    }
-}
+/// Channels of a head where a Qwen3 file does not say.
+const QWEN3_HEAD_DIM: usize = 128;
 
 /// The keys of Llama, Qwen and Bailing configurations.
 #[derive(Debug, Deserialize)]
-struct LlamaFile {
+pub(super) struct LlamaFile {
     #[serde(default)]
     model_type: String,
     hidden_size: usize,
@@ -262,9 +39,11 @@ struct LlamaFile {
     attention_bias: Option<bool>,
     mlp_bias: Option<bool>,
     use_sliding_window: Option<bool>,
+    layer_types: Option<Vec<String>>,
     clip_qkv: Option<f64>,
     mask_token_id: Option<u32>,
-    eos_token_id: Option<Ids>,
+    #[serde(default)]
+    eos_token_id: Ids,
     // Block-causal models.
     bd_size: Option<usize>,
     block_size: Option<usize>,
@@ -275,6 +54,8 @@ struct LlamaFile {
     shared_expert_intermediate_size: Option<i64>,
     moe_layer_freq: Option<Vec<u32>>,
     moe_router_enable_expert_bias: Option<bool>,
+    moe_router_score_function: Option<String>,
+    norm_topk_prob: Option<bool>,
     qk_layernorm: Option<bool>,
     // LLaDA2.
     use_qkv_bias: Option<bool>,
@@ -286,6 +67,7 @@ struct LlamaFile {
     topk_group: Option<usize>,
     moe_intermediate_size: Option<usize>,
     first_k_dense_replace: Option<usize>,
+    score_function: Option<String>,
     // Both.
     num_experts: Option<usize>,
     num_experts_per_tok: Option<usize>,
@@ -300,7 +82,7 @@ struct RopeParameters {
 }
 
 impl LlamaFile {
-    fn config(self, family: Family) -> Result<LanguageModelConfig> {
+    pub(super) fn config(self, family: Family) -> Result<LanguageModelConfig> {
         self.check()?;
         let qwen2 =
             matches!(family, Family::Dream | Family::FastDllm2) || self.model_type == "a2d-qwen2";
@@ -314,6 +96,7 @@ impl LlamaFile {
         }
         let head_dim = match self.head_dim {
             Some(dim) => dim,
+            None if qwen3 => QWEN3_HEAD_DIM,
             None if self.num_attention_heads > 0 => self.hidden_size / self.num_attention_heads,
             None => 0,
         };
@@ -334,6 +117,9 @@ impl LlamaFile {
                 ));
             }
             (Family::Llada2, None) => head_dim / 2,
+            (_, Some(part)) if part != 1.0 => {
+                return Err(refuse("partial_rotary_factor", &part.to_string(), "1"));
+            }
             _ => head_dim,
         };
         let block = self.bd_size.or(self.block_size).or(self.block_length);
@@ -380,8 +166,11 @@ impl LlamaFile {
             num_layers: self.num_hidden_layers,
             num_heads: self.num_attention_heads,
             num_key_value_heads: match self.num_key_value_heads {
-                None | Some(0) => self.num_attention_heads,
+                Some(0) => self.num_attention_heads,
                 Some(count) => count,
+                // The other classes' default is a number of one size of model.
+                None if self.model_type == "a2d-llama" => self.num_attention_heads,
+                None => required("num_key_value_heads", None)?,
             },
             head_dim,
             rotary_dim,
@@ -403,7 +192,7 @@ impl LlamaFile {
             block_group_size: 1,
             context: self.max_position_embeddings,
             mask_token_id: self.mask_token_id,
-            eos_token_ids: Ids::list(self.eos_token_id),
+            eos_token_ids: self.eos_token_id.0,
         })
     }
 
@@ -416,6 +205,18 @@ impl LlamaFile {
         }
         if self.use_sliding_window == Some(true) {
             return Err(refuse("use_sliding_window", "true", "false"));
+        }
+        if let Some(kind) = self
+            .layer_types
+            .iter()
+            .flatten()
+            .find(|kind| *kind != "full_attention")
+        {
+            return Err(refuse(
+                "layer_types",
+                &format!("{kind:?}"),
+                "\"full_attention\" in every layer",
+            ));
         }
         if let Some(limit) = self.clip_qkv {
             return Err(refuse("clip_qkv", &limit.to_string(), "null"));
@@ -447,12 +248,30 @@ impl LlamaFile {
         Ok(())
     }
 
+    /// Refuses a router that scores in another way.
+    fn check_scores(key: &str, found: &Option<String>, expected: &str) -> Result<()> {
+        match found {
+            Some(name) if name != expected => {
+                Err(refuse(key, &format!("{name:?}"), &format!("{expected:?}")))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Experts and the layers that have them.
     fn experts(&self, family: Family) -> Result<(Option<ExpertOptions>, Vec<bool>)> {
         let layers = self.num_hidden_layers.min(1 << 12);
         let scale = self.routed_scaling_factor.unwrap_or(1.0) as f32;
         match family {
             Family::LladaMoe => {
+                Self::check_scores(
+                    "moe_router_score_function",
+                    &self.moe_router_score_function,
+                    "softmax",
+                )?;
+                if self.norm_topk_prob == Some(true) {
+                    return Err(refuse("norm_topk_prob", "true", "false"));
+                }
                 let count = required("num_experts", self.num_experts)?;
                 let frequency = match &self.moe_layer_freq {
                     Some(list) if list.len() == layers => {
@@ -491,6 +310,10 @@ impl LlamaFile {
                 Ok((Some(options), frequency))
             }
             Family::Llada2 => {
+                Self::check_scores("score_function", &self.score_function, "sigmoid")?;
+                if self.moe_router_enable_expert_bias == Some(false) {
+                    return Err(refuse("moe_router_enable_expert_bias", "false", "true"));
+                }
                 let inner = required("moe_intermediate_size", self.moe_intermediate_size)?;
                 let shared = self.num_shared_experts.filter(|count| *count > 0);
                 let options = ExpertOptions {

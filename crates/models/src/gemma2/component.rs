@@ -1,0 +1,270 @@
+//! The text encoder from outside.
+
+use std::collections::BTreeMap;
+
+use brisk_nn::Tensor;
+use brisk_nn::Weights;
+use brisk_store::TensorSource;
+use serde_json::{Map, Value, json};
+
+use super::{Gemma2Config, Gemma2Model, Prefix};
+use crate::Result;
+use crate::component::{
+    Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
+    NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Size, SizeError, SizeName,
+    Sizes, Watch, Work, ids, not_run,
+};
+use crate::low_bit::{self, weight_only_parameters};
+
+/// Gemma 2 without its language-model head.
+pub static COMPONENT: Component = Component {
+    name: "Gemma-2 text encoder",
+    classes: &["Gemma2Model", "Gemma2ForCausalLM", "gemma2"],
+    keys: &[
+        "attention_bias",
+        "attn_logit_softcapping",
+        "cache_implementation",
+        "final_logit_softcapping",
+        "head_dim",
+        "hidden_act",
+        "hidden_activation",
+        "hidden_size",
+        "intermediate_size",
+        "layer_types",
+        "max_position_embeddings",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "num_key_value_heads",
+        "query_pre_attn_scalar",
+        "rms_norm_eps",
+        "rope_parameters",
+        "rope_scaling",
+        "rope_theta",
+        "sliding_window",
+        "tie_word_embeddings",
+        "use_bidirectional_attention",
+        "vocab_size",
+    ],
+    folders: &["text_encoder"],
+    entries: &[TEXT_ENCODER],
+    recognise,
+    open: |bytes, label| Ok(Box::new(Gemma2Config::from_json(bytes, label)?)),
+};
+
+const IDS: Port = Port::ids("input_ids", &["B", "T"], "vocabulary");
+const MASK: Port = Port::mask("attention_mask", &["B", "T"]);
+const STATE: Port = Port::float("last_hidden_state", &["B", "T", "D"]);
+
+const TEXT_ENCODER: Entry = Entry {
+    name: "text_encoder",
+    about: "Encode a text",
+    inputs: &[IDS, MASK],
+    outputs: &[STATE],
+    sizes: &[
+        SizeName {
+            name: "tokens",
+            unit: "N",
+            about: "Tokens of the text (default: 300)",
+            usual: Some(300),
+            smallest: 1,
+            largest: 65_536,
+            of_inputs: true,
+        },
+        PREFIX,
+    ],
+    settings: &[],
+};
+
+const PREFIX: SizeName = SizeName {
+    name: "prefix",
+    unit: "N",
+    about: "First tokens whose keys and values are kept from run to run (default: 0)",
+    usual: Some(0),
+    smallest: 0,
+    largest: 65_536,
+    of_inputs: false,
+};
+
+fn recognise(
+    source: &dyn TensorSource,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Option<Recognised>> {
+    const TELLING: &str = "layers.0.pre_feedforward_layernorm.weight";
+    let has = |name: &str| source.info(name).is_some();
+    let name = match (has(TELLING), has(&format!("model.{TELLING}"))) {
+        (false, false) => return Ok(None),
+        (true, _) => "Gemma-2 text encoder",
+        (false, true) => "Gemma-2 language model",
+    };
+    Ok(Some(match low_bit::is_quantised(source) {
+        true => low_bit::describe(source, metadata, name),
+        false => Recognised::new(name),
+    }))
+}
+
+impl ComponentConfig for Gemma2Config {
+    fn description(&self) -> String {
+        format!(
+            "width {}, {} layers, vocabulary {}",
+            self.hidden_size, self.num_hidden_layers, self.vocab_size
+        )
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let facts = json!({
+            "width": self.hidden_size, "layers": self.num_hidden_layers,
+            "vocabulary": self.vocab_size, "heads": self.num_attention_heads,
+            "key_value_heads": self.num_key_value_heads, "sliding_window": self.sliding_window,
+            "parameters_of_embedding": self.vocab_size as u64 * self.hidden_size as u64,
+        });
+        Recognised::with("", facts).details
+    }
+
+    fn parameters(&self) -> u64 {
+        self.parameters()
+    }
+
+    fn weights(&self, weights: &ComponentWeights, settings: &LoadSettings) -> Result<Weights> {
+        let found = match weights {
+            ComponentWeights::Stored(source) => weight_only_parameters(source.clone())?,
+            ComponentWeights::Random(_) => weights.plain(),
+        };
+        Ok(found.quantised(settings.quantisation, None))
+    }
+
+    fn build(&self, weights: &Weights) -> Result<()> {
+        Gemma2Model::load(self, weights).map(drop)
+    }
+
+    fn dimension(&self, word: &str) -> Option<Dimension> {
+        Some(match word {
+            "vocabulary" => Dimension::Exactly(self.vocab_size),
+            "D" => Dimension::Exactly(self.hidden_size),
+            _ => return None,
+        })
+    }
+
+    fn sizes(&self, entry: &Entry, _beside: &Sizes) -> Vec<Size> {
+        entry.sizes.iter().map(|size| size.with(0, 1)).collect()
+    }
+
+    fn example_inputs(
+        &self,
+        _entry: &Entry,
+        sizes: &Sizes,
+        _beside: &Sizes,
+        made: &mut Examples,
+    ) -> Result<NamedTensors> {
+        made.text(sizes.or_zero("tokens"), self.vocab_size)?;
+        Ok(made.take())
+    }
+
+    fn work(&self, _entry: &Entry, inputs: &NamedTensors, sizes: &Sizes) -> Result<Work> {
+        let ([batch, tokens], _) = inputs.ids(IDS.name)?;
+        let prefix = sizes.or_zero(PREFIX.name).min(tokens);
+        let costs = self.encode_cost(tokens - prefix, prefix);
+        Ok(Work {
+            sizes: vec![("batch", batch), ("tokens", tokens), ("prefix", prefix)],
+            costs: costs.iter().map(|cost| cost.for_batch(batch)).collect(),
+            preparation: None,
+            weight_bytes: None,
+        })
+    }
+
+    fn load(
+        &self,
+        _entry: &Entry,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<Box<dyn Runnable>> {
+        let weights = self.weights(weights, settings)?;
+        Ok(Box::new(Gemma2Model::load(self, &weights)?))
+    }
+}
+
+impl Runnable for Gemma2Model {
+    fn prepare<'a>(&'a self, inputs: &NamedTensors, sizes: &Sizes) -> PrepareResult<'a> {
+        let ([batch, tokens], tokens_of_all) = inputs.ids(IDS.name)?;
+        let mask = inputs.mask(MASK.name)?.unwrap_or_default();
+        let prefix = sizes.or_zero(PREFIX.name);
+        let whole = batch == 1 && mask.iter().flatten().all(|keep| *keep);
+        if prefix > 0 && (prefix >= tokens || !whole) {
+            let problem = format!(
+                "needs one text of more tokens without a mask, this is {batch} of {tokens}"
+            );
+            return Err(SizeError::new(PREFIX.name, prefix, problem).into());
+        }
+        let kept = match prefix {
+            0 => None,
+            length => Some(self.prefix(&tokens_of_all[..length])?),
+        };
+        let mask: Vec<u32> = mask.into_iter().flatten().map(u32::from).collect();
+        let new = tokens_of_all[prefix * batch..].to_vec();
+        Ok(Box::new(Text {
+            model: self,
+            kept,
+            ids: ids(new, &[batch, tokens - prefix])?,
+            mask: ids(mask, &[batch, tokens])?,
+            result: None,
+        }))
+    }
+
+    fn part<'a>(&self, traced: &'a str) -> &'a str {
+        part(traced)
+    }
+}
+
+fn part(name: &str) -> &'static str {
+    let inner = name
+        .strip_prefix("layers.")
+        .and_then(|rest| rest.split_once('.'))
+        .map_or(name, |(_, inner)| inner);
+    match inner {
+        "embed_tokens" => "embed_tokens",
+        "self_attn" => "self_attn",
+        "mlp" => "mlp",
+        _ => "between",
+    }
+}
+
+struct Text<'a> {
+    model: &'a Gemma2Model,
+    kept: Option<Prefix>,
+    /// Those after the prefix.
+    ids: Tensor,
+    mask: Tensor,
+    result: Option<Tensor>,
+}
+
+impl Prepared for Text<'_> {
+    fn run(&mut self, watch: Watch) -> Result<()> {
+        self.result = Some(match &self.kept {
+            Some(kept) => self.model.forward_with_prefix(kept, &self.ids)?,
+            None => self
+                .model
+                .forward_traced(&self.ids, Some(&self.mask), watch)?,
+        });
+        Ok(())
+    }
+
+    /// Rows of masked positions, which mean nothing, are zero.
+    fn outputs(&self) -> Result<NamedTensors> {
+        let result = self.result.as_ref().ok_or_else(not_run)?;
+        let (tokens, new) = (self.mask.dim(1)?, self.ids.dim(1)?);
+        let keep = self.mask.narrow(1, tokens - new, new)?;
+        let keep = keep.to_dtype(result.dtype())?.unsqueeze(2)?;
+        let state = result.broadcast_mul(&keep)?;
+        Ok([(STATE.name.to_owned(), state)].into_iter().collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::part;
+
+    #[test]
+    fn traced_names_fall_into_parts() {
+        assert_eq!(part("layers.3.mlp"), "mlp");
+        assert_eq!(part("layers.3"), "between");
+    }
+}

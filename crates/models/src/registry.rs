@@ -1,0 +1,64 @@
+//! Every network that brisk runs, one line each.
+
+use std::collections::BTreeMap;
+
+use brisk_store::TensorSource;
+use serde_json::Value;
+
+use crate::component::{Component, Entry, Recognised};
+use crate::{Result, dcae, gemma2, language_model, sana, sana_controlnet};
+
+/// The networks. Adding one is its folder with a `component.rs`, and a line here.
+pub static COMPONENTS: &[&Component] = &[
+    &sana::COMPONENT,
+    &sana_controlnet::COMPONENT,
+    &dcae::COMPONENT,
+    &gemma2::COMPONENT,
+    &language_model::COMPONENT,
+];
+
+/// The network that a class or model type names.
+pub fn of_class(class: &str) -> Option<&'static Component> {
+    let all = COMPONENTS.iter().copied();
+    all.into_iter()
+        .find(|component| component.classes.contains(&class))
+}
+
+/// The network that a configuration names, by `_class_name`, `architectures` or `model_type`.
+pub fn of_config(config: &Value) -> Option<&'static Component> {
+    classes(config).into_iter().find_map(of_class)
+}
+
+/// The names that a configuration gives its network, the most telling first.
+pub fn classes(config: &Value) -> Vec<&str> {
+    let text = |key: &str| config.get(key).and_then(Value::as_str);
+    let architectures = config.get("architectures").and_then(Value::as_array);
+    let architectures = architectures.into_iter().flatten();
+    let mut classes: Vec<&str> = text("_class_name").into_iter().collect();
+    classes.extend(architectures.filter_map(Value::as_str));
+    classes.extend(text("model_type"));
+    classes
+}
+
+/// Every way to run a network with the networks that have it, by the name of the way.
+pub fn entries() -> Vec<(&'static Component, &'static Entry)> {
+    let all = COMPONENTS.iter();
+    all.flat_map(|component| component.entries.iter().map(|entry| (*component, entry)))
+        .collect()
+}
+
+/// Which network a weights file holds, by its tensors and its own table of texts.
+///
+/// # Errors
+/// A file in one of the known layouts that contradicts itself.
+pub fn recognise(
+    source: &dyn TensorSource,
+    metadata: &BTreeMap<String, String>,
+) -> Result<Option<(&'static Component, Recognised)>> {
+    for component in COMPONENTS {
+        if let Some(found) = (component.recognise)(source, metadata)? {
+            return Ok(Some((component, found)));
+        }
+    }
+    Ok(None)
+}

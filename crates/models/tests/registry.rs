@@ -1,0 +1,283 @@
+//! Every network through the registry: what it expects of a file is what loading asks for.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use brisk_models::component::{
+    ComponentConfig, ComponentWeights, Examples, LoadSettings, RandomWeights, Sizes,
+};
+use brisk_models::registry::{self, COMPONENTS};
+use brisk_nn::Storage;
+use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource};
+use brisk_testkit::fixtures_dir;
+
+/// Folders below `root` that hold a `config.json`.
+fn folders(root: &Path, found: &mut Vec<PathBuf>) {
+    if root.join("config.json").exists() {
+        found.push(root.to_owned());
+    }
+    for entry in std::fs::read_dir(root).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            folders(&path, found);
+        }
+    }
+}
+
+struct Case {
+    folder: PathBuf,
+    component: &'static brisk_models::component::Component,
+    config: Box<dyn ComponentConfig>,
+}
+
+fn cases(root: PathBuf) -> Vec<Case> {
+    let mut all = Vec::new();
+    folders(&root, &mut all);
+    let cases = all.into_iter().map(|folder| {
+        let bytes = std::fs::read(folder.join("config.json")).unwrap();
+        let value = serde_json::from_slice(&bytes).unwrap();
+        let component = registry::of_config(&value)
+            .unwrap_or_else(|| panic!("{}: no network", folder.display()));
+        let config = (component.open)(&bytes, &folder.display().to_string());
+        Case {
+            component,
+            config: config.unwrap_or_else(|error| panic!("{error}")),
+            folder,
+        }
+    });
+    cases.collect()
+}
+
+fn fixtures() -> Vec<Case> {
+    [
+        "dcae",
+        "gemma2",
+        "language_models",
+        "pipelines",
+        "sana_controlnet",
+        "sana_transformer",
+    ]
+    .into_iter()
+    .flat_map(|name| cases(fixtures_dir().join(name)))
+    .collect()
+}
+
+fn weights(folder: &Path) -> Option<Arc<dyn TensorSource>> {
+    ModelFolder::Disk(folder.to_owned())
+        .open_component("", None)
+        .ok()
+}
+
+#[test]
+fn names_of_components_and_entries_are_no_ones_else() {
+    for (index, component) in COMPONENTS.iter().enumerate() {
+        for other in &COMPONENTS[index + 1..] {
+            for class in component.classes {
+                assert!(!other.classes.contains(class), "{class} is twice");
+            }
+        }
+        assert!(!component.entries.is_empty() && !component.folders.is_empty());
+    }
+}
+
+#[test]
+fn every_fixture_is_known_expected_and_recognised() {
+    let mut seen = 0;
+    for case in fixtures() {
+        let name = case.folder.display();
+        let expected = case.config.expected_tensors().unwrap();
+        let count: usize = expected
+            .iter()
+            .filter(|(name, _)| !name.contains(".running_"))
+            .map(|(_, shape)| shape.iter().product::<usize>())
+            .sum();
+        assert_eq!(count as u64, case.config.parameters(), "{name}");
+        let Some(source) = weights(&case.folder) else {
+            continue;
+        };
+        case.config
+            .check(source.clone())
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        let found = registry::recognise(&*source, &Default::default()).unwrap();
+        if let Some((component, _)) = found {
+            assert_eq!(component.name, case.component.name, "{name}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 40, "only {seen} folders were found");
+}
+
+/// The same source without one tensor, with one of another name, or with one of another shape.
+fn damaged(source: &Arc<dyn TensorSource>, how: &str) -> Arc<dyn TensorSource> {
+    let names = source.names();
+    // Not one whose name decides which layout the file has.
+    let victim = names
+        .iter()
+        .rev()
+        .find(|name| name.ends_with("weight"))
+        .unwrap();
+    let mut map: std::collections::BTreeMap<String, Slice> = names
+        .iter()
+        .map(|name| (name.clone(), Slice::whole(name.clone())))
+        .collect();
+    match how {
+        "missing" => drop(map.remove(victim)),
+        "unexpected" => drop(map.insert("ema.decay".to_owned(), Slice::whole(victim.clone()))),
+        _ => {
+            let shape = source.info(victim).unwrap().1;
+            let other = vec![1, shape.iter().product()];
+            map.insert(victim.clone(), Slice::whole(victim.clone()).reshaped(other));
+        }
+    }
+    Arc::new(MappedSource::new(source.clone(), map).unwrap())
+}
+
+/// The check from headers and the load tell the same.
+#[test]
+fn a_check_says_what_loading_says() {
+    for case in fixtures() {
+        let Some(source) = weights(&case.folder) else {
+            continue;
+        };
+        for how in ["missing", "unexpected", "misshapen"] {
+            let name = format!("{} {how}", case.folder.display());
+            let source = damaged(&source, how);
+            let checked = case.config.check(source.clone()).unwrap_err().to_string();
+            let stored = ComponentWeights::Stored(source);
+            let parameters = case
+                .config
+                .weights(&stored, &LoadSettings::default())
+                .unwrap();
+            let loaded = case.config.build(&parameters).unwrap_err().to_string();
+            assert_eq!(checked, loaded, "{name}");
+        }
+    }
+}
+
+/// Older files hold the rotary frequencies beside the weights.
+#[test]
+fn buffers_that_the_configuration_implies_are_left_out() {
+    for name in ["dream_0", "sdar_0", "a2d_llama_0", "llada2_0"] {
+        let folder = fixtures_dir().join("language_models").join(name);
+        let case = cases(folder.clone()).remove(0);
+        let source = weights(&folder).unwrap();
+        let mut map: std::collections::BTreeMap<String, Slice> = source
+            .names()
+            .into_iter()
+            .map(|name| (name.clone(), Slice::whole(name)))
+            .collect();
+        let any = map.values().next().unwrap().clone();
+        for buffer in [
+            "model.layers.0.self_attn.rotary_emb.inv_freq",
+            "model.rotary_emb.inv_freq",
+        ] {
+            map.insert(buffer.to_owned(), any.clone());
+        }
+        let with_buffers = MappedSource::new(source, map).unwrap();
+        case.config
+            .check(Arc::new(with_buffers))
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
+
+/// At published sizes too, where nothing could be allocated.
+#[test]
+fn published_shapes_are_listed_without_their_memory() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../bench/configs");
+    let mut seen = 0;
+    for case in cases(root) {
+        let expected = case.config.expected_tensors().unwrap();
+        let values = expected
+            .iter()
+            .filter(|(name, _)| !name.contains(".running_"))
+            .map(|(_, shape)| shape.iter().map(|side| *side as u64).product::<u64>());
+        assert_eq!(
+            values.sum::<u64>(),
+            case.config.parameters(),
+            "{}",
+            case.folder.display()
+        );
+        seen += 1;
+    }
+    assert!(seen >= 3, "only {seen}");
+}
+
+/// Every entry runs on its own example inputs, gives what its ports say, and its parts have costs.
+#[test]
+fn entries_run_on_their_examples() {
+    let random = RandomWeights {
+        seed: 0,
+        storage: Storage::F32,
+        low_bit: false,
+    };
+    let mut seen = std::collections::BTreeSet::new();
+    for case in fixtures() {
+        for entry in case.component.entries {
+            let beside: Sizes = [("pixels_per_cell", 8)].into_iter().collect();
+            let declared = case.config.sizes(entry, &beside);
+            let given = declared.iter().map(|size| {
+                let small = (16 / size.multiple_of).max(1) * size.multiple_of;
+                let value = if size.name == "block" { 8 } else { small };
+                (size.name, if size.name == "prefix" { 0 } else { value })
+            });
+            let sizes = Sizes::complete(&declared, &given.collect()).unwrap();
+            let mut normal =
+                |count: usize| (0..count).map(|i| (i % 7) as f32 / 7.0 - 0.4).collect();
+            let mut examples = Examples::new(&mut normal);
+            let inputs = case
+                .config
+                .example_inputs(entry, &sizes, &beside, &mut examples)
+                .unwrap();
+            for port in case
+                .config
+                .inputs(entry)
+                .iter()
+                .filter(|port| !port.optional)
+            {
+                assert!(
+                    inputs.get(port.name).is_some(),
+                    "{} {}",
+                    entry.name,
+                    port.name
+                );
+            }
+            let work = case.config.work(entry, &inputs, &sizes).unwrap();
+            let weights = ComponentWeights::Random(random);
+            let settings = LoadSettings::default();
+            let model = case.config.load(entry, &weights, &settings).unwrap();
+            let name = case.folder.display();
+            let mut ready = model
+                .prepare(&inputs, &sizes)
+                .unwrap_or_else(|error| panic!("{name}: {error:?}"));
+            let mut parts = std::collections::BTreeSet::new();
+            ready
+                .run(&mut |traced, _| {
+                    parts.insert(model.part(traced).to_owned());
+                })
+                .unwrap_or_else(|error| panic!("{name}: {error}"));
+            for cost in work.costs.iter().filter(|cost| cost.flops > 0) {
+                assert!(
+                    parts.contains(&cost.name),
+                    "{name}: no {} in {parts:?}",
+                    cost.name
+                );
+            }
+            let outputs = ready.outputs().unwrap();
+            for port in entry.outputs {
+                let name = if port.is_series() {
+                    format!("{}0", port.name)
+                } else {
+                    port.name.into()
+                };
+                let found = outputs.get(&name).unwrap();
+                assert_eq!(found.rank(), port.shape.len(), "{name}");
+            }
+            seen.insert(entry.name);
+        }
+    }
+    let all: std::collections::BTreeSet<&str> = registry::entries()
+        .iter()
+        .map(|(_, entry)| entry.name)
+        .collect();
+    assert_eq!(seen, all);
+}
