@@ -39,6 +39,8 @@ fn cases(root: PathBuf) -> Vec<Case> {
         let component = registry::of_config(&value)
             .unwrap_or_else(|| panic!("{}: no network", folder.display()));
         let config = (component.open)(&bytes, &folder.display().to_string());
+        let unknown = component.unknown_keys(&value);
+        assert!(unknown.is_empty(), "{}: {unknown:?}", folder.display());
         Case {
             component,
             config: config.unwrap_or_else(|error| panic!("{error}")),

@@ -172,6 +172,9 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             out.push_str(&format!("{}: {problem}\n", part.kind_of_problem()));
         }
     }
+    for note in components.iter().filter_map(Component::note) {
+        out.push_str(&format!("note: {note}\n"));
+    }
     if missing.is_empty() {
         out.push_str("complete\n");
     }

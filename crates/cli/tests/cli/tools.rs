@@ -171,6 +171,14 @@ fn inspect_says_what_loading_says() {
         brisk_testkit::save_tensors(&file, &changed);
     };
     saved("wrapped", &|name| vec![format!("module.{name}")]);
+    let config = place.path("wrapped/transformer/config.json");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replacen('{', r#"{"use_registers": true,"#, 1)).unwrap();
+    let inspected = place.ok(&["inspect", "wrapped"]).stdout;
+    assert!(
+        inspected.contains("note: transformer:") && inspected.contains("use_registers"),
+        "{inspected}"
+    );
     saved("foreign", &|name| match name {
         "proj_out.bias" => vec![name.to_owned(), "ema.decay".to_owned()],
         _ => vec![name.to_owned()],

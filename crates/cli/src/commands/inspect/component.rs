@@ -41,6 +41,8 @@ pub struct Component {
     /// What is there.
     pub state: State,
     configuration: Option<std::result::Result<Configuration, String>>,
+    /// Keys of its configuration that nothing here knows.
+    unknown_keys: Vec<String>,
 }
 
 /// Every component that a pipeline's index names.
@@ -121,6 +123,11 @@ impl Component {
         };
         let named = class.as_deref().and_then(registry::of_class);
         let component = named.or_else(|| registry::of_config(value.as_ref()?));
+        let unknown_keys = match (component, &value) {
+            (Some(component), Some(value)) => component.unknown_keys(value),
+            _ => Vec::new(),
+        };
+        let unknown_keys = unknown_keys.into_iter().map(str::to_owned).collect();
         let configuration = match (component, folder.read(&config)) {
             (Some(component), Ok(bytes)) => {
                 let read = (component.open)(&bytes, &config);
@@ -134,6 +141,7 @@ impl Component {
             class,
             state,
             configuration,
+            unknown_keys,
         }
     }
 
@@ -152,6 +160,17 @@ impl Component {
             Ok(configuration) => Some(configuration.config.description()),
             Err(_) => None,
         }
+    }
+
+    /// What its configuration says that nothing here knows, if anything.
+    pub fn note(&self) -> Option<String> {
+        (!self.unknown_keys.is_empty()).then(|| {
+            format!(
+                "{}: brisk does not know these keys of its config.json and goes without them: {}",
+                self.shown_name(),
+                self.unknown_keys.join(", ")
+            )
+        })
     }
 
     /// What is missing or wrong, if anything.
@@ -201,6 +220,7 @@ impl Component {
         if let Some(Ok(configuration)) = &self.configuration {
             document["configuration"] = configuration.config.description().into();
             document["facts"] = configuration.config.facts().into();
+            document["unknown_keys"] = json!(self.unknown_keys);
             document["expected_parameters"] = configuration.config.parameters().into();
         }
         if let State::Weights { source, summary } = &self.state {
