@@ -1,6 +1,5 @@
 //! Rough estimates of what a stage needs, so that a request that cannot fit is refused before it starts.
 
-use brisk_models::dcae::LARGEST_MAP;
 use brisk_nn::Quantisation;
 use brisk_store::TensorSource;
 
@@ -69,12 +68,18 @@ pub fn quantised_bytes(table: u64, layers: u64, stored: f64, how: Quantisation) 
     (table as f64 * stored + layers as f64 * how.bytes_per_value(stored)) as u64
 }
 
-/// Activations of a decoder in strips of `rows` pixel rows, of which the deep stages keep three maps
+/// Activations of a decoder in strips of `rows` pixel rows that keeps maps up to `largest_map` bytes whole; of them the deep stages keep three maps
 /// at most: what is doubled, what that gives, and what a strip takes.
-pub fn decode_strips(height: usize, width: usize, channels: usize, rows: usize) -> u64 {
+pub fn decode_strips(
+    height: usize,
+    width: usize,
+    channels: usize,
+    rows: usize,
+    largest_map: u64,
+) -> u64 {
     let picture = height as u64 * width as u64 * 4;
     let full = picture.saturating_mul(channels as u64);
-    let deep = (full / 16).max(full.min(LARGEST_MAP as u64));
+    let deep = (full / 16).max(full.min(largest_map));
     3 * deep + 3 * picture + decode_whole(rows.min(height), width, channels)
 }
 
@@ -164,6 +169,6 @@ mod tests {
         assert!((100..400).contains(&activations), "{activations}");
         let whole = decode_whole(4096, 4096, 128) >> 30;
         assert!((20..60).contains(&whole), "{whole}");
-        assert!(decode_strips(4096, 4096, 128, 256) < decode_whole(4096, 4096, 128) / 5);
+        assert!(decode_strips(4096, 4096, 128, 256, 192 << 20) < decode_whole(4096, 4096, 128) / 5);
     }
 }

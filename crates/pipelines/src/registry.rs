@@ -52,6 +52,8 @@ pub struct Family {
     pub image: Option<OpenImage>,
     /// How to open one for text.
     pub text: Option<OpenText>,
+    /// What a pipeline of a class (`_class_name` of a `model_index.json`) is, in words.
+    pub class_in_words: fn(&str) -> Option<&'static str>,
     /// How the layers of the network of a `config.json` lie in 4-bit files, where files of the family's
     /// networks do.
     pub low_bit_layout: Option<ReadLayout>,
@@ -181,14 +183,26 @@ fn check_open(family: &Family, folder: &ModelFolder, options: &Options) -> Resul
     }
 }
 
-/// Says what a folder is that nobody knows.
-fn unknown(folder: &ModelFolder, wanted: ResultKind) -> String {
+/// What a pipeline of a class is, in words, if a family runs it.
+pub fn class_in_words(class: &str) -> Option<&'static str> {
+    FAMILIES
+        .iter()
+        .find_map(|family| (family.class_in_words)(class))
+}
+
+/// What the families make of a kind of result, in words.
+pub fn in_words(kind: ResultKind) -> String {
     let known: Vec<&str> = FAMILIES
         .iter()
-        .filter(|family| family.results().contains(&wanted))
+        .filter(|family| family.results().contains(&kind))
         .map(|family| family.about)
         .collect();
-    let known = format!("brisk makes {} with {}", wanted.name(), known.join("; "));
+    format!("brisk makes {} with {}", kind.name(), known.join("; "))
+}
+
+/// Says what a folder is that nobody knows.
+fn unknown(folder: &ModelFolder, wanted: ResultKind) -> String {
+    let known = in_words(wanted);
     let text_of = |file: &str, key: &str| -> Option<String> {
         let value = folder.exists(file).then(|| folder.read_json(file).ok())??;
         let found = value.get(key)?;

@@ -47,8 +47,10 @@ fn replace(path: &Path, from: &str, to: &str) {
 }
 
 fn refusal(folder: &Path, options: &LoadOptions) -> String {
-    match SanaPipeline::load(disk(folder), options) {
-        Ok(_) => panic!("{} loads", folder.display()),
+    let planned = SanaPipeline::load(disk(folder), options)
+        .and_then(|pipeline| pipeline.plan(&small()).map(drop));
+    match planned {
+        Ok(()) => panic!("{} draws", folder.display()),
         Err(error) => error.to_string(),
     }
 }

@@ -3,12 +3,10 @@
 
 pub mod text;
 
-use std::path::Path;
-
 use brisk_media::{Picture, psnr};
-use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
+use brisk_models::dcae::{self, Autoencoder, Halves};
 use brisk_nn::{Tensor, Weights};
-use brisk_store::{Limit, read_text};
+use brisk_store::ModelFolder;
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -24,12 +22,19 @@ pub(crate) const BATCH: usize = 16;
 /// PSNR counted for a picture without any error, dB.
 const MAX_PSNR: f64 = 100.0;
 
-/// Reads `config.json` and `diffusion_pytorch_model.safetensors` of a `vae/` folder.
-pub fn open_autoencoder(folder: &Path) -> Result<Autoencoder> {
-    let path = folder.join("config.json");
-    let text = read_text(&path, Limit::MODEL_FILE)?;
-    let config = AutoencoderConfig::from_json(text.as_bytes(), &path.to_string_lossy())?;
-    let source = brisk_store::open_weights(&folder.join("diffusion_pytorch_model.safetensors"))?;
+/// Opens the autoencoder in the subfolder `sub` of a folder (empty: the folder itself), in any published
+/// layout.
+///
+/// # Errors
+/// Files that are missing, damaged or of another network.
+pub fn open_autoencoder(folder: &ModelFolder, sub: &str) -> Result<Autoencoder> {
+    let name = match sub {
+        "" => "config.json".to_owned(),
+        sub => format!("{sub}/config.json"),
+    };
+    let label = format!("{}/{name}", folder.label());
+    let config = dcae::open(&folder.read(&name)?, &label)?;
+    let source = dcae::plain_names(folder.open_component(sub, None)?)?;
     let weights = Weights::from_source(source);
     let model = Autoencoder::load(&config, &weights, Halves::Both)?;
     weights.finish(&[])?;

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use brisk_store::ModelFolder;
 use brisk_store::{SafetensorsFile, TensorSource};
 use brisk_train::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
 use brisk_train::eval::{
@@ -207,7 +208,7 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     assert_same_checkpoint(&whole, &parted);
 
     // What was reported is what the written files do.
-    let model = open_autoencoder(&whole.join("vae")).unwrap();
+    let model = open_autoencoder(&ModelFolder::Disk(whole.to_owned()), "vae").unwrap();
     let held_out = Selection::default().of(&data, true);
     assert_eq!(held_out.len(), report.held_out_pictures);
     let psnr = mean_psnr(&model, &data, &held_out).unwrap();
@@ -345,7 +346,8 @@ fn retrieval_finds_what_was_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let data = data();
     train_tiny_autoencoder(folder.path(), 20);
-    let autoencoder = open_autoencoder(&folder.path().join("vae")).unwrap();
+    let autoencoder =
+        open_autoencoder(&ModelFolder::Disk(folder.path().to_owned()), "vae").unwrap();
     let noto = Selection {
         sets: vec![EmojiSet::Noto],
         ..Selection::default()

@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use brisk::{Control, GeneratedImage, ImageRequest, Options, keys, registry};
 use brisk_media::{Picture, contact_sheet, encode_png};
-use brisk_models::dcae::{self, Autoencoder, Halves};
-use brisk_nn::Weights;
-use brisk_store::{ModelFolder, write_atomic};
+use brisk_store::write_atomic;
 use brisk_train::Selection;
 use brisk_train::data::emoji::EmojiData;
-use brisk_train::eval::{Generated, ImageEvaluation, evaluate_image_model, mean_psnr};
+use brisk_train::eval::{
+    Generated, ImageEvaluation, evaluate_image_model, mean_psnr, open_autoencoder,
+};
 use brisk_train::recipe::Recipe;
 use clap::{Args, Subcommand};
 use serde_json::json;
@@ -94,7 +94,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     }
     let folder = models::open(arguments.model.as_deref(), None)?;
     let data = EmojiData::open(&arguments.data)?;
-    let autoencoder = open_autoencoder(&folder)?;
+    let autoencoder = open_autoencoder(&folder, "vae")?;
     let options = Options::new().with(&keys::RESIDENCY, "all".to_owned());
     let mut model = registry::open_image(&folder, &models::settings(options))?;
     let mut stages = Stages::new();
@@ -205,13 +205,4 @@ fn generated(image: GeneratedImage) -> Generated {
             .collect()
     });
     (image.picture, latent)
-}
-
-fn open_autoencoder(folder: &ModelFolder) -> Result<Autoencoder> {
-    let config = folder.read("vae/config.json")?;
-    let label = format!("{}/vae/config.json", folder.label());
-    let config = dcae::open(&config, &label)?;
-    let weights = dcae::plain_names(folder.open_component("vae", None)?)?;
-    let weights = Weights::from_source(weights);
-    Ok(Autoencoder::load(&config, &weights, Halves::Both)?)
 }

@@ -20,7 +20,7 @@ use component::{Component, State};
 #[derive(Debug, Args)]
 #[command(
     before_help = "Models: which one it is, its components, parameters, types of numbers, and what is missing.\n\
-    Weights files: safetensors, shard indexes, .pth, LoRA, the authors' SANA and DC-AE files.\n\
+    Weights files: safetensors, shard indexes, .pth, LoRA, the authors' own files.\n\
     Pictures: the request inside. Only headers are read, whatever the size; nothing is downloaded\n\
     and no code in a file is run."
 )]

@@ -10,6 +10,7 @@ use std::path::Path;
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{CaptionContext, ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_nn::{Tensor, Weights};
+use brisk_store::ModelFolder;
 use brisk_text::Tokenizer;
 use serde::Serialize;
 
@@ -203,7 +204,7 @@ pub fn train_image(
     let training = recipe.pictures.of(data, false);
     // Positions in `training`, which is what the latents are stored by.
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
-    let autoencoder = eval::open_autoencoder(vae_folder)?;
+    let autoencoder = eval::open_autoencoder(&ModelFolder::Disk(vae_folder.to_owned()), "")?;
     control.send(Event::Stage("training the tokenizer"));
     let vocabulary = recipe.text_encoder["vocab_size"].as_u64().ok_or_else(|| {
         Error::Recipe("text_encoder.vocab_size is missing; expected a number".to_owned())

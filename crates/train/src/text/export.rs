@@ -14,13 +14,31 @@ use crate::recipe::TextRecipe;
 use crate::session::{LOG, Session, write_json};
 use crate::tensors::NamedArray;
 
+/// What is trained where a recipe's model says nothing: the published models' architecture, which is not
+/// that of their class's defaults.
+fn architecture() -> Value {
+    json!({
+        "activation_type": "silu", "alibi": false, "attention_layer_norm": false,
+        "bias_for_layer_norm": false, "block_type": "llama", "include_bias": false,
+        "include_qkv_bias": false, "input_emb_norm": false, "layer_norm_type": "rms",
+        "layer_norm_with_affine": true, "rope": true, "scale_logits": false, "weight_tying": false,
+    })
+}
+
 /// The `config.json`: the recipe's keys, and those that the vocabulary decides.
 pub(super) fn config(recipe: &TextRecipe, examples: &Examples) -> Result<Value> {
     let vocabulary = examples.tokenizer.vocabulary_size();
     // Whole vectors of the head.
     let rows = vocabulary.next_multiple_of(16);
+    let model = match (architecture(), &recipe.model) {
+        (Value::Object(mut model), Value::Object(asked)) => {
+            model.extend(asked.clone());
+            Value::Object(model)
+        }
+        (_, other) => other.clone(),
+    };
     config_with(
-        &recipe.model,
+        &model,
         None,
         &[
             ("architectures", json!(["LLaDAModelLM"])),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use brisk::{ResultKind, registry as families};
 use brisk_models::{foreign, low_bit, registry};
 use brisk_store::{SafetensorsFile, TensorSource};
 use serde_json::{Map, Value, json};
@@ -21,18 +22,14 @@ pub struct Found {
 
 /// What `brisk image` makes of a pipeline class.
 pub fn pipeline(class: &str) -> String {
-    let family = match class {
-        "SanaPipeline" | "SanaPAGPipeline" => "SANA or SANA-1.5 pipeline",
-        "SanaControlNetPipeline" => "SANA pipeline with ControlNet",
-        "SanaSprintPipeline" | "SanaSprintImg2ImgPipeline" => "SANA-Sprint pipeline",
-        other => {
-            let family = other.strip_suffix("Pipeline").unwrap_or(other);
-            return format!(
-                "{family} ({other}); brisk image loads SANA, SANA-1.5 and SANA-Sprint, not this"
-            );
+    match families::class_in_words(class) {
+        Some(words) => format!("{words} ({class})"),
+        None => {
+            let family = class.strip_suffix("Pipeline").unwrap_or(class);
+            let known = families::in_words(ResultKind::Pictures);
+            format!("{family} ({class}); {known}, not this")
         }
-    };
-    format!("{family} ({class})")
+    }
 }
 
 /// Metadata of a safetensors file; empty for other formats.

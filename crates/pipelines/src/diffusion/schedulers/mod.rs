@@ -183,7 +183,7 @@ impl SchedulerConfig {
             }
             SchedulerKind::Scm => Err(Error::request(
                 "scheduler",
-                "scm needs a model distilled for it (SANA-Sprint); use dpm, dpm-native or euler",
+                "scm needs a model distilled for it; use dpm, dpm-native or euler",
             )),
         }
     }

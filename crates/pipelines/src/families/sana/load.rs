@@ -6,19 +6,18 @@ use std::sync::Arc;
 use brisk_models::dcae::{self, AutoencoderConfig};
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::native::NativeHeads;
-use brisk_models::sana::{self, ControlWiring, Numerics, SanaConfig};
-use brisk_models::sana_controlnet::{self, SanaControlNetConfig};
+use brisk_models::sana::{ControlWiring, SanaConfig};
+use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_nn::{Activations, Quantisation};
-use brisk_quant::{NunchakuFile, file as quantised};
 use brisk_store::read::without_last_line_end;
-use brisk_store::{ModelFolder, TensorSource, open_weights, unwrapped};
+use brisk_store::{ModelFolder, TensorSource, open_weights};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
 use super::component::ComponentWeights;
 use super::plan::ModelKind;
-use crate::diffusion::schedulers::dpm_solver::DpmSolverConfig;
-use crate::diffusion::schedulers::scm::ScmConfig;
+use super::scheduler::SchedulerFile;
+use super::transformer_files::{check_transformer, open_transformer};
 use crate::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::error::{Error, Result};
 use crate::request::RandomWeights;
@@ -103,6 +102,8 @@ pub(super) struct Files {
     pub(super) label: String,
     pub(super) kind: ModelKind,
     pub(super) scheduler: SchedulerConfig,
+    /// Why a request must name its sampler.
+    pub(super) scheduler_problem: Option<String>,
     pub(super) transformer_config: SanaConfig,
     pub(super) transformer: ComponentWeights,
     pub(super) activations: Activations,
@@ -131,13 +132,29 @@ pub(super) const INSTRUCTION_FILE: &str = "complex_human_instruction.txt";
 /// File that says what a pipeline's folder holds.
 pub(super) const INDEX: &str = "model_index.json";
 
-/// Pipelines by class name that this crate runs.
-pub(super) const CLASSES: &[(&str, ModelKind)] = &[
-    ("SanaPipeline", ModelKind::Sana),
-    ("SanaPAGPipeline", ModelKind::Sana),
-    ("SanaControlNetPipeline", ModelKind::Sana),
-    ("SanaSprintPipeline", ModelKind::Sprint),
-    ("SanaSprintImg2ImgPipeline", ModelKind::Sprint),
+/// Pipelines by class name that this crate runs, with what they are.
+pub(super) const CLASSES: &[(&str, ModelKind, &str)] = &[
+    ("SanaPipeline", ModelKind::Sana, "SANA or SANA-1.5 pipeline"),
+    (
+        "SanaPAGPipeline",
+        ModelKind::Sana,
+        "SANA or SANA-1.5 pipeline",
+    ),
+    (
+        "SanaControlNetPipeline",
+        ModelKind::Sana,
+        "SANA pipeline with ControlNet",
+    ),
+    (
+        "SanaSprintPipeline",
+        ModelKind::Sprint,
+        "SANA-Sprint pipeline",
+    ),
+    (
+        "SanaSprintImg2ImgPipeline",
+        ModelKind::Sprint,
+        "SANA-Sprint pipeline",
+    ),
 ];
 
 impl Files {
@@ -163,7 +180,7 @@ impl Files {
                 "the transformer's file has 4-bit weights already; load the full one",
             ));
         }
-        let scheduler = open_scheduler(folder, kind, &transformer.config)?;
+        let scheduler = SchedulerFile::open(folder, kind, &transformer.config)?;
         let control = match transformer.control {
             Some(control) => Some(control),
             None => open_control(folder, options, index.as_ref())?,
@@ -179,7 +196,8 @@ impl Files {
         let files = Self {
             label: folder.label(),
             kind,
-            scheduler,
+            scheduler: scheduler.config,
+            scheduler_problem: scheduler.problem,
             transformer_config: transformer.config,
             transformer: transformer.weights,
             activations: options.activations.unwrap_or_default(),
@@ -295,7 +313,7 @@ fn read_index(folder: &ModelFolder, options: &LoadOptions) -> Result<Option<Inde
         .and_then(Value::as_str)
         .unwrap_or_default()
         .to_owned();
-    let Some((_, kind)) = CLASSES.iter().find(|(name, _)| *name == class) else {
+    let Some((_, kind, _)) = CLASSES.iter().find(|(name, ..)| *name == class) else {
         let family = class.strip_suffix("Pipeline").unwrap_or(&class);
         let what = if class.is_empty() {
             "model_index.json has no _class_name".to_owned()
@@ -336,214 +354,6 @@ fn read_index(folder: &ModelFolder, options: &LoadOptions) -> Result<Option<Inde
         }
     }
     Ok(Some(Index { kind: *kind, class }))
-}
-
-struct TransformerFiles {
-    config: SanaConfig,
-    weights: ComponentWeights,
-    control: Option<ControlFiles>,
-}
-
-fn open_transformer(folder: &ModelFolder, options: &LoadOptions) -> Result<TransformerFiles> {
-    let mut files = match &options.transformer_file {
-        Some(path) => open_transformer_file(folder, path, options)?,
-        None => {
-            let config = SanaConfig::from_json(
-                &component_file(folder, "transformer", "config.json")?,
-                &format!("{}/transformer/config.json", folder.label()),
-            )?;
-            let weights = transformer_weights(folder, options, config.parameters())?;
-            TransformerFiles {
-                config,
-                weights,
-                control: None,
-            }
-        }
-    };
-    if options.native {
-        files.config.numerics = Numerics::Native;
-    }
-    Ok(files)
-}
-
-/// The folder's weights; SVDQuant's older folders have names of their own.
-fn transformer_weights(
-    folder: &ModelFolder,
-    options: &LoadOptions,
-    count: u64,
-) -> Result<ComponentWeights> {
-    let names = quantised::FOLDER_FILES.map(|name| format!("transformer/{name}"));
-    if options.random.is_none() && names.iter().all(|name| folder.exists(name)) {
-        let parts = names.iter().map(|name| folder.open(name));
-        let joined = brisk_quant::join(parts.collect::<Result<_, _>>()?);
-        let joined = joined.map_err(|error| Error::folder(folder.label(), error.to_string()))?;
-        return Ok(ComponentWeights::Stored(joined));
-    }
-    component_weights(folder, "transformer", options, count)
-}
-
-/// A quantised transformer in one file, which brings its configuration along.
-fn open_quantised_file(path: &std::path::Path) -> Result<Option<TransformerFiles>> {
-    let wrong =
-        |error: brisk_quant::Error| Error::folder(path.display().to_string(), error.to_string());
-    let file = NunchakuFile::open(path).map_err(wrong)?;
-    let Some(config) = file.config().map_err(wrong)? else {
-        return Ok(None);
-    };
-    let label = format!("{}: metadata \"config\"", path.display());
-    Ok(Some(TransformerFiles {
-        config: SanaConfig::from_json(config.to_string().as_bytes(), &label)?,
-        weights: ComponentWeights::Stored(file.source().clone()),
-        control: None,
-    }))
-}
-
-/// Says what a file is that is no transformer; its name alone would not tell.
-fn check_names(path: &std::path::Path, source: &dyn TensorSource) -> Result<()> {
-    // Of a quantised transformer, this layer may be quantised too.
-    let caption = ["weight", "qweight"].map(|end| format!("caption_projection.linear_1.{end}"));
-    if caption.iter().any(|name| source.info(name).is_some())
-        || sana::native::detect(source)?.is_some()
-    {
-        return Ok(());
-    }
-    let mut names = source.names();
-    let count = names.len();
-    names.truncate(3);
-    let what = if dcae::native::is_native(source) {
-        "a DC-AE autoencoder: "
-    } else {
-        ""
-    };
-    Err(Error::folder(
-        path.display().to_string(),
-        format!(
-            "holds {what}{count} tensors such as {}, expected those of a SANA transformer",
-            names.join(", ")
-        ),
-    )
-    .of(super::options::TRANSFORMER.name()))
-}
-
-/// One file, or a transformer's own folder: in the authors' naming it describes itself, in diffusers' the
-/// folder must.
-fn open_transformer_file(
-    folder: &ModelFolder,
-    path: &std::path::Path,
-    options: &LoadOptions,
-) -> Result<TransformerFiles> {
-    let source = unwrapped(match path.is_dir() {
-        true => quantised::open_folder(path, options.variant.as_deref())
-            .map_err(|error| Error::folder(path.display().to_string(), error.to_string()))?,
-        false => open_weights(path)?,
-    })?;
-    check_names(path, &*source)?;
-    if quantised::is_quantised(&*source)
-        && let Some(files) = open_quantised_file(path)?
-    {
-        return Ok(files);
-    }
-    let Some(layout) = sana::native::detect(source.as_ref())? else {
-        let beside = match path.is_dir() {
-            true => Some(path),
-            false => path.parent(),
-        };
-        let beside = beside.map(|beside| ModelFolder::Disk(beside.to_owned()));
-        let (config_folder, name) = match beside {
-            Some(beside) if beside.exists("config.json") => (beside, "config.json"),
-            _ if folder.exists("transformer/config.json") => {
-                (folder.clone(), "transformer/config.json")
-            }
-            _ => {
-                return Err(Error::folder(
-                    path.display().to_string(),
-                    "holds a transformer in diffusers' naming, which needs its config.json beside it",
-                ));
-            }
-        };
-        let label = format!("{}/{name}", config_folder.label());
-        let config = SanaConfig::from_json(&config_folder.read(name)?, &label)?;
-        return Ok(TransformerFiles {
-            config,
-            weights: ComponentWeights::Stored(source),
-            control: None,
-        });
-    };
-    if layout.control_blocks > 0 {
-        let split = sana_controlnet::native::split(source, options.heads)?;
-        let control = ControlFiles {
-            config: split.config,
-            weights: Arc::new(split.controlnet),
-            wiring: ControlWiring::Native,
-        };
-        return Ok(TransformerFiles {
-            config: split.base_config,
-            weights: ComponentWeights::Stored(Arc::new(split.base)),
-            control: Some(control),
-        });
-    }
-    let config = layout.config(options.heads)?;
-    Ok(TransformerFiles {
-        config,
-        weights: ComponentWeights::Stored(Arc::new(sana::native::map(source)?)),
-        control: None,
-    })
-}
-
-fn check_transformer(folder: &ModelFolder, config: &SanaConfig, kind: ModelKind) -> Result<()> {
-    let wrong = |message: String| Err(Error::folder(folder.label(), message));
-    if kind == ModelKind::Sana && config.guidance_embeds {
-        return wrong(
-            "the transformer takes guidance as an input (guidance_embeds), which only SanaSprintPipeline gives it; \
-             correct _class_name in model_index.json"
-                .to_owned(),
-        );
-    }
-    let (input, output) = (config.in_channels, config.output_channels());
-    if output != input && output != 2 * input {
-        return wrong(format!(
-            "the transformer predicts {output} channels for {input}; expected as many, or twice as many"
-        ));
-    }
-    Ok(())
-}
-
-fn open_scheduler(
-    folder: &ModelFolder,
-    kind: ModelKind,
-    config: &SanaConfig,
-) -> Result<SchedulerConfig> {
-    const FILE: &str = "scheduler/scheduler_config.json";
-    if !folder.exists(FILE) {
-        if folder.exists("model_index.json") {
-            return Err(missing(folder, FILE));
-        }
-        return Ok(match kind {
-            ModelKind::Sprint => SchedulerConfig::Scm(ScmConfig { sigma_data: 0.5 }),
-            ModelKind::Sana => {
-                let shift = if config.sample_size >= 128 { 6.0 } else { 3.0 };
-                SchedulerConfig::DpmSolver(DpmSolverConfig {
-                    shift,
-                    order: 2,
-                    train_timesteps: 1000,
-                })
-            }
-        });
-    }
-    let label = format!("{}/{FILE}", folder.label());
-    let scheduler = SchedulerConfig::from_bytes(&folder.read(FILE)?, &label)?;
-    let is_scm = matches!(scheduler, SchedulerConfig::Scm(_));
-    match kind {
-        ModelKind::Sprint if !is_scm => Err(Error::config(
-            label,
-            "SANA-Sprint needs SCMScheduler, this is another",
-        )),
-        ModelKind::Sana if is_scm => Err(Error::config(
-            label,
-            "SCMScheduler is for SANA-Sprint; SANA needs a flow scheduler",
-        )),
-        _ => Ok(scheduler),
-    }
 }
 
 fn open_control(
@@ -639,7 +449,7 @@ fn open_vae(
 }
 
 /// A component's stored weights, or `count` made up ones.
-fn component_weights(
+pub(super) fn component_weights(
     folder: &ModelFolder,
     sub: &str,
     options: &LoadOptions,
@@ -667,7 +477,7 @@ fn located<'a>(
     }
 }
 
-fn component_file(folder: &ModelFolder, sub: &str, name: &str) -> Result<Vec<u8>> {
+pub(super) fn component_file(folder: &ModelFolder, sub: &str, name: &str) -> Result<Vec<u8>> {
     let name = join(sub, name);
     if !folder.exists(&name) {
         return Err(missing(folder, &name));

@@ -1,5 +1,6 @@
 //! What a request needs of memory, stage by stage, and what follows from it.
 
+use brisk_models::dcae::LARGEST_MAP;
 use brisk_nn::Quantisation;
 
 use super::load::Residency;
@@ -110,7 +111,8 @@ impl SanaPipeline {
             .map_or(128, |stage| stage.channels);
         let whole = memory::decode_whole(plan.height, plan.width, channels);
         let rows = decode::strip_rows(plan.width);
-        let strips = memory::decode_strips(plan.height, plan.width, channels, rows);
+        let strips =
+            memory::decode_strips(plan.height, plan.width, channels, rows, LARGEST_MAP as u64);
         let kept_before = if keep {
             text.saturating_add(transformer)
         } else {

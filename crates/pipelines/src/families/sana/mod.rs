@@ -25,7 +25,9 @@ pub mod prompt;
 mod published;
 mod quantize;
 mod reproduce;
+mod scheduler;
 mod text;
+mod transformer_files;
 mod velocity;
 
 pub use load::{LoadOptions, Residency};
@@ -46,14 +48,20 @@ pub static FAMILY: Family = Family {
     published: published::PUBLISHED,
     image: Some(model::open),
     text: None,
+    class_in_words,
     low_bit_layout: Some(quantize::low_bit_layout),
     reproductions: &[&reproduce::SANA],
 };
 
+fn class_in_words(class: &str) -> Option<&'static str> {
+    let found = load::CLASSES.iter().find(|(name, ..)| *name == class);
+    found.map(|(_, _, words)| *words)
+}
+
 /// A pipeline folder of one of the classes, or a transformer file that brings no folder along.
 fn recognise(folder: &ModelFolder, given: &Options) -> bool {
     match json_text(folder, load::INDEX, "_class_name") {
-        Some(class) => load::CLASSES.iter().any(|(name, _)| *name == class),
+        Some(class) => load::CLASSES.iter().any(|(name, ..)| *name == class),
         None => given.has(options::TRANSFORMER.definition()),
     }
 }

@@ -102,6 +102,7 @@ impl SanaPipeline {
             controlnet: files.control.is_some(),
             guidance: files.guidance,
             scheduler: files.scheduler_kind(self.options.native),
+            scheduler_problem: files.scheduler_problem.clone(),
             shift: files.scheduler.shift(),
             instruction: Some(files.instruction().to_owned()),
         }

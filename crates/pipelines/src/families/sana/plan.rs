@@ -62,6 +62,8 @@ pub struct Capabilities {
     pub guidance: f32,
     /// Sampler where a request names none.
     pub scheduler: SchedulerKind,
+    /// Why a request must name its sampler.
+    pub scheduler_problem: Option<String>,
     /// Shift of the time grid where a request gives none.
     pub shift: Option<f64>,
     /// Text put before every prompt where a request gives none.
@@ -185,9 +187,15 @@ pub fn plan(request: &ImageRequest, model: &Capabilities) -> Result<SanaPlan> {
     };
     let guidance = asked.get(&keys::GUIDANCE).unwrap_or(model.guidance);
     let guided = model.kind == ModelKind::Sana && guidance > 1.0;
-    let scheduler = match asked.get(&own::SCHEDULER) {
-        Some(name) => SchedulerKind::parse(&name)?,
-        None => model.scheduler,
+    let scheduler = match (asked.get(&own::SCHEDULER), &model.scheduler_problem) {
+        (Some(name), _) => SchedulerKind::parse(&name)?,
+        (None, None) => model.scheduler,
+        (None, Some(problem)) => {
+            return Err(Error::folder(
+                &model.model,
+                format!("{problem}; `scheduler` dpm, dpm-native or euler takes its place"),
+            ));
+        }
     };
     let latents = asked.get(&keys::LATENTS);
     if let Some(latents) = &latents {

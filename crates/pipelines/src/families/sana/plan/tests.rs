@@ -17,6 +17,7 @@ fn model(kind: ModelKind) -> Capabilities {
             ModelKind::Sana => SchedulerKind::DpmSolver,
             ModelKind::Sprint => SchedulerKind::Scm,
         },
+        scheduler_problem: None,
         shift: Some(3.0),
         instruction: None,
     }
