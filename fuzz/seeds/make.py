@@ -223,6 +223,12 @@ put("tokenizer", "no_vocabulary", tokenizer(model={"type": "WordLevel", "vocab":
 put("tokenizer", "negative_id", tokenizer(model={"type": "WordLevel", "vocab": {"a": -1}, "unk_token": "a"}))
 put("tokenizer", "merges", tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["x y"]}))
 put("tokenizer", "bad_pattern", tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}))
+byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+put("tokenizer", "many_pre_tokenizers", tokenizer(pre_tokenizer={"type": "Sequence", "pretokenizers": [byte_level] * 3}))
+put("tokenizer", "cubic_word", tokenizer(model={"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "##",
+    "max_input_chars_per_word": 2**63, "vocab": {"a": 0}}))
+put("chat_template", "doubled", b"{% set n = namespace(s='x') %}{% for i in range(40) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s|length }}")
+put("chat_template", "replaced", b"{{ ('x' * 1000000)|replace('x', 'y' * 10000)|length }}")
 put("chat_template", "open_block", b"{% for m in messages %}")
 put("chat_template", "open_text", b"{{ messages")
 put("chat_template", "unknown_tag", b"{% import os %}")

@@ -17,13 +17,14 @@ mod bpe;
 mod chat;
 mod error;
 mod guard;
+mod limits;
 mod special;
 mod tokenizer;
 mod vocabulary;
 mod words;
 
 pub use bpe::{MIN_VOCABULARY, train_bpe};
-pub use chat::{ChatMessage, ChatTemplate};
+pub use chat::{ChatMessage, ChatTemplate, ChatTemplates, is_space};
 pub use error::{Error, Result};
 pub use guard::is_guarded;
 pub use tokenizer::Tokenizer;

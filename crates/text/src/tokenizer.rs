@@ -1,12 +1,21 @@
 //! A tokenizer read from `tokenizer.json`.
 
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
 use crate::guard::guarded;
+use crate::limits::{self, Growth, TEXT};
 use crate::{Error, Result};
 use tokenizers::TruncationDirection;
 
 /// Text to token ids and back. Truncation and padding settings of the file are ignored: callers say what they need.
+///
+/// What a file asks for is bounded: a tokenizer that would make a text far longer, or that takes far longer than such a
+/// text should, is an error that names the file.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Arc<tokenizers::Tokenizer>,
+    growth: Growth,
     label: String,
 }
 
@@ -31,13 +40,12 @@ impl Tokenizer {
         // The library takes well-formed JSON for granted.
         let json: serde_json::Value =
             serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
-        if let Some(problem) = json.get("normalizer").and_then(false_claim) {
-            return Err(bad(problem));
-        }
-        let read = || tokenizers::Tokenizer::from_bytes(bytes);
-        let inner = guarded(read)
-            .map_err(bad)?
-            .map_err(|e| bad(e.to_string()))?;
+        limits::check(&json).map_err(bad)?;
+        drop(json);
+        let bytes = bytes.to_vec();
+        let size = bytes.len();
+        let read = move || tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string());
+        let inner = timed(size, read).map_err(bad)?;
         Self::new(inner, label)
     }
 
@@ -54,22 +62,36 @@ impl Tokenizer {
                 reason: "its vocabulary is empty".into(),
             });
         }
+        let growth = Growth::new(&inner);
         Ok(Self {
-            inner,
+            inner: Arc::new(inner),
+            growth,
             label: label.to_owned(),
         })
     }
 
     /// Token ids of `text` with the special tokens that the tokenizer adds (for Gemma: `<bos>` in front).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.run(|inner| inner.encode_fast(text, true))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.encoding(text, true)?.get_ids().to_vec())
     }
 
     /// Token ids of `text` as it stands; special tokens only where it spells them. For text that a chat template made.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.run(|inner| inner.encode_fast(text, false))?;
-        Ok(encoding.get_ids().to_vec())
+        Ok(self.encoding(text, false)?.get_ids().to_vec())
+    }
+
+    fn encoding(&self, text: &str, special: bool) -> Result<tokenizers::Encoding> {
+        if text.len() > TEXT {
+            return Err(self.failed(format!(
+                "the text has {} bytes; at most {TEXT} are tokenised at once",
+                text.len()
+            )));
+        }
+        let (growth, owned) = (self.growth.clone(), text.to_owned());
+        self.run_timed(text.len(), move |inner| {
+            growth.check(inner, &owned)?;
+            inner.encode_fast(owned, special)
+        })
     }
 
     /// Like [`encode`](Self::encode), but at most `limit` ids, cut at the right end of the text so that added special
@@ -85,7 +107,7 @@ impl Tokenizer {
                 self.label
             )));
         };
-        let mut encoding = self.run(|inner| inner.encode_fast(text, false))?;
+        let mut encoding = self.encoding(text, false)?;
         let cut = encoding.get_ids().len() > room;
         encoding.truncate(room, 0, TruncationDirection::Right);
         let encoding = self.run(|inner| inner.post_process(encoding, None, true))?;
@@ -100,14 +122,14 @@ impl Tokenizer {
                 reason: format!("no token has the id {id}"),
             });
         }
-        self.run(|inner| inner.decode(ids, true))
+        self.decoded(ids.to_vec())
     }
 
     /// Text of `ids` without special tokens and without ids that no token has: a model's head may have more rows than
     /// its tokenizer has tokens.
     pub fn decode_known(&self, ids: &[u32]) -> Result<String> {
         let known: Vec<u32> = ids.iter().copied().filter(|id| self.knows(*id)).collect();
-        self.run(|inner| inner.decode(&known, true))
+        self.decoded(known)
     }
 
     /// Whether a token has this id.
@@ -135,57 +157,68 @@ impl Tokenizer {
         &self.label
     }
 
-    /// What the library makes of a text; its panics are errors, too.
+    fn decoded(&self, ids: Vec<u32>) -> Result<String> {
+        self.growth
+            .check_decoding(&self.inner, &ids)
+            .map_err(|reason| self.failed(reason))?;
+        if !self.growth.may_search() {
+            return self.run(|inner| inner.decode(&ids, true));
+        }
+        self.run_timed(ids.len(), move |inner| inner.decode(&ids, true))
+    }
+
+    fn failed(&self, reason: String) -> Error {
+        Error::Encode {
+            label: self.label.clone(),
+            reason,
+        }
+    }
+
+    /// What the library makes of something; its panics are errors, too.
     fn run<T>(
         &self,
         work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>,
     ) -> Result<T> {
-        let failed = |reason: String| Error::Encode {
-            label: self.label.clone(),
-            reason,
-        };
-        let result = guarded(|| work(&self.inner)).map_err(failed)?;
-        result.map_err(|error| failed(error.to_string()))
+        let result = guarded(|| work(&self.inner)).map_err(|reason| self.failed(reason))?;
+        result.map_err(|error| self.failed(error.to_string()))
+    }
+
+    /// The same of something of `size` bytes or ids that may take long, in time.
+    fn run_timed<T: Send + 'static>(
+        &self,
+        size: usize,
+        work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let inner = Arc::clone(&self.inner);
+        let found = timed(size, move || {
+            work(&inner).map_err(|error| error.to_string())
+        });
+        found.map_err(|reason| self.failed(reason))
     }
 }
 
-/// A `precompiled_charsmap` that claims more bytes than it has, which the library would allocate.
-fn false_claim(value: &serde_json::Value) -> Option<String> {
-    match value {
-        serde_json::Value::Array(list) => list.iter().find_map(false_claim),
-        serde_json::Value::Object(table) => {
-            let map = table
-                .get("precompiled_charsmap")
-                .and_then(|map| map.as_str());
-            let found = map.and_then(|map| {
-                // Base64; the first four bytes are the length of what follows.
-                let claimed = first_word(map)? as usize;
-                let there = (map.len() / 4 * 3).saturating_sub(4);
-                (claimed > there).then(|| {
-                    format!("`precompiled_charsmap` claims {claimed} bytes and has at most {there}")
-                })
-            });
-            found.or_else(|| table.values().find_map(false_claim))
-        }
-        _ => None,
-    }
-}
-
-/// The first four bytes of a text in base64, little endian; none where they are no such text.
-fn first_word(text: &str) -> Option<u32> {
-    let mut bits = 0u64;
-    for digit in text.bytes().take(6) {
-        let value = match digit {
-            b'A'..=b'Z' => digit - b'A',
-            b'a'..=b'z' => digit - b'a' + 26,
-            b'0'..=b'9' => digit - b'0' + 52,
-            b'+' => 62,
-            b'/' => 63,
-            _ => return None,
-        };
-        bits = bits << 6 | u64::from(value);
-    }
-    (text.len() >= 6).then(|| ((bits >> 4) as u32).swap_bytes())
+/// Does `work` in a thread of its own, since the library cannot be interrupted: a file's regular expression may search
+/// for hours. Work that is given up ends with the program.
+fn timed<T: Send + 'static>(
+    size: usize,
+    work: impl FnOnce() -> std::result::Result<T, String> + Send + 'static,
+) -> std::result::Result<T, String> {
+    let limit = Duration::from_secs(5 + 4 * (size >> 20) as u64);
+    let (send, receive) = channel();
+    let spawned = std::thread::Builder::new()
+        .name("tokenizer".into())
+        .spawn(move || {
+            // Nobody listens any more where it took too long.
+            let _ = send.send(guarded(work).and_then(|found| found));
+        });
+    spawned.map_err(|error| format!("there is no thread for it: {error}"))?;
+    receive.recv_timeout(limit).map_err(|error| match error {
+        RecvTimeoutError::Timeout => format!(
+            "it takes longer than {} seconds; its normalizer, its regular expressions or its model are too slow for this text",
+            limit.as_secs()
+        ),
+        RecvTimeoutError::Disconnected => "it broke off".to_owned(),
+    })?
 }
 
 #[cfg(test)]
@@ -242,17 +275,6 @@ mod tests {
                 .to_string();
             assert!(error.starts_with("some.json:"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_charsmap_is_read_as_long_as_it_is() {
-        assert_eq!(first_word("AQAAAAAA"), Some(1));
-        assert_eq!(first_word("/////w=="), Some(u32::MAX));
-        assert_eq!(first_word("AAA"), None);
-        let claim = serde_json::json!([{"x": {"precompiled_charsmap": "/////wAA"}}]);
-        assert!(false_claim(&claim).unwrap().contains("4294967295"));
-        let fits = serde_json::json!({"precompiled_charsmap": "AQAAAAAA"});
-        assert_eq!(false_claim(&fits), None);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use brisk_models::language_model::{Attention, LanguageModelConfig};
 use brisk_nn::Quantisation;
 use brisk_store::ModelFolder;
-use brisk_text::{ChatTemplate, Tokenizer};
+use brisk_text::{ChatTemplate, ChatTemplates, Tokenizer};
 use serde_json::Value;
 
 use super::pipeline::TextPipeline;
@@ -19,6 +19,9 @@ use crate::request::RandomWeights;
 pub struct LoadOptions {
     /// Variant of the weight files, such as `bf16`.
     pub variant: Option<String>,
+    /// Name of the chat template, where the model's files hold several; by default the one named
+    /// `default`.
+    pub chat_template: Option<String>,
     /// Leave the tokenizer: ids come in and go out.
     pub without_tokenizer: bool,
     /// Block-causal attention with blocks of this length, for models whose configuration doesn't
@@ -48,8 +51,20 @@ impl LanguageFiles {
     pub const TOKENIZER_CONFIG: &'static str = "tokenizer_config.json";
     /// The chat template where it has a file of its own.
     pub const TEMPLATE: &'static str = "chat_template.jinja";
+    /// Where further chat templates are, each in a file of its name.
+    pub const MORE_TEMPLATES: &'static str = "additional_chat_templates/";
 }
 
+/// Special tokens that a chat template may name.
+const SPECIAL_TOKENS: [&str; 7] = [
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "sep_token",
+    "pad_token",
+    "cls_token",
+    "mask_token",
+];
 /// Spellings of the mask, where no file says which token it is.
 const MASKS: [&str; 4] = ["<|mdm_mask|>", "<|mask|>", "<|MASK|>", "|<MASK>|"];
 /// Tokens that end a turn, besides the configured end tokens.
@@ -89,7 +104,7 @@ impl TextPipeline {
             mask_token = check_tokenizer(folder, &read, &settings, &config)?;
             let turns = TURN_ENDS.iter().filter_map(|token| read.token_id(token));
             stop_tokens.extend(turns);
-            template = read_template(folder, &settings)?;
+            template = read_template(folder, &settings, options.chat_template.as_deref())?;
             tokenizer = Some(Arc::new(read));
         }
         stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
@@ -188,31 +203,32 @@ fn check_tokenizer(
     Ok(named.or_else(|| MASKS.iter().find_map(|token| tokenizer.token_id(token))))
 }
 
-/// The chat template, wherever the files keep it.
-fn read_template(folder: &ModelFolder, settings: &Value) -> Result<Option<ChatTemplate>> {
+/// The chat template, wherever the files keep it: in files of their own, which come first, or in the
+/// tokenizer's settings.
+fn read_template(
+    folder: &ModelFolder,
+    settings: &Value,
+    name: Option<&str>,
+) -> Result<Option<ChatTemplate>> {
     let place = |file: &str| format!("{}/{file}", folder.label());
-    let (text, label) = if folder.exists(LanguageFiles::TEMPLATE) {
-        let text = folder.read_text(LanguageFiles::TEMPLATE)?;
-        (text, place(LanguageFiles::TEMPLATE))
-    } else {
-        let text = match settings.get("chat_template") {
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Array(list)) => {
-                let default = list
-                    .iter()
-                    .find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
-                match default.and_then(|entry| entry.get("template")?.as_str()) {
-                    Some(text) => text.to_owned(),
-                    None => return Ok(None),
-                }
-            }
-            _ => return Ok(None),
-        };
-        (text, place(LanguageFiles::TOKENIZER_CONFIG))
-    };
-    let specials = ["bos_token", "eos_token", "pad_token"]
+    let text = |file: &str| folder.read_text(file);
+    let mut templates = ChatTemplates::new();
+    let file = LanguageFiles::TEMPLATE;
+    if folder.exists(file) {
+        templates.add_file(None, text(file)?, &place(file));
+    }
+    for file in folder.list() {
+        let named = file
+            .strip_prefix(LanguageFiles::MORE_TEMPLATES)
+            .and_then(|name| name.strip_suffix(".jinja"));
+        if let Some(name) = named {
+            templates.add_file(Some(name), text(&file)?, &place(&file));
+        }
+    }
+    templates.add_settings(settings, &place(LanguageFiles::TOKENIZER_CONFIG))?;
+    let specials = SPECIAL_TOKENS
         .into_iter()
         .filter_map(|key| Some((key.to_owned(), spelling(settings, key)?)))
         .collect();
-    Ok(Some(ChatTemplate::new(text, specials, &label)?))
+    Ok(templates.open(name, specials)?)
 }

@@ -248,6 +248,16 @@ pub static QUANTIZED_WEIGHTS: Key<PathBuf> = Key::new(
 .on_open()
 .needs("quantize");
 
+/// Which chat template.
+pub static CHAT_TEMPLATE: Key<String> = Key::new(
+    "chat-template",
+    "NAME",
+    Kind::Text,
+    "chat template by name, where the model has several",
+)
+.on_open()
+.rare();
+
 /// Leave the tokenizer.
 pub static WITHOUT_TOKENIZER: Key<bool> = Key::new(
     "without-tokenizer",
@@ -293,6 +303,7 @@ pub(super) static SUPPORT: Support = Support {
         honoured(QUANTIZED_WEIGHTS.definition(), ""),
         honoured(BLOCK_CAUSAL.definition(), "the model's"),
         honoured(WITHOUT_TOKENIZER.definition(), ""),
+        honoured(CHAT_TEMPLATE.definition(), "default"),
     ],
     refused: &[],
 };
@@ -369,6 +380,7 @@ impl LoadOptions {
         let quantize = asked.get(&QUANTIZE).unwrap_or_else(|| "none".to_owned());
         Ok(Self {
             variant: asked.get(&keys::VARIANT),
+            chat_template: asked.get(&CHAT_TEMPLATE),
             without_tokenizer: asked.get(&WITHOUT_TOKENIZER).unwrap_or(false),
             block_causal: asked.get(&BLOCK_CAUSAL),
             quantisation: brisk_nn::Quantisation::from_name(&quantize)?,

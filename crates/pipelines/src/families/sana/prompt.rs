@@ -3,7 +3,7 @@
 //! The prompt is put behind a constant instruction (the "complex human instruction" of the paper); only the hidden
 //! state of `<bos>` and those of the last window of positions go on to the transformer.
 
-use brisk_text::{Error, Result, Tokenizer};
+use brisk_text::{Error, Result, Tokenizer, is_space};
 
 /// Text positions that the published models were trained with.
 pub const MAX_TOKENS: usize = 300;
@@ -94,9 +94,7 @@ pub fn encode(
 
 /// Lower case, without white space at the ends, as Python's `lower().strip()`.
 fn normalise(prompt: &str) -> String {
-    // Python counts the four information separators as white space, Unicode's property does not.
-    let space = |c: char| c.is_whitespace() || ('\u{1c}'..='\u{1f}').contains(&c);
-    prompt.to_lowercase().trim_matches(space).to_owned()
+    prompt.to_lowercase().trim_matches(is_space).to_owned()
 }
 
 #[cfg(test)]
