@@ -17,6 +17,7 @@ mod panic;
 mod progress;
 mod prompts;
 mod tensors;
+mod terminal;
 mod text;
 
 use std::process::ExitCode;
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     match std::panic::catch_unwind(|| commands::run(arguments::parse())) {
         Ok(Ok(())) => ExitCode::SUCCESS,
         Ok(Err(failure)) => {
-            output::note(&failure.line());
+            output::message(&failure.line());
             ExitCode::from(failure.exit_code())
         }
         Err(_) => ExitCode::from(1),

@@ -19,7 +19,7 @@ pub fn install_hook() {
             .location()
             .map(|at| format!(" ({}:{})", at.file(), at.line()))
             .unwrap_or_default();
-        crate::output::note(&format!(
+        crate::output::message(&format!(
             "error: this is a bug in brisk {}: {message}{place}; please report it with the command you gave",
             env!("CARGO_PKG_VERSION")
         ));

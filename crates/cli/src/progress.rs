@@ -5,18 +5,67 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use brisk_store::hub::HubProgress;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::output;
-use crate::text;
+use crate::{output, terminal, text};
 
 /// Least time between two lines of the same stage.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// What fits beside each other on the terminal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    /// A bar of thirty columns and everything else.
+    Whole,
+    /// What is left for the bar.
+    Narrow,
+    /// No bar, one line of text, cut.
+    Line,
+}
+
+impl Shape {
+    fn of_terminal() -> Self {
+        match terminal::stderr_columns() {
+            Some(0..50) => Self::Line,
+            Some(50..100) => Self::Narrow,
+            _ => Self::Whole,
+        }
+    }
+
+    /// The template of a stage.
+    fn stage(self, steps: bool) -> &'static str {
+        match (self, steps) {
+            (Self::Line, _) => "{wide_msg}",
+            (_, false) => "{msg:12} {spinner}",
+            (Self::Narrow, true) => "{msg:12} [{wide_bar}] {pos}/{len}  {prefix}",
+            (Self::Whole, true) => "{msg:12} [{bar:30}] {pos}/{len}  {prefix}",
+        }
+    }
+
+    /// The template of a download.
+    fn download(self) -> &'static str {
+        match self {
+            Self::Line => "{bytes} {wide_msg}",
+            Self::Narrow => "{bytes}/{total_bytes}  {eta} left  {wide_msg}",
+            Self::Whole => {
+                "[{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {wide_msg}"
+            }
+        }
+    }
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    style
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("=> ")
+}
 
 /// One stage at a time, with the time that is left.
 pub struct Stages {
     bar: Option<ProgressBar>,
     terminal: bool,
+    shape: Shape,
     name: String,
     began: Instant,
     told: Instant,
@@ -29,6 +78,7 @@ impl Stages {
         Self {
             bar: None,
             terminal: std::io::stderr().is_terminal(),
+            shape: Shape::of_terminal(),
             name: String::new(),
             began: now,
             told: now,
@@ -48,15 +98,9 @@ impl Stages {
             });
             return;
         }
-        let template = if total > 1 {
-            "{msg:12} [{bar:30}] {pos}/{len}  {prefix}"
-        } else {
-            "{msg:12} {spinner}"
-        };
-        let style =
-            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let bar = ProgressBar::with_draw_target(Some(total.max(1)), ProgressDrawTarget::stderr());
-        bar.set_style(style.progress_chars("=> "));
+        let bar = ProgressBar::with_draw_target(Some(total.max(1)), terminal::progress_target());
+        self.shape = Shape::of_terminal();
+        bar.set_style(style(self.shape.stage(total > 1)));
         bar.set_message(name.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         self.bar = Some(bar);
@@ -67,8 +111,18 @@ impl Stages {
         let elapsed = self.began.elapsed().as_secs_f64();
         let left = elapsed / index.max(1) as f64 * total.saturating_sub(index) as f64;
         if let Some(bar) = &self.bar {
+            let shape = Shape::of_terminal();
+            if shape != self.shape {
+                self.shape = shape;
+                bar.set_style(style(shape.stage(total > 1)));
+            }
+            let left = format!("{} left", text::seconds(left));
+            bar.set_message(match shape {
+                Shape::Line => format!("{} {index}/{total}  {left}", self.name),
+                _ => self.name.clone(),
+            });
+            bar.set_prefix(left);
             bar.set_position(index);
-            bar.set_prefix(format!("{} left", text::seconds(left)));
         } else if !self.terminal && total > 1 && (index == total || self.told.elapsed() >= QUIET) {
             self.told = Instant::now();
             output::note(&if index == total {
@@ -139,12 +193,8 @@ impl HubProgress for Download {
         self.with(|state| {
             state.total = bytes;
             if std::io::stderr().is_terminal() {
-                let template =
-                    "[{bar:30}] {bytes}/{total_bytes}  {bytes_per_sec}  {eta} left  {msg}";
-                let bar = ProgressBar::with_draw_target(bytes, ProgressDrawTarget::stderr());
-                if let Ok(style) = ProgressStyle::with_template(template) {
-                    bar.set_style(style.progress_chars("=> "));
-                }
+                let bar = ProgressBar::with_draw_target(bytes, terminal::progress_target());
+                bar.set_style(style(Shape::of_terminal().download()));
                 state.bar = Some(bar);
             }
         });
@@ -152,7 +202,7 @@ impl HubProgress for Download {
 
     fn file(&self, name: &str, bytes: Option<u64>) {
         self.with(|state| match &state.bar {
-            Some(bar) => bar.set_message(name.to_owned()),
+            Some(bar) => bar.set_message(output::harmless(name).into_owned()),
             None => {
                 let size = bytes
                     .map(|bytes| format!(" ({})", text::bytes(bytes)))

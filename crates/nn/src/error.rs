@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use brisk_store::shown_within;
+
 /// Result of this crate.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -74,7 +76,7 @@ fn list(
     }
     write!(f, "\n  {title} ({count}):")?;
     for line in lines.take(LISTED) {
-        write!(f, "\n    {line}")?;
+        write!(f, "\n    {}", shown_within(&line, 200))?;
     }
     if count > LISTED {
         write!(f, "\n    and {} more", count - LISTED)?;

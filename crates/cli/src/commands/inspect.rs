@@ -85,7 +85,7 @@ fn file(path: &Path, arguments: &InspectArguments) -> Result {
     }
     let mut out = format!("{}: {}\n", path.display(), found.name);
     for (key, value) in &found.details {
-        out.push_str(&format!("  {key}: {}\n", plain(value)));
+        out.push_str(&format!("  {key}: {}\n", shortened(&plain(value))));
     }
     out.push_str(&format!(
         "  tensors: {}, {} parameters, {} ({})\n",
@@ -104,7 +104,11 @@ fn file(path: &Path, arguments: &InspectArguments) -> Result {
         out.push_str(&text::table(&parts));
     }
     for (key, value) in &metadata {
-        out.push_str(&format!("  metadata {key}: {}\n", shortened(value)));
+        out.push_str(&format!(
+            "  metadata {}: {}\n",
+            shortened(key),
+            shortened(value)
+        ));
     }
     if arguments.tensors {
         out.push_str(&tensor_table(&*source));
@@ -295,14 +299,6 @@ fn plain(value: &Value) -> String {
         .map_or_else(|| value.to_string(), str::to_owned)
 }
 
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 160;
-    if text.chars().count() <= LONGEST {
-        return text.to_owned();
-    }
-    format!(
-        "{}… ({} bytes)",
-        text.chars().take(LONGEST).collect::<String>(),
-        text.len()
-    )
+fn shortened(value: &str) -> String {
+    text::shown_within(value, 160)
 }

@@ -23,7 +23,7 @@ use brisk::{Options, keys};
 
 use crate::arguments::{Arguments, Verb};
 use crate::failure::{Failure, Result};
-use crate::output;
+use crate::{output, terminal};
 
 /// Runs what was asked for.
 pub fn run(arguments: Arguments) -> Result {
@@ -89,9 +89,19 @@ pub fn report_drawn_seed(options: &Options) {
 
 /// A flag that Ctrl-C sets. A second Ctrl-C ends the program at once.
 pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>> {
+    stop_or_leave(Arc::default())
+}
+
+/// The same, but while `idle` is set Ctrl-C ends the program: there is nothing to stop.
+pub fn stop_or_leave(idle: Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
     let flag = Arc::clone(INTERRUPTED.get_or_init(Arc::default));
     let set = Arc::clone(&flag);
+    let mode = terminal::Mode::of_stdin();
     ctrlc::set_handler(move || {
+        if idle.load(Ordering::Relaxed) {
+            mode.restore();
+            std::process::exit(0);
+        }
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(1);
         }

@@ -72,6 +72,7 @@ pub fn run(arguments: &TextArguments) -> Result {
         }));
     }
     for row in &found {
+        empty_answer(row);
         output::note(&format!(
             "{} tokens in {} forward passes, {:.2} tokens a pass",
             row.answer_tokens,
@@ -81,7 +82,24 @@ pub fn run(arguments: &TextArguments) -> Result {
     }
     output::note(&format!("done in {}", text::seconds(seconds)));
     let answers: Vec<&str> = found.iter().map(|row| row.text.as_str()).collect();
-    output::print(&answers.join("\n"))
+    output::print_answer(&answers.join("\n"))
+}
+
+/// Says why there is nothing to read.
+fn empty_answer(row: &GeneratedText) {
+    if !row.text.trim().is_empty() {
+        return;
+    }
+    output::warn(&if row.answer_tokens == 0 {
+        "the answer is empty: the model's first token ends the text; another prompt, or --end-tokens last, may \
+         get more"
+            .to_owned()
+    } else {
+        format!(
+            "the answer is empty: its {} tokens are special tokens or white space, which are not shown",
+            row.answer_tokens
+        )
+    });
 }
 
 /// A control that shows a canvas where there is somebody to see it.

@@ -5,6 +5,7 @@ mod bench;
 mod files;
 mod harness;
 mod image;
+mod messages;
 mod probe;
 mod quantize;
 mod text;

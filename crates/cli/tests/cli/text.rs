@@ -21,7 +21,7 @@ fn write(path: &Path, name: &str, x: &Tensor) {
 }
 
 /// The model with a tokenizer of words `w0` to `w59`, its end and its mask.
-fn with_tokenizer(place: &Place) {
+pub fn with_tokenizer(place: &Place) {
     let folder = place.copy(CASE, "model");
     let mut words: Vec<String> = (0..62).map(|index| format!("w{index}")).collect();
     words.extend(["<|end|>".to_owned(), "<|mask|>".to_owned()]);

@@ -27,6 +27,7 @@ pub struct PlotArguments {
 
 /// Draws the chart.
 pub fn run(arguments: &PlotArguments) -> Result {
+    output::expect_svg(&arguments.output)?;
     output::check_writable(&arguments.output)?;
     let mut marks = Vec::new();
     let mut roof: Option<(f64, f64)> = None;

@@ -58,8 +58,8 @@ pub fn show(path: &Path, as_json: bool) -> Result {
             for (key, value) in request.as_object().into_iter().flatten() {
                 out.push_str(&format!(
                     "  {}: {}\n",
-                    key.replace('_', " "),
-                    super::plain(value)
+                    super::shortened(&key.replace('_', " ")),
+                    super::shortened(&super::plain(value))
                 ));
             }
         }
@@ -69,7 +69,11 @@ pub fn show(path: &Path, as_json: bool) -> Result {
     // The text for people repeats the request.
     for (keyword, text) in &texts {
         if keyword != "brisk" && !(request.is_some() && keyword == "parameters") {
-            out.push_str(&format!("{keyword}: {}\n", super::shortened(text)));
+            out.push_str(&format!(
+                "{}: {}\n",
+                super::shortened(keyword),
+                super::shortened(text)
+            ));
         }
     }
     output::print(&out)

@@ -4,7 +4,9 @@ use std::io::IsTerminal;
 
 use brisk::{Event, TextModel};
 use brisk_text::Tokenizer;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{output, terminal};
 
 /// Stands for a token that is not decided yet.
 const BLANK: &str = "░";
@@ -20,7 +22,7 @@ pub fn canvas(
         return None;
     }
     let tokenizer = model.tokenizer()?.clone();
-    let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+    let bar = ProgressBar::with_draw_target(None, terminal::progress_target());
     let style = ProgressStyle::with_template("{msg}");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
     Some(Box::new(move |event| match event {
@@ -30,7 +32,8 @@ pub fn canvas(
             start,
             ..
         } => {
-            bar.set_message(readable(&tokenizer, &tokens[start..], mask));
+            let text = readable(&tokenizer, &tokens[start..], mask);
+            bar.set_message(output::harmless(&text).into_owned());
             bar.tick();
         }
         // The text itself goes to stdout.

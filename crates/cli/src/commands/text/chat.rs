@@ -1,19 +1,28 @@
 //! A conversation: a line is a turn, and every answer sees the turns before it.
 
-use std::io::{IsTerminal, Write};
+mod input;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use brisk::{TextPrompt, TextRequest};
-use brisk_store::Limit;
-use brisk_store::read::read_line;
 use brisk_text::ChatMessage;
 use serde_json::json;
 
 use super::arguments::TextArguments;
-use super::control;
-use crate::commands::stop_on_interrupt;
-use crate::failure::Result;
+use super::{control, empty_answer};
+use crate::commands::stop_or_leave;
+use crate::failure::{Failure, Result};
 use crate::{output, text};
+use input::{Input, Turn};
+
+const HELP: &str = "/new, /clear   forget what was said\n\
+    /save FILE     write the conversation to a JSON file\n\
+    /help          show this\n\
+    /quit, /exit   end; so do Ctrl-D and Ctrl-C\n\
+    Ctrl-C while an answer is written stops it";
 
 /// Runs the conversation until the input ends.
 pub fn run(arguments: &TextArguments) -> Result {
@@ -25,32 +34,43 @@ pub fn run(arguments: &TextArguments) -> Result {
     };
     // What the model or its template refuses is said before anybody has typed.
     model.plan(&request(&[turn("user", "Hello")]))?;
-    let stop = stop_on_interrupt()?;
-    let person = std::io::stdin().is_terminal();
-    if person {
+    let idle = Arc::new(AtomicBool::new(false));
+    let stop = stop_or_leave(Arc::clone(&idle))?;
+    let mut input = Input::open()?;
+    if input.is_person() {
         output::note(&format!(
-            "{}; /new forgets what was said, /exit or Ctrl-D ends",
+            "{}; /help shows what there is besides talking",
             model.label()
         ));
     }
     let mut said: Vec<ChatMessage> = Vec::new();
-    let mut lines = std::io::stdin().lock();
     loop {
-        if person {
-            let mut stderr = std::io::stderr().lock();
-            let _ = write!(stderr, "> ").and_then(|()| stderr.flush());
-        }
-        let Some(line) = read_line(&mut lines, "stdin", Limit::TEXT)? else {
-            return Ok(());
-        };
-        match line.trim() {
-            "" => continue,
-            "/exit" => return Ok(()),
-            "/new" => {
+        idle.store(true, Ordering::Relaxed);
+        let next = input.next()?;
+        idle.store(false, Ordering::Relaxed);
+        match next {
+            Turn::End => return Ok(()),
+            Turn::Help => {
+                output::note(HELP);
+                continue;
+            }
+            Turn::New => {
                 said.clear();
                 continue;
             }
-            question => said.push(turn("user", question)),
+            Turn::Save(file) => {
+                match save(&file, model.label(), &said) {
+                    Ok(()) => output::note(&format!("{} turns in {file}", said.len())),
+                    Err(failure) => refused(&input, failure)?,
+                }
+                continue;
+            }
+            Turn::Unknown(command) => {
+                let message = format!("{command} is no command; /help lists them");
+                refused(&input, Failure::usage(message))?;
+                continue;
+            }
+            Turn::Question(question) => said.push(turn("user", &question)),
         }
         let plan = model.plan(&request(&said))?;
         for warning in &plan.warnings {
@@ -58,8 +78,15 @@ pub fn run(arguments: &TextArguments) -> Result {
         }
         let control = control(&*model, 1, arguments.json, stop.clone());
         let began = Instant::now();
-        let found = model.generate(&plan, &control)?;
+        let found = model.generate(&plan, &control);
         drop(control);
+        if matches!(found, Err(brisk::Error::Cancelled)) && input.is_person() {
+            // The question is forgotten with its answer.
+            stop.store(false, Ordering::Relaxed);
+            said.pop();
+            continue;
+        }
+        let found = found?;
         let seconds = began.elapsed().as_secs_f64();
         for row in &found {
             if arguments.json {
@@ -68,9 +95,9 @@ pub fn run(arguments: &TextArguments) -> Result {
                     "forwards": row.forward_passes, "tokens_per_forward": row.tokens_per_pass(),
                     "seconds": seconds,
                 });
-                output::print(&document.to_string())?;
+                output::print_json_line(&document)?;
             } else {
-                output::print(&row.text)?;
+                output::print_answer(&row.text)?;
                 output::note(&format!(
                     "({} tokens in {} forward passes, {})",
                     row.answer_tokens,
@@ -78,9 +105,34 @@ pub fn run(arguments: &TextArguments) -> Result {
                     text::seconds(seconds)
                 ));
             }
+            empty_answer(row);
             said.push(turn("assistant", &row.text));
         }
     }
+}
+
+/// A person is told what went wrong and goes on; anything else ends.
+fn refused(input: &Input, failure: Failure) -> Result {
+    if !input.is_person() {
+        return Err(failure);
+    }
+    output::note(&failure.to_string());
+    Ok(())
+}
+
+fn save(file: &str, model: &str, said: &[ChatMessage]) -> Result {
+    if file.is_empty() {
+        return Err(Failure::usage("/save needs the name of a file"));
+    }
+    let path = Path::new(file);
+    output::check_writable(path)?;
+    let turns: Vec<_> = said
+        .iter()
+        .map(|turn| json!({"role": turn.role, "content": turn.content}))
+        .collect();
+    let document = json!({"model": model, "messages": turns});
+    let text = format!("{document:#}\n");
+    Ok(brisk_store::write_atomic(path, text.as_bytes())?)
 }
 
 fn turn(role: &str, content: &str) -> ChatMessage {
