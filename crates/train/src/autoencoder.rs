@@ -15,7 +15,7 @@ use crate::eval::{self, BATCH};
 use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::AutoencoderRecipe;
-use crate::session::{Control, Event, Measured, Outcome, Session, write_json};
+use crate::session::{self, Control, Event, Measured, Outcome, Session, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
 
@@ -56,6 +56,7 @@ pub fn train_autoencoder(
     control: &mut Control,
 ) -> Result<Outcome<AutoencoderReport>> {
     recipe.validate()?;
+    let _lock = session::claim(out)?;
     let config = recipe.autoencoder()?;
     let size = data.size;
     if size != recipe.picture_size || !size.is_multiple_of(config.ratio()) {
@@ -69,6 +70,9 @@ pub fn train_autoencoder(
     let held_out = recipe.pictures.of(data, true);
     let options = &recipe.training;
     let mut order = Order::new(training.clone(), options.seed)?;
+    let parameters = config.parameters();
+    let parameters = parameters.encoder + parameters.decoder;
+    session::check_memory(parameters, options.batch, (size * size * 24) as u64)?;
     let weights = Weights::trainable(None, options.seed);
     let model = Autoencoder::load(&config, &weights, Halves::Both)?;
     weights.finish(&[])?;

@@ -1,8 +1,9 @@
-//! Checkpoint folders: complete or not there. A folder is written under another name, then renamed; only the latest stays.
+//! Checkpoint folders: complete or not there. A folder is written under another name, then renamed; the last two stay.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use brisk_store::output::TemporaryFolder;
 use brisk_store::{Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_safetensors};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -27,6 +28,15 @@ pub struct RunState {
     pub seconds: f64,
     /// Updates skipped for non-finite gradients.
     pub skipped: u64,
+    /// Those of them that are the last ones.
+    #[serde(default)]
+    pub skipped_in_a_row: u64,
+    /// Sum and number of the losses since the last line of the log.
+    #[serde(default)]
+    pub losses: (f64, u64),
+    /// Step and seconds at that line.
+    #[serde(default)]
+    pub logged: (u64, f64),
     /// True after the last step, when the schedule is over.
     pub finished: bool,
     /// The recipe the run was started with.
@@ -57,41 +67,54 @@ pub struct Checkpoint {
     pub optimiser: SafetensorsFile,
 }
 
-/// Writes the checkpoint of `state.step` into `folder` and removes the others there.
+/// Checkpoints that stay.
+const KEPT: usize = 2;
+
+/// Writes the checkpoint of `state.step` into `folder`; of the others there, the one before stays. What could not be
+/// written whole is removed.
 pub fn save(folder: &Path, state: &RunState, contents: &Contents) -> Result<PathBuf> {
     fs::create_dir_all(folder).at(folder)?;
     let name = format!("{PREFIX}{:08}", state.step);
-    let temporary = folder.join(format!(".{name}.partial"));
-    if temporary.exists() {
-        fs::remove_dir_all(&temporary).at(&temporary)?;
-    }
-    fs::create_dir(&temporary).at(&temporary)?;
+    let path = folder.join(&name);
+    let temporary = TemporaryFolder::create(&path)?;
     for (file, arrays) in [
         (WEIGHTS, contents.weights),
         (AVERAGE, contents.average),
         (OPTIMISER, contents.optimiser),
     ] {
         let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_f32_tensor).collect();
-        write_safetensors(&temporary.join(file), &tensors, &Default::default())?;
+        write_safetensors(&temporary.path().join(file), &tensors, &Default::default())?;
     }
     let text = serde_json::to_vec_pretty(state).in_document(STATE)?;
-    brisk_store::write_atomic(&temporary.join(STATE), &text)?;
-    let path = folder.join(&name);
+    brisk_store::write_atomic(&temporary.path().join(STATE), &text)?;
     // The same step again: a finished run that only marks itself as such.
-    let replaced = folder.join(format!(".{name}.replaced"));
     if path.exists() {
+        let replaced = folder.join(format!(".{name}.replaced"));
         fs::rename(&path, &replaced).at(&path)?;
     }
-    fs::rename(&temporary, &path).at(&path)?;
+    temporary.keep()?;
+    let (mut complete, mut left_over) = (Vec::new(), Vec::new());
     for entry in fs::read_dir(folder).at(folder)? {
         let other = entry.at(folder)?.path();
-        let ours = other
+        let name = other
             .file_name()
             .and_then(|name| name.to_str())
-            .is_some_and(|name| name.trim_start_matches('.').starts_with(PREFIX));
-        if ours && other != path {
-            fs::remove_dir_all(&other).at(&other)?;
+            .unwrap_or_default();
+        if name.starts_with(PREFIX) {
+            complete.push(other);
+        } else if name.starts_with(&format!(".{PREFIX}")) {
+            left_over.push(other);
         }
+    }
+    // Steps have eight digits, so names are in their order.
+    complete.sort();
+    complete.truncate(complete.len().saturating_sub(KEPT));
+    for other in complete
+        .into_iter()
+        .chain(left_over)
+        .filter(|other| *other != path)
+    {
+        fs::remove_dir_all(&other).at(&other)?;
     }
     Ok(path)
 }
@@ -177,6 +200,9 @@ mod tests {
             rng: u64::MAX - 5,
             seconds: 2.5,
             skipped: 1,
+            skipped_in_a_row: 1,
+            losses: (0.1, 3),
+            logged: (step - 1, 2.25),
             finished: false,
             recipe: serde_json::json!({"name": "test"}),
         }
@@ -197,21 +223,42 @@ mod tests {
     }
 
     #[test]
-    fn only_the_latest_stays_and_reads_back() {
+    fn the_last_two_stay_and_the_latest_reads_back() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
         assert!(latest(&folder.join("none")).unwrap().is_none());
-        let first = write(folder, 9);
+        let first = write(folder, 8);
+        let second = write(folder, 9);
         write(folder, 10);
         write(folder, 10);
-        assert!(!first.exists());
-        assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
+        assert!(!first.exists() && second.exists());
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 2);
         let found = latest(folder).unwrap().unwrap();
         assert_eq!(found.state, state(10));
         let values = crate::tensors::read(&found.weights, "w", &[2]).unwrap();
         assert_eq!(values, [10.0, 1.0]);
         assert!(found.expect_parameters(&["w"]).is_ok());
         assert!(found.expect_parameters(&["v"]).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_written_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write(folder, 3);
+        let twice = |name: &str| NamedArray {
+            name: name.to_owned(),
+            shape: vec![1],
+            values: vec![0.0],
+        };
+        let arrays = [twice("w"), twice("w")];
+        let contents = Contents {
+            weights: &arrays,
+            average: &arrays,
+            optimiser: &arrays,
+        };
+        assert!(save(folder, &state(4), &contents).is_err());
+        assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
     }
 
     #[test]

@@ -57,16 +57,19 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
-    /// Too many updates in a row had no finite gradient.
+    /// Too many updates had no finite gradient: so many in a row, or more than half.
     #[error(
-        "training diverged: {skipped} updates in a row up to step {step} had non-finite gradients; \
-         lower learning_rate or clip in the recipe"
+        "training diverged: {skipped} updates {}up to step {step} had non-finite gradients; \
+         lower learning_rate or clip in the recipe",
+        if *in_a_row { "in a row " } else { "" }
     )]
     Diverged {
         /// The step at which training gave up.
         step: u64,
-        /// How many updates in a row were skipped.
+        /// How many updates were skipped.
         skipped: u64,
+        /// Whether one after the other.
+        in_a_row: bool,
     },
 }
 

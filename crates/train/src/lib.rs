@@ -1,7 +1,7 @@
 //! Losses, optimisers, data sets and training loops.
 //!
 //! [`train_autoencoder`] and [`train_image`] run a [`recipe::Recipe`] on an [`data::emoji::EmojiData`], and [`train_text`] one
-//! on problems of [`data::arithmetic`], into a folder: a log, samples, the latest checkpoint, and at the end a model in the layout of published checkpoints. A run that was
+//! on problems of [`data::arithmetic`], into a folder: a log, samples, the last two checkpoints, and at the end a model in the layout of published checkpoints. A run that was
 //! killed continues from its checkpoint when the same call is made again, to the same weights as an uninterrupted one.
 //!
 //! Nothing here prints: progress goes to the [`Control`]'s listener.
@@ -29,6 +29,7 @@ mod loss;
 pub mod optimiser;
 mod pictures;
 pub mod recipe;
+mod recipe_changes;
 pub mod rng;
 pub mod schedule;
 mod session;

@@ -37,6 +37,28 @@ struct Change {
 const IDENTITY: [[f32; 3]; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
 
 impl Augmentation {
+    /// Refuses shares that are none, and shifts that leave nothing of pictures of `size` pixels.
+    pub(crate) fn validate(&self, size: usize) -> Result<()> {
+        for (key, value) in [
+            ("hue_probability", self.hue_probability),
+            ("brightness_probability", self.brightness_probability),
+            ("brightness_min", self.brightness_min),
+        ] {
+            if !(0.0..=1.0).contains(&value) {
+                return Err(Error::Recipe(format!(
+                    "augmentation.{key} is {value}, expected 0 to 1"
+                )));
+            }
+        }
+        if self.shift >= size {
+            return Err(Error::Recipe(format!(
+                "augmentation.shift is {}, expected less than the {size} pixels of a picture",
+                self.shift
+            )));
+        }
+        Ok(())
+    }
+
     fn draw(&self, rng: &mut Rng) -> Change {
         let flip = self.flip && rng.chance(0.5);
         let span = 2 * self.shift + 1;

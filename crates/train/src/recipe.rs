@@ -223,6 +223,26 @@ fn require(holds: bool, key: &str, found: impl std::fmt::Display, expected: &str
     }
 }
 
+/// Samples of an update: far more than any of these models gains from, and few enough to count with.
+const MAX_BATCH: usize = 65_536;
+/// Updates of a run, and of the time between two of its lines, checkpoints and measurements.
+const MAX_STEPS: u64 = 1_000_000_000;
+/// Pictures or problems that a measurement takes.
+const MAX_MEASURED: usize = 1_000_000;
+/// Prompts of a sample sheet, and solver steps.
+const MAX_SAMPLES: usize = 1000;
+/// Tokens of a vocabulary, a caption or an answer.
+const MAX_TOKENS: u64 = 1_000_000;
+
+fn require_count(key: &str, value: usize, most: usize) -> Result<()> {
+    require(
+        (1..=most).contains(&value),
+        key,
+        value,
+        &format!("1 to {most}"),
+    )
+}
+
 fn require_share(key: &str, value: f64) -> Result<()> {
     require((0.0..=1.0).contains(&value), key, value, "0 to 1")
 }
@@ -230,26 +250,25 @@ fn require_share(key: &str, value: f64) -> Result<()> {
 impl TrainingOptions {
     /// Refuses values that cannot be trained with.
     pub fn validate(&self) -> Result<()> {
-        require(self.batch > 0, "training.batch", self.batch, "at least 1")?;
+        require_count("training.batch", self.batch, MAX_BATCH)?;
         require(
             (1..=256).contains(&self.shards),
             "training.shards",
             self.shards,
             "1 to 256",
         )?;
-        require(self.steps > 0, "training.steps", self.steps, "at least 1")?;
-        require(
-            self.log_every > 0,
-            "training.log_every",
-            self.log_every,
-            "at least 1",
-        )?;
-        require(
-            self.checkpoint_every > 0,
-            "training.checkpoint_every",
-            self.checkpoint_every,
-            "at least 1",
-        )?;
+        for (key, value) in [
+            ("training.steps", self.steps),
+            ("training.log_every", self.log_every),
+            ("training.checkpoint_every", self.checkpoint_every),
+        ] {
+            require(
+                (1..=MAX_STEPS).contains(&value),
+                key,
+                value,
+                &format!("1 to {MAX_STEPS}"),
+            )?;
+        }
         require(
             self.learning_rate > 0.0 && self.learning_rate.is_finite(),
             "training.learning_rate",
@@ -296,26 +315,20 @@ impl AutoencoderRecipe {
     /// Refuses values that cannot be trained with.
     pub fn validate(&self) -> Result<()> {
         self.training.validate()?;
-        require_share(
-            "augmentation.hue_probability",
-            self.augmentation.hue_probability,
+        require_count("eval_every", self.eval_every as usize, MAX_STEPS as usize)?;
+        require_count("eval_pictures", self.eval_pictures, MAX_MEASURED)?;
+        require_count(
+            "sample_every",
+            self.sample_every as usize,
+            MAX_STEPS as usize,
         )?;
-        require_share(
-            "augmentation.brightness_probability",
-            self.augmentation.brightness_probability,
+        require(
+            (8..=1024).contains(&self.picture_size),
+            "picture_size",
+            self.picture_size,
+            "8 to 1024",
         )?;
-        require_share(
-            "augmentation.brightness_min",
-            self.augmentation.brightness_min,
-        )?;
-        for (key, value) in [
-            ("eval_every", self.eval_every),
-            ("eval_pictures", self.eval_pictures as u64),
-            ("sample_every", self.sample_every),
-        ] {
-            require(value > 0, key, value, "at least 1")?;
-        }
-        Ok(())
+        self.augmentation.validate(self.picture_size)
     }
 }
 
@@ -337,19 +350,28 @@ impl ImageRecipe {
             self.noise_law.1,
             "a positive deviation",
         )?;
-        for (key, value) in [
-            ("max_tokens", self.max_tokens as u64),
-            ("sample_every", self.sample_every),
-            ("sample_steps", self.sample_steps as u64),
-        ] {
-            require(value > 0, key, value, "at least 1")?;
+        require_count("max_tokens", self.max_tokens, MAX_TOKENS as usize)?;
+        require_count(
+            "sample_every",
+            self.sample_every as usize,
+            MAX_STEPS as usize,
+        )?;
+        require_count("sample_steps", self.sample_steps, MAX_SAMPLES)?;
+        require_count(
+            "number of sample_prompts",
+            self.sample_prompts.len(),
+            MAX_SAMPLES,
+        )?;
+        let vocabulary = self.text_encoder.get("vocab_size").and_then(Value::as_u64);
+        if let Some(vocabulary) = vocabulary {
+            require(
+                (1..=MAX_TOKENS).contains(&vocabulary),
+                "text_encoder.vocab_size",
+                vocabulary,
+                &format!("1 to {MAX_TOKENS}"),
+            )?;
         }
-        require(
-            !self.sample_prompts.is_empty(),
-            "sample_prompts",
-            "empty",
-            "at least one prompt",
-        )
+        Ok(())
     }
 }
 
@@ -367,20 +389,18 @@ impl TextRecipe {
         )?;
         require_share("short_share", self.short_share)?;
         require_share("block_share", self.block_share)?;
-        for (key, value) in [
-            ("block_length", self.block_length as u64),
-            ("eval_every", self.eval_every),
-            ("eval_problems", self.eval_problems as u64),
-        ] {
-            require(value > 0, key, value, "at least 1")?;
-        }
+        require_count("block_length", self.block_length, MAX_TOKENS as usize)?;
+        require_count("eval_every", self.eval_every as usize, MAX_STEPS as usize)?;
+        require_count("eval_problems", self.eval_problems, MAX_MEASURED)?;
         let mut sum = 0.0;
         for &(length, share) in &self.lengths {
             require(
-                length > 0 && length.is_multiple_of(self.block_length),
+                length > 0
+                    && length <= MAX_TOKENS as usize
+                    && length.is_multiple_of(self.block_length),
                 "lengths",
                 length,
-                "a multiple of block_length",
+                "a multiple of block_length, at most a million",
             )?;
             require_share("lengths", share)?;
             sum += share;
@@ -414,6 +434,16 @@ mod tests {
         recipe["text_dropout"] = 1.5.into();
         let error = Recipe::parse(recipe.to_string().as_bytes(), "r").unwrap_err();
         assert!(error.to_string().contains("text_dropout is 1.5"), "{error}");
+        recipe["text_dropout"] = 0.1.into();
+        recipe["training"]["batch"] = (1u64 << 32).into();
+        let error = Recipe::parse(recipe.to_string().as_bytes(), "r").unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("training.batch is 4294967296, expected 1 to 65536"),
+            "{error}"
+        );
+        recipe["training"]["batch"] = 4.into();
         recipe["text_dropuot"] = 0.1.into();
         let error = Recipe::parse(recipe.to_string().as_bytes(), "r").unwrap_err();
         assert!(error.to_string().contains("text_dropuot"), "{error}");

@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use brisk_nn::{WeightReport, Weights};
+use brisk_store::TensorSource;
+use brisk_store::output::FolderLock;
 use candle_core::Var;
 use serde::Serialize;
 use serde_json::Value;
@@ -16,6 +19,7 @@ use crate::log::{LogEntry, LogWriter};
 use crate::loss::Loss;
 use crate::optimiser::{self, Optimiser, OptimiserOptions};
 use crate::recipe::TrainingOptions;
+use crate::recipe_changes;
 use crate::rng::Rng;
 use crate::schedule::Schedule;
 use crate::shards::Shards;
@@ -82,11 +86,6 @@ impl Control {
         self
     }
 
-    /// The flag that makes the run save and return [`Outcome::Stopped`].
-    pub fn stop_flag(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
-    }
-
     pub(crate) fn send(&mut self, event: Event) {
         (self.listener)(event);
     }
@@ -117,30 +116,36 @@ pub(crate) struct Measured {
     pub exact_match: Option<f64>,
 }
 
-/// Keys of a recipe that may change between restarts because they don't change what a step does.
-const FREE_KEYS: [&str; 11] = [
-    "max_minutes",
-    "log_every",
-    "checkpoint_every",
-    "eval_every",
-    "eval_pictures",
-    "eval_problems",
-    "sample_every",
-    "sample_prompts",
-    "sample_steps",
-    "guidance",
-    "name",
-];
+/// Bytes that a parameter takes: itself, its gradient of two parts, its average, the optimiser's two, a copy to save.
+const PARAMETER_BYTES: u64 = 28;
 
-fn without_free_keys(recipe: &Value) -> Value {
-    let mut kept = recipe.clone();
-    if let Some(top) = kept.as_object_mut() {
-        top.retain(|key, _| !FREE_KEYS.contains(&key.as_str()));
-        if let Some(training) = top.get_mut("training").and_then(Value::as_object_mut) {
-            training.retain(|key, _| !FREE_KEYS.contains(&key.as_str()));
-        }
+/// Refuses a model and a batch that the machine has no room for, before anything is made of their numbers. A
+/// sample takes at least `sample` bytes.
+pub(crate) fn check_memory(parameters: u64, batch: usize, sample: u64) -> Result<()> {
+    let Some(available) = brisk_pipelines::memory::available() else {
+        return Ok(());
+    };
+    let samples = sample.saturating_mul(batch as u64);
+    let model = parameters.saturating_mul(PARAMETER_BYTES);
+    if samples.saturating_add(model) <= available {
+        return Ok(());
     }
-    kept
+    let mib = |bytes: u64| bytes >> 20;
+    Err(Error::Recipe(format!(
+        "{parameters} parameters take {} MiB, and training.batch of {batch} another {} MiB or more; {} MiB are available",
+        mib(model),
+        mib(samples),
+        mib(available)
+    )))
+}
+
+/// The lock of a run's folder, which is made where there is none: one training at a time writes into it.
+///
+/// # Errors
+/// Another process holds it; the message names that.
+pub(crate) fn claim(out: &Path) -> Result<FolderLock> {
+    std::fs::create_dir_all(out).at(out)?;
+    Ok(FolderLock::take(out)?)
 }
 
 pub(crate) struct Session<'a> {
@@ -193,15 +198,17 @@ impl<'a> Session<'a> {
             rng: Rng::stream(options.seed, u64::MAX).state(),
             seconds: 0.0,
             skipped: 0,
+            skipped_in_a_row: 0,
+            losses: (0.0, 0),
+            logged: (0, 0.0),
             finished: false,
             recipe: recipe.clone(),
         };
         if let Some(found) = checkpoint::latest(&out.join("checkpoints"))? {
-            if without_free_keys(&found.state.recipe) != without_free_keys(&recipe) {
+            if let Some(message) = recipe_changes::refusal(&found.state.recipe, &recipe) {
                 return Err(Error::Checkpoint {
                     path: found.path,
-                    message: "it is of another recipe; use that one, another folder, or remove it"
-                        .to_owned(),
+                    message,
                 });
             }
             let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
@@ -213,6 +220,11 @@ impl<'a> Session<'a> {
             ema.load(&found.average)?;
             optimiser.load_state(&found.optimiser, found.state.skipped)?;
             state = found.state;
+            // It may have become longer.
+            let seconds = options
+                .max_minutes
+                .map_or(f64::INFINITY, |minutes| 60.0 * minutes);
+            state.finished &= state.step >= options.steps || state.seconds >= seconds;
             control.send(Event::Resumed { step: state.step });
         }
         Ok(Session {
@@ -234,10 +246,10 @@ impl<'a> Session<'a> {
             finished: state.finished,
             seconds_before: state.seconds,
             started: Instant::now(),
-            skipped_in_a_row: 0,
+            skipped_in_a_row: state.skipped_in_a_row,
             log: LogWriter::open(&out.join(LOG), state.step)?,
-            losses: (0.0, 0),
-            logged: (state.step, state.seconds),
+            losses: state.losses,
+            logged: state.logged,
             last: (0.0, 0.0),
         })
     }
@@ -292,6 +304,7 @@ impl<'a> Session<'a> {
                 return Err(Error::Diverged {
                     step: self.step,
                     skipped: self.skipped_in_a_row,
+                    in_a_row: true,
                 });
             }
         } else {
@@ -342,6 +355,9 @@ impl<'a> Session<'a> {
             rng: self.rng.state(),
             seconds: self.seconds(),
             skipped: self.optimiser.skipped(),
+            skipped_in_a_row: self.skipped_in_a_row,
+            losses: self.losses,
+            logged: self.logged,
             finished,
             recipe: self.recipe.clone(),
         };
@@ -374,12 +390,44 @@ impl<'a> Session<'a> {
     }
 
     /// Marks the run as finished in its checkpoint, unless it was already.
+    ///
+    /// # Errors
+    /// More updates were skipped than not: what is there is not a trained model.
     pub fn finish(&mut self) -> Result<()> {
+        let skipped = self.optimiser.skipped();
+        if skipped * 2 > self.step {
+            return Err(Error::Diverged {
+                step: self.step,
+                skipped,
+                in_a_row: false,
+            });
+        }
         if self.finished {
             return Ok(());
         }
         self.save(true)
     }
+}
+
+/// Refuses weights to start from that lack some of the model's, which has loaded them: it has refused other
+/// shapes and tensors that it does not have.
+pub(crate) fn check_start(weights: &Weights, start: Option<&dyn TensorSource>) -> Result<()> {
+    let Some(start) = start else { return Ok(()) };
+    let missing: Vec<String> = weights
+        .variables()
+        .into_iter()
+        .map(|(name, _)| name)
+        .filter(|name| start.info(name).is_none())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(brisk_nn::Error::Weights(Box::new(WeightReport {
+        origin: "the model to start from".to_owned(),
+        missing,
+        ..WeightReport::default()
+    }))
+    .into())
 }
 
 /// Writes a JSON document with a newline at its end.

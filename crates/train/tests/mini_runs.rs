@@ -217,7 +217,11 @@ fn the_autoencoder_learns_and_resumes_exactly() {
 
     let other = autoencoder_recipe("came", 60);
     let refused = train_autoencoder(&other, &data, &whole, &mut Control::silent());
-    assert!(refused.unwrap_err().to_string().contains("another recipe"));
+    let message = refused.unwrap_err().to_string();
+    assert!(
+        message.contains("optimiser was \"adamw\", is \"came\""),
+        "{message}"
+    );
 }
 
 #[test]
@@ -229,14 +233,14 @@ fn the_image_model_learns_and_resumes_exactly() {
     let vae = out("autoencoder").join("vae");
     let recipe = image_recipe("came", 80);
     let (whole, parted) = (out("whole"), out("parted"));
-    train_image(&recipe, &data, &vae, &whole, &mut Control::silent()).unwrap();
+    train_image(&recipe, &data, &vae, None, &whole, &mut Control::silent()).unwrap();
     let losses = losses(&whole);
     let last = losses[losses.len() - 4..].iter().sum::<f64>() / 4.0;
     assert!(last < 0.8 * losses[0], "{losses:?}");
 
-    let first = train_image(&recipe, &data, &vae, &parted, &mut stopping_at(35)).unwrap();
+    let first = train_image(&recipe, &data, &vae, None, &parted, &mut stopping_at(35)).unwrap();
     assert_eq!(first, Outcome::Stopped { step: 35 });
-    train_image(&recipe, &data, &vae, &parted, &mut Control::silent()).unwrap();
+    train_image(&recipe, &data, &vae, None, &parted, &mut Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
     for file in [
         "model_index.json",
@@ -261,6 +265,123 @@ fn the_image_model_learns_and_resumes_exactly() {
             .unwrap();
     let (_, shape) = transformer.info("patch_embed.proj.weight").unwrap();
     assert_eq!(shape, [16, 4, 1, 1]);
+
+    // From the finished model it goes on where that ended, with its tokenizer and autoencoder.
+    let (model, further) = (whole.join("model"), out("further"));
+    let mut other = recipe.clone();
+    other.training.steps = 5;
+    let start = |recipe: &ImageRecipe, out: &Path| {
+        let vae = model.join("vae");
+        train_image(
+            recipe,
+            &data,
+            &vae,
+            Some(&model),
+            out,
+            &mut Control::silent(),
+        )
+    };
+    start(&other, &further).unwrap();
+    let first = self::losses(&further)[0];
+    assert!(first < 0.9 * losses[0], "{first} after {losses:?}");
+    let tokenizer = |out: &Path| std::fs::read(out.join("model/tokenizer/tokenizer.json")).unwrap();
+    assert!(tokenizer(&whole) == tokenizer(&further));
+    other.transformer["num_layers"] = 3.into();
+    let message = start(&other, &out("deeper")).unwrap_err().to_string();
+    assert!(
+        message.contains("missing") && message.contains("transformer_blocks.2"),
+        "{message}"
+    );
+    other.transformer["num_layers"] = 2.into();
+    other.text_encoder["intermediate_size"] = 48.into();
+    let message = start(&other, &out("wider")).unwrap_err().to_string();
+    assert!(message.contains("wrong shape"), "{message}");
+}
+
+/// Step and loss of every line.
+fn lines(out: &Path) -> Vec<(u64, Option<f64>)> {
+    let entries = read_log(&out.join("training_log.jsonl")).unwrap();
+    entries
+        .iter()
+        .map(|entry| (entry.step, entry.loss))
+        .collect()
+}
+
+#[test]
+fn a_run_that_was_stopped_between_lines_writes_the_same_log_and_can_be_prolonged() {
+    let folder = tempfile::tempdir().unwrap();
+    let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
+    let mut recipe = text_recipe(12);
+    recipe.training.checkpoint_every = 7;
+    let run = |recipe: &TextRecipe, out: &Path, control: &mut Control| {
+        train_text(recipe, None, out, control)
+    };
+    run(&recipe, &whole, &mut Control::silent()).unwrap();
+    // Lines come every five updates; this one stops after eight.
+    let flag: Arc<AtomicBool> = Arc::default();
+    let listener_flag = Arc::clone(&flag);
+    let mut stopping = Control::new(move |event| {
+        if matches!(event, Event::Saved { .. }) {
+            listener_flag.store(true, Ordering::Relaxed);
+        }
+    })
+    .with_stop(flag);
+    let first = run(&recipe, &parted, &mut stopping).unwrap();
+    assert_eq!(first, Outcome::Stopped { step: 8 });
+    run(&recipe, &parted, &mut Control::silent()).unwrap();
+    assert_eq!(lines(&whole), lines(&parted));
+
+    recipe.training.steps = 20;
+    let Outcome::Finished(report) = run(&recipe, &parted, &mut Control::silent()).unwrap() else {
+        panic!("the run was not asked to stop");
+    };
+    assert_eq!(report.steps, 20);
+    let steps: Vec<u64> = lines(&parted)
+        .into_iter()
+        .filter(|line| line.1.is_some())
+        .map(|line| line.0)
+        .collect();
+    assert_eq!(steps, [5, 10, 15, 20]);
+    let kept = std::fs::read_dir(parted.join("checkpoints"))
+        .unwrap()
+        .count();
+    assert_eq!(kept, 2);
+}
+
+#[test]
+fn one_training_at_a_time_writes_into_a_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let held = brisk_store::output::FolderLock::take(folder.path()).unwrap();
+    let refused = train_text(&text_recipe(5), None, folder.path(), &mut Control::silent());
+    let message = refused.unwrap_err().to_string();
+    let process = format!("in use by process {}", std::process::id());
+    assert!(message.contains(&process), "{message}");
+    assert!(!folder.path().join("training_log.jsonl").exists());
+    drop(held);
+    train_text(&text_recipe(5), None, folder.path(), &mut Control::silent()).unwrap();
+}
+
+#[test]
+fn a_run_that_diverges_is_an_error_and_writes_no_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recipe = autoencoder_recipe("adamw", 8);
+    recipe.training.learning_rate = 1e38;
+    recipe.training.warm_up_steps = 0;
+    let outcome = train_autoencoder(&recipe, &data(), folder.path(), &mut Control::silent());
+    outcome.unwrap_err();
+    assert!(!folder.path().join("vae").exists());
+}
+
+#[test]
+fn a_recipe_that_the_machine_has_no_room_for_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut recipe = text_recipe(5);
+    recipe.model["mlp_hidden_size"] = (1u64 << 20).into();
+    recipe.model["d_model"] = (1u64 << 16).into();
+    recipe.model["n_heads"] = 16.into();
+    let refused = train_text(&recipe, None, folder.path(), &mut Control::silent());
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("MiB are available"), "{message}");
 }
 
 #[test]
@@ -329,7 +450,8 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
 
     other.block_share = 0.1;
     let refused = train_text(&other, None, &whole, &mut Control::silent());
-    assert!(refused.unwrap_err().to_string().contains("another recipe"));
+    let message = refused.unwrap_err().to_string();
+    assert!(message.contains("block_share was 0.5, is 0.1"), "{message}");
     other.lengths = vec![(512, 0.1)];
     let refused = train_text(
         &other,

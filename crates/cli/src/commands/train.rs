@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_store::write_atomic;
-use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
+use brisk_train::data::captioned::prepare_captioned;
+use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, PrepareReport, prepare};
 use brisk_train::log::read_log;
 use brisk_train::recipe::{Recipe, TrainingOptions, built_in_names};
 use brisk_train::{Control, Event, Outcome, train_autoencoder, train_image, train_text};
@@ -35,6 +36,7 @@ pub enum TrainVerb {
     Autoencoder(AutoencoderArguments),
     Image(ImageTrainingArguments),
     Text(TextTrainingArguments),
+    PreparePictures(PreparePicturesArguments),
     Plot(PlotArguments),
 }
 
@@ -74,6 +76,32 @@ pub struct PrepareArguments {
     threads: ThreadArguments,
 }
 
+/// Make a data set of your own pictures, each with a text file of its name
+#[derive(Debug, Args)]
+#[command(
+    before_help = "photo.jpg is described by photo.txt: its first line is the caption, further lines are keywords. Pictures\n\
+    (PNG, JPEG, WebP) are cut to the largest square in their middle and resized; one in twenty is held out."
+)]
+pub struct PreparePicturesArguments {
+    /// Folder of pictures and texts
+    #[arg(value_name = "FOLDER")]
+    folder: PathBuf,
+    /// Side of the pictures in pixels; a recipe's picture_size
+    #[arg(long, value_name = "PIXELS", default_value_t = 128)]
+    size: usize,
+    /// File to write
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        default_value = "pictures.safetensors"
+    )]
+    output: PathBuf,
+    /// Print one JSON document
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Debug, Args)]
 struct RunArguments {
     /// Folder of the run; a run that was stopped there goes on
@@ -99,7 +127,7 @@ pub struct AutoencoderArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-autoencoder")]
     recipe: String,
-    /// Data set of `brisk train prepare-emoji`
+    /// Data set of `brisk train prepare-emoji` or `prepare-pictures`
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     #[command(flatten)]
@@ -113,10 +141,13 @@ pub struct ImageTrainingArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-image")]
     recipe: String,
-    /// Folder of the trained autoencoder (config.json and weights)
+    /// Folder of the trained autoencoder (config.json and weights); with --from, by default that model's
+    #[arg(long, value_name = "FOLDER", required_unless_present = "from")]
+    vae: Option<PathBuf>,
+    /// Go on from this model's weights and tokenizer, of the recipe's shape
     #[arg(long, value_name = "FOLDER")]
-    vae: PathBuf,
-    /// Data set of `brisk train prepare-emoji`
+    from: Option<PathBuf>,
+    /// Data set of `brisk train prepare-emoji` or `prepare-pictures`
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
     #[command(flatten)]
@@ -174,6 +205,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Autoencoder(arguments) => autoencoder(arguments),
         TrainVerb::Image(arguments) => image(arguments),
         TrainVerb::Text(arguments) => language(arguments),
+        TrainVerb::PreparePictures(arguments) => prepare_pictures(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }
@@ -203,16 +235,7 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     };
     let mut options = PrepareOptions::new(&arguments.output);
     options.size = arguments.size;
-    let mut stages = Stages::new();
-    let mut begun = false;
-    let report = prepare(&sources, &options, &mut |done, total| {
-        if !begun {
-            stages.stage("rendering", total as u64);
-            begun = true;
-        }
-        stages.step(done as u64, total as u64);
-    })?;
-    stages.finish();
+    let report = shown_in_stages(&mut |progress| Ok(prepare(&sources, &options, progress)?))?;
     let sets: Vec<(String, usize)> = report
         .per_set
         .iter()
@@ -243,6 +266,40 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     ))
 }
 
+/// Shows how far `work` is.
+fn shown_in_stages(
+    work: &mut dyn FnMut(&mut dyn FnMut(usize, usize)) -> Result<PrepareReport>,
+) -> Result<PrepareReport> {
+    let mut stages = Stages::new();
+    let mut begun = false;
+    work(&mut |done, total| {
+        if !begun {
+            stages.stage("pictures", total as u64);
+            begun = true;
+        }
+        stages.step(done as u64, total as u64);
+    })
+}
+
+fn prepare_pictures(arguments: &PreparePicturesArguments) -> Result {
+    output::check_writable(&arguments.output)?;
+    let mut options = PrepareOptions::new(&arguments.output);
+    options.size = arguments.size;
+    let folder = &arguments.folder;
+    let report =
+        shown_in_stages(&mut |progress| Ok(prepare_captioned(folder, &options, progress)?))?;
+    let path = arguments.output.display().to_string();
+    if arguments.json {
+        return output::print_json(
+            &json!({"path": path, "pictures": report.pictures, "held_out": report.held_out}),
+        );
+    }
+    output::print(&format!(
+        "{path}: {} pictures of {} px, {} of them held out",
+        report.pictures, arguments.size, report.held_out
+    ))
+}
+
 fn autoencoder(arguments: &AutoencoderArguments) -> Result {
     arguments.run.threads.apply()?;
     let Recipe::Autoencoder(mut recipe) = Recipe::open(&arguments.recipe)? else {
@@ -263,10 +320,17 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     arguments.run.adjust(&mut recipe.training);
     let data = EmojiData::open(&arguments.data)?;
     let mut control = arguments.run.control()?;
+    let of_model = arguments.from.as_ref().map(|from| from.join("vae"));
+    let vae = arguments
+        .vae
+        .clone()
+        .or(of_model)
+        .ok_or_else(|| Failure::usage("--vae: is needed where there is no --from"))?;
     let outcome = train_image(
         &recipe,
         &data,
-        &arguments.vae,
+        &vae,
+        arguments.from.as_deref(),
         &arguments.run.output,
         &mut control,
     );
@@ -387,6 +451,7 @@ fn line(event: &Event) -> String {
 }
 
 fn plot(arguments: &PlotArguments) -> Result {
+    output::expect_svg(&arguments.output)?;
     output::check_writable(&arguments.output)?;
     let (name, log_y) = match arguments.quantity {
         Quantity::Loss => ("loss", true),

@@ -57,6 +57,14 @@ pub enum EmojiError {
     /// A source or the data set file cannot be read or written.
     #[error(transparent)]
     Store(#[from] brisk_store::Error),
+    /// A picture or its caption cannot be used.
+    #[error("{path}: {reason}")]
+    Picture {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The requested size is out of range.
     #[error("a picture size of {0} pixels; it must be 8 to 1024")]
     Size(usize),
@@ -74,10 +82,12 @@ pub enum EmojiSet {
     Fluent,
     /// Twitter's Twemoji (CC-BY-4.0).
     Twemoji,
+    /// No drawings of emoji: somebody's own pictures.
+    Own,
 }
 
 impl EmojiSet {
-    /// All sets.
+    /// All sets of drawings.
     pub const ALL: [EmojiSet; 3] = [EmojiSet::Noto, EmojiSet::Fluent, EmojiSet::Twemoji];
 
     /// The npm package with the drawings.
@@ -86,6 +96,7 @@ impl EmojiSet {
             EmojiSet::Noto => "@iconify-json/noto",
             EmojiSet::Fluent => "@iconify-json/fluent-emoji-flat",
             EmojiSet::Twemoji => "@iconify-json/twemoji",
+            EmojiSet::Own => "of no name",
         }
     }
 }
@@ -96,6 +107,7 @@ impl std::fmt::Display for EmojiSet {
             EmojiSet::Noto => "noto",
             EmojiSet::Fluent => "fluent",
             EmojiSet::Twemoji => "twemoji",
+            EmojiSet::Own => "own",
         })
     }
 }
@@ -128,6 +140,15 @@ impl PrepareOptions {
         Self {
             size: 128,
             out: out.into(),
+        }
+    }
+
+    /// Refuses sizes that no picture has.
+    pub(super) fn check(&self) -> Result<()> {
+        if (8..=1024).contains(&self.size) {
+            Ok(())
+        } else {
+            Err(EmojiError::Size(self.size))
         }
     }
 }
@@ -259,10 +280,8 @@ pub fn prepare(
     options: &PrepareOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<PrepareReport> {
+    options.check()?;
     let size = options.size;
-    if !(8..=1024).contains(&size) {
-        return Err(EmojiError::Size(size));
-    }
     let labels = read_labels(&sources.emojibase)?;
     let folders = [
         (EmojiSet::Noto, Some(&sources.noto)),
@@ -304,17 +323,28 @@ pub fn prepare(
         }
         progress((chunk_number * 64 + chunk.len()).min(total), total);
     }
+    let data = EmojiData {
+        size,
+        pictures,
+        entries,
+    };
+    write(data, duplicates, &options.out)
+}
+
+/// Writes a data set file.
+pub(super) fn write(data: EmojiData, duplicates: usize, out: &Path) -> Result<PrepareReport> {
+    let entries = &data.entries;
     let mut report = PrepareReport {
         pictures: entries.len(),
         held_out: entries.iter().filter(|e| e.held_out).count(),
         per_set: BTreeMap::new(),
         duplicates,
     };
-    for entry in &entries {
+    for entry in entries {
         *report.per_set.entry(entry.set).or_insert(0) += 1;
     }
-    let text = serde_json::to_string(&entries).map_err(|e| EmojiError::Data {
-        path: options.out.clone(),
+    let text = serde_json::to_string(entries).map_err(|e| EmojiError::Data {
+        path: out.to_owned(),
         reason: e.to_string(),
     })?;
     let metadata = BTreeMap::from([
@@ -324,10 +354,10 @@ pub fn prepare(
     let tensor = OutTensor {
         name: "pictures".into(),
         dtype: Dtype::U8,
-        shape: vec![entries.len(), 3, size, size],
-        data: pictures.into(),
+        shape: vec![entries.len(), 3, data.size, data.size],
+        data: data.pictures.into(),
     };
-    write_safetensors(&options.out, &[tensor], &metadata)?;
+    write_safetensors(out, &[tensor], &metadata)?;
     Ok(report)
 }
 

@@ -4,6 +4,7 @@
 mod captions;
 mod export;
 mod sample;
+mod start;
 
 use std::path::Path;
 
@@ -21,10 +22,11 @@ use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::ImageRecipe;
 use crate::rng::Rng;
-use crate::session::{Control, Event, Outcome, Session};
+use crate::session::{self, Control, Event, Outcome, Session};
 use crate::tensors::{self, NamedArray};
 use crate::{eval, sheet};
 use captions::Captions;
+use start::{PartWeights, Start};
 
 /// Noise levels, as in the models that use this objective.
 const LEVELS: usize = 1000;
@@ -97,13 +99,11 @@ impl Configs {
 }
 
 impl Models {
-    fn trainable(configs: &Configs, weights: &Weights) -> Result<Models> {
+    fn trainable(configs: &Configs, weights: &PartWeights) -> Result<Models> {
+        let transformer = weights.transformer.pp(TRANSFORMER);
         Ok(Models {
-            text: Gemma2Model::load(&configs.text_model, &weights.pp(TEXT_ENCODER))?,
-            transformer: SanaTransformer::load(
-                &configs.transformer_model,
-                &weights.pp(TRANSFORMER),
-            )?,
+            text: Gemma2Model::load(&configs.text_model, &weights.text.pp(TEXT_ENCODER))?,
+            transformer: SanaTransformer::load(&configs.transformer_model, &transformer)?,
         })
     }
 
@@ -186,7 +186,8 @@ fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng
     batch
 }
 
-/// Trains the recipe's text-to-image model into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end
+/// Trains the recipe's text-to-image model, from scratch or `from` the folder of another one of its shape, whose
+/// tokenizer it keeps, into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end
 /// `model/` (complete diffusers layout, bf16, with a copy of `vae_folder`) and `report.json`. Continues when `out` holds
 /// a checkpoint of the same recipe.
 ///
@@ -196,29 +197,40 @@ pub fn train_image(
     recipe: &ImageRecipe,
     data: &EmojiData,
     vae_folder: &Path,
+    from: Option<&Path>,
     out: &Path,
     control: &mut Control,
 ) -> Result<Outcome<ImageReport>> {
     recipe.validate()?;
+    let _lock = session::claim(out)?;
     let options = &recipe.training;
     let training = recipe.pictures.of(data, false);
     // Positions in `training`, which is what the latents are stored by.
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
     let autoencoder = eval::open_autoencoder(&ModelFolder::Disk(vae_folder.to_owned()), "")?;
-    control.send(Event::Stage("training the tokenizer"));
-    let vocabulary = recipe.text_encoder["vocab_size"].as_u64().ok_or_else(|| {
-        Error::Recipe("text_encoder.vocab_size is missing; expected a number".to_owned())
-    })?;
-    let tokenizer_file =
-        brisk_text::train_bpe(&captions::lines(data, &training), vocabulary as usize)?;
-    let tokenizer = Tokenizer::from_bytes(&tokenizer_file, "trained tokenizer")?;
+    let start = from.map(Start::open).transpose()?;
+    let tokenizer_file = match &start {
+        Some(start) => start.tokenizer.clone(),
+        None => {
+            control.send(Event::Stage("training the tokenizer"));
+            let vocabulary = recipe.text_encoder["vocab_size"].as_u64().ok_or_else(|| {
+                Error::Recipe("text_encoder.vocab_size is missing; expected a number".to_owned())
+            })?;
+            brisk_text::train_bpe(&captions::lines(data, &training), vocabulary as usize)?
+        }
+    };
+    let tokenizer = Tokenizer::from_bytes(&tokenizer_file, "the model's tokenizer")?;
     let configs = Configs::new(recipe, tokenizer.vocabulary_size())?;
     control.send(Event::Stage("encoding the pictures"));
     let latents = encode_all(&autoencoder, data, &training, &configs.transformer_model)?;
     let captions = Captions::new(data, &training, &tokenizer, recipe)?;
 
-    let weights = Weights::trainable(None, options.seed);
+    let each = (latents.side * latents.side * latents.channels * 16) as u64;
+    let parameters = configs.text_model.parameters() + configs.transformer_model.parameters();
+    session::check_memory(parameters, options.batch, each)?;
+    let weights = PartWeights::new(start.as_ref(), options.seed);
     let models = Models::trainable(&configs, &weights)?;
+    weights.check(start.as_ref())?;
     let parameters = weights.variables();
     let mut session = Session::open(options, recipe, parameters, out, control)?;
     let sheet = |session: &mut Session, average: &Models| {

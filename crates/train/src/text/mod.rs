@@ -24,7 +24,7 @@ use crate::error::{Error, Result};
 use crate::eval::text::{TextEvaluation, evaluate_text_model};
 use crate::loss;
 use crate::recipe::TextRecipe;
-use crate::session::{Control, Event, Measured, Outcome, Session};
+use crate::session::{self, Control, Event, Measured, Outcome, Session};
 use examples::Examples;
 use masks::Masked;
 
@@ -61,6 +61,7 @@ pub fn train_text(
     control: &mut Control,
 ) -> Result<Outcome<TextReport>> {
     recipe.validate()?;
+    let _lock = session::claim(out)?;
     let options = &recipe.training;
     control.send(Event::Stage("making the vocabulary"));
     let examples = Examples::new(recipe)?;
@@ -71,8 +72,16 @@ pub fn train_text(
     let start = from
         .map(|folder| ModelFolder::Disk(folder.to_owned()).open_component("", None))
         .transpose()?;
-    let weights = Weights::trainable(start, options.seed);
+    let longest = recipe
+        .lengths
+        .iter()
+        .map(|(length, _)| *length)
+        .max()
+        .unwrap_or(0);
+    session::check_memory(config.parameters(), options.batch, 16 * longest as u64)?;
+    let weights = Weights::trainable(start.clone(), options.seed);
     let model = LanguageModel::load(&config, &weights.pp("model"))?;
+    session::check_start(&weights, start.as_deref())?;
     let parameters = weights.variables();
     let mut session = Session::open(options, recipe, parameters, out, control)?;
     let folder = out.join("model");
