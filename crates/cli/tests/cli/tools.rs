@@ -205,7 +205,17 @@ fn inspect_says_what_loading_says() {
             None => assert_eq!(drawn.code, Some(0), "{}", drawn.stderr),
             Some(problem) => {
                 assert!(inspected.contains(problem), "{folder}: {inspected}");
-                assert!(drawn.stderr.contains(problem), "{folder}: {}", drawn.stderr);
+                // A message's further lines stand farther in.
+                let lines = |text: &str| -> String {
+                    text.lines()
+                        .map(|line| line.trim().to_owned() + "\n")
+                        .collect()
+                };
+                assert!(
+                    lines(&drawn.stderr).contains(&lines(problem)),
+                    "{folder}: {}",
+                    drawn.stderr
+                );
             }
         }
     }

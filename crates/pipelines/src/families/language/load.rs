@@ -106,6 +106,11 @@ impl TextPipeline {
             stop_tokens.extend(turns);
             template = read_template(folder, &settings, options.chat_template.as_deref())?;
             tokenizer = Some(Arc::new(read));
+        } else if options.chat_template.is_some() {
+            return Err(Error::request(
+                "chat-template",
+                "has no effect without the model's tokenizer",
+            ));
         }
         stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
         stop_tokens.dedup();
