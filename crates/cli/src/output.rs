@@ -99,7 +99,16 @@ fn bounded(text: &str) -> String {
     while !text.is_char_boundary(cut) {
         cut -= 1;
     }
-    let mut shown = text[..cut].replace('\n', "\n  ");
+    let mut shown = String::new();
+    for (place, line) in text[..cut].split('\n').enumerate() {
+        let margin = match (place, line.starts_with(' ') || line.is_empty()) {
+            (0, _) => "",
+            (_, true) => "\n",
+            (_, false) => "\n  ",
+        };
+        shown.push_str(margin);
+        shown.push_str(line);
+    }
     if cut < text.len() {
         shown.push_str(&format!("… ({} more bytes)", text.len() - cut));
     }
@@ -154,7 +163,10 @@ mod tests {
 
     #[test]
     fn a_message_is_short_and_alone_at_the_margin() {
-        assert_eq!(bounded("error: a\nerror: b"), "error: a\n  error: b");
+        assert_eq!(
+            bounded("error: a\n  b\nerror: c"),
+            "error: a\n  b\n  error: c"
+        );
         let long = bounded(&"é".repeat(1_000_000));
         assert!(
             long.len() < 4100 && long.ends_with("(1996000 more bytes)"),

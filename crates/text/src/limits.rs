@@ -457,7 +457,8 @@ mod tests {
         let any = json!({"type": "Replace", "pattern": {"Regex": "."}, "content": "aaaa"});
         let byte_level = json!({"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": false});
         let text = json!({"Sequence": {"id": "A", "type_id": 0}});
-        let changes: Vec<(&str, Box<dyn Fn(&mut Value)>)> = vec![
+        type Change = Box<dyn Fn(&mut Value)>;
+        let changes: Vec<(&str, Change)> = vec![
             (
                 "normalizer",
                 Box::new({

@@ -119,7 +119,7 @@ fn text_recipe(steps: u64) -> TextRecipe {
         "kind": "text", "name": "tiny", "training": training,
         "model": {
             "d_model": 32, "n_layers": 1, "n_heads": 2, "mlp_hidden_size": 64, "max_sequence_length": 512,
-            "rope_theta": 10000.0
+            "rope_theta": 10000.0, "activation_type": "silu"
         },
         "drill_share": 0.1, "result_share": 0.1, "line_share": 0.1, "pretraining_share": 0.2, "short_share": 0.5, "block_length": 32,
         "block_share": 0.5, "lengths": [[128, 0.1]], "eval_every": 1000, "eval_problems": 2

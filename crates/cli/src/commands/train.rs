@@ -266,9 +266,12 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     ))
 }
 
+/// Takes how many of how many are done.
+type Done<'a> = &'a mut dyn FnMut(usize, usize);
+
 /// Shows how far `work` is.
 fn shown_in_stages(
-    work: &mut dyn FnMut(&mut dyn FnMut(usize, usize)) -> Result<PrepareReport>,
+    work: &mut dyn FnMut(Done<'_>) -> Result<PrepareReport>,
 ) -> Result<PrepareReport> {
     let mut stages = Stages::new();
     let mut begun = false;

@@ -271,9 +271,8 @@ fn is(own: &str, method: &str) -> Result<bool> {
         "isalnum" => all(char::is_alphanumeric),
         "isalpha" => all(char::is_alphabetic),
         "isascii" => own.is_ascii(),
-        "isdecimal" | "isdigit" => {
-            all(|c| c.is_numeric() && c.to_digit(10).is_some() || superscript(c))
-        }
+        "isdecimal" => all(|c| c.is_ascii_digit()),
+        "isdigit" => all(|c| c.is_ascii_digit() || superscript(c)),
         "isnumeric" => all(char::is_numeric),
         "isidentifier" => {
             let mut characters = own.chars();
