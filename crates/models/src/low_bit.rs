@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Activations, Error, Int4Weight, LowBitSource, Weights};
+use brisk_nn::{Activations, Error, Int4Weight, LowBitSource, WeightsBuilder};
 use brisk_quant::file::LayerKind;
 use brisk_quant::{LowBitLayout, LowBitModel, NunchakuFile, file};
 use brisk_store::{Dtype, MappedSource, Slice, TensorSource};
@@ -21,15 +21,15 @@ pub fn parameters(
     layout: Box<dyn LowBitLayout>,
     source: Arc<dyn TensorSource>,
     activations: Activations,
-) -> Result<Weights> {
+) -> Result<WeightsBuilder> {
     if !file::is_quantised(&*source) {
-        return Ok(Weights::from_source(source));
+        return Ok(WeightsBuilder::from_source(source));
     }
     let label = label(&*source);
     let file = NunchakuFile::new(source, BTreeMap::new(), label).map_err(failed)?;
     let model = LowBitModel::new(file, layout).map_err(failed)?;
-    let weights = Weights::from_source(model.plain().clone());
-    Ok(weights.with_low_bit(Arc::new(Layers(model)), activations))
+    let weights = WeightsBuilder::from_source(model.plain().clone());
+    Ok(weights.low_bit(Arc::new(Layers(model)), activations))
 }
 
 struct Layers(LowBitModel);
@@ -54,9 +54,9 @@ impl LowBitSource for Layers {
 ///
 /// # Errors
 /// A layer of another kind, or a file that contradicts itself.
-pub fn weight_only_parameters(source: Arc<dyn TensorSource>) -> Result<Weights> {
+pub fn weight_only_parameters(source: Arc<dyn TensorSource>) -> Result<WeightsBuilder> {
     if !file::is_quantised(&*source) {
-        return Ok(Weights::from_source(source));
+        return Ok(WeightsBuilder::from_source(source));
     }
     let file = NunchakuFile::new(source.clone(), BTreeMap::new(), label(&*source));
     let file = file.map_err(failed)?;
@@ -76,9 +76,9 @@ pub fn weight_only_parameters(source: Arc<dyn TensorSource>) -> Result<Weights> 
         .into_iter()
         .map(|name| (name.clone(), Slice::whole(name)));
     let plain = MappedSource::new(source, plain.collect())?;
-    let weights = Weights::from_source(Arc::new(plain));
+    let weights = WeightsBuilder::from_source(Arc::new(plain));
     let low_bit = Arc::new(WeightOnly { file, layers });
-    Ok(weights.with_low_bit(low_bit, Activations::Full))
+    Ok(weights.low_bit(low_bit, Activations::Full))
 }
 
 /// Whether a source holds 4-bit layers.

@@ -150,7 +150,11 @@ fn a_check_says_what_loading_says() {
                 .config
                 .weights(&stored, &LoadSettings::default())
                 .unwrap();
-            let loaded = case.config.build(&parameters).unwrap_err().to_string();
+            let loaded = case
+                .config
+                .build(&parameters.build().unwrap())
+                .unwrap_err()
+                .to_string();
             assert_eq!(checked, loaded, "{name}");
         }
     }

@@ -6,9 +6,12 @@ use brisk_models::sana::{
     CaptionContext, ForwardExtras, Numerics, Perturbed, SanaConfig, SanaTransformer, Sight,
     compact_text,
 };
-use brisk_nn::{Tensor, Weights};
+use brisk_nn::{Lora, Tensor, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
-use common::{Inputs, TOLERANCE, config, golden, load, nchw, run, wanted_block, weights};
+use common::{
+    Inputs, TOLERANCE, config, golden, load, nchw, run, wanted_block, weights, weights_builder,
+};
+use std::sync::Arc;
 
 fn agrees(case: &str) {
     let mut golden = golden(case);
@@ -85,8 +88,11 @@ fn lora_agrees() {
     let plain = run(&load("t1_base"), &inputs, &extras);
     assert!(golden.compare("outputs.without", &plain, TOLERANCE));
     for (name, scale) in [("outputs.scale1", 1.0), ("outputs.scale0.5", 0.5)] {
-        let lora = brisk_store::open_weights(&file).unwrap();
-        let weights = weights("t1_base").with_lora(lora, scale).unwrap();
+        let lora = Arc::new(Lora::open(&file).unwrap());
+        let weights = weights_builder("t1_base")
+            .lora(lora, scale)
+            .build()
+            .unwrap();
         let model = SanaTransformer::load(&config("t1_base"), &weights).unwrap();
         assert!(golden.compare(name, &run(&model, &inputs, &extras), TOLERANCE));
     }

@@ -18,7 +18,7 @@ mod lora;
 mod low_bit;
 pub mod ops;
 mod quantised;
-mod random;
+pub mod random;
 mod tensor;
 mod weights;
 
@@ -31,10 +31,11 @@ pub use layers::{
     GluMbConv, KeyValueCache, Linear, LinearGroup, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
     TimestepEmbedding, sinusoid,
 };
+pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;
 pub use quantised::{Quantisation, QuantisedWeights};
 pub use tensor::{D, DType, Dim, Shape, Tensor, WithDType};
-pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights};
+pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights, WeightsBuilder};
 
 /// Checks that every value is finite.
 ///

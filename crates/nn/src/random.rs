@@ -1,122 +1,63 @@
-//! Random values for frozen parameters, made fast by all threads, so that a model of published
-//! shapes can be timed without its files.
+//! The generator behind everything that brisk makes up and no reference fixes.
 
-use crate::weights::Init;
-use half::bf16;
-use rayon::prelude::*;
+/// SplitMix64 (Steele, Lea, Flood 2014): the same numbers on every machine, from any seed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SplitMix64(u64);
 
-/// Values made by one run of the generator; fixed, so that threads do not change the values.
-const CHUNK: usize = 1 << 16;
+impl SplitMix64 {
+    /// Added to the state for every number.
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The centre and half-width of a uniform distribution.
-#[derive(Clone, Copy)]
-struct Range {
-    centre: f32,
-    width: f32,
-}
+    /// The sequence that starts from this state.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
 
-impl Range {
-    /// The deviation that `init` asks for. Zeros and ones are moved a little, as a trained model's
-    /// biases and norms are: work on constants would be another work.
-    fn of(init: Init, shape: &[usize]) -> Self {
-        let taps: usize = shape.iter().skip(2).product();
-        let inputs = shape.get(1).copied().unwrap_or(1) * taps;
-        let outputs = shape.first().copied().unwrap_or(1) * taps;
-        let (centre, width) = match init {
-            Init::Zeros | Init::Constant(0.0) => (0.0, 0.02),
-            Init::Ones => (1.0, 0.1),
-            Init::Constant(value) => (value, 0.1 * value.abs()),
-            Init::Normal(deviation) => (0.0, deviation * 3f32.sqrt()),
-            Init::FanIn(scale) => (0.0, scale * (3.0 / inputs.max(1) as f32).sqrt()),
-            Init::XavierUniform => (0.0, (6.0 / (inputs + outputs).max(1) as f32).sqrt()),
-            Init::KaimingUniform => (0.0, (1.0 / inputs.max(1) as f32).sqrt()),
-        };
-        Self { centre, width }
+    /// The state, which [`SplitMix64::new`] goes on from.
+    pub fn state(&self) -> u64 {
+        self.0
+    }
+
+    /// 64 random bits.
+    pub fn next_u64(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(Self::STEP);
+        mix(self.0)
     }
 }
 
-/// `shape.product()` values for the parameter `name`; its name and the seed decide them.
-pub(crate) fn values_f32(name: &str, seed: u64, shape: &[usize], init: Init) -> Vec<f32> {
-    let mut values = vec![0.0; shape.iter().product()];
-    fill(&mut values, name, seed, Range::of(init, shape), |x| x);
-    values
+/// The output function of [`SplitMix64`]: a bijection that spreads every bit.
+pub fn mix(state: u64) -> u64 {
+    let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
 }
 
-/// As [`values_f32`], rounded to bf16.
-pub(crate) fn values_bf16(name: &str, seed: u64, shape: &[usize], init: Init) -> Vec<bf16> {
-    let mut values = vec![bf16::ZERO; shape.iter().product()];
-    let range = Range::of(init, shape);
-    fill(&mut values, name, seed, range, bf16::from_f32);
-    values
-}
-
-fn fill<T: Send>(
-    values: &mut [T],
-    name: &str,
-    seed: u64,
-    range: Range,
-    convert: impl Fn(f32) -> T + Sync,
-) {
-    let start = hash(name, seed);
-    let scale = range.width / 32768.0;
-    values
-        .par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(index, chunk)| {
-            // One step of the generator gives four values of 16 bits.
-            let mut counter = mix(start.wrapping_add(index as u64));
-            for values in chunk.chunks_mut(4) {
-                counter = counter.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let bits = mix(counter);
-                for (place, value) in values.iter_mut().enumerate() {
-                    let step = (bits >> (16 * place)) as i16;
-                    *value = convert(range.centre + f32::from(step) * scale);
-                }
-            }
-        });
-}
-
-/// FNV-1a of the name, started by the seed.
-pub(crate) fn hash(name: &str, seed: u64) -> u64 {
+/// FNV-1a of the name, started by the seed: a generator's state for what has a name.
+pub fn hash(name: &str, seed: u64) -> u64 {
     name.bytes()
         .fold(seed ^ 0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
         })
 }
 
-/// The output function of SplitMix64.
-pub(crate) fn mix(state: u64) -> u64 {
-    let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The first numbers of the published C code.
     #[test]
-    fn values_have_the_asked_deviation_and_no_period() {
-        let values = values_f32("a.weight", 7, &[512, 512], Init::Normal(0.02));
-        let count = values.len() as f64;
-        let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
-        let square = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / count;
-        assert!(mean.abs() < 2e-4, "{mean}");
-        assert!((square.sqrt() - 0.02).abs() < 2e-4, "{}", square.sqrt());
-        assert_ne!(values[..64], values[CHUNK..CHUNK + 64]);
-        assert_ne!(
-            values[..64],
-            values_f32("b.weight", 7, &[512, 512], Init::Normal(0.02))[..64]
+    fn gives_the_published_sequence() {
+        let mut random = SplitMix64::new(1_234_567);
+        let found: [u64; 3] = std::array::from_fn(|_| random.next_u64());
+        assert_eq!(
+            found,
+            [
+                6_457_827_717_110_365_317,
+                3_203_168_211_198_807_973,
+                9_817_491_932_198_370_423
+            ]
         );
-    }
-
-    #[test]
-    fn half_values_are_the_rounded_ones() {
-        let full = values_f32("x", 1, &[3, 5], Init::Ones);
-        let half = values_bf16("x", 1, &[3, 5], Init::Ones);
-        let rounded: Vec<bf16> = full.iter().map(|x| bf16::from_f32(*x)).collect();
-        assert_eq!(half, rounded);
-        assert!(full.iter().all(|x| (0.9..=1.1).contains(x)));
-        assert!(full.iter().any(|x| *x != full[0]));
+        let mut again = SplitMix64::new(random.state());
+        assert_eq!(again.next_u64(), random.next_u64());
     }
 }

@@ -45,34 +45,6 @@ fn every_problem_is_reported_at_once() {
 }
 
 #[test]
-fn lora_adds_its_product_and_refuses_other_models() {
-    let base = source(&[("x.weight", &[2, 3], vec![0.0; 6])]);
-    let adapter = source(&[
-        ("transformer.x.lora_A.weight", &[1, 3], vec![1.0, 2.0, 3.0]),
-        ("transformer.x.lora_B.weight", &[2, 1], vec![1.0, -1.0]),
-        ("transformer.x.alpha", &[1], vec![2.0]),
-    ]);
-    let weights = Weights::from_source(base.clone())
-        .with_lora(adapter.clone(), 0.5)
-        .unwrap();
-    let merged = weights.get("x.weight", &[2, 3], Init::Zeros).unwrap();
-    weights.finish(&[]).unwrap();
-    assert_eq!(
-        merged.to_vec2::<f32>().unwrap(),
-        [[1.0, 2.0, 3.0], [-1.0, -2.0, -3.0]]
-    );
-
-    let weights = Weights::from_source(base).with_lora(adapter, 1.0).unwrap();
-    assert!(
-        weights
-            .finish(&["x."])
-            .unwrap_err()
-            .to_string()
-            .contains("transformer.x")
-    );
-}
-
-#[test]
 fn variables_change_what_their_layers_compute() {
     let weights = Weights::trainable(None, 7);
     let conv = Conv2d::load(&weights.pp("conv"), 2, 3, ConvOptions::SAME_3X3).unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, mpsc};
 use brisk_media::Picture;
 use brisk_models::sana::ControlWiring;
 use brisk_models::sana::native::NativeHeads;
+use brisk_nn::LoraFile;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::families::sana::{
     LoadOptions, ModelKind, Residency, SanaPipeline, options as own,
@@ -414,14 +415,16 @@ fn controlnet_wirings() {
 
 #[test]
 fn lora_scales() {
-    let options = |lora: Option<PathBuf>, lora_scale| LoadOptions {
+    let options = |lora: Option<PathBuf>, scale| LoadOptions {
         transformer_file: Some(fixture(
             "sana_transformer/t1_base/diffusion_pytorch_model.safetensors",
         )),
         vae: Some(disk(fixture("pipelines/sana/vae"))),
         text_encoder: Some(disk(fixture("pipelines/sana"))),
-        lora,
-        lora_scale,
+        loras: lora
+            .into_iter()
+            .map(|path| LoraFile { path, scale })
+            .collect(),
         ..LoadOptions::default()
     };
     let folder = fixture("lora/t1_base");

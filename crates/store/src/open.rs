@@ -1,5 +1,6 @@
 //! Opening a weights file by what is in it.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
@@ -35,11 +36,26 @@ const FOREIGN: [(&[u8], &str); 7] = [
 /// # Errors
 /// Anything else, by name where it is known: Git LFS pointers, web pages, other programs' formats.
 pub fn open_weights(path: &Path) -> Result<Arc<dyn TensorSource>> {
-    Ok(match format_of(path)? {
-        Format::Safetensors => Arc::new(SafetensorsFile::open(path)?),
+    Ok(open_weights_with_metadata(path)?.0)
+}
+
+/// As [`open_weights`], with the `__metadata__` table of a safetensors file; empty for the others.
+///
+/// # Errors
+/// As [`open_weights`].
+pub fn open_weights_with_metadata(
+    path: &Path,
+) -> Result<(Arc<dyn TensorSource>, BTreeMap<String, String>)> {
+    let source: Arc<dyn TensorSource> = match format_of(path)? {
+        Format::Safetensors => {
+            let file = SafetensorsFile::open(path)?;
+            let metadata = file.metadata().clone();
+            return Ok((Arc::new(file), metadata));
+        }
         Format::Index => Arc::new(ShardedSource::open(path)?),
         Format::Pickle => Arc::new(PickleFile::open(path)?),
-    })
+    };
+    Ok((source, BTreeMap::new()))
 }
 
 /// As [`open_weights`], for a file that an index names: it holds tensors itself.

@@ -18,7 +18,7 @@ mod weights;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Activations, NamedShape, Quantisation, Storage, Weights};
+use brisk_nn::{Activations, NamedShape, Quantisation, Storage, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value};
 
@@ -173,7 +173,11 @@ pub trait ComponentConfig: Send + Sync {
     ///
     /// # Errors
     /// A file of another model, or one that contradicts itself.
-    fn weights(&self, weights: &ComponentWeights, settings: &LoadSettings) -> Result<Weights>;
+    fn weights(
+        &self,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<WeightsBuilder>;
 
     /// Builds the whole network and drops it.
     ///
@@ -186,7 +190,9 @@ pub trait ComponentConfig: Send + Sync {
     /// # Errors
     /// As [`Self::build`].
     fn expected_tensors(&self) -> Result<Vec<NamedShape>> {
-        let weights = Weights::random(0, Storage::F32).headers_only();
+        let weights = WeightsBuilder::random(0, Storage::F32)
+            .headers_only()
+            .build()?;
         self.build(&weights)?;
         Ok(weights.asked())
     }
@@ -198,7 +204,7 @@ pub trait ComponentConfig: Send + Sync {
     fn check(&self, source: Arc<dyn TensorSource>) -> Result<()> {
         let stored = ComponentWeights::Stored(source);
         let weights = self.weights(&stored, &LoadSettings::default())?;
-        self.build(&weights.headers_only())
+        self.build(&weights.headers_only().build()?)
     }
 
     /// What the entry takes of this configuration: some ports are required or absent by it.

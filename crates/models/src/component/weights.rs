@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use brisk_nn::{Storage, Weights};
+use brisk_nn::{Storage, WeightsBuilder};
 use brisk_store::TensorSource;
 
 /// A file's tensors, or made-up ones.
@@ -42,10 +42,10 @@ impl RandomWeights {
 
 impl ComponentWeights {
     /// The parameters under the names that they are stored under, without 4-bit layers.
-    pub fn plain(&self) -> Weights {
+    pub fn plain(&self) -> WeightsBuilder {
         match self {
-            Self::Stored(source) => Weights::from_source(source.clone()),
-            Self::Random(random) => Weights::random(random.seed, random.storage),
+            Self::Stored(source) => WeightsBuilder::from_source(source.clone()),
+            Self::Random(random) => WeightsBuilder::random(random.seed, random.storage),
         }
     }
 }

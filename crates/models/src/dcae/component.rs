@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use brisk_nn::Tensor;
-use brisk_nn::{Weights, ops};
+use brisk_nn::{Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -148,9 +148,15 @@ impl ComponentConfig for AutoencoderConfig {
         vec![("pixels_per_cell", self.ratio())]
     }
 
-    fn weights(&self, weights: &ComponentWeights, settings: &LoadSettings) -> Result<Weights> {
+    fn weights(
+        &self,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<WeightsBuilder> {
         let found = match weights {
-            ComponentWeights::Stored(source) => Weights::from_source(plain_names(source.clone())?),
+            ComponentWeights::Stored(source) => {
+                WeightsBuilder::from_source(plain_names(source.clone())?)
+            }
             ComponentWeights::Random(_) => weights.plain(),
         };
         Ok(found.exact(settings.exact))
@@ -218,7 +224,7 @@ impl ComponentConfig for AutoencoderConfig {
         settings: &LoadSettings,
     ) -> Result<Box<dyn Runnable>> {
         let half = half(entry);
-        let weights = self.weights(weights, settings)?;
+        let weights = self.weights(weights, settings)?.build()?;
         Ok(Box::new(Half {
             model: Autoencoder::load(self, &weights, half)?,
             encodes: half == Halves::EncoderOnly,

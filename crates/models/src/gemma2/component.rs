@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::Weights;
+use brisk_nn::{Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -124,12 +124,16 @@ impl ComponentConfig for Gemma2Config {
         self.parameters()
     }
 
-    fn weights(&self, weights: &ComponentWeights, settings: &LoadSettings) -> Result<Weights> {
+    fn weights(
+        &self,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<WeightsBuilder> {
         let found = match weights {
             ComponentWeights::Stored(source) => weight_only_parameters(source.clone())?,
             ComponentWeights::Random(_) => weights.plain(),
         };
-        Ok(found.quantised(settings.quantisation, None))
+        Ok(found.quantize(settings.quantisation, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {
@@ -177,7 +181,7 @@ impl ComponentConfig for Gemma2Config {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<Box<dyn Runnable>> {
-        let weights = self.weights(weights, settings)?;
+        let weights = self.weights(weights, settings)?.build()?;
         Ok(Box::new(Gemma2Model::load(self, &weights)?))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::{KeyValueCache, Weights};
+use brisk_nn::{KeyValueCache, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -99,8 +99,12 @@ impl ComponentConfig for LanguageModelConfig {
         self.parameters()
     }
 
-    fn weights(&self, weights: &ComponentWeights, settings: &LoadSettings) -> Result<Weights> {
-        Ok(weights.plain().quantised(settings.quantisation, None))
+    fn weights(
+        &self,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<WeightsBuilder> {
+        Ok(weights.plain().quantize(settings.quantisation, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {
@@ -143,7 +147,7 @@ impl ComponentConfig for LanguageModelConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<Box<dyn Runnable>> {
-        let weights = self.weights(weights, settings)?;
+        let weights = self.weights(weights, settings)?.build()?;
         Ok(Box::new(LanguageModel::load(self, &weights)?))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::{Weights, ops};
+use brisk_nn::{Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -313,7 +313,11 @@ impl ComponentConfig for SanaConfig {
         self.parameters()
     }
 
-    fn weights(&self, weights: &ComponentWeights, settings: &LoadSettings) -> Result<Weights> {
+    fn weights(
+        &self,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<WeightsBuilder> {
         let activations = settings.activations.unwrap_or_default();
         let found = match weights {
             ComponentWeights::Stored(source) => parameters(self, source.clone(), activations)?,
@@ -322,7 +326,7 @@ impl ComponentConfig for SanaConfig {
             }
             ComponentWeights::Random(_) => weights.plain(),
         };
-        Ok(found.quantised(settings.quantisation, None))
+        Ok(found.quantize(settings.quantisation, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {
@@ -369,7 +373,7 @@ impl ComponentConfig for SanaConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<Box<dyn Runnable>> {
-        let weights = self.weights(weights, settings)?;
+        let weights = self.weights(weights, settings)?.build()?;
         Ok(Box::new(SanaTransformer::load(self, &weights)?))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::{Weights, ops};
+use brisk_nn::{Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value};
 
@@ -73,8 +73,12 @@ impl ComponentConfig for SanaControlNetConfig {
         self.parameters()
     }
 
-    fn weights(&self, weights: &ComponentWeights, settings: &LoadSettings) -> Result<Weights> {
-        Ok(weights.plain().quantised(settings.quantisation, None))
+    fn weights(
+        &self,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<WeightsBuilder> {
+        Ok(weights.plain().quantize(settings.quantisation, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {
@@ -122,7 +126,7 @@ impl ComponentConfig for SanaControlNetConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<Box<dyn Runnable>> {
-        let weights = self.weights(weights, settings)?;
+        let weights = self.weights(weights, settings)?.build()?;
         Ok(Box::new(SanaControlNet::load(self, &weights)?))
     }
 }

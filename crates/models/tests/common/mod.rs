@@ -3,8 +3,7 @@
 #![allow(dead_code)] // each test binary uses its part
 
 use brisk_models::sana::{ForwardExtras, SanaConfig, SanaTransformer, compact_text};
-use brisk_nn::ops;
-use brisk_nn::{Tensor, Weights};
+use brisk_nn::{Tensor, Weights, WeightsBuilder, ops};
 use brisk_testkit::{Golden, fixtures_dir};
 
 pub const TOLERANCE: f64 = 1e-4;
@@ -64,10 +63,14 @@ pub fn config(case: &str) -> SanaConfig {
     SanaConfig::from_json(&std::fs::read(path).unwrap(), "config.json").unwrap()
 }
 
-pub fn weights(case: &str) -> Weights {
+pub fn weights_builder(case: &str) -> WeightsBuilder {
     let folder = fixtures_dir().join("sana_transformer").join(case);
     let file = folder.join("diffusion_pytorch_model.safetensors");
-    Weights::from_source(brisk_store::open_weights(&file).unwrap())
+    WeightsBuilder::from_source(brisk_store::open_weights(&file).unwrap())
+}
+
+pub fn weights(case: &str) -> Weights {
+    weights_builder(case).build().unwrap()
 }
 
 pub fn load(case: &str) -> SanaTransformer {

@@ -16,7 +16,7 @@ pub struct ConvOptions {
     pub padding: usize,
     /// Whether a bias is added.
     pub bias: bool,
-    /// Whether Winograd's transforms are ruled out (see [`Weights::exact`]).
+    /// Whether Winograd's transforms are ruled out (see [`crate::WeightsBuilder::exact`]).
     pub exact: bool,
 }
 

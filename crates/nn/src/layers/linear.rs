@@ -8,7 +8,7 @@ use brisk_kernels::glu_mb_conv::Pointwise;
 use std::fmt;
 
 /// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16, or held in 4 bits, stays so
-/// in memory, or is quantised where [`Weights::quantised`] asks for it.
+/// in memory, or is quantised where [`crate::WeightsBuilder::quantize`] asks for it.
 #[derive(Clone, Debug)]
 pub struct Linear {
     parameters: Parameters,
@@ -190,7 +190,7 @@ impl Linear {
         }
     }
 
-    /// The layer as a part of larger kernels, where it is frozen, not quantised to [`Weights::quantised`]
+    /// The layer as a part of larger kernels, where it is frozen, not quantised to [`crate::WeightsBuilder::quantize`]
     /// and unwatched.
     pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
         match &self.parameters {

@@ -127,16 +127,16 @@ pub static LORA: Key<Vec<PathBuf>> = Key::new(
     "lora",
     "FILE",
     Kind::Paths,
-    "LoRA for the transformer: a file or folder",
+    "LoRA for the transformer: a file or folder, or FILE:SCALE; several add up",
 )
 .on_open();
 
-/// Weight of the LoRA.
+/// Weight of the LoRAs, times what each has of its own.
 pub static LORA_SCALE: Key<f32> = Key::new(
     "lora-scale",
     "X",
     Kind::Number(Range::ANY),
-    "weight of the LoRA (default 1)",
+    "weight of the LoRAs (default 1)",
 )
 .on_open()
 .needs("lora");

@@ -5,7 +5,7 @@ mod random;
 
 use std::sync::Arc;
 
-use brisk_nn::{Activations, Weights};
+use brisk_nn::{Activations, WeightsBuilder};
 use brisk_store::TensorSource;
 
 use super::{SanaConfig, native};
@@ -24,7 +24,7 @@ pub fn parameters(
     config: &SanaConfig,
     source: Arc<dyn TensorSource>,
     activations: Activations,
-) -> Result<Weights> {
+) -> Result<WeightsBuilder> {
     let source = match native::detect(&*source)? {
         Some(_) => Arc::new(native::map(source)?),
         None => source,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use brisk_nn::{Activations, Branch, HalfType, Int4Weight, LowBitSource, Weights};
+use brisk_nn::{Activations, Branch, HalfType, Int4Weight, LowBitSource, WeightsBuilder};
 use brisk_quant::LowBitLayout;
 use brisk_quant::integer::GROUP;
 
@@ -17,9 +17,9 @@ const RANK: usize = 32;
 /// weights alone for the layers that keep full activations.
 pub fn with_random_low_bit(
     config: &SanaConfig,
-    weights: Weights,
+    weights: WeightsBuilder,
     activations: Activations,
-) -> Weights {
+) -> WeightsBuilder {
     let layout = SanaLayout::of(config);
     let groups = layout.groups().into_iter();
     let groups = groups.map(|group| {
@@ -30,7 +30,7 @@ pub fn with_random_low_bit(
         groups: groups.collect(),
         layout,
     };
-    weights.with_low_bit(std::sync::Arc::new(source), activations)
+    weights.low_bit(std::sync::Arc::new(source), activations)
 }
 
 struct RandomLowBit {

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
-use brisk_nn::{Quantisation, QuantisedWeights, Storage, Weights};
+use brisk_nn::{Quantisation, QuantisedWeights, Storage, WeightsBuilder};
 use brisk_store::{
     Dtype, ModelFolder, OutTensor, SafetensorsFile, TensorSource, write_safetensors,
 };
@@ -47,7 +47,8 @@ pub(super) fn load(
                 2.0
             },
         )?;
-        let weights = Weights::random(random.seed, random.storage).quantised(how, None);
+        let weights = WeightsBuilder::random(random.seed, random.storage);
+        let weights = weights.quantize(how, None).build()?;
         return Ok(LanguageModel::load(config, &weights)?);
     }
     let source = folder.open_component("", options.variant.as_deref())?;
@@ -57,9 +58,10 @@ pub(super) fn load(
         how,
         memory::stored_bytes(&*source) as f64 / values as f64,
     )?;
-    let weights = Weights::from_source(source.clone());
+    let weights = WeightsBuilder::from_source(source.clone());
     let Some(path) = &options.quantised_weights else {
-        return Ok(LanguageModel::load(config, &weights.quantised(how, None))?);
+        let weights = weights.quantize(how, None).build()?;
+        return Ok(LanguageModel::load(config, &weights)?);
     };
     let metadata = metadata(how, &*source)?;
     let there = path
@@ -67,11 +69,11 @@ pub(super) fn load(
         .map_err(|error| unusable(path, &error.to_string()))?;
     if there {
         let kept = Arc::new(QuantisedWeights::from_source(open(path, &metadata)?));
-        let weights = weights.quantised(how, Some(kept));
+        let weights = weights.quantize(how, Some(kept)).build()?;
         return Ok(LanguageModel::load(config, &weights)?);
     }
     let kept = Arc::new(QuantisedWeights::default());
-    let weights = weights.quantised(how, Some(kept.clone()));
+    let weights = weights.quantize(how, Some(kept.clone())).build()?;
     let model = LanguageModel::load(config, &weights)?;
     write(path, &kept, &metadata)?;
     Ok(model)

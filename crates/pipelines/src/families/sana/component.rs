@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use brisk_models::low_bit;
 use brisk_models::sana::{self, SanaConfig};
-use brisk_nn::{Activations, Storage, Weights};
+use brisk_nn::{Activations, Storage, WeightsBuilder};
 use brisk_store::TensorSource;
 
 use crate::error::Result;
@@ -20,10 +20,10 @@ pub(super) enum ComponentWeights {
 }
 
 impl ComponentWeights {
-    pub(super) fn weights(&self) -> Weights {
+    pub(super) fn weights(&self) -> WeightsBuilder {
         match self {
-            Self::Stored(source) => Weights::from_source(source.clone()),
-            Self::Random(random, _) => Weights::random(random.seed, random.storage),
+            Self::Stored(source) => WeightsBuilder::from_source(source.clone()),
+            Self::Random(random, _) => WeightsBuilder::random(random.seed, random.storage),
         }
     }
 
@@ -39,7 +39,7 @@ impl ComponentWeights {
         &self,
         config: &SanaConfig,
         activations: Activations,
-    ) -> Result<Weights> {
+    ) -> Result<WeightsBuilder> {
         match self {
             Self::Stored(source) => Ok(sana::parameters(config, source.clone(), activations)?),
             Self::Random(random, _) if random.low_bit => Ok(sana::with_random_low_bit(
@@ -52,7 +52,7 @@ impl ComponentWeights {
     }
 
     /// As [`ComponentWeights::weights`] for a text encoder, which may have 4-bit weights.
-    pub(super) fn text_encoder(&self) -> Result<Weights> {
+    pub(super) fn text_encoder(&self) -> Result<WeightsBuilder> {
         match self {
             Self::Stored(source) => Ok(low_bit::weight_only_parameters(source.clone())?),
             Self::Random(..) => Ok(self.weights()),

@@ -8,7 +8,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
-use brisk_nn::{Activations, Quantisation};
+use brisk_nn::{Activations, Lora, LoraFile, Quantisation};
 use brisk_store::read::without_last_line_end;
 use brisk_store::{ModelFolder, TensorSource, open_weights};
 use brisk_text::Tokenizer;
@@ -39,10 +39,8 @@ pub enum Residency {
 pub struct LoadOptions {
     /// Variant of the weight files, such as `fp16` or `bf16`; plain files are used where it is absent.
     pub variant: Option<String>,
-    /// LoRA file for the transformer, or a folder that holds one.
-    pub lora: Option<PathBuf>,
-    /// Weight of the LoRA, 1 by default.
-    pub lora_scale: f32,
+    /// LoRAs for the transformer, which add up.
+    pub loras: Vec<LoraFile>,
     /// ControlNet folder in the diffusers layout.
     pub controlnet: Option<ModelFolder>,
     /// How the ControlNet is wired; `None` for diffusers' way with folders, the authors' with `.pth` files.
@@ -78,8 +76,7 @@ impl Default for LoadOptions {
     fn default() -> Self {
         Self {
             variant: None,
-            lora: None,
-            lora_scale: 1.0,
+            loras: Vec::new(),
             controlnet: None,
             control_wiring: None,
             native: false,
@@ -107,7 +104,7 @@ pub(super) struct Files {
     pub(super) transformer_config: SanaConfig,
     pub(super) transformer: ComponentWeights,
     pub(super) activations: Activations,
-    pub(super) lora: Option<(Arc<dyn TensorSource>, f32)>,
+    pub(super) loras: Vec<(Arc<Lora>, f32)>,
     pub(super) control: Option<ControlFiles>,
     pub(super) text_config: Gemma2Config,
     pub(super) text: ComponentWeights,
@@ -201,7 +198,7 @@ impl Files {
             transformer_config: transformer.config,
             transformer: transformer.weights,
             activations: options.activations.unwrap_or_default(),
-            lora: open_lora(options)?,
+            loras: open_loras(options)?,
             control: control.map(|control| control.wired(options)),
             text_config,
             text,
@@ -379,22 +376,17 @@ fn open_control(
     }))
 }
 
-fn open_lora(options: &LoadOptions) -> Result<Option<(Arc<dyn TensorSource>, f32)>> {
-    let Some(path) = &options.lora else {
-        return Ok(None);
+fn open_loras(options: &LoadOptions) -> Result<Vec<(Arc<Lora>, f32)>> {
+    let open = |file: &LoraFile| {
+        if !file.scale.is_finite() {
+            return Err(Error::request(
+                "lora-scale",
+                format!("{} is not a finite number", file.scale),
+            ));
+        }
+        Ok((Arc::new(Lora::open(&file.path)?), file.scale))
     };
-    if !options.lora_scale.is_finite() {
-        return Err(Error::request(
-            "lora-scale",
-            format!("{} is not a finite number", options.lora_scale),
-        ));
-    }
-    let source = if path.is_dir() {
-        ModelFolder::Disk(path.clone()).open_component("", None)?
-    } else {
-        open_weights(path)?
-    };
-    Ok(Some((source, options.lora_scale)))
+    options.loras.iter().map(open).collect()
 }
 
 fn open_text(

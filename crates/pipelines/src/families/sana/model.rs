@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use brisk_nn::LoraFile;
 use brisk_store::ModelFolder;
 use serde_json::{Map, Value, json};
 
@@ -183,20 +184,19 @@ impl LoadOptions {
             let name = asked.get(key).unwrap_or_else(|| "none".to_owned());
             Ok(brisk_nn::Quantisation::from_name(&name)?)
         };
-        let lora = match asked.get(&keys::LORA).as_deref() {
-            None | Some([]) => None,
-            Some([one]) => Some(one.clone()),
-            Some(several) => {
-                return Err(Error::request(
-                    keys::LORA.name(),
-                    format!("{} were given; one is applied at a time", several.len()),
-                ));
-            }
-        };
+        let scale = asked.get(&keys::LORA_SCALE).unwrap_or(1.0);
+        let loras = asked.get(&keys::LORA).unwrap_or_default().into_iter();
+        let loras = loras.map(|path| {
+            let file = LoraFile::parse(&path)
+                .map_err(|error| Error::request(keys::LORA.name(), error.to_string()))?;
+            Ok(LoraFile {
+                scale: file.scale * scale,
+                ..file
+            })
+        });
         Ok(Self {
             variant: asked.get(&keys::VARIANT),
-            lora,
-            lora_scale: asked.get(&keys::LORA_SCALE).unwrap_or(1.0),
+            loras: loras.collect::<Result<_>>()?,
             controlnet: settings.folder(&own::CONTROLNET)?,
             control_wiring: wiring,
             native: asked.get(&own::NATIVE).unwrap_or(false),

@@ -242,9 +242,11 @@ impl SanaPipeline {
             control.stage("text encoder", Work::Load, 0);
             let mut weights = self.files.text.text_encoder()?;
             if let Some(watcher) = &self.text_watcher {
-                weights = weights.with_watcher(watcher.clone());
+                weights = weights.watcher(watcher.clone());
             }
-            let weights = weights.quantised(self.options.text_quantisation, None);
+            let weights = weights
+                .quantize(self.options.text_quantisation, None)
+                .build()?;
             self.text = Some(Gemma2Model::load(&self.files.text_config, &weights)?);
         }
         let model = loaded(&self.text, "text encoder", &self.files.label)?;
@@ -283,7 +285,7 @@ impl SanaPipeline {
     }
 
     fn load_half(&self, half: Halves) -> Result<Autoencoder> {
-        let weights = self.files.vae.weights().exact(self.options.exact);
+        let weights = self.files.vae.weights().exact(self.options.exact).build()?;
         Ok(Autoencoder::load(&self.files.vae_config, &weights, half)?)
     }
 
@@ -305,12 +307,14 @@ impl SanaPipeline {
             let config = &files.transformer_config;
             let mut weights = files.transformer.transformer(config, files.activations)?;
             if let Some(watcher) = &self.watcher {
-                weights = weights.with_watcher(watcher.clone());
+                weights = weights.watcher(watcher.clone());
             }
-            if let Some((lora, scale)) = &self.files.lora {
-                weights = weights.with_lora(lora.clone(), *scale)?;
+            for (lora, scale) in &self.files.loras {
+                weights = weights.lora(lora.clone(), *scale);
             }
-            let weights = weights.quantised(self.options.transformer_quantisation, None);
+            let weights = weights
+                .quantize(self.options.transformer_quantisation, None)
+                .build()?;
             self.transformer = Some(SanaTransformer::load(
                 &self.files.transformer_config,
                 &weights,
