@@ -2,9 +2,9 @@
 
 mod common;
 
-use brisk_models::sana::{ControlWiring, ForwardExtras, SanaConfig, SanaTransformer, Sight};
+use brisk_models::sana::{ControlWiring, ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet, SanaControlNetConfig, native};
-use brisk_nn::{Tensor, Weights};
+use brisk_nn::{Tensor, Trace, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
 use common::{Inputs, TOLERANCE, nchw, nhwc, wanted_block};
 
@@ -69,7 +69,11 @@ fn diffusers_wiring_agrees() {
         }
     };
     let caption = net
-        .encode_caption_traced(&inputs.text, &inputs.lengths, &mut compare)
+        .encode_caption_traced(
+            &inputs.text,
+            &inputs.lengths,
+            &mut Trace::parts(&mut compare),
+        )
         .unwrap();
     let residuals = net
         .forward_traced(
@@ -79,7 +83,7 @@ fn diffusers_wiring_agrees() {
             None,
             &caption,
             scale,
-            Sight::details(&mut compare),
+            &mut Trace::details(&mut compare),
         )
         .unwrap();
     compared.sort();
@@ -159,7 +163,7 @@ fn native_wiring_agrees_from_pth() {
                 None,
                 &caption,
                 &extras,
-                Sight::details(&mut compare),
+                &mut Trace::details(&mut compare),
             )
             .unwrap();
         if name == "outputs.sample" {

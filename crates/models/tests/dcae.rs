@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use autoencoder::{CASES, config, diffusers, source};
 use brisk_models::dcae::{Autoencoder, Halves, Tiling, native};
-use brisk_nn::{Error, Tensor, Weights, ops};
+use brisk_nn::{Error, Tensor, Trace, Weights, ops};
 use brisk_store::{Dtype, TensorSource, TensorView};
 use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
 
@@ -140,12 +140,10 @@ fn every_block_matches_the_reference() {
         let mut golden = Golden::open(&format!("{case}/golden.safetensors"));
         let (picture, latent) = (golden.input("inputs.sample"), golden.input("inputs.latent"));
         let mut blocks = Vec::new();
-        let encoded = model.encode_traced(&picture, &mut |name, x| {
-            blocks.push((name.to_string(), x.clone()))
-        });
-        let decoded = model.decode_traced(&latent, &mut |name, x| {
-            blocks.push((name.to_string(), x.clone()))
-        });
+        let keep = &mut |name: &str, x: &Tensor| blocks.push((name.to_string(), x.clone()));
+        let encoded = model.encode_traced(&picture, &mut Trace::details(keep));
+        let keep = &mut |name: &str, x: &Tensor| blocks.push((name.to_string(), x.clone()));
+        let decoded = model.decode_traced(&latent, &mut Trace::details(keep));
         for (name, x) in blocks {
             golden.compare(&format!("blocks.{name}"), &x);
         }

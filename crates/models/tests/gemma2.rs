@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
-use brisk_nn::{DType, Tensor, Weights};
+use brisk_nn::{DType, Tensor, Trace, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
 
 const TOLERANCE: f64 = 1e-4;
@@ -43,18 +43,18 @@ fn agrees(case: &str, file: &str) {
     let mask = integers(&golden, "inputs.attention_mask");
     let mut compared = Vec::new();
     let last = config(case).num_hidden_layers - 1;
-    let out = model
-        .forward_traced(&ids, Some(&mask), &mut |name, x| {
-            let wanted = match name.strip_prefix("layers.").map(str::parse::<usize>) {
-                Some(Ok(index)) if index < last => format!("blocks.hidden_states.{}", index + 1),
-                _ if name == "embed_tokens" => "blocks.hidden_states.0".into(),
-                _ => format!("blocks.{name}"),
-            };
-            if golden.compare(&wanted, &keep(x, &mask), TOLERANCE) {
-                compared.push(wanted);
-            }
-        })
-        .unwrap();
+    let check = &mut |name: &str, x: &Tensor| {
+        let wanted = match name.strip_prefix("layers.").map(str::parse::<usize>) {
+            Some(Ok(index)) if index < last => format!("blocks.hidden_states.{}", index + 1),
+            _ if name == "embed_tokens" => "blocks.hidden_states.0".into(),
+            _ => format!("blocks.{name}"),
+        };
+        if golden.compare(&wanted, &keep(x, &mask), TOLERANCE) {
+            compared.push(wanted);
+        }
+    };
+    let trace = &mut Trace::parts(check);
+    let out = model.forward_traced(&ids, Some(&mask), trace).unwrap();
     compared.sort();
     assert_eq!(compared, golden.names("blocks."), "blocks never compared");
     assert!(golden.compare("outputs.last_hidden_state", &keep(&out, &mask), TOLERANCE));

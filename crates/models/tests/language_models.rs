@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use brisk_models::language_model::{Attention, LanguageModel, LanguageModelConfig, Rows, Span};
-use brisk_nn::{DType, Tensor, Weights};
+use brisk_nn::{DType, Tensor, Trace, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
 
 const TOLERANCE: f64 = 1e-4;
@@ -69,7 +69,12 @@ fn every_architecture_agrees_with_its_reference() {
         };
         let spans = [Span::whole(&ids)];
         let hidden = model
-            .hidden_traced(&spans, &mut [None], Rows::All, &mut check)
+            .hidden_traced(
+                &spans,
+                &mut [None],
+                Rows::All,
+                &mut Trace::parts(&mut check),
+            )
             .unwrap();
         compared.sort();
         assert_eq!(

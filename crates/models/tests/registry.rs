@@ -7,7 +7,7 @@ use brisk_models::component::{
     ComponentConfig, ComponentWeights, Examples, LoadSettings, RandomWeights, Sizes,
 };
 use brisk_models::registry::{self, COMPONENTS};
-use brisk_nn::Storage;
+use brisk_nn::{Storage, Trace};
 use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource};
 use brisk_testkit::fixtures_dir;
 
@@ -257,9 +257,9 @@ fn entries_run_on_their_examples() {
                 .unwrap_or_else(|error| panic!("{name}: {error:?}"));
             let mut parts = std::collections::BTreeSet::new();
             ready
-                .run(&mut |traced, _| {
+                .run(&mut Trace::parts(&mut |traced, _| {
                     parts.insert(model.part(traced).to_owned());
-                })
+                }))
                 .unwrap_or_else(|error| panic!("{name}: {error}"));
             for cost in work.costs.iter().filter(|cost| cost.flops > 0) {
                 assert!(

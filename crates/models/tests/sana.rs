@@ -3,10 +3,9 @@
 mod common;
 
 use brisk_models::sana::{
-    CaptionContext, ForwardExtras, Numerics, Perturbed, SanaConfig, SanaTransformer, Sight,
-    compact_text,
+    CaptionContext, ForwardExtras, Numerics, Perturbed, SanaConfig, SanaTransformer, compact_text,
 };
-use brisk_nn::{Lora, Tensor, Weights};
+use brisk_nn::{Lora, Tensor, Trace, Weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir};
 use common::{
     Inputs, TOLERANCE, config, golden, load, nchw, run, wanted_block, weights, weights_builder,
@@ -25,7 +24,11 @@ fn agrees(case: &str) {
         }
     };
     let caption = model
-        .encode_caption_traced(&inputs.text, &inputs.lengths, &mut compare)
+        .encode_caption_traced(
+            &inputs.text,
+            &inputs.lengths,
+            &mut Trace::parts(&mut compare),
+        )
         .unwrap();
     let out = model
         .forward_traced(
@@ -34,7 +37,7 @@ fn agrees(case: &str) {
             inputs.guidance.as_ref(),
             &caption,
             &ForwardExtras::default(),
-            Sight::details(&mut compare),
+            &mut Trace::details(&mut compare),
         )
         .unwrap();
     compared.sort();
@@ -332,7 +335,7 @@ fn perturbed_rows_skip_attention_and_others_do_not_change() {
             None,
             &caption,
             &extras,
-            Sight::details(&mut keep),
+            &mut Trace::details(&mut keep),
         )
         .unwrap();
     let attn1 = weights("t2_qk_norm").pp("transformer_blocks.1.attn1");

@@ -20,6 +20,7 @@ pub mod ops;
 mod quantised;
 pub mod random;
 mod tensor;
+mod trace;
 mod weights;
 
 pub use brisk_kernels::int4::{Activations, Branch, HalfType, Int4Weight};
@@ -27,14 +28,16 @@ pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
-    Conv2d, ConvOptions, DepthwiseConv2d, ExpertNames, ExpertOptions, GatedMlp, GatedMlpNames,
-    GluMbConv, KeyValueCache, Linear, LinearGroup, MixtureOfExperts, RmsNorm, RmsNormKind, Scoring,
-    TimestepEmbedding, sinusoid,
+    AttentionNames, AttentionProjections, AttentionWidths, Conv2d, ConvOptions, DepthwiseConv2d,
+    Embedding, ExpertNames, ExpertOptions, FoldedBatchNorm, GatedMlp, GatedMlpNames, GluMbConv,
+    KeyValueCache, Linear, LinearGroup, MixtureOfExperts, QueryKeyNorms, RmsNorm, RmsNormKind,
+    Scoring, TimestepEmbedding, sinusoid,
 };
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;
 pub use quantised::{Quantisation, QuantisedWeights};
 pub use tensor::{D, DType, Dim, Shape, Tensor, WithDType};
+pub use trace::Trace;
 pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights, WeightsBuilder};
 
 /// Checks that every value is finite.

@@ -18,7 +18,7 @@ mod weights;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Activations, NamedShape, Quantisation, Storage, Weights, WeightsBuilder};
+use brisk_nn::{Activations, NamedShape, Quantisation, Storage, Trace, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value};
 
@@ -275,9 +275,6 @@ pub struct Work {
     pub weight_bytes: Option<f64>,
 }
 
-/// Sees values on their way through a component, by name.
-pub type Watch<'a> = &'a mut dyn FnMut(&str, &brisk_nn::Tensor);
-
 /// A component with its inputs, or why it does not take them.
 pub type PrepareResult<'a> = std::result::Result<Box<dyn Prepared + 'a>, PrepareError>;
 
@@ -306,18 +303,18 @@ impl dyn Runnable + '_ {
                     PrepareError::Size(size) => Error::Shape(size.to_string()),
                     PrepareError::Failed(error) => error,
                 })?;
-        prepared.run(&mut |_, _| {})?;
+        prepared.run(&mut Trace::none())?;
         prepared.outputs()
     }
 }
 
 /// A component with its inputs.
 pub trait Prepared {
-    /// Computes once and keeps the result.
+    /// Computes once and keeps the result. Values are shown under the names that [`Runnable::part`] knows.
     ///
     /// # Errors
     /// A non-finite activation.
-    fn run(&mut self, watch: Watch) -> Result<()>;
+    fn run(&mut self, trace: &mut Trace) -> Result<()>;
 
     /// What the last run gave, under the names of the entry's outputs.
     ///

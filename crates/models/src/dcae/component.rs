@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use brisk_nn::Tensor;
-use brisk_nn::{Weights, WeightsBuilder, ops};
+use brisk_nn::{Trace, Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -14,7 +14,7 @@ use super::{Autoencoder, AutoencoderConfig, Halves};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Setting, Size, SizeName,
-    Sizes, Watch, Work, not_run,
+    Sizes, Work, not_run,
 };
 use crate::{Error, Result};
 
@@ -290,12 +290,12 @@ struct Pass<'a> {
 }
 
 impl Prepared for Pass<'_> {
-    fn run(&mut self, watch: Watch) -> Result<()> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
         let (model, input) = (&self.half.model, &self.input);
         let result = match (self.half.encodes, self.half.strip_rows) {
-            (true, None) => model.encode_by_blocks(input, watch)?,
+            (true, None) => model.encode_traced(input, trace)?,
             (true, Some(rows)) => model.encode_strips(input, rows)?,
-            (false, None) => model.decode_by_blocks(input, watch)?,
+            (false, None) => model.decode_traced(input, trace)?,
             (false, Some(rows)) => model.decode_strips(input, rows)?,
         };
         self.result = Some(result);

@@ -23,14 +23,18 @@ mod blocks;
 mod component;
 mod config;
 mod cost;
+mod efficient_vit;
 mod keys;
+mod lite_mla;
 mod model;
 pub mod native;
+mod pass;
+mod res_block;
 mod resample;
+mod rows;
 mod strips;
 mod tiling;
 
-pub use blocks::TraceSink;
 pub use component::{COMPONENT, open, plain_names};
 pub use config::{
     Activation, AutoencoderConfig, BlockKind, Downsample, NormKind, StageConfig, Upsample,

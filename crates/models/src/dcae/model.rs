@@ -3,11 +3,13 @@
 use std::ops::Range;
 
 use brisk_nn::ops::{group_mean, repeat_channels};
-use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Tensor, Weights};
+use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Tensor, Trace, Weights};
 
-use super::blocks::{Block, NORM_EPSILON, Trace, TraceSink, conv3x3, rows_of, strips, widened};
+use super::blocks::{Block, NORM_EPSILON, conv3x3};
 use super::config::{Activation, AutoencoderConfig, BlockKind, StageConfig};
+use super::pass::Pass;
 use super::resample::{Down, Up};
+use super::rows::{rows_of, strips, widened};
 
 /// Which halves to load; the other one's weights aren't touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,25 +83,22 @@ impl Autoencoder {
     /// When H or W isn't a multiple of the ratio, when the encoder wasn't loaded, or when a block
     /// gives NaN or infinity.
     pub fn encode(&self, picture: &Tensor) -> Result<Tensor> {
-        self.encode_with(picture, &mut Trace::none())
+        self.encode_traced(picture, &mut Trace::none())
     }
 
-    /// As [`encode`](Self::encode); `sink` gets every block's output (NHWC) under the block's
-    /// name, for example `encoder.down_blocks.0.1`.
+    /// As [`encode`](Self::encode); `trace` sees every block's output (NHWC) under the block's
+    /// name, for example `encoder.down_blocks.0.1`; the next block may write over it unless the trace is
+    /// a detailed one.
     ///
     /// # Errors
     /// As [`encode`](Self::encode).
-    pub fn encode_traced(&self, picture: &Tensor, sink: TraceSink) -> Result<Tensor> {
-        self.encode_with(picture, &mut Trace::to(sink, true))
-    }
-
-    /// As [`encode_traced`](Self::encode_traced) without the values inside blocks, so that these run as
-    /// they do in [`encode`](Self::encode): the next block may write over what `sink` sees.
-    ///
-    /// # Errors
-    /// As [`encode`](Self::encode).
-    pub fn encode_by_blocks(&self, picture: &Tensor, sink: TraceSink) -> Result<Tensor> {
-        self.encode_with(picture, &mut Trace::to(sink, false))
+    pub fn encode_traced(&self, picture: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+        let encoder = self.encoder()?;
+        self.check_picture(picture)?;
+        let pass = &mut Pass::new(trace);
+        let x = encoder.enter(picture, pass)?;
+        let x = encoder.run(x, 0..encoder.stages.len(), None, pass)?;
+        encoder.leave(&x, pass)
     }
 
     /// Latent `[B,h,w,C]`, unscaled, to picture `[B,h*ratio,w*ratio,3]`, nominally in -1..1 but
@@ -109,7 +108,7 @@ impl Autoencoder {
     /// When the channels don't fit, when the decoder wasn't loaded, or when a block gives NaN or
     /// infinity.
     pub fn decode(&self, latent: &Tensor) -> Result<Tensor> {
-        self.decode_with(latent, &mut Trace::none())
+        self.decode_traced(latent, &mut Trace::none())
     }
 
     /// As [`decode`](Self::decode), which works maps of more than 128 MiB in parts, with another limit
@@ -118,41 +117,25 @@ impl Autoencoder {
     /// # Errors
     /// As [`decode`](Self::decode).
     pub fn decode_within(&self, latent: &Tensor, largest_map: usize) -> Result<Tensor> {
-        self.decode_with(latent, &mut Trace::none_within(largest_map))
+        self.decode_in(latent, &mut Pass::within(&mut Trace::none(), largest_map))
     }
 
-    /// As [`decode`](Self::decode); `sink` gets every block's output (NHWC) under the block's
-    /// name, for example `decoder.up_blocks.5.0`.
+    /// As [`decode`](Self::decode); `trace` sees every block's output (NHWC) under the block's
+    /// name, for example `decoder.up_blocks.5.0`; the next block may write over it unless the trace is
+    /// a detailed one.
     ///
     /// # Errors
     /// As [`decode`](Self::decode).
-    pub fn decode_traced(&self, latent: &Tensor, sink: TraceSink) -> Result<Tensor> {
-        self.decode_with(latent, &mut Trace::to(sink, true))
+    pub fn decode_traced(&self, latent: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+        self.decode_in(latent, &mut Pass::new(trace))
     }
 
-    /// As [`decode_traced`](Self::decode_traced) without the values inside blocks, so that these run as
-    /// they do in [`decode`](Self::decode): the next block may write over what `sink` sees.
-    ///
-    /// # Errors
-    /// As [`decode`](Self::decode).
-    pub fn decode_by_blocks(&self, latent: &Tensor, sink: TraceSink) -> Result<Tensor> {
-        self.decode_with(latent, &mut Trace::to(sink, false))
-    }
-
-    fn encode_with(&self, picture: &Tensor, trace: &mut Trace) -> Result<Tensor> {
-        let encoder = self.encoder()?;
-        self.check_picture(picture)?;
-        let x = encoder.enter(picture, trace)?;
-        let x = encoder.run(x, 0..encoder.stages.len(), None, trace)?;
-        encoder.leave(&x, trace)
-    }
-
-    fn decode_with(&self, latent: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+    fn decode_in(&self, latent: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let decoder = self.decoder()?;
         self.check_latent(latent)?;
-        let x = decoder.enter(latent, trace)?;
-        let x = decoder.run(x, 0..decoder.stages.len(), None, trace)?;
-        decoder.leave(&x, trace)
+        let x = decoder.enter(latent, pass)?;
+        let x = decoder.run(x, 0..decoder.stages.len(), None, pass)?;
+        decoder.leave(&x, pass)
     }
 
     pub(super) fn encoder(&self) -> Result<&Encoder> {
@@ -234,16 +217,16 @@ fn run_block(
     x: Tensor,
     name: &str,
     rows: Option<usize>,
-    trace: &mut Trace,
+    pass: &mut Pass,
 ) -> Result<Tensor> {
     let rows = match rows {
-        None if block.halo().is_some() => trace.part_rows(&x)?,
+        None if block.halo().is_some() => pass.part_rows(&x)?,
         given => given,
     };
     let rows = rows.map(|rows| rows.max(LEAST_ROWS));
     match rows.filter(|rows| *rows < x.dims()[1]) {
         Some(rows) => block.forward_strips(x, rows),
-        None => block.forward(&x, name, trace),
+        None => block.forward(&x, name, pass),
     }
 }
 
@@ -323,12 +306,12 @@ impl Encoder {
         })
     }
 
-    pub(super) fn enter(&self, picture: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+    pub(super) fn enter(&self, picture: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let x = match &self.entry {
             EncoderEntry::Conv(conv) => conv.forward(picture)?,
             EncoderEntry::Down(down) => down.forward(picture)?,
         };
-        trace.block("encoder.conv_in", &x)?;
+        pass.block("encoder.conv_in", &x)?;
         Ok(x)
     }
 
@@ -339,27 +322,27 @@ impl Encoder {
         mut x: Tensor,
         stages: Range<usize>,
         strips: Option<usize>,
-        trace: &mut Trace,
+        pass: &mut Pass,
     ) -> Result<Tensor> {
         for index in stages {
             let stage = &self.stages[index];
             for (number, block) in stage.blocks.iter().enumerate() {
                 let name = format!("encoder.down_blocks.{index}.{number}");
-                x = run_block(block, x, &name, strips.map(|rows| rows >> index), trace)?;
-                trace.block(&name, &x)?;
+                x = run_block(block, x, &name, strips.map(|rows| rows >> index), pass)?;
+                pass.block(&name, &x)?;
             }
             if let Some(down) = &stage.down {
                 x = down.forward(&x)?;
                 let number = stage.blocks.len();
-                trace.block(&format!("encoder.down_blocks.{index}.{number}"), &x)?;
+                pass.block(&format!("encoder.down_blocks.{index}.{number}"), &x)?;
             }
         }
         Ok(x)
     }
 
-    pub(super) fn leave(&self, x: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+    pub(super) fn leave(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let main = self.exit.forward(x)?;
-        trace.block("encoder.conv_out", &main)?;
+        pass.block("encoder.conv_out", &main)?;
         match self.shortcut {
             None => Ok(main),
             Some(channels) => Ok((main + group_mean(x, channels)?)?),
@@ -475,9 +458,9 @@ impl Decoder {
         })
     }
 
-    pub(super) fn enter(&self, latent: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+    pub(super) fn enter(&self, latent: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let main = self.entry.forward(latent)?;
-        trace.block("decoder.conv_in", &main)?;
+        pass.block("decoder.conv_in", &main)?;
         match self.shortcut {
             None => Ok(main),
             Some(channels) => Ok((main + repeat_channels(latent, channels)?)?),
@@ -491,28 +474,28 @@ impl Decoder {
         mut x: Tensor,
         stages: Range<usize>,
         strips: Option<usize>,
-        trace: &mut Trace,
+        pass: &mut Pass,
     ) -> Result<Tensor> {
         for index in stages.rev() {
             let stage = &self.stages[index];
             let mut number = 0;
             if let Some(up) = &stage.up {
                 x = up.forward(&x)?;
-                trace.block(&format!("decoder.up_blocks.{index}.0"), &x)?;
+                pass.block(&format!("decoder.up_blocks.{index}.0"), &x)?;
                 number = 1;
             }
             for block in &stage.blocks {
                 let name = format!("decoder.up_blocks.{index}.{number}");
-                x = run_block(block, x, &name, strips.map(|rows| rows >> index), trace)?;
-                trace.block(&name, &x)?;
+                x = run_block(block, x, &name, strips.map(|rows| rows >> index), pass)?;
+                pass.block(&name, &x)?;
                 number += 1;
             }
         }
         Ok(x)
     }
 
-    pub(super) fn leave(&self, x: &Tensor, trace: &mut Trace) -> Result<Tensor> {
-        let picture = match (&self.exit, trace.part_rows(x)?) {
+    pub(super) fn leave(&self, x: &Tensor, pass: &mut Pass) -> Result<Tensor> {
+        let picture = match (&self.exit, pass.part_rows(x)?) {
             (DecoderExit::Conv(conv), Some(rows)) => {
                 let height = x.dim(1)?;
                 let mut parts = Vec::new();
@@ -527,7 +510,7 @@ impl Decoder {
             }
             (exit, _) => {
                 let x = self.norm.forward(x)?;
-                trace.block("decoder.norm_out", &x)?;
+                pass.block("decoder.norm_out", &x)?;
                 let x = self.activation.forward(&x)?;
                 match exit {
                     DecoderExit::Conv(conv) => conv.forward(&x)?,
@@ -535,7 +518,7 @@ impl Decoder {
                 }
             }
         };
-        trace.block("decoder.conv_out", &picture)?;
+        pass.block("decoder.conv_out", &picture)?;
         Ok(picture)
     }
 

@@ -8,11 +8,12 @@
 //! their input with a few rows of halo. Zero padding happens at the picture's border alone: at
 //! an inner edge the rows that the padding spoils are those of the halo, which are cut off.
 
-use brisk_nn::{Error, Result, Tensor};
+use brisk_nn::{Error, Result, Tensor, Trace};
 
-use super::blocks::{Trace, rows_of, strips, widened};
 use super::config::{BlockKind, StageConfig};
 use super::model::Autoencoder;
+use super::pass::Pass;
+use super::rows::{rows_of, strips, widened};
 
 /// Deepest stage from which the global part starts even without attention (f8).
 const DEEPEST_SPLIT: usize = 3;
@@ -67,6 +68,7 @@ impl Autoencoder {
         let [batch, height, width, _] = self.check_latent(latent)?;
         check_rows(rows_per_strip)?;
         let mut trace = Trace::none();
+        let pass = &mut Pass::new(&mut trace);
         let stages = self.config.decoder.len();
         let map = |stage: usize| {
             let scale = self.ratio() >> stage;
@@ -77,8 +79,8 @@ impl Autoencoder {
         let split = (0..deepest).find(|stage| map(*stage) <= largest_map);
         let split = split.unwrap_or(deepest);
         let halo = decoder.halo(split).ok_or_else(attention_in_the_way)?;
-        let global = decoder.enter(&latent.detach(), &mut trace)?;
-        let global = decoder.run(global, split..stages, Some(rows_per_strip), &mut trace)?;
+        let global = decoder.enter(&latent.detach(), pass)?;
+        let global = decoder.run(global, split..stages, Some(rows_per_strip), pass)?;
         let global = global.detach();
 
         // Not `1 << split`: the last doubling may belong to the exit.
@@ -90,7 +92,7 @@ impl Autoencoder {
             // Rows of the map for each of the strip's own.
             let mut factor = 1;
             for stage in (0..split).rev() {
-                x = decoder.run(x, stage..stage + 1, None, &mut trace)?;
+                x = decoder.run(x, stage..stage + 1, None, pass)?;
                 let mut top = seen.start;
                 if decoder.doubles(stage) {
                     (top, factor) = (2 * top, 2 * factor);
@@ -101,7 +103,7 @@ impl Autoencoder {
                 seen = widened(&own, halo, height * factor);
                 x = rows_of(&x, &(seen.start - top..seen.end - top))?;
             }
-            let x = decoder.leave(&x, &mut trace)?;
+            let x = decoder.leave(&x, pass)?;
             let first = strip.start * scale - seen.start * (scale / factor);
             let y = rows_of(&x, &(first..first + strip.len() * scale))?;
             sink(strip.start * scale, &y.detach())?;
@@ -120,6 +122,7 @@ impl Autoencoder {
         check_rows(rows_per_strip)?;
         let picture = picture.detach();
         let mut trace = Trace::none();
+        let pass = &mut Pass::new(&mut trace);
         let split = split(&self.config.encoder);
         let halo = encoder.halo(split).ok_or_else(attention_in_the_way)?;
         let scale = 1 << split;
@@ -133,15 +136,15 @@ impl Autoencoder {
         for strip in strips(height, rows) {
             let seen = widened(&strip, halo, height);
             let x = rows_of(&picture, &seen)?;
-            let x = encoder.enter(&x, &mut trace)?;
-            let x = encoder.run(x, 0..split, None, &mut trace)?;
+            let x = encoder.enter(&x, pass)?;
+            let x = encoder.run(x, 0..split, None, pass)?;
             let first = (strip.start - seen.start) / scale;
             let y = rows_of(&x, &(first..first + strip.len() / scale))?;
             global.slice_set(&y.detach(), 1, strip.start / scale)?;
         }
         let stages = split..self.config.encoder.len();
-        let x = encoder.run(global, stages, Some(rows_per_strip), &mut trace)?;
-        Ok(encoder.leave(&x, &mut trace)?.detach())
+        let x = encoder.run(global, stages, Some(rows_per_strip), pass)?;
+        Ok(encoder.leave(&x, pass)?.detach())
     }
 }
 

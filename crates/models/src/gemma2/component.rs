@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::{Weights, WeightsBuilder};
+use brisk_nn::{Trace, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -12,7 +12,7 @@ use crate::Result;
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Size, SizeError, SizeName,
-    Sizes, Watch, Work, ids, not_run,
+    Sizes, Work, ids, not_run,
 };
 use crate::low_bit::{self, weight_only_parameters};
 
@@ -241,12 +241,12 @@ struct Text<'a> {
 }
 
 impl Prepared for Text<'_> {
-    fn run(&mut self, watch: Watch) -> Result<()> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
         self.result = Some(match &self.kept {
             Some(kept) => self.model.forward_with_prefix(kept, &self.ids)?,
             None => self
                 .model
-                .forward_traced(&self.ids, Some(&self.mask), watch)?,
+                .forward_traced(&self.ids, Some(&self.mask), trace)?,
         });
         Ok(())
     }

@@ -1,7 +1,10 @@
 //! The forward pass.
 
 use brisk_nn::ops::{self, AttentionOptions};
-use brisk_nn::{DType, Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights, check_finite};
+use brisk_nn::{
+    AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear, RmsNorm,
+    RmsNormKind, Tensor, Trace, Weights, check_finite,
+};
 
 use super::Gemma2Config;
 use crate::buffers::ROTARY;
@@ -16,7 +19,7 @@ const STAGE: &str = "text encoder";
 #[derive(Debug)]
 pub struct Gemma2Model {
     config: Gemma2Config,
-    embedding: Tensor,
+    embedding: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
 }
@@ -60,10 +63,12 @@ impl Gemma2Model {
         } else {
             weights.clone()
         };
-        let table = [config.vocab_size, config.hidden_size];
-        let embedding = body
-            .pp("embed_tokens")
-            .get_stored("weight", &table, Init::Normal(0.02))?;
+        let embedding = Embedding::load(
+            &body.pp("embed_tokens"),
+            config.vocab_size,
+            config.hidden_size,
+            Init::Normal(0.02),
+        )?;
         let layers = (0..config.num_hidden_layers)
             .map(|index| Layer::load(config, index, &body.pp("layers").pp(index)))
             .collect::<Result<_>>()?;
@@ -91,7 +96,7 @@ impl Gemma2Model {
     /// # Errors
     /// An id outside the vocabulary, shapes that do not match, or a non-finite activation.
     pub fn forward(&self, ids: &Tensor, mask: Option<&Tensor>) -> Result<Tensor> {
-        self.forward_traced(ids, mask, &mut |_, _| {})
+        self.forward_traced(ids, mask, &mut Trace::none())
     }
 
     /// As [`Self::forward`]; `trace` sees `embed_tokens` (scaled), every `layers.{i}` and its parts,
@@ -103,7 +108,7 @@ impl Gemma2Model {
         &self,
         ids: &Tensor,
         mask: Option<&Tensor>,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<Tensor> {
         let key_mask = self.key_mask(ids, mask)?;
         self.run(ids, None, key_mask, trace).map(|(x, _)| x)
@@ -115,7 +120,7 @@ impl Gemma2Model {
     /// No tokens, an id outside the vocabulary, or a non-finite activation.
     pub fn prefix(&self, ids: &[u32]) -> Result<Prefix> {
         let row = Tensor::from_slice(ids, (1, ids.len()))?;
-        let (_, layers) = self.run(&row, None, None, &mut |_, _| {})?;
+        let (_, layers) = self.run(&row, None, None, &mut Trace::none())?;
         Ok(Prefix {
             layers,
             length: ids.len(),
@@ -135,7 +140,7 @@ impl Gemma2Model {
                 self.layers.len()
             )));
         }
-        self.run(ids, Some(prefix), None, &mut |_, _| {})
+        self.run(ids, Some(prefix), None, &mut Trace::none())
             .map(|(x, _)| x)
     }
 
@@ -144,48 +149,35 @@ impl Gemma2Model {
         ids: &Tensor,
         prefix: Option<&Prefix>,
         key_mask: Option<Vec<Vec<bool>>>,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<(Tensor, Vec<KeysValues>)> {
         let mut x = self.embed(ids)?;
-        trace("embed_tokens", &x);
+        trace.see("embed_tokens", &x);
         let mut cache = Vec::with_capacity(self.layers.len());
         for (index, layer) in self.layers.iter().enumerate() {
             let past = prefix.map(|p| (&p.layers[index], p.length));
             let name = format!("layers.{index}");
-            let mut inner = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
-            let (next, keys_values) = layer.forward(&x, past, key_mask.clone(), &mut inner)?;
+            let inner = &mut trace.within(&name);
+            let (next, keys_values) = layer.forward(&x, past, key_mask.clone(), inner)?;
             check_finite(&next, STAGE, &name)?;
-            trace(&name, &next);
+            trace.see(&name, &next);
             cache.push(keys_values);
             x = next;
         }
         let x = self.norm.forward(&x)?;
-        trace("norm", &x);
+        trace.see("norm", &x);
         Ok((x, cache))
     }
 
-    /// Rows of the table, converted after the gather so that the table stays as stored.
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         let (batch, tokens) = ids.dims2()?;
-        let flat = ids.to_dtype(DType::U32)?.flatten_all()?;
-        let listed = flat.to_vec1::<u32>()?;
+        let listed = ids.to_dtype(DType::U32)?.flatten_all()?.to_vec1::<u32>()?;
         if listed.is_empty() {
             return Err(Error::Shape("no tokens to encode".into()));
         }
-        let vocabulary = self.config.vocab_size;
-        if let Some(id) = listed.iter().find(|id| **id as usize >= vocabulary) {
-            return Err(Error::Shape(format!(
-                "token id {id} is outside the vocabulary of {vocabulary}; \
-                 does the tokenizer belong to this text encoder?"
-            )));
-        }
         let width = self.config.hidden_size;
-        let rows = self
-            .embedding
-            .index_select(&flat, 0)?
-            .to_dtype(DType::F32)?
-            .reshape((batch, tokens, width))?;
-        rows * (width as f64).sqrt()
+        let rows = self.embedding.forward(&listed)?;
+        rows.reshape((batch, tokens, width))? * (width as f64).sqrt()
     }
 
     /// Which keys to hide. With right padding causality alone keeps padding from real rows.
@@ -216,10 +208,7 @@ struct Layer {
     post_attention_norm: RmsNorm,
     pre_feedforward_norm: RmsNorm,
     post_feedforward_norm: RmsNorm,
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
+    attention: AttentionProjections,
     gate: Linear,
     up: Linear,
     down: Linear,
@@ -237,22 +226,28 @@ impl Layer {
         let queries = config.num_attention_heads * config.head_dim;
         let keys = config.num_key_value_heads * config.head_dim;
         let inner = config.intermediate_size;
-        let linear = |name: &str, from: usize, to: usize, bias: bool| {
-            Linear::load(&weights.pp(name), from, to, bias, Init::Normal(0.02))
+        let linear = |name: &str, from: usize, to: usize| {
+            Linear::load(&weights.pp(name), from, to, false, Init::Normal(0.02))
         };
-        let biased = config.attention_bias;
+        let widths = AttentionWidths {
+            width,
+            context: width,
+            queries,
+            keys,
+            bias: config.attention_bias,
+            output_bias: config.attention_bias,
+            init: Init::Normal(0.02),
+        };
+        let attention = weights.pp("self_attn");
         Ok(Self {
             input_norm: norm(config, &weights.pp("input_layernorm"))?,
             post_attention_norm: norm(config, &weights.pp("post_attention_layernorm"))?,
             pre_feedforward_norm: norm(config, &weights.pp("pre_feedforward_layernorm"))?,
             post_feedforward_norm: norm(config, &weights.pp("post_feedforward_layernorm"))?,
-            to_q: linear("self_attn.q_proj", width, queries, biased)?,
-            to_k: linear("self_attn.k_proj", width, keys, biased)?,
-            to_v: linear("self_attn.v_proj", width, keys, biased)?,
-            to_out: linear("self_attn.o_proj", queries, width, biased)?,
-            gate: linear("mlp.gate_proj", width, inner, false)?,
-            up: linear("mlp.up_proj", width, inner, false)?,
-            down: linear("mlp.down_proj", inner, width, false)?,
+            attention: AttentionProjections::load(&attention, AttentionNames::LLAMA, &widths)?,
+            gate: linear("mlp.gate_proj", width, inner)?,
+            up: linear("mlp.up_proj", width, inner)?,
+            down: linear("mlp.down_proj", inner, width)?,
             heads: config.num_attention_heads,
             key_value_heads: config.num_key_value_heads,
             scale: config.query_pre_attn_scalar.powf(-0.5) as f32,
@@ -267,18 +262,17 @@ impl Layer {
         x: &Tensor,
         past: Option<(&KeysValues, usize)>,
         key_mask: Option<Vec<Vec<bool>>>,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<(Tensor, KeysValues)> {
         let a = self.input_norm.forward(x)?;
-        trace("input_layernorm", &a);
+        trace.see("input_layernorm", &a);
         let offset = past.map_or(0, |(_, length)| length);
-        let q = ops::rotary(&self.to_q.forward(&a)?, self.heads, self.theta, offset)?;
-        let keys = self.to_k.forward(&a)?;
+        let q = self.attention.query.forward(&a)?;
+        let q = ops::rotary(&q, self.heads, self.theta, offset)?;
+        let keys = self.attention.key.forward(&a)?;
         let keys = ops::rotary(&keys, self.key_value_heads, self.theta, offset)?;
-        let mut all = KeysValues {
-            keys,
-            values: self.to_v.forward(&a)?,
-        };
+        let values = self.attention.value.forward(&a)?;
+        let mut all = KeysValues { keys, values };
         if let Some((past, _)) = past {
             let batch = x.dim(0)?;
             all.keys = Tensor::cat(&[repeat_rows(&past.keys, batch)?, all.keys], 1)?;
@@ -295,19 +289,19 @@ impl Layer {
             sliding_window: self.window,
         };
         let attended = ops::attention(&q, &all.keys, &all.values, &options)?;
-        let attended = self.to_out.forward(&attended)?;
-        trace("self_attn", &attended);
+        let attended = self.attention.output.forward(&attended)?;
+        trace.see("self_attn", &attended);
         let attended = self.post_attention_norm.forward(&attended)?;
-        trace("post_attention_layernorm", &attended);
+        trace.see("post_attention_layernorm", &attended);
         let x = (x + attended)?;
 
         let b = self.pre_feedforward_norm.forward(&x)?;
-        trace("pre_feedforward_layernorm", &b);
+        trace.see("pre_feedforward_layernorm", &b);
         let hidden = ops::gated_gelu_tanh(&self.gate.forward(&b)?, &self.up.forward(&b)?)?;
         let hidden = self.down.forward(&hidden)?;
-        trace("mlp", &hidden);
+        trace.see("mlp", &hidden);
         let hidden = self.post_feedforward_norm.forward(&hidden)?;
-        trace("post_feedforward_layernorm", &hidden);
+        trace.see("post_feedforward_layernorm", &hidden);
         let x = (x + hidden)?;
         Ok((x, all))
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::{KeyValueCache, Weights, WeightsBuilder};
+use brisk_nn::{KeyValueCache, Trace, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -11,7 +11,7 @@ use super::{LanguageModel, LanguageModelConfig, Rows, Span};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareError, PrepareResult, Prepared, Recognised, Runnable, Setting, Size,
-    SizeError, SizeName, Sizes, Watch, Work, floats, not_run,
+    SizeError, SizeName, Sizes, Work, floats, not_run,
 };
 use crate::{Error, Result};
 
@@ -221,14 +221,14 @@ struct Block<'a> {
 }
 
 impl Prepared for Block<'_> {
-    fn run(&mut self, watch: Watch) -> Result<()> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
         let span = Span::from(&self.ids[self.first..], self.first);
         let caches = &mut [Some(&mut self.cache)];
         let hidden = self
             .model
-            .hidden_traced(&[span], caches, Rows::All, watch)?;
+            .hidden_traced(&[span], caches, Rows::All, trace)?;
         let logits = self.model.logits(&hidden)?;
-        watch(HEAD, &logits);
+        trace.see(HEAD, &logits);
         self.logits = Some(logits);
         Ok(())
     }
@@ -249,7 +249,7 @@ struct Whole<'a> {
 }
 
 impl Prepared for Whole<'_> {
-    fn run(&mut self, watch: Watch) -> Result<()> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
         let tokens = self.mask.first().map_or(0, Vec::len);
         let rows = self.ids.chunks(tokens.max(1)).zip(&self.mask);
         let kept: Vec<Vec<u32>> = rows
@@ -262,9 +262,9 @@ impl Prepared for Whole<'_> {
         let mut caches: Vec<Option<&mut KeyValueCache>> = spans.iter().map(|_| None).collect();
         let hidden = self
             .model
-            .hidden_traced(&spans, &mut caches, Rows::All, watch)?;
+            .hidden_traced(&spans, &mut caches, Rows::All, trace)?;
         let logits = self.model.logits(&hidden)?;
-        watch(HEAD, &logits);
+        trace.see(HEAD, &logits);
         self.logits = Some(logits);
         Ok(())
     }

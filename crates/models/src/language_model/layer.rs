@@ -2,7 +2,8 @@
 
 use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryAngles};
 use brisk_nn::{
-    GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, RmsNorm, RmsNormKind, Tensor, Weights,
+    GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, QueryKeyNorms, RmsNorm, RmsNormKind,
+    Tensor, Trace, Weights,
 };
 
 use super::config::{Attention, LanguageModelConfig, QueryKeyNorm};
@@ -56,7 +57,7 @@ enum FeedForward {
 pub(super) struct Layer {
     attention_norm: RmsNorm,
     projection: Projection,
-    query_key_norms: Option<(RmsNorm, RmsNorm)>,
+    query_key_norms: Option<QueryKeyNorms>,
     to_out: Linear,
     mlp_norm: RmsNorm,
     mlp: FeedForward,
@@ -95,14 +96,16 @@ impl Layer {
                 Projection::Fused(linear(name, width, queries + 2 * keys, bias)?)
             }
         };
-        let norm_widths = match config.query_key_norm {
+        let (norms, eps) = ([names.query_norm, names.key_norm], config.rms_norm_eps);
+        let query_key_norms = match config.query_key_norm {
             QueryKeyNorm::None => None,
-            QueryKeyNorm::Head => Some((config.head_dim, config.head_dim)),
-            QueryKeyNorm::Projection => Some((queries, keys)),
-        };
-        let query_key_norms = match norm_widths {
-            Some((q, k)) => Some((norm(names.query_norm, q)?, norm(names.key_norm, k)?)),
-            None => None,
+            QueryKeyNorm::Head => {
+                let dim = config.head_dim;
+                Some(QueryKeyNorms::load_by_head(weights, norms, dim, eps)?)
+            }
+            QueryKeyNorm::Projection => {
+                Some(QueryKeyNorms::load(weights, norms, [queries, keys], eps)?)
+            }
         };
         let inside = if names.mlp.is_empty() {
             weights.clone()
@@ -150,7 +153,7 @@ impl Layer {
         layer: usize,
         queries: Queries,
         angles: &RotaryAngles,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<Tensor> {
         let config = &self.config;
         let positions: Vec<usize> = parts
@@ -158,14 +161,14 @@ impl Layer {
             .flat_map(|part| part.start..part.start + part.tokens)
             .collect();
         let a = self.attention_norm.forward(x)?;
-        trace("attention_norm", &a);
+        trace.see("attention_norm", &a);
         let (q, k, v) = self.project(&a, queries)?;
         let asked: Vec<usize> = match queries {
             None => positions.clone(),
             Some(rows) => rows.iter().map(|row| positions[*row as usize]).collect(),
         };
         let k = ops::rotary_at(&k, config.num_key_value_heads, angles)?;
-        trace("keys", &k);
+        trace.see("keys", &k);
         for (part, cache) in parts.iter().zip(caches.iter_mut()) {
             if let Some(cache) = cache {
                 let keys = k.narrow(1, part.offset, part.tokens)?;
@@ -182,16 +185,16 @@ impl Layer {
         };
         let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &asked)?;
         let attended = self.to_out.forward(&attended)?;
-        trace("attention", &attended);
+        trace.see("attention", &attended);
         let x = ops::add(&select(x, queries)?, &attended)?;
 
         let b = self.mlp_norm.forward(&x)?;
-        trace("mlp_norm", &b);
+        trace.see("mlp_norm", &b);
         let hidden = match &self.mlp {
             FeedForward::Dense(mlp) => mlp.forward(&b)?,
             FeedForward::Experts(experts) => experts.forward(&b)?,
         };
-        trace("mlp", &hidden);
+        trace.see("mlp", &hidden);
         ops::add(&x, &hidden)
     }
 
@@ -218,21 +221,11 @@ impl Layer {
                 (q, k, v)
             }
         };
-        if let Some((query_norm, key_norm)) = &self.query_key_norms {
-            let heads = config.query_key_norm == QueryKeyNorm::Head;
-            let apply = |x: &Tensor, norm: &RmsNorm| -> Result<Tensor> {
-                if !heads {
-                    return norm.forward(x);
-                }
-                let (batch, tokens, width) = x.dims3()?;
-                let split = (batch, tokens * (width / config.head_dim), config.head_dim);
-                norm.forward(&x.reshape(split)?)?
-                    .reshape((batch, tokens, width))
-            };
+        if let Some(norms) = &self.query_key_norms {
             if q.dim(1)? > 0 {
-                q = apply(&q, query_norm)?;
+                q = norms.query(&q)?;
             }
-            k = apply(&k, key_norm)?;
+            k = norms.key(&k)?;
         }
         Ok((q, k, v))
     }

@@ -2,7 +2,8 @@
 
 use brisk_nn::ops::RotaryAngles;
 use brisk_nn::{
-    DType, Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Tensor, Weights, check_finite,
+    DType, Embedding, Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Tensor, Trace, Weights,
+    check_finite,
 };
 
 use super::LanguageModelConfig;
@@ -17,7 +18,7 @@ const STAGE: &str = "language model";
 #[derive(Debug)]
 pub struct LanguageModel {
     config: LanguageModelConfig,
-    embedding: Tensor,
+    embedding: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
@@ -75,10 +76,9 @@ impl LanguageModel {
             weights.clone()
         };
         let body = outer.pp(names.body);
-        let table = [config.vocab_size, config.hidden_size];
-        let embedding = body
-            .pp(names.embedding)
-            .get_stored("weight", &table, Init::FanIn(1.0))?;
+        let (rows, width) = (config.vocab_size, config.hidden_size);
+        let table = body.pp(names.embedding);
+        let embedding = Embedding::load(&table, rows, width, Init::FanIn(1.0))?;
         let layers = (0..config.num_layers)
             .map(|index| {
                 let path = Names::layer(config, index);
@@ -92,9 +92,8 @@ impl LanguageModel {
             RmsNormKind::Weight,
         )?;
         let head = if config.tied {
-            Linear::tied(&body.pp(names.embedding), "weight", &embedding)?
+            Linear::tied(&table, "weight", embedding.table())?
         } else {
-            let [rows, width] = table;
             Linear::load(&outer.pp(names.head), width, rows, false, Init::FanIn(1.0))?
         };
         // Files of tied models may store the table twice.
@@ -163,7 +162,7 @@ impl LanguageModel {
         caches: &mut [Option<&mut KeyValueCache>],
         rows: Rows,
     ) -> Result<Tensor> {
-        self.hidden_traced(spans, caches, rows, &mut |_, _| {})
+        self.hidden_traced(spans, caches, rows, &mut Trace::none())
     }
 
     /// As [`Self::hidden`]; `trace` sees `embedding`, every `layers.{i}` with its parts
@@ -176,12 +175,12 @@ impl LanguageModel {
         spans: &[Span],
         caches: &mut [Option<&mut KeyValueCache>],
         rows: Rows,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<Tensor> {
         let parts = self.parts(spans, caches)?;
         let wanted = wanted_rows(&parts, rows)?;
         let mut x = self.embed(spans)?;
-        trace("embedding", &x);
+        trace.see("embedding", &x);
         let positions: Vec<usize> = parts
             .iter()
             .flat_map(|part| part.start..part.start + part.tokens)
@@ -196,15 +195,15 @@ impl LanguageModel {
             } else {
                 None
             };
-            let mut inner = |part: &str, x: &Tensor| trace(&format!("{name}.{part}"), x);
-            x = layer.forward(&x, &parts, caches, index, queries, &angles, &mut inner)?;
+            let inner = &mut trace.within(&name);
+            x = layer.forward(&x, &parts, caches, index, queries, &angles, inner)?;
             check_finite(&x, STAGE, &name)?;
-            trace(&name, &x);
+            trace.see(&name, &x);
         }
         let count = x.dim(1)?;
         if count > 0 {
             x = self.norm.forward(&x)?;
-            trace("norm", &x);
+            trace.see("norm", &x);
         }
         x.reshape((count, self.config.hidden_size))
     }
@@ -268,20 +267,9 @@ impl LanguageModel {
         Ok(parts)
     }
 
-    /// Rows of the table, converted after the gather so that the table stays as stored.
     fn embed(&self, spans: &[Span]) -> Result<Tensor> {
         let ids: Vec<u32> = spans.iter().flat_map(|span| span.ids).copied().collect();
-        let vocabulary = self.config.vocab_size;
-        if let Some(id) = ids.iter().find(|id| **id as usize >= vocabulary) {
-            return Err(Error::Shape(format!(
-                "token id {id} is outside the model's vocabulary of {vocabulary}; \
-                 does the tokenizer belong to this model?"
-            )));
-        }
-        let count = ids.len();
-        let ids = Tensor::from_vec(ids, count)?;
-        let rows = self.embedding.index_select(&ids, 0)?.to_dtype(DType::F32)?;
-        rows.reshape((1, count, self.config.hidden_size))
+        self.embedding.forward(&ids)?.unsqueeze(0)
     }
 }
 

@@ -3,7 +3,10 @@
 use std::ops::Range;
 
 use brisk_nn::ops::{self, AttentionOptions, Epilogue, Residual};
-use brisk_nn::{GluMbConv, Init, Linear, LinearGroup, RmsNorm, RmsNormKind, Tensor, Weights};
+use brisk_nn::{
+    AttentionNames, AttentionProjections, AttentionWidths, GluMbConv, Init, Linear, LinearGroup,
+    QueryKeyNorms, Tensor, Trace, Weights,
+};
 
 use super::SanaConfig;
 use crate::Result;
@@ -27,64 +30,25 @@ pub(crate) struct BlockInput<'a> {
     pub perturbed: Option<Range<usize>>,
 }
 
-/// Who watches a model at work.
-pub struct Sight<'a> {
-    details: bool,
-    trace: &'a mut dyn FnMut(&str, &Tensor),
-}
-
-impl<'a> Sight<'a> {
-    /// `trace` sees the inputs and results of a block's parts under their names in the checkpoint; what
-    /// adds a result to the tokens then runs after it.
-    pub fn details(trace: &'a mut dyn FnMut(&str, &Tensor)) -> Self {
-        Self {
-            details: true,
-            trace,
-        }
+/// Runs a part and adds its result to the tokens; watched in detail, one after the other.
+fn part(
+    trace: &mut Trace,
+    name: &str,
+    sum: Residual,
+    forward: &dyn Fn(&Epilogue) -> Result<Tensor>,
+) -> Result<Tensor> {
+    let steps = Epilogue {
+        residual: Some(sum),
+        ..Epilogue::default()
+    };
+    if trace.is_detailed() {
+        let result = forward(&Epilogue::default())?;
+        trace.see(name, &result);
+        return steps.apply(result);
     }
-
-    /// `trace` sees the inputs of a block's parts and, under a part's name, the tokens after it: blocks
-    /// run as they do unwatched.
-    pub fn parts(trace: &'a mut dyn FnMut(&str, &Tensor)) -> Self {
-        Self {
-            details: false,
-            trace,
-        }
-    }
-
-    pub(crate) fn see(&mut self, name: &str, x: &Tensor) {
-        (self.trace)(name, x);
-    }
-
-    /// Calls `work` with the sight of a block called `name`.
-    pub(crate) fn within<R>(&mut self, name: &str, work: impl FnOnce(Sight) -> R) -> R {
-        let trace = &mut |part: &str, x: &Tensor| (self.trace)(&format!("{name}.{part}"), x);
-        work(Sight {
-            details: self.details,
-            trace,
-        })
-    }
-
-    /// Runs a part and adds its result to the tokens.
-    fn part(
-        &mut self,
-        name: &str,
-        sum: Residual,
-        forward: &dyn Fn(&Epilogue) -> Result<Tensor>,
-    ) -> Result<Tensor> {
-        let steps = Epilogue {
-            residual: Some(sum),
-            ..Epilogue::default()
-        };
-        if self.details {
-            let result = forward(&Epilogue::default())?;
-            self.see(name, &result);
-            return steps.apply(result);
-        }
-        let x = forward(&steps)?;
-        self.see(name, &x);
-        Ok(x)
-    }
+    let x = forward(&steps)?;
+    trace.see(name, &x);
+    Ok(x)
 }
 
 #[derive(Debug)]
@@ -130,7 +94,7 @@ impl SanaBlock {
         &self,
         x: &Tensor,
         input: &BlockInput,
-        mut sight: Sight,
+        trace: &mut Trace,
     ) -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
         let modulation = input.modulation.broadcast_add(&self.scale_shift_table)?;
@@ -139,15 +103,15 @@ impl SanaBlock {
         };
 
         let a = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, self.norm_eps)?;
-        sight.see("attn1.input", &a);
+        trace.see("attn1.input", &a);
         let gate = row(2)?;
-        let x = sight.part("attn1", Residual::Gated(x, &gate), &|steps| {
+        let x = part(trace, "attn1", Residual::Gated(x, &gate), &|steps| {
             self.self_attention
                 .forward(&a, input.perturbed.clone(), steps)
         })?;
-        sight.see("attn2.input", &x);
+        trace.see("attn2.input", &x);
 
-        let x = sight.part("attn2", Residual::Same(&x), &|steps| {
+        let x = part(trace, "attn2", Residual::Same(&x), &|steps| {
             self.cross_attention.forward(&x, input, steps)
         })?;
 
@@ -155,9 +119,9 @@ impl SanaBlock {
         let b = ops::layer_norm_modulate(&x, &shift, &scale, self.norm_eps)?;
         let grid = (batch, input.grid.0, input.grid.1, width);
         let (x, b) = (x.reshape(grid)?, b.reshape(grid)?);
-        sight.see("ff.input", &b);
+        trace.see("ff.input", &b);
         let gate = row(5)?;
-        let x = sight.part("ff", Residual::Gated(&x, &gate), &|steps| {
+        let x = part(trace, "ff", Residual::Gated(&x, &gate), &|steps| {
             self.feed_forward.forward_with(&b, steps)
         })?;
         x.reshape((batch, tokens, width))
@@ -181,7 +145,7 @@ impl SanaBlock {
 struct SelfAttention {
     to_qkv: LinearGroup<3>,
     to_out: Linear,
-    norms: Option<(RmsNorm, RmsNorm)>,
+    norms: Option<QueryKeyNorms>,
     heads: usize,
     eps: f64,
 }
@@ -235,9 +199,8 @@ impl SelfAttention {
     }
 
     fn attend(&self, mut q: Tensor, mut k: Tensor, values: &Tensor) -> Result<Tensor> {
-        if let Some((norm_q, norm_k)) = &self.norms {
-            q = norm_q.forward(&q)?;
-            k = norm_k.forward(&k)?;
+        if let Some(norms) = &self.norms {
+            (q, k) = (norms.query(&q)?, norms.key(&k)?);
         }
         ops::linear_attention(&q, &k, values, self.heads, self.eps)
     }
@@ -246,11 +209,8 @@ impl SelfAttention {
 /// Softmax attention of the tokens over the caption.
 #[derive(Debug)]
 struct CrossAttention {
-    to_q: Linear,
-    to_k: Linear,
-    to_v: Linear,
-    to_out: Linear,
-    norms: Option<(RmsNorm, RmsNorm)>,
+    maps: AttentionProjections,
+    norms: Option<QueryKeyNorms>,
     heads: usize,
     head_dim: usize,
 }
@@ -258,15 +218,18 @@ struct CrossAttention {
 impl CrossAttention {
     fn load(config: &SanaConfig, weights: &Weights) -> Result<Self> {
         let (width, inner) = (config.width(), config.cross_width());
-        let linear = |name: &str, from: usize, to: usize| {
-            Linear::load(&weights.pp(name), from, to, true, Init::XavierUniform)
+        let widths = AttentionWidths {
+            width,
+            context: width,
+            queries: inner,
+            keys: inner,
+            bias: true,
+            output_bias: true,
+            init: Init::XavierUniform,
         };
         let eps = config.numerics.cross_qk_norm_eps();
         Ok(Self {
-            to_q: linear("to_q", width, inner)?,
-            to_k: linear("to_k", width, inner)?,
-            to_v: linear("to_v", width, inner)?,
-            to_out: linear("to_out.0", inner, width)?,
+            maps: AttentionProjections::load(weights, AttentionNames::DIFFUSERS, &widths)?,
             norms: qk_norms(config, weights, inner, eps)?,
             heads: config.num_cross_attention_heads,
             head_dim: config.cross_attention_head_dim,
@@ -274,11 +237,11 @@ impl CrossAttention {
     }
 
     fn keys_values(&self, caption: &Tensor) -> Result<(Tensor, Tensor)> {
-        let mut keys = self.to_k.forward(caption)?;
-        if let Some((_, norm_k)) = &self.norms {
-            keys = norm_k.forward(&keys)?;
+        let mut keys = self.maps.key.forward(caption)?;
+        if let Some(norms) = &self.norms {
+            keys = norms.key(&keys)?;
         }
-        Ok((keys, self.to_v.forward(caption)?))
+        Ok((keys, self.maps.value.forward(caption)?))
     }
 
     /// Attention over a single key is that key's value whatever the query, so the leading pictures
@@ -291,7 +254,8 @@ impl CrossAttention {
         }
         let values = input.values.narrow(0, 0, constant)?.narrow(1, 0, 1)?;
         let same = self
-            .to_out
+            .maps
+            .output
             .forward(&values.contiguous()?)?
             .broadcast_as((constant, tokens, width))?
             .contiguous()?;
@@ -317,9 +281,9 @@ impl CrossAttention {
         lengths: &[usize],
         steps: &Epilogue,
     ) -> Result<Tensor> {
-        let mut q = self.to_q.forward(x)?;
-        if let Some((norm_q, _)) = &self.norms {
-            q = norm_q.forward(&q)?;
+        let mut q = self.maps.query.forward(x)?;
+        if let Some(norms) = &self.norms {
+            q = norms.query(&q)?;
         }
         let padded = keys.dim(1)?;
         let ragged = lengths.iter().any(|length| *length != padded);
@@ -334,7 +298,7 @@ impl CrossAttention {
             sliding_window: None,
         };
         let attended = ops::attention(&q, keys, values, &options)?;
-        self.to_out.forward_with(&attended, steps)
+        self.maps.output.forward_with(&attended, steps)
     }
 }
 
@@ -343,10 +307,10 @@ fn qk_norms(
     weights: &Weights,
     width: usize,
     eps: f64,
-) -> Result<Option<(RmsNorm, RmsNorm)>> {
+) -> Result<Option<QueryKeyNorms>> {
     if config.qk_norm.is_none() {
         return Ok(None);
     }
-    let load = |name: &str| RmsNorm::load(&weights.pp(name), width, eps, RmsNormKind::Weight);
-    Ok(Some((load("norm_q")?, load("norm_k")?)))
+    let names = ["norm_q", "norm_k"];
+    QueryKeyNorms::load(weights, names, [width; 2], eps).map(Some)
 }

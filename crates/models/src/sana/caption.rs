@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use brisk_nn::{Init, Linear, RmsNorm, RmsNormKind, Tensor, Weights, check_finite, ops};
+use brisk_nn::{Init, Linear, RmsNorm, RmsNormKind, Tensor, Trace, Weights, check_finite, ops};
 
 use super::block::{BlockInput, SanaBlock};
 use super::config::SanaConfig;
@@ -167,7 +167,7 @@ impl CaptionEncoder {
         lengths: &[usize],
         blocks: &[SanaBlock],
         stage: &str,
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<CaptionContext> {
         let (batch, rows, channels) = text.dims3()?;
         if channels != self.channels || lengths.len() != batch {
@@ -188,9 +188,9 @@ impl CaptionEncoder {
         let text = fit_rows(text, longest)?;
         let x = ops::gelu_tanh(&self.linear_1.forward(&text)?)?;
         let x = self.linear_2.forward(&x)?;
-        trace("caption_projection", &x);
+        trace.see("caption_projection", &x);
         let x = self.norm.forward(&x)?;
-        trace("caption_norm", &x);
+        trace.see("caption_norm", &x);
         check_finite(&x, stage, "caption_norm")?;
         Ok(CaptionContext {
             keys_values: blocks

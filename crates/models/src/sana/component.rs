@@ -3,19 +3,19 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::{Weights, WeightsBuilder, ops};
+use brisk_nn::{Trace, Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
 use super::native::{self, NativeLayout};
 use super::{
-    CaptionContext, ForwardExtras, SanaConfig, SanaTransformer, Sight, compact_text, parameters,
+    CaptionContext, ForwardExtras, SanaConfig, SanaTransformer, compact_text, parameters,
     with_random_low_bit,
 };
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Setting, Size, SizeName,
-    Sizes, Watch, Work, not_run,
+    Sizes, Work, not_run,
 };
 use crate::{Error, Result, low_bit};
 
@@ -405,7 +405,7 @@ struct Step<'a> {
 }
 
 impl Prepared for Step<'_> {
-    fn run(&mut self, watch: Watch) -> Result<()> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
         let extras = ForwardExtras {
             residuals: &self.residuals,
             ..ForwardExtras::default()
@@ -416,7 +416,7 @@ impl Prepared for Step<'_> {
             self.given.guidance.as_ref(),
             &self.caption,
             &extras,
-            Sight::parts(watch),
+            trace,
         )?);
         Ok(())
     }

@@ -27,7 +27,6 @@ pub mod native;
 mod position;
 
 pub(crate) use block::SanaBlock;
-pub use block::Sight;
 pub(crate) use caption::CaptionEncoder;
 pub use caption::{CaptionContext, compact_text};
 pub use component::COMPONENT;

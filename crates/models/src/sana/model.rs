@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use brisk_nn::{Init, Linear, Tensor, Weights, check_finite, ops};
+use brisk_nn::{Init, Linear, Tensor, Trace, Weights, check_finite, ops};
 
-use super::block::{SanaBlock, Sight};
+use super::block::SanaBlock;
 use super::caption::{CaptionContext, CaptionEncoder};
 use super::config::SanaConfig;
 use super::embed::{PatchEmbed, TimeEmbed};
@@ -117,7 +117,7 @@ impl SanaTransformer {
     /// Shapes that do not match, a caption without a valid row, or a non-finite activation.
     pub fn encode_caption(&self, text: &Tensor, lengths: &[usize]) -> Result<CaptionContext> {
         self.caption
-            .encode(text, lengths, &self.blocks, STAGE, &mut |_, _| {})
+            .encode(text, lengths, &self.blocks, STAGE, &mut Trace::none())
     }
 
     /// As [`Self::encode_caption`]; `trace` sees `caption_projection` and `caption_norm`.
@@ -128,7 +128,7 @@ impl SanaTransformer {
         &self,
         text: &Tensor,
         lengths: &[usize],
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<CaptionContext> {
         self.caption
             .encode(text, lengths, &self.blocks, STAGE, trace)
@@ -148,12 +148,11 @@ impl SanaTransformer {
         caption: &CaptionContext,
         extras: &ForwardExtras,
     ) -> Result<Tensor> {
-        let unseen = &mut |_: &str, _: &Tensor| {};
-        let sight = Sight::parts(unseen);
-        self.forward_traced(latent, timestep, guidance, caption, extras, sight)
+        let trace = &mut Trace::none();
+        self.forward_traced(latent, timestep, guidance, caption, extras, trace)
     }
 
-    /// As [`Self::forward`]; `sight` sees `patch_embed`, `time_embed` (modulation `[B,6d]`),
+    /// As [`Self::forward`]; `trace` sees `patch_embed`, `time_embed` (modulation `[B,6d]`),
     /// `time_embed.embedded` `[B,d]`, per block `transformer_blocks.{i}` (before residuals) and
     /// its parts, `norm_out` and `proj_out`.
     ///
@@ -166,22 +165,22 @@ impl SanaTransformer {
         guidance: Option<&Tensor>,
         caption: &CaptionContext,
         extras: &ForwardExtras,
-        mut sight: Sight,
+        trace: &mut Trace,
     ) -> Result<Tensor> {
         let grid = self.patch_embed.grid(latent)?;
         let batch = latent.dim(0)?;
         caption.check(batch, self.blocks.len())?;
         self.check_extras(batch, grid, extras)?;
         let (modulation, embedded) = self.time_embed.forward(timestep, guidance, batch)?;
-        sight.see("time_embed", &modulation);
-        sight.see("time_embed.embedded", &embedded);
+        trace.see("time_embed", &modulation);
+        trace.see("time_embed.embedded", &embedded);
         let modulation = modulation.reshape((batch, 6, self.config.width()))?;
 
         let (mut x, start) = match extras.after_first_block {
             Some(x) => (x.clone(), 1),
             None => {
                 let x = self.patch_embed.forward(latent)?;
-                sight.see("patch_embed", &x);
+                trace.see("patch_embed", &x);
                 (x, 0)
             }
         };
@@ -198,14 +197,14 @@ impl SanaTransformer {
                 .map(|p| p.rows.clone());
             let input = caption.block_input(index, &modulation, grid, perturbed);
             let name = format!("transformer_blocks.{index}");
-            x = sight.within(&name, |sight| block.forward(&x, &input, sight))?;
+            x = block.forward(&x, &input, &mut trace.within(&name))?;
             check_finite(&x, STAGE, &name)?;
-            sight.see(&name, &x);
+            trace.see(&name, &x);
             if let Some(residual) = residual.filter(|_| !native) {
                 x = (x + residual)?;
             }
         }
-        self.output(&x, &embedded, grid, sight)
+        self.output(&x, &embedded, grid, trace)
     }
 
     /// The tokens `[B,N,d]` after block 0: what the copied blocks of a ControlNet in
@@ -234,7 +233,7 @@ impl SanaTransformer {
             .map(|p| p.rows.clone());
         let input = caption.block_input(0, &modulation, grid, perturbed);
         let x = self.patch_embed.forward(latent)?;
-        let x = self.blocks[0].forward(&x, &input, Sight::parts(&mut |_, _| {}))?;
+        let x = self.blocks[0].forward(&x, &input, &mut Trace::none())?;
         check_finite(&x, STAGE, "transformer_blocks.0")?;
         Ok(x)
     }
@@ -245,16 +244,16 @@ impl SanaTransformer {
         x: &Tensor,
         embedded: &Tensor,
         (rows, columns): (usize, usize),
-        mut sight: Sight,
+        trace: &mut Trace,
     ) -> Result<Tensor> {
         let row = |index: usize| -> Result<Tensor> {
             let table = self.scale_shift_table.narrow(0, index, 1)?;
             embedded.broadcast_add(&table)
         };
         let x = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, OUTPUT_NORM_EPS)?;
-        sight.see("norm_out", &x);
+        trace.see("norm_out", &x);
         let x = self.proj_out.forward(&x)?;
-        sight.see("proj_out", &x);
+        trace.see("proj_out", &x);
         check_finite(&x, STAGE, "proj_out")?;
         let (batch, p, channels) = (
             x.dim(0)?,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use brisk_nn::Tensor;
-use brisk_nn::{Weights, WeightsBuilder, ops};
+use brisk_nn::{Trace, Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value};
 
@@ -11,13 +11,12 @@ use super::{ControlStart, SanaControlNet, SanaControlNetConfig};
 use crate::Result;
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
-    NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Size, Sizes, Watch, Work,
-    not_run,
+    NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Size, Sizes, Work, not_run,
 };
+use crate::sana::CaptionContext;
 use crate::sana::component::{
     self as shared, Conditioning, GUIDANCE, HIDDEN, SIZE, TEXT, TEXT_MASK, TIMESTEP, TOKENS,
 };
-use crate::sana::{CaptionContext, Sight};
 
 /// SANA's ControlNet.
 pub static COMPONENT: Component = Component {
@@ -163,7 +162,7 @@ struct Step<'a> {
 }
 
 impl Prepared for Step<'_> {
-    fn run(&mut self, watch: Watch) -> Result<()> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
         self.samples = Some(self.model.forward_traced(
             ControlStart::Latent(&self.given.hidden),
             &self.control,
@@ -171,7 +170,7 @@ impl Prepared for Step<'_> {
             self.given.guidance.as_ref(),
             &self.caption,
             self.scale,
-            Sight::parts(watch),
+            trace,
         )?);
         Ok(())
     }

@@ -1,9 +1,9 @@
 //! The forward pass.
 
-use brisk_nn::{Init, Linear, Tensor, Weights, check_finite};
+use brisk_nn::{Init, Linear, Tensor, Trace, Weights, check_finite};
 
 use super::SanaControlNetConfig;
-use crate::sana::{CaptionContext, CaptionEncoder, PatchEmbed, SanaBlock, Sight, TimeEmbed};
+use crate::sana::{CaptionContext, CaptionEncoder, PatchEmbed, SanaBlock, TimeEmbed};
 use crate::{Error, Result};
 
 const STAGE: &str = "controlnet";
@@ -77,7 +77,7 @@ impl SanaControlNet {
     /// As there.
     pub fn encode_caption(&self, text: &Tensor, lengths: &[usize]) -> Result<CaptionContext> {
         self.caption
-            .encode(text, lengths, &self.blocks, STAGE, &mut |_, _| {})
+            .encode(text, lengths, &self.blocks, STAGE, &mut Trace::none())
     }
 
     /// As [`Self::encode_caption`]; `trace` sees `caption_projection` and `caption_norm`.
@@ -88,7 +88,7 @@ impl SanaControlNet {
         &self,
         text: &Tensor,
         lengths: &[usize],
-        trace: &mut dyn FnMut(&str, &Tensor),
+        trace: &mut Trace,
     ) -> Result<CaptionContext> {
         self.caption
             .encode(text, lengths, &self.blocks, STAGE, trace)
@@ -109,12 +109,11 @@ impl SanaControlNet {
         caption: &CaptionContext,
         scale: f64,
     ) -> Result<Vec<Tensor>> {
-        let unseen = &mut |_: &str, _: &Tensor| {};
-        let sight = Sight::parts(unseen);
-        self.forward_traced(start, control, timestep, guidance, caption, scale, sight)
+        let trace = &mut Trace::none();
+        self.forward_traced(start, control, timestep, guidance, caption, scale, trace)
     }
 
-    /// As [`Self::forward`]; `sight` sees `patch_embed` (diffusers' wiring), `patch_embed.control`,
+    /// As [`Self::forward`]; `trace` sees `patch_embed` (diffusers' wiring), `patch_embed.control`,
     /// `time_embed`, `time_embed.embedded`, every `transformer_blocks.{i}` and its parts, and `controlnet_blocks.{i}` (scaled).
     ///
     /// # Errors
@@ -128,7 +127,7 @@ impl SanaControlNet {
         guidance: Option<&Tensor>,
         caption: &CaptionContext,
         scale: f64,
-        mut sight: Sight,
+        trace: &mut Trace,
     ) -> Result<Vec<Tensor>> {
         let grid = self.patch_embed.grid(control)?;
         let batch = control.dim(0)?;
@@ -137,7 +136,7 @@ impl SanaControlNet {
         let start = match start {
             ControlStart::Latent(latent) => {
                 let x = self.patch_embed.forward(latent)?;
-                sight.see("patch_embed", &x);
+                trace.see("patch_embed", &x);
                 x
             }
             ControlStart::FirstBlock(x) => x.clone(),
@@ -150,21 +149,21 @@ impl SanaControlNet {
             )));
         }
         let (modulation, embedded) = self.time_embed.forward(timestep, guidance, batch)?;
-        sight.see("time_embed", &modulation);
-        sight.see("time_embed.embedded", &embedded);
+        trace.see("time_embed", &modulation);
+        trace.see("time_embed.embedded", &embedded);
         let modulation = modulation.reshape((batch, 6, width))?;
         let control = self.patch_embed.forward(control)?;
-        sight.see("patch_embed.control", &control);
+        trace.see("patch_embed.control", &control);
         let mut x = (start + self.input_block.forward(&control)?)?;
         let mut residuals = Vec::with_capacity(self.blocks.len());
         for (index, (block, output)) in self.blocks.iter().zip(&self.outputs).enumerate() {
             let input = caption.block_input(index, &modulation, grid, None);
             let name = format!("transformer_blocks.{index}");
-            x = sight.within(&name, |sight| block.forward(&x, &input, sight))?;
+            x = block.forward(&x, &input, &mut trace.within(&name))?;
             check_finite(&x, STAGE, &name)?;
-            sight.see(&name, &x);
+            trace.see(&name, &x);
             let residual = (output.forward(&x)? * scale)?;
-            sight.see(&format!("controlnet_blocks.{index}"), &residual);
+            trace.see(&format!("controlnet_blocks.{index}"), &residual);
             residuals.push(residual);
         }
         Ok(residuals)

@@ -1,6 +1,9 @@
 //! Layers with parameters, shared by every model.
 
+mod attention;
+mod batch_norm;
 mod conv;
+mod embedding;
 mod experts;
 mod gated_mlp;
 mod glu_mb_conv;
@@ -10,7 +13,10 @@ mod linear_group;
 mod norm;
 mod timestep;
 
+pub use attention::{AttentionNames, AttentionProjections, AttentionWidths, QueryKeyNorms};
+pub use batch_norm::FoldedBatchNorm;
 pub use conv::{Conv2d, ConvOptions, DepthwiseConv2d};
+pub use embedding::Embedding;
 pub use experts::{ExpertNames, ExpertOptions, MixtureOfExperts, Scoring};
 pub use gated_mlp::{GatedMlp, GatedMlpNames};
 pub use glu_mb_conv::GluMbConv;

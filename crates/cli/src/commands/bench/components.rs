@@ -5,7 +5,7 @@ use brisk_models::component::{
     RandomWeights, Runnable, Setting, SizeError, SizeName, Sizes,
 };
 use brisk_models::registry;
-use brisk_nn::Quantisation;
+use brisk_nn::{Quantisation, Trace};
 use brisk_pipelines::diffusion::noise::TorchGenerator;
 use brisk_pipelines::memory;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
@@ -202,7 +202,7 @@ pub fn run(arguments: &ComponentArguments) -> Result {
         }
     };
     let measured = measure(&arguments.run, |laps| {
-        Ok(ready.run(&mut |name, _| laps.lap(model.part(name)))?)
+        Ok(ready.run(&mut Trace::parts(&mut |name, _| laps.lap(model.part(name))))?)
     })?;
     let weight_bytes = how.bytes_per_value(work.weight_bytes.unwrap_or(stored_bytes));
     let mut stages = measured.stages(entry.name, &work.costs, weight_bytes);
