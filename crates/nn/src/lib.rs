@@ -28,10 +28,11 @@ pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
-    AttentionNames, AttentionProjections, AttentionWidths, Conv2d, ConvOptions, DepthwiseConv2d,
-    Embedding, ExpertNames, ExpertOptions, FoldedBatchNorm, GatedMlp, GatedMlpNames, GluMbConv,
-    KeyValueCache, Linear, LinearGroup, MixtureOfExperts, QueryKeyNorms, RmsNorm, RmsNormKind,
-    Scoring, TimestepEmbedding, sinusoid,
+    AttentionNames, AttentionProjections, AttentionWidths, ClipPadding, Codebook, Conv2d, Conv3d,
+    Conv3dOptions, ConvOptions, ConvTranspose2d, ConvTransposeOptions, DepthwiseConv2d, Embedding,
+    ExpertNames, ExpertOptions, FoldedBatchNorm, GatedMlp, GatedMlpNames, GluMbConv, GroupNorm,
+    KeyValueCache, LayerNorm, Linear, LinearGroup, MixtureOfExperts, QueryKeyNorms, RmsNorm,
+    RmsNormKind, Scoring, TimestepEmbedding, sinusoid,
 };
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;

@@ -307,6 +307,28 @@ impl Tensor {
         Ok(self.inner().mean(dim)?.into())
     }
 
+    /// The mean along `dim`, of which a side of one stays.
+    pub fn mean_keepdim(&self, dim: impl Dim) -> Result<Self> {
+        let dim = dim.to_index(self.shape(), "mean")?;
+        Ok(self.inner().mean_keepdim(dim)?.into())
+    }
+
+    /// The sum along `dim`, of which a side of one stays.
+    pub fn sum_keepdim(&self, dim: impl Dim) -> Result<Self> {
+        let dim = dim.to_index(self.shape(), "sum")?;
+        Ok(self.inner().sum_keepdim(dim)?.into())
+    }
+
+    /// The largest along `dim`, of which a side of one stays.
+    pub fn max_keepdim(&self, dim: impl Dim) -> Result<Self> {
+        Ok(self.inner().max_keepdim(dim)?.into())
+    }
+
+    /// The exponential of every value.
+    pub fn exp(&self) -> Result<Self> {
+        Ok(self.inner().exp()?.into())
+    }
+
     /// The mean of all values, without dimensions.
     pub fn mean_all(&self) -> Result<Self> {
         Ok(self.inner().mean_all()?.into())

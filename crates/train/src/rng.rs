@@ -1,18 +1,18 @@
 //! A small seeded generator whose whole state is one number, so that a checkpoint can hold it.
 
+use brisk_nn::random::SplitMix64;
+
 /// SplitMix64: passes BigCrush, one 64-bit word of state. Not for secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rng {
-    state: u64,
+    bits: SplitMix64,
 }
 
 impl Rng {
     /// A generator for `seed`.
     pub fn new(seed: u64) -> Rng {
-        let mut rng = Rng { state: seed };
         // Neighbouring seeds are neighbouring states; one step apart mixes them.
-        rng.state = rng.next_u64();
-        rng
+        Rng::from_state(SplitMix64::new(seed).next_u64())
     }
 
     /// A generator for the `index`-th independent stream of `seed`.
@@ -24,21 +24,19 @@ impl Rng {
 
     /// The state to save.
     pub fn state(&self) -> u64 {
-        self.state
+        self.bits.state()
     }
 
     /// Continues from a saved state.
     pub fn from_state(state: u64) -> Rng {
-        Rng { state }
+        Rng {
+            bits: SplitMix64::new(state),
+        }
     }
 
     /// 64 random bits.
     pub fn next_u64(&mut self) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.bits.next_u64()
     }
 
     /// Uniform in 0..1, 53 bits.

@@ -6,6 +6,7 @@ pub mod depthwise;
 mod direct;
 pub mod glu_mb_conv;
 pub mod grouped;
+pub mod pool;
 pub mod winograd;
 
 pub use direct::{ConvShape, backward_input, backward_weight, forward, forward_packed};

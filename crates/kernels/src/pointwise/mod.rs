@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod epilogue;
 pub mod finite;
+pub mod group_norm;
 pub mod logits;
 pub(crate) mod math;
 pub mod modulate;

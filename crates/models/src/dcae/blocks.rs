@@ -32,11 +32,9 @@ impl Activation {
 /// Options of the autoencoder's 3x3 convolutions.
 pub(super) fn conv3x3(stride: usize, bias: bool) -> ConvOptions {
     ConvOptions {
-        kernel: 3,
         stride,
-        padding: 1,
         bias,
-        exact: false,
+        ..ConvOptions::SAME_3X3
     }
 }
 

@@ -1,11 +1,11 @@
 //! Convolutions over channels-last maps.
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{self, DepthwiseWeight, Epilogue, PackedConv2d, can_pack};
 use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
 
-/// Kernel, stride, padding and bias of a [`Conv2d`].
+/// Kernel, stride, padding, dilation and bias of a [`Conv2d`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConvOptions {
     /// Side of the kernel.
@@ -14,6 +14,9 @@ pub struct ConvOptions {
     pub stride: usize,
     /// Rows and columns of zeros on every side.
     pub padding: usize,
+    /// Step between the kernel's taps; more than 1 goes with a stride of 1 and the padding that keeps the
+    /// size, dilation·(kernel − 1)/2.
+    pub dilation: usize,
     /// Whether a bias is added.
     pub bias: bool,
     /// Whether Winograd's transforms are ruled out (see [`crate::WeightsBuilder::exact`]).
@@ -26,6 +29,7 @@ impl ConvOptions {
         kernel: 3,
         stride: 1,
         padding: 1,
+        dilation: 1,
         bias: true,
         exact: false,
     };
@@ -68,7 +72,29 @@ impl Conv2d {
     }
 
     /// From tensors at hand: `weight` `[outputs, inputs, kernel, kernel]`, `bias` `[outputs]`.
+    ///
+    /// # Errors
+    /// A dilation that its stride or padding does not go with.
     pub fn new(weight: Tensor, bias: Option<Tensor>, options: ConvOptions) -> Result<Self> {
+        let ConvOptions {
+            kernel,
+            stride,
+            padding,
+            dilation,
+            ..
+        } = options;
+        let keeps_size = kernel % 2 == 1 && stride == 1 && padding == dilation * (kernel / 2);
+        if dilation == 0 || (dilation > 1 && !keeps_size) {
+            return Err(Error::Config(format!(
+                "a convolution with dilation {dilation}, stride {stride} and padding {padding}: a dilation \
+                 goes with an odd kernel, stride 1 and padding dilation·(kernel − 1)/2"
+            )));
+        }
+        // Of a part of the map the taps are neighbours, see `apart`.
+        let options = ConvOptions {
+            padding: padding / dilation,
+            ..options
+        };
         let parameters = if can_pack(&weight, bias.as_ref()) {
             Parameters::Frozen(PackedConv2d::new(
                 &turn(&weight)?,
@@ -89,8 +115,14 @@ impl Conv2d {
     /// `[batch, height, width, inputs]` to `[batch, height', width', outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let ConvOptions {
-            stride, padding, ..
+            stride,
+            padding,
+            dilation,
+            ..
         } = self.options;
+        if dilation > 1 {
+            return apart(x, dilation, |x| self.near().forward(x));
+        }
         match &self.parameters {
             Parameters::Frozen(packed) => packed.forward(x),
             Parameters::Trainable(weight, bias) => {
@@ -102,6 +134,7 @@ impl Conv2d {
     /// As [`Conv2d::forward`], followed by `steps`; a frozen layer takes them in the same pass.
     pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         match &self.parameters {
+            _ if self.options.dilation > 1 => steps.apply(self.forward(x)?),
             Parameters::Frozen(packed) => packed.forward_with(x, steps),
             Parameters::Trainable(..) => steps.apply(self.forward(x)?),
         }
@@ -111,10 +144,47 @@ impl Conv2d {
     /// layer does not make that map.
     pub fn forward_upsampled_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         match &self.parameters {
+            _ if self.options.dilation > 1 => self.forward_with(&ops::upsample_nearest2(x)?, steps),
             Parameters::Frozen(packed) => packed.forward_upsampled_with(x, steps),
             Parameters::Trainable(..) => self.forward_with(&ops::upsample_nearest2(x)?, steps),
         }
     }
+}
+
+impl Conv2d {
+    /// The same taps side by side.
+    fn near(&self) -> Self {
+        let options = ConvOptions {
+            dilation: 1,
+            ..self.options
+        };
+        Self {
+            options,
+            ..self.clone()
+        }
+    }
+}
+
+/// Runs `work`, which keeps the size, on the `step`² maps of every `step`-th row and column, where
+/// neighbours are `step` apart in the map `[batch, height, width, channels]`.
+fn apart(x: &Tensor, step: usize, work: impl FnOnce(&Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    let (batch, height, width, channels) = x.dims4()?;
+    let (rows, columns) = (height.div_ceil(step), width.div_ceil(step));
+    let x = x.pad_with_zeros(1, 0, rows * step - height)?;
+    let x = x.pad_with_zeros(2, 0, columns * step - width)?;
+    let maps = x
+        .reshape(vec![batch, rows, step, columns, step, channels])?
+        .permute(vec![0, 2, 4, 1, 3, 5])?
+        .contiguous()?
+        .reshape((batch * step * step, rows, columns, channels))?;
+    let y = work(&maps)?;
+    let channels = y.dim(3)?;
+    let y = y
+        .reshape(vec![batch, step, step, rows, columns, channels])?
+        .permute(vec![0, 3, 1, 4, 2, 5])?
+        .contiguous()?
+        .reshape((batch, rows * step, columns * step, channels))?;
+    y.narrow(1, 0, height)?.narrow(2, 0, width)?.contiguous()
 }
 
 fn turn(weight: &Tensor) -> Result<Tensor> {

@@ -2,7 +2,10 @@
 
 mod attention;
 mod batch_norm;
+mod codebook;
 mod conv;
+mod conv3d;
+mod conv_transpose;
 mod embedding;
 mod experts;
 mod gated_mlp;
@@ -15,7 +18,10 @@ mod timestep;
 
 pub use attention::{AttentionNames, AttentionProjections, AttentionWidths, QueryKeyNorms};
 pub use batch_norm::FoldedBatchNorm;
+pub use codebook::Codebook;
 pub use conv::{Conv2d, ConvOptions, DepthwiseConv2d};
+pub use conv_transpose::{ConvTranspose2d, ConvTransposeOptions};
+pub use conv3d::{ClipPadding, Conv3d, Conv3dOptions};
 pub use embedding::Embedding;
 pub use experts::{ExpertNames, ExpertOptions, MixtureOfExperts, Scoring};
 pub use gated_mlp::{GatedMlp, GatedMlpNames};
@@ -23,5 +29,5 @@ pub use glu_mb_conv::GluMbConv;
 pub use key_value_cache::KeyValueCache;
 pub use linear::Linear;
 pub use linear_group::LinearGroup;
-pub use norm::{RmsNorm, RmsNormKind};
+pub use norm::{GroupNorm, LayerNorm, RmsNorm, RmsNormKind};
 pub use timestep::{TimestepEmbedding, sinusoid};

@@ -1,8 +1,8 @@
-//! RMS normalisation.
+//! Normalisations.
 
 use crate::error::Result;
 use crate::ops;
-use crate::tensor::Tensor;
+use crate::tensor::{D, DType, Tensor};
 use crate::weights::{Init, Weights};
 
 /// Which parameters an [`RmsNorm`] has.
@@ -73,5 +73,86 @@ impl RmsNorm {
     /// `[.., dim]` to the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.step().forward(x)
+    }
+}
+
+/// `(x − mean)/√(variance + eps)·weight + bias` over the last dimension.
+#[derive(Clone, Debug)]
+pub struct LayerNorm {
+    weight: Tensor,
+    bias: Option<Tensor>,
+    eps: f64,
+}
+
+impl LayerNorm {
+    /// Reads `weight` and, if it has one, `bias`, both `[dim]`. Training starts from the identity.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn load(weights: &Weights, dim: usize, eps: f64, bias: bool) -> Result<Self> {
+        let bias = match bias {
+            true => Some(weights.get("bias", &[dim], Init::Zeros)?),
+            false => None,
+        };
+        Ok(Self {
+            weight: weights.get("weight", &[dim], Init::Ones)?,
+            bias,
+            eps,
+        })
+    }
+
+    /// Without parameters: weight one, no bias.
+    ///
+    /// # Errors
+    /// None that a positive `dim` gives.
+    pub fn plain(dim: usize, eps: f64) -> Result<Self> {
+        Ok(Self {
+            weight: Tensor::ones(dim, DType::F32)?,
+            bias: None,
+            eps,
+        })
+    }
+
+    /// `[.., dim]` to the same shape.
+    ///
+    /// # Errors
+    /// Another width.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        // About the mean, the root of the mean square is the deviation.
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        ops::rms_norm(&centred, &self.weight, self.bias.as_ref(), self.eps)
+    }
+}
+
+/// [`ops::group_norm`] with its parameters: statistics over groups of channels and all positions of a map
+/// or clip.
+#[derive(Clone, Debug)]
+pub struct GroupNorm {
+    groups: usize,
+    weight: Tensor,
+    bias: Tensor,
+    eps: f64,
+}
+
+impl GroupNorm {
+    /// Reads `weight` and `bias`, both `[channels]`. Training starts from the identity.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn load(weights: &Weights, groups: usize, channels: usize, eps: f64) -> Result<Self> {
+        Ok(Self {
+            groups,
+            weight: weights.get("weight", &[channels], Init::Ones)?,
+            bias: weights.get("bias", &[channels], Init::Zeros)?,
+            eps,
+        })
+    }
+
+    /// `[batch, .., channels]` to the same shape.
+    ///
+    /// # Errors
+    /// Another number of channels, or one that the groups do not divide.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps)
     }
 }

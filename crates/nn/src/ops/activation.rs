@@ -25,6 +25,11 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
     x.contiguous()?.apply_op1(Pointwise(Activation::GeluTanh))
 }
 
+/// GELU by the error function, as PyTorch has it by default: x·Φ(x).
+pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
+    Ok(x.inner().gelu_erf()?.into())
+}
+
 struct Pointwise(Activation);
 
 impl CustomOp1 for Pointwise {

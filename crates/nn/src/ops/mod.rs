@@ -5,26 +5,33 @@
 
 mod activation;
 mod attention;
+mod biased_attention;
 mod conv;
 mod epilogue;
 mod glu_mb_conv;
+mod group_norm;
 mod int4;
 mod linear;
 mod lite_mla;
 mod norm;
 mod packed;
 mod packed_attention;
+mod pool;
 mod resample;
 mod rotary_at;
 mod span_attention;
 pub(crate) mod storage;
 
-pub use activation::{add, gated_gelu_tanh, gated_silu, gelu_tanh, relu, silu, silu_times};
+pub use activation::{
+    add, gated_gelu_tanh, gated_silu, gelu_erf, gelu_tanh, relu, silu, silu_times,
+};
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
+pub use biased_attention::biased_attention;
 pub use conv::{conv2d, depthwise_conv2d};
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
 pub use glu_mb_conv::DepthwiseWeight;
 pub(crate) use glu_mb_conv::glu_mb_conv;
+pub use group_norm::group_norm;
 pub use int4::PackedInt4;
 pub use linear::linear;
 pub use lite_mla::{GatheredScale, MultiScaleStates, multi_scale_linear_attention};
@@ -32,6 +39,7 @@ pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub(crate) use packed::quantise;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
 pub(crate) use packed_attention::{packed_attention, write_key_values};
+pub use pool::max_pool2d;
 pub use resample::{
     group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
     upsample_nearest2,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use brisk_nn::random::SplitMix64;
 use brisk_nn::{InputWatcher, Tensor};
 use brisk_quant::HalfType;
 use brisk_store::{Dtype, OutTensor, write_safetensors};
@@ -15,7 +16,7 @@ use crate::error::{Error, Result};
 struct Reservoir {
     width: usize,
     seen: u64,
-    state: u64,
+    random: SplitMix64,
     /// In bfloat16.
     rows: Vec<u16>,
 }
@@ -23,11 +24,7 @@ struct Reservoir {
 impl Reservoir {
     /// A number below `bound`.
     fn draw(&mut self, bound: u64) -> u64 {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) % bound
+        self.random.next_u64() % bound
     }
 
     fn take(&mut self, row: &[f32], most: usize) {
@@ -63,7 +60,7 @@ impl Collector {
                 let reservoir = Reservoir {
                     width,
                     seen: 0,
-                    state: index as u64 * 16,
+                    random: SplitMix64::new(index as u64 * 16),
                     rows: Vec::new(),
                 };
                 (name, reservoir)

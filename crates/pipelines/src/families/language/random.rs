@@ -1,6 +1,8 @@
 //! Random numbers that depend on where they are used, not on what was drawn before: a sequence
 //! decodes the same alone and in a batch, with and without a cache.
 
+use brisk_nn::random::SplitMix64;
+
 /// A source of uniforms, addressed by step, position and token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Random {
@@ -31,12 +33,9 @@ impl Random {
     }
 }
 
-/// The finaliser of SplitMix64.
-fn mix(value: u64) -> u64 {
-    let mut z = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+/// The first number from this state.
+fn mix(state: u64) -> u64 {
+    SplitMix64::new(state).next_u64()
 }
 
 #[cfg(test)]

@@ -1,0 +1,160 @@
+//! Convolutions over clips.
+
+use super::{Conv2d, ConvOptions};
+use crate::error::{Error, Result};
+use crate::ops::{Epilogue, Residual};
+use crate::tensor::Tensor;
+use crate::weights::{Init, Weights};
+
+/// What stands around a clip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClipPadding {
+    /// Zeros on all sides, so that a stride of one keeps the size.
+    Zeros,
+    /// The outermost values of a frame around it, and the first frame before the clip: no frame sees a
+    /// later one (HunyuanVideo's causal convolution).
+    Causal,
+}
+
+/// Kernel, strides, padding and bias of a [`Conv3d`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conv3dOptions {
+    /// Side of the kernel in time and space; odd.
+    pub kernel: usize,
+    /// Steps between results in time, and in rows and columns.
+    pub stride: [usize; 2],
+    /// What stands around the clip.
+    pub padding: ClipPadding,
+    /// Whether a bias is added.
+    pub bias: bool,
+}
+
+/// Convolution with a cubic kernel over `[batch, frames, height, width, channels]`: a [`Conv2d`] a step of
+/// the kernel in time, over all frames at once, each added to the last in the same pass.
+#[derive(Clone, Debug)]
+pub struct Conv3d {
+    taps: Vec<Conv2d>,
+    options: Conv3dOptions,
+}
+
+impl Conv3d {
+    /// Reads `weight` `[outputs, inputs, kernel, kernel, kernel]`, time first, and `bias` `[outputs]`.
+    ///
+    /// # Errors
+    /// A kernel of an even side, a stride of 0, or a file that cannot be read.
+    pub fn load(
+        weights: &Weights,
+        inputs: usize,
+        outputs: usize,
+        options: Conv3dOptions,
+    ) -> Result<Self> {
+        let Conv3dOptions {
+            kernel,
+            stride: [time, space],
+            padding,
+            bias,
+        } = options;
+        if kernel % 2 == 0 || time == 0 || space == 0 {
+            return Err(Error::Config(format!(
+                "a convolution over clips with a kernel of {kernel} and strides of {time} and {space}: the \
+                 kernel must be odd, the strides at least 1"
+            )));
+        }
+        let shape = [outputs, inputs, kernel, kernel, kernel];
+        let weight = weights.get("weight", &shape, Init::KaimingUniform)?;
+        let bias = match bias {
+            true => Some(weights.get("bias", &[outputs], Init::Zeros)?),
+            false => None,
+        };
+        let plane = ConvOptions {
+            kernel,
+            stride: space,
+            padding: match padding {
+                ClipPadding::Zeros => kernel / 2,
+                ClipPadding::Causal => 0,
+            },
+            bias: false,
+            exact: weights.is_exact(),
+            dilation: 1,
+        };
+        let taps = (0..kernel).map(|step| {
+            let weight = weight.narrow(2, step, 1)?.squeeze(2)?;
+            // The last one: what was summed before it has no bias yet.
+            let bias = bias.clone().filter(|_| step + 1 == kernel);
+            Conv2d::new(weight, bias, plane)
+        });
+        Ok(Self {
+            taps: taps.collect::<Result<_>>()?,
+            options,
+        })
+    }
+
+    /// `[batch, frames, height, width, inputs]` to `[batch, frames', height', width', outputs]`.
+    ///
+    /// # Errors
+    /// A tensor of another shape.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let &[batch, frames, ..] = x.dims() else {
+            return Err(clip_error(x));
+        };
+        if x.rank() != 5 || x.elem_count() == 0 {
+            return Err(clip_error(x));
+        }
+        let Conv3dOptions {
+            kernel,
+            stride: [stride, _],
+            padding,
+            ..
+        } = self.options;
+        let x = match padding {
+            ClipPadding::Zeros => x.pad_with_zeros(1, kernel / 2, kernel / 2)?,
+            ClipPadding::Causal => {
+                let x = repeat_edges(x, 2, kernel / 2, kernel / 2)?;
+                let x = repeat_edges(&x, 3, kernel / 2, kernel / 2)?;
+                repeat_edges(&x, 1, kernel - 1, 0)?
+            }
+        };
+        let count = (frames - 1) / stride + 1;
+        let mut sum: Option<Tensor> = None;
+        for (step, tap) in self.taps.iter().enumerate() {
+            let seen = every(&x, step, stride, count)?;
+            let &[_, _, height, width, channels] = seen.dims() else {
+                return Err(clip_error(&seen));
+            };
+            let seen = seen.reshape((batch * count, height, width, channels))?;
+            let steps = Epilogue {
+                residual: sum.as_ref().map(Residual::Same),
+                ..Epilogue::default()
+            };
+            sum = Some(tap.forward_with(&seen, &steps)?);
+        }
+        let sum = sum.ok_or_else(|| clip_error(&x))?;
+        let (_, height, width, channels) = sum.dims4()?;
+        sum.reshape(vec![batch, count, height, width, channels])
+    }
+}
+
+fn clip_error(x: &Tensor) -> Error {
+    Error::Shape(format!(
+        "a convolution over clips got {:?}, expected [batch, frames, height, width, channels]",
+        x.dims()
+    ))
+}
+
+/// `count` frames from `start`, `stride` apart.
+fn every(x: &Tensor, start: usize, stride: usize, count: usize) -> Result<Tensor> {
+    if stride == 1 {
+        return x.narrow(1, start, count)?.contiguous();
+    }
+    let places: Vec<u32> = (0..count).map(|i| (start + i * stride) as u32).collect();
+    x.index_select(&Tensor::from_vec(places, count)?, 1)
+}
+
+/// The first and the last index of `dim` so many times more.
+fn repeat_edges(x: &Tensor, dim: usize, before: usize, behind: usize) -> Result<Tensor> {
+    let last = x.dim(dim)? - 1;
+    let mut parts = vec![x.narrow(dim, 0, 1)?; before];
+    parts.push(x.clone());
+    parts.extend(vec![x.narrow(dim, last, 1)?; behind]);
+    Tensor::cat(&parts, dim)
+}
