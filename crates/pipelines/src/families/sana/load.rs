@@ -10,7 +10,7 @@ use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_nn::{Activations, Lora, LoraFile, Quantisation};
 use brisk_store::read::without_last_line_end;
-use brisk_store::{ModelFolder, TensorSource, open_weights};
+use brisk_store::{ModelFolder, TensorSource};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
