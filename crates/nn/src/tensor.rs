@@ -14,7 +14,7 @@ pub use candle_core::{D, DType, Shape, WithDType};
 
 /// An array of numbers of one type. Cheap to clone: clones share their values.
 ///
-/// It lies where its [`Place`] says; operations give a tensor of the same place. On the host it is
+/// It lies where its place says; operations give a tensor of the same place. On the host it is
 /// candle's, so gradients of variables flow through everything here: [`Tensor::host`] and `From` go
 /// from one to the other for free.
 ///

@@ -56,7 +56,7 @@ impl MersenneTwister {
 /// A normal generator with the stream of `torch.Generator("cpu").manual_seed(seed)`.
 ///
 /// ```
-/// let mut generator = brisk_pipelines::noise::TorchGenerator::new(0);
+/// let mut generator = brisk_pipelines::diffusion::noise::TorchGenerator::new(0);
 /// let values = generator.randn(5);
 /// assert!((values[0] - 1.540_996_1).abs() < 1e-6);
 /// ```
