@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         }
     };
     println!("{label} honours:");
-    for honoured in support.honoured {
+    for honoured in support.honoured() {
         println!("  {:24}{}", honoured.option.name, honoured.option.help);
     }
     Ok(())

@@ -118,9 +118,14 @@ pub fn open_text_with(name: &str, options: Options) -> Result<Box<dyn TextModel>
 
 /// Settings whose options may name any model that [`find`] finds.
 pub fn settings(options: Options) -> OpenSettings {
+    settings_with::<NoProgress>(options)
+}
+
+/// As [`settings`]; each download reports to a progress of its own.
+pub fn settings_with<P: HubProgress + Default + 'static>(options: Options) -> OpenSettings {
     OpenSettings {
         resolve: Arc::new(|name, variant| {
-            Ok(find(Some(name), variant, ResultKind::Pictures, &NoProgress)?.folder)
+            Ok(find(Some(name), variant, ResultKind::Pictures, &P::default())?.folder)
         }),
         ..OpenSettings::new(options)
     }

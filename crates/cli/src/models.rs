@@ -1,7 +1,6 @@
 //! From what `--model` says to a model, with downloads shown.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use brisk::{Found, OpenSettings, Options, ResultKind};
 use brisk_nn::Quantisation;
@@ -32,13 +31,7 @@ pub fn resolve(name: &str, variant: Option<&str>, local: bool) -> Result<PathBuf
 
 /// Settings whose options may name any model, with downloads shown.
 pub fn settings(options: Options) -> OpenSettings {
-    OpenSettings {
-        resolve: Arc::new(|name, variant| {
-            let kind = ResultKind::Pictures;
-            Ok(brisk::find(Some(name), variant, kind, &Download::default())?.folder)
-        }),
-        ..OpenSettings::new(options)
-    }
+    brisk::settings_with::<Download>(options)
 }
 
 /// How weights are quantised while they are loaded, as `flag` names it.

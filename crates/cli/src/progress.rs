@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use brisk::{Event, Work};
 use brisk_store::hub::HubProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -134,6 +135,24 @@ impl Stages {
                     text::seconds(left)
                 )
             });
+        }
+    }
+
+    /// Shows what every job reports: stages, steps, lines, warnings. The rest is the command's own.
+    pub fn show(&mut self, event: &Event) {
+        match event {
+            Event::Stage {
+                work: Work::Load,
+                total,
+                ..
+            } => self.stage("loading", *total as u64),
+            Event::Stage { name, total, .. } => {
+                self.stage(&name.replace('_', " "), *total as u64);
+            }
+            Event::Step { index, total, .. } => self.step(*index as u64, *total as u64),
+            Event::Log(line) => self.line(line),
+            Event::Warning(warning) => self.line(&format!("warning: {warning}")),
+            _ => {}
         }
     }
 

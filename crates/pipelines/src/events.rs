@@ -3,7 +3,6 @@
 //! Drawing, writing, quantizing and training report through the same [`Control`]; whoever listens knows
 //! no model.
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -67,8 +66,6 @@ pub enum Event {
     },
     /// A line worth keeping: a number that was measured, a choice that was made.
     Log(String),
-    /// A file on the way was written: a checkpoint, a sheet of samples.
-    Wrote(PathBuf),
     /// Something the user should know; the run goes on.
     Warning(String),
     /// Estimated peak need of a stage and what is free, both in bytes.

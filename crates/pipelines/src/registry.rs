@@ -36,6 +36,17 @@ pub struct Published {
     pub discouraged: bool,
 }
 
+impl Published {
+    fn is_named_by(&self, label: &str) -> bool {
+        let name = self.id.rsplit('/').next().unwrap_or(self.id);
+        let cached = format!("models--{}", self.id.replace('/', "--"));
+        label == self.id
+            || label
+                .split(['/', '\\'])
+                .any(|part| part == name || part == cached)
+    }
+}
+
 /// One family of models.
 pub struct Family {
     /// Short name.
@@ -110,7 +121,11 @@ pub fn options(kind: ResultKind) -> Vec<&'static Definition> {
         if !family.results().contains(&kind) {
             continue;
         }
-        for honoured in family.supports.iter().flat_map(|support| support.honoured) {
+        for honoured in family
+            .supports
+            .iter()
+            .flat_map(|support| support.honoured())
+        {
             if !found.iter().any(|known| known.name == honoured.option.name) {
                 found.push(honoured.option);
             }
@@ -140,12 +155,13 @@ pub fn give(options: &mut Options, kind: ResultKind, name: &str, value: &str) ->
     }
 }
 
-/// The published checkpoint of a hub id.
-pub fn published(id: &str) -> Option<&'static Published> {
+/// The published checkpoint that a model's label names: by its hub id, as a folder of its name, or as its
+/// place in a hub cache.
+pub fn published(label: &str) -> Option<&'static Published> {
     FAMILIES
         .iter()
         .flat_map(|family| family.published)
-        .find(|published| published.id == id)
+        .find(|published| published.is_named_by(label))
 }
 
 fn opener<T>(
@@ -258,4 +274,24 @@ pub fn reproductions() -> impl Iterator<Item = &'static Reproduction> {
         .iter()
         .flat_map(|family| family.reproductions)
         .copied()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_published_checkpoint_is_known_wherever_it_lies() {
+        for family in FAMILIES {
+            for checkpoint in family.published {
+                let (owner, name) = checkpoint.id.split_once('/').unwrap();
+                let cached = format!("/cache/models--{owner}--{name}/snapshots/0a1b");
+                for label in [checkpoint.id, &format!("./{name}/"), &cached] {
+                    let found = published(label).map(|found| found.id);
+                    assert_eq!(found, Some(checkpoint.id), "{label}");
+                }
+            }
+        }
+        assert!(published("a/model-of-ones-own").is_none());
+    }
 }

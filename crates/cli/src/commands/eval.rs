@@ -121,17 +121,15 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let mut done = 0;
     stages.stage("drawing", arguments.count as u64);
     let report = evaluate_image_model(&evaluation, &mut |prompts, seed| {
-        let mut request = ImageRequest {
+        let request = ImageRequest {
             prompts: prompts.to_vec(),
             options: Options::new(),
         }
         .with(&keys::SEED, seed)
         .with(&keys::WIDTH, data.size)
-        .with(&keys::HEIGHT, data.size);
-        request.options = request
-            .options
-            .with_some(&keys::STEPS, arguments.steps)
-            .with_some(&keys::GUIDANCE, arguments.guidance);
+        .with(&keys::HEIGHT, data.size)
+        .with_some(&keys::STEPS, arguments.steps)
+        .with_some(&keys::GUIDANCE, arguments.guidance);
         let control = Control::silent().with_cancel(stop.clone());
         match model.draw(&request, &control) {
             Ok(images) => {

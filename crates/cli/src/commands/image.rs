@@ -6,7 +6,7 @@ mod listener;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brisk::{Control, GeneratedImage, ImagePlan, Work, described_png};
+use brisk::{Control, GeneratedImage, ImagePlan, described_png};
 use brisk_store::{write_atomic, write_safetensors};
 use serde_json::json;
 
@@ -164,12 +164,4 @@ fn save_latents(path: &Path, images: &[GeneratedImage]) -> Result {
         &values,
     );
     Ok(write_safetensors(path, &[tensor], &Default::default())?)
-}
-
-/// The name that a stage is shown by.
-fn shown(name: &'static str, work: Work) -> &'static str {
-    match work {
-        Work::Load => "loading",
-        Work::Run => name,
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use brisk::{Control, Error, Event, Options, keys, registry};
+use brisk::{Control, Error, Options, keys, registry};
 use brisk_pipelines::quantize::{Calibration, QuantizeRequest, Quantized, quantize};
 use brisk_quant::svd::Solver;
 use brisk_quant::{AwqSettings, Method, Settings};
@@ -89,11 +89,6 @@ fn method(name: &str) -> Result<Method, String> {
 /// The calibration prompts of the model in the box.
 const BOX_PROMPTS: &str = include_str!("quantize/prompts.txt");
 
-fn lines(text: &str) -> Vec<String> {
-    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
-    lines.map(str::to_owned).collect()
-}
-
 /// Runs the command.
 pub fn run(arguments: &QuantizeArguments) -> Result {
     arguments.threads.apply()?;
@@ -111,7 +106,8 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
             "{label}: models of this family have no layout of 4-bit files"
         )));
     };
-    let control = Control::new(listener()).with_cancel(stop_on_interrupt()?);
+    let mut stages = Stages::new();
+    let control = Control::new(move |event| stages.show(&event)).with_cancel(stop_on_interrupt()?);
     let done = quantize(&folder, quantizable, &request, &control);
     drop(control);
     let done = match done {
@@ -129,18 +125,6 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     output::print(&table(&done))?;
     output::note(&summary(&done));
     output::print(&request.output.display().to_string())
-}
-
-/// Shows what is reported.
-fn listener() -> impl FnMut(Event) + Send + 'static {
-    let mut stages = Stages::new();
-    move |event| match event {
-        Event::Stage { name, total, .. } => stages.stage(&name.replace('_', " "), total as u64),
-        Event::Step { index, total, .. } => stages.step(index as u64, total as u64),
-        Event::Log(line) => stages.line(&line),
-        Event::Warning(warning) => stages.line(&format!("warning: {warning}")),
-        _ => {}
-    }
 }
 
 fn summary(done: &Quantized) -> String {
@@ -237,7 +221,9 @@ impl QuantizeArguments {
     fn prompts(&self) -> Result<Vec<String>> {
         match &self.prompts {
             Some(path) => crate::prompts::read(path),
-            None if brisk::BoxModel::named(&self.model).is_some() => Ok(lines(BOX_PROMPTS)),
+            None if brisk::BoxModel::named(&self.model).is_some() => {
+                Ok(crate::prompts::lines(BOX_PROMPTS))
+            }
             None => Err(Failure::usage(
                 "--prompts: which captions should calibrate the model? Give a file with one a line, \
                  about 32 to 128 of what it usually draws",

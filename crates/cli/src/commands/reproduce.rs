@@ -1,6 +1,6 @@
 //! `brisk reproduce`: a paper's claim beside the effect that is measured here.
 
-use brisk::{Control, Event, ResultKind, Work, registry};
+use brisk::{Control, ResultKind, registry};
 use brisk_pipelines::reproduce::{Evidence, Laboratory, Problem, Reproduction};
 use brisk_train::data::arithmetic::{Split, problem, stated_answer};
 use clap::Args;
@@ -100,18 +100,7 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
         .tempdir()
         .map_err(|error| Failure::failed(format!("no folder for files on the way: {error}")))?;
     let mut stages = Stages::new();
-    let control = Control::new(move |event| match event {
-        Event::Stage {
-            name,
-            work: Work::Run,
-            total,
-        } => stages.stage(name, total as u64),
-        Event::Step { index, total, .. } => stages.step(index as u64, total as u64),
-        Event::Log(line) => stages.line(&line),
-        Event::Warning(warning) => stages.line(&format!("warning: {warning}")),
-        _ => {}
-    })
-    .with_cancel(stop_on_interrupt()?);
+    let control = Control::new(move |event| stages.show(&event)).with_cancel(stop_on_interrupt()?);
     let laboratory = Laboratory {
         model: found.folder,
         problems: &problems,

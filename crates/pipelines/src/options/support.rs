@@ -17,17 +17,21 @@ pub struct Honoured {
 pub struct Support {
     /// Name of the models, for messages.
     pub models: &'static str,
-    /// What they honour.
-    pub honoured: &'static [Honoured],
+    /// What they honour, in groups that kinds of models may share.
+    pub groups: &'static [&'static [Honoured]],
     /// Options that others honour and these refuse, with what to do instead.
     pub refused: &'static [(&'static Definition, &'static str)],
 }
 
 impl Support {
+    /// What they honour.
+    pub fn honoured(&self) -> impl Iterator<Item = &'static Honoured> {
+        self.groups.iter().copied().flatten()
+    }
+
     /// Whether an option is honoured.
     pub fn honours(&self, option: &Definition) -> bool {
-        self.honoured
-            .iter()
+        self.honoured()
             .any(|honoured| honoured.option.name == option.name)
     }
 
@@ -79,10 +83,10 @@ mod tests {
 
     static SUPPORT: Support = Support {
         models: "toys",
-        honoured: &[Honoured {
+        groups: &[&[Honoured {
             option: keys::STRENGTH.definition(),
             default: "0.6",
-        }],
+        }]],
         refused: &[(keys::NEGATIVE_PROMPT.definition(), "use fewer words")],
     };
 

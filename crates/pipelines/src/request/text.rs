@@ -5,7 +5,7 @@ use std::sync::Arc;
 use brisk_text::{ChatMessage, Tokenizer};
 use serde_json::{Map, Value};
 
-use super::{Decisions, StageMemory};
+use super::Decisions;
 use crate::error::Result;
 use crate::events::Control;
 use crate::options::{Key, OptionValue, Options, Support};
@@ -70,8 +70,6 @@ pub struct TextPlan {
     pub length: usize,
     /// Effective values, by the JSON field of their option.
     pub settings: Map<String, Value>,
-    /// Estimated need of every stage.
-    pub memory: Vec<StageMemory>,
     /// What a user should know of the request before it runs.
     pub warnings: Vec<String>,
     pub(crate) decisions: Arc<Decisions>,

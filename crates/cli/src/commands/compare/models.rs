@@ -131,7 +131,7 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
     let names = [a, b].map(|name| name.display().to_string());
     let prompts = match &arguments.prompts {
         Some(path) => crate::prompts::read(path)?,
-        None => BOX_PROMPTS.lines().map(str::to_owned).collect(),
+        None => crate::prompts::lines(BOX_PROMPTS),
     };
     if let Some(path) = &arguments.sheet {
         output::check_writable(path)?;

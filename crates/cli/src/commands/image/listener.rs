@@ -4,7 +4,6 @@ use std::path::PathBuf;
 
 use brisk::Event;
 
-use super::shown;
 use crate::failure::Failure;
 use crate::progress::Stages;
 use crate::text;
@@ -17,14 +16,11 @@ pub fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static 
     let mut stages = Stages::new();
     let mut step = 0;
     move |event| match event {
-        Event::Stage { name, work, total } => stages.stage(shown(name, work), total as u64),
         Event::SaveMemory => crate::allocator::release_memory(),
-        Event::Step { index, total, .. } => {
+        Event::Step { index, .. } => {
             step = index;
-            stages.step(index as u64, total as u64);
+            stages.show(&event);
         }
-        Event::Warning(warning) => stages.line(&format!("warning: {warning}")),
-        Event::Log(line) => stages.line(&line),
         Event::Memory {
             stage,
             needed,
@@ -53,6 +49,6 @@ pub fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static 
             }
         }
         Event::Done { .. } => stages.finish(),
-        Event::Memory { .. } | Event::Latents { .. } | Event::Canvas { .. } | Event::Wrote(_) => {}
+        other => stages.show(&other),
     }
 }

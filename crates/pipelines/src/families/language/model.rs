@@ -81,7 +81,6 @@ impl TextModel for TextPipeline {
             seed: decoding.seed,
             length: decoding.gen_length,
             settings: settings(&decoding, &plan),
-            memory: Vec::new(),
             warnings,
             decisions: Arc::new(Decisions::new(Decided { decoding, plan })),
         })

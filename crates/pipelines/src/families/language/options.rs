@@ -275,7 +275,7 @@ const fn honoured(option: &'static Definition, default: &'static str) -> Honoure
 /// What all of them honour; what a sampler does not is refused when a request is planned.
 pub(super) static SUPPORT: Support = Support {
     models: "diffusion language models",
-    honoured: &[
+    groups: &[&[
         honoured(INFILL.definition(), ""),
         honoured(CACHE.definition(), "prefix"),
         honoured(GEN_LENGTH.definition(), "128"),
@@ -304,7 +304,7 @@ pub(super) static SUPPORT: Support = Support {
         honoured(BLOCK_CAUSAL.definition(), "the model's"),
         honoured(WITHOUT_TOKENIZER.definition(), ""),
         honoured(CHAT_TEMPLATE.definition(), "default"),
-    ],
+    ]],
     refused: &[],
 };
 

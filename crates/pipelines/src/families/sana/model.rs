@@ -12,7 +12,7 @@ use super::pipeline::SanaPipeline;
 use super::plan::{SanaPlan, plan};
 use crate::error::{Error, Result};
 use crate::events::Control;
-use crate::options::{Options, Scope, Support, keys};
+use crate::options::{OptionValue, Options, Scope, Support, keys};
 use crate::quantize::Quantizable;
 use crate::registry;
 use crate::request::{
@@ -129,9 +129,7 @@ fn settings(plan: &SanaPlan, given: &Options) -> Map<String, Value> {
     let pag = plan.pag.as_ref();
     let document = json!({
         "negative_prompt": given.get(&keys::NEGATIVE_PROMPT),
-        "guidance": given.get(&keys::GUIDANCE).map_or(json!(plan.guidance), |_| {
-            given.to_json().remove("guidance").unwrap_or_default()
-        }),
+        "guidance": plan.guidance.into_value().to_json(),
         "scheduler": plan.scheduler.name(),
         "shift": plan.shift,
         "pag_scale": pag.map(|pag| pag.scale),
