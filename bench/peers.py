@@ -46,7 +46,7 @@ class Case:
     tokens: int = 0
     prefix: int = 0
     block: int = 0
-    # Further runs of brisk with quantised weights.
+    # Further runs of brisk with quantized weights.
     quantize: tuple = ()
     # A further run of brisk with made-up weights of 4 bits at the same shapes.
     int4: bool = False
@@ -160,7 +160,7 @@ class Brisk:
     def __init__(self, case, files, arguments, quantize=None, int4=False):
         self.name = f"brisk, {quantize or 'int4'}" if quantize or int4 else "brisk"
         self.case = case
-        # Quantised weights are other weights: that they are near is all that can be asked, and of
+        # Quantized weights are other weights: that they are near is all that can be asked, and of
         # made-up ones not even that.
         self.tolerance = None if int4 else 0.5 if quantize else TOLERANCE
         self.output = files["folder"] / f"{self.name}.{'png' if case.component == 'image' else 'safetensors'}"

@@ -94,7 +94,7 @@ def store(out, case, tensors):
         out[f"{case}.{name}"] = value.clone().contiguous()
 
 
-def fake_quantise(x, most, group, half):
+def fake_quantize(x, most, group, half):
     """Integers and scales of groups along the last dimension; a scale is absmax / most, held in `half`."""
     groups = x.view(*x.shape[:-1], -1, group)
     largest = groups.abs().amax(-1, keepdim=True)
@@ -122,14 +122,14 @@ def layer():
     scales = (groups.abs().amax(-1, keepdim=True) / 7).to(torch.bfloat16).float()
     codes = torch.round(groups / scales).clamp(-7, 7)
     bias = common.normal((n,), "layer", "bias", scale=0.1)
-    dequantised = (codes * scales).view(n, k)
+    dequantized = (codes * scales).view(n, k)
     branch = (x.double() @ down.double().T) @ up.double().T + bias.double()
     smooth_x = x * (1 / smooth)
     out = dict(x=x, smooth=smooth, up=up, down=down, bias=bias, scales=scales.view(n, -1))
     out["codes"] = codes.view(n, k).to(torch.int8)
-    out["y.w4a16"] = (smooth_x.double() @ dequantised.double().T + branch).float()
+    out["y.w4a16"] = (smooth_x.double() @ dequantized.double().T + branch).float()
     for name, most, half in (("w4a4", 7, torch.bfloat16), ("w4a8", 127, None)):
-        q, scale = fake_quantise(smooth_x, most, group, half)
+        q, scale = fake_quantize(smooth_x, most, group, half)
         # Integer products of a group, scaled by both scales, summed over groups.
         products = torch.einsum("mgk,ngk->mng", q.double(), codes.double())
         y = (products * scale.view(rows, 1, -1).double() * scales.view(1, n, -1).double()).sum(-1)

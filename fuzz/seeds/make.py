@@ -18,7 +18,7 @@ def put(target, name, data):
     (folder / name).write_bytes(data)
 
 
-for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantised", "picture"):
+for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantized", "picture"):
     shutil.rmtree(here / target, ignore_errors=True)
 
 
@@ -240,7 +240,7 @@ put("chat_template", "deep", b"{{ " + b"(" * 400 + b"1" + b")" * 400 + b" }}")
 put("chat_template", "refused", b"{{ raise_exception('no') }}")
 
 
-def quantised(metadata=None, **changes):
+def quantized(metadata=None, **changes):
     """One layer of 4 outputs and 64 inputs, 4-bit weights alone; a change gives (type, shape, bytes) or None."""
     tensors = {"qweight": ("I32", (1, 32), bytes(128)), "wscales": ("BF16", (1, 4), bytes(8)),
                "wzeros": ("BF16", (1, 4), bytes(8))} | changes
@@ -257,27 +257,27 @@ def quantised(metadata=None, **changes):
 
 nan = struct.pack("<H", 0x7FC0)
 infinite = struct.pack("<H", 0x7F80)
-put("quantised", "no_scales", quantised(wscales=None))
-put("quantised", "no_zeros", quantised(wzeros=None))
-put("quantised", "group_128", quantised(qweight=("I32", (1, 64), bytes(256))))
-put("quantised", "group_32", quantised(wscales=("BF16", (17, 4), bytes(136))))
-put("quantised", "nan_scale", quantised(wscales=("BF16", (1, 4), bytes(6) + nan)))
-put("quantised", "infinite_zero", quantised(wzeros=("BF16", (1, 4), infinite + bytes(6))))
-put("quantised", "odd_inputs", quantised(qweight=("I32", (1, 16), bytes(64))))
-put("quantised", "flat", quantised(qweight=("I32", (32,), bytes(128))))
-put("quantised", "no_outputs", quantised(qweight=("I32", (0, 32), b"")))
-put("quantised", "scales_f32", quantised(wscales=("F32", (1, 4), bytes(16))))
-put("quantised", "zeros_f16", quantised(wzeros=("F16", (1, 4), bytes(8))))
-put("quantised", "more_outputs", quantised(wscales=("BF16", (1, 8), bytes(16)), wzeros=("BF16", (1, 8), bytes(16))))
-put("quantised", "long_bias", quantised(bias=("BF16", (6,), bytes(12))))
-put("quantised", "lying_shape", quantised(qweight=("I32", (2**40, 32), bytes(128))))
-put("quantised", "codes_i16", quantised(qweight=("I16", (1, 32), bytes(64))))
-put("quantised", "not_a_tile", quantised(qweight=("I8", (8, 32), bytes(256))))
-put("quantised", "empty_record", quantised(qweight=("I8", (0, 64), b"")))
-put("quantised", "no_layers", quantised(qweight=None))
-put("quantised", "truncated", quantised()[:-1])
-put("quantised", "claims_gptq", quantised(metadata={"quantization_config": json.dumps({"method": "gptq"})}))
-put("quantised", "claims_nothing", quantised(metadata={"quantization_config": "{"}))
+put("quantized", "no_scales", quantized(wscales=None))
+put("quantized", "no_zeros", quantized(wzeros=None))
+put("quantized", "group_128", quantized(qweight=("I32", (1, 64), bytes(256))))
+put("quantized", "group_32", quantized(wscales=("BF16", (17, 4), bytes(136))))
+put("quantized", "nan_scale", quantized(wscales=("BF16", (1, 4), bytes(6) + nan)))
+put("quantized", "infinite_zero", quantized(wzeros=("BF16", (1, 4), infinite + bytes(6))))
+put("quantized", "odd_inputs", quantized(qweight=("I32", (1, 16), bytes(64))))
+put("quantized", "flat", quantized(qweight=("I32", (32,), bytes(128))))
+put("quantized", "no_outputs", quantized(qweight=("I32", (0, 32), b"")))
+put("quantized", "scales_f32", quantized(wscales=("F32", (1, 4), bytes(16))))
+put("quantized", "zeros_f16", quantized(wzeros=("F16", (1, 4), bytes(8))))
+put("quantized", "more_outputs", quantized(wscales=("BF16", (1, 8), bytes(16)), wzeros=("BF16", (1, 8), bytes(16))))
+put("quantized", "long_bias", quantized(bias=("BF16", (6,), bytes(12))))
+put("quantized", "lying_shape", quantized(qweight=("I32", (2**40, 32), bytes(128))))
+put("quantized", "codes_i16", quantized(qweight=("I16", (1, 32), bytes(64))))
+put("quantized", "not_a_tile", quantized(qweight=("I8", (8, 32), bytes(256))))
+put("quantized", "empty_record", quantized(qweight=("I8", (0, 64), b"")))
+put("quantized", "no_layers", quantized(qweight=None))
+put("quantized", "truncated", quantized()[:-1])
+put("quantized", "claims_gptq", quantized(metadata={"quantization_config": json.dumps({"method": "gptq"})}))
+put("quantized", "claims_nothing", quantized(metadata={"quantization_config": "{"}))
 
 # Pictures: cut, of absurd sizes, with a text that inflates without end.
 formats = here.parent.parent / "fixtures/media/formats"

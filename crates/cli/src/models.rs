@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use brisk::{Found, OpenSettings, Options, ResultKind};
-use brisk_nn::Quantisation;
+use brisk_nn::Quantization;
 use brisk_store::ModelFolder;
 
 use crate::failure::{Failure, Result};
@@ -34,8 +34,8 @@ pub fn settings(options: Options) -> OpenSettings {
     brisk::settings_with::<Download>(options)
 }
 
-/// How weights are quantised while they are loaded, as `flag` names it.
-pub fn quantisation(flag: &str, name: &str) -> Result<Quantisation> {
-    Quantisation::from_name(name)
+/// How weights are quantized while they are loaded, as `flag` names it.
+pub fn quantization(flag: &str, name: &str) -> Result<Quantization> {
+    Quantization::from_name(name)
         .map_err(|_| Failure::usage(format!("{flag} {name}: expected none, 8bit or 4bit")))
 }

@@ -12,7 +12,7 @@
 //! | module | what is in it |
 //! |---|---|
 //! | [`gemm`] | products of views, of packed weights ([`packed`]), of weights as checkpoints store them ([`linear`]) |
-//! | [`lowbit`], [`int4`] | products with weights of 4 and 8 bits, and with those of SVDQuant |
+//! | [`lowbit`] | products with weights of 4 and 8 bits ([`quantized`]), and with those of SVDQuant ([`int4`]) |
 //! | [`conv`] | convolutions: direct, Winograd's, depthwise, grouped |
 //! | [`attention`] | softmax and linear attention, keys and values that stay packed, rotary embedding |
 //! | [`pointwise`] | activations, norms, modulation, rearrangements, what follows a product |
@@ -34,7 +34,6 @@ pub mod attention;
 pub mod buffer;
 pub mod conv;
 pub mod gemm;
-pub mod int4;
 pub mod lowbit;
 mod parallel;
 pub mod pointwise;
@@ -45,6 +44,6 @@ pub mod simd;
 pub use attention::{linear as linear_attention, packed as packed_attention, rotary};
 pub use conv::{depthwise, glu_mb_conv, grouped, winograd};
 pub use gemm::{linear, packed};
-pub use lowbit::quantised;
+pub use lowbit::{int4, quantized};
 pub use pointwise::{activation, epilogue, finite, logits, modulate, norm, resample, shortcut};
 pub use simd::ceiling;

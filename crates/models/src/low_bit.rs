@@ -16,13 +16,13 @@ use crate::component::Recognised;
 /// and a branch (SVDQuant); `activations` says how their inputs are rounded.
 ///
 /// # Errors
-/// A quantised file for another model, or one that contradicts itself.
+/// A quantized file for another model, or one that contradicts itself.
 pub fn parameters(
     layout: Box<dyn LowBitLayout>,
     source: Arc<dyn TensorSource>,
     activations: Activations,
 ) -> Result<WeightsBuilder> {
-    if !file::is_quantised(&*source) {
+    if !file::is_quantized(&*source) {
         return Ok(WeightsBuilder::from_source(source));
     }
     let label = label(&*source);
@@ -55,7 +55,7 @@ impl LowBitSource for Layers {
 /// # Errors
 /// A layer of another kind, or a file that contradicts itself.
 pub fn weight_only_parameters(source: Arc<dyn TensorSource>) -> Result<WeightsBuilder> {
-    if !file::is_quantised(&*source) {
+    if !file::is_quantized(&*source) {
         return Ok(WeightsBuilder::from_source(source));
     }
     let file = NunchakuFile::new(source.clone(), BTreeMap::new(), label(&*source));
@@ -82,8 +82,8 @@ pub fn weight_only_parameters(source: Arc<dyn TensorSource>) -> Result<WeightsBu
 }
 
 /// Whether a source holds 4-bit layers.
-pub(crate) fn is_quantised(source: &dyn TensorSource) -> bool {
-    file::is_quantised(source)
+pub(crate) fn is_quantized(source: &dyn TensorSource) -> bool {
+    file::is_quantized(source)
 }
 
 /// What a file with 4-bit layers is, `model` being the network that they belong to.
@@ -107,10 +107,10 @@ pub fn describe(
         false => "int4",
     };
     let details = json!({
-        "quantised layers": ending(".qweight"), "of them with 16-bit activations": ending(".wzeros"),
+        "quantized layers": ending(".qweight"), "of them with 16-bit activations": ending(".wzeros"),
         "precision": precision, "rank": rank, "class": metadata.get("model_class"),
     });
-    let mut found = Recognised::with(format!("{model} quantised by SVDQuant"), details);
+    let mut found = Recognised::with(format!("{model} quantized by SVDQuant"), details);
     found.details.retain(|_, value| !value.is_null());
     found.standing_alone()
 }

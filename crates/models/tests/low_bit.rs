@@ -168,7 +168,7 @@ fn a_file_gives_back_every_layer_and_tensor() {
         assert_eq!(found, want.unwrap(), "{}", group.file);
         assert!(found.fits());
         if let [first, _, ..] = &layers[..] {
-            // Layers that were quantised together stay together.
+            // Layers that were quantized together stay together.
             let first = [first.clone()];
             let alone = sana.weight(&first, group.inputs, &outputs[..1]);
             assert!(alone.unwrap().is_none());

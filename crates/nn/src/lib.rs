@@ -17,7 +17,7 @@ mod layers;
 mod lora;
 mod low_bit;
 pub mod ops;
-mod quantised;
+mod quantized;
 pub mod random;
 mod tensor;
 mod trace;
@@ -36,7 +36,7 @@ pub use layers::{
 };
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;
-pub use quantised::{Quantisation, QuantisedWeights};
+pub use quantized::{Quantization, QuantizedWeights};
 pub use tensor::{D, DType, Dim, Shape, Tensor, WithDType};
 pub use trace::Trace;
 pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights, WeightsBuilder};

@@ -1,8 +1,8 @@
 //! Additions to weights: any order, and contradictions.
 
 use brisk_nn::{
-    Activations, HalfType, Init, Int4Weight, Linear, Lora, LowBitSource, Quantisation,
-    QuantisedWeights, Storage, Tensor, Weights, WeightsBuilder,
+    Activations, HalfType, Init, Int4Weight, Linear, Lora, LowBitSource, Quantization,
+    QuantizedWeights, Storage, Tensor, Weights, WeightsBuilder,
 };
 use brisk_store::{Dtype, MemorySource, TensorSource};
 use std::collections::BTreeMap;
@@ -108,7 +108,7 @@ fn additions(seen: &Arc<Mutex<Vec<String>>>) -> Vec<Addition> {
         Box::new(|builder| builder.lora(lora(0.5), 0.7)),
         Box::new(|builder| builder.lora(lora(8.5), -0.2)),
         Box::new(|builder| builder.low_bit(Arc::new(FewBits), Activations::Full)),
-        Box::new(|builder| builder.quantize(Quantisation::EightBit, None)),
+        Box::new(|builder| builder.quantize(Quantization::EightBit, None)),
         Box::new(|builder| builder.exact(true)),
         Box::new(watch("first ")),
     ]
@@ -227,7 +227,7 @@ fn contradictions_are_named_whatever_came_first() {
         "cannot be trained",
     );
     refused(
-        trained().quantize(Quantisation::FourBit, None),
+        trained().quantize(Quantization::FourBit, None),
         "cannot be trained",
     );
     refused(
@@ -237,11 +237,11 @@ fn contradictions_are_named_whatever_came_first() {
     refused(frozen().lora(lora(1.0), f32::INFINITY), "finite");
     let twice = frozen().low_bit(few.clone(), Activations::Full);
     refused(twice.low_bit(few, Activations::Full), "two sources");
-    let twice = frozen().quantize(Quantisation::FourBit, None);
-    refused(twice.quantize(Quantisation::EightBit, None), "twice");
-    let kept = Some(Arc::new(QuantisedWeights::default()));
-    refused(frozen().quantize(Quantisation::None, kept), "kept");
-    assert!(frozen().quantize(Quantisation::None, None).build().is_ok());
+    let twice = frozen().quantize(Quantization::FourBit, None);
+    refused(twice.quantize(Quantization::EightBit, None), "twice");
+    let kept = Some(Arc::new(QuantizedWeights::default()));
+    refused(frozen().quantize(Quantization::None, kept), "kept");
+    assert!(frozen().quantize(Quantization::None, None).build().is_ok());
     refused(
         frozen().headers_only().lora(lora(1.0), 1.0),
         "names and shapes",
@@ -253,13 +253,13 @@ fn contradictions_are_named_whatever_came_first() {
 
 #[test]
 fn weights_kept_from_another_load_are_left_alone_under_a_lora() {
-    let kept = Arc::new(QuantisedWeights::default());
+    let kept = Arc::new(QuantizedWeights::default());
     let builder = WeightsBuilder::from_source(file()).lora(lora(1.0), 1.0);
-    let builder = builder.quantize(Quantisation::FourBit, Some(kept.clone()));
+    let builder = builder.quantize(Quantization::FourBit, Some(kept.clone()));
     run(&builder.build().unwrap(), &Mutex::default());
     assert_eq!(kept.with_made(|made| made.len()), 0);
     let builder = WeightsBuilder::from_source(file());
-    let builder = builder.quantize(Quantisation::FourBit, Some(kept.clone()));
+    let builder = builder.quantize(Quantization::FourBit, Some(kept.clone()));
     run(&builder.build().unwrap(), &Mutex::default());
     assert_eq!(kept.with_made(|made| made.len()), 2);
 }

@@ -1,6 +1,6 @@
 //! Rough estimates of what a stage needs, so that a request that cannot fit is refused before it starts.
 
-use brisk_nn::Quantisation;
+use brisk_nn::Quantization;
 use brisk_store::TensorSource;
 
 use crate::error::{Error, Result};
@@ -63,8 +63,8 @@ pub fn decode_whole(height: usize, width: usize, channels: usize) -> u64 {
 }
 
 /// Bytes of an embedding table of `table` values, kept at `stored` bytes each, and of `layers` values
-/// of linear layers that are quantised.
-pub fn quantised_bytes(table: u64, layers: u64, stored: f64, how: Quantisation) -> u64 {
+/// of linear layers that are quantized.
+pub fn quantized_bytes(table: u64, layers: u64, stored: f64, how: Quantization) -> u64 {
     (table as f64 * stored + layers as f64 * how.bytes_per_value(stored)) as u64
 }
 

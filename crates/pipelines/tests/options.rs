@@ -328,7 +328,7 @@ fn image_cases(place: &Path) -> Vec<Case> {
             folder: nowhere,
             ..beside("heads", "3,2", parts)
         },
-        // Without 4-bit layers it is refused; its effect on them stands in the tests of quantised files.
+        // Without 4-bit layers it is refused; its effect on them stands in the tests of quantized files.
         alone("activations", "4"),
         alone("quantize-text-encoder", "4bit"),
         alone("quantize-transformer", "4bit"),

@@ -20,7 +20,7 @@ use crate::w4a16::Awq;
 /// Largest code.
 const MOST: f32 = 15.0;
 
-/// How layers are quantised.
+/// How layers are quantized.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AwqSettings {
     /// Exponents that are tried: 0, 1/grids, …
@@ -45,7 +45,7 @@ impl Default for AwqSettings {
     }
 }
 
-/// Layers that share their input, quantised.
+/// Layers that share their input, quantized.
 #[derive(Clone, Debug)]
 pub struct AwqLayers {
     /// One for each weight, for inputs divided by `factors`.
@@ -70,13 +70,13 @@ pub fn column_means(inputs: &[f32], width: usize) -> Vec<f32> {
     sums.iter().map(|sum| (sum / rows) as f32).collect()
 }
 
-/// Quantises the weights, `[outputs, width]` each, of layers that share their input. `means` says how
+/// Quantizes the weights, `[outputs, width]` each, of layers that share their input. `means` says how
 /// large each input is ([`column_means`]); inputs that must share a factor have equal means.
 ///
 /// # Errors
 /// Sizes that cannot be packed (outputs in fours, inputs in groups of 64) or do not fit each other,
 /// values that are not finite, no calibration rows.
-pub fn quantise_awq(
+pub fn quantize_awq(
     weights: &[&[f32]],
     means: &[f32],
     calibration: Calibration,
@@ -362,7 +362,7 @@ mod tests {
             AwqSettings::default(),
         ];
         let errors = settings.map(|settings| {
-            let found = quantise_awq(&[&weight], &means, calibration, &settings).unwrap();
+            let found = quantize_awq(&[&weight], &means, calibration, &settings).unwrap();
             found.error.relative()
         });
         assert!(errors[0] < 0.2, "{errors:?}");
@@ -380,7 +380,7 @@ mod tests {
         let means = column_means(&inputs, 128);
         let settings = AwqSettings::default();
         let halves = [&weight[..32 * 128], &weight[32 * 128..]];
-        let found = quantise_awq(&halves, &means, calibration, &settings).unwrap();
+        let found = quantize_awq(&halves, &means, calibration, &settings).unwrap();
         assert_eq!(found.layers.len(), 2);
         let squared: f64 = found
             .layers
@@ -401,7 +401,7 @@ mod tests {
         let means = column_means(&inputs, 128);
         let refused = |weight: &[f32], means: &[f32], inputs: &[f32], expected: &str| {
             let calibration = Calibration { inputs, width: 128 };
-            let error = quantise_awq(&[weight], means, calibration, &settings);
+            let error = quantize_awq(&[weight], means, calibration, &settings);
             let error = error.unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };

@@ -1,6 +1,6 @@
 //! The crate's one error type.
 
-/// What can go wrong between a quantised file, a layer and its numbers.
+/// What can go wrong between a quantized file, a layer and its numbers.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file that could not be read.

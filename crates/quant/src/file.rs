@@ -16,7 +16,7 @@ use crate::joined::join;
 use crate::record::{Record, SUFFIXES};
 use crate::w4a16::Awq;
 
-/// The older folder's files: quantised layers, and the rest.
+/// The older folder's files: quantized layers, and the rest.
 pub const FOLDER_FILES: [&str; 2] = [
     "transformer_blocks.safetensors",
     "unquantized_layers.safetensors",
@@ -31,7 +31,7 @@ pub enum LayerKind {
     W4A16,
 }
 
-/// A quantised model's tensors, of whichever container.
+/// A quantized model's tensors, of whichever container.
 #[derive(Clone)]
 pub struct NunchakuFile {
     source: Arc<dyn TensorSource>,
@@ -40,7 +40,7 @@ pub struct NunchakuFile {
 }
 
 /// Whether a source holds layers in this format.
-pub fn is_quantised(source: &dyn TensorSource) -> bool {
+pub fn is_quantized(source: &dyn TensorSource) -> bool {
     source.names().iter().any(|name| name.ends_with(".qweight"))
 }
 
@@ -49,7 +49,7 @@ impl NunchakuFile {
     /// diffusers and transformers use.
     ///
     /// # Errors
-    /// A file that cannot be read, holds no quantised layer, or whose configuration contradicts its
+    /// A file that cannot be read, holds no quantized layer, or whose configuration contradicts its
     /// tensors.
     pub fn open(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
@@ -78,7 +78,7 @@ impl NunchakuFile {
         let layers = file.layers();
         if layers.is_empty() {
             return Err(file.error(
-                "no quantised layers: expected tensors that end in .qweight, as SVDQuant files have"
+                "no quantized layers: expected tensors that end in .qweight, as SVDQuant files have"
                     .to_owned(),
             ));
         }
@@ -96,7 +96,7 @@ impl NunchakuFile {
         &self.label
     }
 
-    /// Prefixes and kinds of the quantised layers, sorted.
+    /// Prefixes and kinds of the quantized layers, sorted.
     pub fn layers(&self) -> Vec<(String, LayerKind)> {
         let names = self.source.names().into_iter();
         let prefixes = names.filter_map(|name| name.strip_suffix(".qweight").map(str::to_owned));
@@ -104,7 +104,7 @@ impl NunchakuFile {
         kinds.map(|(kind, prefix)| (prefix, kind)).collect()
     }
 
-    /// The kind of the quantised layer of this prefix; none where there is none.
+    /// The kind of the quantized layer of this prefix; none where there is none.
     pub fn kind(&self, prefix: &str) -> Option<LayerKind> {
         let (packed, _) = self.source.info(&format!("{prefix}.qweight"))?;
         Some(match packed {
@@ -113,7 +113,7 @@ impl NunchakuFile {
         })
     }
 
-    /// Names of the tensors that belong to no quantised layer, sorted.
+    /// Names of the tensors that belong to no quantized layer, sorted.
     pub fn plain_names(&self) -> Vec<String> {
         let layers: BTreeSet<String> = self
             .layers()
@@ -143,7 +143,7 @@ impl NunchakuFile {
         Awq::read(&*self.source, prefix)
     }
 
-    /// Reads every quantised layer, only to see whether it is sound.
+    /// Reads every quantized layer, only to see whether it is sound.
     ///
     /// # Errors
     /// The first layer that is not.
@@ -238,13 +238,13 @@ impl NunchakuFile {
 /// The metadata of a single file.
 pub fn metadata(config: &Value, model_class: &str, rank: usize) -> BTreeMap<String, String> {
     let number = json!({"dtype": "int4", "scale_dtype": null, "group_size": GROUP});
-    let quantisation = json!({
+    let quantization = json!({
         "method": "svdquant", "weight": number, "activation": number, "rank": rank,
     });
     BTreeMap::from([
         ("config".to_owned(), config.to_string()),
         ("model_class".to_owned(), model_class.to_owned()),
-        ("quantization_config".to_owned(), quantisation.to_string()),
+        ("quantization_config".to_owned(), quantization.to_string()),
     ])
 }
 

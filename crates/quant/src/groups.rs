@@ -1,4 +1,4 @@
-//! What a model says of its linear layers: which are quantised together, and how they lie in files.
+//! What a model says of its linear layers: which are quantized together, and how they lie in files.
 
 use std::sync::Arc;
 
@@ -85,7 +85,7 @@ impl LayerGroup {
         Ok(record.arrange(&rows, inputs.next_multiple_of(GROUP)))
     }
 
-    /// The tensors of the file for the layers, quantised together, in the model's order.
+    /// The tensors of the file for the layers, quantized together, in the model's order.
     pub fn tensors(&self, plain: &Record) -> Vec<OutTensor<'static>> {
         self.to_file(plain).tensors(&self.file, Naming::First)
     }
@@ -135,7 +135,7 @@ pub trait LowBitLayout: Send + Sync {
     /// Whether a file that names `class` may be of this model.
     fn accepts(&self, class: &str) -> bool;
 
-    /// The layers that are quantised, in the order of computation.
+    /// The layers that are quantized, in the order of computation.
     fn groups(&self) -> Vec<LayerGroup>;
 
     /// Layers that stay 16 bits wide but are joined or in another order in the file.
@@ -150,7 +150,7 @@ pub trait LowBitLayout: Send + Sync {
     /// Whether a layer of the model, whose inputs are not rounded, may have 4-bit weights alone.
     fn has_weights_alone(&self, layer: &str) -> bool;
 
-    /// Whether a quantised layer of the file only repeats others.
+    /// Whether a quantized layer of the file only repeats others.
     fn is_copy(&self, file_layer: &str) -> bool;
 }
 
@@ -182,7 +182,7 @@ pub struct AwqGroup {
     pub maker: Maker,
 }
 
-/// How a model is quantised by AWQ: names are those of the model, in its files too.
+/// How a model is quantized by AWQ: names are those of the model, in its files too.
 pub trait AwqLayout: Send + Sync {
     /// Groups of each block. What stands behind a layer is before it: its factors change the layer's rows.
     fn blocks(&self) -> Vec<Vec<AwqGroup>>;

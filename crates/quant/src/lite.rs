@@ -1,4 +1,4 @@
-//! The part of a diffusers configuration that says what is quantised.
+//! The part of a diffusers configuration that says what is quantized.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::file::{LayerKind, NunchakuFile};
 use crate::integer::{GROUP, MICRO_GROUP};
 
-/// The `quantization_config` of diffusers' `nunchaku_lite` quantiser: which modules are replaced.
+/// The `quantization_config` of diffusers' `nunchaku_lite` quantizer: which modules are replaced.
 #[derive(Clone, Debug, PartialEq, Default)]
 pub struct LiteConfig {
     /// Modules in W4A4.
@@ -43,13 +43,13 @@ impl LiteConfig {
         found
     }
 
-    /// From a model's configuration; `None` where it is not quantised by `nunchaku_lite`.
+    /// From a model's configuration; `None` where it is not quantized by `nunchaku_lite`.
     ///
     /// # Errors
     /// A key that is missing or of another kind, a precision or group size that does not exist.
     pub fn from_config(config: &Value, label: &str) -> Result<Option<Self>> {
-        let quantisation = &config["quantization_config"];
-        if quantisation["quant_method"] != "nunchaku_lite" {
+        let quantization = &config["quantization_config"];
+        if quantization["quant_method"] != "nunchaku_lite" {
             return Ok(None);
         }
         let wrong = |key: &str, found: &Value, expected: &str| Error::File {
@@ -57,7 +57,7 @@ impl LiteConfig {
             problem: format!("quantization_config.{key} is {found}, expected {expected}"),
         };
         let targets = |key: &str| -> Result<Vec<String>> {
-            let found = &quantisation[key]["targets"];
+            let found = &quantization[key]["targets"];
             let list = found
                 .as_array()
                 .ok_or_else(|| wrong(&format!("{key}.targets"), found, "a list of module names"))?;
@@ -70,15 +70,15 @@ impl LiteConfig {
             list.iter().map(name).collect()
         };
         let size = |key: &str, part: &str| -> Result<u64> {
-            let found = &quantisation[key][part];
+            let found = &quantization[key][part];
             let expected = "a whole number";
             found
                 .as_u64()
                 .ok_or_else(|| wrong(&format!("{key}.{part}"), found, expected))
         };
         let mut lite = Self::default();
-        if !quantisation["svdq_w4a4"].is_null() {
-            let found = &quantisation["svdq_w4a4"]["precision"];
+        if !quantization["svdq_w4a4"].is_null() {
+            let found = &quantization["svdq_w4a4"]["precision"];
             let group = match found.as_str() {
                 Some("int4") => GROUP,
                 Some("nvfp4") => MICRO_GROUP,
@@ -86,15 +86,15 @@ impl LiteConfig {
             };
             lite.precision = found.as_str().unwrap_or_default().to_owned();
             if size("svdq_w4a4", "group_size")? != group as u64 {
-                let found = &quantisation["svdq_w4a4"]["group_size"];
+                let found = &quantization["svdq_w4a4"]["group_size"];
                 return Err(wrong("svdq_w4a4.group_size", found, &group.to_string()));
             }
             lite.rank = size("svdq_w4a4", "rank")? as usize;
             lite.w4a4 = targets("svdq_w4a4")?;
         }
-        if !quantisation["awq_w4a16"].is_null() {
+        if !quantization["awq_w4a16"].is_null() {
             if size("awq_w4a16", "group_size")? != GROUP as u64 {
-                let found = &quantisation["awq_w4a16"]["group_size"];
+                let found = &quantization["awq_w4a16"]["group_size"];
                 return Err(wrong("awq_w4a16.group_size", found, "64"));
             }
             lite.w4a16 = targets("awq_w4a16")?;
@@ -102,7 +102,7 @@ impl LiteConfig {
         Ok(Some(lite))
     }
 
-    /// Checks that exactly these modules are quantised in a file.
+    /// Checks that exactly these modules are quantized in a file.
     ///
     /// # Errors
     /// The first module that the file and the configuration disagree about.

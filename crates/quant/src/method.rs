@@ -13,7 +13,7 @@ use crate::smooth::{self, Exponents};
 use crate::svd::{Solver, truncated};
 use crate::{Branch, HalfType};
 
-/// How a layer is quantised.
+/// How a layer is quantized.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// Round to nearest.
@@ -58,7 +58,7 @@ impl Method {
     }
 }
 
-/// Settings of [`quantise`].
+/// Settings of [`quantize`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// The method.
@@ -104,7 +104,7 @@ pub struct Calibration<'a> {
     pub width: usize,
 }
 
-/// How far the quantised layer's outputs are from the full layer's, on the calibration inputs.
+/// How far the quantized layer's outputs are from the full layer's, on the calibration inputs.
 #[derive(Clone, Copy, Debug, PartialEq, Default)]
 pub struct LayerError {
     /// Sum of squared differences.
@@ -124,9 +124,9 @@ impl LayerError {
     }
 }
 
-/// A quantised layer, in plain order, and how it was found.
+/// A quantized layer, in plain order, and how it was found.
 #[derive(Clone, Debug)]
-pub struct Quantised {
+pub struct Quantized {
     /// The layer; inputs are padded to whole groups. Its bias is for the caller to set.
     pub record: Record,
     /// Its error.
@@ -137,17 +137,17 @@ pub struct Quantised {
     pub iterations: usize,
 }
 
-/// Quantises the layers `weights`, which share their input, as one: `outputs[i]` rows of the
+/// Quantizes the layers `weights`, which share their input, as one: `outputs[i]` rows of the
 /// calibration's width each. They share smoothing factors and `down`.
 ///
 /// # Errors
 /// Sizes that do not fit, values that are not finite, no calibration rows.
-pub fn quantise(
+pub fn quantize(
     weights: &[&[f32]],
     outputs: &[usize],
     calibration: Calibration,
     settings: &Settings,
-) -> Result<Quantised> {
+) -> Result<Quantized> {
     let width = calibration.width;
     check(weights, outputs, calibration, settings)?;
     let padded = width.next_multiple_of(GROUP);
@@ -178,7 +178,7 @@ pub fn quantise(
         squared: search.error(&layer, &solution),
         reference: search.outputs.iter().map(|y| f64::from(*y).powi(2)).sum(),
     };
-    Ok(Quantised {
+    Ok(Quantized {
         record: Record {
             outputs: weight.len() / padded,
             inputs: padded,
@@ -205,7 +205,7 @@ fn check(
     let Calibration { inputs, width } = calibration;
     let fits = |(weight, rows): (&&[f32], &usize)| rows.checked_mul(width) == Some(weight.len());
     if width == 0 || weights.is_empty() || weights.len() != outputs.len() {
-        return invalid("a layer without inputs or outputs can't be quantised".to_owned());
+        return invalid("a layer without inputs or outputs can't be quantized".to_owned());
     }
     if !weights.iter().zip(outputs).all(fits) {
         let sizes: Vec<usize> = weights.iter().map(|w| w.len()).collect();
@@ -441,7 +441,7 @@ impl<'a> Search<'a> {
         }
     }
 
-    /// Sum of squared differences between the outputs of the quantised layer and of the full one.
+    /// Sum of squared differences between the outputs of the quantized layer and of the full one.
     fn error(&self, layer: &Smoothed, solution: &Solution) -> f64 {
         let width = self.width;
         let (rows, count) = (self.inputs.len() / width, self.weight.len() / width);

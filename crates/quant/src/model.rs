@@ -51,7 +51,7 @@ impl LowBitModel {
         &self.plain
     }
 
-    /// Names in the model of all quantised layers.
+    /// Names in the model of all quantized layers.
     pub fn layers(&self) -> Vec<String> {
         let names = self.file.layers().into_iter();
         names
@@ -100,7 +100,7 @@ impl LowBitModel {
         self.computed(&group.file, layer, outputs, inputs).map(Some)
     }
 
-    /// Calls `take` with the weight and bias that each quantised layer stands for.
+    /// Calls `take` with the weight and bias that each quantized layer stands for.
     ///
     /// # Errors
     /// A layer that cannot be read or is of another size, and those of `take`.
@@ -210,7 +210,7 @@ impl LowBitModel {
     }
 }
 
-/// A quantised layer in the model's order.
+/// A quantized layer in the model's order.
 enum Layer {
     W4A4(Record),
     W4A16(Awq),

@@ -56,7 +56,7 @@ pub(crate) fn places(
     Ok(places)
 }
 
-/// The reverse of what reading does to 16-bit tensors: a model's tensors, less its quantised layers,
+/// The reverse of what reading does to 16-bit tensors: a model's tensors, less its quantized layers,
 /// under the file's names and in its order.
 ///
 /// # Errors
@@ -64,13 +64,13 @@ pub(crate) fn places(
 pub fn plain_to_file<'a>(
     source: &'a dyn TensorSource,
     layout: &dyn LowBitLayout,
-    quantised: impl Fn(&str) -> bool,
+    quantized: impl Fn(&str) -> bool,
 ) -> Result<Vec<OutTensor<'a>>> {
     let groups = layout.rearranged();
     let mut out = Vec::new();
     for name in source.names() {
         let (layer, part) = name.rsplit_once('.').unwrap_or(("", &name));
-        if quantised(layer) {
+        if quantized(layer) {
             continue;
         }
         let of_layer = |group: &&LayerGroup| group.layers.iter().any(|(name, _)| name == layer);

@@ -70,7 +70,7 @@ impl Naming {
     }
 }
 
-/// Last parts of the names of a quantised layer's tensors, in either naming.
+/// Last parts of the names of a quantized layer's tensors, in either naming.
 pub const SUFFIXES: [&str; 14] = [
     "qweight",
     "wscales",

@@ -38,7 +38,7 @@ fn record(seed: usize) -> Record {
     }
 }
 
-/// Two quantised layers, and a plain one.
+/// Two quantized layers, and a plain one.
 fn tensors() -> Vec<OutTensor<'static>> {
     let mut tensors = record(1).tensors("blocks.0.first", Naming::First);
     tensors.extend(record(11).tensors("blocks.0.second", Naming::First));
@@ -113,12 +113,12 @@ fn files_that_contradict_themselves_or_the_model_are_refused() {
         open(&rest, BTreeMap::new())
             .err()
             .unwrap()
-            .contains("no quantised layers")
+            .contains("no quantized layers")
     );
 }
 
 #[test]
-fn diffusers_configuration_says_which_layers_are_quantised() {
+fn diffusers_configuration_says_which_layers_are_quantized() {
     let path = "blocks.0.attn2.to_q";
     let mut tensors = record(3).tensors(path, Naming::Second);
     let awq = Awq::round(&noise(96 * 64, 1), 64, None, HalfType::Bf16);

@@ -1,7 +1,7 @@
-//! The order of the methods on random layers with outliers, and what a quantised layer says.
+//! The order of the methods on random layers with outliers, and what a quantized layer says.
 
 use brisk_kernels::reference::noise;
-use brisk_quant::{Calibration, Codes, Method, Quantised, Settings, quantise};
+use brisk_quant::{Calibration, Codes, Method, Quantized, Settings, quantize};
 
 /// A layer as transformers have them: a few channels of the inputs are many times larger, and the
 /// weight has a few strong directions.
@@ -26,14 +26,14 @@ fn layer(rows: usize, width: usize, outputs: usize, seed: u64) -> (Vec<f32>, Vec
     (x, w)
 }
 
-fn run(method: Method, x: &[f32], w: &[f32], width: usize) -> Quantised {
+fn run(method: Method, x: &[f32], w: &[f32], width: usize) -> Quantized {
     let settings = Settings {
         rank: 16,
         grids: 10,
         ..Settings::new(method)
     };
     let calibration = Calibration { inputs: x, width };
-    quantise(&[w], &[w.len() / width], calibration, &settings).unwrap()
+    quantize(&[w], &[w.len() / width], calibration, &settings).unwrap()
 }
 
 #[test]
@@ -65,12 +65,12 @@ fn layers_that_share_an_input_share_factors() {
         ..Settings::new(Method::SvdQuant)
     };
     let calibration = Calibration { inputs: &x, width };
-    let found = quantise(&[a, b], &[outputs, outputs], calibration, &settings).unwrap();
+    let found = quantize(&[a, b], &[outputs, outputs], calibration, &settings).unwrap();
     assert_eq!(found.record.outputs, 2 * outputs);
     let branch = found.record.branch.as_ref().unwrap();
     assert_eq!(branch.down.len(), 16 * width);
     assert_eq!(branch.up.len(), 2 * outputs * 16);
-    let whole = quantise(&[&w[..]], &[2 * outputs], calibration, &settings).unwrap();
+    let whole = quantize(&[&w[..]], &[2 * outputs], calibration, &settings).unwrap();
     assert_eq!(whole.record, found.record);
 }
 
@@ -106,7 +106,7 @@ fn what_does_not_fit_is_refused() {
     let w = vec![0.5; 64];
     let bad = |w: &[f32], rows: usize, x: &[f32], width: usize| {
         let calibration = Calibration { inputs: x, width };
-        quantise(&[w], &[rows], calibration, &settings)
+        quantize(&[w], &[rows], calibration, &settings)
             .unwrap_err()
             .to_string()
     };

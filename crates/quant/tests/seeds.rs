@@ -1,4 +1,4 @@
-//! The fuzzer's bad files of quantised layers: each is refused for the reason that is its name.
+//! The fuzzer's bad files of quantized layers: each is refused for the reason that is its name.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -20,7 +20,7 @@ const REASONS: [(&str, &str); 21] = [
     ("lying_shape", "layer.qweight"),
     ("more_outputs", "layer.wscales"),
     ("nan_scale", "value 3 is NaN"),
-    ("no_layers", "no quantised layers"),
+    ("no_layers", "no quantized layers"),
     ("no_outputs", "layer.qweight"),
     ("no_scales", "layer.wscales"),
     ("no_zeros", "layer.wzeros"),
@@ -41,7 +41,7 @@ fn read(bytes: Vec<u8>) -> Result<(), String> {
 
 #[test]
 fn seeds_are_refused_for_the_reason_that_is_their_name() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/quantised");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/quantized");
     let mut names: Vec<String> = std::fs::read_dir(&folder)
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())

@@ -18,7 +18,7 @@ use crate::text;
 #[command(
     before_help = "PSNR is in dB (60 and more: alike to the eye at any zoom; below 25: clearly different).\n\
     SSIM is 1 for equal pictures (Gaussian window of 11 pixels). Two folders are compared file\n\
-    by file by equal names. Two models (a full one and a quantised one) draw the same prompts from\n\
+    by file by equal names. Two models (a full one and a quantized one) draw the same prompts from\n\
     the same noise; size, memory and time are compared too."
 )]
 pub struct CompareArguments {

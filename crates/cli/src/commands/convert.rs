@@ -1,4 +1,4 @@
-//! `brisk convert`: a quantised transformer back into plain weights.
+//! `brisk convert`: a quantized transformer back into plain weights.
 
 use std::path::PathBuf;
 
@@ -10,7 +10,7 @@ use super::ThreadArguments;
 use crate::failure::Result;
 use crate::output;
 
-/// Turn a quantised transformer into plain bf16 weights under diffusers' names
+/// Turn a quantized transformer into plain bf16 weights under diffusers' names
 #[derive(Debug, Args)]
 #[command(
     before_help = "Reads SVDQuant files in int4 and nvfp4: nunchaku's single file, its older folder of two files,\n\

@@ -88,7 +88,7 @@ pub fn run(arguments: &ProbeArguments) -> Result {
     let inputs = found.read_inputs(&arguments.inputs)?;
     let source = folder.open_component(&found.folder, arguments.variant.as_deref())?;
     let low_bit =
-        found.entry.honours(Setting::Activations) && brisk_quant::file::is_quantised(&*source);
+        found.entry.honours(Setting::Activations) && brisk_quant::file::is_quantized(&*source);
     if arguments.activations.is_some() && !low_bit {
         return Err(Failure::usage(format!(
             "--activations: has no effect on a {} without 4-bit layers",

@@ -16,7 +16,7 @@ use crate::{models, output, text};
 /// Make a model's transformer four times smaller: 4-bit weights beside a small 16-bit branch (SVDQuant)
 #[derive(Debug, Args)]
 #[command(
-    before_help = "Draws the calibration prompts in full precision, then quantises one layer after another.\n\
+    before_help = "Draws the calibration prompts in full precision, then quantizes one layer after another.\n\
     A run that was stopped goes on where it was when it is started again with the same options.\n\
     The result is a model folder; `brisk image --model FOLDER` draws with it, and `brisk compare`\n\
     measures it. An output that ends in .safetensors is the transformer alone, in the layout\n\

@@ -91,7 +91,7 @@ fn components_run_on_made_up_weights() {
 }
 
 #[test]
-fn language_models_are_timed_as_stored_and_quantised() {
+fn language_models_are_timed_as_stored_and_quantized() {
     let place = Place::new();
     let folder = fixture_path("language_models/a2d_qwen3_0")
         .display()

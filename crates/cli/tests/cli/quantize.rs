@@ -21,7 +21,7 @@ fn prompts(place: &Place) {
 }
 
 #[test]
-fn the_model_in_the_box_is_quantised_drawn_with_compared_and_unpacked() {
+fn the_model_in_the_box_is_quantized_drawn_with_compared_and_unpacked() {
     let place = Place::new();
     prompts(&place);
     let report = place
@@ -94,7 +94,7 @@ fn the_model_in_the_box_is_quantised_drawn_with_compared_and_unpacked() {
 }
 
 #[test]
-fn the_text_encoder_is_quantised_while_it_is_loaded() {
+fn the_text_encoder_is_quantized_while_it_is_loaded() {
     let place = Place::new();
     let draw = |name: &str, kind: &str| {
         let kind = ["--quantize-text-encoder", kind];
@@ -157,12 +157,12 @@ fn a_transformer_alone_goes_to_one_file_that_says_what_it_is() {
         "pizza.png",
     ];
     place.ok(&[&image[..], &["--transformer", "small.safetensors"]].concat());
-    // A quantised model is not quantised again.
+    // A quantized model is not quantized again.
     place.ok(&[&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat());
     let again = place.run(&[&["quantize", "small", "-o", "again"][..], &QUICK].concat());
     assert_eq!(again.code, Some(1));
     assert!(
-        again.stderr.contains("quantised already"),
+        again.stderr.contains("quantized already"),
         "{}",
         again.stderr
     );
@@ -282,7 +282,7 @@ fn damaged_files_are_refused_by_the_name_of_the_tensor() {
 }
 
 #[test]
-fn the_text_encoder_is_quantised_in_the_same_run() {
+fn the_text_encoder_is_quantized_in_the_same_run() {
     let place = Place::new();
     prompts(&place);
     let all = [
@@ -395,7 +395,7 @@ fn a_killed_run_goes_on_and_gives_the_same_files() {
     }
 }
 
-/// Settings under which the small model of the fixtures is quantised at once.
+/// Settings under which the small model of the fixtures is quantized at once.
 const SMALL: [&str; 4] = ["--size", "64", "--iterations", "1"];
 
 #[test]
@@ -465,7 +465,7 @@ fn a_result_shares_nothing_with_its_source_that_somebody_edits() {
 }
 
 #[test]
-fn a_quantised_transformers_own_folder_is_unpacked() {
+fn a_quantized_transformers_own_folder_is_unpacked() {
     let place = Place::new();
     prompts(&place);
     place.ok(&[&["quantize", "sana-emoji", "-o", "small"][..], &QUICK].concat());

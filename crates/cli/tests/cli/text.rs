@@ -400,7 +400,7 @@ fn every_family_is_inspected() {
 }
 
 #[test]
-fn quantised_weights_are_kept_in_a_file() {
+fn quantized_weights_are_kept_in_a_file() {
     let place = Place::new();
     with_tokenizer(&place);
     let ask = |extra: &[&str]| {

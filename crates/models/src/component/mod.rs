@@ -18,7 +18,7 @@ mod weights;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Activations, NamedShape, Quantisation, Storage, Trace, Weights, WeightsBuilder};
+use brisk_nn::{Activations, NamedShape, Quantization, Storage, Trace, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value};
 
@@ -96,8 +96,8 @@ pub enum Setting {
     Exact,
     /// [`LoadSettings::strip_rows`].
     StripRows,
-    /// [`LoadSettings::quantisation`].
-    Quantisation,
+    /// [`LoadSettings::quantization`].
+    Quantization,
     /// [`LoadSettings::activations`], with a file that has 4-bit layers.
     Activations,
     /// [`RandomWeights::low_bit`].
@@ -256,8 +256,8 @@ pub struct LoadSettings {
     pub exact: bool,
     /// How inputs of 4-bit layers are rounded; none: 8 bits.
     pub activations: Option<Activations>,
-    /// How linear layers quantise their weights while they are loaded.
-    pub quantisation: Quantisation,
+    /// How linear layers quantize their weights while they are loaded.
+    pub quantization: Quantization,
     /// Work in strips of so many pixel rows.
     pub strip_rows: Option<usize>,
 }

@@ -96,7 +96,7 @@ fn recognise(
         (true, _) => "Gemma-2 text encoder",
         (false, true) => "Gemma-2 language model",
     };
-    Ok(Some(match low_bit::is_quantised(source) {
+    Ok(Some(match low_bit::is_quantized(source) {
         true => low_bit::describe(source, metadata, name),
         false => Recognised::new(name),
     }))
@@ -133,7 +133,7 @@ impl ComponentConfig for Gemma2Config {
             ComponentWeights::Stored(source) => weight_only_parameters(source.clone())?,
             ComponentWeights::Random(_) => weights.plain(),
         };
-        Ok(found.quantize(settings.quantisation, None))
+        Ok(found.quantize(settings.quantization, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

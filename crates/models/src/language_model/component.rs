@@ -47,7 +47,7 @@ const LANGUAGE_MODEL: Entry = Entry {
         },
         BLOCK,
     ],
-    settings: &[Setting::Quantisation],
+    settings: &[Setting::Quantization],
 };
 
 const BLOCK: SizeName = SizeName {
@@ -104,7 +104,7 @@ impl ComponentConfig for LanguageModelConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        Ok(weights.plain().quantize(settings.quantisation, None))
+        Ok(weights.plain().quantize(settings.quantization, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

@@ -107,7 +107,7 @@ fn recognise(
 ) -> Result<Option<Recognised>> {
     let has = |name: &str| source.info(name).is_some();
     let caption = ["weight", "qweight"].map(|end| format!("caption_projection.linear_1.{end}"));
-    if low_bit::is_quantised(source) {
+    if low_bit::is_quantized(source) {
         let class = metadata.get("model_class");
         let names = source.names();
         let ours = caption.iter().any(|name| has(name))
@@ -326,7 +326,7 @@ impl ComponentConfig for SanaConfig {
             }
             ComponentWeights::Random(_) => weights.plain(),
         };
-        Ok(found.quantize(settings.quantisation, None))
+        Ok(found.quantize(settings.quantization, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

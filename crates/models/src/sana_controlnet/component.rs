@@ -77,7 +77,7 @@ impl ComponentConfig for SanaControlNetConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        Ok(weights.plain().quantize(settings.quantisation, None))
+        Ok(weights.plain().quantize(settings.quantization, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

@@ -56,7 +56,7 @@ pub struct AttentionWidths {
 }
 
 /// The four linear maps of an attention; what lies between them is the model's. Where queries, keys and
-/// values are quantised together, [`super::LinearGroup`] reads them as one.
+/// values are quantized together, [`super::LinearGroup`] reads them as one.
 #[derive(Clone, Debug)]
 pub struct AttentionProjections {
     /// `[.., width]` to `[.., queries]`.

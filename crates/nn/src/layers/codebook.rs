@@ -1,4 +1,4 @@
-//! Vector quantisation: the nearest of a table's vectors.
+//! Vector quantization: the nearest of a table's vectors.
 
 use crate::error::{Error, Result};
 use crate::ops;

@@ -8,7 +8,7 @@ use brisk_kernels::glu_mb_conv::Pointwise;
 use std::fmt;
 
 /// `y = x wᵀ + b` over the last dimension. A weight stored in bf16 or f16, or held in 4 bits, stays so
-/// in memory, or is quantised where [`crate::WeightsBuilder::quantize`] asks for it.
+/// in memory, or is quantized where [`crate::WeightsBuilder::quantize`] asks for it.
 #[derive(Clone, Debug)]
 pub struct Linear {
     parameters: Parameters,
@@ -91,8 +91,8 @@ impl Linear {
             None
         };
         let read = || weights.get_stored("weight", shape, init);
-        if let Some(matrix) = weights.quantise("weight", shape, read)? {
-            let packed = PackedLinear::quantised(matrix, bias.as_ref())?;
+        if let Some(matrix) = weights.quantize("weight", shape, read)? {
+            let packed = PackedLinear::quantized(matrix, bias.as_ref())?;
             return Ok(Self {
                 parameters: Parameters::Frozen(packed),
                 watcher,
@@ -138,9 +138,9 @@ impl Linear {
 
     /// A head that shares the embedding table `name` `[outputs, inputs]`, which was read already.
     pub fn tied(weights: &Weights, name: &str, table: &Tensor) -> Result<Self> {
-        match weights.quantise(name, table.dims(), || Ok(table.clone()))? {
+        match weights.quantize(name, table.dims(), || Ok(table.clone()))? {
             Some(matrix) => Ok(Self {
-                parameters: Parameters::Frozen(PackedLinear::quantised(matrix, None)?),
+                parameters: Parameters::Frozen(PackedLinear::quantized(matrix, None)?),
                 watcher: None,
             }),
             None => Self::new(table.clone(), None),
@@ -190,7 +190,7 @@ impl Linear {
         }
     }
 
-    /// The layer as a part of larger kernels, where it is frozen, not quantised to [`crate::WeightsBuilder::quantize`]
+    /// The layer as a part of larger kernels, where it is frozen, not quantized to [`crate::WeightsBuilder::quantize`]
     /// and unwatched.
     pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
         match &self.parameters {

@@ -8,7 +8,7 @@ use crate::weights::{Init, Weights};
 use std::ops::Range;
 
 /// N linear layers that share their input, as those of queries, keys and values do. Where they were
-/// quantised together they stay one, and the input is rounded once for all.
+/// quantized together they stay one, and the input is rounded once for all.
 #[derive(Debug)]
 pub struct LinearGroup<const N: usize>(Layers<N>);
 

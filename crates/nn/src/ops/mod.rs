@@ -36,7 +36,7 @@ pub use int4::PackedInt4;
 pub use linear::linear;
 pub use lite_mla::{GatheredScale, MultiScaleStates, multi_scale_linear_attention};
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
-pub(crate) use packed::quantise;
+pub(crate) use packed::quantize;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
 pub(crate) use packed_attention::{packed_attention, write_key_values};
 pub use pool::max_pool2d;

@@ -12,7 +12,7 @@ use brisk_kernels::epilogue::Epilogue as Steps;
 use brisk_kernels::glu_mb_conv::Pointwise;
 use brisk_kernels::linear;
 use brisk_kernels::packed::{self, PackedMatrix};
-use brisk_kernels::quantised::{self, Bits, QuantisedMatrix};
+use brisk_kernels::quantized::{self, Bits, QuantizedMatrix};
 use brisk_kernels::winograd::{self, WinogradShape, WinogradWeight};
 use candle_core::{
     CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Storage, Tensor as HostTensor,
@@ -33,7 +33,7 @@ enum LinearWeight {
     /// As it is stored.
     Packed(Arc<PackedMatrix>),
     /// In 4 or 8 bits.
-    Quantised(Arc<QuantisedMatrix>),
+    Quantized(Arc<QuantizedMatrix>),
 }
 
 impl LinearWeight {
@@ -41,7 +41,7 @@ impl LinearWeight {
     fn dims(&self) -> (usize, usize) {
         match self {
             LinearWeight::Packed(matrix) => (matrix.outputs(), matrix.inputs()),
-            LinearWeight::Quantised(matrix) => (matrix.outputs(), matrix.inputs()),
+            LinearWeight::Quantized(matrix) => (matrix.outputs(), matrix.inputs()),
         }
     }
 
@@ -49,7 +49,7 @@ impl LinearWeight {
     fn unpack(&self) -> Vec<f32> {
         match self {
             LinearWeight::Packed(matrix) => matrix.unpack(),
-            LinearWeight::Quantised(matrix) => matrix.unpack(),
+            LinearWeight::Quantized(matrix) => matrix.unpack(),
         }
     }
 }
@@ -69,10 +69,10 @@ impl PackedLinear {
         })
     }
 
-    /// From a quantised weight and `bias` `[outputs]`.
-    pub fn quantised(matrix: Arc<QuantisedMatrix>, bias: Option<&Tensor>) -> Result<Self> {
+    /// From a quantized weight and `bias` `[outputs]`.
+    pub fn quantized(matrix: Arc<QuantizedMatrix>, bias: Option<&Tensor>) -> Result<Self> {
         Ok(Self {
-            matrix: LinearWeight::Quantised(matrix),
+            matrix: LinearWeight::Quantized(matrix),
             bias: bias.map(values).transpose()?,
         })
     }
@@ -90,21 +90,21 @@ impl PackedLinear {
             _ => return None,
         };
         let mut packed = Vec::new();
-        let mut quantised = Vec::new();
+        let mut quantized = Vec::new();
         for part in parts {
             match &part.matrix {
                 LinearWeight::Packed(matrix) if Arc::strong_count(matrix) == 1 => {
                     packed.push(&**matrix);
                 }
-                LinearWeight::Quantised(matrix) if Arc::strong_count(matrix) == 1 => {
-                    quantised.push(&**matrix);
+                LinearWeight::Quantized(matrix) if Arc::strong_count(matrix) == 1 => {
+                    quantized.push(&**matrix);
                 }
                 _ => return None,
             }
         }
-        let matrix = match (packed.len(), quantised.len()) {
+        let matrix = match (packed.len(), quantized.len()) {
             (_, 0) => LinearWeight::Packed(Arc::new(PackedMatrix::joined(&packed)?)),
-            (0, _) => LinearWeight::Quantised(Arc::new(QuantisedMatrix::joined(&quantised)?)),
+            (0, _) => LinearWeight::Quantized(Arc::new(QuantizedMatrix::joined(&quantized)?)),
             _ => return None,
         };
         Some(Self { matrix, bias })
@@ -134,7 +134,7 @@ impl PackedLinear {
     pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
         match &self.matrix {
             LinearWeight::Packed(matrix) => Some(Pointwise::Packed(matrix, self.bias.as_deref())),
-            LinearWeight::Quantised(_) => None,
+            LinearWeight::Quantized(_) => None,
         }
     }
 
@@ -155,9 +155,9 @@ impl PackedLinear {
         match (&self.matrix, steps.is_empty()) {
             (LinearWeight::Packed(matrix), true) => packed::multiply(x, matrix, &mut y),
             (LinearWeight::Packed(matrix), false) => packed::forward(x, matrix, &mut y, finish),
-            (LinearWeight::Quantised(matrix), true) => quantised::multiply(x, matrix, &mut y),
-            (LinearWeight::Quantised(matrix), false) => {
-                quantised::forward(x, matrix, &mut y, finish);
+            (LinearWeight::Quantized(matrix), true) => quantized::multiply(x, matrix, &mut y),
+            (LinearWeight::Quantized(matrix), false) => {
+                quantized::forward(x, matrix, &mut y, finish);
             }
         }
         y
@@ -204,12 +204,12 @@ fn pack(weight: &Tensor) -> Result<PackedMatrix> {
     })
 }
 
-/// A weight `[outputs, inputs]` in f32, bf16 or f16, quantised.
-pub(crate) fn quantise(weight: &Tensor, bits: Bits) -> Result<QuantisedMatrix> {
+/// A weight `[outputs, inputs]` in f32, bf16 or f16, quantized.
+pub(crate) fn quantize(weight: &Tensor, bits: Bits) -> Result<QuantizedMatrix> {
     with_values(weight, |values, outputs, inputs| match values {
-        Values::F32(w) => QuantisedMatrix::from_f32(w, outputs, inputs, bits),
-        Values::Bf16(w) => QuantisedMatrix::from_bf16(w, outputs, inputs, bits),
-        Values::F16(w) => QuantisedMatrix::from_f16(w, outputs, inputs, bits),
+        Values::F32(w) => QuantizedMatrix::from_f32(w, outputs, inputs, bits),
+        Values::Bf16(w) => QuantizedMatrix::from_bf16(w, outputs, inputs, bits),
+        Values::F16(w) => QuantizedMatrix::from_f16(w, outputs, inputs, bits),
     })
 }
 

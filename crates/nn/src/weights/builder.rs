@@ -8,7 +8,7 @@ use super::{Origin, Shared, Weights};
 use crate::error::{Error, Result};
 use crate::lora::{Adapters, Lora};
 use crate::low_bit::LowBitSource;
-use crate::quantised::{Quantisation, QuantisedWeights};
+use crate::quantized::{Quantization, QuantizedWeights};
 use crate::tensor::Tensor;
 use brisk_kernels::int4::Activations;
 use brisk_store::TensorSource;
@@ -27,7 +27,7 @@ pub struct WeightsBuilder {
     loras: Vec<(Arc<Lora>, f32)>,
     low_bit: Vec<(Arc<dyn LowBitSource>, Activations)>,
     watchers: Vec<InputWatcher>,
-    quantised: Vec<(Quantisation, Option<Arc<QuantisedWeights>>)>,
+    quantized: Vec<(Quantization, Option<Arc<QuantizedWeights>>)>,
     exact: bool,
     headers_only: bool,
 }
@@ -64,7 +64,7 @@ impl WeightsBuilder {
             loras: Vec::new(),
             low_bit: Vec::new(),
             watchers: Vec::new(),
-            quantised: Vec::new(),
+            quantized: Vec::new(),
             exact: false,
             headers_only: false,
         }
@@ -90,12 +90,12 @@ impl WeightsBuilder {
         self
     }
 
-    /// Has linear layers quantise their weights, one at a time, as they are loaded. `kept` gives the
+    /// Has linear layers quantize their weights, one at a time, as they are loaded. `kept` gives the
     /// weights of an earlier load and takes those of this one; it is left alone under a LoRA, whose
     /// weights are others.
-    pub fn quantize(mut self, how: Quantisation, kept: Option<Arc<QuantisedWeights>>) -> Self {
-        if how != Quantisation::None || kept.is_some() {
-            self.quantised.push((how, kept));
+    pub fn quantize(mut self, how: Quantization, kept: Option<Arc<QuantizedWeights>>) -> Self {
+        if how != Quantization::None || kept.is_some() {
+            self.quantized.push((how, kept));
         }
         self
     }
@@ -122,7 +122,7 @@ impl WeightsBuilder {
     pub fn build(mut self) -> Result<Weights> {
         self.check()?;
         if self.headers_only {
-            self.quantised.clear();
+            self.quantized.clear();
         }
         let origin = match self.source {
             Source::File(source) => Origin::File(source),
@@ -133,12 +133,12 @@ impl WeightsBuilder {
                 made: Variables::default(),
             },
         };
-        let (quantisation, kept) = self.quantised.into_iter().next().unwrap_or_default();
+        let (quantization, kept) = self.quantized.into_iter().next().unwrap_or_default();
         let adapters = Adapters::new(self.loras)?;
         Ok(Weights::over(Shared {
             origin,
             kept: kept.filter(|_| adapters.is_empty()),
-            quantisation,
+            quantization,
             adapters,
             low_bit: self.low_bit.into_iter().next(),
             watcher: joined(self.watchers),
@@ -153,14 +153,14 @@ impl WeightsBuilder {
         if self.low_bit.len() > 1 {
             return refuse("layers of few bits come from two sources; a layer can be of one only");
         }
-        if self.quantised.len() > 1 {
+        if self.quantized.len() > 1 {
             return refuse("it is said twice how layers are quantized; say it once");
         }
         if self.headers_only && !self.loras.is_empty() {
             return refuse("a LoRA changes values, and only names and shapes are looked at");
         }
-        let quantised = self.quantised.first();
-        if quantised.is_some_and(|(how, _)| *how == Quantisation::None) {
+        let quantized = self.quantized.first();
+        if quantized.is_some_and(|(how, _)| *how == Quantization::None) {
             return refuse("quantized weights are kept, but no layer is to be quantized");
         }
         if let Source::Variables(source, _) = &self.source {
@@ -169,7 +169,7 @@ impl WeightsBuilder {
                     "parameters that are trained have values, not names and shapes alone",
                 );
             }
-            if !self.low_bit.is_empty() || quantised.is_some() {
+            if !self.low_bit.is_empty() || quantized.is_some() {
                 return refuse(
                     "weights of few bits cannot be trained; load the full ones, not quantized",
                 );

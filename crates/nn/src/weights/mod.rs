@@ -18,10 +18,10 @@ use crate::error::{Error, Result};
 use crate::lora::Adapters;
 use crate::low_bit::LowBitSource;
 use crate::ops::{self, PackedInt4};
-use crate::quantised::{Quantisation, QuantisedWeights};
+use crate::quantized::{Quantization, QuantizedWeights};
 use crate::tensor::{DType, Tensor};
 use brisk_kernels::int4::{Activations, Int4Linear, Int4Weight};
-use brisk_kernels::quantised::QuantisedMatrix;
+use brisk_kernels::quantized::QuantizedMatrix;
 use brisk_store::TensorSource;
 use candle_core::Var;
 use headers::Headers;
@@ -47,8 +47,8 @@ struct Shared {
     adapters: Adapters,
     low_bit: Option<(Arc<dyn LowBitSource>, Activations)>,
     watcher: Option<InputWatcher>,
-    quantisation: Quantisation,
-    kept: Option<Arc<QuantisedWeights>>,
+    quantization: Quantization,
+    kept: Option<Arc<QuantizedWeights>>,
     exact: bool,
     /// Only names and shapes are looked at.
     headers: Option<Headers>,
@@ -155,15 +155,15 @@ impl Weights {
         Some((watcher.clone(), self.prefix.clone()))
     }
 
-    /// The matrix `[outputs, inputs]` of shape `shape`, quantised; none where it is to be kept as it
+    /// The matrix `[outputs, inputs]` of shape `shape`, quantized; none where it is to be kept as it
     /// is stored. `read` gives the stored one.
-    pub(crate) fn quantise(
+    pub(crate) fn quantize(
         &self,
         name: &str,
         shape: &[usize],
         read: impl FnOnce() -> Result<Tensor>,
-    ) -> Result<Option<Arc<QuantisedMatrix>>> {
-        let Some(bits) = self.shared.quantisation.bits() else {
+    ) -> Result<Option<Arc<QuantizedMatrix>>> {
+        let Some(bits) = self.shared.quantization.bits() else {
             return Ok(None);
         };
         let path = self.path(name);
@@ -176,7 +176,7 @@ impl Weights {
             self.shared.ledger.used(&path);
             return Ok(Some(Arc::new(matrix)));
         }
-        let matrix = Arc::new(ops::quantise(&read()?.reshape(size)?, bits)?);
+        let matrix = Arc::new(ops::quantize(&read()?.reshape(size)?, bits)?);
         if let Some(kept) = kept {
             kept.keep(path, &matrix);
         }
@@ -293,7 +293,7 @@ impl Shared {
             adapters: Adapters::default(),
             low_bit: None,
             watcher: None,
-            quantisation: Quantisation::None,
+            quantization: Quantization::None,
             kept: None,
             exact: false,
             headers: None,

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use brisk_quant::awq::{AwqSettings, column_means, quantise_awq};
+use brisk_quant::awq::{AwqSettings, column_means, quantize_awq};
 use brisk_quant::groups::{AwqGroup, Maker};
 use brisk_quant::integer::GROUP;
 use brisk_quant::lite::LiteConfig;
@@ -229,7 +229,7 @@ impl AwqJob<'_> {
             inputs: &rows,
             width,
         };
-        quantise_awq(&weights, &means, calibration, &self.settings)
+        quantize_awq(&weights, &means, calibration, &self.settings)
             .map_err(|error| Error::folder(name, error.to_string()))
     }
 }

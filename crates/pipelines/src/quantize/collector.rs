@@ -44,7 +44,7 @@ impl Reservoir {
     }
 }
 
-/// Keeps rows of the inputs of all layers that are to be quantised.
+/// Keeps rows of the inputs of all layers that are to be quantized.
 pub(super) struct Collector {
     most: usize,
     layers: Mutex<BTreeMap<String, Reservoir>>,

@@ -217,13 +217,13 @@ fn chosen(model: &dyn Quantizable, request: &QuantizeRequest) -> Result<Vec<With
     asked
         .map(|component| {
             let source = component.source.clone();
-            let full = source.filter(|source| !brisk_quant::file::is_quantised(&**source));
+            let full = source.filter(|source| !brisk_quant::file::is_quantized(&**source));
             match full {
                 Some(source) => Ok((component, source)),
                 None => Err(Error::folder(
                     &request.model,
                     format!(
-                        "its {} is quantised already, or made up; give the full model",
+                        "its {} is quantized already, or made up; give the full model",
                         component.name.replace('_', " ")
                     ),
                 )),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use brisk_quant::{
     Awq, Calibration, HalfType, LayerGroup, LowBitLayout, Record, Settings, file, plain_to_file,
-    quantise,
+    quantize,
 };
 use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
 use serde_json::Value;
@@ -66,7 +66,7 @@ impl Job for SvdQuantJob<'_> {
             inputs: &rows,
             width: group.inputs,
         };
-        let found = quantise(&views, &sizes, calibration, self.settings)
+        let found = quantize(&views, &sizes, calibration, self.settings)
             .map_err(|error| Error::folder(name, error.to_string()))?;
         let record = Record {
             bias: (biases.len() == group.outputs()).then_some(biases),

@@ -5,7 +5,7 @@ use brisk_models::component::{
     RandomWeights, Runnable, Setting, SizeError, SizeName, Sizes,
 };
 use brisk_models::registry;
-use brisk_nn::{Quantisation, Trace};
+use brisk_nn::{Quantization, Trace};
 use brisk_pipelines::diffusion::noise::TorchGenerator;
 use brisk_pipelines::memory;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
@@ -16,7 +16,7 @@ use super::report::{Report, Stage};
 use super::{FileArguments, ModelArguments, RunArguments};
 use crate::commands::component::Found;
 use crate::failure::{Failure, Result};
-use crate::models::quantisation;
+use crate::models::quantization;
 use crate::{output, tensors};
 
 const EXACT: &str = "exact";
@@ -79,7 +79,7 @@ fn command(entry: &'static Entry, sizes: &[&'static SizeName], settings: &[Setti
         let parser = clap::value_parser!(u64).range(1..=1 << 20);
         command = command.arg(argument.help(help).value_parser(parser));
     }
-    if settings.contains(&Setting::Quantisation) {
+    if settings.contains(&Setting::Quantization) {
         let help = "How linear layers keep their weights: none, 8bit or 4bit";
         let argument = Arg::new(QUANTIZE).long(QUANTIZE).value_name("KIND");
         command = command.arg(argument.help(help).default_value("none"));
@@ -124,7 +124,7 @@ impl FromArgMatches for ComponentArguments {
             strip_rows: honours(Setting::StripRows)
                 .then(|| count(STRIP_ROWS))
                 .flatten(),
-            quantize: honours(Setting::Quantisation)
+            quantize: honours(Setting::Quantization)
                 .then(|| given.get_one::<String>(QUANTIZE).cloned())
                 .flatten(),
             files: FileArguments::from_arg_matches(given)?,
@@ -141,8 +141,8 @@ impl FromArgMatches for ComponentArguments {
 /// Times a component.
 pub fn run(arguments: &ComponentArguments) -> Result {
     let how = match &arguments.quantize {
-        Some(kind) => quantisation("--quantize", kind)?,
-        None => Quantisation::None,
+        Some(kind) => quantization("--quantize", kind)?,
+        None => Quantization::None,
     };
     arguments.run.threads.apply()?;
     if let Some(path) = &arguments.files.outputs {
@@ -186,7 +186,7 @@ pub fn run(arguments: &ComponentArguments) -> Result {
     let settings = LoadSettings {
         exact: arguments.exact,
         strip_rows: arguments.strip_rows,
-        quantisation: how,
+        quantization: how,
         ..LoadSettings::default()
     };
     let model = config.load(entry, &weights, &settings)?;
@@ -245,7 +245,7 @@ fn wrong_size(error: SizeError) -> Failure {
 }
 
 /// Looks whether made-up weights fit before they are made.
-fn check_memory(random: RandomWeights, count: u64, how: Quantisation) -> Result {
+fn check_memory(random: RandomWeights, count: u64, how: Quantization) -> Result {
     let bytes = count as f64 * how.bytes_per_value(random.bytes_per_weight());
     Ok(memory::check(
         "weights",

@@ -1,4 +1,4 @@
-//! Two models with the same prompts and noise: a quantised one beside the full one.
+//! Two models with the same prompts and noise: a quantized one beside the full one.
 
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;

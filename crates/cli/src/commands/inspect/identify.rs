@@ -59,7 +59,7 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
     if let Some((component, found)) = registry::recognise(source, metadata)? {
         let mut details = found.details;
         if found.stands_alone && component.folders.contains(&"transformer") {
-            let hint = match brisk_quant::file::is_quantised(source) {
+            let hint = match brisk_quant::file::is_quantized(source) {
                 true => "brisk image --transformer FILE, brisk convert",
                 false => "brisk image --transformer FILE --vae MODEL --text-encoder MODEL",
             };
@@ -71,7 +71,7 @@ pub fn identify(source: &dyn TensorSource, metadata: &BTreeMap<String, String>) 
             details,
         });
     }
-    if brisk_quant::file::is_quantised(source) {
+    if brisk_quant::file::is_quantized(source) {
         let found = low_bit::describe(source, metadata, "transformer");
         return Ok(Found {
             details: found.details,
@@ -96,7 +96,7 @@ fn lora(source: &dyn TensorSource, names: &[String]) -> Option<Found> {
     ];
     // 4-bit layers have a branch of such a name.
     let is_lora = |name: &String| PARTS.iter().any(|part| name.contains(part));
-    if brisk_quant::file::is_quantised(source) || !names.iter().any(is_lora) {
+    if brisk_quant::file::is_quantized(source) || !names.iter().any(is_lora) {
         return None;
     }
     let down = |name: &&String| name.contains("lora_A") || name.contains("lora_down");

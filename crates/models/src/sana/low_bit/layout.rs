@@ -19,7 +19,7 @@ use brisk_quant::{LayerGroup, LowBitLayout};
 
 use crate::sana::SanaConfig;
 
-/// The sizes of a SANA transformer that decide how its quantised layers lie in a file.
+/// The sizes of a SANA transformer that decide how its quantized layers lie in a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SanaLayout {
     /// Blocks.

@@ -1,4 +1,4 @@
-//! Transformers whose blocks are quantised by SVDQuant, in nunchaku's layout or diffusers'.
+//! Transformers whose blocks are quantized by SVDQuant, in nunchaku's layout or diffusers'.
 
 mod layout;
 mod random;
@@ -15,11 +15,11 @@ use crate::low_bit;
 pub use layout::SanaLayout;
 pub use random::with_random_low_bit;
 
-/// A transformer's parameters from a file in the plain layout, the authors' or a quantised one;
-/// `activations` says how inputs of quantised layers are rounded.
+/// A transformer's parameters from a file in the plain layout, the authors' or a quantized one;
+/// `activations` says how inputs of quantized layers are rounded.
 ///
 /// # Errors
-/// A quantised file for another model, or one that contradicts itself.
+/// A quantized file for another model, or one that contradicts itself.
 pub fn parameters(
     config: &SanaConfig,
     source: Arc<dyn TensorSource>,

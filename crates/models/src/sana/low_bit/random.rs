@@ -13,7 +13,7 @@ use crate::sana::SanaConfig;
 /// Width of the branches.
 const RANK: usize = 32;
 
-/// Adds made-up 4-bit layers in place of those that SVDQuant quantises, to measure speed: rank 32, and
+/// Adds made-up 4-bit layers in place of those that SVDQuant quantizes, to measure speed: rank 32, and
 /// weights alone for the layers that keep full activations.
 pub fn with_random_low_bit(
     config: &SanaConfig,
@@ -35,7 +35,7 @@ pub fn with_random_low_bit(
 
 struct RandomLowBit {
     layout: SanaLayout,
-    /// Names of the layers that are quantised together, and their name in files.
+    /// Names of the layers that are quantized together, and their name in files.
     groups: BTreeMap<Vec<String>, String>,
 }
 

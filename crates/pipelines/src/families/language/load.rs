@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use brisk_models::language_model::{Attention, LanguageModelConfig};
-use brisk_nn::Quantisation;
+use brisk_nn::Quantization;
 use brisk_store::ModelFolder;
 use brisk_text::{ChatTemplate, ChatTemplates, Tokenizer};
 use serde_json::Value;
@@ -28,10 +28,10 @@ pub struct LoadOptions {
     /// say that they were trained so (BD3-LM) or with which blocks (SDAR).
     pub block_causal: Option<usize>,
     /// How linear layers and the head keep their weights.
-    pub quantisation: Quantisation,
-    /// A file for quantised weights: made by the first load, used by later ones, refused where it was
+    pub quantization: Quantization,
+    /// A file for quantized weights: made by the first load, used by later ones, refused where it was
     /// made of other weights.
-    pub quantised_weights: Option<PathBuf>,
+    pub quantized_weights: Option<PathBuf>,
     /// Random weights in place of the folder's, which needs none then.
     pub random: Option<RandomWeights>,
 }

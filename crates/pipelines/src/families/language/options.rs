@@ -238,12 +238,12 @@ pub static QUANTIZE: Key<String> = Key::new(
 )
 .on_open();
 
-/// A file for quantised weights.
+/// A file for quantized weights.
 pub static QUANTIZED_WEIGHTS: Key<PathBuf> = Key::new(
     "quantized-weights",
     "FILE",
     Kind::Path,
-    "keep quantised weights in this file: the first run writes it, later ones load faster",
+    "keep quantized weights in this file: the first run writes it, later ones load faster",
 )
 .on_open()
 .needs("quantize");
@@ -383,8 +383,8 @@ impl LoadOptions {
             chat_template: asked.get(&CHAT_TEMPLATE),
             without_tokenizer: asked.get(&WITHOUT_TOKENIZER).unwrap_or(false),
             block_causal: asked.get(&BLOCK_CAUSAL),
-            quantisation: brisk_nn::Quantisation::from_name(&quantize)?,
-            quantised_weights: asked.get(&QUANTIZED_WEIGHTS),
+            quantization: brisk_nn::Quantization::from_name(&quantize)?,
+            quantized_weights: asked.get(&QUANTIZED_WEIGHTS),
             random: settings.random,
         })
     }

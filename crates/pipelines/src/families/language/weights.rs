@@ -1,5 +1,5 @@
-//! A language model's weights: read or made up, as they are stored or quantised, and a file that keeps
-//! quantised ones from one run to the next.
+//! A language model's weights: read or made up, as they are stored or quantized, and a file that keeps
+//! quantized ones from one run to the next.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
-use brisk_nn::{Quantisation, QuantisedWeights, Storage, WeightsBuilder};
+use brisk_nn::{Quantization, QuantizedWeights, Storage, WeightsBuilder};
 use brisk_store::{
     Dtype, ModelFolder, OutTensor, SafetensorsFile, TensorSource, write_safetensors,
 };
@@ -16,13 +16,13 @@ use super::load::LoadOptions;
 use crate::error::{Error, Result};
 use crate::memory;
 
-/// Version of what [`KEPT`] files hold: the layout of quantised weights.
+/// Version of what [`KEPT`] files hold: the layout of quantized weights.
 const VERSION: &str = "1";
 /// What such a file is, in its metadata.
-const FORMAT: &str = "brisk quantised weights";
+const FORMAT: &str = "brisk quantized weights";
 
 /// Keys of the metadata.
-const KEPT: [&str; 4] = ["format", "version", "quantisation", "weights"];
+const KEPT: [&str; 4] = ["format", "version", "quantization", "weights"];
 
 /// Loads the model as the options say.
 pub(super) fn load(
@@ -30,8 +30,8 @@ pub(super) fn load(
     config: &LanguageModelConfig,
     options: &LoadOptions,
 ) -> Result<LanguageModel> {
-    let how = options.quantisation;
-    if options.quantised_weights.is_some() && how == Quantisation::None {
+    let how = options.quantization;
+    if options.quantized_weights.is_some() && how == Quantization::None {
         return Err(Error::request(
             "quantized-weights",
             "there are none without --quantize 8bit or --quantize 4bit",
@@ -59,7 +59,7 @@ pub(super) fn load(
         memory::stored_bytes(&*source) as f64 / values as f64,
     )?;
     let weights = WeightsBuilder::from_source(source.clone());
-    let Some(path) = &options.quantised_weights else {
+    let Some(path) = &options.quantized_weights else {
         let weights = weights.quantize(how, None).build()?;
         return Ok(LanguageModel::load(config, &weights)?);
     };
@@ -68,11 +68,11 @@ pub(super) fn load(
         .try_exists()
         .map_err(|error| unusable(path, &error.to_string()))?;
     if there {
-        let kept = Arc::new(QuantisedWeights::from_source(open(path, &metadata)?));
+        let kept = Arc::new(QuantizedWeights::from_source(open(path, &metadata)?));
         let weights = weights.quantize(how, Some(kept)).build()?;
         return Ok(LanguageModel::load(config, &weights)?);
     }
-    let kept = Arc::new(QuantisedWeights::default());
+    let kept = Arc::new(QuantizedWeights::default());
     let weights = weights.quantize(how, Some(kept.clone())).build()?;
     let model = LanguageModel::load(config, &weights)?;
     write(path, &kept, &metadata)?;
@@ -80,20 +80,20 @@ pub(super) fn load(
 }
 
 /// Refuses a model whose weights would not fit, before anything is read.
-fn check_memory(config: &LanguageModelConfig, how: Quantisation, stored: f64) -> Result<()> {
+fn check_memory(config: &LanguageModelConfig, how: Quantization, stored: f64) -> Result<()> {
     let embedding = config.vocab_size as u64 * config.hidden_size as u64;
     let head = if config.tied { embedding } else { 0 };
     let linear = config.parameters().saturating_sub(embedding) + head;
-    let needed = memory::quantised_bytes(embedding, linear, stored, how);
+    let needed = memory::quantized_bytes(embedding, linear, stored, how);
     let suggestion = match how {
-        Quantisation::FourBit => "a smaller model",
+        Quantization::FourBit => "a smaller model",
         _ => "use --quantize 4bit, or a smaller model",
     };
     memory::check("weights", needed, memory::available(), suggestion)
 }
 
-/// What tells whether a file belongs to weights and their quantisation.
-fn metadata(how: Quantisation, source: &dyn TensorSource) -> Result<BTreeMap<String, String>> {
+/// What tells whether a file belongs to weights and their quantization.
+fn metadata(how: Quantization, source: &dyn TensorSource) -> Result<BTreeMap<String, String>> {
     let print = brisk_store::fingerprint(source)?;
     let values = [FORMAT, VERSION, how.name(), &print].map(str::to_owned);
     Ok(KEPT.map(str::to_owned).into_iter().zip(values).collect())
@@ -127,7 +127,7 @@ fn open(path: &Path, expected: &BTreeMap<String, String>) -> Result<Arc<dyn Tens
     Ok(Arc::new(file))
 }
 
-fn write(path: &Path, kept: &QuantisedWeights, metadata: &BTreeMap<String, String>) -> Result<()> {
+fn write(path: &Path, kept: &QuantizedWeights, metadata: &BTreeMap<String, String>) -> Result<()> {
     kept.with_made(|made| {
         let tensors: Vec<OutTensor> = made
             .iter()

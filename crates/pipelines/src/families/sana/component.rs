@@ -34,7 +34,7 @@ impl ComponentWeights {
         }
     }
 
-    /// As [`ComponentWeights::weights`] for a transformer, which may be quantised.
+    /// As [`ComponentWeights::weights`] for a transformer, which may be quantized.
     pub(super) fn transformer(
         &self,
         config: &SanaConfig,
@@ -60,9 +60,9 @@ impl ComponentWeights {
     }
 
     /// Whether it is a file with 4-bit layers.
-    pub(super) fn is_quantised(&self) -> bool {
+    pub(super) fn is_quantized(&self) -> bool {
         self.stored()
-            .is_some_and(|stored| brisk_quant::file::is_quantised(&**stored))
+            .is_some_and(|stored| brisk_quant::file::is_quantized(&**stored))
     }
 
     /// Number of weights.

@@ -63,14 +63,14 @@ impl SanaPipeline {
                 cost: text,
                 weight_bytes: self
                     .options
-                    .text_quantisation
+                    .text_quantization
                     .bytes_per_value(files.text.bytes_per_weight()),
             },
             StageCost {
                 cost: denoise,
                 weight_bytes: self
                     .options
-                    .transformer_quantisation
+                    .transformer_quantization
                     .bytes_per_value(files.transformer.bytes_per_weight()),
             },
             // Convolutions compute on f32 copies, whatever the file holds.

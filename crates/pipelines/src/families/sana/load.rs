@@ -8,7 +8,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
-use brisk_nn::{Activations, Lora, LoraFile, Quantisation};
+use brisk_nn::{Activations, Lora, LoraFile, Quantization};
 use brisk_store::read::without_last_line_end;
 use brisk_store::{ModelFolder, TensorSource};
 use brisk_text::Tokenizer;
@@ -64,12 +64,12 @@ pub struct LoadOptions {
     pub exact: bool,
     /// How inputs of 4-bit layers are rounded; `None` for 8 bits, or for a model without such layers.
     pub activations: Option<Activations>,
-    /// How the text encoder's linear layers are quantised while they are loaded: rounded to nearest
+    /// How the text encoder's linear layers are quantized while they are loaded: rounded to nearest
     /// in groups of 32 inputs, computed with activations of 8 bits.
-    pub text_quantisation: Quantisation,
-    /// As `text_quantisation`, for the transformer's linear layers: weights and activations of 8
+    pub text_quantization: Quantization,
+    /// As `text_quantization`, for the transformer's linear layers: weights and activations of 8
     /// bits, or weights of 4, without calibration.
-    pub transformer_quantisation: Quantisation,
+    pub transformer_quantization: Quantization,
 }
 
 impl Default for LoadOptions {
@@ -88,8 +88,8 @@ impl Default for LoadOptions {
             random: None,
             exact: false,
             activations: None,
-            text_quantisation: Quantisation::None,
-            transformer_quantisation: Quantisation::None,
+            text_quantization: Quantization::None,
+            transformer_quantization: Quantization::None,
         }
     }
 }
@@ -164,14 +164,14 @@ impl Files {
             None => ModelKind::Sana,
         };
         check_transformer(folder, &transformer.config, kind)?;
-        let quantised = transformer.weights.is_quantised();
-        if options.activations.is_some() && !quantised {
+        let quantized = transformer.weights.is_quantized();
+        if options.activations.is_some() && !quantized {
             return Err(Error::request(
                 "activations",
                 "has no effect on a transformer without 4-bit layers",
             ));
         }
-        if options.transformer_quantisation != Quantisation::None && quantised {
+        if options.transformer_quantization != Quantization::None && quantized {
             return Err(Error::request(
                 "quantize-transformer",
                 "the transformer's file has 4-bit weights already; load the full one",
@@ -183,7 +183,7 @@ impl Files {
             None => open_control(folder, options, index.as_ref())?,
         };
         let (text_config, text, tokenizer) = open_text(folder, options)?;
-        if options.text_quantisation != Quantisation::None && text.is_quantised() {
+        if options.text_quantization != Quantization::None && text.is_quantized() {
             return Err(Error::request(
                 "quantize-text-encoder",
                 "the text encoder's file has 4-bit weights already; load the full one",

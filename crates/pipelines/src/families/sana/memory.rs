@@ -1,7 +1,7 @@
 //! What a request needs of memory, stage by stage, and what follows from it.
 
 use brisk_models::dcae::LARGEST_MAP;
-use brisk_nn::Quantisation;
+use brisk_nn::Quantization;
 
 use super::load::Residency;
 use super::plan::SanaPlan;
@@ -33,24 +33,24 @@ impl SanaPipeline {
     pub fn transformer_bytes(&self) -> u64 {
         let (weights, how) = (
             &self.files.transformer,
-            self.options.transformer_quantisation,
+            self.options.transformer_quantization,
         );
         match how {
-            Quantisation::None => weights.bytes(),
-            _ => memory::quantised_bytes(0, weights.count(), weights.bytes_per_weight(), how),
+            Quantization::None => weights.bytes(),
+            _ => memory::quantized_bytes(0, weights.count(), weights.bytes_per_weight(), how),
         }
     }
 
-    /// Bytes of the text encoder's weights: its table as stored, its layers as they are quantised.
+    /// Bytes of the text encoder's weights: its table as stored, its layers as they are quantized.
     fn text_bytes(&self) -> u64 {
         let (text, config) = (&self.files.text, &self.files.text_config);
-        let how = self.options.text_quantisation;
-        if how == Quantisation::None {
+        let how = self.options.text_quantization;
+        if how == Quantization::None {
             return text.bytes();
         }
         let table = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
         let layers = text.count().saturating_sub(table);
-        memory::quantised_bytes(table, layers, text.bytes_per_weight(), how)
+        memory::quantized_bytes(table, layers, text.bytes_per_weight(), how)
     }
 
     /// Whether components stay in memory after their stage.

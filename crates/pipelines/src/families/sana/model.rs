@@ -112,7 +112,7 @@ impl ImageModel for SanaPipeline {
     }
 
     fn is_low_bit(&self) -> bool {
-        self.files.transformer.is_quantised()
+        self.files.transformer.is_quantized()
     }
 
     fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
@@ -178,9 +178,9 @@ impl LoadOptions {
             "full" => brisk_nn::Activations::Full,
             _ => brisk_nn::Activations::Eight,
         });
-        let quantize = |key| -> Result<brisk_nn::Quantisation> {
+        let quantize = |key| -> Result<brisk_nn::Quantization> {
             let name = asked.get(key).unwrap_or_else(|| "none".to_owned());
-            Ok(brisk_nn::Quantisation::from_name(&name)?)
+            Ok(brisk_nn::Quantization::from_name(&name)?)
         };
         let scale = asked.get(&keys::LORA_SCALE).unwrap_or(1.0);
         let loras = asked.get(&keys::LORA).unwrap_or_default().into_iter();
@@ -210,8 +210,8 @@ impl LoadOptions {
             },
             random: settings.random,
             activations,
-            text_quantisation: quantize(&own::QUANTIZE_TEXT_ENCODER)?,
-            transformer_quantisation: quantize(&own::QUANTIZE_TRANSFORMER)?,
+            text_quantization: quantize(&own::QUANTIZE_TEXT_ENCODER)?,
+            transformer_quantization: quantize(&own::QUANTIZE_TRANSFORMER)?,
         })
     }
 }

@@ -245,7 +245,7 @@ impl SanaPipeline {
                 weights = weights.watcher(watcher.clone());
             }
             let weights = weights
-                .quantize(self.options.text_quantisation, None)
+                .quantize(self.options.text_quantization, None)
                 .build()?;
             self.text = Some(Gemma2Model::load(&self.files.text_config, &weights)?);
         }
@@ -313,7 +313,7 @@ impl SanaPipeline {
                 weights = weights.lora(lora.clone(), *scale);
             }
             let weights = weights
-                .quantize(self.options.transformer_quantisation, None)
+                .quantize(self.options.transformer_quantization, None)
                 .build()?;
             self.transformer = Some(SanaTransformer::load(
                 &self.files.transformer_config,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use brisk_models::dcae;
 use brisk_models::sana::{self, ControlWiring, Numerics, SanaConfig};
 use brisk_models::sana_controlnet;
-use brisk_quant::{NunchakuFile, file as quantised};
+use brisk_quant::{NunchakuFile, file as quantized};
 use brisk_store::{ModelFolder, TensorSource, open_weights, unwrapped};
 
 use super::component::ComponentWeights;
@@ -51,7 +51,7 @@ fn transformer_weights(
     options: &LoadOptions,
     count: u64,
 ) -> Result<ComponentWeights> {
-    let names = quantised::FOLDER_FILES.map(|name| format!("transformer/{name}"));
+    let names = quantized::FOLDER_FILES.map(|name| format!("transformer/{name}"));
     if options.random.is_none() && names.iter().all(|name| folder.exists(name)) {
         let parts = names.iter().map(|name| folder.open(name));
         let joined = brisk_quant::join(parts.collect::<Result<_, _>>()?);
@@ -61,8 +61,8 @@ fn transformer_weights(
     component_weights(folder, "transformer", options, count)
 }
 
-/// A quantised transformer in one file, which brings its configuration along.
-fn open_quantised_file(path: &Path) -> Result<Option<TransformerFiles>> {
+/// A quantized transformer in one file, which brings its configuration along.
+fn open_quantized_file(path: &Path) -> Result<Option<TransformerFiles>> {
     let wrong =
         |error: brisk_quant::Error| Error::folder(path.display().to_string(), error.to_string());
     let file = NunchakuFile::open(path).map_err(wrong)?;
@@ -87,7 +87,7 @@ fn about_heads(path: &Path, error: &brisk_nn::Error) -> Error {
 
 /// Says what a file is that is no transformer; its name alone would not tell.
 fn check_names(path: &Path, source: &dyn TensorSource) -> Result<()> {
-    // Of a quantised transformer, this layer may be quantised too.
+    // Of a quantized transformer, this layer may be quantized too.
     let caption = ["weight", "qweight"].map(|end| format!("caption_projection.linear_1.{end}"));
     if caption.iter().any(|name| source.info(name).is_some())
         || sana::native::detect(source)?.is_some()
@@ -120,13 +120,13 @@ fn open_transformer_file(
     options: &LoadOptions,
 ) -> Result<TransformerFiles> {
     let source = unwrapped(match path.is_dir() {
-        true => quantised::open_folder(path, options.variant.as_deref())
+        true => quantized::open_folder(path, options.variant.as_deref())
             .map_err(|error| Error::folder(path.display().to_string(), error.to_string()))?,
         false => open_weights(path)?,
     })?;
     check_names(path, &*source)?;
-    if quantised::is_quantised(&*source)
-        && let Some(files) = open_quantised_file(path)?
+    if quantized::is_quantized(&*source)
+        && let Some(files) = open_quantized_file(path)?
     {
         return Ok(files);
     }

@@ -1,4 +1,4 @@
-//! The stored form of a quantised weight, and how values get into it and out of it.
+//! The stored form of a quantized weight, and how values get into it and out of it.
 
 use super::{Bits, GROUP};
 use crate::gemm::layout::PANEL;
@@ -34,7 +34,7 @@ impl Bits {
 /// (high), each raised by 8. So four inputs of an output are what one lane of an integer dot product
 /// takes. Outputs past the last and inputs past the last are zeros.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct QuantisedMatrix {
+pub struct QuantizedMatrix {
     outputs: usize,
     inputs: usize,
     bits: Bits,
@@ -42,10 +42,10 @@ pub struct QuantisedMatrix {
 }
 
 /// Scale and codes of the values of one group.
-type Quantiser = fn(&[f32; GROUP], &mut [i8; GROUP]) -> bf16;
+type Quantizer = fn(&[f32; GROUP], &mut [i8; GROUP]) -> bf16;
 
-impl QuantisedMatrix {
-    /// Quantises an f32 weight. A group that holds NaN or infinity comes out as NaN.
+impl QuantizedMatrix {
+    /// Quantizes an f32 weight. A group that holds NaN or infinity comes out as NaN.
     ///
     /// # Panics
     /// When `w` does not hold `outputs·inputs` values; so do the other constructors.
@@ -54,12 +54,12 @@ impl QuantisedMatrix {
         Self::build(w, outputs, inputs, bits, copy)
     }
 
-    /// Quantises a bf16 weight.
+    /// Quantizes a bf16 weight.
     pub fn from_bf16(w: &[bf16], outputs: usize, inputs: usize, bits: Bits) -> Self {
         Self::build(w, outputs, inputs, bits, bf16::widen)
     }
 
-    /// Quantises an f16 weight.
+    /// Quantizes an f16 weight.
     pub fn from_f16(w: &[f16], outputs: usize, inputs: usize, bits: Bits) -> Self {
         Self::build(w, outputs, inputs, bits, f16::widen)
     }
@@ -74,9 +74,9 @@ impl QuantisedMatrix {
         assert_eq!(w.len(), outputs * inputs, "weight of {outputs}x{inputs}");
         let groups = inputs.div_ceil(GROUP);
         let mut panels = vec![0u8; outputs.div_ceil(PANEL) * groups * bits.block()];
-        let quantise: Quantiser = match bits {
-            Bits::Four => quantise_four,
-            Bits::Eight => quantise_eight,
+        let quantize: Quantizer = match bits {
+            Bits::Four => quantize_four,
+            Bits::Eight => quantize_eight,
         };
         if panels.is_empty() {
             return Self {
@@ -97,7 +97,7 @@ impl QuantisedMatrix {
                     for (j, (row, codes)) in rows.chunks_exact(inputs).zip(&mut codes).enumerate() {
                         let mut values = [0.0f32; GROUP];
                         widen(&row[first..first + count], &mut values[..count]);
-                        let scale = quantise(&values, codes);
+                        let scale = quantize(&values, codes);
                         let at = bits.codes() + 2 * j;
                         block[at..at + 2].copy_from_slice(&scale.to_bits().to_le_bytes());
                     }
@@ -153,7 +153,7 @@ impl QuantisedMatrix {
         self.panels.len()
     }
 
-    /// The stored form, as [`QuantisedMatrix::from_stored`] takes it back.
+    /// The stored form, as [`QuantizedMatrix::from_stored`] takes it back.
     pub fn stored(&self) -> &[u8] {
         &self.panels
     }
@@ -286,7 +286,7 @@ fn usable(scale: f32) -> bf16 {
 
 simd_dispatch! {
     /// Codes of −127..127 under the scale that makes the largest 127.
-    fn quantise_eight(values: &[f32; GROUP], codes: &mut [i8; GROUP]) -> bf16 {
+    fn quantize_eight(values: &[f32; GROUP], codes: &mut [i8; GROUP]) -> bf16 {
         let scale = usable(magnitude(values) / 127.0);
         let inverse = 1.0 / scale.to_f32();
         for (code, value) in codes.iter_mut().zip(values) {
@@ -299,7 +299,7 @@ simd_dispatch! {
 simd_dispatch! {
     /// Codes of −8..7. The value of largest magnitude becomes −8, so that all sixteen codes are
     /// used; then the scale is the one that fits those codes best (least squares).
-    fn quantise_four(values: &[f32; GROUP], codes: &mut [i8; GROUP]) -> bf16 {
+    fn quantize_four(values: &[f32; GROUP], codes: &mut [i8; GROUP]) -> bf16 {
         let largest = magnitude(values);
         let mut negative = false;
         for value in values { negative |= *value == -largest; }
@@ -326,7 +326,7 @@ mod tests {
 
     /// Relative L2 of what was lost.
     fn loss(w: &[f32], bits: Bits, outputs: usize, inputs: usize) -> f32 {
-        let back = QuantisedMatrix::from_f32(w, outputs, inputs, bits).unpack();
+        let back = QuantizedMatrix::from_f32(w, outputs, inputs, bits).unpack();
         let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| v * v).sum::<f32>();
         (square(&mut w.iter().zip(&back).map(|(a, b)| a - b)) / square(&mut w.iter().copied()))
             .sqrt()
@@ -365,7 +365,7 @@ mod tests {
             let w: Vec<f32> = (0..3 * count)
                 .map(|k| code(k % count) as f32 * 0.25)
                 .collect();
-            let matrix = QuantisedMatrix::from_f32(&w, 3, GROUP, bits);
+            let matrix = QuantizedMatrix::from_f32(&w, 3, GROUP, bits);
             assert_eq!(matrix.unpack(), w);
             assert_eq!(matrix.bytes(), bits.block());
         }
@@ -375,36 +375,36 @@ mod tests {
     fn odd_sizes_zeros_and_types() {
         let w = vec![0.0; 5 * 7];
         for bits in [Bits::Four, Bits::Eight] {
-            assert_eq!(QuantisedMatrix::from_f32(&w, 5, 7, bits).unpack(), w);
+            assert_eq!(QuantizedMatrix::from_f32(&w, 5, 7, bits).unpack(), w);
             let narrow: Vec<bf16> = noise(17 * 45, 3).into_iter().map(bf16::from_f32).collect();
             let wide: Vec<f32> = narrow.iter().map(|v| v.to_f32()).collect();
-            let from_wide = QuantisedMatrix::from_f32(&wide, 17, 45, bits);
-            assert_eq!(QuantisedMatrix::from_bf16(&narrow, 17, 45, bits), from_wide);
+            let from_wide = QuantizedMatrix::from_f32(&wide, 17, 45, bits);
+            assert_eq!(QuantizedMatrix::from_bf16(&narrow, 17, 45, bits), from_wide);
             let half: Vec<f16> = narrow.iter().map(|v| f16::from_f32(v.to_f32())).collect();
             let wide: Vec<f32> = half.iter().map(|v| v.to_f32()).collect();
-            let from_wide = QuantisedMatrix::from_f32(&wide, 17, 45, bits);
-            assert_eq!(QuantisedMatrix::from_f16(&half, 17, 45, bits), from_wide);
+            let from_wide = QuantizedMatrix::from_f32(&wide, 17, 45, bits);
+            assert_eq!(QuantizedMatrix::from_f16(&half, 17, 45, bits), from_wide);
             assert_eq!(from_wide.bytes(), 2 * 2 * bits.block());
             let stored = from_wide.stored().to_vec();
-            let back = QuantisedMatrix::from_stored(stored.clone(), 17, 45, bits);
+            let back = QuantizedMatrix::from_stored(stored.clone(), 17, 45, bits);
             assert_eq!(back, Some(from_wide));
-            assert_eq!(QuantisedMatrix::from_stored(stored, 17, 70, bits), None);
-            assert_eq!(QuantisedMatrix::from_f32(&[], 0, 8, bits).unpack(), []);
-            assert_eq!(QuantisedMatrix::from_f32(&[], 3, 0, bits).unpack(), []);
+            assert_eq!(QuantizedMatrix::from_stored(stored, 17, 70, bits), None);
+            assert_eq!(QuantizedMatrix::from_f32(&[], 0, 8, bits).unpack(), []);
+            assert_eq!(QuantizedMatrix::from_f32(&[], 3, 0, bits).unpack(), []);
         }
     }
 
     #[test]
     fn joined_matrices_hold_their_parts() {
         let (a, b) = (noise(32 * 40, 1), noise(5 * 40, 2));
-        let quantised =
-            |w: &[f32], outputs: usize, bits| QuantisedMatrix::from_f32(w, outputs, 40, bits);
-        let (four, rest) = (quantised(&a, 32, Bits::Four), quantised(&b, 5, Bits::Four));
-        let all = QuantisedMatrix::joined(&[&four, &rest]).unwrap();
+        let quantized =
+            |w: &[f32], outputs: usize, bits| QuantizedMatrix::from_f32(w, outputs, 40, bits);
+        let (four, rest) = (quantized(&a, 32, Bits::Four), quantized(&b, 5, Bits::Four));
+        let all = QuantizedMatrix::joined(&[&four, &rest]).unwrap();
         assert_eq!(all.unpack(), [four.unpack(), rest.unpack()].concat());
-        assert_eq!(QuantisedMatrix::joined(&[&rest, &four]), None);
+        assert_eq!(QuantizedMatrix::joined(&[&rest, &four]), None);
         assert_eq!(
-            QuantisedMatrix::joined(&[&four, &quantised(&b, 5, Bits::Eight)]),
+            QuantizedMatrix::joined(&[&four, &quantized(&b, 5, Bits::Eight)]),
             None
         );
     }
@@ -415,7 +415,7 @@ mod tests {
             for bits in [Bits::Four, Bits::Eight] {
                 let mut w = noise(2 * 64, 1);
                 w[40] = bad;
-                let back = QuantisedMatrix::from_f32(&w, 2, 64, bits).unpack();
+                let back = QuantizedMatrix::from_f32(&w, 2, 64, bits).unpack();
                 assert!(back[32..64].iter().any(|v| v.is_nan()));
                 assert!(back[..32].iter().chain(&back[64..]).all(|v| v.is_finite()));
             }

@@ -6,7 +6,7 @@
 //! files were made for does) or not at all. With rounded activations a group is one integer product
 //! (`tile.rs`); groups are added in f32.
 //!
-//! Layers that were quantised together, as those of queries, keys and values are, stay together from
+//! Layers that were quantized together, as those of queries, keys and values are, stay together from
 //! [`Int4Weight`] to the product: one `down`, and the input is rounded once.
 
 mod activation;

@@ -1,5 +1,5 @@
-//! Any bytes as a file of quantised layers: every layer or an error, never a panic.
-//! Run: `cargo +nightly fuzz run quantised fuzz/corpus/quantised fuzz/seeds/quantised`
+//! Any bytes as a file of quantized layers: every layer or an error, never a panic.
+//! Run: `cargo +nightly fuzz run quantized fuzz/corpus/quantized fuzz/seeds/quantized`
 #![no_main]
 
 use std::sync::Arc;

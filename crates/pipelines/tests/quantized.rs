@@ -1,19 +1,19 @@
-//! Language models with quantised weights, and the file that keeps them.
+//! Language models with quantized weights, and the file that keeps them.
 
 use std::path::{Path, PathBuf};
 
-use brisk_nn::Quantisation;
+use brisk_nn::Quantization;
 use brisk_pipelines::families::language::{CacheMode, Decoding, LoadOptions, TextPipeline};
 use brisk_pipelines::{Control, Result};
 use brisk_store::ModelFolder;
 use brisk_testkit::fixtures_dir;
 
-fn load(case: &str, how: Quantisation, kept: Option<PathBuf>) -> Result<TextPipeline> {
+fn load(case: &str, how: Quantization, kept: Option<PathBuf>) -> Result<TextPipeline> {
     let folder = ModelFolder::Disk(fixtures_dir().join("language_models").join(case));
     let options = LoadOptions {
         without_tokenizer: true,
-        quantisation: how,
-        quantised_weights: kept,
+        quantization: how,
+        quantized_weights: kept,
         ..LoadOptions::default()
     };
     TextPipeline::load(&folder, &options)
@@ -42,8 +42,8 @@ fn every_family_stays_near_its_own_logits() {
         "llada_moe_0",
         "llada2_0",
     ] {
-        let wanted = logits(&load(case, Quantisation::None, None).unwrap());
-        for (how, bound) in [(Quantisation::EightBit, 0.05), (Quantisation::FourBit, 0.5)] {
+        let wanted = logits(&load(case, Quantization::None, None).unwrap());
+        for (how, bound) in [(Quantization::EightBit, 0.05), (Quantization::FourBit, 0.5)] {
             let lost = error(&logits(&load(case, how, None).unwrap()), &wanted);
             // Where routers choose experts, small differences may choose others.
             let bound = if case == "llada2_0" { 0.8 } else { bound };
@@ -54,7 +54,7 @@ fn every_family_stays_near_its_own_logits() {
 
 #[test]
 fn a_batch_decodes_as_its_rows_do_alone() {
-    let pipeline = load("llada_0", Quantisation::FourBit, None).unwrap();
+    let pipeline = load("llada_0", Quantization::FourBit, None).unwrap();
     let request = Decoding {
         cache: CacheMode::Dual,
         gen_length: 16,
@@ -77,7 +77,7 @@ fn a_batch_decodes_as_its_rows_do_alone() {
     }
 }
 
-fn refused(case: &str, how: Quantisation, path: &Path) -> String {
+fn refused(case: &str, how: Quantization, path: &Path) -> String {
     match load(case, how, Some(path.to_owned())) {
         Ok(_) => panic!("{case} {how:?} was accepted"),
         Err(error) => error.to_string(),
@@ -90,25 +90,25 @@ fn kept_weights_belong_to_one_model_and_one_kind() {
     let path = folder.path().join("kept.safetensors");
     for case in ["llada_0", "a2d_qwen3_0", "illada_0"] {
         let kept = Some(path.clone());
-        let first = load(case, Quantisation::FourBit, kept.clone()).unwrap();
+        let first = load(case, Quantization::FourBit, kept.clone()).unwrap();
         let bytes = std::fs::read(&path).unwrap();
-        let again = load(case, Quantisation::FourBit, kept).unwrap();
+        let again = load(case, Quantization::FourBit, kept).unwrap();
         assert_eq!(logits(&first), logits(&again));
         assert_eq!(bytes, std::fs::read(&path).unwrap(), "written once");
 
-        let other = refused("llada_1", Quantisation::FourBit, &path);
+        let other = refused("llada_1", Quantization::FourBit, &path);
         assert!(
             other.contains("kept.safetensors") && other.contains("weights"),
             "{other}"
         );
-        let other = refused(case, Quantisation::EightBit, &path);
+        let other = refused(case, Quantization::EightBit, &path);
         assert!(other.contains("4bit") && other.contains("8bit"), "{other}");
-        let other = refused(case, Quantisation::None, &path);
+        let other = refused(case, Quantization::None, &path);
         assert!(other.contains("--quantize"), "{other}");
         assert_eq!(bytes, std::fs::read(&path).unwrap(), "left alone");
 
         std::fs::write(&path, &bytes[..bytes.len() - 1]).unwrap();
-        refused(case, Quantisation::FourBit, &path);
+        refused(case, Quantization::FourBit, &path);
         std::fs::remove_file(&path).unwrap();
     }
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);

@@ -1,7 +1,7 @@
 //! Frozen weights of linear layers in 4 or 8 bits.
 
 use crate::error::{Error, Result};
-use brisk_kernels::quantised::{Bits, QuantisedMatrix};
+use brisk_kernels::quantized::{Bits, QuantizedMatrix};
 use brisk_store::{Dtype, TensorSource};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// How linear layers keep their frozen weights. Everything else (embeddings, norms, biases, routers)
 /// stays as it is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Quantisation {
+pub enum Quantization {
     /// As they are stored: f32, bf16 or f16.
     #[default]
     None,
@@ -19,7 +19,7 @@ pub enum Quantisation {
     FourBit,
 }
 
-impl Quantisation {
+impl Quantization {
     /// Every kind, by name.
     pub const ALL: [(&'static str, Self); 3] = [
         ("none", Self::None),
@@ -44,7 +44,7 @@ impl Quantisation {
         let known = Self::ALL.iter().find(|(known, _)| *known == name);
         known.map(|(_, kind)| *kind).ok_or_else(|| {
             Error::Config(format!(
-                "quantisation {name:?}: expected none, 8bit or 4bit"
+                "quantization {name:?}: expected none, 8bit or 4bit"
             ))
         })
     }
@@ -67,25 +67,25 @@ impl Quantisation {
     }
 }
 
-/// A quantised weight with its name.
-type Named = (String, Arc<QuantisedMatrix>);
+/// A quantized weight with its name.
+type Named = (String, Arc<QuantizedMatrix>);
 
-/// Quantised weights to keep from one load to the next: those of an earlier load, which are taken
-/// instead of quantising again, and those that this load made.
+/// Quantized weights to keep from one load to the next: those of an earlier load, which are taken
+/// instead of quantizing again, and those that this load made.
 #[derive(Default)]
-pub struct QuantisedWeights {
+pub struct QuantizedWeights {
     earlier: Option<Arc<dyn TensorSource>>,
     made: Mutex<Vec<Named>>,
 }
 
-impl fmt::Debug for QuantisedWeights {
+impl fmt::Debug for QuantizedWeights {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         let earlier = self.earlier.is_some();
-        write!(f, "QuantisedWeights {{ earlier: {earlier} }}")
+        write!(f, "QuantizedWeights {{ earlier: {earlier} }}")
     }
 }
 
-impl QuantisedWeights {
+impl QuantizedWeights {
     /// Takes tensors of bytes, named as the weights they stand for, which another load
     /// [made](Self::with_made) from the same weights.
     pub fn from_source(earlier: Arc<dyn TensorSource>) -> Self {
@@ -95,7 +95,7 @@ impl QuantisedWeights {
         }
     }
 
-    /// Calls `work` with name and bytes of every weight that was quantised.
+    /// Calls `work` with name and bytes of every weight that was quantized.
     pub fn with_made<R>(&self, work: impl FnOnce(&[(&str, &[u8])]) -> R) -> R {
         let made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         let listed: Vec<(&str, &[u8])> = made
@@ -111,20 +111,20 @@ impl QuantisedWeights {
         name: &str,
         (outputs, inputs): (usize, usize),
         bits: Bits,
-    ) -> Result<Option<QuantisedMatrix>> {
+    ) -> Result<Option<QuantizedMatrix>> {
         let Some(source) = &self.earlier else {
             return Ok(None);
         };
         let wrong = |problem: String| {
             Error::Config(format!(
-                "{}: quantised weight {name:?}: {problem}; the file does not belong to this model",
+                "{}: quantized weight {name:?}: {problem}; the file does not belong to this model",
                 source.origin(name)
             ))
         };
         let Some(view) = source.view(name)? else {
             return Err(wrong("is missing".to_owned()));
         };
-        let expected = QuantisedMatrix::stored_length(outputs, inputs, bits);
+        let expected = QuantizedMatrix::stored_length(outputs, inputs, bits);
         if view.dtype != Dtype::U8 || Some(view.data.len()) != expected {
             return Err(wrong(format!(
                 "{} {} bytes, expected {expected:?} U8 for [{outputs}, {inputs}]",
@@ -132,12 +132,12 @@ impl QuantisedWeights {
                 view.data.len()
             )));
         }
-        let matrix = QuantisedMatrix::from_stored(view.data.to_vec(), outputs, inputs, bits);
+        let matrix = QuantizedMatrix::from_stored(view.data.to_vec(), outputs, inputs, bits);
         source.forget(name);
         Ok(matrix)
     }
 
-    pub(crate) fn keep(&self, name: String, matrix: &Arc<QuantisedMatrix>) {
+    pub(crate) fn keep(&self, name: String, matrix: &Arc<QuantizedMatrix>) {
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         made.push((name, matrix.clone()));
     }

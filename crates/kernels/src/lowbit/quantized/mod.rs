@@ -1,7 +1,7 @@
-//! Products with weights of 4 or 8 bits, quantised once, when they are loaded.
+//! Products with weights of 4 or 8 bits, quantized once, when they are loaded.
 //!
 //! `y = x·wᵀ` for `x` `[rows, inputs]` and `w` `[outputs, inputs]`. A weight has one bf16 scale for
-//! every [`GROUP`] inputs of an output: 4.5 or 8.5 bits a value in memory. Rows of `x` are quantised to
+//! every [`GROUP`] inputs of an output: 4.5 or 8.5 bits a value in memory. Rows of `x` are quantized to
 //! 8 bits with the same groups while they are used, products are sums of integers, and scales come in
 //! once a group. Measured against widening the weights for the f32 kernel this is the faster way for
 //! any number of rows, on AVX2 (`maddubs`) as on AVX-512 (VNNI).
@@ -9,7 +9,7 @@
 //! Scales are symmetric, without a minimum: at 4 bits, the value of largest magnitude becomes −8 and
 //! a least-squares fit sets the scale, which loses 8.5 % (relative L2) of a normal weight; a minimum
 //! would take that to 7.8 % for half a bit more, groups of 64 would lose 9.6 % for a quarter of a bit
-//! less. At 8 bits 0.55 % is lost. Quantising `x` adds 0.55 %.
+//! less. At 8 bits 0.55 % is lost. Quantizing `x` adds 0.55 %.
 //!
 //! Every sum has an order of its own that depends on neither the number of rows nor of threads, so
 //! results are the same for any of them.
@@ -18,14 +18,14 @@ mod dot;
 mod matrix;
 mod rows;
 
-pub use matrix::QuantisedMatrix;
+pub use matrix::QuantizedMatrix;
 
 use crate::gemm::layout::{Out, PANEL};
 use crate::parallel::rows_mut;
 use crate::simd::{self, Level};
 use dot::panel_product;
 use rayon::prelude::*;
-use rows::{RowGroup, quantise_rows};
+use rows::{RowGroup, quantize_rows};
 use std::cell::RefCell;
 
 /// Inputs that share a scale.
@@ -55,7 +55,7 @@ thread_local! {
 ///
 /// # Panics
 /// When `x` and `y` are not whole rows, or not equally many.
-pub fn forward<F>(x: &[f32], w: &QuantisedMatrix, y: &mut [f32], finish: F)
+pub fn forward<F>(x: &[f32], w: &QuantizedMatrix, y: &mut [f32], finish: F)
 where
     F: Fn(usize, &mut [f32]) + Sync,
 {
@@ -66,11 +66,11 @@ where
 ///
 /// # Panics
 /// As [`forward`].
-pub fn multiply(x: &[f32], w: &QuantisedMatrix, y: &mut [f32]) {
+pub fn multiply(x: &[f32], w: &QuantizedMatrix, y: &mut [f32]) {
     forward_at(simd::level(), x, w, y, None::<fn(usize, &mut [f32])>);
 }
 
-fn forward_at<F>(level: Level, x: &[f32], w: &QuantisedMatrix, y: &mut [f32], finish: Option<F>)
+fn forward_at<F>(level: Level, x: &[f32], w: &QuantizedMatrix, y: &mut [f32], finish: Option<F>)
 where
     F: Fn(usize, &mut [f32]) + Sync,
 {
@@ -94,7 +94,7 @@ where
         let count = y.len() / outputs;
         let x = &x[first * inputs..(first + count) * inputs];
         groups.resize(count * inputs.div_ceil(GROUP), RowGroup::ZERO);
-        quantise_rows(level, x, inputs, count, &mut groups);
+        quantize_rows(level, x, inputs, count, &mut groups);
         block(level, w, &groups, y);
         if let Some(finish) = &finish {
             rows_mut(y, outputs, |row, run| finish(first + row, run));
@@ -104,7 +104,7 @@ where
 }
 
 /// All outputs of a block of rows.
-fn block(level: Level, w: &QuantisedMatrix, groups: &[RowGroup], y: &mut [f32]) {
+fn block(level: Level, w: &QuantizedMatrix, groups: &[RowGroup], y: &mut [f32]) {
     let outputs = w.outputs();
     let rows = y.len() / outputs;
     let panels = outputs.div_ceil(PANEL);
@@ -156,11 +156,11 @@ mod tests {
         (lost / want.iter().map(|v| v * v).sum::<f32>()).sqrt()
     }
 
-    /// What the kernels compute, from unpacked weights and quantised rows.
-    fn plain(x: &[f32], w: &QuantisedMatrix, rows: usize) -> Vec<f32> {
+    /// What the kernels compute, from unpacked weights and quantized rows.
+    fn plain(x: &[f32], w: &QuantizedMatrix, rows: usize) -> Vec<f32> {
         let inputs = w.inputs();
         let mut groups = vec![RowGroup::ZERO; rows * inputs.div_ceil(GROUP)];
-        quantise_rows(simd::level(), x, inputs, rows, &mut groups);
+        quantize_rows(simd::level(), x, inputs, rows, &mut groups);
         let mut rounded = x.to_vec();
         for (i, row) in rounded.chunks_exact_mut(inputs).enumerate() {
             for (k, value) in row.iter_mut().enumerate() {
@@ -187,7 +187,7 @@ mod tests {
         for (rows, inputs, outputs) in SIZES {
             let (x, w) = (noise(rows * inputs, 1), noise(outputs * inputs, 2));
             for bits in [Bits::Four, Bits::Eight] {
-                let matrix = QuantisedMatrix::from_f32(&w, outputs, inputs, bits);
+                let matrix = QuantizedMatrix::from_f32(&w, outputs, inputs, bits);
                 let want = plain(&x, &matrix, rows);
                 for level in Level::available() {
                     let mut y = vec![f32::NAN; rows * outputs];
@@ -204,7 +204,7 @@ mod tests {
         for sign in [1.0f32, -1.0] {
             let (x, w) = (vec![sign; 2 * inputs], vec![1.0; 16 * inputs]);
             for bits in [Bits::Four, Bits::Eight] {
-                let matrix = QuantisedMatrix::from_f32(&w, 16, inputs, bits);
+                let matrix = QuantizedMatrix::from_f32(&w, 16, inputs, bits);
                 let want = plain(&x, &matrix, 2);
                 for level in Level::available() {
                     let mut y = vec![0.0; 32];
@@ -229,14 +229,14 @@ mod tests {
         let (x, w) = (normal(rows * inputs, 1), normal(outputs * inputs, 2));
         let want = reference::linear(&x, inputs, &w, outputs, &vec![0.0; outputs]);
         for (bits, bound) in [(Bits::Four, 0.09), (Bits::Eight, 0.01)] {
-            let matrix = QuantisedMatrix::from_f32(&w, outputs, inputs, bits);
+            let matrix = QuantizedMatrix::from_f32(&w, outputs, inputs, bits);
             let mut y = vec![0.0; rows * outputs];
             multiply(&x, &matrix, &mut y);
             let error = error(&y, &want);
             assert!(error < bound, "{bits:?}: {error}");
             assert!(
                 error > bound / 4.0,
-                "{bits:?}: {error}: is anything quantised at all?"
+                "{bits:?}: {error}: is anything quantized at all?"
             );
         }
     }
@@ -245,7 +245,7 @@ mod tests {
     fn results_depend_on_neither_threads_nor_company() {
         let (rows, inputs, outputs) = (70, 320, 300);
         let x = noise(rows * inputs, 1);
-        let w = QuantisedMatrix::from_f32(&noise(outputs * inputs, 2), outputs, inputs, Bits::Four);
+        let w = QuantizedMatrix::from_f32(&noise(outputs * inputs, 2), outputs, inputs, Bits::Four);
         let run = |threads: usize, x: &[f32]| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
             let mut y = vec![0.0; x.len() / inputs * outputs];
@@ -263,7 +263,7 @@ mod tests {
     #[test]
     fn every_row_is_finished_once_and_nan_is_seen() {
         for rows in [1, 64, 130] {
-            let w = QuantisedMatrix::from_f32(&noise(20 * 40, 2), 20, 40, Bits::Eight);
+            let w = QuantizedMatrix::from_f32(&noise(20 * 40, 2), 20, 40, Bits::Eight);
             let mut x = vec![0.0; rows * 40];
             x[39] = f32::NAN;
             let mut y = vec![0.0; rows * 20];

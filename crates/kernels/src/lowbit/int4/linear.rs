@@ -190,7 +190,7 @@ impl Layer {
     }
 
     /// Inputs `first..first + depth` of a panel in f32: value (k, o) at `k·16 + o`.
-    pub(super) fn dequantise(&self, panel: usize, first: usize, depth: usize, out: &mut [f32]) {
+    pub(super) fn dequantize(&self, panel: usize, first: usize, depth: usize, out: &mut [f32]) {
         let groups = first / GROUP..(first + depth).div_ceil(GROUP);
         let mut scales = [0.0f32; PANEL * (DEPTH / GROUP)];
         let mut zeros = scales;

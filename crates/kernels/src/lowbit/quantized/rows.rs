@@ -112,7 +112,7 @@ fn avx2(values: &[f32; GROUP], group: &mut RowGroup) {
     group.scale = scale + finite.iter().sum::<f32>();
 }
 
-fn quantise(level: Level, values: &[f32; GROUP], group: &mut RowGroup) {
+fn quantize(level: Level, values: &[f32; GROUP], group: &mut RowGroup) {
     #[cfg(target_arch = "x86_64")]
     if level.avx2().is_some() {
         // SAFETY: the level holds the proof that the processor has AVX2 and FMA.
@@ -127,7 +127,7 @@ const SMALL: usize = 1 << 17;
 
 /// Groups of `rows` rows of `inputs` values, one row's beside the next's: group `g` of row `i` at
 /// `g·rows + i`. The last group is filled up with zeros.
-pub(super) fn quantise_rows(
+pub(super) fn quantize_rows(
     level: Level,
     x: &[f32],
     inputs: usize,
@@ -141,11 +141,11 @@ pub(super) fn quantise_rows(
         for (row, group) in x.chunks_exact(inputs).zip(groups) {
             let values = &row[first..first + count];
             match values.try_into() {
-                Ok(values) => quantise(level, values, group),
+                Ok(values) => quantize(level, values, group),
                 Err(_) => {
                     let mut padded = [0.0; GROUP];
                     padded[..count].copy_from_slice(values);
-                    quantise(level, &padded, group);
+                    quantize(level, &padded, group);
                 }
             }
         }
@@ -172,7 +172,7 @@ mod tests {
         let (rows, inputs) = (3, 70);
         let x = noise(rows * inputs, 1);
         let mut out = vec![RowGroup::ZERO; rows * 3];
-        quantise_rows(simd::level(), &x, inputs, rows, &mut out);
+        quantize_rows(simd::level(), &x, inputs, rows, &mut out);
         for (i, row) in x.chunks_exact(inputs).enumerate() {
             for (k, value) in row.iter().enumerate() {
                 let group = &out[k / GROUP * rows + i];
@@ -208,7 +208,7 @@ mod tests {
             }
             let mut groups = Level::available().into_iter().map(|level| {
                 let mut group = RowGroup::ZERO;
-                quantise(level, &values, &mut group);
+                quantize(level, &values, &mut group);
                 format!("{group:?}")
             });
             let first = groups.next();
@@ -220,14 +220,14 @@ mod tests {
     fn zeros_and_what_is_not_finite() {
         let mut group = RowGroup::ZERO;
         let level = simd::level();
-        quantise(level, &[0.0; GROUP], &mut group);
+        quantize(level, &[0.0; GROUP], &mut group);
         assert!(group.scale == 0.0 && group.codes == [0; GROUP]);
-        quantise(level, &[1e-42; GROUP], &mut group);
+        quantize(level, &[1e-42; GROUP], &mut group);
         assert!(group.scale.is_finite() && group.codes == [0; GROUP]);
         for bad in [f32::NAN, f32::INFINITY] {
             let mut values = [1.0; GROUP];
             values[7] = bad;
-            quantise(level, &values, &mut group);
+            quantize(level, &values, &mut group);
             assert!(group.scale.is_nan());
         }
     }

@@ -411,7 +411,7 @@ impl<'a> Run<'a> {
                             row.iter_mut().zip(smooth).for_each(|(x, s)| *x *= s);
                         }
                     }
-                    let source = Dequantised {
+                    let source = Dequantized {
                         layer,
                         first,
                         depth,
@@ -438,20 +438,20 @@ fn gather(x: &[f32], width: usize, columns: Range<usize>, block: &mut [f32]) {
 }
 
 /// Inner values `first..first + depth` of a layer's 4-bit weight, as f32.
-struct Dequantised<'a> {
+struct Dequantized<'a> {
     layer: &'a Layer,
     first: usize,
     depth: usize,
 }
 
-impl PanelSource<f32> for Dequantised<'_> {
+impl PanelSource<f32> for Dequantized<'_> {
     fn panel<'a>(&'a self, index: usize, scratch: &'a mut [f32]) -> &'a [f32] {
         let Self {
             layer,
             first,
             depth,
         } = *self;
-        layer.dequantise(index, first, depth, scratch);
+        layer.dequantize(index, first, depth, scratch);
         scratch
     }
 }

@@ -261,7 +261,7 @@ fn results_do_not_depend_on_the_number_of_threads_and_rows_are_finished_once() {
     }
 }
 
-/// Three layers of odd widths that were quantised together.
+/// Three layers of odd widths that were quantized together.
 fn together() -> Int4Weight {
     let (outputs, inputs, rank) = ([50, 33, 1], 330, 24);
     Int4Weight {

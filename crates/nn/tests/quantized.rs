@@ -1,6 +1,6 @@
-//! Linear layers that quantise their weights as they are loaded.
+//! Linear layers that quantize their weights as they are loaded.
 
-use brisk_nn::{Init, Linear, Quantisation, QuantisedWeights, Tensor, Weights, WeightsBuilder};
+use brisk_nn::{Init, Linear, Quantization, QuantizedWeights, Tensor, Weights, WeightsBuilder};
 use brisk_store::{Dtype, MemorySource, TensorSource};
 use std::sync::Arc;
 
@@ -40,13 +40,13 @@ fn run(weights: &Weights) -> brisk_nn::Result<Vec<f32>> {
     layer.forward(&input())?.flatten_all()?.to_vec1()
 }
 
-fn quantising(how: Quantisation, kept: Option<Arc<QuantisedWeights>>) -> Weights {
+fn quantizing(how: Quantization, kept: Option<Arc<QuantizedWeights>>) -> Weights {
     let weights = WeightsBuilder::from_source(file()).quantize(how, kept);
     weights.build().unwrap()
 }
 
-fn quantised(how: Quantisation, kept: Option<Arc<QuantisedWeights>>) -> Vec<f32> {
-    run(&quantising(how, kept)).unwrap()
+fn quantized(how: Quantization, kept: Option<Arc<QuantizedWeights>>) -> Vec<f32> {
+    run(&quantizing(how, kept)).unwrap()
 }
 
 fn error(found: &[f32], wanted: &[f32]) -> f32 {
@@ -57,18 +57,18 @@ fn error(found: &[f32], wanted: &[f32]) -> f32 {
 
 #[test]
 fn products_are_near_those_of_the_stored_weights() {
-    let wanted = quantised(Quantisation::None, None);
-    for (how, bound) in [(Quantisation::FourBit, 0.1), (Quantisation::EightBit, 0.01)] {
-        let lost = error(&quantised(how, None), &wanted);
+    let wanted = quantized(Quantization::None, None);
+    for (how, bound) in [(Quantization::FourBit, 0.1), (Quantization::EightBit, 0.01)] {
+        let lost = error(&quantized(how, None), &wanted);
         assert!((bound / 10.0..bound).contains(&lost), "{how:?}: {lost}");
     }
 }
 
 #[test]
 fn kept_weights_give_the_same_products() {
-    for how in [Quantisation::FourBit, Quantisation::EightBit] {
-        let kept = Arc::new(QuantisedWeights::default());
-        let first = quantised(how, Some(kept.clone()));
+    for how in [Quantization::FourBit, Quantization::EightBit] {
+        let kept = Arc::new(QuantizedWeights::default());
+        let first = quantized(how, Some(kept.clone()));
         let tensors = kept.with_made(|made| {
             let owned = made.iter().map(|(name, bytes)| {
                 (
@@ -83,8 +83,8 @@ fn kept_weights_give_the_same_products() {
         assert_eq!(tensors[0].0, "a.weight");
         let again = |tensors| {
             let source = Arc::new(MemorySource::new(tensors).unwrap());
-            let kept = Some(Arc::new(QuantisedWeights::from_source(source)));
-            run(&quantising(how, kept))
+            let kept = Some(Arc::new(QuantizedWeights::from_source(source)));
+            run(&quantizing(how, kept))
         };
         assert_eq!(again(tensors.clone()).unwrap(), first);
 
@@ -103,7 +103,7 @@ fn kept_weights_give_the_same_products() {
 
 #[test]
 fn a_weight_of_another_shape_is_reported_as_ever() {
-    let weights = quantising(Quantisation::FourBit, None);
+    let weights = quantizing(Quantization::FourBit, None);
     Linear::load(&weights.pp("a"), INPUTS + 1, OUTPUTS, true, Init::Zeros).unwrap();
     let report = weights.finish(&[]).unwrap_err().to_string();
     assert!(
@@ -114,11 +114,11 @@ fn a_weight_of_another_shape_is_reported_as_ever() {
 
 #[test]
 fn names_are_known_or_refused() {
-    for (name, how) in Quantisation::ALL {
-        assert_eq!(Quantisation::from_name(name).unwrap(), how);
+    for (name, how) in Quantization::ALL {
+        assert_eq!(Quantization::from_name(name).unwrap(), how);
         assert_eq!(how.name(), name);
     }
-    let refused = Quantisation::from_name("3bit").unwrap_err().to_string();
+    let refused = Quantization::from_name("3bit").unwrap_err().to_string();
     assert!(
         refused.contains("3bit") && refused.contains("4bit"),
         "{refused}"

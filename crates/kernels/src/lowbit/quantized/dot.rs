@@ -1,20 +1,20 @@
-//! The innermost product: groups of quantised rows times one panel of quantised weights, in integers,
+//! The innermost product: groups of quantized rows times one panel of quantized weights, in integers,
 //! with one multiply-add a group to bring in the scales.
 //!
 //! Every kernel takes a group of the panel once and all rows by it, so weights come from memory once
 //! and in order, however many rows there are.
 
-use super::matrix::{QuantisedMatrix, read_codes, read_scale};
+use super::matrix::{QuantizedMatrix, read_codes, read_scale};
 use super::rows::RowGroup;
 use super::{Bits, GROUP};
 use crate::gemm::layout::PANEL;
 use crate::simd::{ByteProducts, Level};
 
 /// `sums[i][j] = Σ_k row i · output j` for one panel: `rows` holds the groups of `sums.len()` rows as
-/// [`quantise_rows`](super::rows::quantise_rows) makes them.
+/// [`quantize_rows`](super::rows::quantize_rows) makes them.
 pub(super) fn panel_product(
     level: Level,
-    w: &QuantisedMatrix,
+    w: &QuantizedMatrix,
     index: usize,
     rows: &[RowGroup],
     sums: &mut [[f32; PANEL]],

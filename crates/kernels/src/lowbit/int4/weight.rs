@@ -14,7 +14,7 @@ pub struct Branch {
 }
 
 /// Layers over 4-bit weights that share their input, how it is rounded, and `down`: mostly a single one,
-/// or those that were quantised together. Their outputs stand one after another.
+/// or those that were quantized together. Their outputs stand one after another.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Int4Weight {
     /// Width of each layer's result.
