@@ -1,8 +1,8 @@
 //! The `brisk` command: text to pictures, and what belongs to it.
 //!
 //! This crate reads arguments, shows progress and writes results; the work is done by the crates
-//! below it. Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed,
-//! 2 bad usage.
+//! below it. Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 bad usage,
+//! 130 stopped on request.
 #![deny(unsafe_code)]
 
 mod allocator;

@@ -4,14 +4,19 @@ use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use brisk::{Event, Work};
+use brisk::{Control, Event, Number, Unit, Work};
 use brisk_store::hub::HubProgress;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{output, terminal, text};
+use crate::commands::stop_on_interrupt;
+use crate::failure::Result;
+use crate::{allocator, output, terminal, text};
 
 /// Least time between two lines of the same stage.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// Memory below which an estimate is not worth a line.
+const LARGE: u64 = 1 << 30;
 
 /// What fits beside each other on the terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +65,31 @@ fn style(template: &str) -> ProgressStyle {
     style
         .unwrap_or_else(|_| ProgressStyle::default_bar())
         .progress_chars("=> ")
+}
+
+/// A control that shows everything on stderr, and that Ctrl-C stops.
+pub fn control() -> Result<Control> {
+    let mut stages = Stages::new();
+    let stop = stop_on_interrupt()?;
+    Ok(Control::new(move |event| stages.show(&event)).with_cancel(stop))
+}
+
+/// A number of a line, two columns after what stands before it.
+fn shown(number: &Number) -> String {
+    let name = number.name;
+    let Some(value) = number.value else {
+        return format!("  {name} not finite");
+    };
+    match number.unit {
+        Unit::None if value == 0.0 || (1e-3..1e6).contains(&value.abs()) => {
+            format!("  {name} {value:.5}")
+        }
+        Unit::None => format!("  {name} {value:.2e}"),
+        Unit::Count => format!("  {name} {value:.0}"),
+        Unit::Decibels => format!("  {name} {value:.2} dB"),
+        Unit::Share => format!("  {name} {:.1} %", 100.0 * value),
+        Unit::PerSecond => format!("  {value:.1} {name}/s"),
+    }
 }
 
 /// One stage at a time, with the time that is left.
@@ -138,9 +168,10 @@ impl Stages {
         }
     }
 
-    /// Shows what every job reports: stages, steps, lines, warnings. The rest is the command's own.
+    /// Shows what a job reports, whichever it is. Previews and canvases are for who asked for them.
     pub fn show(&mut self, event: &Event) {
         match event {
+            Event::SaveMemory => allocator::release_memory(),
             Event::Stage {
                 work: Work::Load,
                 total,
@@ -152,7 +183,42 @@ impl Stages {
             Event::Step { index, total, .. } => self.step(*index as u64, *total as u64),
             Event::Log(line) => self.line(line),
             Event::Warning(warning) => self.line(&format!("warning: {warning}")),
-            _ => {}
+            Event::Memory {
+                stage,
+                needed,
+                available,
+            } if *needed >= LARGE => {
+                let free = available
+                    .map(|bytes| format!(" of {} available", text::bytes(bytes)))
+                    .unwrap_or_default();
+                let needed = text::bytes(*needed);
+                self.line(&format!("memory: about {needed}{free} for {stage}"));
+            }
+            Event::Resumed { step } => self.line(&format!("goes on after step {step}")),
+            Event::Saved { step } => self.line(&format!("checkpoint at step {step}")),
+            Event::Written { what, path } => self.line(&format!("{what} {}", path.display())),
+            Event::Progress {
+                step,
+                share,
+                seconds,
+                numbers,
+            } => {
+                let numbers: String = numbers.iter().map(shown).collect();
+                let left = match *share > 0.0 {
+                    true => seconds / share * (1.0 - share),
+                    false => 0.0,
+                };
+                self.line(&format!(
+                    "step {step}{numbers}  {:.0} %, {} left",
+                    100.0 * share,
+                    text::seconds(left)
+                ));
+            }
+            Event::Done { .. } => self.finish(),
+            Event::Memory { .. }
+            | Event::Preview(_)
+            | Event::Latents { .. }
+            | Event::Canvas { .. } => {}
         }
     }
 
@@ -278,5 +344,33 @@ impl HubProgress for Download {
 
     fn stopped(&self) -> bool {
         crate::commands::interrupted()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shown_by_what_they_mean() {
+        let line = |name, unit, value| shown(&Number { name, unit, value });
+        for (text, expected) in [
+            (line("loss", Unit::None, Some(0.123456)), "  loss 0.12346"),
+            (line("loss", Unit::None, None), "  loss not finite"),
+            (line("rate", Unit::None, Some(2e-4)), "  rate 2.00e-4"),
+            (line("rate", Unit::None, Some(0.0)), "  rate 0.00000"),
+            (line("skipped", Unit::Count, Some(3.0)), "  skipped 3"),
+            (
+                line("held-out", Unit::Decibels, Some(20.456)),
+                "  held-out 20.46 dB",
+            ),
+            (line("right", Unit::Share, Some(0.25)), "  right 25.0 %"),
+            (
+                line("samples", Unit::PerSecond, Some(7.25)),
+                "  7.2 samples/s",
+            ),
+        ] {
+            assert_eq!(text, expected);
+        }
     }
 }

@@ -3,6 +3,7 @@
 //! Drawing, writing, quantizing and training report through the same [`Control`]; whoever listens knows
 //! no model.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -66,6 +67,34 @@ pub enum Event {
     },
     /// A line worth keeping: a number that was measured, a choice that was made.
     Log(String),
+    /// A job that was stopped goes on.
+    Resumed {
+        /// Steps that were done before.
+        step: u64,
+    },
+    /// How far a job of many steps is, with what was measured since it last said so.
+    Progress {
+        /// Steps done so far.
+        step: u64,
+        /// Share of the job that is over, 0..=1.
+        share: f64,
+        /// Seconds of work so far, over all restarts.
+        seconds: f64,
+        /// In the order to show them in.
+        numbers: Vec<Number>,
+    },
+    /// What was done so far is kept: a job that is stopped goes on from here.
+    Saved {
+        /// Steps that are kept.
+        step: u64,
+    },
+    /// A file was written on the way.
+    Written {
+        /// What it is: `sample sheet`.
+        what: &'static str,
+        /// Where it is.
+        path: PathBuf,
+    },
     /// Something the user should know; the run goes on.
     Warning(String),
     /// Estimated peak need of a stage and what is free, both in bytes.
@@ -84,6 +113,32 @@ pub enum Event {
         /// Seconds in all.
         seconds: f64,
     },
+}
+
+/// A number of an [`Event::Progress`].
+#[derive(Debug, Clone, PartialEq)]
+pub struct Number {
+    /// What was measured: `loss`, `samples`.
+    pub name: &'static str,
+    /// The value; absent where it was not finite.
+    pub value: Option<f64>,
+    /// How it is meant.
+    pub unit: Unit,
+}
+
+/// How a [`Number`] is meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unit {
+    /// A plain number.
+    None,
+    /// A number of things.
+    Count,
+    /// Decibels.
+    Decibels,
+    /// A share, 0..=1.
+    Share,
+    /// So many in a second.
+    PerSecond,
 }
 
 type Listener = Box<dyn FnMut(Event) + Send>;
@@ -188,14 +243,15 @@ impl std::fmt::Debug for Control {
 }
 
 /// Times the steps of a stage.
-pub(crate) struct StepClock {
+pub struct StepClock {
     index: usize,
     total: usize,
     last: std::time::Instant,
 }
 
 impl StepClock {
-    pub(crate) fn new(total: usize) -> Self {
+    /// Starts the time of the first of `total` steps.
+    pub fn new(total: usize) -> Self {
         Self {
             index: 0,
             total,
@@ -203,9 +259,15 @@ impl StepClock {
         }
     }
 
-    pub(crate) fn step(&mut self, control: &Control) {
-        self.index += 1;
-        let seconds = self.last.elapsed().as_secs_f64();
+    /// Reports that one more is done.
+    pub fn step(&mut self, control: &Control) {
+        self.steps(1, control);
+    }
+
+    /// Reports that `count` more are done, which took the same time each.
+    pub fn steps(&mut self, count: usize, control: &Control) {
+        self.index += count;
+        let seconds = self.last.elapsed().as_secs_f64() / count.max(1) as f64;
         control.send(Event::Step {
             index: self.index,
             total: self.total,

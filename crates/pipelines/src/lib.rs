@@ -34,7 +34,7 @@ pub mod reproduce;
 pub mod request;
 
 pub use error::{Error, Result};
-pub use events::{Control, Event};
+pub use events::{Control, Event, Number, Unit};
 pub use request::{
     GeneratedImage, GeneratedText, ImageModel, ImagePlan, ImageRequest, OpenSettings,
     RandomWeights, ResultKind, TextModel, TextPlan, TextPrompt, TextRequest,

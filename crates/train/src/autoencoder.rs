@@ -5,6 +5,8 @@ use std::path::Path;
 use brisk_media::Picture;
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
 use brisk_nn::{Tensor, Weights};
+use brisk_pipelines::Control;
+use brisk_pipelines::events::Work;
 use brisk_store::{OutTensor, write_safetensors};
 use serde::Serialize;
 use serde_json::Value;
@@ -15,7 +17,7 @@ use crate::eval::{self, BATCH};
 use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::AutoencoderRecipe;
-use crate::session::{self, Control, Event, Measured, Outcome, Session, write_json};
+use crate::session::{self, Measured, Session, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
 
@@ -48,13 +50,14 @@ fn frozen(config: &AutoencoderConfig, arrays: &[NamedArray], rounded: bool) -> R
 /// `vae/` (diffusers layout, bf16) and `report.json`. Continues when `out` holds a checkpoint of the same recipe.
 ///
 /// # Errors
-/// A data set that does not fit the recipe, files that cannot be written, or a run that diverges.
+/// A data set that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to
+/// stop: its checkpoint is written.
 pub fn train_autoencoder(
     recipe: &AutoencoderRecipe,
     data: &EmojiData,
     out: &Path,
-    control: &mut Control,
-) -> Result<Outcome<AutoencoderReport>> {
+    control: &Control,
+) -> Result<AutoencoderReport> {
     recipe.validate()?;
     let _lock = session::claim(out)?;
     let config = recipe.autoencoder()?;
@@ -105,12 +108,10 @@ pub fn train_autoencoder(
                 write_sheet(&mut session, &average, data, &training, &held_out)?;
             }
         }
-        if session.settle()? {
-            return Ok(Outcome::Stopped { step: session.step });
-        }
+        session.settle()?;
     }
     session.finish()?;
-    export(session, recipe, &config, data, &training, &held_out, out).map(Outcome::Finished)
+    export(session, recipe, &config, data, &training, &held_out, out)
 }
 
 /// Eight pictures over their reconstructions, held-out ones where there are any.
@@ -139,7 +140,7 @@ fn write_sheet(
     cells.extend(output.into_iter().map(|picture| (picture, String::new())));
     let path = session.sample_path()?;
     sheet::write(&path, &cells, count)?;
-    session.control.send(Event::Sample { path });
+    session.sample_written(path);
     Ok(())
 }
 
@@ -176,10 +177,12 @@ fn export(
     held_out: &[usize],
     out: &Path,
 ) -> Result<AutoencoderReport> {
-    session.control.send(Event::Stage("measuring the latents"));
+    let control = session.control;
+    control.stage("measuring the latents", Work::Run, 0);
     let model = frozen(config, session.ema.arrays(), true)?;
     let mut squares = (0f64, 0usize);
     for indices in training.chunks(BATCH) {
+        control.check()?;
         let latents = tensors::values(&model.encode(&pictures::batch(data, indices)?)?)?;
         squares.0 += latents.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         squares.1 += latents.len();
@@ -196,9 +199,7 @@ fn export(
         let unit = 10f64.powi(exact.log10().floor() as i32 - 4);
         (exact / unit).round() * unit
     };
-    session
-        .control
-        .send(Event::Stage("measuring the held-out pictures"));
+    control.stage("measuring the held-out pictures", Work::Run, 0);
     let psnr = if held_out.is_empty() {
         None
     } else {

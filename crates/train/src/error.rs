@@ -73,6 +73,13 @@ pub enum Error {
     },
 }
 
+impl Error {
+    /// Whether somebody asked to stop.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Pipeline(brisk_pipelines::Error::Cancelled))
+    }
+}
+
 /// Attaches the path to an I/O result.
 pub(crate) trait FileContext<T> {
     fn at(self, path: &Path) -> Result<T>;

@@ -6,6 +6,8 @@ pub mod text;
 use brisk_media::{Picture, psnr};
 use brisk_models::dcae::{self, Autoencoder, Halves};
 use brisk_nn::{Tensor, Weights};
+use brisk_pipelines::Control;
+use brisk_pipelines::events::{StepClock, Work};
 use brisk_store::ModelFolder;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -61,9 +63,11 @@ pub(crate) fn scaled_latents(
     model: &Autoencoder,
     data: &EmojiData,
     indices: &[usize],
+    control: &Control,
 ) -> Result<Vec<Vec<f32>>> {
     let mut latents = Vec::with_capacity(indices.len());
     for indices in indices.chunks(BATCH) {
+        control.check()?;
         latents.extend(scaled_rows(model, &pictures::batch(data, indices)?)?);
     }
     Ok(latents)
@@ -132,12 +136,13 @@ pub struct ImageEvaluationReport {
 /// Asks for names of training pictures, and looks for the training picture nearest to each answer.
 ///
 /// `generate` gets prompts and a seed, and gives one picture of the data's size a prompt. Where it gives no latents,
-/// the pictures are encoded.
+/// the pictures are encoded. `control` hears how many prompts are done.
 ///
 /// # Errors
-/// Data without training pictures, pictures of another size or number, or whatever `generate` returns.
+/// Data without training pictures, pictures of another size or number, a cancellation, or whatever `generate` returns.
 pub fn evaluate_image_model(
     evaluation: &ImageEvaluation,
+    control: &Control,
     generate: &mut Generate<'_>,
 ) -> Result<ImageEvaluationReport> {
     let data = evaluation.data;
@@ -153,14 +158,17 @@ pub fn evaluate_image_model(
         .take(evaluation.prompts)
         .map(|position| candidates[position])
         .collect();
-    let latents = scaled_latents(evaluation.autoencoder, data, &candidates)?;
+    let latents = scaled_latents(evaluation.autoencoder, data, &candidates, control)?;
     let planes: Vec<Picture> = candidates
         .iter()
         .map(|index| pictures::original(data, *index))
         .collect::<Result<_>>()?;
     let name = |position: usize| data.entries[candidates[position]].name.clone();
     let mut results = Vec::with_capacity(chosen.len());
+    control.stage("drawing", Work::Run, chosen.len());
+    let mut clock = StepClock::new(chosen.len());
     for (number, group) in chosen.chunks(evaluation.batch.max(1)).enumerate() {
+        control.check()?;
         let prompts: Vec<String> = group
             .iter()
             .map(|index| data.entries[*index].name.clone())
@@ -174,6 +182,7 @@ pub fn evaluate_image_model(
                 prompts.len()
             )));
         }
+        clock.steps(group.len(), control);
         for (prompt, (picture, latent)) in prompts.into_iter().zip(generated) {
             if (picture.width, picture.height) != (data.size, data.size) {
                 return Err(Error::Data(format!(

@@ -4,15 +4,17 @@
 //! on problems of [`data::arithmetic`], into a folder: a log, samples, the last two checkpoints, and at the end a model in the layout of published checkpoints. A run that was
 //! killed continues from its checkpoint when the same call is made again, to the same weights as an uninterrupted one.
 //!
-//! Nothing here prints: progress goes to the [`Control`]'s listener.
+//! Nothing here prints: progress goes to the [`Control`](brisk_pipelines::Control)'s listener, which can also ask a run to stop:
+//! its checkpoint is written, and the call ends with [`Error::is_cancelled`].
 //!
 //! ```no_run
-//! use brisk_train::{Control, data::emoji::EmojiData, recipe::Recipe, train_autoencoder};
+//! use brisk_pipelines::Control;
+//! use brisk_train::{data::emoji::EmojiData, recipe::Recipe, train_autoencoder};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let data = EmojiData::open("emoji128.safetensors".as_ref())?;
 //! let Recipe::Autoencoder(recipe) = Recipe::open("emoji-autoencoder")? else { return Ok(()) };
-//! let mut control = Control::new(|event| println!("{event:?}"));
-//! train_autoencoder(&recipe, &data, "out".as_ref(), &mut control)?;
+//! let control = Control::new(|event| println!("{event:?}"));
+//! train_autoencoder(&recipe, &data, "out".as_ref(), &control)?;
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
@@ -43,6 +45,5 @@ pub use error::{Error, Result};
 pub use image::{ImageReport, train_image};
 pub use loss::ReconstructionLoss;
 pub use pictures::{Augmentation, Selection, to_pictures};
-pub use session::{Control, Event, Outcome};
 pub use tensors::NamedArray;
 pub use text::{TextReport, train_text};

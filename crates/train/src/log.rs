@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use brisk_pipelines::{Number, Unit};
 use brisk_store::{Limit, read_text};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +33,38 @@ pub struct LogEntry {
     /// Share of held-out problems that were answered exactly, on the lines of an evaluation.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exact_match: Option<f64>,
+}
+
+impl LogEntry {
+    /// What is worth showing of it, as an event has it. Lines of an evaluation may have no loss.
+    pub fn numbers(&self) -> Vec<Number> {
+        let number = |name, unit, value| Number { name, unit, value };
+        let mut numbers = Vec::new();
+        let evaluated = self.psnr.is_some() || self.exact_match.is_some();
+        if self.loss.is_some() || !evaluated {
+            numbers.push(number("loss", Unit::None, self.loss));
+        }
+        if self.psnr.is_some() {
+            numbers.push(number("held-out", Unit::Decibels, self.psnr));
+        }
+        if self.exact_match.is_some() {
+            numbers.push(number(
+                "held-out problems right",
+                Unit::Share,
+                self.exact_match,
+            ));
+        }
+        numbers.push(number("rate", Unit::None, Some(self.learning_rate)));
+        numbers.push(number(
+            "samples",
+            Unit::PerSecond,
+            Some(self.samples_per_second),
+        ));
+        if self.skipped > 0 {
+            numbers.push(number("skipped", Unit::Count, Some(self.skipped as f64)));
+        }
+        numbers
+    }
 }
 
 /// Appends lines to a log file.

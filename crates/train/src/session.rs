@@ -1,11 +1,11 @@
 //! What every run shares: updates, the schedule, the clock, the log, checkpoints and resuming.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use brisk_nn::{WeightReport, Weights};
+use brisk_pipelines::events::Work;
+use brisk_pipelines::{Control, Event};
 use brisk_store::TensorSource;
 use brisk_store::output::FolderLock;
 use candle_core::Var;
@@ -30,82 +30,6 @@ const MAX_SKIPPED: u64 = 50;
 
 /// Name of the log in a run's folder.
 pub(crate) const LOG: &str = "training_log.jsonl";
-
-/// What a run reports.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// Continues from a checkpoint.
-    Resumed {
-        /// Updates that it holds.
-        step: u64,
-    },
-    /// A line of the log was written.
-    Progress {
-        /// The line.
-        entry: LogEntry,
-        /// Share of the run that is over, 0..=1.
-        progress: f64,
-    },
-    /// A sample sheet was written.
-    Sample {
-        /// The PNG file.
-        path: PathBuf,
-    },
-    /// A checkpoint was written.
-    Saved {
-        /// Updates that it holds.
-        step: u64,
-    },
-    /// A part of the work before or after the updates begins.
-    Stage(&'static str),
-}
-
-/// Receives events and carries the wish to stop, which is looked at after every update.
-pub struct Control {
-    stop: Arc<AtomicBool>,
-    listener: Box<dyn FnMut(Event) + Send>,
-}
-
-impl Control {
-    /// A control whose events go to `listener`.
-    pub fn new(listener: impl FnMut(Event) + Send + 'static) -> Control {
-        Control {
-            stop: Arc::default(),
-            listener: Box::new(listener),
-        }
-    }
-
-    /// A control that drops every event.
-    pub fn silent() -> Control {
-        Control::new(|_| ())
-    }
-
-    /// Uses a flag that exists already (a signal handler's, for instance).
-    pub fn with_stop(mut self, stop: Arc<AtomicBool>) -> Control {
-        self.stop = stop;
-        self
-    }
-
-    pub(crate) fn send(&mut self, event: Event) {
-        (self.listener)(event);
-    }
-
-    pub(crate) fn stop_requested(&self) -> bool {
-        self.stop.load(Ordering::Relaxed)
-    }
-}
-
-/// How a run ended.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Outcome<T> {
-    /// To its end; the model is written.
-    Finished(T),
-    /// Stopped on request; the checkpoint of `step` was saved and the same call continues.
-    Stopped {
-        /// Finished updates.
-        step: u64,
-    },
-}
 
 /// What an evaluation adds to a line of the log.
 #[derive(Debug, Clone, Copy, Default)]
@@ -152,7 +76,7 @@ pub(crate) struct Session<'a> {
     options: &'a TrainingOptions,
     out: &'a Path,
     recipe: Value,
-    pub control: &'a mut Control,
+    pub control: &'a Control,
     parameters: Vec<(String, Var)>,
     optimiser: Box<dyn Optimiser>,
     shards: Shards,
@@ -179,7 +103,7 @@ impl<'a> Session<'a> {
         recipe: &impl Serialize,
         parameters: Vec<(String, Var)>,
         out: &'a Path,
-        control: &'a mut Control,
+        control: &'a Control,
     ) -> Result<Session<'a>> {
         std::fs::create_dir_all(out).at(out)?;
         let recipe = serde_json::to_value(recipe).in_document("recipe")?;
@@ -227,7 +151,7 @@ impl<'a> Session<'a> {
             state.finished &= state.step >= options.steps || state.seconds >= seconds;
             control.send(Event::Resumed { step: state.step });
         }
-        Ok(Session {
+        let session = Session {
             options,
             out,
             recipe,
@@ -251,7 +175,11 @@ impl<'a> Session<'a> {
             losses: state.losses,
             logged: state.logged,
             last: (0.0, 0.0),
-        })
+        };
+        if !session.is_over() {
+            control.stage("training", Work::Run, 0);
+        }
+        Ok(session)
     }
 
     /// Samples an update.
@@ -342,8 +270,12 @@ impl<'a> Session<'a> {
         self.log.write(&entry)?;
         self.losses = (0.0, 0);
         self.logged = (self.step, seconds);
-        let progress = self.progress();
-        self.control.send(Event::Progress { entry, progress });
+        self.control.send(Event::Progress {
+            step: self.step,
+            share: self.progress(),
+            seconds,
+            numbers: entry.numbers(),
+        });
         Ok(())
     }
 
@@ -373,13 +305,28 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// After every update: a checkpoint when one is due or the run is to stop. True when it is to stop.
-    pub fn settle(&mut self) -> Result<bool> {
-        let stop = self.control.stop_requested() && !self.is_over();
-        if stop || self.is_due(self.options.checkpoint_every) {
+    /// After every update: a checkpoint when one is due or the run is to stop.
+    ///
+    /// # Errors
+    /// The run is to stop; its checkpoint is written. Or it cannot be.
+    pub fn settle(&mut self) -> Result<()> {
+        let stop = if self.is_over() {
+            Ok(())
+        } else {
+            self.control.check()
+        };
+        if stop.is_err() || self.is_due(self.options.checkpoint_every) {
             self.save(false)?;
         }
-        Ok(stop)
+        Ok(stop?)
+    }
+
+    /// Says that a sheet of samples was written.
+    pub fn sample_written(&self, path: PathBuf) {
+        self.control.send(Event::Written {
+            what: "sample sheet",
+            path,
+        });
     }
 
     /// The file for a sample sheet of the present step; its folder exists.

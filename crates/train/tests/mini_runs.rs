@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use brisk_pipelines::{Control, Event};
 use brisk_store::ModelFolder;
 use brisk_store::{SafetensorsFile, TensorSource};
 use brisk_train::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
@@ -12,9 +13,7 @@ use brisk_train::eval::{
 };
 use brisk_train::log::read_log;
 use brisk_train::recipe::{AutoencoderRecipe, ImageRecipe, Recipe, TextRecipe};
-use brisk_train::{
-    Control, Event, Outcome, Selection, checkpoint, train_autoencoder, train_image, train_text,
-};
+use brisk_train::{Error, Selection, checkpoint, train_autoencoder, train_image, train_text};
 use serde_json::json;
 
 const COLOURS: [(&str, [u8; 3]); 6] = [
@@ -135,13 +134,20 @@ fn stopping_at(step: u64) -> Control {
     let flag: Arc<AtomicBool> = Arc::default();
     let listener_flag = Arc::clone(&flag);
     Control::new(move |event| {
-        if let Event::Progress { entry, .. } = event
-            && entry.step >= step
+        if let Event::Progress { step: done, .. } = event
+            && done >= step
         {
             listener_flag.store(true, Ordering::Relaxed);
         }
     })
-    .with_stop(flag)
+    .with_cancel(flag)
+}
+
+/// The run ended because it was asked to, with the checkpoint of that step.
+fn assert_stopped(error: &Error, out: &Path, step: u64) {
+    assert!(error.is_cancelled(), "{error}");
+    let found = checkpoint::latest(&out.join("checkpoints")).unwrap();
+    assert_eq!(found.unwrap().state.step, step);
 }
 
 fn stored(path: &Path) -> Vec<(String, Vec<u8>)> {
@@ -183,7 +189,7 @@ fn losses(out: &Path) -> Vec<f64> {
 
 fn train_tiny_autoencoder(out: &Path, steps: u64) {
     let recipe = autoencoder_recipe("adamw", steps);
-    train_autoencoder(&recipe, &data(), out, &mut Control::silent()).unwrap();
+    train_autoencoder(&recipe, &data(), out, &Control::silent()).unwrap();
 }
 
 #[test]
@@ -192,19 +198,15 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let recipe = autoencoder_recipe("adamw", 60);
     let data = data();
-    let Outcome::Finished(report) =
-        train_autoencoder(&recipe, &data, &whole, &mut Control::silent()).unwrap()
-    else {
-        panic!("the run was not asked to stop");
-    };
+    let report = train_autoencoder(&recipe, &data, &whole, &Control::silent()).unwrap();
     let losses = losses(&whole);
     assert!(losses[losses.len() - 1] < 0.7 * losses[0], "{losses:?}");
     assert!(whole.join("samples/step-00000060.png").exists());
 
-    let first = train_autoencoder(&recipe, &data, &parted, &mut stopping_at(25)).unwrap();
-    assert_eq!(first, Outcome::Stopped { step: 25 });
+    let stopped = train_autoencoder(&recipe, &data, &parted, &stopping_at(25)).unwrap_err();
+    assert_stopped(&stopped, &parted, 25);
     assert!(!parted.join("vae").exists());
-    train_autoencoder(&recipe, &data, &parted, &mut Control::silent()).unwrap();
+    train_autoencoder(&recipe, &data, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 
     // What was reported is what the written files do.
@@ -216,7 +218,7 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     assert_eq!(model.scaling_factor(), report.scaling_factor);
 
     let other = autoencoder_recipe("came", 60);
-    let refused = train_autoencoder(&other, &data, &whole, &mut Control::silent());
+    let refused = train_autoencoder(&other, &data, &whole, &Control::silent());
     let message = refused.unwrap_err().to_string();
     assert!(
         message.contains("optimiser was \"adamw\", is \"came\""),
@@ -233,14 +235,14 @@ fn the_image_model_learns_and_resumes_exactly() {
     let vae = out("autoencoder").join("vae");
     let recipe = image_recipe("came", 80);
     let (whole, parted) = (out("whole"), out("parted"));
-    train_image(&recipe, &data, &vae, None, &whole, &mut Control::silent()).unwrap();
+    train_image(&recipe, &data, &vae, None, &whole, &Control::silent()).unwrap();
     let losses = losses(&whole);
     let last = losses[losses.len() - 4..].iter().sum::<f64>() / 4.0;
     assert!(last < 0.8 * losses[0], "{losses:?}");
 
-    let first = train_image(&recipe, &data, &vae, None, &parted, &mut stopping_at(35)).unwrap();
-    assert_eq!(first, Outcome::Stopped { step: 35 });
-    train_image(&recipe, &data, &vae, None, &parted, &mut Control::silent()).unwrap();
+    let stopped = train_image(&recipe, &data, &vae, None, &parted, &stopping_at(35)).unwrap_err();
+    assert_stopped(&stopped, &parted, 35);
+    train_image(&recipe, &data, &vae, None, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
     for file in [
         "model_index.json",
@@ -272,14 +274,7 @@ fn the_image_model_learns_and_resumes_exactly() {
     other.training.steps = 5;
     let start = |recipe: &ImageRecipe, out: &Path| {
         let vae = model.join("vae");
-        train_image(
-            recipe,
-            &data,
-            &vae,
-            Some(&model),
-            out,
-            &mut Control::silent(),
-        )
+        train_image(recipe, &data, &vae, Some(&model), out, &Control::silent())
     };
     start(&other, &further).unwrap();
     let first = self::losses(&further)[0];
@@ -313,28 +308,25 @@ fn a_run_that_was_stopped_between_lines_writes_the_same_log_and_can_be_prolonged
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let mut recipe = text_recipe(12);
     recipe.training.checkpoint_every = 7;
-    let run = |recipe: &TextRecipe, out: &Path, control: &mut Control| {
-        train_text(recipe, None, out, control)
-    };
-    run(&recipe, &whole, &mut Control::silent()).unwrap();
+    let run =
+        |recipe: &TextRecipe, out: &Path, control: &Control| train_text(recipe, None, out, control);
+    run(&recipe, &whole, &Control::silent()).unwrap();
     // Lines come every five updates; this one stops after eight.
     let flag: Arc<AtomicBool> = Arc::default();
     let listener_flag = Arc::clone(&flag);
-    let mut stopping = Control::new(move |event| {
+    let stopping = Control::new(move |event| {
         if matches!(event, Event::Saved { .. }) {
             listener_flag.store(true, Ordering::Relaxed);
         }
     })
-    .with_stop(flag);
-    let first = run(&recipe, &parted, &mut stopping).unwrap();
-    assert_eq!(first, Outcome::Stopped { step: 8 });
-    run(&recipe, &parted, &mut Control::silent()).unwrap();
+    .with_cancel(flag);
+    let stopped = run(&recipe, &parted, &stopping).unwrap_err();
+    assert_stopped(&stopped, &parted, 8);
+    run(&recipe, &parted, &Control::silent()).unwrap();
     assert_eq!(lines(&whole), lines(&parted));
 
     recipe.training.steps = 20;
-    let Outcome::Finished(report) = run(&recipe, &parted, &mut Control::silent()).unwrap() else {
-        panic!("the run was not asked to stop");
-    };
+    let report = run(&recipe, &parted, &Control::silent()).unwrap();
     assert_eq!(report.steps, 20);
     let steps: Vec<u64> = lines(&parted)
         .into_iter()
@@ -352,13 +344,13 @@ fn a_run_that_was_stopped_between_lines_writes_the_same_log_and_can_be_prolonged
 fn one_training_at_a_time_writes_into_a_folder() {
     let folder = tempfile::tempdir().unwrap();
     let held = brisk_store::output::FolderLock::take(folder.path()).unwrap();
-    let refused = train_text(&text_recipe(5), None, folder.path(), &mut Control::silent());
+    let refused = train_text(&text_recipe(5), None, folder.path(), &Control::silent());
     let message = refused.unwrap_err().to_string();
     let process = format!("in use by process {}", std::process::id());
     assert!(message.contains(&process), "{message}");
     assert!(!folder.path().join("training_log.jsonl").exists());
     drop(held);
-    train_text(&text_recipe(5), None, folder.path(), &mut Control::silent()).unwrap();
+    train_text(&text_recipe(5), None, folder.path(), &Control::silent()).unwrap();
 }
 
 #[test]
@@ -367,7 +359,7 @@ fn a_run_that_diverges_is_an_error_and_writes_no_model() {
     let mut recipe = autoencoder_recipe("adamw", 8);
     recipe.training.learning_rate = 1e38;
     recipe.training.warm_up_steps = 0;
-    let outcome = train_autoencoder(&recipe, &data(), folder.path(), &mut Control::silent());
+    let outcome = train_autoencoder(&recipe, &data(), folder.path(), &Control::silent());
     outcome.unwrap_err();
     assert!(!folder.path().join("vae").exists());
 }
@@ -379,7 +371,7 @@ fn a_recipe_that_the_machine_has_no_room_for_is_refused() {
     recipe.model["mlp_hidden_size"] = (1u64 << 20).into();
     recipe.model["d_model"] = (1u64 << 16).into();
     recipe.model["n_heads"] = 16.into();
-    let refused = train_text(&recipe, None, folder.path(), &mut Control::silent());
+    let refused = train_text(&recipe, None, folder.path(), &Control::silent());
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("MiB are available"), "{message}");
 }
@@ -389,11 +381,7 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let recipe = text_recipe(40);
-    let Outcome::Finished(report) =
-        train_text(&recipe, None, &whole, &mut Control::silent()).unwrap()
-    else {
-        panic!("the run was not asked to stop");
-    };
+    let report = train_text(&recipe, None, &whole, &Control::silent()).unwrap();
     let losses = losses(&whole);
     // A uniform guess, and what logits of variance 1 add.
     assert!(
@@ -403,9 +391,9 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
     assert_eq!((report.steps, report.problems), (40, 320));
 
-    let first = train_text(&recipe, None, &parted, &mut stopping_at(25)).unwrap();
-    assert_eq!(first, Outcome::Stopped { step: 25 });
-    train_text(&recipe, None, &parted, &mut Control::silent()).unwrap();
+    let stopped = train_text(&recipe, None, &parted, &stopping_at(25)).unwrap_err();
+    assert_stopped(&stopped, &parted, 25);
+    train_text(&recipe, None, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 
     let model = SafetensorsFile::open(&whole.join("model/model.safetensors")).unwrap();
@@ -441,7 +429,7 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     let mut other = recipe;
     other.training.steps = 8;
     let (from, further) = (whole.join("model"), folder.path().join("further"));
-    train_text(&other, Some(&from), &further, &mut Control::silent()).unwrap();
+    train_text(&other, Some(&from), &further, &Control::silent()).unwrap();
     let start = self::losses(&further)[0];
     assert!(
         start < 0.8 * losses[0],
@@ -449,7 +437,7 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     );
 
     other.block_share = 0.1;
-    let refused = train_text(&other, None, &whole, &mut Control::silent());
+    let refused = train_text(&other, None, &whole, &Control::silent());
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("block_share was 0.5, is 0.1"), "{message}");
     other.lengths = vec![(512, 0.1)];
@@ -457,7 +445,7 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
         &other,
         None,
         &folder.path().join("long"),
-        &mut Control::silent(),
+        &Control::silent(),
     );
     let message = refused.unwrap_err().to_string();
     assert!(message.contains("max_sequence_length is 512"), "{message}");
@@ -487,7 +475,7 @@ fn retrieval_finds_what_was_drawn() {
         let picture = |name| (data.picture(position(name)).unwrap(), None);
         Ok(prompts.iter().map(picture).collect())
     };
-    let report = evaluate_image_model(&evaluation, &mut right).unwrap();
+    let report = evaluate_image_model(&evaluation, &Control::silent(), &mut right).unwrap();
     assert_eq!((report.prompts, report.candidates), (6, 11));
     assert_eq!((report.pixel_hit_rate, report.latent_hit_rate), (1.0, 1.0));
     let mut wrong = |prompts: &[String], _seed: u64| -> brisk_train::Result<Vec<Generated>> {
@@ -497,8 +485,8 @@ fn retrieval_finds_what_was_drawn() {
         };
         Ok(prompts.iter().map(next).collect())
     };
-    let report = evaluate_image_model(&evaluation, &mut wrong).unwrap();
+    let report = evaluate_image_model(&evaluation, &Control::silent(), &mut wrong).unwrap();
     assert_eq!(report.pixel_hit_rate, 0.0);
     let mut too_few = |_: &[String], _: u64| -> brisk_train::Result<Vec<Generated>> { Ok(vec![]) };
-    assert!(evaluate_image_model(&evaluation, &mut too_few).is_err());
+    assert!(evaluate_image_model(&evaluation, &Control::silent(), &mut too_few).is_err());
 }

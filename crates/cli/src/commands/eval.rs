@@ -4,7 +4,7 @@ mod text;
 
 use std::path::PathBuf;
 
-use brisk::{Control, GeneratedImage, ImageRequest, Options, keys, registry};
+use brisk::{Control, GeneratedImage, ImageRequest, Options, Work, keys, registry};
 use brisk_media::{Picture, contact_sheet, encode_png};
 use brisk_store::write_atomic;
 use brisk_train::Selection;
@@ -16,10 +16,9 @@ use brisk_train::recipe::Recipe;
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{ThreadArguments, stop_on_interrupt};
+use super::ThreadArguments;
 use crate::failure::{Failure, Result};
-use crate::progress::Stages;
-use crate::{models, output, text as words};
+use crate::{models, output, progress, text as words};
 
 /// Measure a trained model
 #[derive(Debug, Subcommand)]
@@ -97,8 +96,8 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let autoencoder = open_autoencoder(&folder, "vae")?;
     let options = Options::new().with(&keys::RESIDENCY, "all".to_owned());
     let mut model = registry::open_image(&folder, &models::settings(options))?;
-    let mut stages = Stages::new();
-    stages.stage("autoencoder", 0);
+    let control = progress::control()?;
+    control.stage("autoencoder", Work::Run, 0);
     let held_out = Selection::default().of(&data, true);
     let held_out_psnr = if held_out.is_empty() {
         None
@@ -106,7 +105,6 @@ fn image(arguments: &ImageEvalArguments) -> Result {
         Some(mean_psnr(&autoencoder, &data, &held_out)?)
     };
 
-    let stop = stop_on_interrupt()?;
     let evaluation = ImageEvaluation {
         data: &data,
         pictures: &recipe.pictures,
@@ -116,11 +114,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
         batch: arguments.batch.into(),
     };
     let mut cells: Vec<(Picture, String)> = Vec::new();
-    // The evaluation knows no pipelines, so their error goes round it.
-    let mut failed = None;
-    let mut done = 0;
-    stages.stage("drawing", arguments.count as u64);
-    let report = evaluate_image_model(&evaluation, &mut |prompts, seed| {
+    let report = evaluate_image_model(&evaluation, &control, &mut |prompts, seed| {
         let request = ImageRequest {
             prompts: prompts.to_vec(),
             options: Options::new(),
@@ -130,31 +124,18 @@ fn image(arguments: &ImageEvalArguments) -> Result {
         .with(&keys::HEIGHT, data.size)
         .with_some(&keys::STEPS, arguments.steps)
         .with_some(&keys::GUIDANCE, arguments.guidance);
-        let control = Control::silent().with_cancel(stop.clone());
-        match model.draw(&request, &control) {
-            Ok(images) => {
-                done += images.len();
-                stages.step(done as u64, arguments.count as u64);
-                if arguments.sheet.is_some() {
-                    cells.extend(
-                        images
-                            .iter()
-                            .map(|image| (image.picture.clone(), image.prompt.clone())),
-                    );
-                }
-                Ok(images.into_iter().map(generated).collect())
-            }
-            Err(error) => {
-                let message = error.to_string();
-                failed = Some(error);
-                Err(brisk_train::Error::Data(message))
-            }
+        let quiet = Control::silent().with_cancel(control.cancel_flag());
+        let images = model.draw(&request, &quiet)?;
+        if arguments.sheet.is_some() {
+            cells.extend(
+                images
+                    .iter()
+                    .map(|image| (image.picture.clone(), image.prompt.clone())),
+            );
         }
+        Ok(images.into_iter().map(generated).collect())
     });
-    stages.finish();
-    if let Some(error) = failed {
-        return Err(error.into());
-    }
+    drop(control);
     let report = report?;
     if let Some(path) = &arguments.sheet {
         let sheet = contact_sheet(&cells, 8)?;

@@ -2,16 +2,15 @@
 
 use std::path::PathBuf;
 
-use brisk::{Control, Error, Options, keys, registry};
+use brisk::{Error, Options, keys, registry};
 use brisk_pipelines::quantize::{Calibration, QuantizeRequest, Quantized, quantize};
 use brisk_quant::svd::Solver;
 use brisk_quant::{AwqSettings, Method, Settings};
 use clap::{Args, ValueEnum};
 
-use super::{ThreadArguments, stop_on_interrupt};
+use super::ThreadArguments;
 use crate::failure::{Failure, Result};
-use crate::progress::Stages;
-use crate::{models, output, text};
+use crate::{models, output, progress, text};
 
 /// Make a model's transformer four times smaller: 4-bit weights beside a small 16-bit branch (SVDQuant)
 #[derive(Debug, Args)]
@@ -106,8 +105,7 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
             "{label}: models of this family have no layout of 4-bit files"
         )));
     };
-    let mut stages = Stages::new();
-    let control = Control::new(move |event| stages.show(&event)).with_cancel(stop_on_interrupt()?);
+    let control = progress::control()?;
     let done = quantize(&folder, quantizable, &request, &control);
     drop(control);
     let done = match done {

@@ -1,15 +1,14 @@
 //! `brisk reproduce`: a paper's claim beside the effect that is measured here.
 
-use brisk::{Control, ResultKind, registry};
+use brisk::{ResultKind, registry};
 use brisk_pipelines::reproduce::{Evidence, Laboratory, Problem, Reproduction};
 use brisk_train::data::arithmetic::{Split, problem, stated_answer};
 use clap::Args;
 use serde_json::json;
 
-use super::{ThreadArguments, stop_on_interrupt};
+use super::ThreadArguments;
 use crate::failure::{Failure, Result};
-use crate::progress::Stages;
-use crate::{models, output, text};
+use crate::{models, output, progress, text};
 
 /// Measure a paper's claim on a model in the box; without a name, list the papers
 #[derive(Debug, Args)]
@@ -99,8 +98,7 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
         .prefix("brisk-reproduce-")
         .tempdir()
         .map_err(|error| Failure::failed(format!("no folder for files on the way: {error}")))?;
-    let mut stages = Stages::new();
-    let control = Control::new(move |event| stages.show(&event)).with_cancel(stop_on_interrupt()?);
+    let control = progress::control()?;
     let laboratory = Laboratory {
         model: found.folder,
         problems: &problems,

@@ -1,23 +1,22 @@
 //! `brisk train`: prepare data, train, plot.
 
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 
+use brisk::Control;
 use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_store::write_atomic;
 use brisk_train::data::captioned::prepare_captioned;
-use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, PrepareReport, prepare};
+use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
 use brisk_train::log::read_log;
 use brisk_train::recipe::{Recipe, TrainingOptions, built_in_names};
-use brisk_train::{Control, Event, Outcome, train_autoencoder, train_image, train_text};
+use brisk_train::{train_autoencoder, train_image, train_text};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ThreadArguments, stop_on_interrupt};
+use super::ThreadArguments;
 use crate::failure::{Failure, Result};
-use crate::progress::Stages;
-use crate::{output, text};
+use crate::{output, progress, text};
 
 /// Prepare data, train models, plot losses
 #[derive(Debug, Subcommand)]
@@ -235,7 +234,7 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     };
     let mut options = PrepareOptions::new(&arguments.output);
     options.size = arguments.size;
-    let report = shown_in_stages(&mut |progress| Ok(prepare(&sources, &options, progress)?))?;
+    let report = prepare(&sources, &options, &progress::control()?)?;
     let sets: Vec<(String, usize)> = report
         .per_set
         .iter()
@@ -266,31 +265,12 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     ))
 }
 
-/// Takes how many of how many are done.
-type Done<'a> = &'a mut dyn FnMut(usize, usize);
-
-/// Shows how far `work` is.
-fn shown_in_stages(
-    work: &mut dyn FnMut(Done<'_>) -> Result<PrepareReport>,
-) -> Result<PrepareReport> {
-    let mut stages = Stages::new();
-    let mut begun = false;
-    work(&mut |done, total| {
-        if !begun {
-            stages.stage("pictures", total as u64);
-            begun = true;
-        }
-        stages.step(done as u64, total as u64);
-    })
-}
-
 fn prepare_pictures(arguments: &PreparePicturesArguments) -> Result {
     output::check_writable(&arguments.output)?;
     let mut options = PrepareOptions::new(&arguments.output);
     options.size = arguments.size;
     let folder = &arguments.folder;
-    let report =
-        shown_in_stages(&mut |progress| Ok(prepare_captioned(folder, &options, progress)?))?;
+    let report = prepare_captioned(folder, &options, &progress::control()?)?;
     let path = arguments.output.display().to_string();
     if arguments.json {
         return output::print_json(
@@ -310,9 +290,9 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
     };
     arguments.run.adjust(&mut recipe.training);
     let data = EmojiData::open(&arguments.data)?;
-    let mut control = arguments.run.control()?;
-    let outcome = train_autoencoder(&recipe, &data, &arguments.run.output, &mut control);
-    arguments.run.report(outcome?, "vae")
+    arguments.run.train("vae", |control| {
+        train_autoencoder(&recipe, &data, &arguments.run.output, control)
+    })
 }
 
 fn image(arguments: &ImageTrainingArguments) -> Result {
@@ -322,22 +302,16 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     };
     arguments.run.adjust(&mut recipe.training);
     let data = EmojiData::open(&arguments.data)?;
-    let mut control = arguments.run.control()?;
     let of_model = arguments.from.as_ref().map(|from| from.join("vae"));
     let vae = arguments
         .vae
         .clone()
         .or(of_model)
         .ok_or_else(|| Failure::usage("--vae: is needed where there is no --from"))?;
-    let outcome = train_image(
-        &recipe,
-        &data,
-        &vae,
-        arguments.from.as_deref(),
-        &arguments.run.output,
-        &mut control,
-    );
-    arguments.run.report(outcome?, "model")
+    let from = arguments.from.as_deref();
+    arguments.run.train("model", |control| {
+        train_image(&recipe, &data, &vae, from, &arguments.run.output, control)
+    })
 }
 
 fn language(arguments: &TextTrainingArguments) -> Result {
@@ -346,14 +320,10 @@ fn language(arguments: &TextTrainingArguments) -> Result {
         return Err(wrong_kind(&arguments.recipe, "text"));
     };
     arguments.run.adjust(&mut recipe.training);
-    let mut control = arguments.run.control()?;
-    let outcome = train_text(
-        &recipe,
-        arguments.from.as_deref(),
-        &arguments.run.output,
-        &mut control,
-    );
-    arguments.run.report(outcome?, "model")
+    let from = arguments.from.as_deref();
+    arguments.run.train("model", |control| {
+        train_text(&recipe, from, &arguments.run.output, control)
+    })
 }
 
 fn wrong_kind(recipe: &str, wanted: &str) -> Failure {
@@ -373,83 +343,36 @@ impl RunArguments {
         }
     }
 
-    fn control(&self) -> Result<Control> {
-        let stop = stop_on_interrupt()?;
-        let stopping = stop.clone();
-        let mut stages = Stages::new();
-        let control = Control::new(move |event| {
-            if !stopping.load(Ordering::Relaxed) || !matches!(event, Event::Sample { .. }) {
-                stages.line(&line(&event));
+    /// Runs the training and reports what came of it, with the folder `model` that it wrote.
+    fn train<T: Serialize>(
+        &self,
+        model: &str,
+        training: impl FnOnce(&Control) -> brisk_train::Result<T>,
+    ) -> Result {
+        let control = progress::control()?;
+        let outcome = training(&control);
+        drop(control);
+        let report = match outcome {
+            Err(error) if error.is_cancelled() => {
+                return Err(Failure::stopped(format!(
+                    "stopped; the same command goes on with what is in {}",
+                    self.output.display()
+                )));
             }
-        });
-        Ok(control.with_stop(stop))
-    }
-
-    fn report(&self, outcome: Outcome<impl Serialize>, model: &str) -> Result {
-        match outcome {
-            Outcome::Stopped { step } => Err(Failure::stopped(format!(
-                "stopped after update {step}; the same command goes on from there"
-            ))),
-            Outcome::Finished(report) => {
-                let report = serde_json::to_value(report)?;
-                let written = self.output.join(model);
-                if self.json {
-                    return output::print_json(
-                        &json!({"model": written.display().to_string(), "report": report}),
-                    );
-                }
-                output::note("finished");
-                let mut rows = vec![vec!["model".to_owned(), written.display().to_string()]];
-                for (key, value) in report.as_object().into_iter().flatten() {
-                    rows.push(vec![key.replace('_', " "), value.to_string()]);
-                }
-                output::print(&text::table(&rows))
-            }
+            other => serde_json::to_value(other?)?,
+        };
+        let written = self.output.join(model);
+        if self.json {
+            return output::print_json(
+                &json!({"model": written.display().to_string(), "report": report}),
+            );
         }
-    }
-}
-
-/// An event as a line.
-fn line(event: &Event) -> String {
-    match event {
-        Event::Resumed { step } => format!("goes on after update {step}"),
-        Event::Stage(stage) => (*stage).to_owned(),
-        Event::Saved { step } => format!("checkpoint at update {step}"),
-        Event::Sample { path } => format!("sample sheet {}", path.display()),
-        Event::Progress { entry, progress } => {
-            let left = if *progress > 0.0 {
-                entry.seconds / progress * (1.0 - progress)
-            } else {
-                0.0
-            };
-            let evaluated = entry.psnr.is_some() || entry.exact_match.is_some();
-            let loss = match entry.loss {
-                Some(loss) => format!("  loss {loss:.5}"),
-                None if evaluated => String::new(),
-                None => "  loss not finite".to_owned(),
-            };
-            let psnr = entry
-                .psnr
-                .map(|psnr| format!("  held-out {psnr:.2} dB"))
-                .unwrap_or_default();
-            let exact = entry
-                .exact_match
-                .map(|share| format!("  held-out problems right {:.1} %", share * 100.0))
-                .unwrap_or_default();
-            let skipped = if entry.skipped > 0 {
-                format!("  skipped {}", entry.skipped)
-            } else {
-                String::new()
-            };
-            format!(
-                "update {}{loss}{psnr}{exact}  rate {:.2e}  {:.1} samples/s{skipped}  {:.0} %, {} left",
-                entry.step,
-                entry.learning_rate,
-                entry.samples_per_second,
-                progress * 100.0,
-                text::seconds(left)
-            )
+        output::note("finished");
+        let mut rows = vec![vec!["model".to_owned(), written.display().to_string()]];
+        for (key, value) in report.as_object().into_iter().flatten() {
+            rows.push(vec![key.replace('_', " "), value.to_string()]);
         }
+        output::print(&text::table(&rows))
     }
 }
 

@@ -115,7 +115,7 @@ fn from_pictures_to_a_model_that_draws() {
     ];
     let outcome = place.ok(&[&vae[..], &["--steps", "2"]].concat());
     assert!(
-        outcome.stderr.contains("update 1") && outcome.stdout.contains("run/vae"),
+        outcome.stderr.contains("step 1") && outcome.stdout.contains("run/vae"),
         "{}",
         outcome.stderr
     );
@@ -252,4 +252,74 @@ fn mistakes_in_training_are_named() {
     place.fails(2, &["--recipe emoji-autoencoder"], &eval(&other));
     place.fails(2, &["--count"], &eval(&["--count", "0"]));
     place.fails(1, &["nowhere"], &eval(&["--sheet", "nowhere/x.png"]));
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_training_keeps_what_it_did_and_goes_on() {
+    use std::io::{BufRead, BufReader};
+
+    let place = Place::new();
+    recipe(
+        &place,
+        "text.json",
+        include_str!("../../../train/recipes/arithmetic-text.json"),
+        |recipe| {
+            for (key, value) in [
+                ("d_model", 32),
+                ("n_heads", 2),
+                ("n_kv_heads", 2),
+                ("mlp_hidden_size", 48),
+                ("n_layers", 1),
+            ] {
+                recipe["model"][key] = value.into();
+            }
+            recipe.as_object_mut().unwrap().remove("sample_every");
+            recipe["eval_every"] = 1_000_000.into();
+            recipe["eval_problems"] = 1.into();
+            recipe["training"]["checkpoint_every"] = 1_000_000.into();
+        },
+    );
+    let train = ["train", "text", "--recipe", "text.json", "-o", "run"];
+    let mut child = place
+        .command(&[&train[..], &["--steps", "1000000"]].concat())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(lines.any(|line| line.starts_with("step 3")));
+    let interrupt = ["-INT", &child.id().to_string()];
+    let kill = std::process::Command::new("kill")
+        .args(interrupt)
+        .status()
+        .unwrap();
+    assert!(kill.success());
+    let rest: Vec<String> = lines.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    let last = rest.last().unwrap();
+    assert!(
+        last.starts_with("stopped; ") && last.ends_with("run"),
+        "{rest:?}"
+    );
+    let state = place.path("run/checkpoints");
+    let state = std::fs::read_dir(state)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let state = std::fs::read_to_string(state.join("state.json")).unwrap();
+    let done = serde_json::from_str::<Value>(&state).unwrap()["step"]
+        .as_u64()
+        .unwrap();
+    let kept = format!("checkpoint at step {done}");
+    assert!(rest.contains(&kept), "{rest:?}");
+
+    let steps = (done + 2).to_string();
+    let outcome = place.ok(&[&train[..], &["--steps", &steps, "--json"]].concat());
+    let begins = format!("goes on after step {done}\n");
+    assert!(outcome.stderr.contains(&begins), "{}", outcome.stderr);
+    assert_eq!(outcome.json()["report"]["steps"], done + 2);
 }

@@ -7,6 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use brisk_media::{Filter, Picture, read_picture, resize_pil};
+use brisk_pipelines::Control;
+use brisk_pipelines::events::{StepClock, Work};
 use brisk_store::read::{Limit, read_text};
 
 use super::emoji::{
@@ -23,16 +25,17 @@ type Result<T> = std::result::Result<T, EmojiError>;
 /// Writes a data set of the pictures in `folder` that have captions; folders within are not entered. One in twenty is
 /// held out, by its file's name.
 ///
-/// `progress` is called with (pictures done, pictures in all). Pictures are in the order of their names, so the file is
+/// `control` hears how many pictures are done. Pictures are in the order of their names, so the file is
 /// the same on every run.
 ///
 /// # Errors
-/// A folder without pictures, a picture without caption, or one that cannot be read.
+/// A folder without pictures, a picture without caption, one that cannot be read, or a cancellation; then nothing is
+/// written.
 pub fn prepare_captioned(
     folder: &Path,
     options: &PrepareOptions,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<PrepareReport> {
+    control: &Control,
+) -> crate::error::Result<PrepareReport> {
     options.check()?;
     let files = pictures(folder)?;
     let bad = |path: &Path, reason: String| EmojiError::Picture {
@@ -44,15 +47,17 @@ pub fn prepare_captioned(
             "there is no picture in it (a file that ends in {})",
             ENDINGS.join(", ")
         );
-        return Err(bad(folder, reason));
+        return Err(bad(folder, reason).into());
     }
     let mut data = EmojiData {
         size: options.size,
         pictures: Vec::new(),
         entries: Vec::new(),
     };
-    let total = files.len();
-    for (done, path) in files.into_iter().enumerate() {
+    control.stage("pictures", Work::Run, files.len());
+    let mut clock = StepClock::new(files.len());
+    for path in files {
+        control.check()?;
         let (name, tags) = caption(&path)?;
         let picture = read_picture(&path).map_err(|error| bad(&path, error.to_string()))?;
         let picture =
@@ -71,9 +76,9 @@ pub fn prepare_captioned(
             set: EmojiSet::Own,
             group: GROUP.to_owned(),
         });
-        progress(done + 1, total);
+        clock.step(control);
     }
-    write(data, 0, &options.out)
+    Ok(write(data, 0, &options.out)?)
 }
 
 /// The largest square in the middle, `size` pixels wide.
@@ -167,10 +172,10 @@ mod tests {
         std::fs::write(place("notes.md"), "no picture").unwrap();
         let mut options = PrepareOptions::new(place("data.safetensors"));
         options.size = 8;
-        let error = prepare_captioned(folder.path(), &options, &mut |_, _| ()).unwrap_err();
+        let error = prepare_captioned(folder.path(), &options, &Control::silent()).unwrap_err();
         assert!(error.to_string().contains("tall.txt"), "{error}");
         std::fs::write(place("tall.txt"), "tall").unwrap();
-        let report = prepare_captioned(folder.path(), &options, &mut |_, _| ()).unwrap();
+        let report = prepare_captioned(folder.path(), &options, &Control::silent()).unwrap();
         assert_eq!((report.pictures, report.per_set[&EmojiSet::Own]), (2, 2));
         let data = EmojiData::open(&options.out).unwrap();
         let wide = data
@@ -189,6 +194,6 @@ mod tests {
             assert!(red >= 56, "{red} of 64 pixels are of the middle");
         }
         let empty = tempfile::tempdir().unwrap();
-        assert!(prepare_captioned(empty.path(), &options, &mut |_, _| ()).is_err());
+        assert!(prepare_captioned(empty.path(), &options, &Control::silent()).is_err());
     }
 }

@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use super::iconify::Icon;
 use brisk_media::Picture;
+use brisk_pipelines::Control;
+use brisk_pipelines::events::{StepClock, Work};
 use brisk_store::{
     Dtype, Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_safetensors,
 };
@@ -273,13 +275,16 @@ pub fn is_held_out(hexcode: &str) -> bool {
 
 /// Renders every emoji of the given sets and writes the data set file.
 ///
-/// `progress` is called with (pictures done, pictures in all). Pictures are ordered by set, then as in the Unicode
-/// charts, so the file is the same on every run.
+/// `control` hears how many pictures are done. Pictures are ordered by set, then as in the Unicode charts, so the file is
+/// the same on every run.
+///
+/// # Errors
+/// Packages that are not what they should be, a file that cannot be written, or a cancellation; then nothing is written.
 pub fn prepare(
     sources: &EmojiSources,
     options: &PrepareOptions,
-    progress: &mut dyn FnMut(usize, usize),
-) -> Result<PrepareReport> {
+    control: &Control,
+) -> crate::error::Result<PrepareReport> {
     options.check()?;
     let size = options.size;
     let labels = read_labels(&sources.emojibase)?;
@@ -299,8 +304,10 @@ pub fn prepare(
     let mut entries: Vec<EmojiEntry> = Vec::with_capacity(jobs.len());
     let mut seen = HashSet::new();
     let mut duplicates = 0;
-    let total = jobs.len();
-    for (chunk_number, chunk) in jobs.chunks(64).enumerate() {
+    control.stage("pictures", Work::Run, jobs.len());
+    let mut clock = StepClock::new(jobs.len());
+    for chunk in jobs.chunks(64) {
+        control.check()?;
         let rendered: Vec<Result<Vec<u8>>> = chunk
             .par_iter()
             .map(|(entry, icon)| {
@@ -321,14 +328,14 @@ pub fn prepare(
             entries.push(entry.clone());
             seen.insert((entry.set, planes));
         }
-        progress((chunk_number * 64 + chunk.len()).min(total), total);
+        clock.steps(chunk.len(), control);
     }
     let data = EmojiData {
         size,
         pictures,
         entries,
     };
-    write(data, duplicates, &options.out)
+    Ok(write(data, duplicates, &options.out)?)
 }
 
 /// Writes a data set file.

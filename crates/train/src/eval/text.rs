@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use brisk_pipelines::events::{StepClock, Work};
 use brisk_pipelines::options::Options;
 use brisk_pipelines::{Control, TextModel, TextPrompt, TextRequest};
 use serde::Serialize;
@@ -62,7 +63,7 @@ pub struct TextEvaluationReport {
     pub results: Vec<Solved>,
 }
 
-/// Lets the model solve problems; `progress` sees how many of them are done.
+/// Lets the model solve problems; `control` hears how many of them are done.
 ///
 /// # Errors
 /// No problems or a batch of none, a request that the model refuses, or a cancellation.
@@ -70,7 +71,6 @@ pub fn evaluate_text_model(
     model: &dyn TextModel,
     evaluation: &TextEvaluation,
     control: &Control,
-    progress: &mut dyn FnMut(usize, usize),
 ) -> Result<TextEvaluationReport> {
     if evaluation.problems == 0 || evaluation.batch == 0 {
         return Err(Error::Data(format!(
@@ -81,6 +81,10 @@ pub fn evaluate_text_model(
     let problems: Vec<Problem> = (0..evaluation.problems as u64)
         .map(|index| problem(evaluation.seed, index, evaluation.split))
         .collect();
+    control.stage("solving", Work::Run, problems.len());
+    let mut clock = StepClock::new(problems.len());
+    // What a model reports of its own run would hide how far this one is.
+    let quiet = Control::silent().with_cancel(control.cancel_flag());
     let mut results = Vec::with_capacity(problems.len());
     let mut seconds = 0.0;
     for group in problems.chunks(evaluation.batch) {
@@ -93,7 +97,7 @@ pub fn evaluate_text_model(
             options: evaluation.options.clone(),
         })?;
         let began = Instant::now();
-        let found = model.generate(&plan, control)?;
+        let found = model.generate(&plan, &quiet)?;
         seconds += began.elapsed().as_secs_f64();
         for (problem, row) in group.iter().zip(found) {
             results.push(Solved {
@@ -105,7 +109,7 @@ pub fn evaluate_text_model(
                 forwards: row.forward_passes,
             });
         }
-        progress(results.len(), problems.len());
+        clock.steps(group.len(), control);
     }
     let count = |of: &dyn Fn(&Solved) -> usize| results.iter().map(of).sum::<usize>();
     let right = count(&|result| usize::from(result.stated == Some(result.answer)));

@@ -11,6 +11,9 @@ use std::path::Path;
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{CaptionContext, ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_nn::{Tensor, Weights};
+use brisk_pipelines::Control;
+use brisk_pipelines::diffusion::schedulers::shifted;
+use brisk_pipelines::events::Work;
 use brisk_store::ModelFolder;
 use brisk_text::Tokenizer;
 use serde::Serialize;
@@ -22,7 +25,7 @@ use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::ImageRecipe;
 use crate::rng::Rng;
-use crate::session::{self, Control, Event, Outcome, Session};
+use crate::session::{self, Session};
 use crate::tensors::{self, NamedArray};
 use crate::{eval, sheet};
 use captions::Captions;
@@ -141,12 +144,6 @@ struct Latents {
     channels: usize,
 }
 
-/// σ of level `index` after the shift.
-fn shifted_sigma(index: usize, shift: f64) -> f64 {
-    let sigma = index as f64 / LEVELS as f64;
-    shift * sigma / (1.0 + (shift - 1.0) * sigma)
-}
-
 /// The noise level index of one sample: logistic of a normal number.
 fn draw_level(rng: &mut Rng, (mean, deviation): (f64, f64)) -> usize {
     let u = 1.0 / (1.0 + (-(mean + deviation * rng.normal_pair().0)).exp());
@@ -171,7 +168,8 @@ fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng
         times: Vec::with_capacity(slots.len()),
     };
     for slot in slots {
-        let sigma = shifted_sigma(draw_level(rng, recipe.noise_law), recipe.flow_shift);
+        let level = draw_level(rng, recipe.noise_law) as f64 / LEVELS as f64;
+        let sigma = shifted(level, recipe.flow_shift);
         // The model sees integer times although the mixture uses the exact σ. The tolerance keeps i/1000·1000 at i.
         batch
             .times
@@ -192,15 +190,16 @@ fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng
 /// a checkpoint of the same recipe.
 ///
 /// # Errors
-/// A data set or autoencoder that does not fit the recipe, files that cannot be read or written, or a run that diverges.
+/// A data set or autoencoder that does not fit the recipe, files that cannot be read or written, a run that
+/// diverges, or one that was asked to stop: its checkpoint is written.
 pub fn train_image(
     recipe: &ImageRecipe,
     data: &EmojiData,
     vae_folder: &Path,
     from: Option<&Path>,
     out: &Path,
-    control: &mut Control,
-) -> Result<Outcome<ImageReport>> {
+    control: &Control,
+) -> Result<ImageReport> {
     recipe.validate()?;
     let _lock = session::claim(out)?;
     let options = &recipe.training;
@@ -212,7 +211,7 @@ pub fn train_image(
     let tokenizer_file = match &start {
         Some(start) => start.tokenizer.clone(),
         None => {
-            control.send(Event::Stage("training the tokenizer"));
+            control.stage("training the tokenizer", Work::Run, 0);
             let vocabulary = recipe.text_encoder["vocab_size"].as_u64().ok_or_else(|| {
                 Error::Recipe("text_encoder.vocab_size is missing; expected a number".to_owned())
             })?;
@@ -221,8 +220,14 @@ pub fn train_image(
     };
     let tokenizer = Tokenizer::from_bytes(&tokenizer_file, "the model's tokenizer")?;
     let configs = Configs::new(recipe, tokenizer.vocabulary_size())?;
-    control.send(Event::Stage("encoding the pictures"));
-    let latents = encode_all(&autoencoder, data, &training, &configs.transformer_model)?;
+    control.stage("encoding the pictures", Work::Run, 0);
+    let latents = encode_all(
+        &autoencoder,
+        data,
+        &training,
+        &configs.transformer_model,
+        control,
+    )?;
     let captions = Captions::new(data, &training, &tokenizer, recipe)?;
 
     let each = (latents.side * latents.side * latents.channels * 16) as u64;
@@ -257,12 +262,10 @@ pub fn train_image(
             let average = Models::frozen(&configs, session.ema.arrays(), false)?;
             sheet(&mut session, &average)?;
         }
-        if session.settle()? {
-            return Ok(Outcome::Stopped { step: session.step });
-        }
+        session.settle()?;
     }
     session.finish()?;
-    session.control.send(Event::Stage("writing the model"));
+    control.stage("writing the model", Work::Run, 0);
     let average = Models::frozen(&configs, session.ema.arrays(), true)?;
     sheet(&mut session, &average)?;
     let pieces = export::Pieces {
@@ -273,8 +276,7 @@ pub fn train_image(
         flow_shift: recipe.flow_shift,
         guidance: recipe.guidance,
     };
-    let report = export::write(&pieces, &session, training.len(), out)?;
-    Ok(Outcome::Finished(report))
+    export::write(&pieces, &session, training.len(), out)
 }
 
 fn encode_all(
@@ -282,6 +284,7 @@ fn encode_all(
     data: &EmojiData,
     training: &[usize],
     config: &SanaConfig,
+    control: &Control,
 ) -> Result<Latents> {
     let ratio = autoencoder.ratio();
     let (side, channels) = (data.size / ratio, autoencoder.config().latent_channels);
@@ -296,7 +299,7 @@ fn encode_all(
         )));
     }
     Ok(Latents {
-        rows: eval::scaled_latents(autoencoder, data, training)?,
+        rows: eval::scaled_latents(autoencoder, data, training, control)?,
         side,
         channels,
     })
@@ -319,7 +322,7 @@ fn write_sheet(
         .collect();
     let path = session.sample_path()?;
     sheet::write(&path, &cells, 4)?;
-    session.control.send(Event::Sample { path });
+    session.sample_written(path);
     Ok(())
 }
 
@@ -342,8 +345,8 @@ mod tests {
 
     #[test]
     fn shifted_levels_and_times() {
-        assert_eq!(shifted_sigma(0, 3.0), 0.0);
-        assert!((shifted_sigma(500, 3.0) - 0.75).abs() < 1e-12);
-        assert!((shifted_sigma(999, 1.0) - 0.999).abs() < 1e-12);
+        assert_eq!(shifted(0.0, 3.0), 0.0);
+        assert!((shifted(0.5, 3.0) - 0.75).abs() < 1e-12);
+        assert!((shifted(0.999, 1.0) - 0.999).abs() < 1e-12);
     }
 }

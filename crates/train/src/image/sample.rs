@@ -1,10 +1,11 @@
-//! Samples of a model in training, by the sampler of inference with guidance.
+//! Samples of a model in training, by the loop of inference with guidance.
 
-use brisk_models::sana::ForwardExtras;
+use brisk_models::sana::{CaptionContext, ForwardExtras, SanaTransformer};
 use brisk_nn::Tensor;
-use brisk_pipelines::diffusion::schedulers::FlowSampler;
 use brisk_pipelines::diffusion::schedulers::dpm_solver::{DpmSolver, DpmSolverConfig};
+use brisk_pipelines::diffusion::{Branch, Denoiser, Row, VelocityModel};
 use brisk_pipelines::families::sana::prompt::MAX_TOKENS;
+use brisk_pipelines::{Control, Result as PipelineResult};
 use brisk_text::Tokenizer;
 
 use super::captions::tokens;
@@ -12,6 +13,42 @@ use super::{LEVELS, Models};
 use crate::error::Result;
 use crate::recipe::ImageRecipe;
 use crate::rng::Rng;
+
+/// The transformer with the captions of a sheet.
+struct Captioned<'a> {
+    transformer: &'a SanaTransformer,
+    empty: CaptionContext,
+    prompts: Vec<CaptionContext>,
+}
+
+impl VelocityModel for Captioned<'_> {
+    type Rows = CaptionContext;
+
+    fn rows(&self, rows: &[Row]) -> PipelineResult<CaptionContext> {
+        let captions: Vec<_> = rows
+            .iter()
+            .map(|row| match row.branch {
+                Branch::Unconditional => &self.empty,
+                Branch::Conditional | Branch::Perturbed => &self.prompts[row.image],
+            })
+            .collect();
+        Ok(CaptionContext::concat(&captions)?)
+    }
+
+    fn velocity(
+        &self,
+        captions: &CaptionContext,
+        latents: &Tensor,
+        time: f32,
+        _: Option<f32>,
+    ) -> PipelineResult<Tensor> {
+        let times = Tensor::full(time, latents.dim(0)?)?;
+        let extras = ForwardExtras::default();
+        Ok(self
+            .transformer
+            .forward(latents, &times, None, captions, &extras)?)
+    }
+}
 
 /// Latents `[P, h, w, C]` of the recipe's prompts, always from the same noise.
 pub(super) fn generate(
@@ -21,34 +58,27 @@ pub(super) fn generate(
     (height, width, channels): (usize, usize, usize),
 ) -> Result<Tensor> {
     let count = recipe.sample_prompts.len();
-    let mut prompts = vec![tokens(tokenizer, "", MAX_TOKENS)?; count];
-    for prompt in &recipe.sample_prompts {
-        prompts.push(tokens(tokenizer, prompt, MAX_TOKENS)?);
-    }
-    let context = models.encode(&prompts)?;
-    let shape = (count, height, width, channels);
+    let encode = |prompt: &str| models.encode(&[tokens(tokenizer, prompt, MAX_TOKENS)?]);
+    let captioned = Captioned {
+        transformer: &models.transformer,
+        empty: encode("")?,
+        prompts: recipe
+            .sample_prompts
+            .iter()
+            .map(|prompt| encode(prompt))
+            .collect::<Result<_>>()?,
+    };
     let noise = Rng::new(recipe.training.seed).normals(count * height * width * channels);
-    let mut sample = Tensor::from_vec(noise, shape)?;
+    let latents = Tensor::from_vec(noise, (count, height, width, channels))?;
     let config = DpmSolverConfig {
         shift: recipe.flow_shift,
         order: 2,
         train_timesteps: LEVELS,
     };
     let mut sampler = DpmSolver::new(&config, recipe.sample_steps);
-    for (index, time) in sampler.timesteps().to_vec().into_iter().enumerate() {
-        let times = Tensor::full(time, 2 * count)?;
-        let velocity = models.transformer.forward(
-            &Tensor::cat(&[&sample, &sample], 0)?,
-            &times,
-            None,
-            &context,
-            &ForwardExtras::default(),
-        )?;
-        let empty = velocity.narrow(0, 0, count)?;
-        let prompted = velocity.narrow(0, count, count)?;
-        let guided = (&empty + ((prompted - &empty)? * recipe.guidance)?)?;
-        sample = sampler.step(index, &guided, &sample)?;
-    }
-    brisk_nn::check_finite(&sample, "denoise", "last step")?;
-    Ok(sample)
+    let guidance = recipe.guidance as f32;
+    let denoiser = Denoiser::new(captioned, count, height * width, guidance > 1.0, None)?;
+    // A sheet is a part of an update: it is neither shown step by step nor left half-way.
+    let quiet = Control::silent();
+    Ok(denoiser.run_flow(&mut sampler, 0, latents, guidance, &quiet, &mut |_| Ok(()))?)
 }

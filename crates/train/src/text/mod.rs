@@ -14,8 +14,9 @@ use std::path::Path;
 
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig, Rows, Span};
 use brisk_nn::Weights;
+use brisk_pipelines::events::Work;
 use brisk_pipelines::options::Options;
-use brisk_pipelines::{OpenSettings, ResultKind, registry};
+use brisk_pipelines::{Control, OpenSettings, ResultKind, registry};
 use brisk_store::ModelFolder;
 use serde::Serialize;
 
@@ -24,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::eval::text::{TextEvaluation, evaluate_text_model};
 use crate::loss;
 use crate::recipe::TextRecipe;
-use crate::session::{self, Control, Event, Measured, Outcome, Session};
+use crate::session::{self, Measured, Session};
 use examples::Examples;
 use masks::Masked;
 
@@ -53,17 +54,18 @@ pub struct TextReport {
 /// the same recipe.
 ///
 /// # Errors
-/// A recipe that does not fit together, files that cannot be read or written, or a run that diverges.
+/// A recipe that does not fit together, files that cannot be read or written, a run that diverges, or
+/// one that was asked to stop: its checkpoint is written.
 pub fn train_text(
     recipe: &TextRecipe,
     from: Option<&Path>,
     out: &Path,
-    control: &mut Control,
-) -> Result<Outcome<TextReport>> {
+    control: &Control,
+) -> Result<TextReport> {
     recipe.validate()?;
     let _lock = session::claim(out)?;
     let options = &recipe.training;
-    control.send(Event::Stage("making the vocabulary"));
+    control.stage("making the vocabulary", Work::Run, 0);
     let examples = Examples::new(recipe)?;
     let written = export::config(recipe, &examples)?;
     let bytes = serde_json::to_vec(&written).map_err(|e| Error::Recipe(e.to_string()))?;
@@ -97,22 +99,20 @@ pub fn train_text(
         session.update(batch.len(), |part| update_loss(&model, &batch[part]))?;
         if session.is_due(recipe.eval_every) {
             export::write(recipe, &written, &examples, session.ema.arrays(), &folder)?;
-            let exact_match = session.together(|| measure(recipe, &folder))?;
+            // A stopped measurement would leave its line out of the log, so this one is not.
+            let exact_match = session.together(|| measure(recipe, &folder, &Control::silent()))?;
             session.write_log(Measured {
                 exact_match: Some(exact_match),
                 ..Measured::default()
             })?;
         }
-        if session.settle()? {
-            return Ok(Outcome::Stopped { step: session.step });
-        }
+        session.settle()?;
     }
     session.finish()?;
-    session.control.send(Event::Stage("writing the model"));
+    control.stage("writing the model", Work::Run, 0);
     export::write(recipe, &written, &examples, session.ema.arrays(), &folder)?;
-    session.control.send(Event::Stage("measuring the model"));
-    let exact_match = session.together(|| measure(recipe, &folder))?;
-    export::report(&session, &examples, exact_match, out).map(Outcome::Finished)
+    let exact_match = session.together(|| measure(recipe, &folder, control))?;
+    export::report(&session, &examples, exact_match, out)
 }
 
 /// The mean loss of some masked sequences.
@@ -136,7 +136,7 @@ fn update_loss(model: &LanguageModel, batch: &[Masked]) -> Result<loss::Loss> {
 
 /// Exact match on the recipe's held-out problems, decoded as `brisk text` decodes by default but
 /// with the dual cache.
-fn measure(recipe: &TextRecipe, folder: &Path) -> Result<f64> {
+fn measure(recipe: &TextRecipe, folder: &Path, control: &Control) -> Result<f64> {
     let folder = ModelFolder::Disk(folder.to_owned());
     let model = registry::open_text(&folder, &OpenSettings::default())?;
     let length = recipe.lengths.first().map_or(128, |(length, _)| *length);
@@ -155,8 +155,7 @@ fn measure(recipe: &TextRecipe, folder: &Path) -> Result<f64> {
         batch: 16,
         options,
     };
-    let control = brisk_pipelines::Control::silent();
-    let report = evaluate_text_model(&*model, &evaluation, &control, &mut |_, _| {})?;
+    let report = evaluate_text_model(&*model, &evaluation, control)?;
     Ok(report.exact_match)
 }
 

@@ -1,18 +1,17 @@
 //! `brisk eval text`: how often a language model is right, and how fast.
 
 use brisk::options::Scope;
-use brisk::{Control, Options, ResultKind, TextModel, keys, registry};
+use brisk::{Event, Options, ResultKind, TextModel, keys, registry};
 use brisk_pipelines::reproduce::Reproduction;
 use brisk_train::data::arithmetic::{HELD_OUT_ONE_IN, Split};
 use brisk_train::eval::text::{TextEvaluation, TextEvaluationReport, evaluate_text_model};
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::{ThreadArguments, stop_on_interrupt};
+use super::super::ThreadArguments;
 use crate::failure::{Failure, Result};
 use crate::flags::{Flags, Text};
-use crate::progress::Stages;
-use crate::{models, output, text};
+use crate::{models, output, progress, text};
 
 /// Measure how often a language model solves arithmetic problems, and how fast
 #[derive(Debug, Args)]
@@ -123,10 +122,8 @@ pub fn run(arguments: &TextEvalArguments) -> Result {
     let found = models::find(arguments.model.as_deref(), None, ResultKind::Text)?;
     let settings = models::settings(given.of_scope(Scope::Open));
     let model = registry::open_text(&found.folder, &settings)?;
-    let stop = stop_on_interrupt()?;
-    let control = Control::silent().with_cancel(stop);
-    let mut stages = Stages::new();
-    let mut measure = |name: &str, options: &Options| -> Result<TextEvaluationReport> {
+    let control = progress::control()?;
+    let measure = |options: &Options| -> Result<TextEvaluationReport> {
         let evaluation = TextEvaluation {
             seed,
             split: if arguments.training_split {
@@ -138,17 +135,21 @@ pub fn run(arguments: &TextEvalArguments) -> Result {
             batch: arguments.batch,
             options: options.clone(),
         };
-        stages.stage(name, arguments.count as u64);
-        let report = evaluate_text_model(&*model, &evaluation, &control, &mut |done, total| {
-            stages.step(done as u64, total as u64);
+        let report = evaluate_text_model(&*model, &evaluation, &control)?;
+        control.send(Event::Done {
+            results: report.problems,
+            seconds: report.seconds,
         });
-        stages.finish();
-        Ok(report?)
+        Ok(report)
     };
     if arguments.table {
-        return table(arguments, &*model, &request, seed, &mut measure);
+        let named = |name: &str, options: &Options| {
+            control.send(Event::Log(name.to_owned()));
+            measure(options)
+        };
+        return table(arguments, &*model, &request, seed, &named);
     }
-    let report = measure("solving", &request)?;
+    let report = measure(&request)?;
     if arguments.json {
         let mut document = serde_json::to_value(&report)?;
         document["model"] = model.label().into();
@@ -212,7 +213,7 @@ fn table(
     model: &dyn TextModel,
     given: &Options,
     seed: u64,
-    measure: &mut dyn FnMut(&str, &Options) -> Result<TextEvaluationReport>,
+    measure: &dyn Fn(&str, &Options) -> Result<TextEvaluationReport>,
 ) -> Result {
     let mut rows: Vec<Vec<String>> = vec![
         [

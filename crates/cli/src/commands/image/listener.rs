@@ -1,4 +1,4 @@
-//! What is shown of a run, and the previews that it writes.
+//! The previews that a run writes.
 
 use std::path::PathBuf;
 
@@ -6,34 +6,12 @@ use brisk::Event;
 
 use crate::failure::Failure;
 use crate::progress::Stages;
-use crate::text;
-
-/// Memory below which an estimate is not worth a line.
-const LARGE: u64 = 1 << 30;
 
 /// Shows what a model reports and writes previews.
 pub fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
     let mut stages = Stages::new();
     let mut step = 0;
     move |event| match event {
-        Event::SaveMemory => crate::allocator::release_memory(),
-        Event::Step { index, .. } => {
-            step = index;
-            stages.show(&event);
-        }
-        Event::Memory {
-            stage,
-            needed,
-            available,
-        } if needed >= LARGE => {
-            let free = available
-                .map(|bytes| format!(" of {} available", text::bytes(bytes)))
-                .unwrap_or_default();
-            stages.line(&format!(
-                "memory: about {}{free} for {stage}",
-                text::bytes(needed)
-            ));
-        }
         Event::Preview(picture) => {
             let Some(path) = &preview else { return };
             let path = if path.is_dir() {
@@ -48,7 +26,11 @@ pub fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static 
                 stages.line(&format!("warning: no preview: {failure}"));
             }
         }
-        Event::Done { .. } => stages.finish(),
-        other => stages.show(&other),
+        other => {
+            if let Event::Step { index, .. } = other {
+                step = index;
+            }
+            stages.show(&other);
+        }
     }
 }

@@ -254,7 +254,7 @@ pub(crate) fn linspace(start: f64, end: f64, count: usize) -> Vec<f64> {
 }
 
 /// σ moved towards noise: shift·σ / (1 + (shift − 1)σ).
-pub(crate) fn shifted(sigma: f64, shift: f64) -> f64 {
+pub fn shifted(sigma: f64, shift: f64) -> f64 {
     shift * sigma / (1.0 + (shift - 1.0) * sigma)
 }
 

@@ -55,11 +55,15 @@ fn renders_and_reads_back() {
         size: 50,
         out: folder.path().join("out.safetensors"),
     };
-    let mut calls = Vec::new();
-    let report = prepare(&sources, &options, &mut |done, total| {
-        calls.push((done, total))
-    })
-    .unwrap();
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let control = Control::new(move |event| {
+        if let brisk_pipelines::Event::Step { index, total, .. } = event {
+            sender.send((index, total)).unwrap();
+        }
+    });
+    let report = prepare(&sources, &options, &control).unwrap();
+    drop(control);
+    let calls: Vec<_> = receiver.iter().collect();
     assert_eq!(report.pictures, 2);
     assert_eq!(
         report.duplicates, 1,
@@ -99,7 +103,7 @@ fn broken_sources_are_errors_that_name_the_file() {
     let (folder, mut sources) = packages();
     let options = PrepareOptions::new(folder.path().join("out.safetensors"));
     let fails = |sources: &EmojiSources, options: &PrepareOptions| {
-        prepare(sources, options, &mut |_, _| {})
+        prepare(sources, options, &Control::silent())
             .unwrap_err()
             .to_string()
     };
