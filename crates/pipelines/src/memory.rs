@@ -68,8 +68,8 @@ pub fn quantized_bytes(table: u64, layers: u64, stored: f64, how: Quantization) 
     (table as f64 * stored + layers as f64 * how.bytes_per_value(stored)) as u64
 }
 
-/// Activations of a decoder in strips of `rows` pixel rows that keeps maps up to `largest_map` bytes whole; of them the deep stages keep three maps
-/// at most: what is doubled, what that gives, and what a strip takes.
+/// Activations of a decoder in strips of `rows` pixel rows that keeps maps up to `largest_map` bytes whole.
+/// The deep stages hold two of them at most: what is doubled, and what that gives.
 pub fn decode_strips(
     height: usize,
     width: usize,
@@ -80,7 +80,7 @@ pub fn decode_strips(
     let picture = height as u64 * width as u64 * 4;
     let full = picture.saturating_mul(channels as u64);
     let deep = (full / 16).max(full.min(largest_map));
-    3 * deep + 3 * picture + decode_whole(rows.min(height), width, channels)
+    2 * deep + 3 * picture + decode_whole(rows.min(height), width, channels)
 }
 
 /// Free memory in bytes: the system's estimate, or what is left of a control group's limit if that is less.

@@ -332,3 +332,30 @@ fn what_cannot_be_timed_is_refused() {
     let both = ["bench", "gemm", "--shape", "2x2x2", "--inputs", "absent"];
     place.fails(2, &["--shape", "--inputs"], &both);
 }
+
+/// Strips exist to save memory, so what they take is held to what the picture needs: weights and three
+/// maps of the largest size that is kept whole, and half of that again.
+#[test]
+fn strips_take_little_memory() {
+    let place = Place::new();
+    let document = quick(
+        &place,
+        &[
+            "vae.decode",
+            "--model",
+            "sana-emoji",
+            "--size",
+            "2048",
+            "--strip-rows",
+            "80",
+        ],
+    );
+    let map = 1024 * 1024 * 32 * size_of::<f32>();
+    let weights = 20 << 20;
+    let bound = (weights + 3 * map) * 3 / 2;
+    let peak = document["peak_memory_bytes"].as_u64().unwrap();
+    assert!(
+        peak < bound as u64,
+        "decoding took {peak} bytes, expected less than {bound}"
+    );
+}

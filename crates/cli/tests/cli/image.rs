@@ -572,3 +572,17 @@ fn a_seed_may_be_drawn() {
     }
     place.fails(2, &["--seed", "2^64"], &["image", "a fox", "--seed", "-2"]);
 }
+
+#[test]
+fn strips_draw_the_whole_picture() {
+    let place = Place::new();
+    let mut pictures = Vec::new();
+    for mode in ["strips", "whole"] {
+        let name = format!("{mode}.png");
+        let arguments = "image heart --exact --size 512 --no-binning --steps 1 --seed 1 --decode";
+        let arguments: Vec<&str> = arguments.split(' ').collect();
+        place.ok(&[&arguments[..], &[mode, "-o", &name]].concat());
+        pictures.push(brisk_media::read_picture(&place.path(&name)).unwrap());
+    }
+    assert_eq!(pictures[0], pictures[1]);
+}

@@ -230,6 +230,20 @@ fn run_block(
     }
 }
 
+/// A map doubled, whole or in strips of about `rows` rows of the result, as [`run_block`]: whole, what
+/// the convolution gives, what is made of that and the result would all be held at once.
+fn run_up(up: &Up, x: &Tensor, rows: Option<usize>, pass: &Pass) -> Result<Tensor> {
+    let rows = match rows {
+        None => pass.part_rows(x)?,
+        given => given.map(|rows| rows.div_ceil(2)),
+    };
+    let rows = rows.map(|rows| rows.max(LEAST_ROWS));
+    match rows.filter(|rows| *rows < x.dims()[1]) {
+        Some(rows) => up.forward_strips(x, rows),
+        None => up.forward(x),
+    }
+}
+
 /// The index of the first stage that has blocks.
 fn first_stage(stages: &[StageConfig]) -> usize {
     usize::from(stages[0].layers == 0)
@@ -480,7 +494,7 @@ impl Decoder {
             let stage = &self.stages[index];
             let mut number = 0;
             if let Some(up) = &stage.up {
-                x = up.forward(&x)?;
+                x = run_up(up, &x, strips.map(|rows| rows >> index), pass)?;
                 pass.block(&format!("decoder.up_blocks.{index}.0"), &x)?;
                 number = 1;
             }

@@ -6,6 +6,7 @@ use brisk_nn::{Conv2d, Result, Tensor, Weights};
 
 use super::blocks::conv3x3;
 use super::config::{Downsample, Upsample};
+use super::rows::{rows_of, strips, widened};
 
 /// `[B,H,W,Cin]` to `[B,H/2,W/2,Cout]`; H and W even.
 pub(super) struct Down {
@@ -54,6 +55,8 @@ impl Down {
 /// `[B,H,W,Cin]` to `[B,2H,2W,Cout]`
 pub(super) struct Up {
     conv: Conv2d,
+    /// Channels of what it gives.
+    channels: usize,
     kind: Upsample,
     shortcut: bool,
 }
@@ -74,6 +77,7 @@ impl Up {
         let conv = Conv2d::load(&weights, from, wide, conv3x3(1, true))?;
         Ok(Up {
             conv,
+            channels: to,
             kind,
             shortcut,
         })
@@ -85,6 +89,20 @@ impl Up {
             Upsample::Interpolate => self.conv.forward_upsampled_with(x, &steps),
             Upsample::PixelShuffle => steps.apply(ops::pixel_shuffle(&self.conv.forward(x)?, 2)?),
         }
+    }
+
+    /// As [`forward`](Self::forward) of what is not trained, `rows` rows of input at a time.
+    pub(super) fn forward_strips(&self, x: &Tensor, rows: usize) -> Result<Tensor> {
+        let (batch, height, width, _) = x.dims4()?;
+        let shape = (batch, 2 * height, 2 * width, self.channels);
+        let doubled = Tensor::zeros(shape, x.dtype())?;
+        for strip in strips(height, rows) {
+            let seen = widened(&strip, self.halo(0), height);
+            let y = self.forward(&rows_of(x, &seen)?)?;
+            let own = 2 * (strip.start - seen.start)..2 * (strip.end - seen.start);
+            doubled.slice_set(&rows_of(&y, &own)?.detach(), 1, 2 * strip.start)?;
+        }
+        Ok(doubled)
     }
 
     /// Input rows on either side that are needed for `rows` more output rows on either side.

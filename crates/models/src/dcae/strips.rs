@@ -1,4 +1,4 @@
-//! Exact encoding and decoding in horizontal strips, for pictures whose full-resolution feature
+//! Encoding and decoding in horizontal strips, exact but for rounding, for pictures whose full-resolution feature
 //! maps don't fit in memory.
 //!
 //! Attention is global, but all of it lives in the deep stages, on maps of at most 1/64 of the
@@ -6,7 +6,9 @@
 //! (its attention sums keys and values over all of them before it attends any); the shallow ones
 //! are convolutions and pixelwise operations, so a strip of their output depends on a strip of
 //! their input with a few rows of halo. Zero padding happens at the picture's border alone: at
-//! an inner edge the rows that the padding spoils are those of the halo, which are cut off.
+//! an inner edge the rows that the padding spoils are those of the halo, which are cut off. Winograd's
+//! tiles start at a strip's first row, so their rounding differs from that of the whole map; exact
+//! convolutions give the same bits.
 
 use brisk_nn::{Error, Result, Tensor, Trace};
 

@@ -41,11 +41,39 @@ pub(super) fn decode(
     let latent = latent.affine(1.0 / autoencoder.scaling_factor(), 0.0)?;
     let sample = match mode {
         DecodeMode::Auto | DecodeMode::Whole => autoencoder.decode(&latent)?,
-        DecodeMode::Strips => autoencoder.decode_strips(&latent, strip_rows(width))?,
+        DecodeMode::Strips => {
+            let ratio = autoencoder.ratio();
+            let (_, rows, columns, _) = latent.dims4()?;
+            if (rows * ratio, columns * ratio) == (height, width) {
+                return decode_to_bytes(autoencoder, &latent, (height, width));
+            }
+            autoencoder.decode_strips(&latent, strip_rows(width))?
+        }
         DecodeMode::Tiled => autoencoder.decode_tiled(&latent, &Tiling::default())?,
     };
     check_finite(&sample, "decode", "picture")?;
     to_picture(&sample, height, width)
+}
+
+/// Decodes a latent in strips whose values become bytes at once, so that the picture is never held as
+/// numbers.
+fn decode_to_bytes(
+    autoencoder: &Autoencoder,
+    latent: &Tensor,
+    (height, width): (usize, usize),
+) -> Result<Picture> {
+    let mut pixels = Vec::with_capacity(height * width * 3);
+    autoencoder.decode_strips_with(latent, strip_rows(width), |_, strip| {
+        check_finite(strip, "decode", "picture")?;
+        let values = strip.flatten_all()?.to_vec1::<f32>()?;
+        pixels.extend(values.into_iter().map(signed_to_byte));
+        Ok(())
+    })?;
+    Ok(Picture {
+        width,
+        height,
+        pixels,
+    })
 }
 
 /// A sample `[1, H, W, 3]` in −1..1 as a picture, scaled and cropped to the wanted size.
