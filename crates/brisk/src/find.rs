@@ -72,6 +72,22 @@ pub fn find_path(
     Ok(hub::resolve(name, &options, progress)?)
 }
 
+/// The path of a weights file or its folder on disk, or of `owner/name[@revision][/FILE]` of the hub: in the
+/// local cache, else downloaded.
+///
+/// # Errors
+/// No such file, a repository with several of which none is named, or a hub that cannot be asked.
+pub fn find_file(path: &Path, progress: &dyn HubProgress) -> Result<PathBuf> {
+    match path.to_str() {
+        Some(name) if !path.exists() => Ok(hub::resolve_weights(
+            name,
+            &HubOptions::from_env(),
+            progress,
+        )?),
+        _ => Ok(path.to_owned()),
+    }
+}
+
 fn in_the_box(model: &BoxModel) -> Result<Found> {
     let folder = model.folder().ok_or_else(|| {
         Error::request(

@@ -35,7 +35,7 @@ pub use brisk_pipelines::{
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;
 pub use description::{PARAMETERS_KEYWORD, REQUEST_KEYWORD, describe, described_png};
-pub use find::{Cached, Found, cached, find, find_path, folder_bytes};
+pub use find::{Cached, Found, cached, find, find_file, find_path, folder_bytes};
 
 pub use redraw::{Redraw, redraw};
 
@@ -127,6 +127,7 @@ pub fn settings_with<P: HubProgress + Default + 'static>(options: Options) -> Op
         resolve: Arc::new(|name, variant| {
             Ok(find(Some(name), variant, ResultKind::Pictures, &P::default())?.folder)
         }),
+        resolve_file: Arc::new(|path| find_file(path, &P::default())),
         ..OpenSettings::new(options)
     }
 }

@@ -26,6 +26,7 @@ pub mod diffusion;
 pub mod error;
 pub mod events;
 pub mod families;
+pub mod folder;
 pub mod memory;
 pub mod options;
 pub mod quantize;

@@ -5,8 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use brisk_store::{
-    Dtype, Error as StoreError, ModelFolder, SafetensorsFile, TensorSource, open_weights,
-    parse_json,
+    Dtype, Error as StoreError, ModelFolder, SafetensorsFile, TensorSource, parse_json,
 };
 use serde_json::{Value, json};
 
@@ -54,7 +53,15 @@ impl NunchakuFile {
     pub fn open(path: &Path) -> Result<Self> {
         let label = path.display().to_string();
         if path.is_dir() {
-            return Self::new(open_folder(path, None)?, BTreeMap::new(), label);
+            let folder = ModelFolder::Disk(path.to_owned());
+            let source = open_component(&folder, "", None).map_err(|error| match error {
+                Error::Store(StoreError::Missing { place, problem }) => Error::File {
+                    file: place,
+                    problem: format!("{problem}; or the two files {}", FOLDER_FILES.join(" and ")),
+                },
+                other => other,
+            })?;
+            return Self::new(source, BTreeMap::new(), label);
         }
         let file = SafetensorsFile::open(path)?;
         let metadata = file.metadata().clone();
@@ -248,27 +255,23 @@ pub fn metadata(config: &Value, model_class: &str, rank: usize) -> BTreeMap<Stri
     ])
 }
 
-/// All weights of a component's folder: the older two files, or one or more under the names that diffusers
-/// and transformers use, of this variant where there is one.
+/// All weights of a component in the subfolder `sub` of a model (empty: the model's folder itself): the
+/// older two files, or what [`ModelFolder::open_component`] finds.
 ///
 /// # Errors
-/// A folder without such files, or a file that cannot be read.
-pub fn open_folder(path: &Path, variant: Option<&str>) -> Result<Arc<dyn TensorSource>> {
-    if FOLDER_FILES.iter().any(|name| path.join(name).exists()) {
-        let parts = FOLDER_FILES
-            .iter()
-            .map(|name| open_weights(&path.join(name)))
-            .collect::<Result<Vec<_>, _>>()?;
-        return join(parts);
+/// A folder without weights, one of the two files alone, or a file that cannot be read.
+pub fn open_component(
+    folder: &ModelFolder,
+    sub: &str,
+    variant: Option<&str>,
+) -> Result<Arc<dyn TensorSource>> {
+    let names = FOLDER_FILES.map(|name| match sub {
+        "" => name.to_owned(),
+        sub => format!("{sub}/{name}"),
+    });
+    if names.iter().any(|name| folder.exists(name)) {
+        let parts = names.iter().map(|name| folder.open(name));
+        return join(parts.collect::<Result<_, _>>()?);
     }
-    let folder = ModelFolder::Disk(path.to_owned());
-    folder
-        .open_component("", variant)
-        .map_err(|error| match error {
-            StoreError::Missing { place, problem } => Error::File {
-                file: place,
-                problem: format!("{problem}; or the two files {}", FOLDER_FILES.join(" and ")),
-            },
-            other => other.into(),
-        })
+    Ok(folder.open_component(sub, variant)?)
 }

@@ -116,7 +116,9 @@ impl ModelFolder {
     /// Looks for the names diffusers and transformers use, one file or sharded, first with the variant
     /// (`.fp16`), then without it: repositories that never had the variant keep plain names. Without a
     /// variant asked for, a folder that holds only bf16 or fp16 files is read all the same.
-    /// Safetensors goes before `.bin`. Prefixes of training wrappers are taken off ([`unwrapped`]).
+    /// Safetensors goes before `.bin`. Where there is none of these names, the folder's one weights file
+    /// is taken: authors give theirs names of their own. Prefixes of training wrappers are taken off
+    /// ([`unwrapped`]).
     pub fn open_component(
         &self,
         sub: &str,
@@ -146,12 +148,18 @@ impl ModelFolder {
         };
         let mut found: Vec<String> = self.list();
         found.retain(|name| name.starts_with(&beginning));
+        let inside = |name: &&String| !name[beginning.len()..].contains('/');
+        let problem = match only_weights(found.iter().filter(inside).cloned().collect()) {
+            Ok(one) => return unwrapped(self.open(&one)?),
+            Err(several) if several.is_empty() => "no weights".to_owned(),
+            Err(several) => format!("{} weights files of other names", several.len()),
+        };
         found.truncate(12);
         Err(Error::missing(
             self.place(sub),
             format!(
-                "no weights: expected one of {} (.safetensors, .safetensors.index.json or .bin), \
-                 found {}",
+                "{problem}: expected one of {} (.safetensors, .safetensors.index.json or .bin), or \
+                 a single file of another name, found {}",
                 STEMS.join(", "),
                 if found.is_empty() {
                     "no files".to_owned()
@@ -253,6 +261,36 @@ fn component_files(variant: Option<&str>) -> Vec<String> {
         }
     }
     files
+}
+
+/// Whether a file's name says that it holds weights.
+pub(crate) fn is_weights(name: &str) -> bool {
+    [".safetensors", ".bin", ".pth", ".pt"]
+        .iter()
+        .any(|ending| name.ends_with(ending))
+}
+
+/// The weights file among `files`, else all of them, sorted; safetensors goes before pickles, and what
+/// trainers keep beside their model counts for nothing.
+pub(crate) fn only_weights(mut files: Vec<String>) -> std::result::Result<String, Vec<String>> {
+    let is_kept = |file: &String| {
+        let name = file.rsplit('/').next().unwrap_or(file);
+        [
+            "training_args.bin",
+            "optimizer.pt",
+            "optimizer.bin",
+            "scheduler.pt",
+        ]
+        .contains(&name)
+    };
+    files.retain(|file| is_weights(file) && !is_kept(file));
+    if files.iter().any(|file| file.ends_with(".safetensors")) {
+        files.retain(|file| file.ends_with(".safetensors"));
+    }
+    match files.len() {
+        1 => Ok(files.remove(0)),
+        _ => Err(files),
+    }
 }
 
 /// Only plain parts joined by `/`: nothing absolute, nothing upward, nothing of another system.
@@ -393,6 +431,33 @@ mod tests {
                 error.contains("absent.json") && error.contains(&folder.label()),
                 "{error}"
             );
+        }
+    }
+
+    #[test]
+    fn an_authors_file_is_found_by_being_the_only_one() {
+        let files = [
+            ("vae/config.json", b"{}".to_vec()),
+            ("vae/autoencoder.safetensors", weights(1)),
+            ("vae/training_args.bin", weights(2)),
+            ("vae/old/model.safetensors", weights(3)),
+            ("two/a.safetensors", weights(4)),
+            ("two/b.safetensors", weights(5)),
+        ];
+        let (_keep, on_disk) = disk(&files);
+        for folder in [on_disk, embedded(&files)] {
+            assert_eq!(value(&*folder.open_component("vae", None).unwrap()), 1);
+            assert_eq!(
+                value(&*folder.open_component("vae", Some("fp16")).unwrap()),
+                1
+            );
+            let error = folder
+                .open_component("two", None)
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(error.contains("2 weights files of other names"), "{error}");
+            assert!(error.contains("two/b.safetensors"), "{error}");
         }
     }
 

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::dtype::byte_count;
 use crate::output::Temporary;
-use crate::{Dtype, Error, Result};
+use crate::{Dtype, Error, Result, TensorSource};
 
 /// One tensor to write.
 #[derive(Clone, Debug)]
@@ -23,6 +23,21 @@ pub struct OutTensor<'a> {
     pub shape: Vec<usize>,
     /// Row-major little-endian bytes.
     pub data: Cow<'a, [u8]>,
+}
+
+impl<'a> OutTensor<'a> {
+    /// A stored tensor, to be written elsewhere as it is; none where the source has none of this name.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn stored(source: &'a dyn TensorSource, name: String) -> Result<Option<Self>> {
+        Ok(source.view(&name)?.map(|view| Self {
+            name,
+            dtype: view.dtype,
+            shape: view.shape,
+            data: view.data,
+        }))
+    }
 }
 
 /// Writes a file whole or not at all.

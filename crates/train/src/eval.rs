@@ -4,10 +4,12 @@
 pub mod text;
 
 use brisk_media::{Picture, psnr};
-use brisk_models::dcae::{self, Autoencoder, Halves};
-use brisk_nn::{Tensor, Weights};
+use brisk_models::component::LoadSettings;
+use brisk_models::dcae::{self, Autoencoder, AutoencoderConfig, Halves};
+use brisk_nn::Tensor;
 use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
+use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
 use brisk_store::ModelFolder;
 use rayon::prelude::*;
 use serde::Serialize;
@@ -24,21 +26,33 @@ pub(crate) const BATCH: usize = 16;
 /// PSNR counted for a picture without any error, dB.
 const MAX_PSNR: f64 = 100.0;
 
-/// Opens the autoencoder in the subfolder `sub` of a folder (empty: the folder itself), in any published
-/// layout.
+/// Opens the autoencoder of a folder, its own or a pipeline's, however it is published, of this variant
+/// where there is one.
 ///
 /// # Errors
 /// Files that are missing, damaged or of another network.
-pub fn open_autoencoder(folder: &ModelFolder, sub: &str) -> Result<Autoencoder> {
-    let name = match sub {
-        "" => "config.json".to_owned(),
-        sub => format!("{sub}/config.json"),
+pub fn open_autoencoder(
+    folder: &ModelFolder,
+    variant: Option<&str>,
+) -> Result<Opened<AutoencoderConfig>> {
+    let place = ComponentFolder::find(folder, dcae::COMPONENT.folders)?;
+    let wanted = Wanted {
+        variant: variant.map(str::to_owned),
+        random: None,
     };
-    let label = format!("{}/{name}", folder.label());
-    let config = dcae::open(&folder.read(&name)?, &label)?;
-    let source = dcae::plain_names(folder.open_component(sub, None)?)?;
-    let weights = Weights::from_source(source);
-    let model = Autoencoder::load(&config, &weights, Halves::Both)?;
+    Ok(place.open(
+        |bytes, label| dcae::open(bytes, label).map(Box::new),
+        &wanted,
+    )?)
+}
+
+/// Loads both halves of an autoencoder, frozen.
+///
+/// # Errors
+/// Weights that do not fit the configuration.
+pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencoder> {
+    let weights = opened.parameters(&LoadSettings::default())?.build()?;
+    let model = Autoencoder::load(&opened.config, &weights, Halves::Both)?;
     weights.finish(&[])?;
     Ok(model)
 }

@@ -42,7 +42,7 @@ mod text;
 
 pub use autoencoder::{AutoencoderReport, train_autoencoder};
 pub use error::{Error, Result};
-pub use image::{ImageReport, train_image};
+pub use image::{ImageReport, Start, train_image};
 pub use loss::ReconstructionLoss;
 pub use pictures::{Augmentation, Selection, to_pictures};
 pub use tensors::NamedArray;

@@ -4,16 +4,19 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use brisk_models::dcae::AutoencoderConfig;
+use brisk_pipelines::folder::{ComponentFolder, Opened};
 use brisk_pipelines::{Control, Event};
-use brisk_store::ModelFolder;
-use brisk_store::{SafetensorsFile, TensorSource};
+use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
 use brisk_train::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
 use brisk_train::eval::{
-    Generated, ImageEvaluation, evaluate_image_model, mean_psnr, open_autoencoder,
+    Generated, ImageEvaluation, evaluate_image_model, load_autoencoder, mean_psnr, open_autoencoder,
 };
 use brisk_train::log::read_log;
 use brisk_train::recipe::{AutoencoderRecipe, ImageRecipe, Recipe, TextRecipe};
-use brisk_train::{Error, Selection, checkpoint, train_autoencoder, train_image, train_text};
+use brisk_train::{
+    Error, Selection, Start, checkpoint, train_autoencoder, train_image, train_text,
+};
 use serde_json::json;
 
 const COLOURS: [(&str, [u8; 3]); 6] = [
@@ -210,7 +213,7 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     assert_same_checkpoint(&whole, &parted);
 
     // What was reported is what the written files do.
-    let model = open_autoencoder(&ModelFolder::Disk(whole.to_owned()), "vae").unwrap();
+    let model = load_autoencoder(&autoencoder(&whole)).unwrap();
     let held_out = Selection::default().of(&data, true);
     assert_eq!(held_out.len(), report.held_out_pictures);
     let psnr = mean_psnr(&model, &data, &held_out).unwrap();
@@ -232,7 +235,7 @@ fn the_image_model_learns_and_resumes_exactly() {
     let out = |name: &str| folder.path().join(name);
     let data = data();
     train_tiny_autoencoder(&out("autoencoder"), 40);
-    let vae = out("autoencoder").join("vae");
+    let vae = autoencoder(&out("autoencoder").join("vae"));
     let recipe = image_recipe("came", 80);
     let (whole, parted) = (out("whole"), out("parted"));
     train_image(&recipe, &data, &vae, None, &whole, &Control::silent()).unwrap();
@@ -273,8 +276,9 @@ fn the_image_model_learns_and_resumes_exactly() {
     let mut other = recipe.clone();
     other.training.steps = 5;
     let start = |recipe: &ImageRecipe, out: &Path| {
-        let vae = model.join("vae");
-        train_image(recipe, &data, &vae, Some(&model), out, &Control::silent())
+        let start = Start::open(&ModelFolder::Disk(model.clone()), None)?;
+        let vae = autoencoder(&model);
+        train_image(recipe, &data, &vae, Some(&start), out, &Control::silent())
     };
     start(&other, &further).unwrap();
     let first = self::losses(&further)[0];
@@ -291,6 +295,11 @@ fn the_image_model_learns_and_resumes_exactly() {
     other.text_encoder["intermediate_size"] = 48.into();
     let message = start(&other, &out("wider")).unwrap_err().to_string();
     assert!(message.contains("wrong shape"), "{message}");
+}
+
+/// The autoencoder of a folder: its own or a pipeline's.
+fn autoencoder(folder: &Path) -> Opened<AutoencoderConfig> {
+    open_autoencoder(&ModelFolder::Disk(folder.to_owned()), None).unwrap()
 }
 
 /// Step and loss of every line.
@@ -429,7 +438,9 @@ fn the_language_model_learns_resumes_exactly_and_is_written_as_published() {
     let mut other = recipe;
     other.training.steps = 8;
     let (from, further) = (whole.join("model"), folder.path().join("further"));
-    train_text(&other, Some(&from), &further, &Control::silent()).unwrap();
+    let from = ComponentFolder::new(&ModelFolder::Disk(from), "");
+    let start = from.weights(None).unwrap();
+    train_text(&other, Some(&start), &further, &Control::silent()).unwrap();
     let start = self::losses(&further)[0];
     assert!(
         start < 0.8 * losses[0],
@@ -456,8 +467,7 @@ fn retrieval_finds_what_was_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let data = data();
     train_tiny_autoencoder(folder.path(), 20);
-    let autoencoder =
-        open_autoencoder(&ModelFolder::Disk(folder.path().to_owned()), "vae").unwrap();
+    let autoencoder = load_autoencoder(&autoencoder(folder.path())).unwrap();
     let noto = Selection {
         sets: vec![EmojiSet::Noto],
         ..Selection::default()

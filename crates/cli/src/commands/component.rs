@@ -6,21 +6,19 @@ use brisk_models::component::{
     Component, ComponentConfig, Entry, NamedTensors, Sizes, read_inputs,
 };
 use brisk_models::registry;
+use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
 use brisk_store::{ModelFolder, open_weights};
 use serde_json::Value;
 
 use crate::failure::{Failure, Result};
 
-/// A component of a model, with what its `config.json` says.
+/// A component of a model that can be run in a way.
 pub struct Found {
     /// The way to run it.
     pub entry: &'static Entry,
-    /// Its configuration.
-    pub config: Box<dyn ComponentConfig>,
-    /// Folder below the model's; empty for the model's own.
-    pub folder: String,
-    /// The configuration's name, for messages.
-    pub label: String,
+    /// Where it lies.
+    pub place: ComponentFolder,
+    component: &'static Component,
 }
 
 impl Found {
@@ -32,29 +30,13 @@ impl Found {
             .collect();
         let folders = able.iter().flat_map(|(component, _)| component.folders);
         let folders: Vec<&str> = folders.copied().collect();
-        let inside = |folder: &str| format!("{folder}/config.json");
-        let (folder, file) = match folders.iter().find(|folder| model.exists(&inside(folder))) {
-            Some(folder) => (*folder, inside(folder)),
-            None if model.exists("config.json") => ("", "config.json".to_owned()),
-            None => {
-                let places: Vec<String> = folders.iter().map(|folder| inside(folder)).collect();
-                return Err(Failure::failed(format!(
-                    "{}: there is no {}: expected {} (a pipeline's folder) or config.json (the component's own)",
-                    model.label(),
-                    folders.join(" or "),
-                    places.join(" or ")
-                )));
-            }
-        };
-        let bytes = model.read(&file)?;
-        let label = format!("{}/{file}", model.label());
-        let value = brisk_store::parse_json(&bytes, &label)?;
-        let (component, entry) = chosen(&value, &label, entry, &able)?;
+        let place = ComponentFolder::find(model, &folders)?;
+        let label = place.config_label();
+        let (component, entry) = chosen(&place.config_json()?, &label, entry, &able)?;
         Ok(Self {
             entry,
-            config: (component.open)(&bytes, &label)?,
-            folder: folder.to_owned(),
-            label,
+            component,
+            place,
         })
     }
 
@@ -65,14 +47,12 @@ impl Found {
             .iter()
             .flat_map(|component| component.folders);
         for folder in folders {
-            let file = format!("{folder}/config.json");
-            if *folder == self.folder || !model.exists(&file) {
+            let place = ComponentFolder::new(model, *folder);
+            if *folder == self.place.name() || !place.has_config() {
                 continue;
             }
-            if let Some(component) = registry::of_config(&model.read_json(&file)?) {
-                let label = format!("{}/{file}", model.label());
-                let config = (component.open)(&model.read(&file)?, &label)?;
-                for (name, value) in config.shared() {
+            if let Some(component) = registry::of_config(&place.config_json()?) {
+                for (name, value) in place.config(component.open)?.shared() {
                     sizes.set(name, value);
                 }
             }
@@ -80,12 +60,17 @@ impl Found {
         Ok(sizes)
     }
 
+    /// Reads its configuration and finds its weights.
+    pub fn open(&self, wanted: &Wanted) -> Result<Opened<dyn ComponentConfig>> {
+        Ok(self.place.open(self.component.open, wanted)?)
+    }
+
     /// The tensors of a file, held to what the entry takes.
-    pub fn read_inputs(&self, path: &Path) -> Result<NamedTensors> {
+    pub fn read_inputs(&self, config: &dyn ComponentConfig, path: &Path) -> Result<NamedTensors> {
         let source = open_weights(path)?;
-        let ports = self.config.inputs(self.entry);
+        let ports = config.inputs(self.entry);
         let label = path.display().to_string();
-        let dimension = |word: &str| self.config.dimension(word);
+        let dimension = |word: &str| config.dimension(word);
         Ok(read_inputs(&ports, &dimension, &*source, &label)?)
     }
 }

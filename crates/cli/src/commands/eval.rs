@@ -10,7 +10,7 @@ use brisk_store::write_atomic;
 use brisk_train::Selection;
 use brisk_train::data::emoji::EmojiData;
 use brisk_train::eval::{
-    Generated, ImageEvaluation, evaluate_image_model, mean_psnr, open_autoencoder,
+    Generated, ImageEvaluation, evaluate_image_model, load_autoencoder, mean_psnr, open_autoencoder,
 };
 use brisk_train::recipe::Recipe;
 use clap::{Args, Subcommand};
@@ -38,6 +38,9 @@ pub struct ImageEvalArguments {
     /// Folder, hub id or sana-emoji (default: the model in the box)
     #[arg(short, long, value_name = "MODEL")]
     model: Option<String>,
+    /// Variant of the weights, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// Data set of `brisk train prepare-emoji`
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -91,10 +94,13 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     if let Some(sheet) = &arguments.sheet {
         output::check_writable(sheet)?;
     }
-    let folder = models::open(arguments.model.as_deref(), None)?;
+    let variant = arguments.variant.as_deref();
+    let folder = models::open(arguments.model.as_deref(), variant)?;
     let data = EmojiData::open(&arguments.data)?;
-    let autoencoder = open_autoencoder(&folder, "vae")?;
-    let options = Options::new().with(&keys::RESIDENCY, "all".to_owned());
+    let autoencoder = load_autoencoder(&open_autoencoder(&folder, variant)?)?;
+    let options = Options::new()
+        .with(&keys::RESIDENCY, "all".to_owned())
+        .with_some(&keys::VARIANT, arguments.variant.clone());
     let mut model = registry::open_image(&folder, &models::settings(options))?;
     let control = progress::control()?;
     control.stage("autoencoder", Work::Run, 0);

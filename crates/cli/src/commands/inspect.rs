@@ -6,6 +6,7 @@ mod picture;
 
 use std::path::{Path, PathBuf};
 
+use brisk::{Options, keys, registry};
 use brisk_store::{
     Limit, ModelFolder, TensorSource, open_weights, read_json, summarise, unwrapped,
 };
@@ -141,7 +142,12 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     } else {
         return loose_files(folder, arguments);
     };
-    let missing: Vec<String> = components.iter().filter_map(Component::problem).collect();
+    let mut missing: Vec<String> = components.iter().filter_map(Component::problem).collect();
+    let together = match missing.is_empty() {
+        true => refusal(folder, variant),
+        false => None,
+    };
+    missing.extend(together.clone());
     // What is not there yet is a finding; what cannot be read is a failure.
     let damaged = components
         .iter()
@@ -176,6 +182,9 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             out.push_str(&format!("{}: {problem}\n", part.kind_of_problem()));
         }
     }
+    if let Some(problem) = together {
+        out.push_str(&format!("wrong: {problem}\n"));
+    }
     for note in components.iter().filter_map(Component::note) {
         out.push_str(&format!("note: {note}\n"));
     }
@@ -195,6 +204,15 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     }
     output::print(&out)?;
     outcome
+}
+
+/// Why the family that draws with a model refuses it, though each component is sound: opening looks at how
+/// they fit together and reads no weights.
+fn refusal(folder: &ModelFolder, variant: Option<&str>) -> Option<String> {
+    let options = Options::new().with_some(&keys::VARIANT, variant.map(str::to_owned));
+    registry::family_of(folder, &options)?.image?;
+    let refused = registry::open_image(folder, &models::settings(options)).err()?;
+    Some(Failure::from(refused).to_string())
 }
 
 /// A folder that is no model: its weights files, one by one.

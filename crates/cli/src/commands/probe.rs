@@ -2,8 +2,9 @@
 
 use std::path::PathBuf;
 
-use brisk_models::component::{ComponentWeights, LoadSettings, Port, Setting};
+use brisk_models::component::{LoadSettings, Port, Setting};
 use brisk_models::registry;
+use brisk_pipelines::folder::Wanted;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
@@ -85,10 +86,12 @@ pub fn run(arguments: &ProbeArguments) -> Result {
     output::check_writable(&arguments.outputs)?;
     let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
     let found = Found::find(&folder, &arguments.component)?;
-    let inputs = found.read_inputs(&arguments.inputs)?;
-    let source = folder.open_component(&found.folder, arguments.variant.as_deref())?;
-    let low_bit =
-        found.entry.honours(Setting::Activations) && brisk_quant::file::is_quantized(&*source);
+    let opened = found.open(&Wanted {
+        variant: arguments.variant.clone(),
+        random: None,
+    })?;
+    let inputs = found.read_inputs(&*opened.config, &arguments.inputs)?;
+    let low_bit = found.entry.honours(Setting::Activations) && opened.is_low_bit();
     if arguments.activations.is_some() && !low_bit {
         return Err(Failure::usage(format!(
             "--activations: has no effect on a {} without 4-bit layers",
@@ -100,7 +103,8 @@ pub fn run(arguments: &ProbeArguments) -> Result {
         activations: arguments.activations.map(Into::into),
         ..LoadSettings::default()
     };
-    let weights = ComponentWeights::Stored(source);
-    let model = found.config.load(found.entry, &weights, &settings)?;
+    let model = opened
+        .config
+        .load(found.entry, &opened.weights, &settings)?;
     tensors::write(&arguments.outputs, model.run(&inputs)?.iter())
 }

@@ -2,21 +2,23 @@
 
 use std::path::PathBuf;
 
-use brisk::Control;
+use brisk::{Control, ResultKind};
 use brisk_media::{LineChart, Series, line_chart_svg};
+use brisk_pipelines::folder::ComponentFolder;
 use brisk_store::write_atomic;
 use brisk_train::data::captioned::prepare_captioned;
 use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
+use brisk_train::eval::open_autoencoder;
 use brisk_train::log::read_log;
 use brisk_train::recipe::{Recipe, TrainingOptions, built_in_names};
-use brisk_train::{train_autoencoder, train_image, train_text};
+use brisk_train::{Start, train_autoencoder, train_image, train_text};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
 use super::ThreadArguments;
 use crate::failure::{Failure, Result};
-use crate::{output, progress, text};
+use crate::{models, output, progress, text};
 
 /// Prepare data, train models, plot losses
 #[derive(Debug, Subcommand)]
@@ -140,12 +142,15 @@ pub struct ImageTrainingArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-image")]
     recipe: String,
-    /// Folder of the trained autoencoder (config.json and weights); with --from, by default that model's
-    #[arg(long, value_name = "FOLDER", required_unless_present = "from")]
-    vae: Option<PathBuf>,
+    /// Autoencoder, or a model that has one; with --from, by default that model's
+    #[arg(long, value_name = "MODEL", required_unless_present = "from")]
+    vae: Option<String>,
     /// Go on from this model's weights and tokenizer, of the recipe's shape
-    #[arg(long, value_name = "FOLDER")]
-    from: Option<PathBuf>,
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
+    /// Variant of the weights of both, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
     /// Data set of `brisk train prepare-emoji` or `prepare-pictures`
     #[arg(long, value_name = "FILE")]
     data: PathBuf,
@@ -165,8 +170,11 @@ pub struct TextTrainingArguments {
     #[arg(long, value_name = "RECIPE", default_value = "arithmetic-text")]
     recipe: String,
     /// Go on from this model's weights, of the recipe's shape and vocabulary
-    #[arg(long, value_name = "FOLDER")]
-    from: Option<PathBuf>,
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
+    /// Variant of those weights, such as bf16
+    #[arg(long, value_name = "NAME", requires = "from")]
+    variant: Option<String>,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -302,15 +310,20 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     };
     arguments.run.adjust(&mut recipe.training);
     let data = EmojiData::open(&arguments.data)?;
-    let of_model = arguments.from.as_ref().map(|from| from.join("vae"));
-    let vae = arguments
-        .vae
-        .clone()
-        .or(of_model)
-        .ok_or_else(|| Failure::usage("--vae: is needed where there is no --from"))?;
-    let from = arguments.from.as_deref();
+    let variant = arguments.variant.as_deref();
+    let open = |name: &str| models::open(Some(name), variant);
+    let start = arguments.from.as_deref().map(open).transpose()?;
+    let vae = match (&arguments.vae, &start) {
+        (Some(name), _) => open(name)?,
+        (None, Some(start)) => start.clone(),
+        (None, None) => return Err(Failure::usage("--vae: is needed where there is no --from")),
+    };
+    let vae = open_autoencoder(&vae, variant)?;
+    let start = start.map(|folder| Start::open(&folder, variant));
+    let start = start.transpose()?;
     arguments.run.train("model", |control| {
-        train_image(&recipe, &data, &vae, from, &arguments.run.output, control)
+        let out = &arguments.run.output;
+        train_image(&recipe, &data, &vae, start.as_ref(), out, control)
     })
 }
 
@@ -320,9 +333,14 @@ fn language(arguments: &TextTrainingArguments) -> Result {
         return Err(wrong_kind(&arguments.recipe, "text"));
     };
     arguments.run.adjust(&mut recipe.training);
-    let from = arguments.from.as_deref();
+    let variant = arguments.variant.as_deref();
+    let weights = |name: &String| -> Result<_> {
+        let folder = models::find(Some(name), variant, ResultKind::Text)?.folder;
+        Ok(ComponentFolder::new(&folder, "").weights(variant)?)
+    };
+    let start = arguments.from.as_ref().map(weights).transpose()?;
     arguments.run.train("model", |control| {
-        train_text(&recipe, from, &arguments.run.output, control)
+        train_text(&recipe, start.as_ref(), &arguments.run.output, control)
     })
 }
 

@@ -325,6 +325,13 @@ fn files_that_are_not_what_they_should_be() {
     );
     place.fails(1, &["text.png"], &draws(&sana, &["--latents", "text.png"]));
     place.fails(1, &["text.png"], &draws(&sana, &["--lora", "text.png"]));
+    for (option, file) in [
+        ("--lora", "loras/absent.safetensors"),
+        ("--transformer", "absent.pth"),
+    ] {
+        let words = [option, file, "owner/name/FILE"];
+        place.fails(1, &words, &draws(&sana, &[option, file]));
+    }
     let other = fixture("sana_transformer/t1_base/diffusion_pytorch_model.safetensors");
     place.fails(
         1,

@@ -221,6 +221,29 @@ fn inspect_says_what_loading_says() {
     }
 }
 
+/// Components that are sound by themselves and do not fit each other are no complete model either.
+#[test]
+fn inspect_says_what_does_not_fit_together() {
+    let place = Place::new();
+    let model = place.copy("pipelines/sana", "model");
+    let other = fixture_path("dcae/d");
+    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
+        std::fs::copy(other.join(file), model.join("vae").join(file)).unwrap();
+    }
+    let channels = "the transformer has 4 latent channels, the autoencoder 8";
+    let inspected = place.ok(&["inspect", "model"]).stdout;
+    assert!(
+        inspected.contains(&format!("wrong: model: {channels}")) && !inspected.contains("complete"),
+        "{inspected}"
+    );
+    place.fails(1, &[channels], &["image", "cat", "--model", "model"]);
+    let json = place.ok(&["inspect", "model", "--json"]).json();
+    assert!(
+        json["missing"][0].as_str().unwrap().contains(channels),
+        "{json}"
+    );
+}
+
 #[test]
 fn inspect_knows_files() {
     let place = Place::new();
@@ -319,6 +342,19 @@ fn the_hub_cache_is_found() {
         "a fox",
         "--model",
         "owner/tiny",
+        "--size",
+        "64",
+        "--steps",
+        "1",
+    ]);
+    // A weights file is named by its repository and its place there.
+    run(&[
+        "image",
+        "a fox",
+        "--model",
+        &fixture("pipelines/sana"),
+        "--transformer",
+        "owner/tiny/transformer/diffusion_pytorch_model.safetensors",
         "--size",
         "64",
         "--steps",

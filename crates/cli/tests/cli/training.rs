@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use brisk_store::{Dtype, OutTensor, write_safetensors};
 use serde_json::{Value, json};
 
-use crate::harness::{Place, fixture};
+use crate::harness::{Place, fixture, fixture_path};
 
 const SIDE: usize = 32;
 
@@ -52,30 +52,16 @@ fn recipe(place: &Place, name: &str, text: &str, change: impl FnOnce(&mut Value)
     std::fs::write(place.path(name), recipe.to_string()).unwrap();
 }
 
-#[test]
-fn from_pictures_to_a_model_that_draws() {
-    let place = Place::new();
-    data_set(&place);
+/// A recipe of a tiny image model over latents of so many channels.
+fn image_recipe(place: &Place, channels: u64) {
     recipe(
-        &place,
-        "vae.json",
-        include_str!("../../../train/recipes/emoji-autoencoder.json"),
-        |recipe| {
-            recipe["picture_size"] = SIDE.into();
-            for key in ["encoder_block_out_channels", "decoder_block_out_channels"] {
-                recipe["config"][key] = json!([8, 8, 16, 16, 32]);
-            }
-            recipe["config"]["attention_head_dim"] = 16.into();
-            recipe["augmentation"]["shift"] = 2.into();
-        },
-    );
-    recipe(
-        &place,
+        place,
         "image.json",
         include_str!("../../../train/recipes/emoji-image.json"),
         |recipe| {
-            let latent = recipe["transformer"]["in_channels"].as_u64().unwrap();
-            assert_eq!(latent, 32, "the autoencoder's recipe has as many");
+            recipe["transformer"]["in_channels"] = channels.into();
+            recipe["transformer"]["patch_size"] = 1.into();
+            recipe["transformer"]["out_channels"] = channels.into();
             for (key, value) in [
                 ("num_attention_heads", 2),
                 ("attention_head_dim", 8),
@@ -103,6 +89,26 @@ fn from_pictures_to_a_model_that_draws() {
             recipe["sample_steps"] = 2.into();
         },
     );
+}
+
+#[test]
+fn from_pictures_to_a_model_that_draws() {
+    let place = Place::new();
+    data_set(&place);
+    recipe(
+        &place,
+        "vae.json",
+        include_str!("../../../train/recipes/emoji-autoencoder.json"),
+        |recipe| {
+            recipe["picture_size"] = SIDE.into();
+            for key in ["encoder_block_out_channels", "decoder_block_out_channels"] {
+                recipe["config"][key] = json!([8, 8, 16, 16, 32]);
+            }
+            recipe["config"]["attention_head_dim"] = 16.into();
+            recipe["augmentation"]["shift"] = 2.into();
+        },
+    );
+    image_recipe(&place, 32);
     let vae = [
         "train",
         "autoencoder",
@@ -191,6 +197,49 @@ fn from_pictures_to_a_model_that_draws() {
     assert!(json["held_out_psnr_db"].as_f64().unwrap() > 0.0);
     assert!(place.path("sheet.png").exists());
     assert!(place.ok(&eval).stdout.contains("nearest in latents"));
+}
+
+/// An autoencoder in its authors' file serves, and the model is written with it under diffusers' names.
+#[test]
+fn a_model_is_trained_on_a_published_autoencoder() {
+    let place = Place::new();
+    data_set(&place);
+    image_recipe(&place, 8);
+    std::fs::create_dir(place.path("dc-ae")).unwrap();
+    for (from, to) in [
+        ("config.json", "config.json"),
+        ("original.safetensors", "model-of-authors.safetensors"),
+    ] {
+        let from = fixture_path("dcae/c").join(from);
+        std::fs::copy(from, place.path("dc-ae").join(to)).unwrap();
+    }
+    let train = |vae: &'static str, output: &'static str| {
+        place.ok(&[
+            "train",
+            "image",
+            "--recipe",
+            "image.json",
+            "--data",
+            "data.safetensors",
+            "--vae",
+            vae,
+            "--steps",
+            "1",
+            "-o",
+            output,
+        ]);
+        std::fs::read(
+            place
+                .path(output)
+                .join("model/vae/diffusion_pytorch_model.safetensors"),
+        )
+        .unwrap()
+    };
+    let written = train("dc-ae", "drawer");
+    let inspected = place.ok(&["inspect", "drawer/model"]).stdout;
+    assert!(inspected.contains("complete"), "{inspected}");
+    // A model's folder stands for the autoencoder in it.
+    assert!(train("drawer/model", "again") == written);
 }
 
 #[test]

@@ -169,6 +169,14 @@ pub trait ComponentConfig: Send + Sync {
         Vec::new()
     }
 
+    /// The tensors of a file under the network's own names, whichever of its plain layouts the file has.
+    ///
+    /// # Errors
+    /// A file in a known layout that contradicts itself.
+    fn plain_names(&self, source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
+        Ok(source)
+    }
+
     /// Named parameters of stored or made-up weights, whatever layout the file has.
     ///
     /// # Errors

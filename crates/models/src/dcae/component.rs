@@ -71,17 +71,6 @@ pub fn open(bytes: &[u8], label: &str) -> Result<AutoencoderConfig> {
     }
 }
 
-/// Weights of an autoencoder under diffusers' names, whichever the file has.
-///
-/// # Errors
-/// As [`native::map`].
-pub fn plain_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
-    Ok(match native::is_native(&*source) {
-        true => Arc::new(native::map(source)?),
-        false => source,
-    })
-}
-
 fn recognise(
     source: &dyn TensorSource,
     _metadata: &BTreeMap<String, String>,
@@ -148,6 +137,10 @@ impl ComponentConfig for AutoencoderConfig {
         vec![("pixels_per_cell", self.ratio())]
     }
 
+    fn plain_names(&self, source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
+        native::plain_names(source)
+    }
+
     fn weights(
         &self,
         weights: &ComponentWeights,
@@ -155,7 +148,7 @@ impl ComponentConfig for AutoencoderConfig {
     ) -> Result<WeightsBuilder> {
         let found = match weights {
             ComponentWeights::Stored(source) => {
-                WeightsBuilder::from_source(plain_names(source.clone())?)
+                WeightsBuilder::from_source(native::plain_names(source.clone())?)
             }
             ComponentWeights::Random(_) => weights.plain(),
         };

@@ -35,7 +35,7 @@ mod rows;
 mod strips;
 mod tiling;
 
-pub use component::{COMPONENT, open, plain_names};
+pub use component::{COMPONENT, open};
 pub use config::{
     Activation, AutoencoderConfig, BlockKind, Downsample, NormKind, StageConfig, Upsample,
 };

@@ -184,6 +184,17 @@ pub fn is_native(source: &dyn TensorSource) -> bool {
     prefix(source).is_some()
 }
 
+/// Weights of an autoencoder under diffusers' names, whichever the file has.
+///
+/// # Errors
+/// As [`map`].
+pub fn plain_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
+    Ok(match is_native(&*source) {
+        true => Arc::new(map(source)?),
+        false => source,
+    })
+}
+
 /// The authors' names under diffusers' names, without copying. The `autoencoder.` prefix of the
 /// class-conditional models' files is accepted; what else is in such a file is left out.
 ///

@@ -1,6 +1,7 @@
 //! The transformer from outside.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use brisk_nn::Tensor;
 use brisk_nn::{Trace, Weights, WeightsBuilder, ops};
@@ -311,6 +312,10 @@ impl ComponentConfig for SanaConfig {
 
     fn parameters(&self) -> u64 {
         self.parameters()
+    }
+
+    fn plain_names(&self, source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
+        native::plain_names(source)
     }
 
     fn weights(

@@ -352,6 +352,17 @@ impl<'a> Names<'a> {
     }
 }
 
+/// The transformer's tensors under diffusers' names, whichever the file has.
+///
+/// # Errors
+/// As [`detect`] and [`map`].
+pub fn plain_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
+    Ok(match detect(source.as_ref())? {
+        Some(_) => Arc::new(map(source)?),
+        None => source,
+    })
+}
+
 /// The transformer of a file in the authors' layout, under the names
 /// [`SanaTransformer::load`](super::SanaTransformer::load) reads. Of a ControlNet file this is the
 /// base model.

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::folder::Target;
 use super::svdquant::narrowed;
-use super::work::{WorkFolder, rows_of, stored, values};
+use super::work::{WorkFolder, rows_of, values};
 use super::{Job, LayerReport, PartReport};
 use crate::error::{Error, Result};
 
@@ -180,14 +180,14 @@ impl Job for AwqJob<'_> {
         for file in &parts {
             for name in file.names() {
                 replaced.insert(name.clone());
-                tensors.extend(stored(file, name)?);
+                tensors.extend(OutTensor::stored(file, name)?);
             }
         }
         for name in self.source.names() {
             if replaced.contains(&name) || name == "lm_head.weight" {
                 continue;
             }
-            if let Some(tensor) = stored(self.source, name)? {
+            if let Some(tensor) = OutTensor::stored(self.source, name)? {
                 tensors.push(narrowed(tensor)?);
             }
         }

@@ -11,7 +11,7 @@ use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safeten
 use serde_json::Value;
 
 use super::folder::Target;
-use super::work::{WorkFolder, rows_of, stored, values};
+use super::work::{WorkFolder, rows_of, values};
 use super::{Job, LayerReport, PartReport};
 use crate::error::{Error, Result};
 
@@ -103,7 +103,7 @@ impl Job for SvdQuantJob<'_> {
         }
         for part in &parts {
             for name in part.names() {
-                tensors.extend(stored(part, name)?);
+                tensors.extend(OutTensor::stored(part, name)?);
             }
         }
         target.write_config(&self.config)?;

@@ -144,14 +144,3 @@ pub(super) fn values(source: &dyn TensorSource, name: &str, count: usize) -> Res
     source.forget(name);
     Ok(values)
 }
-
-/// A tensor as it is stored, to be written elsewhere.
-pub(super) fn stored(source: &dyn TensorSource, name: String) -> Result<Option<OutTensor<'_>>> {
-    let view = source.view(&name)?;
-    Ok(view.map(|view| OutTensor {
-        name,
-        dtype: view.dtype,
-        shape: view.shape,
-        data: view.data,
-    }))
-}

@@ -8,7 +8,7 @@ pub(crate) use image::check_length;
 pub use image::{
     GeneratedImage, ImageModel, ImagePlan, ImageRequest, MAX_PROMPT_BYTES, PlannedImage,
 };
-pub use open::{OpenSettings, RandomWeights, Resolve};
+pub use open::{OpenSettings, RandomWeights, Resolve, ResolveFile};
 pub use text::{FinishReason, GeneratedText, TextModel, TextPlan, TextPrompt, TextRequest};
 
 use std::any::Any;

@@ -1,6 +1,6 @@
 //! What is said when a model is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 pub use brisk_models::component::RandomWeights;
@@ -12,6 +12,9 @@ use crate::options::{Key, Options};
 /// From a model's name, as an option gives it, to its folder.
 pub type Resolve = dyn Fn(&str, Option<&str>) -> Result<ModelFolder> + Send + Sync;
 
+/// From a weights file's name, as an option gives it, to its path.
+pub type ResolveFile = dyn Fn(&Path) -> Result<PathBuf> + Send + Sync;
+
 /// How to open a model.
 #[derive(Clone)]
 pub struct OpenSettings {
@@ -21,6 +24,8 @@ pub struct OpenSettings {
     pub random: Option<RandomWeights>,
     /// Finds models that options name, with the variant that is wanted.
     pub resolve: Arc<Resolve>,
+    /// Finds weights files that options name.
+    pub resolve_file: Arc<ResolveFile>,
 }
 
 impl Default for OpenSettings {
@@ -30,7 +35,7 @@ impl Default for OpenSettings {
 }
 
 impl OpenSettings {
-    /// With these options; other models are looked for on disk only.
+    /// With these options; other models and files are looked for on disk only.
     pub fn new(options: Options) -> Self {
         Self {
             options,
@@ -42,6 +47,7 @@ impl OpenSettings {
                 }
                 Err(Error::folder(name, "there is no such folder"))
             }),
+            resolve_file: Arc::new(|path| Ok(path.to_owned())),
         }
     }
 
@@ -54,6 +60,13 @@ impl OpenSettings {
         (self.resolve)(&name, variant.as_deref())
             .map(Some)
             .map_err(|error| error.of(key.name()))
+    }
+}
+
+impl OpenSettings {
+    /// The path of a weights file that the option of this name gives.
+    pub(crate) fn file(&self, option: &'static str, given: &Path) -> Result<PathBuf> {
+        (self.resolve_file)(given).map_err(|error| error.of(option))
     }
 }
 

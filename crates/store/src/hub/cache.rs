@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::id::{ModelId, is_commit, is_short_commit, is_weights};
+use super::id::{ModelId, is_commit, is_short_commit};
+use crate::folder::is_weights;
 use crate::read::{Limit, read_text};
 use crate::{ModelFolder, ShardedSource};
 

@@ -83,7 +83,7 @@ fn wanted<'a>(
     let needed = match &id.file {
         Some(file) if names.contains(file) => vec![file.clone()],
         Some(file) => {
-            let weights = names.iter().filter(|name| super::is_weights(name));
+            let weights = names.iter().filter(|name| crate::folder::is_weights(name));
             let shown: Vec<&str> = weights.take(12).map(String::as_str).collect();
             return Err(Error::Hub(format!(
                 "{id} has no file {file}; its weights files: {}",

@@ -1,6 +1,7 @@
 //! Ids of the hub: `owner/name`, `owner/name@revision`.
 
 use super::options::DEFAULT_REVISION;
+use crate::folder::is_weights;
 use crate::{Error, Result};
 
 /// A model's id, taken apart and checked: every part is safe as a file name and in a URL.
@@ -52,6 +53,11 @@ impl ModelId {
         let (model, file) = match text.match_indices('/').nth(1) {
             // A revision may hold slashes: a file's name is told by its ending.
             Some((at, _)) if is_weights(text) => (&text[..at], Some(&text[at + 1..])),
+            None if is_weights(text) => {
+                return Err(Error::Invalid(format!(
+                    "there is no file {text:?}, and it is not one of the hub (owner/name/FILE) either"
+                )));
+            }
             _ => (text, None),
         };
         if let Some(file) = file {
@@ -76,13 +82,6 @@ impl std::fmt::Display for ModelId {
             false => write!(formatter, "{}@{}", self.name, self.revision),
         }
     }
-}
-
-/// Whether a file's name says that it holds weights.
-pub(super) fn is_weights(name: &str) -> bool {
-    [".safetensors", ".bin", ".pth", ".pt"]
-        .iter()
-        .any(|ending| name.ends_with(ending))
 }
 
 /// Letters, digits, `-`, `_` and `.` between them: what the hub allows in names.
@@ -144,6 +143,8 @@ mod tests {
             "a/b/../x.bin",
             "a/b//x.bin",
             "a/b/c",
+            "loras/x.safetensors",
+            "x.pth",
         ] {
             assert!(ModelId::parse_file(odd, "main").is_err(), "{odd}");
         }

@@ -16,7 +16,7 @@ mod select;
 
 use std::path::{Path, PathBuf};
 
-use id::{ModelId, is_plain, is_weights};
+use id::{ModelId, is_plain};
 pub use options::HubOptions;
 
 use crate::{Error, ModelFolder, Result};
@@ -114,15 +114,13 @@ pub fn pull(id: &str, options: &HubOptions, progress: &dyn HubProgress) -> Resul
 
 /// The weights file of a folder that holds one; safetensors goes before pickles.
 fn only_weights(folder: &Path, asked: &str) -> Result<PathBuf> {
-    let mut files = ModelFolder::Disk(folder.to_owned()).list();
-    files.retain(|file| is_weights(file));
-    if files.iter().any(|file| file.ends_with(".safetensors")) {
-        files.retain(|file| file.ends_with(".safetensors"));
-    }
-    match &files[..] {
-        [one] => Ok(folder.join(one)),
-        [] => Err(Error::missing(asked, "there is no weights file in it")),
-        several => {
+    let files = ModelFolder::Disk(folder.to_owned()).list();
+    match crate::folder::only_weights(files) {
+        Ok(one) => Ok(folder.join(one)),
+        Err(none) if none.is_empty() => {
+            Err(Error::missing(asked, "there is no weights file in it"))
+        }
+        Err(several) => {
             let shown: Vec<&str> = several.iter().take(12).map(String::as_str).collect();
             Err(Error::Invalid(format!(
                 "{asked} holds {} weights files ({}{}); name one of them, as {asked}/{}",

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use brisk_models::dcae::AutoencoderConfig;
+use brisk_pipelines::folder::Opened;
 use brisk_store::{OutTensor, write_atomic, write_safetensors};
 use serde_json::json;
 
@@ -16,7 +18,7 @@ pub(super) struct Pieces<'a> {
     pub arrays: &'a [NamedArray],
     pub configs: &'a Configs,
     pub tokenizer: &'a [u8],
-    pub vae_folder: &'a Path,
+    pub vae: &'a Opened<AutoencoderConfig>,
     pub flow_shift: f64,
     /// Guidance that the model is drawn with by default.
     pub guidance: f64,
@@ -76,9 +78,7 @@ pub(super) fn write(
         &pieces.configs.text,
     )?;
     write_tokenizer(pieces.tokenizer, &model.join("tokenizer"))?;
-    for file in ["config.json", "diffusion_pytorch_model.safetensors"] {
-        copy(&pieces.vae_folder.join(file), &model.join("vae").join(file))?;
-    }
+    write_autoencoder(pieces.vae, &model.join("vae"))?;
     write_json(
         &model.join("scheduler/scheduler_config.json"),
         &json!({
@@ -128,6 +128,20 @@ pub(super) fn write(
     };
     write_json(&out.join("report.json"), &report)?;
     Ok(report)
+}
+
+/// The autoencoder as it is stored, under diffusers' names.
+fn write_autoencoder(opened: &Opened<AutoencoderConfig>, folder: &Path) -> Result<()> {
+    let source = opened.stored().into_iter();
+    let tensors = source.flat_map(|source| {
+        let names = source.names().into_iter();
+        names.filter_map(|name| OutTensor::stored(&**source, name).transpose())
+    });
+    let tensors: Vec<OutTensor> = tensors.collect::<Result<_, _>>()?;
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    let weights = folder.join("diffusion_pytorch_model.safetensors");
+    write_safetensors(&weights, &tensors, &metadata)?;
+    write_json(&folder.join("config.json"), &opened.config)
 }
 
 fn write_tokenizer(tokenizer: &[u8], folder: &Path) -> Result<()> {

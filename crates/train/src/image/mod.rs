@@ -8,13 +8,14 @@ mod start;
 
 use std::path::Path;
 
+use brisk_models::dcae::{Autoencoder, AutoencoderConfig};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{CaptionContext, ForwardExtras, SanaConfig, SanaTransformer};
 use brisk_nn::{Tensor, Weights};
 use brisk_pipelines::Control;
 use brisk_pipelines::diffusion::schedulers::shifted;
 use brisk_pipelines::events::Work;
-use brisk_store::ModelFolder;
+use brisk_pipelines::folder::Opened;
 use brisk_text::Tokenizer;
 use serde::Serialize;
 
@@ -29,7 +30,8 @@ use crate::session::{self, Session};
 use crate::tensors::{self, NamedArray};
 use crate::{eval, sheet};
 use captions::Captions;
-use start::{PartWeights, Start};
+use start::PartWeights;
+pub use start::Start;
 
 /// Noise levels, as in the models that use this objective.
 const LEVELS: usize = 1000;
@@ -184,10 +186,10 @@ fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng
     batch
 }
 
-/// Trains the recipe's text-to-image model, from scratch or `from` the folder of another one of its shape, whose
-/// tokenizer it keeps, into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end
-/// `model/` (complete diffusers layout, bf16, with a copy of `vae_folder`) and `report.json`. Continues when `out` holds
-/// a checkpoint of the same recipe.
+/// Trains the recipe's text-to-image model, from scratch or from another one of its shape, whose tokenizer it keeps,
+/// into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end `model/` (complete diffusers layout,
+/// bf16, with the autoencoder as it is stored) and `report.json`. Continues when `out` holds a checkpoint of the same
+/// recipe.
 ///
 /// # Errors
 /// A data set or autoencoder that does not fit the recipe, files that cannot be read or written, a run that
@@ -195,8 +197,8 @@ fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng
 pub fn train_image(
     recipe: &ImageRecipe,
     data: &EmojiData,
-    vae_folder: &Path,
-    from: Option<&Path>,
+    vae: &Opened<AutoencoderConfig>,
+    start: Option<&Start>,
     out: &Path,
     control: &Control,
 ) -> Result<ImageReport> {
@@ -206,9 +208,8 @@ pub fn train_image(
     let training = recipe.pictures.of(data, false);
     // Positions in `training`, which is what the latents are stored by.
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
-    let autoencoder = eval::open_autoencoder(&ModelFolder::Disk(vae_folder.to_owned()), "")?;
-    let start = from.map(Start::open).transpose()?;
-    let tokenizer_file = match &start {
+    let autoencoder = eval::load_autoencoder(vae)?;
+    let tokenizer_file = match start {
         Some(start) => start.tokenizer.clone(),
         None => {
             control.stage("training the tokenizer", Work::Run, 0);
@@ -233,9 +234,9 @@ pub fn train_image(
     let each = (latents.side * latents.side * latents.channels * 16) as u64;
     let parameters = configs.text_model.parameters() + configs.transformer_model.parameters();
     session::check_memory(parameters, options.batch, each)?;
-    let weights = PartWeights::new(start.as_ref(), options.seed);
+    let weights = PartWeights::new(start, options.seed);
     let models = Models::trainable(&configs, &weights)?;
-    weights.check(start.as_ref())?;
+    weights.check(start)?;
     let parameters = weights.variables();
     let mut session = Session::open(options, recipe, parameters, out, control)?;
     let sheet = |session: &mut Session, average: &Models| {
@@ -272,7 +273,7 @@ pub fn train_image(
         arrays: session.ema.arrays(),
         configs: &configs,
         tokenizer: &tokenizer_file,
-        vae_folder,
+        vae,
         flow_shift: recipe.flow_shift,
         guidance: recipe.guidance,
     };
@@ -280,7 +281,7 @@ pub fn train_image(
 }
 
 fn encode_all(
-    autoencoder: &brisk_models::dcae::Autoencoder,
+    autoencoder: &Autoencoder,
     data: &EmojiData,
     training: &[usize],
     config: &SanaConfig,
@@ -308,7 +309,7 @@ fn encode_all(
 fn write_sheet(
     session: &mut Session,
     models: &Models,
-    autoencoder: &brisk_models::dcae::Autoencoder,
+    autoencoder: &Autoencoder,
     tokenizer: &Tokenizer,
     recipe: &ImageRecipe,
     latents: &Latents,

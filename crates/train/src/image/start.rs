@@ -1,51 +1,64 @@
 //! A model to start from.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use brisk_models::component::ComponentConfig;
+use brisk_models::gemma2::Gemma2Config;
+use brisk_models::sana::SanaConfig;
 use brisk_nn::Weights;
-use brisk_store::{ModelFolder, TensorSource};
+use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
+use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource};
 use candle_core::Var;
 
 use super::{TEXT_ENCODER, TRANSFORMER};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::session::check_start;
-use crate::tensors::{NamedArray, memory_source};
 
 /// What a run takes from another model: parameters by the names they have in training.
-pub(super) struct Start {
+pub struct Start {
     text: Arc<dyn TensorSource>,
     transformer: Arc<dyn TensorSource>,
     /// Its `tokenizer.json`: the table of the text encoder is of its tokens.
-    pub tokenizer: Vec<u8>,
+    pub(super) tokenizer: Vec<u8>,
 }
 
 impl Start {
-    /// Reads a folder in the layout that training writes.
-    pub fn open(folder: &Path) -> Result<Start> {
-        let folder = ModelFolder::Disk(folder.to_owned());
+    /// Opens a model's folder, its weights of this variant where there is one.
+    ///
+    /// # Errors
+    /// Parts that are missing, damaged or of another network.
+    pub fn open(folder: &ModelFolder, variant: Option<&str>) -> Result<Start> {
+        let wanted = Wanted {
+            variant: variant.map(str::to_owned),
+            random: None,
+        };
+        let place = |part| ComponentFolder::new(folder, part);
+        let text = place(TEXT_ENCODER).open(
+            |bytes, label| Gemma2Config::from_json(bytes, label).map(Box::new),
+            &wanted,
+        )?;
+        let transformer = place(TRANSFORMER).open(
+            |bytes, label| SanaConfig::from_json(bytes, label).map(Box::new),
+            &wanted,
+        )?;
         Ok(Start {
-            text: part(&folder, TEXT_ENCODER)?,
-            transformer: part(&folder, TRANSFORMER)?,
-            tokenizer: folder.read("tokenizer/tokenizer.json")?.into_owned(),
+            text: below(TEXT_ENCODER, &text)?,
+            transformer: below(TRANSFORMER, &transformer)?,
+            tokenizer: place("tokenizer").read("tokenizer.json")?,
         })
     }
 }
 
-fn part(folder: &ModelFolder, part: &str) -> Result<Arc<dyn TensorSource>> {
-    let source = folder.open_component(part, None)?;
-    let mut arrays = Vec::new();
-    for name in source.names() {
-        let Some(view) = source.view(&name)? else {
-            continue;
-        };
-        arrays.push(NamedArray {
-            name: format!("{part}.{name}"),
-            shape: view.shape.to_vec(),
-            values: view.to_f32()?,
-        });
-    }
-    memory_source(&arrays, "", false)
+/// A part's tensors under the names that they have in training, which begin with the part's.
+fn below<C: ComponentConfig>(part: &str, opened: &Opened<C>) -> Result<Arc<dyn TensorSource>> {
+    let Some(source) = opened.stored() else {
+        return Err(Error::Data(format!(
+            "the {part} to start from has no weights"
+        )));
+    };
+    let names = source.names().into_iter();
+    let map = names.map(|name| (format!("{part}.{name}"), Slice::whole(name)));
+    Ok(Arc::new(MappedSource::new(source.clone(), map.collect())?))
 }
 
 /// The variables of a run, each part's by itself: a part is complete when all of its own are there.

@@ -11,13 +11,14 @@ mod export;
 mod masks;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig, Rows, Span};
 use brisk_nn::Weights;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::options::Options;
 use brisk_pipelines::{Control, OpenSettings, ResultKind, registry};
-use brisk_store::ModelFolder;
+use brisk_store::{ModelFolder, TensorSource};
 use serde::Serialize;
 
 use crate::data::arithmetic::Split;
@@ -48,7 +49,7 @@ pub struct TextReport {
     pub exact_match: f64,
 }
 
-/// Trains the recipe's language model, from scratch or `from` the folder of another one of its shape,
+/// Trains the recipe's language model, from scratch or from the weights of another one of its shape,
 /// into `out`: `training_log.jsonl`, `checkpoints/`, at every evaluation and at the end `model/`
 /// (LLaDA's layout, bf16), and at the end `report.json`. Continues when `out` holds a checkpoint of
 /// the same recipe.
@@ -58,7 +59,7 @@ pub struct TextReport {
 /// one that was asked to stop: its checkpoint is written.
 pub fn train_text(
     recipe: &TextRecipe,
-    from: Option<&Path>,
+    start: Option<&Arc<dyn TensorSource>>,
     out: &Path,
     control: &Control,
 ) -> Result<TextReport> {
@@ -71,9 +72,6 @@ pub fn train_text(
     let bytes = serde_json::to_vec(&written).map_err(|e| Error::Recipe(e.to_string()))?;
     let config = LanguageModelConfig::from_json(&bytes, "recipe, model")?;
     examples.check(recipe, &config)?;
-    let start = from
-        .map(|folder| ModelFolder::Disk(folder.to_owned()).open_component("", None))
-        .transpose()?;
     let longest = recipe
         .lengths
         .iter()
@@ -81,9 +79,9 @@ pub fn train_text(
         .max()
         .unwrap_or(0);
     session::check_memory(config.parameters(), options.batch, 16 * longest as u64)?;
-    let weights = Weights::trainable(start.clone(), options.seed);
+    let weights = Weights::trainable(start.cloned(), options.seed);
     let model = LanguageModel::load(&config, &weights.pp("model"))?;
-    session::check_start(&weights, start.as_deref())?;
+    session::check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
     let mut session = Session::open(options, recipe, parameters, out, control)?;
     let folder = out.join("model");

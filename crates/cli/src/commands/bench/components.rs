@@ -1,12 +1,13 @@
 //! One component of a model, whichever: a verb for every way to run one.
 
 use brisk_models::component::{
-    ComponentWeights, Entry, Examples, LoadSettings, NamedTensors, PrepareError, Prepared,
-    RandomWeights, Runnable, Setting, SizeError, SizeName, Sizes,
+    Entry, Examples, LoadSettings, NamedTensors, PrepareError, Prepared, RandomWeights, Runnable,
+    Setting, SizeError, SizeName, Sizes,
 };
 use brisk_models::registry;
 use brisk_nn::{Quantization, Trace};
 use brisk_pipelines::diffusion::noise::TorchGenerator;
+use brisk_pipelines::folder::Wanted;
 use brisk_pipelines::memory;
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, Subcommand};
 use serde_json::json;
@@ -150,19 +151,23 @@ pub fn run(arguments: &ComponentArguments) -> Result {
     }
     let folder = arguments.model.folder()?;
     let found = Found::find(&folder, arguments.entry)?;
-    let (config, entry) = (&*found.config, found.entry);
+    let random = arguments.model.random();
+    let opened = found.open(&Wanted {
+        variant: arguments.model.variant.clone(),
+        random,
+    })?;
+    let (config, entry) = (&*opened.config, found.entry);
     let beside = found.beside(&folder)?;
     let declared = config.sizes(entry, &beside);
     let sizes = Sizes::complete(&declared, &arguments.sizes).map_err(wrong_size)?;
     let inputs = match &arguments.files.inputs {
-        Some(path) => found.read_inputs(path)?,
+        Some(path) => found.read_inputs(config, path)?,
         None => {
             let mut generator = TorchGenerator::new(0);
             let mut normal = |count: usize| generator.randn(count);
             config.example_inputs(entry, &sizes, &beside, &mut Examples::new(&mut normal))?
         }
     };
-    let random = arguments.model.random();
     if random.is_some_and(|random| random.low_bit) && !entry.honours(Setting::RandomLowBit) {
         return Err(Failure::usage(format!(
             "--storage int4: no {} is published so",
@@ -170,18 +175,12 @@ pub fn run(arguments: &ComponentArguments) -> Result {
         )));
     }
     let work = config.work(entry, &inputs, &sizes)?;
-    let (weights, stored_bytes) = match random {
+    let stored_bytes = match random {
         Some(random) => {
             check_memory(random, config.entry_parameters(entry), how)?;
-            (ComponentWeights::Random(random), random.bytes_per_weight())
+            random.bytes_per_weight()
         }
-        None => {
-            let variant = arguments.model.variant.as_deref();
-            let source = folder.open_component(&found.folder, variant)?;
-            let bytes = memory::stored_bytes(&*source) as f64;
-            let count = config.parameters().max(1) as f64;
-            (ComponentWeights::Stored(source), bytes / count)
-        }
+        None => opened.bytes() as f64 / config.parameters().max(1) as f64,
     };
     let settings = LoadSettings {
         exact: arguments.exact,
@@ -189,8 +188,8 @@ pub fn run(arguments: &ComponentArguments) -> Result {
         quantization: how,
         ..LoadSettings::default()
     };
-    let model = config.load(entry, &weights, &settings)?;
-    drop(weights);
+    let model = config.load(entry, &opened.weights, &settings)?;
+    drop(opened);
     crate::allocator::release_memory();
 
     let prepare = || prepared(&*model, &inputs, &sizes);
@@ -221,7 +220,7 @@ pub fn run(arguments: &ComponentArguments) -> Result {
     }
     Report {
         component: entry.name,
-        model: Some(found.label.clone()),
+        model: Some(found.place.config_label()),
         random: random.is_some(),
         sizes,
         stages,

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use brisk_models::component::ComponentConfig;
 use brisk_models::registry;
+use brisk_pipelines::Error;
+use brisk_pipelines::folder::ComponentFolder;
 use brisk_store::{ModelFolder, Summary, TensorSource, summarise};
 use serde_json::{Value, json};
 
@@ -80,15 +82,9 @@ impl Component {
         class: Option<&str>,
         variant: Option<&str>,
     ) -> Self {
-        let inside = |file: &str| {
-            if name.is_empty() {
-                file.to_owned()
-            } else {
-                format!("{name}/{file}")
-            }
-        };
-        let config = inside("config.json");
-        let value = folder.read_json(&config).ok();
+        let place = ComponentFolder::new(folder, name);
+        let config = place.inside("config.json");
+        let value = place.config_json().ok();
         let class = class.map(str::to_owned).or_else(|| {
             let value = value.as_ref()?;
             ["_class_name", "model_type"]
@@ -101,21 +97,21 @@ impl Component {
             "tokenizer.json",
             "preprocessor_config.json",
         ];
-        let state = if !folder.exists(&config) {
-            match settings.iter().any(|file| folder.exists(&inside(file))) {
+        let state = if !place.has_config() {
+            match settings.iter().any(|file| place.exists(file)) {
                 true => State::Settings,
                 false => State::Missing(match name.contains("tokenizer") {
-                    true => format!("there is no {}", inside("tokenizer.json")),
+                    true => format!("there is no {}", place.inside("tokenizer.json")),
                     false => format!("there is no {config}"),
                 }),
             }
         } else {
-            match folder.open_component(name, variant) {
+            match place.weights(variant) {
                 Ok(source) => State::Weights {
                     summary: summarise(&*source),
                     source,
                 },
-                Err(error @ brisk_store::Error::Missing { .. }) => {
+                Err(Error::Store(error @ brisk_store::Error::Missing { .. })) => {
                     State::Missing(error.to_string())
                 }
                 Err(error) => State::Damaged(error.to_string()),
@@ -128,9 +124,9 @@ impl Component {
             _ => Vec::new(),
         };
         let unknown_keys = unknown_keys.into_iter().map(str::to_owned).collect();
-        let configuration = match (component, folder.read(&config)) {
-            (Some(component), Ok(bytes)) => {
-                let read = (component.open)(&bytes, &config);
+        let configuration = match component {
+            Some(component) if place.has_config() => {
+                let read = place.config(|bytes, _| (component.open)(bytes, &config));
                 let read = read.map_err(|error| error.to_string());
                 Some(read.map(|config| Configuration::new(config, &state)))
             }

@@ -25,9 +25,6 @@ pub fn parameters(
     source: Arc<dyn TensorSource>,
     activations: Activations,
 ) -> Result<WeightsBuilder> {
-    let source = match native::detect(&*source)? {
-        Some(_) => Arc::new(native::map(source)?),
-        None => source,
-    };
+    let source = native::plain_names(source)?;
     low_bit::parameters(Box::new(SanaLayout::of(config)), source, activations)
 }

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::pipeline::TextPipeline;
 use super::weights;
 use crate::error::{Error, Result};
+use crate::folder::{ComponentFolder, Wanted};
 use crate::request::RandomWeights;
 
 /// How a model is loaded.
@@ -76,9 +77,16 @@ impl TextPipeline {
     /// # Errors
     /// Files that are missing, damaged or do not fit each other.
     pub fn load(folder: &ModelFolder, options: &LoadOptions) -> Result<Self> {
-        let label = format!("{}/{}", folder.label(), LanguageFiles::CONFIG);
-        let bytes = folder.read(LanguageFiles::CONFIG)?;
-        let mut config = LanguageModelConfig::from_json(&bytes, &label)?;
+        let wanted = Wanted {
+            variant: options.variant.clone(),
+            random: options.random,
+        }
+        .without_low_bit();
+        let mut network = ComponentFolder::new(folder, "").open(
+            |bytes, label| LanguageModelConfig::from_json(bytes, label).map(Box::new),
+            &wanted,
+        )?;
+        let config = &mut network.config;
         // The sampler of converted models ends the prompt with a block; the others don't.
         let aligned = options.block_causal.is_some() && config.attention == Attention::Full;
         if let Some(block) = options.block_causal {
@@ -101,7 +109,7 @@ impl TextPipeline {
                 Value::Null
             };
             let read = read_tokenizer(folder, &settings)?;
-            mask_token = check_tokenizer(folder, &read, &settings, &config)?;
+            mask_token = check_tokenizer(folder, &read, &settings, config)?;
             let turns = TURN_ENDS.iter().filter_map(|token| read.token_id(token));
             stop_tokens.extend(turns);
             template = read_template(folder, &settings, options.chat_template.as_deref())?;
@@ -114,7 +122,7 @@ impl TextPipeline {
         }
         stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
         stop_tokens.dedup();
-        let model = weights::load(folder, &config, options)?;
+        let model = weights::load(&network, options)?;
         Ok(Self {
             label: folder.label(),
             model,

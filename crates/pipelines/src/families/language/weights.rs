@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
+use brisk_models::component::LoadSettings;
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
-use brisk_nn::{Quantization, QuantizedWeights, Storage, WeightsBuilder};
-use brisk_store::{
-    Dtype, ModelFolder, OutTensor, SafetensorsFile, TensorSource, write_safetensors,
-};
+use brisk_nn::{Quantization, QuantizedWeights};
+use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
 
 use super::load::LoadOptions;
 use crate::error::{Error, Result};
+use crate::folder::Opened;
 use crate::memory;
 
 /// Version of what [`KEPT`] files hold: the layout of quantized weights.
@@ -26,44 +26,23 @@ const KEPT: [&str; 4] = ["format", "version", "quantization", "weights"];
 
 /// Loads the model as the options say.
 pub(super) fn load(
-    folder: &ModelFolder,
-    config: &LanguageModelConfig,
+    network: &Opened<LanguageModelConfig>,
     options: &LoadOptions,
 ) -> Result<LanguageModel> {
-    let how = options.quantization;
+    let (config, how) = (&network.config, options.quantization);
     if options.quantized_weights.is_some() && how == Quantization::None {
         return Err(Error::request(
             "quantized-weights",
             "there are none without --quantize 8bit or --quantize 4bit",
         ));
     }
-    if let Some(random) = options.random {
-        check_memory(
-            config,
-            how,
-            if random.storage == Storage::F32 {
-                4.0
-            } else {
-                2.0
-            },
-        )?;
-        let weights = WeightsBuilder::random(random.seed, random.storage);
-        let weights = weights.quantize(how, None).build()?;
-        return Ok(LanguageModel::load(config, &weights)?);
-    }
-    let source = folder.open_component("", options.variant.as_deref())?;
-    let values = memory::stored_values(&*source).max(1);
-    check_memory(
-        config,
-        how,
-        memory::stored_bytes(&*source) as f64 / values as f64,
-    )?;
-    let weights = WeightsBuilder::from_source(source.clone());
-    let Some(path) = &options.quantized_weights else {
+    check_memory(config, how, network.bytes_per_value())?;
+    let weights = network.parameters(&LoadSettings::default())?;
+    let (Some(path), Some(source)) = (&options.quantized_weights, network.stored()) else {
         let weights = weights.quantize(how, None).build()?;
         return Ok(LanguageModel::load(config, &weights)?);
     };
-    let metadata = metadata(how, &*source)?;
+    let metadata = metadata(how, &**source)?;
     let there = path
         .try_exists()
         .map_err(|error| unusable(path, &error.to_string()))?;

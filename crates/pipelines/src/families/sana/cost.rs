@@ -28,14 +28,14 @@ impl SanaPipeline {
 
         let mut text = Cost::new("text");
         for prompt in encoded.iter().chain(&negative) {
-            for part in files.text_config.encode_cost(prompt.ids.len(), 0) {
+            for part in files.text.config.encode_cost(prompt.ids.len(), 0) {
                 text.add(&part);
             }
         }
 
-        let ratio = files.vae_config.ratio();
+        let ratio = files.vae.config.ratio();
         let (height, width) = (plan.height / ratio, plan.width / ratio);
-        let config = &files.transformer_config;
+        let config = &files.transformer.config;
         let rows = encoded
             .iter()
             .map(|prompt| prompt.selected.len())
@@ -56,7 +56,7 @@ impl SanaPipeline {
 
         let decode = Cost::sum(
             "decode",
-            &files.vae_config.decode_cost(plan.height, plan.width),
+            &files.vae.config.decode_cost(plan.height, plan.width),
         );
         Ok(vec![
             StageCost {
@@ -64,14 +64,14 @@ impl SanaPipeline {
                 weight_bytes: self
                     .options
                     .text_quantization
-                    .bytes_per_value(files.text.bytes_per_weight()),
+                    .bytes_per_value(files.text.bytes_per_value()),
             },
             StageCost {
                 cost: denoise,
                 weight_bytes: self
                     .options
                     .transformer_quantization
-                    .bytes_per_value(files.transformer.bytes_per_weight()),
+                    .bytes_per_value(files.transformer.bytes_per_value()),
             },
             // Convolutions compute on f32 copies, whatever the file holds.
             StageCost {

@@ -3,23 +3,24 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use brisk_models::component::LoadSettings;
 use brisk_models::dcae::{self, AutoencoderConfig};
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_nn::{Activations, Lora, LoraFile, Quantization};
+use brisk_store::ModelFolder;
 use brisk_store::read::without_last_line_end;
-use brisk_store::{ModelFolder, TensorSource};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
-use super::component::ComponentWeights;
 use super::plan::ModelKind;
 use super::scheduler::SchedulerFile;
 use super::transformer_files::{check_transformer, open_transformer};
 use crate::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::error::{Error, Result};
+use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::request::RandomWeights;
 
 /// Which components stay in memory after the stage that needs them.
@@ -94,6 +95,41 @@ impl Default for LoadOptions {
     }
 }
 
+impl LoadOptions {
+    /// Which weights are wanted of a component.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            variant: self.variant.clone(),
+            random: self.random,
+        }
+    }
+
+    /// How the transformer is loaded.
+    pub(super) fn transformer_settings(&self) -> LoadSettings {
+        LoadSettings {
+            activations: self.activations,
+            quantization: self.transformer_quantization,
+            ..LoadSettings::default()
+        }
+    }
+
+    /// How the text encoder is loaded.
+    pub(super) fn text_settings(&self) -> LoadSettings {
+        LoadSettings {
+            quantization: self.text_quantization,
+            ..LoadSettings::default()
+        }
+    }
+
+    /// How the autoencoder is loaded.
+    pub(super) fn autoencoder_settings(&self) -> LoadSettings {
+        LoadSettings {
+            exact: self.exact,
+            ..LoadSettings::default()
+        }
+    }
+}
+
 /// Everything that is known of a pipeline before its weights are read.
 pub(super) struct Files {
     pub(super) label: String,
@@ -101,16 +137,12 @@ pub(super) struct Files {
     pub(super) scheduler: SchedulerConfig,
     /// Why a request must name its sampler.
     pub(super) scheduler_problem: Option<String>,
-    pub(super) transformer_config: SanaConfig,
-    pub(super) transformer: ComponentWeights,
-    pub(super) activations: Activations,
+    pub(super) transformer: Opened<SanaConfig>,
     pub(super) loras: Vec<(Arc<Lora>, f32)>,
     pub(super) control: Option<ControlFiles>,
-    pub(super) text_config: Gemma2Config,
-    pub(super) text: ComponentWeights,
+    pub(super) text: Opened<Gemma2Config>,
     pub(super) tokenizer: Tokenizer,
-    pub(super) vae_config: AutoencoderConfig,
-    pub(super) vae: ComponentWeights,
+    pub(super) vae: Opened<AutoencoderConfig>,
     /// Content of the folder's instruction file, where it has one.
     pub(super) instruction: Option<String>,
     /// Guidance where a request gives none.
@@ -118,10 +150,11 @@ pub(super) struct Files {
 }
 
 pub(super) struct ControlFiles {
-    pub(super) config: SanaControlNetConfig,
-    pub(super) weights: Arc<dyn TensorSource>,
+    pub(super) network: Opened<SanaControlNetConfig>,
     pub(super) wiring: ControlWiring,
 }
+
+const TOKENIZER: &str = "tokenizer.json";
 
 /// File in a model's folder with the text put before every prompt.
 pub(super) const INSTRUCTION_FILE: &str = "complex_human_instruction.txt";
@@ -160,11 +193,11 @@ impl Files {
         let transformer = open_transformer(folder, options)?;
         let kind = match &index {
             Some(index) => index.kind,
-            None if transformer.config.guidance_embeds => ModelKind::Sprint,
+            None if transformer.network.config.guidance_embeds => ModelKind::Sprint,
             None => ModelKind::Sana,
         };
-        check_transformer(folder, &transformer.config, kind)?;
-        let quantized = transformer.weights.is_quantized();
+        check_transformer(folder, &transformer.network.config, kind)?;
+        let quantized = transformer.network.is_low_bit();
         if options.activations.is_some() && !quantized {
             return Err(Error::request(
                 "activations",
@@ -177,33 +210,31 @@ impl Files {
                 "the transformer's file has 4-bit weights already; load the full one",
             ));
         }
-        let scheduler = SchedulerFile::open(folder, kind, &transformer.config)?;
+        let scheduler = SchedulerFile::open(folder, kind, &transformer.network.config)?;
         let control = match transformer.control {
             Some(control) => Some(control),
             None => open_control(folder, options, index.as_ref())?,
         };
-        let (text_config, text, tokenizer) = open_text(folder, options)?;
-        if options.text_quantization != Quantization::None && text.is_quantized() {
+        let (text, tokenizer) = open_text(folder, options)?;
+        if options.text_quantization != Quantization::None && text.is_low_bit() {
             return Err(Error::request(
                 "quantize-text-encoder",
                 "the text encoder's file has 4-bit weights already; load the full one",
             ));
         }
-        let (vae_config, vae) = open_vae(folder, options)?;
+        let vae = located(folder, options.vae.as_ref(), "vae")?;
+        let read = |bytes: &[u8], label: &str| dcae::open(bytes, label).map(Box::new);
+        let vae = vae.open(read, &options.wanted().without_low_bit())?;
         let files = Self {
             label: folder.label(),
             kind,
             scheduler: scheduler.config,
             scheduler_problem: scheduler.problem,
-            transformer_config: transformer.config,
-            transformer: transformer.weights,
-            activations: options.activations.unwrap_or_default(),
+            transformer: transformer.network,
             loras: open_loras(options)?,
             control: control.map(|control| control.wired(options)),
-            text_config,
             text,
             tokenizer,
-            vae_config,
             vae,
             instruction: read_instruction(folder)?,
             guidance: read_guidance(folder)?,
@@ -234,28 +265,32 @@ impl Files {
 
     /// Components must agree in their widths.
     fn check_together(&self) -> Result<()> {
-        let transformer = &self.transformer_config;
+        let (transformer, text, vae) = (
+            &self.transformer.config,
+            &self.text.config,
+            &self.vae.config,
+        );
         let disagree = |message: String| Err(Error::folder(&self.label, message));
-        if transformer.caption_channels != self.text_config.hidden_size {
+        if transformer.caption_channels != text.hidden_size {
             return disagree(format!(
                 "the transformer reads captions of {} channels, the text encoder gives {}",
-                transformer.caption_channels, self.text_config.hidden_size
+                transformer.caption_channels, text.hidden_size
             ));
         }
-        if transformer.in_channels != self.vae_config.latent_channels {
+        if transformer.in_channels != vae.latent_channels {
             return disagree(format!(
                 "the transformer has {} latent channels, the autoencoder {}",
-                transformer.in_channels, self.vae_config.latent_channels
+                transformer.in_channels, vae.latent_channels
             ));
         }
-        if self.vae_config.in_channels != 3 {
+        if vae.in_channels != 3 {
             return disagree(format!(
                 "the autoencoder has {} colour channels, not 3",
-                self.vae_config.in_channels
+                vae.in_channels
             ));
         }
         if let Some(control) = &self.control {
-            let copied = &control.config.transformer;
+            let copied = &control.network.config.transformer;
             if copied.width() != transformer.width()
                 || copied.in_channels != transformer.in_channels
                 || copied.patch_size != transformer.patch_size
@@ -359,19 +394,20 @@ fn open_control(
     index: Option<&Index>,
 ) -> Result<Option<ControlFiles>> {
     let bundled = index.is_some_and(|index| index.class == "SanaControlNetPipeline");
-    let (folder, sub) = match &options.controlnet {
-        Some(folder) if folder.exists("config.json") => (folder, ""),
-        Some(folder) => (folder, "controlnet"),
-        None if bundled => (folder, "controlnet"),
+    let place = match &options.controlnet {
+        Some(folder) if folder.exists("config.json") => ComponentFolder::new(folder, ""),
+        Some(folder) => ComponentFolder::new(folder, "controlnet"),
+        None if bundled => ComponentFolder::new(folder, "controlnet"),
         None => return Ok(None),
     };
-    let name = join(sub, "config.json");
-    let bytes = component_file(folder, sub, "config.json")?;
-    let config = SanaControlNetConfig::from_json(&bytes, &format!("{}/{name}", folder.label()))?;
-    let weights = folder.open_component(sub, options.variant.as_deref())?;
+    let read =
+        |bytes: &[u8], label: &str| SanaControlNetConfig::from_json(bytes, label).map(Box::new);
+    let wanted = Wanted {
+        random: None,
+        ..options.wanted()
+    };
     Ok(Some(ControlFiles {
-        config,
-        weights,
+        network: place.open(read, &wanted)?,
         wiring: ControlWiring::Diffusers,
     }))
 }
@@ -392,103 +428,31 @@ fn open_loras(options: &LoadOptions) -> Result<Vec<(Arc<Lora>, f32)>> {
 fn open_text(
     folder: &ModelFolder,
     options: &LoadOptions,
-) -> Result<(Gemma2Config, ComponentWeights, Tokenizer)> {
-    let (folder, own) = located(folder, options.text_encoder.as_ref(), "text_encoder")?;
-    let label = format!("{}/{}", folder.label(), join(own, "config.json"));
-    let config = Gemma2Config::from_json(&component_file(folder, own, "config.json")?, &label)?;
-    let tokenizer = [
-        join("tokenizer", "tokenizer.json"),
-        join(own, "tokenizer.json"),
-    ]
-    .into_iter()
-    .find(|name| folder.exists(name))
-    .ok_or_else(|| missing(folder, "tokenizer/tokenizer.json"))?;
-    let label = format!("{}/{tokenizer}", folder.label());
-    let tokenizer = Tokenizer::from_bytes(&folder.read(&tokenizer)?, &label)?;
-    let weights = component_weights(folder, own, options, config.parameters())?;
-    Ok((config, weights, tokenizer))
-}
-
-fn open_vae(
-    folder: &ModelFolder,
-    options: &LoadOptions,
-) -> Result<(AutoencoderConfig, ComponentWeights)> {
-    let (folder, sub) = located(folder, options.vae.as_ref(), "vae")?;
-    let name = join(sub, "config.json");
-    let label = format!("{}/{name}", folder.label());
-    let bytes = component_file(folder, sub, "config.json")?;
-    let value = folder.read_json(&name)?;
-    let config = match value.get("model_name").and_then(Value::as_str) {
-        Some(named) => dcae::native::named_config(named, None)?,
-        None => AutoencoderConfig::from_json(&bytes, &label)?,
+) -> Result<(Opened<Gemma2Config>, Tokenizer)> {
+    let place = located(folder, options.text_encoder.as_ref(), "text_encoder")?;
+    let read = |bytes: &[u8], label: &str| Gemma2Config::from_json(bytes, label).map(Box::new);
+    let encoder = place.open(read, &options.wanted().without_low_bit())?;
+    // A model's folder has the tokenizer beside the encoder, a component's own has it inside.
+    let beside = options.text_encoder.as_ref().unwrap_or(folder);
+    let tokenizer = ComponentFolder::new(beside, "tokenizer");
+    let place = match place.exists(TOKENIZER) && !tokenizer.exists(TOKENIZER) {
+        true => place,
+        false => tokenizer,
     };
-    if !(config.scaling_factor.is_finite() && config.scaling_factor > 0.0) {
-        return Err(Error::config(
-            label,
-            format!("scaling_factor is {}", config.scaling_factor),
-        ));
-    }
-    let parameters = config.parameters();
-    let count = parameters.encoder + parameters.decoder;
-    let mut weights = component_weights(folder, sub, options, count)?;
-    if let ComponentWeights::Stored(source) = &weights
-        && dcae::native::is_native(source.as_ref())
-    {
-        let mapped = dcae::native::map(source.clone())?;
-        weights = ComponentWeights::Stored(Arc::new(mapped));
-    }
-    Ok((config, weights))
+    let bytes = place.read(TOKENIZER)?;
+    let tokenizer = Tokenizer::from_bytes(&bytes, &place.label(TOKENIZER))?;
+    Ok((encoder, tokenizer))
 }
 
-/// A component's stored weights, or `count` made up ones.
-pub(super) fn component_weights(
+/// A component of the model's folder, or of the one that is given in its place.
+fn located(
     folder: &ModelFolder,
-    sub: &str,
-    options: &LoadOptions,
-    count: u64,
-) -> Result<ComponentWeights> {
-    if let Some(random) = options.random {
-        return Ok(ComponentWeights::Random(random, count));
-    }
-    let source = folder.open_component(sub, options.variant.as_deref())?;
-    Ok(ComponentWeights::Stored(source))
-}
-
-/// The folder and subfolder of a component: `given` may be the component's folder or a pipeline's.
-fn located<'a>(
-    folder: &'a ModelFolder,
-    given: Option<&'a ModelFolder>,
+    given: Option<&ModelFolder>,
     component: &'static str,
-) -> Result<(&'a ModelFolder, &'static str)> {
-    let in_pipeline = join(component, "config.json");
+) -> Result<ComponentFolder> {
     match given {
-        Some(given) if given.exists(&in_pipeline) => Ok((given, component)),
-        Some(given) if given.exists("config.json") => Ok((given, "")),
-        Some(given) => Err(missing(given, &format!("config.json or {in_pipeline}"))),
-        None => Ok((folder, component)),
-    }
-}
-
-pub(super) fn component_file(folder: &ModelFolder, sub: &str, name: &str) -> Result<Vec<u8>> {
-    let name = join(sub, name);
-    if !folder.exists(&name) {
-        return Err(missing(folder, &name));
-    }
-    Ok(folder.read(&name)?.into_owned())
-}
-
-fn missing(folder: &ModelFolder, name: &str) -> Error {
-    Error::folder(
-        folder.label(),
-        format!("there is no {name}; the folder is incomplete"),
-    )
-}
-
-fn join(sub: &str, name: &str) -> String {
-    if sub.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{sub}/{name}")
+        Some(given) => ComponentFolder::find(given, &[component]),
+        None => Ok(ComponentFolder::new(folder, component)),
     }
 }
 

@@ -20,7 +20,7 @@ impl SanaPipeline {
     fn weight_bytes(&self) -> [u64; 3] {
         let files = &self.files;
         let control = files.control.as_ref();
-        let control = control.map_or(0, |control| memory::stored_bytes(control.weights.as_ref()));
+        let control = control.map_or(0, |control| control.network.bytes());
         [
             self.text_bytes(),
             self.transformer_bytes().saturating_add(control),
@@ -37,20 +37,20 @@ impl SanaPipeline {
         );
         match how {
             Quantization::None => weights.bytes(),
-            _ => memory::quantized_bytes(0, weights.count(), weights.bytes_per_weight(), how),
+            _ => memory::quantized_bytes(0, weights.count(), weights.bytes_per_value(), how),
         }
     }
 
     /// Bytes of the text encoder's weights: its table as stored, its layers as they are quantized.
     fn text_bytes(&self) -> u64 {
-        let (text, config) = (&self.files.text, &self.files.text_config);
+        let (text, config) = (&self.files.text, &self.files.text.config);
         let how = self.options.text_quantization;
         if how == Quantization::None {
             return text.bytes();
         }
         let table = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
         let layers = text.count().saturating_sub(table);
-        memory::quantized_bytes(table, layers, text.bytes_per_weight(), how)
+        memory::quantized_bytes(table, layers, text.bytes_per_value(), how)
     }
 
     /// Whether components stay in memory after their stage.
@@ -88,7 +88,7 @@ impl SanaPipeline {
             autoencoder
         };
 
-        let config = &self.files.transformer_config;
+        let config = &self.files.transformer.config;
         let shape = TransformerShape {
             width: config.width(),
             hidden: config.hidden(),
@@ -105,7 +105,8 @@ impl SanaPipeline {
 
         let channels = self
             .files
-            .vae_config
+            .vae
+            .config
             .decoder
             .first()
             .map_or(128, |stage| stage.channels);

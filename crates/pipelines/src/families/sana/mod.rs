@@ -12,7 +12,6 @@
 //! Noise is drawn for all pictures of a request at once in the shape `[B, C, h, w]`, as diffusers draws it
 //! from a CPU generator; SANA-Sprint draws again at every step.
 
-mod component;
 mod cost;
 mod decode;
 mod load;

@@ -56,7 +56,7 @@ impl ImageModel for SanaPipeline {
     }
 
     fn usual_size(&self) -> (usize, usize) {
-        let side = self.files.transformer_config.sample_size * self.files.vae_config.ratio();
+        let side = self.files.transformer.config.sample_size * self.files.vae.config.ratio();
         (side, side)
     }
 
@@ -112,7 +112,7 @@ impl ImageModel for SanaPipeline {
     }
 
     fn is_low_bit(&self) -> bool {
-        self.files.transformer.is_quantized()
+        self.files.transformer.is_low_bit()
     }
 
     fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
@@ -188,8 +188,8 @@ impl LoadOptions {
             let file = LoraFile::parse(&path)
                 .map_err(|error| Error::request(keys::LORA.name(), error.to_string()))?;
             Ok(LoraFile {
+                path: settings.file(keys::LORA.name(), &file.path)?,
                 scale: file.scale * scale,
-                ..file
             })
         });
         Ok(Self {
@@ -199,7 +199,10 @@ impl LoadOptions {
             control_wiring: wiring,
             native: asked.get(&own::NATIVE).unwrap_or(false),
             exact: asked.get(&own::EXACT).unwrap_or(false),
-            transformer_file: asked.get(&own::TRANSFORMER),
+            transformer_file: asked
+                .get(&own::TRANSFORMER)
+                .map(|path| settings.file(own::TRANSFORMER.name(), &path))
+                .transpose()?,
             heads,
             vae: settings.folder(&own::VAE)?,
             text_encoder: settings.folder(&own::TEXT_ENCODER)?,

@@ -150,7 +150,7 @@ pub static TRANSFORMER: Key<PathBuf> = Key::new(
     "transformer",
     "FILE",
     Kind::Path,
-    "transformer in one file, also the authors' .pth",
+    "transformer's file (the authors' .pth too) or its folder",
 )
 .on_open();
 

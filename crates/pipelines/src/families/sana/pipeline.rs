@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use brisk_media::Picture;
+use brisk_models::component::LoadSettings;
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::SanaControlNet;
-use brisk_nn::{InputWatcher, Tensor, Weights};
+use brisk_nn::{InputWatcher, Tensor};
 use brisk_store::{ModelFolder, TensorSource};
 
 use super::decode;
@@ -89,8 +90,8 @@ impl SanaPipeline {
     /// What requests this pipeline can serve.
     pub fn capabilities(&self) -> Capabilities {
         let files = &self.files;
-        let ratio = files.vae_config.ratio();
-        let transformer = &files.transformer_config;
+        let ratio = files.vae.config.ratio();
+        let transformer = &files.transformer.config;
         Capabilities {
             model: files.label.clone(),
             kind: files.kind,
@@ -122,7 +123,7 @@ impl SanaPipeline {
 
     /// The text encoder's settings.
     pub fn text_config(&self) -> &Gemma2Config {
-        &self.files.text_config
+        &self.files.text.config
     }
 
     /// The text encoder's stored weights; `None` where they are made up.
@@ -132,7 +133,7 @@ impl SanaPipeline {
 
     /// The transformer's settings.
     pub fn transformer_config(&self) -> &SanaConfig {
-        &self.files.transformer_config
+        &self.files.transformer.config
     }
 
     /// The transformer's stored weights; `None` where they are made up.
@@ -240,14 +241,12 @@ impl SanaPipeline {
     fn encode_text(&mut self, plan: &SanaPlan, control: &Control) -> Result<Captions> {
         if self.text.is_none() {
             control.stage("text encoder", Work::Load, 0);
-            let mut weights = self.files.text.text_encoder()?;
+            let mut weights = self.files.text.parameters(&self.options.text_settings())?;
             if let Some(watcher) = &self.text_watcher {
                 weights = weights.watcher(watcher.clone());
             }
-            let weights = weights
-                .quantize(self.options.text_quantization, None)
-                .build()?;
-            self.text = Some(Gemma2Model::load(&self.files.text_config, &weights)?);
+            let weights = weights.build()?;
+            self.text = Some(Gemma2Model::load(&self.files.text.config, &weights)?);
         }
         let model = loaded(&self.text, "text encoder", &self.files.label)?;
         TextJob::of(plan, self.options.native).run(&self.files.tokenizer, model, control)
@@ -285,8 +284,9 @@ impl SanaPipeline {
     }
 
     fn load_half(&self, half: Halves) -> Result<Autoencoder> {
-        let weights = self.files.vae.weights().exact(self.options.exact).build()?;
-        Ok(Autoencoder::load(&self.files.vae_config, &weights, half)?)
+        let vae = &self.files.vae;
+        let weights = vae.parameters(&self.options.autoencoder_settings())?;
+        Ok(Autoencoder::load(&vae.config, &weights.build()?, half)?)
     }
 
     fn load_decoder(&mut self) -> Result<()> {
@@ -303,26 +303,23 @@ impl SanaPipeline {
     fn load_transformer(&mut self, control: &Control) -> Result<()> {
         if self.transformer.is_none() {
             control.stage("transformer", Work::Load, 0);
-            let files = &self.files;
-            let config = &files.transformer_config;
-            let mut weights = files.transformer.transformer(config, files.activations)?;
+            let network = &self.files.transformer;
+            let mut weights = network.parameters(&self.options.transformer_settings())?;
             if let Some(watcher) = &self.watcher {
                 weights = weights.watcher(watcher.clone());
             }
             for (lora, scale) in &self.files.loras {
                 weights = weights.lora(lora.clone(), *scale);
             }
-            let weights = weights
-                .quantize(self.options.transformer_quantization, None)
-                .build()?;
-            self.transformer = Some(SanaTransformer::load(
-                &self.files.transformer_config,
-                &weights,
-            )?);
+            let weights = weights.build()?;
+            self.transformer = Some(SanaTransformer::load(&network.config, &weights)?);
         }
         if let (None, Some(files)) = (&self.controlnet, &self.files.control) {
-            let weights = Weights::from_source(files.weights.clone());
-            self.controlnet = Some(SanaControlNet::load(&files.config, &weights)?);
+            let weights = files
+                .network
+                .parameters(&LoadSettings::default())?
+                .build()?;
+            self.controlnet = Some(SanaControlNet::load(&files.network.config, &weights)?);
         }
         Ok(())
     }
@@ -454,18 +451,18 @@ impl SanaPipeline {
 
     /// `(B, h, w, C)` of the request's latents.
     pub(super) fn latent_shape(&self, plan: &SanaPlan) -> (usize, usize, usize, usize) {
-        let ratio = self.files.vae_config.ratio();
+        let ratio = self.files.vae.config.ratio();
         (
             plan.images,
             plan.height / ratio,
             plan.width / ratio,
-            self.files.transformer_config.in_channels,
+            self.files.transformer.config.in_channels,
         )
     }
 
     pub(super) fn tokens(&self, plan: &SanaPlan) -> usize {
         let (_, height, width, _) = self.latent_shape(plan);
-        let patch = self.files.transformer_config.patch_size;
+        let patch = self.files.transformer.config.patch_size;
         (height / patch) * (width / patch)
     }
 

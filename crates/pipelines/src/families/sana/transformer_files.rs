@@ -9,14 +9,16 @@ use brisk_models::sana_controlnet;
 use brisk_quant::{NunchakuFile, file as quantized};
 use brisk_store::{ModelFolder, TensorSource, open_weights, unwrapped};
 
-use super::component::ComponentWeights;
-use super::load::{ControlFiles, LoadOptions, component_file, component_weights};
+use super::load::{ControlFiles, LoadOptions};
 use super::plan::ModelKind;
 use crate::error::{Error, Result};
+use crate::folder::{ComponentFolder, Opened};
+
+/// A transformer's folder in a pipeline's.
+const FOLDER: &str = "transformer";
 
 pub(super) struct TransformerFiles {
-    pub(super) config: SanaConfig,
-    pub(super) weights: ComponentWeights,
+    pub(super) network: Opened<SanaConfig>,
     pub(super) control: Option<ControlFiles>,
 }
 
@@ -27,38 +29,21 @@ pub(super) fn open_transformer(
     let mut files = match &options.transformer_file {
         Some(path) => open_transformer_file(folder, path, options)?,
         None => {
-            let config = SanaConfig::from_json(
-                &component_file(folder, "transformer", "config.json")?,
-                &format!("{}/transformer/config.json", folder.label()),
-            )?;
-            let weights = transformer_weights(folder, options, config.parameters())?;
+            let place = ComponentFolder::new(folder, FOLDER);
             TransformerFiles {
-                config,
-                weights,
+                network: place.open(read_config, &options.wanted())?,
                 control: None,
             }
         }
     };
     if options.native {
-        files.config.numerics = Numerics::Native;
+        files.network.config.numerics = Numerics::Native;
     }
     Ok(files)
 }
 
-/// The folder's weights; SVDQuant's older folders have names of their own.
-fn transformer_weights(
-    folder: &ModelFolder,
-    options: &LoadOptions,
-    count: u64,
-) -> Result<ComponentWeights> {
-    let names = quantized::FOLDER_FILES.map(|name| format!("transformer/{name}"));
-    if options.random.is_none() && names.iter().all(|name| folder.exists(name)) {
-        let parts = names.iter().map(|name| folder.open(name));
-        let joined = brisk_quant::join(parts.collect::<Result<_, _>>()?);
-        let joined = joined.map_err(|error| Error::folder(folder.label(), error.to_string()))?;
-        return Ok(ComponentWeights::Stored(joined));
-    }
-    component_weights(folder, "transformer", options, count)
+fn read_config(bytes: &[u8], label: &str) -> brisk_models::Result<Box<SanaConfig>> {
+    SanaConfig::from_json(bytes, label).map(Box::new)
 }
 
 /// A quantized transformer in one file, which brings its configuration along.
@@ -71,8 +56,10 @@ fn open_quantized_file(path: &Path) -> Result<Option<TransformerFiles>> {
     };
     let label = format!("{}: metadata \"config\"", path.display());
     Ok(Some(TransformerFiles {
-        config: SanaConfig::from_json(config.to_string().as_bytes(), &label)?,
-        weights: ComponentWeights::Stored(file.source().clone()),
+        network: Opened::new(
+            read_config(config.to_string().as_bytes(), &label)?,
+            file.source().clone(),
+        )?,
         control: None,
     }))
 }
@@ -119,11 +106,15 @@ fn open_transformer_file(
     path: &Path,
     options: &LoadOptions,
 ) -> Result<TransformerFiles> {
-    let source = unwrapped(match path.is_dir() {
-        true => quantized::open_folder(path, options.variant.as_deref())
-            .map_err(|error| Error::folder(path.display().to_string(), error.to_string()))?,
-        false => open_weights(path)?,
-    })?;
+    let own = match path.is_dir() {
+        true => Some(path),
+        false => path.parent(),
+    };
+    let own = own.map(|own| ComponentFolder::new(&ModelFolder::Disk(own.to_owned()), ""));
+    let source = match &own {
+        Some(own) if path.is_dir() => own.weights(options.variant.as_deref())?,
+        _ => unwrapped(open_weights(path)?)?,
+    };
     check_names(path, &*source)?;
     if quantized::is_quantized(&*source)
         && let Some(files) = open_quantized_file(path)?
@@ -131,28 +122,17 @@ fn open_transformer_file(
         return Ok(files);
     }
     let Some(layout) = sana::native::detect(source.as_ref())? else {
-        let beside = match path.is_dir() {
-            true => Some(path),
-            false => path.parent(),
+        let beside = own
+            .into_iter()
+            .chain([ComponentFolder::new(folder, FOLDER)]);
+        let Some(place) = beside.into_iter().find(ComponentFolder::has_config) else {
+            return Err(Error::folder(
+                path.display().to_string(),
+                "holds a transformer in diffusers' naming, which needs its config.json beside it",
+            ));
         };
-        let beside = beside.map(|beside| ModelFolder::Disk(beside.to_owned()));
-        let (config_folder, name) = match beside {
-            Some(beside) if beside.exists("config.json") => (beside, "config.json"),
-            _ if folder.exists("transformer/config.json") => {
-                (folder.clone(), "transformer/config.json")
-            }
-            _ => {
-                return Err(Error::folder(
-                    path.display().to_string(),
-                    "holds a transformer in diffusers' naming, which needs its config.json beside it",
-                ));
-            }
-        };
-        let label = format!("{}/{name}", config_folder.label());
-        let config = SanaConfig::from_json(&config_folder.read(name)?, &label)?;
         return Ok(TransformerFiles {
-            config,
-            weights: ComponentWeights::Stored(source),
+            network: Opened::new(place.config(read_config)?, source)?,
             control: None,
         });
     };
@@ -160,13 +140,11 @@ fn open_transformer_file(
         let split = sana_controlnet::native::split(source, options.heads)
             .map_err(|error| about_heads(path, &error))?;
         let control = ControlFiles {
-            config: split.config,
-            weights: Arc::new(split.controlnet),
+            network: Opened::new(Box::new(split.config), Arc::new(split.controlnet))?,
             wiring: ControlWiring::Native,
         };
         return Ok(TransformerFiles {
-            config: split.base_config,
-            weights: ComponentWeights::Stored(Arc::new(split.base)),
+            network: Opened::new(Box::new(split.base_config), Arc::new(split.base))?,
             control: Some(control),
         });
     }
@@ -174,8 +152,7 @@ fn open_transformer_file(
         .config(options.heads)
         .map_err(|error| about_heads(path, &error))?;
     Ok(TransformerFiles {
-        config,
-        weights: ComponentWeights::Stored(Arc::new(sana::native::map(source)?)),
+        network: Opened::new(Box::new(config), source)?,
         control: None,
     })
 }

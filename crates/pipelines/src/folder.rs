@@ -1,0 +1,239 @@
+//! A component in a model's folder: where it lies, what its configuration says, and its weights, whichever
+//! way they are published.
+//!
+//! Everything that opens a component comes through here: the families, the trainers, the quantizer, and
+//! the verbs that probe, time, measure and inspect one. Read are the names of diffusers and transformers
+//! with their variants, a single file in the authors' names, both containers of 4-bit layers; made-up
+//! weights stand in for all of them.
+
+use std::sync::Arc;
+
+use brisk_models::component::{ComponentConfig, ComponentWeights, LoadSettings, RandomWeights};
+use brisk_nn::WeightsBuilder;
+use brisk_quant::file as quantized;
+use brisk_store::{ModelFolder, TensorSource, parse_json};
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+use crate::memory;
+
+/// A component's configuration in its folder.
+const CONFIG: &str = "config.json";
+
+/// The folder of one component.
+#[derive(Debug, Clone)]
+pub struct ComponentFolder {
+    model: ModelFolder,
+    name: String,
+}
+
+/// Which weights are wanted of a component.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Variant of the weight files, such as `fp16`; plain files are used where it is absent.
+    pub variant: Option<String>,
+    /// Weights that are made up at the configuration's shapes, in place of the folder's.
+    pub random: Option<RandomWeights>,
+}
+
+impl Wanted {
+    /// The same of a network that nobody publishes in 4 bits: made-up weights of it are not either.
+    pub fn without_low_bit(mut self) -> Self {
+        if let Some(random) = &mut self.random {
+            random.low_bit = false;
+        }
+        self
+    }
+}
+
+/// A component whose configuration was read and whose weights were found.
+pub struct Opened<C: ?Sized> {
+    /// What its configuration says.
+    pub config: Box<C>,
+    /// Its weights: of a file, under the network's own names.
+    pub weights: ComponentWeights,
+}
+
+impl ComponentFolder {
+    /// The subfolder `name` of a model's folder; where that is empty, the model's folder itself.
+    pub fn new(model: &ModelFolder, name: impl Into<String>) -> Self {
+        Self {
+            model: model.clone(),
+            name: name.into(),
+        }
+    }
+
+    /// The first of the subfolders `names` that has a configuration, else the folder itself: a pipeline's
+    /// folder serves as well as a component's own.
+    ///
+    /// # Errors
+    /// Neither is there; the message lists what was looked for.
+    pub fn find(folder: &ModelFolder, names: &[&str]) -> Result<Self> {
+        let inside = names.iter().map(|name| Self::new(folder, *name));
+        let mut candidates = inside.chain([Self::new(folder, "")]);
+        if let Some(found) = candidates.find(|candidate| candidate.has_config()) {
+            return Ok(found);
+        }
+        let places: Vec<String> = names
+            .iter()
+            .map(|name| format!("{name}/{CONFIG}"))
+            .collect();
+        Err(Error::folder(
+            folder.label(),
+            format!(
+                "there is no {}: expected {} (a pipeline's folder) or {CONFIG} (the component's own)",
+                names.join(" or "),
+                places.join(" or ")
+            ),
+        ))
+    }
+
+    /// Its subfolder; empty for the model's folder itself.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A file's name inside the model's folder.
+    pub fn inside(&self, file: &str) -> String {
+        match &*self.name {
+            "" => file.to_owned(),
+            name => format!("{name}/{file}"),
+        }
+    }
+
+    /// A file's name for messages.
+    pub fn label(&self, file: &str) -> String {
+        format!("{}/{}", self.model.label(), self.inside(file))
+    }
+
+    /// Whether there is such a file.
+    pub fn exists(&self, file: &str) -> bool {
+        self.model.exists(&self.inside(file))
+    }
+
+    /// The bytes of a file that has to be there.
+    ///
+    /// # Errors
+    /// It is not, or cannot be read.
+    pub fn read(&self, file: &str) -> Result<Vec<u8>> {
+        if !self.exists(file) {
+            let name = self.inside(file);
+            let message = format!("there is no {name}; the folder is incomplete");
+            return Err(Error::folder(self.model.label(), message));
+        }
+        Ok(self.model.read(&self.inside(file))?.into_owned())
+    }
+
+    /// The configuration as it is written.
+    ///
+    /// # Errors
+    /// It is not there, or no JSON.
+    pub fn config_json(&self) -> Result<Value> {
+        Ok(parse_json(&self.read(CONFIG)?, &self.config_label())?)
+    }
+
+    /// The configuration's name for messages.
+    pub fn config_label(&self) -> String {
+        self.label(CONFIG)
+    }
+
+    /// Whether there is a configuration.
+    pub fn has_config(&self) -> bool {
+        self.exists(CONFIG)
+    }
+
+    /// What `read` makes of the configuration; it gets its bytes and its name for messages.
+    ///
+    /// # Errors
+    /// No configuration, or one that `read` refuses.
+    pub fn config<T>(
+        &self,
+        read: impl FnOnce(&[u8], &str) -> brisk_models::Result<T>,
+    ) -> Result<T> {
+        Ok(read(&self.read(CONFIG)?, &self.config_label())?)
+    }
+
+    /// The weights as they are stored, of this variant where there is one.
+    ///
+    /// # Errors
+    /// None are there, or they cannot be read.
+    pub fn weights(&self, variant: Option<&str>) -> Result<Arc<dyn TensorSource>> {
+        quantized::open_component(&self.model, &self.name, variant).map_err(|error| match error {
+            brisk_quant::Error::Store(error) => error.into(),
+            other => Error::folder(self.model.label(), other.to_string()),
+        })
+    }
+
+    /// Reads the configuration and finds the weights, of which only headers are looked at.
+    ///
+    /// # Errors
+    /// As [`Self::config`] and [`Self::weights`]; a file in a known layout that contradicts itself.
+    pub fn open<C: ComponentConfig + ?Sized>(
+        &self,
+        read: impl FnOnce(&[u8], &str) -> brisk_models::Result<Box<C>>,
+        wanted: &Wanted,
+    ) -> Result<Opened<C>> {
+        let config = self.config(read)?;
+        if let Some(random) = wanted.random {
+            let weights = ComponentWeights::Random(random);
+            return Ok(Opened { config, weights });
+        }
+        Opened::new(config, self.weights(wanted.variant.as_deref())?)
+    }
+}
+
+impl<C: ComponentConfig + ?Sized> Opened<C> {
+    /// From a configuration and stored weights that belong together.
+    ///
+    /// # Errors
+    /// A file in a known layout that contradicts itself.
+    pub fn new(config: Box<C>, source: Arc<dyn TensorSource>) -> Result<Self> {
+        let weights = ComponentWeights::Stored(config.plain_names(source)?);
+        Ok(Self { config, weights })
+    }
+
+    /// Its parameters, loaded so.
+    ///
+    /// # Errors
+    /// A file of another model, or one that contradicts itself.
+    pub fn parameters(&self, settings: &LoadSettings) -> Result<WeightsBuilder> {
+        Ok(self.config.weights(&self.weights, settings)?)
+    }
+
+    /// Its stored tensors under the network's own names; none where weights are made up.
+    pub fn stored(&self) -> Option<&Arc<dyn TensorSource>> {
+        match &self.weights {
+            ComponentWeights::Stored(source) => Some(source),
+            ComponentWeights::Random(_) => None,
+        }
+    }
+
+    /// Whether it is a file with 4-bit layers.
+    pub fn is_low_bit(&self) -> bool {
+        self.stored()
+            .is_some_and(|source| quantized::is_quantized(&**source))
+    }
+
+    /// Number of stored values.
+    pub fn count(&self) -> u64 {
+        match self.stored() {
+            Some(source) => memory::stored_values(&**source),
+            None => self.config.parameters(),
+        }
+    }
+
+    /// Bytes that the weights take as they are stored.
+    pub fn bytes(&self) -> u64 {
+        match &self.weights {
+            ComponentWeights::Stored(source) => memory::stored_bytes(&**source),
+            ComponentWeights::Random(random) => {
+                (self.config.parameters() as f64 * random.bytes_per_weight()) as u64
+            }
+        }
+    }
+
+    /// Bytes of a stored value, on average.
+    pub fn bytes_per_value(&self) -> f64 {
+        self.bytes() as f64 / self.count().max(1) as f64
+    }
+}
