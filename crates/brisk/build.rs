@@ -11,7 +11,9 @@ const CARD: &str = "box.json";
 const NEEDED: [&str; 3] = ["json", "safetensors", "txt"];
 
 fn main() {
-    let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+    // Asked for when it runs: a build folder may have come from another checkout.
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo sets CARGO_MANIFEST_DIR");
+    let assets = Path::new(&package).join("../../assets");
     println!("cargo::rerun-if-changed=build.rs");
     let mut folders = Vec::new();
     if let Ok(entries) = std::fs::read_dir(&assets) {

@@ -1,7 +1,7 @@
 //! Progress for people: a bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use brisk::{Control, Event, Number, Unit, Work};
@@ -182,7 +182,7 @@ impl Stages {
             }
             Event::Step { index, total, .. } => self.step(*index as u64, *total as u64),
             Event::Log(line) => self.line(line),
-            Event::Warning(warning) => self.line(&format!("warning: {warning}")),
+            Event::Warning(warning) => self.suspended(|| output::warn(warning)),
             Event::Memory {
                 stage,
                 needed,
@@ -224,9 +224,13 @@ impl Stages {
 
     /// A line that does not disturb the bar.
     pub fn line(&mut self, line: &str) {
+        self.suspended(|| output::note(line));
+    }
+
+    fn suspended(&self, write: impl FnOnce()) {
         match &self.bar {
-            Some(bar) => bar.suspend(|| output::note(line)),
-            None => output::note(line),
+            Some(bar) => bar.suspend(write),
+            None => write(),
         }
     }
 
@@ -241,6 +245,33 @@ impl Stages {
 impl Drop for Stages {
     fn drop(&mut self) {
         self.finish();
+    }
+}
+
+/// The warnings of a job, for its JSON document.
+#[derive(Clone, Default)]
+pub struct Warnings(Arc<Mutex<Vec<String>>>);
+
+impl Warnings {
+    /// Keeps what is a warning.
+    pub fn watch(&self, event: &Event) {
+        if let Event::Warning(warning) = event {
+            self.with(|kept| kept.push(warning.clone()));
+        }
+    }
+
+    /// All of them, in order; none are left.
+    pub fn take(&self) -> Vec<String> {
+        self.with(std::mem::take)
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut Vec<String>) -> T) -> T {
+        work(
+            &mut self
+                .0
+                .lock()
+                .unwrap_or_else(|poisoned| poisoned.into_inner()),
+        )
     }
 }
 

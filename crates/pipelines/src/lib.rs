@@ -27,6 +27,7 @@ pub mod error;
 pub mod events;
 pub mod families;
 pub mod folder;
+mod known_prompts;
 pub mod memory;
 pub mod options;
 pub mod quantize;
@@ -36,6 +37,7 @@ pub mod request;
 
 pub use error::{Error, Result};
 pub use events::{Control, Event, Number, Unit};
+pub use known_prompts::KnownPrompts;
 pub use request::{
     GeneratedImage, GeneratedText, ImageModel, ImagePlan, ImageRequest, OpenSettings,
     RandomWeights, ResultKind, TextModel, TextPlan, TextPrompt, TextRequest,

@@ -14,6 +14,7 @@ pub use arguments::ImageArguments;
 
 use super::stop_on_interrupt;
 use crate::failure::{Failure, Result};
+use crate::progress::Warnings;
 use crate::{output, tensors, text};
 
 /// Runs the command.
@@ -23,9 +24,6 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let (name, folder, settings) = job.model()?;
     let mut model = brisk::registry::open_image(&folder, &settings)?;
     let plan = model.plan(&job.request)?;
-    for warning in &plan.warnings {
-        output::warn(warning);
-    }
     super::report_drawn_seed(&job.request.options);
     let count = job.only.map_or(plan.images.len(), |_| 1);
     let outputs = arguments.outputs(count)?;
@@ -35,8 +33,12 @@ pub fn run(arguments: &ImageArguments) -> Result {
     for path in files.chain(also).chain(preview) {
         output::check_writable(path)?;
     }
-    let listener = listener::listener(arguments.preview.clone());
+    let warnings = Warnings::default();
+    let listener = listener::listener(arguments.preview.clone(), warnings.clone());
     let control = Control::new(listener).with_cancel(stop_on_interrupt()?);
+    plan.warnings
+        .iter()
+        .for_each(|warning| control.warn(warning));
     let started = Instant::now();
     let images = match model.generate(&plan, &control) {
         Err(brisk::Error::Cancelled) => {
@@ -68,9 +70,9 @@ pub fn run(arguments: &ImageArguments) -> Result {
         write_sheet(path, &images)?;
     }
     if arguments.json {
-        return output::print_json(&document(
-            arguments, &plan, &name, &images, &outputs, seconds,
-        ));
+        let mut document = document(arguments, &plan, &name, &images, &outputs, seconds);
+        document["warnings"] = warnings.take().into();
+        return output::print_json(&document);
     }
     output::note(&format!("done in {}", text::seconds(seconds)));
     if outputs.iter().any(|path| is_stdout(path)) {

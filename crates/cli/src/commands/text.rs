@@ -7,11 +7,9 @@ mod chat;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use brisk::{Control, GeneratedText, TextModel, TextPrompt, TextRequest};
+use brisk::{Control, Event, GeneratedText, TextModel, TextPrompt, TextRequest};
 use brisk_store::{Dtype, OutTensor, write_safetensors};
 use serde_json::json;
 
@@ -19,6 +17,7 @@ pub use arguments::TextArguments;
 
 use super::stop_on_interrupt;
 use crate::failure::{Failure, Result};
+use crate::progress::Warnings;
 use crate::tensors::Inputs;
 use crate::{output, text};
 
@@ -37,11 +36,13 @@ pub fn run(arguments: &TextArguments) -> Result {
     let model = arguments.open()?;
     let prompts = prompts(arguments, &texts, &*model)?;
     let plan = model.plan(&TextRequest { prompts, options })?;
-    for warning in &plan.warnings {
-        output::warn(warning);
-    }
     let count = plan.prompts.len();
-    let control = control(&*model, count, arguments.json, stop_on_interrupt()?);
+    let warnings = Warnings::default();
+    let control =
+        control(&*model, count, arguments.json, &warnings).with_cancel(stop_on_interrupt()?);
+    plan.warnings
+        .iter()
+        .for_each(|warning| control.warn(warning));
     let began = Instant::now();
     let found = match model.generate(&plan, &control) {
         Err(brisk::Error::Cancelled) => {
@@ -49,6 +50,10 @@ pub fn run(arguments: &TextArguments) -> Result {
         }
         other => other?,
     };
+    found
+        .iter()
+        .filter_map(empty_answer)
+        .for_each(|why| control.warn(why));
     drop(control);
     let seconds = began.elapsed().as_secs_f64();
     if let Some(path) = &arguments.output_ids {
@@ -67,12 +72,11 @@ pub fn run(arguments: &TextArguments) -> Result {
             .collect();
         return output::print_json(&json!({
             "answers": listed, "model": model.label(), "seed": plan.seed, "seconds": seconds,
-            "settings": plan.settings,
+            "settings": plan.settings, "warnings": warnings.take(),
             "output_ids": arguments.output_ids.as_ref().map(|path| path.display().to_string()),
         }));
     }
     for row in &found {
-        empty_answer(row);
         output::note(&format!(
             "{} tokens in {} forward passes, {:.2} tokens a pass",
             row.answer_tokens,
@@ -85,12 +89,12 @@ pub fn run(arguments: &TextArguments) -> Result {
     output::print_answer(&answers.join("\n"))
 }
 
-/// Says why there is nothing to read.
-fn empty_answer(row: &GeneratedText) {
+/// Why there is nothing to read, where there is nothing.
+fn empty_answer(row: &GeneratedText) -> Option<String> {
     if !row.text.trim().is_empty() {
-        return;
+        return None;
     }
-    output::warn(&if row.answer_tokens == 0 {
+    Some(if row.answer_tokens == 0 {
         "the answer is empty: the model's first token ends the text; another prompt, or --end-tokens last, may \
          get more"
             .to_owned()
@@ -99,16 +103,26 @@ fn empty_answer(row: &GeneratedText) {
             "the answer is empty: its {} tokens are special tokens or white space, which are not shown",
             row.answer_tokens
         )
-    });
+    })
 }
 
-/// A control that shows a canvas where there is somebody to see it.
-fn control(model: &dyn TextModel, prompts: usize, quiet: bool, stop: Arc<AtomicBool>) -> Control {
-    let control = match canvas::canvas(model, prompts, quiet) {
-        Some(listener) => Control::new(listener).with_canvas(),
-        None => Control::silent(),
-    };
-    control.with_cancel(stop)
+/// A control that shows warnings, and a canvas where there is somebody to see it.
+fn control(model: &dyn TextModel, prompts: usize, quiet: bool, warnings: &Warnings) -> Control {
+    let warnings = warnings.clone();
+    let mut canvas = canvas::canvas(model, prompts, quiet);
+    let draws = canvas.is_some();
+    let control = Control::new(move |event| {
+        warnings.watch(&event);
+        match (&mut canvas, event) {
+            (_, Event::Warning(warning)) => output::warn(&warning),
+            (Some(canvas), event) => canvas(event),
+            _ => {}
+        }
+    });
+    match draws {
+        true => control.with_canvas(),
+        false => control,
+    }
 }
 
 /// The prompts: from the file, or the texts.

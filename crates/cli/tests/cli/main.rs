@@ -11,3 +11,4 @@ mod quantize;
 mod text;
 mod tools;
 mod training;
+mod warnings;

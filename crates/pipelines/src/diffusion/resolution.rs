@@ -73,6 +73,22 @@ pub fn bins(sample_size: usize) -> Option<Vec<(f64, usize, usize)>> {
     }
 }
 
+/// Whether a model whose usual side is `side` pixels draws `height` × `width` about as well as what it was trained at:
+/// a size of its table, or one of a similar area and shape; without a table, the usual one alone.
+pub fn is_near_trained(sample_size: usize, side: usize, height: usize, width: usize) -> bool {
+    if (height, width) == (side, side) {
+        return true;
+    }
+    let Some(table) = bins(sample_size) else {
+        return false;
+    };
+    let area = (height * width) as f64 / (side * side) as f64;
+    let shape = height as f64 / width as f64;
+    let shapes = table.first().zip(table.last());
+    shapes.is_some_and(|((flat, ..), (tall, ..))| (*flat..=*tall).contains(&shape))
+        && (0.7..=1.4).contains(&area)
+}
+
 /// The trained (height, width) whose ratio is nearest to that of `height` × `width`; the first on ties.
 /// `None` where the model has no table.
 pub fn nearest_bin(sample_size: usize, height: usize, width: usize) -> Option<(usize, usize)> {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::{Decisions, StageCost, StageMemory};
 use crate::error::{Error, Result};
 use crate::events::Control;
+use crate::known_prompts::KnownPrompts;
 use crate::options::keys::{IMAGES, MAX_IMAGES};
 use crate::options::{Key, Latents, OptionValue, Options, Support};
 use crate::quantize::Quantizable;
@@ -180,6 +181,11 @@ pub trait ImageModel: Send {
     /// The options that it honours.
     fn support(&self) -> &'static Support;
 
+    /// What its folder says of the prompts that it was trained on.
+    fn known_prompts(&self) -> Option<&KnownPrompts> {
+        None
+    }
+
     /// Width and height of a picture where a request names none, in pixels.
     fn usual_size(&self) -> (usize, usize);
 
@@ -214,12 +220,15 @@ pub trait ImageModel: Send {
     /// Drops every network that is in memory.
     fn release(&mut self);
 
-    /// Plans and draws.
+    /// Plans and draws; the plan's warnings go to `control`.
     ///
     /// # Errors
     /// As [`ImageModel::plan`] and [`ImageModel::generate`].
     fn draw(&mut self, request: &ImageRequest, control: &Control) -> Result<Vec<GeneratedImage>> {
         let plan = self.plan(request)?;
+        plan.warnings
+            .iter()
+            .for_each(|warning| control.warn(warning));
         self.generate(&plan, control)
     }
 }

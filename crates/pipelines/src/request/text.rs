@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::Decisions;
 use crate::error::Result;
 use crate::events::Control;
+use crate::known_prompts::KnownPrompts;
 use crate::options::{Key, OptionValue, Options, Support};
 
 /// What a text starts from.
@@ -21,6 +22,17 @@ pub enum TextPrompt {
     Continue(String),
     /// Tokens to continue.
     Tokens(Vec<u32>),
+}
+
+impl TextPrompt {
+    /// What is asked now: the text, or the last turn of a conversation.
+    pub fn last_text(&self) -> Option<&str> {
+        match self {
+            Self::Question(text) | Self::Continue(text) => Some(text),
+            Self::Conversation(turns) => turns.last().map(|turn| turn.content.as_str()),
+            Self::Tokens(_) => None,
+        }
+    }
 }
 
 /// What to write. Every prompt gives one text.
@@ -126,6 +138,11 @@ pub trait TextModel: Send + Sync {
     /// Whether it has a chat template, without which it has no turns.
     fn has_chat_template(&self) -> bool;
 
+    /// What its folder says of the prompts that it was trained on.
+    fn known_prompts(&self) -> Option<&KnownPrompts> {
+        None
+    }
+
     /// Its tokenizer, where it was opened with one.
     fn tokenizer(&self) -> Option<&Arc<Tokenizer>>;
 
@@ -142,12 +159,15 @@ pub trait TextModel: Send + Sync {
     /// A plan of another model, values that are not finite, or a cancellation.
     fn generate(&self, plan: &TextPlan, control: &Control) -> Result<Vec<GeneratedText>>;
 
-    /// Plans and writes.
+    /// Plans and writes; the plan's warnings go to `control`.
     ///
     /// # Errors
     /// As [`TextModel::plan`] and [`TextModel::generate`].
     fn write(&self, request: &TextRequest, control: &Control) -> Result<Vec<GeneratedText>> {
         let plan = self.plan(request)?;
+        plan.warnings
+            .iter()
+            .for_each(|warning| control.warn(warning));
         self.generate(&plan, control)
     }
 }

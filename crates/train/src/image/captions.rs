@@ -1,5 +1,8 @@
 //! Training captions, tokenised as inference tokenises prompts.
 
+use std::collections::BTreeSet;
+
+use brisk_pipelines::KnownPrompts;
 use brisk_pipelines::families::sana::prompt;
 use brisk_text::Tokenizer;
 
@@ -25,6 +28,14 @@ pub(super) fn lines(data: &EmojiData, training: &[usize]) -> Vec<String> {
             line.to_lowercase()
         })
         .collect()
+}
+
+/// What a model that was trained on these pictures knows.
+pub(super) fn known(data: &EmojiData, training: &[usize]) -> KnownPrompts {
+    let entries = || training.iter().map(|index| &data.entries[*index]);
+    let names: BTreeSet<String> = entries().map(|entry| entry.name.clone()).collect();
+    let keywords = entries().flat_map(|entry| entry.tags.clone());
+    KnownPrompts::new(names.into_iter().collect(), keywords)
 }
 
 /// Draws a caption for each picture.

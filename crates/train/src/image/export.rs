@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use brisk_models::dcae::AutoencoderConfig;
+use brisk_pipelines::KnownPrompts;
 use brisk_pipelines::folder::Opened;
 use brisk_store::{OutTensor, write_atomic, write_safetensors};
 use serde_json::json;
@@ -22,6 +23,8 @@ pub(super) struct Pieces<'a> {
     pub flow_shift: f64,
     /// Guidance that the model is drawn with by default.
     pub guidance: f64,
+    /// What it knows.
+    pub known_prompts: KnownPrompts,
 }
 
 /// Writes the tensors below `prefix` in bf16 and returns their number of values.
@@ -108,6 +111,10 @@ pub(super) fn write(
     write_json(
         &model.join("generation_config.json"),
         &json!({ "guidance_scale": pieces.guidance }),
+    )?;
+    write_json(
+        &model.join(KnownPrompts::FILE),
+        &pieces.known_prompts.to_json(),
     )?;
     // Empty: this model was trained without an instruction before the prompt.
     write_atomic(&model.join("complex_human_instruction.txt"), b"")?;

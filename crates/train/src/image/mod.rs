@@ -276,6 +276,7 @@ pub fn train_image(
         vae,
         flow_shift: recipe.flow_shift,
         guidance: recipe.guidance,
+        known_prompts: captions::known(data, &training),
     };
     export::write(&pieces, &session, training.len(), out)
 }

@@ -2,12 +2,14 @@
 
 use std::path::Path;
 
+use brisk_pipelines::KnownPrompts;
 use brisk_store::{OutTensor, write_atomic, write_safetensors};
 use serde_json::{Value, json};
 
 use super::TextReport;
 use super::examples::{END, Examples, MASK, START, TEMPLATE};
 use crate::autoencoder::config_with;
+use crate::data::arithmetic;
 use crate::error::{FileContext, Result};
 use crate::log::read_log;
 use crate::recipe::TextRecipe;
@@ -73,6 +75,10 @@ pub(super) fn write(
             "bos_token_id": examples.tokenizer.token_id(START),
             "eos_token_id": end, "pad_token_id": end,
         }),
+    )?;
+    write_json(
+        &folder.join(KnownPrompts::FILE),
+        &arithmetic::known().to_json(),
     )?;
     write_atomic(&folder.join("tokenizer.json"), &examples.tokenizer_file)?;
     write_json(

@@ -5,10 +5,13 @@ use std::path::PathBuf;
 use brisk::Event;
 
 use crate::failure::Failure;
-use crate::progress::Stages;
+use crate::progress::{Stages, Warnings};
 
-/// Shows what a model reports and writes previews.
-pub fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static {
+/// Shows what a model reports, writes previews and keeps warnings.
+pub fn listener(
+    preview: Option<PathBuf>,
+    warnings: Warnings,
+) -> impl FnMut(Event) + Send + 'static {
     let mut stages = Stages::new();
     let mut step = 0;
     move |event| match event {
@@ -30,6 +33,7 @@ pub fn listener(preview: Option<PathBuf>) -> impl FnMut(Event) + Send + 'static 
             if let Event::Step { index, .. } = other {
                 step = index;
             }
+            warnings.watch(&other);
             stages.show(&other);
         }
     }

@@ -15,6 +15,7 @@ use super::arguments::TextArguments;
 use super::{control, empty_answer};
 use crate::commands::stop_or_leave;
 use crate::failure::{Failure, Result};
+use crate::progress::Warnings;
 use crate::{output, text};
 use input::{Input, Turn};
 
@@ -73,12 +74,19 @@ pub fn run(arguments: &TextArguments) -> Result {
             Turn::Question(question) => said.push(turn("user", &question)),
         }
         let plan = model.plan(&request(&said))?;
-        for warning in &plan.warnings {
-            output::warn(warning);
-        }
-        let control = control(&*model, 1, arguments.json, stop.clone());
+        let warnings = Warnings::default();
+        let control = control(&*model, 1, arguments.json, &warnings).with_cancel(stop.clone());
+        plan.warnings
+            .iter()
+            .for_each(|warning| control.warn(warning));
         let began = Instant::now();
         let found = model.generate(&plan, &control);
+        if let Ok(found) = &found {
+            found
+                .iter()
+                .filter_map(empty_answer)
+                .for_each(|why| control.warn(why));
+        }
         drop(control);
         if matches!(found, Err(brisk::Error::Cancelled)) && input.is_person() {
             // The question is forgotten with its answer.
@@ -93,7 +101,7 @@ pub fn run(arguments: &TextArguments) -> Result {
                 let document = json!({
                     "text": row.text, "prompt_tokens": row.prompt_tokens, "tokens": row.answer_tokens,
                     "forwards": row.forward_passes, "tokens_per_forward": row.tokens_per_pass(),
-                    "seconds": seconds,
+                    "seconds": seconds, "warnings": warnings.take(),
                 });
                 output::print_json_line(&document)?;
             } else {
@@ -105,7 +113,6 @@ pub fn run(arguments: &TextArguments) -> Result {
                     text::seconds(seconds)
                 ));
             }
-            empty_answer(row);
             said.push(turn("assistant", &row.text));
         }
     }

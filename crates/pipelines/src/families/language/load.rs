@@ -13,6 +13,7 @@ use super::pipeline::TextPipeline;
 use super::weights;
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Wanted};
+use crate::known_prompts::KnownPrompts;
 use crate::request::RandomWeights;
 
 /// How a model is loaded.
@@ -131,6 +132,7 @@ impl TextPipeline {
             stop_tokens,
             mask_token,
             aligned,
+            known_prompts: KnownPrompts::read(folder)?,
         })
     }
 }

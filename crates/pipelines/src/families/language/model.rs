@@ -13,6 +13,7 @@ use super::pipeline::TextPipeline;
 use super::session::Generation;
 use crate::error::{Error, Result};
 use crate::events::{Control, Event};
+use crate::known_prompts::KnownPrompts;
 use crate::options::{Scope, Support};
 use crate::request::{
     Decisions, FinishReason, GeneratedText, OpenSettings, TextModel, TextPlan, TextPrompt,
@@ -52,6 +53,10 @@ impl TextModel for TextPipeline {
         self.template.is_some()
     }
 
+    fn known_prompts(&self) -> Option<&KnownPrompts> {
+        self.known_prompts.as_ref()
+    }
+
     fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
         self.tokenizer.as_ref()
     }
@@ -72,6 +77,12 @@ impl TextModel for TextPipeline {
         for prompt in &prompts {
             decoding.check_prompt(prompt, &plan, self.model.config())?;
         }
+        let texts = request.prompts.iter().filter_map(TextPrompt::last_text);
+        let unknown = self
+            .known_prompts
+            .as_ref()
+            .and_then(|known| known.warning(texts));
+        warnings.extend(unknown);
         let shown = |prompt: &Vec<u32>| if decoding.infill { 0 } else { prompt.len() };
         Ok(TextPlan {
             model: self.label.clone(),

@@ -15,6 +15,7 @@ use super::random::Random;
 use super::session::{Decoder, Generation, Session};
 use crate::error::{Error, Result};
 use crate::events::Control;
+use crate::known_prompts::KnownPrompts;
 
 /// A diffusion language model, with its tokenizer where one was loaded.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub struct TextPipeline {
     pub(super) mask_token: Option<u32>,
     /// Whether sequences start so that their prompt ends with a block (BD3-LM).
     pub(super) aligned: bool,
+    /// What the folder says that the model knows.
+    pub(super) known_prompts: Option<KnownPrompts>,
 }
 
 impl TextPipeline {

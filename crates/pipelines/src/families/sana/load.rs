@@ -21,6 +21,7 @@ use super::transformer_files::{check_transformer, open_transformer};
 use crate::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
+use crate::known_prompts::KnownPrompts;
 use crate::request::RandomWeights;
 
 /// Which components stay in memory after the stage that needs them.
@@ -147,6 +148,8 @@ pub(super) struct Files {
     pub(super) instruction: Option<String>,
     /// Guidance where a request gives none.
     pub(super) guidance: f32,
+    /// What the folder says that the model knows.
+    pub(super) known_prompts: Option<KnownPrompts>,
 }
 
 pub(super) struct ControlFiles {
@@ -238,6 +241,7 @@ impl Files {
             vae,
             instruction: read_instruction(folder)?,
             guidance: read_guidance(folder)?,
+            known_prompts: KnownPrompts::read(folder)?,
         };
         files.check_together()?;
         Ok(files)

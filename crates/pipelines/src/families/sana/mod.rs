@@ -28,6 +28,7 @@ mod scheduler;
 mod text;
 mod transformer_files;
 mod velocity;
+mod warnings;
 
 pub use load::{LoadOptions, Residency};
 pub use pipeline::SanaPipeline;

@@ -12,6 +12,7 @@ use super::pipeline::SanaPipeline;
 use super::plan::{SanaPlan, plan};
 use crate::error::{Error, Result};
 use crate::events::Control;
+use crate::known_prompts::KnownPrompts;
 use crate::options::{OptionValue, Options, Scope, Support, keys};
 use crate::quantize::Quantizable;
 use crate::registry;
@@ -53,6 +54,10 @@ impl ImageModel for SanaPipeline {
 
     fn support(&self) -> &'static Support {
         self.files.kind.support()
+    }
+
+    fn known_prompts(&self) -> Option<&KnownPrompts> {
+        self.files.known_prompts.as_ref()
     }
 
     fn usual_size(&self) -> (usize, usize) {

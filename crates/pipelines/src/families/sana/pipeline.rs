@@ -13,7 +13,7 @@ use brisk_nn::{InputWatcher, Tensor};
 use brisk_store::{ModelFolder, TensorSource};
 
 use super::decode;
-use super::load::{Files, INSTRUCTION_FILE, LoadOptions};
+use super::load::{Files, LoadOptions};
 use super::plan::{Capabilities, SanaPlan};
 use super::text::{Captions, TextJob};
 use super::velocity::{Contexts, SanaVelocity, Steering};
@@ -464,18 +464,6 @@ impl SanaPipeline {
         let (_, height, width, _) = self.latent_shape(plan);
         let patch = self.files.transformer.config.patch_size;
         (height / patch) * (width / patch)
-    }
-
-    /// What the user should know before a plan runs.
-    pub(super) fn warnings(&self, plan: &SanaPlan, instruction_given: bool) -> Vec<String> {
-        let mut warnings = Vec::new();
-        if !instruction_given && !self.files.has_instruction() && plan.instruction.is_some() {
-            warnings.push(format!(
-                "the model's folder has no {INSTRUCTION_FILE}; brisk's own instruction is put before prompts \
-                 (the option `instruction` gives another, or none)"
-            ));
-        }
-        warnings
     }
 }
 

@@ -20,6 +20,8 @@ mod tests;
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use brisk_pipelines::KnownPrompts;
+
 use crate::rng::Rng;
 use settings::{Cast, SETTINGS, Setting};
 
@@ -258,4 +260,11 @@ pub fn words() -> Vec<String> {
         }
     }
     words.into_iter().collect()
+}
+
+/// What a model that was trained on the problems knows: some of them, and the words of all.
+pub fn known() -> KnownPrompts {
+    const LISTED: u64 = 8;
+    let listed = (0..LISTED).map(|index| problem(0, index, Split::Training).question);
+    KnownPrompts::new(listed.collect(), words())
 }
