@@ -33,4 +33,4 @@ pub use picture::{MAX_SIDE, Picture, signed_to_byte};
 pub use png_file::{encode_png, read_png_metadata};
 pub use resize::{Filter, interpolate_bilinear, resize_pil};
 pub use sheet::contact_sheet;
-pub use svg::render_svg;
+pub use svg::{Cutout, render_svg, render_svg_cutout};

@@ -9,12 +9,48 @@ use resvg::{tiny_skia, usvg};
 /// Shapes, gradients, masks, clips and filters are drawn. `<text>`, `<image>` and `<foreignObject>` are refused:
 /// fonts and outside files would make the result depend on the machine.
 pub fn render_svg(svg: &str, size: usize, background: [u8; 3]) -> Result<Picture> {
+    let [r, g, b] = background;
+    let drawn = render(svg, size, tiny_skia::Color::from_rgba8(r, g, b, 255))?;
+    // The background is opaque, so premultiplied and plain colours are the same.
+    let pixels = drawn
+        .data()
+        .chunks_exact(4)
+        .flat_map(|p| [p[0], p[1], p[2]]);
+    Picture::new(size, size, pixels.collect())
+}
+
+/// A square drawing with the opacity of each pixel, to be laid over something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cutout {
+    /// Width and height in pixels.
+    pub size: usize,
+    /// The colour of each pixel, row by row; any where nothing is drawn.
+    pub colours: Vec<[u8; 3]>,
+    /// The opacity of each, 0 to 255.
+    pub alpha: Vec<u8>,
+}
+
+/// As [`render_svg`], on nothing.
+pub fn render_svg_cutout(svg: &str, size: usize) -> Result<Cutout> {
+    let drawn = render(svg, size, tiny_skia::Color::TRANSPARENT)?;
+    let pixels = drawn.pixels().iter().map(|pixel| pixel.demultiply());
+    let (colours, alpha) = pixels
+        .map(|p| ([p.red(), p.green(), p.blue()], p.alpha()))
+        .unzip();
+    Ok(Cutout {
+        size,
+        colours,
+        alpha,
+    })
+}
+
+fn render(svg: &str, size: usize, background: tiny_skia::Color) -> Result<tiny_skia::Pixmap> {
     check_size("svg", size as u64, size as u64)?;
     // The drawing library panics at some numbers far outside of any picture.
     guarded(|| draw(svg, size, background)).map_err(Error::Svg)?
 }
 
-fn draw(svg: &str, size: usize, background: [u8; 3]) -> Result<Picture> {
+fn draw(svg: &str, size: usize, background: tiny_skia::Color) -> Result<tiny_skia::Pixmap> {
     let document = usvg::roxmltree::Document::parse(svg).map_err(|e| Error::Svg(e.to_string()))?;
     let refused = document.descendants().find_map(|node| {
         let name = node.tag_name().name();
@@ -31,8 +67,7 @@ fn draw(svg: &str, size: usize, background: [u8; 3]) -> Result<Picture> {
     let side = size as u32;
     let mut pixmap = tiny_skia::Pixmap::new(side, side)
         .ok_or_else(|| Error::Svg(format!("cannot allocate {size}x{size} pixels")))?;
-    let [r, g, b] = background;
-    pixmap.fill(tiny_skia::Color::from_rgba8(r, g, b, 255));
+    pixmap.fill(background);
     let (width, height) = (tree.size().width(), tree.size().height());
     let scale = size as f32 / width.max(height);
     let (left, top) = (
@@ -41,13 +76,7 @@ fn draw(svg: &str, size: usize, background: [u8; 3]) -> Result<Picture> {
     );
     let transform = tiny_skia::Transform::from_row(scale, 0.0, 0.0, scale, left, top);
     resvg::render(&tree, transform, &mut pixmap.as_mut());
-    // The background is opaque, so premultiplied and plain colours are the same.
-    let pixels = pixmap
-        .data()
-        .chunks_exact(4)
-        .flat_map(|p| [p[0], p[1], p[2]])
-        .collect();
-    Picture::new(size, size, pixels)
+    Ok(pixmap)
 }
 
 #[cfg(test)]
@@ -67,6 +96,15 @@ mod tests {
             "a wide drawing is centred, not stretched"
         );
         assert_eq!(picture.pixel(2, 14), Some([0, 255, 0]));
+    }
+
+    #[test]
+    fn cutouts_know_where_nothing_is_drawn() {
+        let cutout = render_svg_cutout(HALF_RED, 16).unwrap();
+        let at = |x: usize, y: usize| (cutout.colours[16 * y + x], cutout.alpha[16 * y + x]);
+        assert_eq!(at(2, 8), ([255, 0, 0], 255));
+        assert_eq!(at(12, 8).1, 0);
+        assert_eq!(at(2, 1).1, 0);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
 use brisk_nn::{Tensor, Weights};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
+use brisk_pipelines::folder::Opened;
 use brisk_store::{OutTensor, write_safetensors};
 use serde::Serialize;
 use serde_json::Value;
@@ -17,7 +18,7 @@ use crate::eval::{self, BATCH};
 use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::AutoencoderRecipe;
-use crate::session::{self, Measured, Session, write_json};
+use crate::session::{self, Measured, Session, check_start, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
 
@@ -48,13 +49,15 @@ fn frozen(config: &AutoencoderConfig, arrays: &[NamedArray], rounded: bool) -> R
 
 /// Trains the recipe's autoencoder into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end
 /// `vae/` (diffusers layout, bf16) and `report.json`. Continues when `out` holds a checkpoint of the same recipe.
+/// `start` is an autoencoder of the recipe's shape to go on from.
 ///
 /// # Errors
-/// A data set that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to
+/// A data set or a start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to
 /// stop: its checkpoint is written.
 pub fn train_autoencoder(
     recipe: &AutoencoderRecipe,
     data: &EmojiData,
+    start: Option<&Opened<AutoencoderConfig>>,
     out: &Path,
     control: &Control,
 ) -> Result<AutoencoderReport> {
@@ -76,9 +79,11 @@ pub fn train_autoencoder(
     let parameters = config.parameters();
     let parameters = parameters.encoder + parameters.decoder;
     session::check_memory(parameters, options.batch, (size * size * 24) as u64)?;
-    let weights = Weights::trainable(None, options.seed);
+    let start = start.and_then(Opened::stored);
+    let weights = Weights::trainable(start.cloned(), options.seed);
     let model = Autoencoder::load(&config, &weights, Halves::Both)?;
     weights.finish(&[])?;
+    check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
     let mut session = Session::open(options, recipe, parameters, out, control)?;
     while !session.is_over() {

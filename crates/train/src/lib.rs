@@ -14,7 +14,7 @@
 //! let data = EmojiData::open("emoji128.safetensors".as_ref())?;
 //! let Recipe::Autoencoder(recipe) = Recipe::open("emoji-autoencoder")? else { return Ok(()) };
 //! let control = Control::new(|event| println!("{event:?}"));
-//! train_autoencoder(&recipe, &data, "out".as_ref(), &control)?;
+//! train_autoencoder(&recipe, &data, None, "out".as_ref(), &control)?;
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]

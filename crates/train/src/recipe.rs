@@ -168,12 +168,17 @@ pub enum Recipe {
     Text(TextRecipe),
 }
 
-const BUILT_IN: [(&str, &str); 3] = [
+const BUILT_IN: [(&str, &str); 5] = [
     (
         "emoji-autoencoder",
         include_str!("../recipes/emoji-autoencoder.json"),
     ),
     ("emoji-image", include_str!("../recipes/emoji-image.json")),
+    (
+        "scenes-autoencoder",
+        include_str!("../recipes/scenes-autoencoder.json"),
+    ),
+    ("scenes-image", include_str!("../recipes/scenes-image.json")),
     (
         "arithmetic-text",
         include_str!("../recipes/arithmetic-text.json"),

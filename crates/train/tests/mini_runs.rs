@@ -192,7 +192,7 @@ fn losses(out: &Path) -> Vec<f64> {
 
 fn train_tiny_autoencoder(out: &Path, steps: u64) {
     let recipe = autoencoder_recipe("adamw", steps);
-    train_autoencoder(&recipe, &data(), out, &Control::silent()).unwrap();
+    train_autoencoder(&recipe, &data(), None, out, &Control::silent()).unwrap();
 }
 
 #[test]
@@ -201,15 +201,15 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let recipe = autoencoder_recipe("adamw", 60);
     let data = data();
-    let report = train_autoencoder(&recipe, &data, &whole, &Control::silent()).unwrap();
+    let report = train_autoencoder(&recipe, &data, None, &whole, &Control::silent()).unwrap();
     let losses = losses(&whole);
     assert!(losses[losses.len() - 1] < 0.7 * losses[0], "{losses:?}");
     assert!(whole.join("samples/step-00000060.png").exists());
 
-    let stopped = train_autoencoder(&recipe, &data, &parted, &stopping_at(25)).unwrap_err();
+    let stopped = train_autoencoder(&recipe, &data, None, &parted, &stopping_at(25)).unwrap_err();
     assert_stopped(&stopped, &parted, 25);
     assert!(!parted.join("vae").exists());
-    train_autoencoder(&recipe, &data, &parted, &Control::silent()).unwrap();
+    train_autoencoder(&recipe, &data, None, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 
     // What was reported is what the written files do.
@@ -221,7 +221,7 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     assert_eq!(model.scaling_factor(), report.scaling_factor);
 
     let other = autoencoder_recipe("came", 60);
-    let refused = train_autoencoder(&other, &data, &whole, &Control::silent());
+    let refused = train_autoencoder(&other, &data, None, &whole, &Control::silent());
     let message = refused.unwrap_err().to_string();
     assert!(
         message.contains("optimiser was \"adamw\", is \"came\""),
@@ -368,7 +368,7 @@ fn a_run_that_diverges_is_an_error_and_writes_no_model() {
     let mut recipe = autoencoder_recipe("adamw", 8);
     recipe.training.learning_rate = 1e38;
     recipe.training.warm_up_steps = 0;
-    let outcome = train_autoencoder(&recipe, &data(), folder.path(), &Control::silent());
+    let outcome = train_autoencoder(&recipe, &data(), None, folder.path(), &Control::silent());
     outcome.unwrap_err();
     assert!(!folder.path().join("vae").exists());
 }

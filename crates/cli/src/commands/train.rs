@@ -1,5 +1,8 @@
 //! `brisk train`: prepare data, train, plot.
 
+mod packages;
+mod scenes;
+
 use std::path::PathBuf;
 
 use brisk::{Control, ResultKind};
@@ -7,7 +10,7 @@ use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_pipelines::folder::ComponentFolder;
 use brisk_store::write_atomic;
 use brisk_train::data::captioned::prepare_captioned;
-use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
+use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
 use brisk_train::log::read_log;
 use brisk_train::recipe::{Recipe, TrainingOptions, built_in_names};
@@ -19,6 +22,8 @@ use serde_json::json;
 use super::ThreadArguments;
 use crate::failure::{Failure, Result};
 use crate::{models, output, progress, text};
+use packages::PackageArguments;
+use scenes::ScenesArguments;
 
 /// Prepare data, train models, plot losses
 #[derive(Debug, Subcommand)]
@@ -38,6 +43,7 @@ pub enum TrainVerb {
     Image(ImageTrainingArguments),
     Text(TextTrainingArguments),
     PreparePictures(PreparePicturesArguments),
+    PrepareScenes(ScenesArguments),
     Plot(PlotArguments),
 }
 
@@ -49,21 +55,8 @@ pub enum TrainVerb {
     @iconify-json/twemoji (CC-BY-4.0) add drawings."
 )]
 pub struct PrepareArguments {
-    /// Folder with the packages in noto, emojibase-data, fluent-emoji-flat, twemoji (the last two if there)
-    #[arg(long, value_name = "FOLDER")]
-    npm: Option<PathBuf>,
-    /// Folder of @iconify-json/noto
-    #[arg(long, value_name = "FOLDER", required_unless_present = "npm")]
-    noto: Option<PathBuf>,
-    /// Folder of emojibase-data
-    #[arg(long, value_name = "FOLDER", required_unless_present = "npm")]
-    emojibase: Option<PathBuf>,
-    /// Folder of @iconify-json/fluent-emoji-flat
-    #[arg(long, value_name = "FOLDER")]
-    fluent: Option<PathBuf>,
-    /// Folder of @iconify-json/twemoji
-    #[arg(long, value_name = "FOLDER")]
-    twemoji: Option<PathBuf>,
+    #[command(flatten)]
+    packages: PackageArguments,
     /// Side of the pictures in pixels
     #[arg(long, value_name = "PIXELS", default_value_t = 128)]
     size: usize,
@@ -128,9 +121,12 @@ pub struct AutoencoderArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-autoencoder")]
     recipe: String,
-    /// Data set of `brisk train prepare-emoji` or `prepare-pictures`
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    /// Go on from this autoencoder's weights, of the recipe's shape
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
+    /// Data set of `brisk train prepare-emoji`, `prepare-pictures` or `prepare-scenes`; several are joined
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -151,9 +147,9 @@ pub struct ImageTrainingArguments {
     /// Variant of the weights of both, such as fp16
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
-    /// Data set of `brisk train prepare-emoji` or `prepare-pictures`
-    #[arg(long, value_name = "FILE")]
-    data: PathBuf,
+    /// Data set of `brisk train prepare-emoji`, `prepare-pictures` or `prepare-scenes`; several are joined
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -213,6 +209,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Image(arguments) => image(arguments),
         TrainVerb::Text(arguments) => language(arguments),
         TrainVerb::PreparePictures(arguments) => prepare_pictures(arguments),
+        TrainVerb::PrepareScenes(arguments) => scenes::run(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }
@@ -220,26 +217,7 @@ pub fn run(verb: &TrainVerb) -> Result {
 fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     arguments.threads.apply()?;
     output::check_writable(&arguments.output)?;
-    let beside = |given: &Option<PathBuf>, name: &str| {
-        given
-            .clone()
-            .or_else(|| arguments.npm.as_ref().map(|npm| npm.join(name)))
-    };
-    let needed = |given: Option<PathBuf>, option: &str| {
-        given.ok_or_else(|| Failure::usage(format!("{option}: is needed where there is no --npm")))
-    };
-    let optional = |given: &Option<PathBuf>, name: &str| {
-        beside(given, name).filter(|folder| given.is_some() || folder.is_dir())
-    };
-    let sources = EmojiSources {
-        noto: needed(beside(&arguments.noto, "noto"), "--noto")?,
-        emojibase: needed(
-            beside(&arguments.emojibase, "emojibase-data"),
-            "--emojibase",
-        )?,
-        fluent: optional(&arguments.fluent, "fluent-emoji-flat"),
-        twemoji: optional(&arguments.twemoji, "twemoji"),
-    };
+    let sources = arguments.packages.sources()?;
     let mut options = PrepareOptions::new(&arguments.output);
     options.size = arguments.size;
     let report = prepare(&sources, &options, &progress::control()?)?;
@@ -297,9 +275,15 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
         return Err(wrong_kind(&arguments.recipe, "autoencoder"));
     };
     arguments.run.adjust(&mut recipe.training);
-    let data = EmojiData::open(&arguments.data)?;
+    let data = EmojiData::open_all(&arguments.data)?;
+    let start = arguments.from.as_deref().map(|name| {
+        let folder = models::open(Some(name), None)?;
+        Ok::<_, Failure>(open_autoencoder(&folder, None)?)
+    });
+    let start = start.transpose()?;
     arguments.run.train("vae", |control| {
-        train_autoencoder(&recipe, &data, &arguments.run.output, control)
+        let out = &arguments.run.output;
+        train_autoencoder(&recipe, &data, start.as_ref(), out, control)
     })
 }
 
@@ -309,7 +293,7 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
         return Err(wrong_kind(&arguments.recipe, "image"));
     };
     arguments.run.adjust(&mut recipe.training);
-    let data = EmojiData::open(&arguments.data)?;
+    let data = EmojiData::open_all(&arguments.data)?;
     let variant = arguments.variant.as_deref();
     let open = |name: &str| models::open(Some(name), variant);
     let start = arguments.from.as_deref().map(open).transpose()?;

@@ -8,16 +8,14 @@
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
+use super::icon_set::{IconSet, plain_hexcode, read_json};
 use super::iconify::Icon;
 use brisk_media::Picture;
 use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
-use brisk_store::{
-    Dtype, Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_safetensors,
-};
+use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// One emoji in this many is held out.
 const HELD_OUT_EVERY: u64 = 20;
@@ -84,6 +82,8 @@ pub enum EmojiSet {
     Fluent,
     /// Twitter's Twemoji (CC-BY-4.0).
     Twemoji,
+    /// Scenes composed of drawings of all sets.
+    Scenes,
     /// No drawings of emoji: somebody's own pictures.
     Own,
 }
@@ -98,7 +98,7 @@ impl EmojiSet {
             EmojiSet::Noto => "@iconify-json/noto",
             EmojiSet::Fluent => "@iconify-json/fluent-emoji-flat",
             EmojiSet::Twemoji => "@iconify-json/twemoji",
-            EmojiSet::Own => "of no name",
+            EmojiSet::Scenes | EmojiSet::Own => "of no name",
         }
     }
 }
@@ -109,6 +109,7 @@ impl std::fmt::Display for EmojiSet {
             EmojiSet::Noto => "noto",
             EmojiSet::Fluent => "fluent",
             EmojiSet::Twemoji => "twemoji",
+            EmojiSet::Scenes => "scenes",
             EmojiSet::Own => "own",
         })
     }
@@ -240,6 +241,35 @@ impl EmojiData {
         })
     }
 
+    /// Several files as one data set, in their order.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and pictures of different sizes.
+    pub fn open_all(paths: &[PathBuf]) -> Result<Self> {
+        let (first, others) = paths.split_first().ok_or_else(|| EmojiError::Data {
+            path: PathBuf::new(),
+            reason: "no data set was given".to_owned(),
+        })?;
+        let mut all = Self::open(first)?;
+        for path in others {
+            let data = Self::open(path)?;
+            if data.size != all.size {
+                return Err(EmojiError::Data {
+                    path: path.clone(),
+                    reason: format!(
+                        "its pictures are {} pixels wide, those of {} {}",
+                        data.size,
+                        first.display(),
+                        all.size
+                    ),
+                });
+            }
+            all.pictures.extend(data.pictures);
+            all.entries.extend(data.entries);
+        }
+        Ok(all)
+    }
+
     /// Number of pictures.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -265,12 +295,7 @@ impl EmojiData {
 
 /// True for the emoji that no model is trained on: a fixed hash of the code points, the same in all sets.
 pub fn is_held_out(hexcode: &str) -> bool {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for byte in hexcode.bytes() {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    // The low bits of FNV-1a depend on few input bits; fold the high ones in.
-    (hash ^ (hash >> 32)).is_multiple_of(HELD_OUT_EVERY)
+    super::is_set_aside(hexcode, HELD_OUT_EVERY)
 }
 
 /// Renders every emoji of the given sets and writes the data set file.
@@ -421,34 +446,17 @@ fn collect_set(
     labels: &[Label],
     jobs: &mut Vec<(EmojiEntry, Icon)>,
 ) -> Result<()> {
-    let icons_path = folder.join("icons.json");
-    let icons = read_json(&icons_path, set.package())?;
-    let characters_path = folder.join("chars.json");
-    let characters = read_json(&characters_path, set.package())?;
-    let characters = characters.as_object().ok_or_else(|| EmojiError::Source {
-        path: characters_path.clone(),
-        reason: "not an object of code points and icon names".into(),
-        package: set.package().into(),
-    })?;
-    let by_code: BTreeMap<String, &str> = characters
-        .iter()
-        .filter_map(|(code, name)| Some((plain_hexcode(code), name.as_str()?)))
-        .collect();
+    let drawings = IconSet::open(set, folder)?;
     let mut used = HashSet::new();
     let before = jobs.len();
     for label in labels {
         let hexcode = plain_hexcode(&label.hexcode);
-        let Some(&name) = by_code.get(&hexcode) else {
+        let Some(icon) = drawings.icon(&hexcode)? else {
             continue;
         };
-        if !used.insert(name) {
+        if !used.insert(icon.name.clone()) {
             continue;
         }
-        let icon = Icon::find(&icons, name).map_err(|reason| EmojiError::Source {
-            path: icons_path.clone(),
-            reason,
-            package: set.package().into(),
-        })?;
         let entry = EmojiEntry {
             name: label.label.to_lowercase(),
             tags: label.tags.clone(),
@@ -460,32 +468,9 @@ fn collect_set(
         jobs.push((entry, icon));
     }
     if jobs.len() == before {
-        return Err(EmojiError::Source {
-            path: characters_path,
-            reason: "it holds no labelled emoji".into(),
-            package: set.package().into(),
-        });
+        return Err(drawings.lacks("any labelled emoji"));
     }
     Ok(())
-}
-
-/// Upper case without variation selector 16, which the sets write or leave out at will.
-fn plain_hexcode(code: &str) -> String {
-    let parts: Vec<String> = code
-        .split('-')
-        .map(str::to_uppercase)
-        .filter(|part| part != "FE0F")
-        .collect();
-    parts.join("-")
-}
-
-fn read_json(path: &Path, package: &str) -> Result<Value> {
-    let text = read_text(path, Limit::DATA)?;
-    serde_json::from_str(&text).map_err(|e| EmojiError::Source {
-        path: path.to_owned(),
-        reason: e.to_string(),
-        package: package.into(),
-    })
 }
 
 #[cfg(test)]

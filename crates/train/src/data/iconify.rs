@@ -1,10 +1,12 @@
 //! Drawings of Iconify's icon sets (`icons.json` of the `@iconify-json/*` packages).
 
-use brisk_media::render_svg;
+use brisk_media::{Cutout, render_svg, render_svg_cutout};
 use serde_json::Value;
 
 /// Share of the picture left white on each side.
 const MARGIN: f64 = 0.04;
+/// The same for drawings that are turned by up to 12 degrees.
+const TURNED_MARGIN: f64 = 0.08;
 /// Longest side of an icon in its own units, and farthest corner; those of the sets have 32 to 512.
 const MAX_SIDE: f64 = 65536.0;
 
@@ -75,9 +77,9 @@ impl Icon {
         Err(format!("the aliases of icon {name:?} go in a circle"))
     }
 
-    /// A square SVG document with a margin around the drawing.
-    fn document(&self) -> String {
-        let side = self.width.max(self.height) / (1.0 - 2.0 * MARGIN);
+    /// A square SVG document with a margin around the drawing, which is turned clockwise by `degrees`.
+    fn document(&self, margin: f64, degrees: f64) -> String {
+        let side = self.width.max(self.height) / (1.0 - 2.0 * margin);
         let (centre_x, centre_y) = (self.left + self.width / 2.0, self.top + self.height / 2.0);
         let flip = |on: bool| if on { -1 } else { 1 };
         format!(
@@ -87,7 +89,7 @@ impl Icon {
              translate({back_x} {back_y})\">{body}</g></svg>",
             x = centre_x - side / 2.0,
             y = centre_y - side / 2.0,
-            angle = 90 * self.quarter_turns,
+            angle = degrees + 90.0 * self.quarter_turns as f64,
             sx = flip(self.horizontal_flip),
             sy = flip(self.vertical_flip),
             back_x = -centre_x,
@@ -98,6 +100,12 @@ impl Icon {
 
     /// Planes `[3, size, size]` on white.
     pub(super) fn render(&self, size: usize) -> brisk_media::Result<Vec<u8>> {
-        render_svg(&self.document(), size, [255; 3]).map(|picture| picture.to_planes())
+        let document = self.document(MARGIN, 0.0);
+        render_svg(&document, size, [255; 3]).map(|picture| picture.to_planes())
+    }
+
+    /// The drawing alone, turned clockwise by `degrees`, small enough that its corners stay inside.
+    pub(super) fn cut_out(&self, size: usize, degrees: f64) -> brisk_media::Result<Cutout> {
+        render_svg_cutout(&self.document(TURNED_MARGIN, degrees), size)
     }
 }

@@ -1,4 +1,5 @@
 use super::*;
+use serde_json::Value;
 use serde_json::json;
 
 /// A folder with tiny packages: a heart, an arrow to the right that is a mirrored alias, a second name for the
