@@ -58,9 +58,11 @@ fn write_model(code: &mut String, folder: &Path) {
         .expect("names of models are text");
     let _ = writeln!(
         code,
-        "    BoxModel {{ name: {name:?}, label: {:?}, about: {:?}, default_of: {kind}, files: &[",
+        "    BoxModel {{ name: {name:?}, label: {:?}, about: {:?}, licence: {:?}, data: {:?}, default_of: {kind}, files: &[",
         format!("{name} (in the box)"),
         word("about"),
+        word("licence"),
+        word("data"),
     );
     let mut files = Vec::new();
     collect(folder, "", &mut files);

@@ -14,6 +14,10 @@ pub struct BoxModel {
     label: &'static str,
     /// What it is.
     pub about: &'static str,
+    /// Under which licence its weights are, in words.
+    pub licence: &'static str,
+    /// What it was trained on: packages with their versions and licences.
+    pub data: &'static str,
     /// The kind of result for which it stands where no model is named.
     pub default_of: Option<ResultKind>,
     files: &'static [(&'static str, &'static [u8])],

@@ -146,10 +146,7 @@ pub fn cached(cache: &Path) -> Vec<Cached> {
 
 /// Bytes of all files of a folder; links count as what they point to.
 pub fn folder_bytes(folder: &Path) -> u64 {
-    let files = ModelFolder::Disk(folder.to_owned()).list();
-    files
-        .iter()
-        .filter_map(|file| std::fs::metadata(folder.join(file)).ok())
-        .map(|metadata| metadata.len())
-        .sum()
+    let folder = ModelFolder::Disk(folder.to_owned());
+    let files = folder.list();
+    files.iter().filter_map(|file| folder.size(file)).sum()
 }

@@ -30,7 +30,8 @@ pub use brisk_pipelines::registry::{self, Published};
 pub use brisk_pipelines::request::{FinishReason, PlannedImage};
 pub use brisk_pipelines::{
     Control, Error, Event, GeneratedImage, GeneratedText, ImageModel, ImagePlan, ImageRequest,
-    Number, OpenSettings, Result, ResultKind, TextModel, TextPlan, TextPrompt, TextRequest, Unit,
+    KnownPrompts, Number, OpenSettings, Result, ResultKind, TextModel, TextPlan, TextPrompt,
+    TextRequest, Unit,
 };
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;

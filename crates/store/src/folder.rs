@@ -103,6 +103,15 @@ impl ModelFolder {
         names
     }
 
+    /// Bytes of a file; links count as what they point to.
+    pub fn size(&self, relative: &str) -> Option<u64> {
+        check_relative(relative).ok()?;
+        match self {
+            Self::Disk(folder) => Some(std::fs::metadata(folder.join(relative)).ok()?.len()),
+            Self::Embedded { .. } => Some(self.embedded(relative).ok()?.len() as u64),
+        }
+    }
+
     /// The folder's path or label, for messages.
     pub fn label(&self) -> String {
         match self {

@@ -1,5 +1,7 @@
 //! `brisk models`: what can be drawn and written with, and fetching it ahead of use.
 
+mod show;
+
 use brisk_store::ModelFolder;
 use brisk_store::hub::{self, HubOptions};
 use clap::{Args, Subcommand};
@@ -12,7 +14,7 @@ use crate::failure::{Result, verb};
 use crate::progress::Download;
 use crate::{output, text};
 
-/// List models: in the box, in the local cache, published; fetch one with `pull`
+/// List models: in the box, in the local cache, published; `show` tells of one, `pull` fetches one
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -32,6 +34,7 @@ pub struct ModelsArguments {
 
 #[derive(Debug, Subcommand)]
 enum ModelsVerb {
+    Show(show::ShowArguments),
     Pull(PullArguments),
 }
 
@@ -56,6 +59,7 @@ struct PullArguments {
 /// Runs the command.
 pub fn run(arguments: &ModelsArguments) -> Result {
     match &arguments.verb {
+        Some(ModelsVerb::Show(arguments)) => show::run(arguments),
         Some(ModelsVerb::Pull(arguments)) => pull(arguments),
         None => list(arguments),
     }

@@ -4,6 +4,7 @@ mod bad_input;
 mod bench;
 mod files;
 mod harness;
+mod hub;
 mod image;
 mod messages;
 mod probe;

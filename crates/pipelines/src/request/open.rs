@@ -22,6 +22,8 @@ pub struct OpenSettings {
     pub options: Options,
     /// Make up weights at the shapes of the configurations instead of opening weight files.
     pub random: Option<RandomWeights>,
+    /// Open to plan requests and to tell of the model: weights are not read, and nothing can be run.
+    pub plan_only: bool,
     /// Finds models that options name, with the variant that is wanted.
     pub resolve: Arc<Resolve>,
     /// Finds weights files that options name.
@@ -40,6 +42,7 @@ impl OpenSettings {
         Self {
             options,
             random: None,
+            plan_only: false,
             resolve: Arc::new(|name, _| {
                 let path = PathBuf::from(name);
                 if path.is_dir() {
@@ -76,6 +79,7 @@ impl std::fmt::Debug for OpenSettings {
             .debug_struct("OpenSettings")
             .field("options", &self.options)
             .field("random", &self.random)
+            .field("plan_only", &self.plan_only)
             .finish_non_exhaustive()
     }
 }

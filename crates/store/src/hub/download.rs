@@ -20,6 +20,8 @@ use crate::folder::check_relative;
 use crate::output::FolderLock;
 use crate::{Error, Result, write_atomic};
 
+/// Settings that belong to the weights beside them.
+const SETTINGS: [&str; 2] = ["adapter_config.json", "config.json"];
 /// Most files that a model may need.
 const MAX_FILES: usize = 10_000;
 /// Most bytes of a file whose size nobody announces.
@@ -81,7 +83,7 @@ fn wanted<'a>(
         .map(|file| file.rfilename.clone())
         .collect();
     let needed = match &id.file {
-        Some(file) if names.contains(file) => vec![file.clone()],
+        Some(file) if names.contains(file) => with_settings(file, &names),
         Some(file) => {
             let weights = names.iter().filter(|name| crate::folder::is_weights(name));
             let shown: Vec<&str> = weights.take(12).map(String::as_str).collect();
@@ -113,6 +115,18 @@ fn wanted<'a>(
     }
     let find = |name: &String| listing.siblings.iter().find(|file| file.rfilename == *name);
     Ok(needed.iter().filter_map(find).collect())
+}
+
+/// A file of weights with the settings beside it, without which its numbers may mean something else: PEFT's
+/// files leave a LoRA's strength to theirs.
+fn with_settings(file: &str, names: &[String]) -> Vec<String> {
+    let folder = file.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let beside = |name: &&String| {
+        let (place, own) = name.rsplit_once('/').unwrap_or(("", name));
+        place == folder && SETTINGS.contains(&own)
+    };
+    let settings = names.iter().filter(beside).cloned();
+    std::iter::once(file.to_owned()).chain(settings).collect()
 }
 
 fn create_folder(folder: &Path) -> Result<()> {

@@ -48,7 +48,8 @@ pub struct NoProgress;
 impl HubProgress for NoProgress {}
 
 /// The folder (or file) of a model, downloaded if need be. `id_or_path` is a path, `owner/name`, or
-/// `owner/name@revision` with a branch, tag or commit, which goes before that of `options`.
+/// `owner/name@revision` with a branch, tag or commit, which goes before that of `options`; either may
+/// be followed by `/file.safetensors`.
 ///
 /// Where the cache has no such revision and the hub cannot be asked, the only complete snapshot stands
 /// in for the default branch; `progress` is told.
@@ -64,8 +65,12 @@ pub fn resolve(
     if !id_or_path.is_empty() && path.exists() {
         return Ok(path.to_owned());
     }
-    let id = ModelId::parse(id_or_path, &options.revision)?;
-    resolve_id(&id, options, progress)
+    let id = ModelId::parse_file(id_or_path, &options.revision)?;
+    let folder = resolve_id(&id, options, progress)?;
+    Ok(match &id.file {
+        Some(file) => folder.join(file),
+        None => folder,
+    })
 }
 
 /// One file of weights, such as a LoRA's: a path, `owner/name[@revision]/file.safetensors`, or
@@ -148,7 +153,8 @@ fn resolve_id(id: &ModelId, options: &HubOptions, progress: &dyn HubProgress) ->
         return substitute(id, options, progress)?.ok_or_else(|| {
             Error::Hub(format!(
                 "{id} {lacking}, and nothing is downloaded now (HF_HUB_OFFLINE is set, or the command only \
-                 looks); `brisk models pull {id}` fetches it, or give the path of a model's folder"
+                 looks); `brisk models pull {id}{}` fetches it, or give the path of a file or folder",
+                id.file.as_ref().map_or(String::new(), |file| format!("/{file}"))
             ))
         });
     }

@@ -34,6 +34,8 @@ pub struct LoadOptions {
     /// A file for quantized weights: made by the first load, used by later ones, refused where it was
     /// made of other weights.
     pub quantized_weights: Option<PathBuf>,
+    /// Read no weights: requests can be planned, not run.
+    pub plan_only: bool,
     /// Random weights in place of the folder's, which needs none then.
     pub random: Option<RandomWeights>,
 }
@@ -132,6 +134,7 @@ impl TextPipeline {
             stop_tokens,
             mask_token,
             aligned,
+            plan_only: options.plan_only,
             known_prompts: KnownPrompts::read(folder)?,
         })
     }

@@ -103,6 +103,12 @@ impl TextModel for TextPipeline {
                 model: self.label.clone(),
             });
         }
+        if self.plan_only {
+            return Err(Error::folder(
+                &self.label,
+                "it was opened to plan only, without weights",
+            ));
+        }
         let decided: &Decided = plan.decisions.of(&self.label)?;
         let mask = decided.plan.mask;
         let mut show = |sequence: usize, tokens: &[u32]| {

@@ -385,6 +385,7 @@ impl LoadOptions {
             block_causal: asked.get(&BLOCK_CAUSAL),
             quantization: brisk_nn::Quantization::from_name(&quantize)?,
             quantized_weights: asked.get(&QUANTIZED_WEIGHTS),
+            plan_only: settings.plan_only,
             random: settings.random,
         })
     }

@@ -29,6 +29,8 @@ pub struct TextPipeline {
     pub(super) mask_token: Option<u32>,
     /// Whether sequences start so that their prompt ends with a block (BD3-LM).
     pub(super) aligned: bool,
+    /// Whether there are no weights to run with.
+    pub(super) plan_only: bool,
     /// What the folder says that the model knows.
     pub(super) known_prompts: Option<KnownPrompts>,
 }

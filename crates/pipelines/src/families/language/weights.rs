@@ -36,8 +36,14 @@ pub(super) fn load(
             "there are none without --quantize 8bit or --quantize 4bit",
         ));
     }
-    check_memory(config, how, network.bytes_per_value())?;
     let weights = network.parameters(&LoadSettings::default())?;
+    if options.plan_only {
+        return Ok(LanguageModel::load(
+            config,
+            &weights.headers_only().build()?,
+        )?);
+    }
+    check_memory(config, how, network.bytes_per_value())?;
     let (Some(path), Some(source)) = (&options.quantized_weights, network.stored()) else {
         let weights = weights.quantize(how, None).build()?;
         return Ok(LanguageModel::load(config, &weights)?);

@@ -589,3 +589,12 @@ impl HubProgress for Notes {
         self.stop_when_told && !self.told().is_empty()
     }
 }
+
+#[test]
+fn a_file_comes_with_the_settings_beside_it() {
+    let names = ["sub/model.bin", "sub/adapter_config.json", "config.json"];
+    let (_site, _cache, options) = start(site(&names.map(|name| (name, &b"x"[..]))));
+    let found = resolve_weights("owner/name/sub/model.bin", &options, &NoProgress).unwrap();
+    assert!(found.with_file_name("adapter_config.json").exists());
+    assert!(!found.with_file_name("../config.json").exists());
+}
