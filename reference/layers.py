@@ -1,4 +1,4 @@
-"""Layers one by one, as PyTorch computes them: fixtures/layers/golden.safetensors.
+"""Layers one by one, as PyTorch computes them: fixtures/layers/golden.safetensors and resize.safetensors.
 
 Feature maps are NCHW (NCDHW with time), as everywhere in the goldens. `CASE.weight` and `CASE.bias` are parameters,
 `CASE.x` is what goes in, `CASE.y` what comes out.
@@ -95,6 +95,18 @@ def codes():
     keep("codes", x=x, table=table, ids=torch.cdist(x.double(), table.double()).argmin(1))
 
 
+def resizes():
+    """Maps of other sizes, in a file of their own."""
+    for case, size, wanted in [("down", (9, 8), (4, 5)), ("up", (3, 2), (8, 7)), ("one", (1, 1), (6, 4)), ("same", (4, 4), (4, 4))]:
+        x = normal((2, 3, *size), "resize", case)
+        area = F.interpolate(x, size=wanted, mode="area")
+        keep(case, x=x, area=area, bicubic=F.interpolate(x, size=wanted, mode="bicubic"))
+
+
 for make in [norms, pointwise, pools, convolutions, attentions, codes]:
     make()
-save_file(tensors, case_folder("layers", ".") / "golden.safetensors")
+folder = case_folder("layers", ".")
+save_file(tensors, folder / "golden.safetensors")
+tensors = {}
+resizes()
+save_file(tensors, folder / "resize.safetensors")

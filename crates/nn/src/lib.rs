@@ -32,7 +32,8 @@ pub use layers::{
     Conv3dOptions, ConvOptions, ConvTranspose2d, ConvTransposeOptions, DepthwiseConv2d, Embedding,
     ExpertNames, ExpertOptions, FoldedBatchNorm, GatedMlp, GatedMlpNames, GluMbConv, GroupNorm,
     KeyValueCache, LayerNorm, Linear, LinearGroup, MixtureOfExperts, QueryKeyNorms, RmsNorm,
-    RmsNormKind, Scoring, TimestepEmbedding, sinusoid,
+    RmsNormKind, Scoring, TimestepEmbedding, VqganDecoder, VqganEncoder, VqganOptions,
+    VqganProjections, sinusoid,
 };
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;

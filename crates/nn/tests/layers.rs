@@ -10,15 +10,22 @@ use std::sync::Arc;
 
 const TOLERANCE: f32 = 2e-5;
 
-fn golden() -> Arc<dyn TensorSource> {
+fn file(name: &str) -> Arc<dyn TensorSource> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/layers");
-    open_weights(&folder.join("golden.safetensors")).unwrap()
+    open_weights(&folder.join(name)).unwrap()
+}
+
+fn golden() -> Arc<dyn TensorSource> {
+    file("golden.safetensors")
+}
+
+fn get_from(source: &dyn TensorSource, name: &str) -> Tensor {
+    let view = source.view(name).unwrap();
+    Tensor::from_view(&view.unwrap_or_else(|| panic!("no {name}"))).unwrap()
 }
 
 fn get(name: &str) -> Tensor {
-    let source = golden();
-    let view = source.view(name).unwrap();
-    Tensor::from_view(&view.unwrap_or_else(|| panic!("no {name}"))).unwrap()
+    get_from(&*golden(), name)
 }
 
 /// `CASE.weight` and `CASE.bias`, frozen or as variables.
@@ -50,7 +57,11 @@ fn first(x: &Tensor) -> Tensor {
 
 #[track_caller]
 fn close(found: &Tensor, name: &str) {
-    let wanted = get(name);
+    close_to(found, &get(name), name);
+}
+
+#[track_caller]
+fn close_to(found: &Tensor, wanted: &Tensor, name: &str) {
     assert_eq!(found.dims(), wanted.dims(), "{name}");
     let distance = (found - wanted).unwrap().abs().unwrap().max_all().unwrap();
     let distance = distance.to_scalar::<f32>().unwrap();
@@ -88,6 +99,24 @@ fn gradient_fits(x: &Tensor, run: &dyn Fn(&Tensor) -> Tensor) {
             "{index}: {slope} {}",
             gradient[index]
         );
+    }
+}
+
+#[test]
+fn resized_maps_agree() {
+    let source = file("resize.safetensors");
+    for case in ["down", "up", "one", "same"] {
+        let x = last(&get_from(&*source, &format!("{case}.x")));
+        for (mode, resize) in [
+            ("area", ops::resize_area as fn(&Tensor, [usize; 2]) -> _),
+            ("bicubic", ops::resize_bicubic),
+        ] {
+            let name = format!("{case}.{mode}");
+            let wanted = get_from(&*source, &name);
+            let size = [wanted.dims()[2], wanted.dims()[3]];
+            close_to(&first(&resize(&x, size).unwrap()), &wanted, &name);
+            gradient_fits(&x, &|x| resize(x, size).unwrap());
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! What sampling needs of a row of logits: its largest value and the sum of its exponentials.
+//! What sampling needs of a row of logits: its largest value, the sum of its exponentials, and the row with
+//! all but the likeliest left out.
 
 use super::math;
 use crate::simd::simd_dispatch;
@@ -34,10 +35,98 @@ simd_dispatch! {
     }
 }
 
+/// Turns a row into probabilities. A row without a finite logit becomes zeros.
+pub fn softmax(row: &mut [f32]) {
+    let top = maximum(row);
+    if top == f32::NEG_INFINITY {
+        row.fill(0.0);
+        return;
+    }
+    let inverse = (1.0 / exponential_sum(row, top)) as f32;
+    for value in row {
+        // The exponential of what was left out is not quite zero.
+        *value = match *value {
+            f32::NEG_INFINITY => 0.0,
+            value => math::exp(value - top) * inverse,
+        };
+    }
+}
+
+/// Leaves out (−∞) what is below the `count`-th largest logit; equals of that one stay.
+pub fn keep_largest(row: &mut [f32], count: usize) {
+    if count == 0 || count >= row.len() {
+        return;
+    }
+    let mut sorted = row.to_vec();
+    let (_, least, _) = sorted.select_nth_unstable_by(count - 1, |a, b| b.total_cmp(a));
+    let least = *least;
+    for logit in row.iter_mut().filter(|logit| **logit < least) {
+        *logit = f32::NEG_INFINITY;
+    }
+}
+
+/// Leaves out (−∞) the least likely logits whose probabilities sum to at most `1 − mass`; the likeliest
+/// always stays. Probabilities are those of the row as it is.
+pub fn keep_probable(row: &mut [f32], mass: f64) {
+    let mut order: Vec<usize> = (0..row.len()).collect();
+    order.sort_by(|a, b| row[*a].total_cmp(&row[*b]));
+    let Some((_, others)) = order.split_last() else {
+        return;
+    };
+    let top = maximum(row);
+    let sum = exponential_sum(row, top);
+    let mut below = 0.0;
+    for &place in others {
+        below += f64::from(math::exp(row[place] - top)) / sum;
+        if below > 1.0 - mass {
+            return;
+        }
+        row[place] = f32::NEG_INFINITY;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::reference::noise;
+
+    const OUT: f32 = f32::NEG_INFINITY;
+
+    #[test]
+    fn the_likeliest_stay() {
+        let row = [1.0, 3.0, 2.0, 3.0, 0.0];
+        for (count, wanted) in [
+            (1, [OUT, 3.0, OUT, 3.0, OUT]),
+            (3, [OUT, 3.0, 2.0, 3.0, OUT]),
+            (5, row),
+            (0, row),
+            (9, row),
+        ] {
+            let mut found = row;
+            keep_largest(&mut found, count);
+            assert_eq!(found, wanted, "{count}");
+        }
+        let row = [0.5f32.ln(), 0.1f32.ln(), 0.3f32.ln(), 0.1f32.ln()];
+        for (mass, kept) in [(1.0, 4), (0.85, 3), (0.75, 2), (0.4, 1), (0.0, 1)] {
+            let mut found = row;
+            keep_probable(&mut found, mass);
+            let count = found.iter().filter(|logit| **logit > OUT).count();
+            assert_eq!((count, found[0]), (kept, row[0]), "{mass}");
+        }
+        keep_probable(&mut [], 0.5);
+    }
+
+    #[test]
+    fn probabilities_sum_to_one() {
+        let mut row = [2.0, OUT, 1.0];
+        softmax(&mut row);
+        let first = 1.0 / (1.0 + (-1.0f32).exp());
+        assert!((row[0] - first).abs() < 1e-6 && row[1] == 0.0, "{row:?}");
+        assert!((row[0] + row[2] - 1.0).abs() < 1e-6, "{row:?}");
+        let mut none = [OUT; 3];
+        softmax(&mut none);
+        assert_eq!(none, [0.0; 3]);
+    }
 
     #[test]
     fn sums_and_maxima_of_any_length() {

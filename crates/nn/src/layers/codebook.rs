@@ -62,6 +62,14 @@ impl Codebook {
         self.table.index_select(&places, 0)
     }
 
+    /// Mixtures of all codewords, `[rows, width]`, by `shares` `[rows, count]`.
+    ///
+    /// # Errors
+    /// Another number of shares.
+    pub fn mix(&self, shares: &Tensor) -> Result<Tensor> {
+        ops::linear(shares, &self.table.transpose(0, 1)?, None)
+    }
+
     /// For every row of `x` `[rows, width]` the codeword at the smallest Euclidean distance; of several at
     /// one distance, the first. Compared is |c|²/2 − x·c in f32; products are made for some rows at a
     /// time.

@@ -90,6 +90,45 @@ impl KeyValueCache {
         let kept = self.layers.get(layer).ok_or_else(|| absent(count, layer))?;
         ops::packed_attention(queries, heads, kept, end, scale)
     }
+
+    /// Attention of `queries` `[1, n, heads·dim]` to the first `end` slots of `layer` and, behind them, to
+    /// `keys` and `values` `[1, tokens, heads·dim]`, which the cache does not keep: for what nothing comes
+    /// after. `room` is a cache of one layer with space for both, and is written over.
+    ///
+    /// # Errors
+    /// As [`Self::write`] and [`Self::attend`].
+    #[allow(clippy::too_many_arguments)] // what is kept, what is not, and the sizes of one attention
+    pub fn attend_beyond(
+        &self,
+        layer: usize,
+        end: usize,
+        (keys, values): (&Tensor, &Tensor),
+        queries: &Tensor,
+        heads: usize,
+        scale: f32,
+        room: &mut Self,
+    ) -> Result<Tensor> {
+        let count = self.layers.len();
+        let kept = self.layers.get(layer).ok_or_else(|| absent(count, layer))?;
+        let Some(all) = room.layers.first_mut() else {
+            return Err(absent(0, 0));
+        };
+        let fits = all.heads() == kept.heads()
+            && all.dim() == kept.dim()
+            && end <= kept.capacity().min(all.capacity());
+        if !fits {
+            return Err(Error::Shape(format!(
+                "{end} slots of {} with {} channels for room of {} with {}",
+                kept.capacity(),
+                kept.width(),
+                all.capacity(),
+                all.width()
+            )));
+        }
+        all.take(kept, end);
+        room.write(0, end, keys, values)?;
+        room.attend(0, queries, heads, end + keys.dim(1)?, scale)
+    }
 }
 
 fn absent(count: usize, layer: usize) -> Error {
@@ -128,6 +167,48 @@ mod tests {
         let wide = all.reshape((1, 2, 2)).unwrap();
         assert!(cache.write(1, 0, &wide, &wide).is_err(), "other channels");
         assert!(cache.attend(1, &wide, 1, 4, 1.0).is_err());
+    }
+
+    #[test]
+    fn what_is_not_kept_is_attended_to_all_the_same() {
+        let width = 6;
+        let some = |tokens: usize, seed: usize| {
+            let values = (0..tokens * width).map(|i| ((i + seed) as f32 * 0.7).sin());
+            Tensor::from_vec(values.collect(), (1, tokens, width)).unwrap()
+        };
+        let (first, second) = (some(19, 1), some(21, 2));
+        let mut kept = KeyValueCache::new(1, 23, 2, 3);
+        kept.write(0, 0, &first, &first).unwrap();
+        let mut whole = KeyValueCache::new(1, 40, 2, 3);
+        whole.write(0, 0, &first, &first).unwrap();
+        whole.write(0, 19, &second, &second).unwrap();
+        let wanted = whole.attend(0, &second, 2, 40, 0.5).unwrap();
+        let mut room = KeyValueCache::new(1, 44, 2, 3);
+        for _ in 0..2 {
+            let new = (&second, &second);
+            let found = kept.attend_beyond(0, 19, new, &second, 2, 0.5, &mut room);
+            let found = found.unwrap().to_vec3::<f32>().unwrap();
+            assert_eq!(found, wanted.to_vec3::<f32>().unwrap());
+        }
+        let mut small = KeyValueCache::new(1, 39, 2, 3);
+        let new = (&second, &second);
+        assert!(
+            kept.attend_beyond(0, 19, new, &second, 2, 0.5, &mut small)
+                .is_err()
+        );
+        assert!(
+            kept.attend_beyond(0, 24, new, &second, 2, 0.5, &mut room)
+                .is_err()
+        );
+        assert!(
+            kept.attend_beyond(1, 19, new, &second, 2, 0.5, &mut room)
+                .is_err()
+        );
+        let mut other = KeyValueCache::new(1, 44, 3, 2);
+        assert!(
+            kept.attend_beyond(0, 19, new, &second, 2, 0.5, &mut other)
+                .is_err()
+        );
     }
 
     #[test]

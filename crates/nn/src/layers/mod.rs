@@ -15,6 +15,7 @@ mod linear;
 mod linear_group;
 mod norm;
 mod timestep;
+mod vqgan;
 
 pub use attention::{AttentionNames, AttentionProjections, AttentionWidths, QueryKeyNorms};
 pub use batch_norm::FoldedBatchNorm;
@@ -31,3 +32,4 @@ pub use linear::Linear;
 pub use linear_group::LinearGroup;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm, RmsNormKind};
 pub use timestep::{TimestepEmbedding, sinusoid};
+pub use vqgan::{VqganDecoder, VqganEncoder, VqganOptions, VqganProjections};

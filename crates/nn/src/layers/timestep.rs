@@ -49,14 +49,20 @@ impl TimestepEmbedding {
         width: usize,
         second: Init,
     ) -> Result<Self> {
-        let first = Linear::load(
-            &weights.pp("linear_1"),
-            channels,
-            width,
-            true,
-            Init::Normal(0.02),
-        )?;
-        let second = Linear::load(&weights.pp("linear_2"), width, width, true, second)?;
+        Self::load_named(weights, ["linear_1", "linear_2"], channels, width, second)
+    }
+
+    /// As [`TimestepEmbedding::load_from`], with other names of the two layers.
+    pub fn load_named(
+        weights: &Weights,
+        names: [&str; 2],
+        channels: usize,
+        width: usize,
+        second: Init,
+    ) -> Result<Self> {
+        let start = Init::Normal(0.02);
+        let first = Linear::load(&weights.pp(names[0]), channels, width, true, start)?;
+        let second = Linear::load(&weights.pp(names[1]), width, width, true, second)?;
         Ok(Self {
             first,
             second,

@@ -17,24 +17,59 @@ pub struct RotaryAngles {
     half: usize,
     /// Sine and cosine, `half` pairs a token.
     pairs: Arc<[(f32, f32)]>,
+    /// Those of the second half of the channels, where they are others.
+    second: Option<Arc<[(f32, f32)]>>,
+}
+
+/// `1/θ^(step·i/dim)` for `i` below `count`.
+fn frequencies(count: usize, step: usize, dim: usize, theta: f32) -> Vec<f32> {
+    (0..count)
+        .map(|i| 1.0 / theta.powf((step * i) as f32 / dim as f32))
+        .collect()
 }
 
 impl RotaryAngles {
     /// For the first `rotary_dim` channels of a head (an odd one counts as the even one below it);
     /// token `t` has position `positions[t]`.
     pub fn new(rotary_dim: usize, theta: f32, positions: &[usize]) -> Self {
+        let positions: Vec<f32> = positions.iter().map(|position| *position as f32).collect();
+        Self::at(rotary_dim, theta, &positions)
+    }
+
+    /// As [`RotaryAngles::new`], at any positions.
+    pub fn at(rotary_dim: usize, theta: f32, positions: &[f32]) -> Self {
         let half = rotary_dim / 2;
-        let frequencies: Vec<f32> = (0..half)
-            .map(|i| 1.0 / theta.powf((2 * i) as f32 / rotary_dim as f32))
-            .collect();
+        let frequencies = frequencies(half, 2, rotary_dim, theta);
         let pairs = positions.iter().flat_map(|position| {
             let angles = frequencies.iter();
-            angles.map(|frequency| (*position as f32 * frequency).sin_cos())
+            angles.map(|frequency| (*position * frequency).sin_cos())
         });
         Self {
             tokens: positions.len(),
             half,
             pairs: pairs.collect(),
+            second: None,
+        }
+    }
+
+    /// For places of a plane, row and column: the first half of a head's channels turns by the row's
+    /// angles, the second by the column's, each with `dim/4` frequencies that come twice (HART,
+    /// arXiv 2410.10812). As the two of a pair turn by different angles, this is no rotation.
+    pub fn mixed_axes(dim: usize, theta: f32, places: &[[f32; 2]]) -> Self {
+        let half = dim / 2;
+        let frequencies = frequencies(half / 2, 4, dim, theta);
+        let axis = |axis: usize| -> Arc<[(f32, f32)]> {
+            let angles = places.iter().flat_map(|place| {
+                let twice = frequencies.iter().chain(&frequencies);
+                twice.map(|frequency| (place[axis] * frequency).sin_cos())
+            });
+            angles.collect()
+        };
+        Self {
+            tokens: places.len(),
+            half: 2 * frequencies.len(),
+            pairs: axis(0),
+            second: Some(axis(1)),
         }
     }
 
@@ -43,14 +78,18 @@ impl RotaryAngles {
     /// # Panics
     /// When there is no such token.
     pub fn select(&self, tokens: &[u32]) -> Self {
-        let pairs = tokens.iter().flat_map(|token| {
-            let start = *token as usize * self.half;
-            self.pairs[start..start + self.half].iter().copied()
-        });
+        let chosen = |pairs: &Arc<[(f32, f32)]>| -> Arc<[(f32, f32)]> {
+            let rows = tokens.iter().flat_map(|token| {
+                let start = *token as usize * self.half;
+                pairs[start..start + self.half].iter().copied()
+            });
+            rows.collect()
+        };
         Self {
             tokens: tokens.len(),
             half: self.half,
-            pairs: pairs.collect(),
+            pairs: chosen(&self.pairs),
+            second: self.second.as_ref().map(chosen),
         }
     }
 }
@@ -81,7 +120,7 @@ pub fn rotary_at(x: &Tensor, heads: usize, angles: &RotaryAngles) -> Result<Tens
         width,
         dim: width / heads,
         angles: angles.clone(),
-        inverse: false,
+        transposed: false,
     };
     x.contiguous()?.apply_op1(op)
 }
@@ -91,7 +130,8 @@ struct RotaryAt {
     width: usize,
     dim: usize,
     angles: RotaryAngles,
-    inverse: bool,
+    /// Whether the transposed map is applied: for a rotation its inverse, and always what gradients take.
+    transposed: bool,
 }
 
 impl CustomOp1 for RotaryAt {
@@ -103,13 +143,20 @@ impl CustomOp1 for RotaryAt {
         let mut y = cpu_slice(x, layout)?.to_vec();
         let half = self.angles.half;
         if half > 0 {
-            let tokens = self.angles.pairs.chunks_exact(half).cycle();
-            for (token, angles) in y.chunks_exact_mut(self.width).zip(tokens) {
+            let firsts = &self.angles.pairs;
+            let seconds = self.angles.second.as_ref().unwrap_or(firsts);
+            let tokens = firsts.chunks_exact(half).zip(seconds.chunks_exact(half));
+            for (token, (firsts, seconds)) in y.chunks_exact_mut(self.width).zip(tokens.cycle()) {
                 for head in token.chunks_exact_mut(self.dim) {
                     let (first, second) = head[..2 * half].split_at_mut(half);
-                    for ((a, b), &(sine, cosine)) in first.iter_mut().zip(second).zip(angles) {
-                        let sine = if self.inverse { -sine } else { sine };
-                        (*a, *b) = (*a * cosine - *b * sine, *b * cosine + *a * sine);
+                    let angles = firsts.iter().zip(seconds);
+                    for ((a, b), (one, two)) in first.iter_mut().zip(second).zip(angles) {
+                        // Sines of what comes from the other channel.
+                        let (to_first, to_second) = match self.transposed {
+                            false => (-one.0, two.0),
+                            true => (two.0, -one.0),
+                        };
+                        (*a, *b) = (*a * one.1 + *b * to_first, *b * two.1 + *a * to_second);
                     }
                 }
             }
@@ -124,9 +171,66 @@ impl CustomOp1 for RotaryAt {
         grad: &HostTensor,
     ) -> CandleResult<Option<HostTensor>> {
         let back = Self {
-            inverse: !self.inverse,
+            transposed: !self.transposed,
             ..self.clone()
         };
         Ok(Some(grad.contiguous()?.apply_op1_no_bwd(&back)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor::variable;
+
+    fn values(x: &Tensor) -> Vec<f32> {
+        x.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    /// The halves of a pair turn by the angles of two axes; one axis for both is a rotation.
+    #[test]
+    fn axes_are_mixed_as_documented() {
+        let x: Vec<f32> = (0..16).map(|i| (i as f32 * 0.9).sin()).collect();
+        let tensor = Tensor::from_slice(&x, (1, 1, 16)).unwrap();
+        let (row, column) = (1.5f32, 4.0f32);
+        let mixed = RotaryAngles::mixed_axes(8, 10_000.0, &[[row, column]]);
+        let found = values(&rotary_at(&tensor, 2, &mixed).unwrap());
+        for head in 0..2 {
+            for m in 0..4 {
+                let frequency = 10_000f32.powf(-4.0 * (m % 2) as f32 / 8.0);
+                let (a, b) = (x[8 * head + m], x[8 * head + m + 4]);
+                let (first, second) = (row * frequency, column * frequency);
+                let wanted = [
+                    a * first.cos() - b * first.sin(),
+                    b * second.cos() + a * second.sin(),
+                ];
+                let found = [found[8 * head + m], found[8 * head + m + 4]];
+                for (found, wanted) in found.into_iter().zip(wanted) {
+                    assert!((found - wanted).abs() < 1e-6, "{m}: {found} {wanted}");
+                }
+            }
+        }
+    }
+
+    /// The map is linear: ⟨g, Rx⟩ = ⟨Rᵀg, x⟩.
+    #[test]
+    fn gradients_take_the_transposed_map() {
+        let places = [[0.5, 2.0], [3.0, 0.0], [1.0, 7.5]];
+        for angles in [
+            RotaryAngles::mixed_axes(8, 100.0, &places),
+            RotaryAngles::at(8, 100.0, &[-1.0, 0.0, 2.5]),
+        ] {
+            let x = variable((0..24).map(|i| (i as f32).cos()).collect(), &[1, 3, 8]);
+            let g = (0..24).map(|i| (i as f32 * 1.3).sin()).collect();
+            let g = Tensor::from_vec(g, (1, 3, 8)).unwrap();
+            let y = rotary_at(&x, 1, &angles).unwrap();
+            let product = (&y * &g).unwrap().sum_all().unwrap();
+            let store = product.host().unwrap().backward().unwrap();
+            let gradient = store.get(x.inner()).unwrap().flatten_all().unwrap();
+            let gradient = gradient.to_vec1::<f32>().unwrap();
+            let back: f32 = gradient.iter().zip(values(&x)).map(|(a, b)| a * b).sum();
+            let forth = product.to_scalar::<f32>().unwrap();
+            assert!((back - forth).abs() < 1e-4, "{back} {forth}");
+        }
     }
 }

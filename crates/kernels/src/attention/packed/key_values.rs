@@ -125,6 +125,39 @@ impl PackedKeyValues {
             .for_each(|(head, (keys, values))| work(head, keys, values));
     }
 
+    /// Takes over the first `end` positions of `other`.
+    ///
+    /// # Panics
+    /// When heads or channels differ, or one of the two has fewer positions.
+    pub fn take(&mut self, other: &Self, end: usize) {
+        assert!(
+            self.heads == other.heads && self.dim == other.dim,
+            "{} heads of {} channels, not {} of {}",
+            self.heads,
+            self.dim,
+            other.heads,
+            other.dim
+        );
+        assert!(
+            end <= self.capacity.min(other.capacity),
+            "{end} of {} and {} positions",
+            self.capacity,
+            other.capacity
+        );
+        let begin = |to: &mut [f32], from: &[f32], [to_row, from_row, length]: [usize; 3]| {
+            if length > 0 {
+                let rows = to.par_chunks_exact_mut(to_row);
+                let rows = rows.zip(from.par_chunks_exact(from_row));
+                rows.for_each(|(to, from)| to[..length].copy_from_slice(&from[..length]));
+            }
+        };
+        let key = PANEL * self.dim;
+        let rows = [self.panels(), other.panels(), end.div_ceil(PANEL)].map(|count| count * key);
+        begin(&mut self.keys, &other.keys, rows);
+        let rows = [self.capacity, other.capacity, end].map(|count| count * PANEL);
+        begin(&mut self.values, &other.values, rows);
+    }
+
     /// A panel of 16 keys, from channel `channel` on.
     fn key_panel(&self, head: usize, panel: usize, channel: usize) -> &[f32] {
         let first = (head * self.panels() + panel) * self.dim;
