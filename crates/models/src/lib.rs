@@ -28,6 +28,7 @@ mod cost;
 pub mod dcae;
 pub mod foreign;
 pub mod gemma2;
+pub mod hart;
 pub mod language_model;
 pub mod low_bit;
 pub mod registry;

@@ -6,7 +6,7 @@ use brisk_store::TensorSource;
 use serde_json::Value;
 
 use crate::component::{Component, Entry, Recognised};
-use crate::{Result, dcae, gemma2, language_model, sana, sana_controlnet};
+use crate::{Result, dcae, gemma2, hart, language_model, sana, sana_controlnet};
 
 /// The networks. Adding one is its folder with a `component.rs`, and a line here.
 pub static COMPONENTS: &[&Component] = &[
@@ -15,6 +15,8 @@ pub static COMPONENTS: &[&Component] = &[
     &dcae::COMPONENT,
     &gemma2::COMPONENT,
     &language_model::COMPONENT,
+    &hart::COMPONENT,
+    &hart::tokenizer::COMPONENT,
 ];
 
 /// The network that a class or model type names.

@@ -3,6 +3,7 @@
 
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
+use brisk_models::hart;
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
 
@@ -52,4 +53,17 @@ fn language_models_have_the_published_shapes() {
     let attention = 28 * 4 * 2048 * 32 * 512;
     let flops: u64 = costs.iter().map(|cost| cost.flops).sum();
     assert_eq!(flops, 2 * 32 * parameters + attention);
+}
+
+/// The tokenizer's discriminator stands in its file, and is not counted.
+#[test]
+fn hart_has_the_published_shape() {
+    for (component, expected) in [
+        (&hart::COMPONENT, 732_399_168),
+        (&hart::tokenizer::COMPONENT, 108_948_355),
+    ] {
+        let file = format!("hart-0.7b-1024px/{}/config.json", component.folders[0]);
+        let config = (component.open)(&read(&file), &file).unwrap();
+        assert_eq!(config.parameters(), expected, "{file}");
+    }
 }

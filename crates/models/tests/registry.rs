@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brisk_models::component::{
-    ComponentConfig, ComponentWeights, Examples, LoadSettings, RandomWeights, Sizes,
+    ComponentConfig, ComponentWeights, Examples, LoadSettings, Neighbour, Port, RandomWeights,
+    Sizes,
 };
 use brisk_models::registry::{self, COMPONENTS};
 use brisk_nn::{Storage, Trace};
@@ -24,6 +25,25 @@ fn folders(root: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
+/// With what stands beside the folder.
+fn opened(
+    component: &brisk_models::component::Component,
+    bytes: &[u8],
+    folder: &Path,
+) -> brisk_models::Result<Box<dyn ComponentConfig>> {
+    let mut config = (component.open)(bytes, &folder.display().to_string())?;
+    let model = ModelFolder::Disk(folder.parent().unwrap().to_owned());
+    for beside in component.beside {
+        config.attach(&Neighbour {
+            folder: beside,
+            config: &model.read(&format!("{beside}/config.json")).unwrap(),
+            label: beside,
+            weights: &|| model.open_component(beside, None),
+        })?;
+    }
+    Ok(config)
+}
+
 struct Case {
     folder: PathBuf,
     component: &'static brisk_models::component::Component,
@@ -38,7 +58,7 @@ fn cases(root: PathBuf) -> Vec<Case> {
         let value = serde_json::from_slice(&bytes).unwrap();
         let component = registry::of_config(&value)
             .unwrap_or_else(|| panic!("{}: no network", folder.display()));
-        let config = (component.open)(&bytes, &folder.display().to_string());
+        let config = opened(component, &bytes, &folder);
         let unknown = component.unknown_keys(&value);
         assert!(unknown.is_empty(), "{}: {unknown:?}", folder.display());
         Case {
@@ -54,6 +74,7 @@ fn fixtures() -> Vec<Case> {
     [
         "dcae",
         "gemma2",
+        "hart",
         "language_models",
         "pipelines",
         "sana_controlnet",
@@ -208,6 +229,14 @@ fn published_shapes_are_listed_without_their_memory() {
     assert!(seen >= 3, "only {seen}");
 }
 
+/// The name of a port's tensor, of a series' first.
+fn first_of(port: &Port) -> String {
+    match port.is_series() {
+        true => format!("{}0", port.name),
+        false => port.name.to_owned(),
+    }
+}
+
 /// Every entry runs on its own example inputs, gives what its ports say, and its parts have costs.
 #[test]
 fn entries_run_on_their_examples() {
@@ -240,12 +269,8 @@ fn entries_run_on_their_examples() {
                 .iter()
                 .filter(|port| !port.optional)
             {
-                assert!(
-                    inputs.get(port.name).is_some(),
-                    "{} {}",
-                    entry.name,
-                    port.name
-                );
+                let name = first_of(port);
+                assert!(inputs.get(&name).is_some(), "{} {name}", entry.name);
             }
             let work = case.config.work(entry, &inputs, &sizes).unwrap();
             let weights = ComponentWeights::Random(random);
@@ -270,11 +295,7 @@ fn entries_run_on_their_examples() {
             }
             let outputs = ready.outputs().unwrap();
             for port in entry.outputs {
-                let name = if port.is_series() {
-                    format!("{}0", port.name)
-                } else {
-                    port.name.into()
-                };
+                let name = first_of(port);
                 let found = outputs.get(&name).unwrap();
                 assert_eq!(found.rank(), port.shape.len(), "{name}");
             }

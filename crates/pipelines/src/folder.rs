@@ -8,7 +8,9 @@
 
 use std::sync::Arc;
 
-use brisk_models::component::{ComponentConfig, ComponentWeights, LoadSettings, RandomWeights};
+use brisk_models::component::{
+    Component, ComponentConfig, ComponentWeights, LoadSettings, Neighbour, RandomWeights,
+};
 use brisk_nn::WeightsBuilder;
 use brisk_quant::file as quantized;
 use brisk_store::{ModelFolder, TensorSource, parse_json};
@@ -153,6 +155,31 @@ impl ComponentFolder {
         Ok(read(&self.read(CONFIG)?, &self.config_label())?)
     }
 
+    /// The configuration as one of `component`'s, with what it goes by of the folders beside this one.
+    ///
+    /// # Errors
+    /// As [`Self::config`]; neighbours that do not go with it.
+    pub fn component_config(
+        &self,
+        component: &Component,
+        variant: Option<&str>,
+    ) -> Result<Box<dyn ComponentConfig>> {
+        let mut config = self.config(component.open)?;
+        for folder in component.beside {
+            let beside = Self::new(&self.model, *folder);
+            if !beside.has_config() {
+                continue;
+            }
+            config.attach(&Neighbour {
+                folder,
+                config: &beside.read(CONFIG)?,
+                label: &beside.config_label(),
+                weights: &|| self.model.open_component(folder, variant),
+            })?;
+        }
+        Ok(config)
+    }
+
     /// The weights as they are stored, of this variant where there is one.
     ///
     /// # Errors
@@ -174,6 +201,27 @@ impl ComponentFolder {
         wanted: &Wanted,
     ) -> Result<Opened<C>> {
         let config = self.config(read)?;
+        self.opened(config, wanted)
+    }
+
+    /// As [`Self::open`], with the [`Self::component_config`] of a component.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::component_config`].
+    pub fn open_as(
+        &self,
+        component: &Component,
+        wanted: &Wanted,
+    ) -> Result<Opened<dyn ComponentConfig>> {
+        let config = self.component_config(component, wanted.variant.as_deref())?;
+        self.opened(config, wanted)
+    }
+
+    fn opened<C: ComponentConfig + ?Sized>(
+        &self,
+        config: Box<C>,
+        wanted: &Wanted,
+    ) -> Result<Opened<C>> {
         if let Some(random) = wanted.random {
             let weights = ComponentWeights::Random(random);
             return Ok(Opened { config, weights });

@@ -25,8 +25,10 @@ fn seeds_give_errors_and_never_panic() {
         let meant = match name.split('_').next() {
             Some("autoencoder") => "vae",
             Some("gemma") => "text_encoder",
+            Some("hart") => "llm",
             Some("language") => "language_model",
             Some("scheduler") => "scheduler",
+            Some("tokenizer") => "tokenizer",
             _ => "transformer",
         };
         let error = errors.into_iter().find(|(reader, _)| *reader == meant);

@@ -13,8 +13,10 @@ use crate::{Error, PickleFile, Result, SafetensorsFile, ShardedSource, TensorSou
 
 /// Deepest folder that is listed.
 const MAX_LIST_DEPTH: usize = 8;
-/// Weight file names of diffusers and transformers without their extension.
-const STEMS: [&str; 4] = [
+/// Weight file names of diffusers and transformers without their extension; averaged weights go before those
+/// that they average.
+const STEMS: [&str; 5] = [
+    "ema_model",
     "diffusion_pytorch_model",
     "model",
     "pytorch_lora_weights",
@@ -125,9 +127,9 @@ impl ModelFolder {
     /// Looks for the names diffusers and transformers use, one file or sharded, first with the variant
     /// (`.fp16`), then without it: repositories that never had the variant keep plain names. Without a
     /// variant asked for, a folder that holds only bf16 or fp16 files is read all the same.
-    /// Safetensors goes before `.bin`. Where there is none of these names, the folder's one weights file
-    /// is taken: authors give theirs names of their own. Prefixes of training wrappers are taken off
-    /// ([`unwrapped`]).
+    /// Averaged weights (`ema_model`) go before others, safetensors before `.bin`. Where there is none of
+    /// these names, the folder's one weights file is taken: authors give theirs names of their own.
+    /// Prefixes of training wrappers are taken off ([`unwrapped`]).
     pub fn open_component(
         &self,
         sub: &str,
@@ -257,16 +259,19 @@ fn component_files(variant: Option<&str>) -> Vec<String> {
         let dot = variant
             .map(|variant| format!(".{variant}"))
             .unwrap_or_default();
-        for stem in STEMS {
-            files.push(format!("{stem}{dot}.safetensors"));
-            files.push(format!("{stem}.safetensors.index{dot}.json"));
-            if variant.is_some() {
-                files.push(format!("{stem}{dot}.safetensors.index.json"));
+        let (averaged, others) = STEMS.split_at(1);
+        for stems in [averaged, others] {
+            for stem in stems {
+                files.push(format!("{stem}{dot}.safetensors"));
+                files.push(format!("{stem}.safetensors.index{dot}.json"));
+                if variant.is_some() {
+                    files.push(format!("{stem}{dot}.safetensors.index.json"));
+                }
             }
-        }
-        for stem in STEMS {
-            files.push(format!("{stem}{dot}.bin"));
-            files.push(format!("{stem}.bin.index{dot}.json"));
+            for stem in stems {
+                files.push(format!("{stem}{dot}.bin"));
+                files.push(format!("{stem}.bin.index{dot}.json"));
+            }
         }
     }
     files
@@ -408,6 +413,8 @@ mod tests {
             ),
             ("big/b.safetensors", weights(5)),
             ("lora/pytorch_lora_weights.safetensors", weights(6)),
+            ("averaged/model.safetensors", weights(7)),
+            ("averaged/ema_model.bin", weights(8)),
         ];
         let (_keep, on_disk) = disk(&files);
         for folder in [on_disk, embedded(&files)] {
@@ -425,6 +432,7 @@ mod tests {
             assert_eq!(open("big", Some("fp16")), 5);
             assert_eq!(open("big", None), 5, "the only variant");
             assert_eq!(open("lora", None), 6);
+            assert_eq!(open("averaged", None), 8);
             let error = folder
                 .open_component("absent", None)
                 .err()

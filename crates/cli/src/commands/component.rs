@@ -52,7 +52,7 @@ impl Found {
                 continue;
             }
             if let Some(component) = registry::of_config(&place.config_json()?) {
-                for (name, value) in place.config(component.open)?.shared() {
+                for (name, value) in place.component_config(component, None)?.shared() {
                     sizes.set(name, value);
                 }
             }
@@ -62,7 +62,7 @@ impl Found {
 
     /// Reads its configuration and finds its weights.
     pub fn open(&self, wanted: &Wanted) -> Result<Opened<dyn ComponentConfig>> {
-        Ok(self.place.open(self.component.open, wanted)?)
+        Ok(self.place.open_as(self.component, wanted)?)
     }
 
     /// The tensors of a file, held to what the entry takes.

@@ -42,6 +42,8 @@ pub struct Component {
     pub keys: &'static [&'static str],
     /// Names of its folder inside a pipeline's.
     pub folders: &'static [&'static str],
+    /// Folders beside its own whose networks [it goes by](ComponentConfig::attach).
+    pub beside: &'static [&'static str],
     /// The ways to run it.
     pub entries: &'static [Entry],
     /// Looks whether a weights file holds this network.
@@ -164,6 +166,14 @@ pub trait ComponentConfig: Send + Sync {
         self.parameters()
     }
 
+    /// Takes note of what stands in one of the folders beside its own ([`Component::beside`]).
+    ///
+    /// # Errors
+    /// A configuration that is not read, or that does not go with this one; keys and both values are named.
+    fn attach(&mut self, _neighbour: &Neighbour) -> Result<()> {
+        Ok(())
+    }
+
     /// What others of the same pipeline go by, such as an autoencoder's `pixels_per_cell`.
     fn shared(&self) -> Vec<(&'static str, usize)> {
         Vec::new()
@@ -255,6 +265,18 @@ pub trait ComponentConfig: Send + Sync {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<Box<dyn Runnable>>;
+}
+
+/// What stands in a folder beside a component's.
+pub struct Neighbour<'a> {
+    /// The folder's name.
+    pub folder: &'a str,
+    /// Its `config.json`.
+    pub config: &'a [u8],
+    /// Name of that file in messages.
+    pub label: &'a str,
+    /// Opens its weights.
+    pub weights: &'a dyn Fn() -> brisk_store::Result<Arc<dyn TensorSource>>,
 }
 
 /// How a component is loaded.

@@ -12,7 +12,8 @@ use crate::{Error, Result};
 pub struct Port {
     /// Its name; one that ends in a dot stands for a series with 0, 1, … after it.
     pub name: &'static str,
-    /// Its shape in words, outermost first; equal words are equal sizes.
+    /// Its shape in words, outermost first; equal words are equal sizes, except that a word of a series
+    /// which ends in `_I` may be another size in each of its tensors.
     pub shape: &'static [&'static str],
     /// What it holds.
     pub kind: Kind,
@@ -246,9 +247,11 @@ impl Reader<'_> {
                     ),
                 ));
             }
-            self.bound
-                .entry(word)
-                .or_insert_with(|| (size, name.to_owned()));
+            if !(port.is_series() && word.ends_with("_I")) {
+                self.bound
+                    .entry(word)
+                    .or_insert_with(|| (size, name.to_owned()));
+            }
         }
         Ok(())
     }
@@ -307,12 +310,13 @@ mod tests {
 
     use super::*;
 
-    const PORTS: [Port; 5] = [
+    const PORTS: [Port; 6] = [
         Port::float("hidden", &["B", "C", "H"]),
         Port::ids("ids", &["B", "T"], "V").optional(),
         Port::mask("mask", &["B", "T"]).optional(),
         Port::scalar("scale").optional(),
         Port::float("residual.", &["B"]).optional(),
+        Port::float("level.", &["B", "n_I"]).optional(),
     ];
 
     fn dimension(word: &str) -> Option<Dimension> {
@@ -348,8 +352,11 @@ mod tests {
             floats("scale", &[], 2.0),
             floats("residual.0", &[1], 1.0),
             floats("residual.1", &[1], 1.0),
+            floats("level.0", &[1, 1], 1.0),
+            floats("level.1", &[1, 4], 1.0),
         ])
         .unwrap();
+        assert_eq!(tensors.series("level.").len(), 2);
         assert_eq!(tensors.ids("ids").unwrap(), ([1, 4], vec![4; 4]));
         assert_eq!(tensors.mask("mask").unwrap(), Some(vec![vec![true; 4]]));
         assert_eq!(tensors.scalar("scale").unwrap(), Some(2.0));

@@ -24,6 +24,7 @@ pub static COMPONENT: Component = Component {
     classes: &["AutoencoderDC"],
     keys: &KNOWN_KEYS,
     folders: &["vae"],
+    beside: &[],
     entries: &[ENCODE, DECODE],
     recognise,
     open: |bytes, label| Ok(Box::new(open(bytes, label)?)),

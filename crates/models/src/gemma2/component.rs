@@ -46,6 +46,7 @@ pub static COMPONENT: Component = Component {
         "vocab_size",
     ],
     folders: &["text_encoder"],
+    beside: &[],
     entries: &[TEXT_ENCODER],
     recognise,
     open: |bytes, label| Ok(Box::new(Gemma2Config::from_json(bytes, label)?)),

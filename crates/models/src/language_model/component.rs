@@ -21,6 +21,7 @@ pub static COMPONENT: Component = Component {
     classes: &LanguageModelConfig::CLASSES,
     keys: super::published::KEYS,
     folders: &["language_model"],
+    beside: &[],
     entries: &[LANGUAGE_MODEL],
     recognise,
     open: |bytes, label| Ok(Box::new(LanguageModelConfig::from_json(bytes, label)?)),

@@ -26,6 +26,7 @@ pub static COMPONENT: Component = Component {
     classes: &["SanaTransformer2DModel"],
     keys: KEYS,
     folders: &["transformer"],
+    beside: &[],
     entries: &[TRANSFORMER],
     recognise,
     open: |bytes, label| Ok(Box::new(SanaConfig::from_json(bytes, label)?)),

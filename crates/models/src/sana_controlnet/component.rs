@@ -24,6 +24,7 @@ pub static COMPONENT: Component = Component {
     classes: &["SanaControlNetModel"],
     keys: shared::KEYS,
     folders: &["controlnet"],
+    beside: &[],
     entries: &[CONTROLNET],
     recognise,
     open: |bytes, label| Ok(Box::new(SanaControlNetConfig::from_json(bytes, label)?)),

@@ -126,7 +126,7 @@ impl Component {
         let unknown_keys = unknown_keys.into_iter().map(str::to_owned).collect();
         let configuration = match component {
             Some(component) if place.has_config() => {
-                let read = place.config(|bytes, _| (component.open)(bytes, &config));
+                let read = place.component_config(component, variant);
                 let read = read.map_err(|error| error.to_string());
                 Some(read.map(|config| Configuration::new(config, &state)))
             }

@@ -1,0 +1,15 @@
+//! The scale-wise autoregressive transformer with its diffusion head.
+
+mod block;
+mod config;
+mod cost;
+mod embeddings;
+mod head;
+mod model;
+mod positions;
+mod schedule;
+
+pub use config::TransformerConfig;
+pub use head::DiffusionHead;
+pub use model::{Codewords, Progress, Transformer};
+pub use schedule::{DiffusionSchedule, Step};
