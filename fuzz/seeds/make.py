@@ -1,35 +1,14 @@
 """Makes the bad files under seeds/<target>/. Every one must be refused; a test of store reads them all."""
 import io
 import json
-import pathlib
 import pickle
-import shutil
 import struct
 import zipfile
 import zlib
 
-here = pathlib.Path(__file__).parent
+from kit import chunk, clear, end, entry, here, pixel, png, put, safetensors, tensors
 
-
-def put(target, name, data):
-    assert len(data) < 1024, (name, len(data))
-    folder = here / target
-    folder.mkdir(exist_ok=True)
-    (folder / name).write_bytes(data)
-
-
-for target in ("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantized", "picture"):
-    shutil.rmtree(here / target, ignore_errors=True)
-
-
-def safetensors(header, data=b"", length=None):
-    text = header if isinstance(header, bytes) else json.dumps(header).encode()
-    return struct.pack("<Q", len(text) if length is None else length) + text + data
-
-
-def entry(dtype="F32", shape=(2,), offsets=(0, 8)):
-    return {"dtype": dtype, "shape": list(shape), "data_offsets": list(offsets)}
-
+clear("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantized", "picture")
 
 good = safetensors({"a": entry()}, bytes(8))
 put("safetensors", "empty", b"")
@@ -186,7 +165,7 @@ def patched(data, signature, offset, value, last=False):
     return data[:at] + value + data[at + len(value):]
 
 
-directory, end, local = b"PK\x01\x02", b"PK\x05\x06", b"PK\x03\x04"
+directory, finish, local = b"PK\x01\x02", b"PK\x05\x06", b"PK\x03\x04"
 large = struct.pack("<I", 2**31 - 1)
 put("pickle", "lying_size", patched(patched(good, directory, 20, large, True), directory, 24, large, True))
 put("pickle", "lying_stored_size", patched(good, directory, 20, struct.pack("<I", 4), True))
@@ -194,13 +173,13 @@ put("pickle", "lying_offset", patched(good, directory, 42, large, True))
 put("pickle", "overlapping_entries", patched(good, directory, 42, struct.pack("<I", 0), True))
 put("pickle", "zip64_without_field", patched(good, directory, 42, b"\xff" * 4, True))
 put("pickle", "encrypted", patched(good, directory, 8, b"\x01\x00"))
-put("pickle", "directory_outside", patched(good, end, 16, large))
-put("pickle", "directory_size", patched(good, end, 12, large))
-put("pickle", "entry_count", patched(good, end, 10, struct.pack("<H", 9)))
+put("pickle", "directory_outside", patched(good, finish, 16, large))
+put("pickle", "directory_size", patched(good, finish, 12, large))
+put("pickle", "entry_count", patched(good, finish, 10, struct.pack("<H", 9)))
 put("pickle", "no_local_header", patched(good, local, 0, b"XXXX"))
 put("pickle", "other_local_name", patched(good, local, 30, b"b/data.pkl"))
 locator = b"PK\x06\x07" + struct.pack("<IQI", 0, 2**64 - 1, 1)
-put("pickle", "zip64_locator", good[: good.index(end)] + locator + good[good.index(end):])
+put("pickle", "zip64_locator", good[: good.index(finish)] + locator + good[good.index(finish):])
 
 def tokenizer(**changes):
     base = {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
@@ -242,17 +221,9 @@ put("chat_template", "refused", b"{{ raise_exception('no') }}")
 
 def quantized(metadata=None, **changes):
     """One layer of 4 outputs and 64 inputs, 4-bit weights alone; a change gives (type, shape, bytes) or None."""
-    tensors = {"qweight": ("I32", (1, 32), bytes(128)), "wscales": ("BF16", (1, 4), bytes(8)),
-               "wzeros": ("BF16", (1, 4), bytes(8))} | changes
-    header, data = {}, b""
-    for name, found in sorted(tensors.items()):
-        if found is not None:
-            dtype, shape, content = found
-            header["layer." + name] = entry(dtype, shape, (len(data), len(data) + len(content)))
-            data += content
-    if metadata is not None:
-        header["__metadata__"] = metadata
-    return safetensors(header, data)
+    layer = {"qweight": ("I32", (1, 32), bytes(128)), "wscales": ("BF16", (1, 4), bytes(8)),
+             "wzeros": ("BF16", (1, 4), bytes(8))} | changes
+    return tensors(metadata, **{"layer." + name: found for name, found in layer.items()})
 
 
 nan = struct.pack("<H", 0x7FC0)
@@ -283,19 +254,6 @@ put("quantized", "claims_nothing", quantized(metadata={"quantization_config": "{
 formats = here.parent.parent / "fixtures/media/formats"
 jpeg = (formats / "baseline.jpg").read_bytes()
 webp = (formats / "lossy.webp").read_bytes()
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def png(width, height, *chunks):
-    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + b"".join(chunks)
-
-
-pixel = chunk(b"IDAT", zlib.compress(bytes(4)))
-end = chunk(b"IEND", b"")
 frame = jpeg.index(b"\xff\xc0")
 put("picture", "cut_jpeg", jpeg[: len(jpeg) * 2 // 3])
 put("picture", "cut_webp", webp[: len(webp) * 2 // 3])

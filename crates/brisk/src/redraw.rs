@@ -38,12 +38,14 @@ pub fn redraw(texts: &[(String, String)], label: &str) -> Result<Redraw> {
     let (Some(model), Some(prompt)) = (word("model"), word("prompt")) else {
         return Err(wrong("its description names no model or no prompt"));
     };
-    let index = document.get("index").and_then(Value::as_u64).unwrap_or(0) as usize;
-    let count = document
-        .get("images")
-        .and_then(Value::as_u64)
-        .map_or(1, |count| count as usize)
-        .max(index.saturating_add(1));
+    let whole = |key: &str, default: u64| match document.get(key) {
+        None | Some(Value::Null) => Ok(default),
+        Some(value) => value
+            .as_u64()
+            .ok_or_else(|| wrong(&format!("its {key} is {value}, expected a whole number"))),
+    };
+    let index = whole("index", 0)?;
+    let count = whole("images", 1)?.max(index.saturating_add(1));
     let fields = document.as_object().cloned().unwrap_or_default();
     let mut options = Options::new();
     for option in registry::options(ResultKind::Pictures) {
@@ -58,33 +60,45 @@ pub fn redraw(texts: &[(String, String)], label: &str) -> Result<Redraw> {
         let Some(value) = fields.get(&option.field_name()).filter(|_| !superseded) else {
             continue;
         };
-        for text in texts_of(value) {
+        let texts = texts_of(value).ok_or_else(|| {
+            let field = option.field_name();
+            wrong(&format!(
+                "its {field} is {value}, expected a value or a list of values"
+            ))
+        })?;
+        for text in texts {
             options.read(option, &text)?;
         }
     }
     let mut request = ImageRequest::new(prompt);
     request.options = options.of_scope(Scope::Request);
     if count > 1 {
-        request.options.set(&keys::IMAGES, count);
+        let images = keys::IMAGES.definition();
+        request.options.read(images, &count.to_string())?;
     }
     Ok(Redraw {
         model,
         open: options.of_scope(Scope::Open),
         request,
-        index,
+        index: index as usize,
     })
 }
 
-/// A value as its option reads it: lists of numbers as one text, lists of files one after another.
-fn texts_of(value: &Value) -> Vec<String> {
+/// A value as its option reads it: lists of numbers as one text, lists of files one after another. None for what no
+/// option is written as.
+fn texts_of(value: &Value) -> Option<Vec<String>> {
     match value {
-        Value::String(text) => vec![text.clone()],
+        Value::String(text) => Some(vec![text.clone()]),
         Value::Array(list) if list.iter().all(Value::is_number) => {
             let numbers: Vec<String> = list.iter().map(Value::to_string).collect();
-            vec![numbers.join(",")]
+            Some(vec![numbers.join(",")])
         }
-        Value::Array(list) => list.iter().flat_map(texts_of).collect(),
-        other => vec![other.to_string()],
+        Value::Array(list) => {
+            let texts = list.iter().map(|text| text.as_str().map(str::to_owned));
+            texts.collect()
+        }
+        Value::Number(_) | Value::Bool(_) => Some(vec![value.to_string()]),
+        Value::Null | Value::Object(_) => None,
     }
 }
 

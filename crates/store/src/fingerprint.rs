@@ -14,7 +14,7 @@ const PIECE: usize = 256;
 /// # Errors
 /// Tensors that cannot be read.
 pub fn fingerprint(source: &dyn TensorSource) -> Result<String> {
-    let mut hash = Fnv(0xcbf2_9ce4_8422_2325);
+    let mut hash = Fingerprint::default();
     for name in source.names() {
         hash.add(name.as_bytes());
         let Some(view) = source.view(&name)? else {
@@ -37,18 +37,32 @@ pub fn fingerprint(source: &dyn TensorSource) -> Result<String> {
         }
         source.forget(&name);
     }
-    Ok(format!("{:016x}", hash.0))
+    Ok(hash.text())
 }
 
-/// FNV-1a of 64 bits.
-struct Fnv(u64);
+/// A number that changes with everything that is [added](Self::add): FNV-1a of 64 bits, no protection against
+/// somebody who means to deceive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fingerprint(u64);
 
-impl Fnv {
-    fn add(&mut self, bytes: &[u8]) {
+impl Default for Fingerprint {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Fingerprint {
+    /// Lets all of `bytes` count.
+    pub fn add(&mut self, bytes: &[u8]) {
         // The length first, so that neighbours cannot trade bytes.
         for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         }
+    }
+
+    /// It in hexadecimal.
+    pub fn text(&self) -> String {
+        format!("{:016x}", self.0)
     }
 }
 

@@ -50,7 +50,7 @@ mod write;
 
 pub use dtype::Dtype;
 pub use error::{Error, Result};
-pub use fingerprint::fingerprint;
+pub use fingerprint::{Fingerprint, fingerprint};
 pub use folder::ModelFolder;
 pub use json::parse_json;
 pub use lost::exit_when_a_file_is_cut;

@@ -23,6 +23,57 @@ pub fn fixtures_dir() -> PathBuf {
         .expect("the repository has a folder `fixtures`")
 }
 
+/// Name and bytes of every file of the fuzzer's seeds for `target`, in the order of their names.
+///
+/// # Panics
+/// There are none.
+pub fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../fuzz/seeds")
+        .join(target);
+    let entries =
+        std::fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let read = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("a folder that can be listed").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        (
+            name.into_owned(),
+            std::fs::read(&path).expect("a file that can be read"),
+        )
+    };
+    let mut seeds: Vec<_> = entries.map(read).collect();
+    assert!(!seeds.is_empty(), "no seeds in {}", folder.display());
+    seeds.sort();
+    seeds
+}
+
+/// Reads the fuzzer's seeds for `target` with `read`, which gets name and bytes: those that begin with `good_` must be
+/// read, every other one refused with a message that holds its name, where `named`.
+///
+/// # Panics
+/// Some were not read, not refused, or without their names; all are listed.
+pub fn check_seeds<T, E: std::fmt::Display>(
+    target: &str,
+    named: bool,
+    mut read: impl FnMut(&str, &[u8]) -> Result<T, E>,
+) {
+    let mut wrong = Vec::new();
+    for (name, bytes) in seeds(target) {
+        match (read(&name, &bytes), name.starts_with("good_")) {
+            (Ok(_), true) => {}
+            (Ok(_), false) => wrong.push(format!("{name} was accepted")),
+            (Err(error), true) => wrong.push(format!("{name} was refused: {error}")),
+            (Err(error), false) => {
+                let error = error.to_string();
+                if named && !error.contains(&name) {
+                    wrong.push(format!("{name} is not named: {error}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{target}:\n{}", wrong.join("\n"));
+}
+
 /// All tensors of a safetensors file.
 ///
 /// # Panics

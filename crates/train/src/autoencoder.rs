@@ -8,13 +8,14 @@ use brisk_nn::{Tensor, Weights};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::Opened;
-use brisk_store::{OutTensor, write_safetensors};
+use brisk_store::{OutTensor, TensorSource, write_safetensors};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, FileContext, Result};
 use crate::eval::{self, BATCH};
+use crate::inputs::Inputs;
 use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::AutoencoderRecipe;
@@ -62,7 +63,6 @@ pub fn train_autoencoder(
     control: &Control,
 ) -> Result<AutoencoderReport> {
     recipe.validate()?;
-    let _lock = session::claim(out)?;
     let config = recipe.autoencoder()?;
     let size = data.size;
     if size != recipe.picture_size || !size.is_multiple_of(config.ratio()) {
@@ -72,20 +72,23 @@ pub fn train_autoencoder(
             config.ratio()
         )));
     }
-    let training = recipe.pictures.of(data, false);
+    let training = recipe.pictures.training(data, control)?;
     let held_out = recipe.pictures.of(data, true);
     let options = &recipe.training;
     let mut order = Order::new(training.clone(), options.seed)?;
     let parameters = config.parameters();
     let parameters = parameters.encoder + parameters.decoder;
     session::check_memory(parameters, options.batch, (size * size * 24) as u64)?;
+    let _lock = session::claim(out)?;
     let start = start.and_then(Opened::stored);
     let weights = Weights::trainable(start.cloned(), options.seed);
     let model = Autoencoder::load(&config, &weights, Halves::Both)?;
     weights.finish(&[])?;
     check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
-    let mut session = Session::open(options, recipe, parameters, out, control)?;
+    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
+    let inputs = Inputs::default().data(data)?.start(&start)?;
+    let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     while !session.is_over() {
         let indices = order.batch(session.step, options.batch);
         let target =

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, FileContext, JsonContext, Result};
+use crate::inputs::Inputs;
 use crate::tensors::NamedArray;
 
 const WEIGHTS: &str = "weights.safetensors";
@@ -41,6 +42,9 @@ pub struct RunState {
     pub finished: bool,
     /// The recipe the run was started with.
     pub recipe: Value,
+    /// What it is made of beside the recipe; older checkpoints don't say.
+    #[serde(default)]
+    pub inputs: Option<Inputs>,
 }
 
 /// The arrays of a checkpoint.
@@ -205,6 +209,7 @@ mod tests {
             logged: (step - 1, 2.25),
             finished: false,
             recipe: serde_json::json!({"name": "test"}),
+            inputs: Some(Inputs::default()),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use brisk_media::{Picture, signed_to_byte};
 use brisk_nn::Tensor;
+use brisk_pipelines::{Control, Event};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -224,7 +225,7 @@ pub(crate) fn original(data: &EmojiData, index: usize) -> Result<Picture> {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
-    /// Sets to take; all when empty.
+    /// Sets of drawings to take; all when empty. Pictures of one's own belong to none and are always taken.
     pub sets: Vec<EmojiSet>,
     /// Groups to leave out, such as `flags`.
     pub without_groups: Vec<String>,
@@ -238,13 +239,41 @@ impl Selection {
         let chosen = |entry: &EmojiEntry| {
             let mut words = entry.name.split(|c: char| !c.is_alphanumeric());
             entry.held_out == held_out
-                && (self.sets.is_empty() || self.sets.contains(&entry.set))
+                && (self.sets.is_empty()
+                    || self.sets.contains(&entry.set)
+                    || entry.set == EmojiSet::Own)
                 && !self.without_groups.contains(&entry.group)
                 && !words.any(|word| self.without_words.iter().any(|without| without == word))
         };
         (0..data.entries.len())
             .filter(|index| chosen(&data.entries[*index]))
             .collect()
+    }
+}
+
+impl Selection {
+    /// The chosen pictures to train on; says how many of the data set are left out.
+    ///
+    /// # Errors
+    /// There are none.
+    pub(crate) fn training(&self, data: &EmojiData, control: &Control) -> Result<Vec<usize>> {
+        let chosen = self.of(data, false);
+        let held_out = data.entries.iter().filter(|entry| entry.held_out).count();
+        let left_out = data.len() - held_out - chosen.len();
+        if chosen.is_empty() {
+            return Err(Error::Data(format!(
+                "of {} pictures {held_out} are held out and {left_out} left out by the recipe's `pictures`; none is \
+                 there to train on",
+                data.len()
+            )));
+        }
+        if left_out > 0 {
+            control.send(Event::Log(format!(
+                "{left_out} of {} pictures are left out by the recipe's `pictures`",
+                data.len()
+            )));
+        }
+        Ok(chosen)
     }
 }
 

@@ -3,10 +3,13 @@
 use std::path::Path;
 
 use brisk_models::dcae::AutoencoderConfig;
-use brisk_store::{Limit, read_text};
+use brisk_pipelines::diffusion::schedulers::NUMBERS;
+use brisk_store::Limit;
+use brisk_store::read::read;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::data::emoji::SIZES;
 use crate::error::{Error, JsonContext, Result};
 use crate::loss::ReconstructionLoss;
 use crate::optimiser::OptimiserKind;
@@ -191,6 +194,15 @@ pub fn built_in_names() -> Vec<&'static str> {
 }
 
 impl Recipe {
+    /// What it trains, as its file says it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Recipe::Autoencoder(_) => "autoencoder",
+            Recipe::Image(_) => "image",
+            Recipe::Text(_) => "text",
+        }
+    }
+
     /// A built-in recipe by name, else the file at that path.
     pub fn open(name_or_path: &str) -> Result<Recipe> {
         if let Some((name, text)) = BUILT_IN.iter().find(|(name, _)| *name == name_or_path) {
@@ -203,18 +215,23 @@ impl Recipe {
                 built_in_names().join(", ")
             )));
         }
-        Recipe::parse(read_text(path, Limit::SETTINGS)?.as_bytes(), name_or_path)
+        Recipe::parse(&read(path, Limit::SETTINGS)?, name_or_path)
     }
 
     /// Reads and checks a recipe; `label` names it in messages.
     pub fn parse(bytes: &[u8], label: &str) -> Result<Recipe> {
-        let recipe: Recipe = serde_json::from_slice(bytes).in_document(label)?;
-        match &recipe {
-            Recipe::Autoencoder(recipe) => recipe.validate()?,
-            Recipe::Image(recipe) => recipe.validate()?,
-            Recipe::Text(recipe) => recipe.validate()?,
+        let text = brisk_store::read::text(bytes, label)?;
+        let recipe: Recipe = serde_json::from_str(&text).in_document(label)?;
+        let checked = match &recipe {
+            Recipe::Autoencoder(recipe) => recipe.validate(),
+            Recipe::Image(recipe) => recipe.validate(),
+            Recipe::Text(recipe) => recipe.validate(),
+        };
+        match checked {
+            Ok(()) => Ok(recipe),
+            Err(Error::Recipe(message)) => Err(Error::Recipe(format!("{label}: {message}"))),
+            Err(other) => Err(other),
         }
-        Ok(recipe)
     }
 }
 
@@ -231,7 +248,7 @@ fn require(holds: bool, key: &str, found: impl std::fmt::Display, expected: &str
 /// Samples of an update: far more than any of these models gains from, and few enough to count with.
 const MAX_BATCH: usize = 65_536;
 /// Updates of a run, and of the time between two of its lines, checkpoints and measurements.
-const MAX_STEPS: u64 = 1_000_000_000;
+pub const MAX_STEPS: u64 = 1_000_000_000;
 /// Pictures or problems that a measurement takes.
 const MAX_MEASURED: usize = 1_000_000;
 /// Prompts of a sample sheet, and solver steps.
@@ -245,6 +262,15 @@ fn require_count(key: &str, value: usize, most: usize) -> Result<()> {
         key,
         value,
         &format!("1 to {most}"),
+    )
+}
+
+fn require_object(key: &str, value: &Value) -> Result<()> {
+    require(
+        value.is_object(),
+        key,
+        value,
+        "an object with the keys of a config.json",
     )
 }
 
@@ -303,7 +329,8 @@ impl TrainingOptions {
             ("training.clip", self.clip),
         ] {
             if let Some(value) = value {
-                require(value > 0.0, key, value, "a positive number or null")?;
+                let positive = value.is_finite() && value > 0.0;
+                require(positive, key, value, "a positive number or null")?;
             }
         }
         Ok(())
@@ -328,11 +355,13 @@ impl AutoencoderRecipe {
             MAX_STEPS as usize,
         )?;
         require(
-            (8..=1024).contains(&self.picture_size),
+            SIZES.contains(&self.picture_size),
             "picture_size",
             self.picture_size,
-            "8 to 1024",
+            &format!("{} to {}", SIZES.start(), SIZES.end()),
         )?;
+        require_object("config", &self.config)?;
+        self.autoencoder()?;
         self.augmentation.validate(self.picture_size)
     }
 }
@@ -344,11 +373,13 @@ impl ImageRecipe {
         require_share("text_dropout", self.text_dropout)?;
         require_share("name_probability", self.name_probability)?;
         require(
-            self.flow_shift > 0.0,
+            NUMBERS.contains(&self.flow_shift),
             "flow_shift",
             self.flow_shift,
-            "a positive number",
+            &format!("{} to {}", NUMBERS.start(), NUMBERS.end()),
         )?;
+        require_object("transformer", &self.transformer)?;
+        require_object("text_encoder", &self.text_encoder)?;
         require(
             self.noise_law.1 > 0.0,
             "noise_law[1]",
@@ -384,6 +415,7 @@ impl TextRecipe {
     /// Refuses values that cannot be trained with.
     pub fn validate(&self) -> Result<()> {
         self.training.validate()?;
+        require_object("model", &self.model)?;
         require_share("pretraining_share", self.pretraining_share)?;
         require_share("drill_share", self.drill_share)?;
         require_share("result_share", self.result_share)?;

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::checkpoint::{self, Contents, RunState};
 use crate::ema::Ema;
 use crate::error::{Error, FileContext, JsonContext, Result};
+use crate::inputs::Inputs;
 use crate::log::{LogEntry, LogWriter};
 use crate::loss::Loss;
 use crate::optimiser::{self, Optimiser, OptimiserOptions};
@@ -68,6 +69,10 @@ pub(crate) fn check_memory(parameters: u64, batch: usize, sample: u64) -> Result
 /// # Errors
 /// Another process holds it; the message names that.
 pub(crate) fn claim(out: &Path) -> Result<FolderLock> {
+    if out.is_file() {
+        let found = std::io::Error::other("it is a file, expected a folder for the run");
+        return Err(found).at(out);
+    }
     std::fs::create_dir_all(out).at(out)?;
     Ok(FolderLock::take(out)?)
 }
@@ -76,6 +81,7 @@ pub(crate) struct Session<'a> {
     options: &'a TrainingOptions,
     out: &'a Path,
     recipe: Value,
+    inputs: Inputs,
     pub control: &'a Control,
     parameters: Vec<(String, Var)>,
     optimiser: Box<dyn Optimiser>,
@@ -101,6 +107,7 @@ impl<'a> Session<'a> {
     pub fn open(
         options: &'a TrainingOptions,
         recipe: &impl Serialize,
+        inputs: Inputs,
         parameters: Vec<(String, Var)>,
         out: &'a Path,
         control: &'a Control,
@@ -127,9 +134,13 @@ impl<'a> Session<'a> {
             logged: (0, 0.0),
             finished: false,
             recipe: recipe.clone(),
+            inputs: Some(inputs.clone()),
         };
         if let Some(found) = checkpoint::latest(&out.join("checkpoints"))? {
-            if let Some(message) = recipe_changes::refusal(&found.state.recipe, &recipe) {
+            let of_recipe = recipe_changes::refusal(&found.state.recipe, &recipe);
+            let began = found.state.inputs.as_ref();
+            let of_inputs = || began.and_then(|began| began.refusal(&inputs));
+            if let Some(message) = of_recipe.or_else(of_inputs) {
                 return Err(Error::Checkpoint {
                     path: found.path,
                     message,
@@ -149,12 +160,12 @@ impl<'a> Session<'a> {
                 .max_minutes
                 .map_or(f64::INFINITY, |minutes| 60.0 * minutes);
             state.finished &= state.step >= options.steps || state.seconds >= seconds;
-            control.send(Event::Resumed { step: state.step });
         }
         let session = Session {
             options,
             out,
             recipe,
+            inputs,
             control,
             parameters,
             optimiser,
@@ -176,7 +187,15 @@ impl<'a> Session<'a> {
             logged: state.logged,
             last: (0.0, 0.0),
         };
-        if !session.is_over() {
+        if session.is_over() {
+            let step = session.step;
+            control.send(Event::Log(format!(
+                "all of the run's {step} steps are done; the results are written anew"
+            )));
+        } else {
+            if session.step > 0 {
+                control.send(Event::Resumed { step: session.step });
+            }
             control.stage("training", Work::Run, 0);
         }
         Ok(session)
@@ -292,6 +311,7 @@ impl<'a> Session<'a> {
             logged: self.logged,
             finished,
             recipe: self.recipe.clone(),
+            inputs: Some(self.inputs.clone()),
         };
         let weights = tensors::copy_variables(&self.parameters)?;
         let optimiser = self.optimiser.state();

@@ -500,3 +500,47 @@ fn retrieval_finds_what_was_drawn() {
     let mut too_few = |_: &[String], _: u64| -> brisk_train::Result<Vec<Generated>> { Ok(vec![]) };
     assert!(evaluate_image_model(&evaluation, &Control::silent(), &mut too_few).is_err());
 }
+
+#[test]
+fn a_run_goes_on_with_what_it_began_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    train_tiny_autoencoder(&out, 4);
+    let mut other = data();
+    other.pictures[0] ^= 1;
+    let recipe = autoencoder_recipe("adamw", 6);
+    let error = train_autoencoder(&recipe, &other, None, &out, &Control::silent()).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("the data set is another one"), "{message}");
+    train_autoencoder(&recipe, &data(), None, &out, &Control::silent()).unwrap();
+
+    let run = folder.path().join("text");
+    train_text(&text_recipe(4), None, &run, &Control::silent()).unwrap();
+    let other = folder.path().join("other");
+    train_text(&text_recipe(3), None, &other, &Control::silent()).unwrap();
+    let from = ModelFolder::Disk(other.join("model"));
+    let from = from.open_component("", None).unwrap();
+    let error = train_text(&text_recipe(6), Some(&from), &run, &Control::silent());
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("model to start from"), "{message}");
+}
+
+#[test]
+fn pictures_of_ones_own_are_no_set_of_drawings() {
+    let mut mixed = data();
+    mixed.entries[0].set = EmojiSet::Own;
+    mixed.entries[1].set = EmojiSet::Fluent;
+    let selection = Selection {
+        sets: vec![EmojiSet::Noto],
+        ..Selection::default()
+    };
+    let chosen = selection.of(&mixed, false);
+    assert!(chosen.contains(&0) && !chosen.contains(&1), "{chosen:?}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let mut recipe = autoencoder_recipe("adamw", 2);
+    recipe.pictures.without_groups = mixed.entries.iter().map(|e| e.group.clone()).collect();
+    let error = train_autoencoder(&recipe, &mixed, None, folder.path(), &Control::silent());
+    let message = error.unwrap_err().to_string();
+    assert!(message.contains("left out by the recipe"), "{message}");
+}

@@ -3,17 +3,17 @@
 mod packages;
 mod scenes;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use brisk::{Control, ResultKind};
 use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_pipelines::folder::ComponentFolder;
-use brisk_store::write_atomic;
+use brisk_store::{ModelFolder, check_output, write_atomic};
 use brisk_train::data::captioned::prepare_captioned;
 use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
 use brisk_train::log::read_log;
-use brisk_train::recipe::{Recipe, TrainingOptions, built_in_names};
+use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
 use brisk_train::{Start, train_autoencoder, train_image, train_text};
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -102,10 +102,10 @@ struct RunArguments {
     #[arg(short, long, value_name = "FOLDER")]
     output: PathBuf,
     /// Stop after this time; the learning rate follows the clock
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = minutes)]
     minutes: Option<f64>,
     /// Updates in all, in place of the recipe's
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS))]
     steps: Option<u64>,
     /// Print the report as one JSON document
     #[arg(long)]
@@ -201,6 +201,12 @@ enum Quantity {
     GradientNorm,
 }
 
+fn minutes(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok();
+    let positive = number.filter(|minutes: &f64| minutes.is_finite() && *minutes > 0.0);
+    positive.ok_or_else(|| "expected a number of minutes above 0".to_owned())
+}
+
 /// Runs the command.
 pub fn run(verb: &TrainVerb) -> Result {
     match verb {
@@ -271,13 +277,15 @@ fn prepare_pictures(arguments: &PreparePicturesArguments) -> Result {
 
 fn autoencoder(arguments: &AutoencoderArguments) -> Result {
     arguments.run.threads.apply()?;
-    let Recipe::Autoencoder(mut recipe) = Recipe::open(&arguments.recipe)? else {
-        return Err(wrong_kind(&arguments.recipe, "autoencoder"));
+    let mut recipe = match Recipe::open(&arguments.recipe)? {
+        Recipe::Autoencoder(recipe) => recipe,
+        other => return Err(wrong_kind(&arguments.recipe, &other, "autoencoder")),
     };
     arguments.run.adjust(&mut recipe.training);
     let data = EmojiData::open_all(&arguments.data)?;
     let start = arguments.from.as_deref().map(|name| {
         let folder = models::open(Some(name), None)?;
+        arguments.run.keeps("vae", &folder)?;
         Ok::<_, Failure>(open_autoencoder(&folder, None)?)
     });
     let start = start.transpose()?;
@@ -289,8 +297,9 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
 
 fn image(arguments: &ImageTrainingArguments) -> Result {
     arguments.run.threads.apply()?;
-    let Recipe::Image(mut recipe) = Recipe::open(&arguments.recipe)? else {
-        return Err(wrong_kind(&arguments.recipe, "image"));
+    let mut recipe = match Recipe::open(&arguments.recipe)? {
+        Recipe::Image(recipe) => recipe,
+        other => return Err(wrong_kind(&arguments.recipe, &other, "image")),
     };
     arguments.run.adjust(&mut recipe.training);
     let data = EmojiData::open_all(&arguments.data)?;
@@ -302,6 +311,9 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
         (None, Some(start)) => start.clone(),
         (None, None) => return Err(Failure::usage("--vae: is needed where there is no --from")),
     };
+    for input in start.iter().chain([&vae]) {
+        arguments.run.keeps("model", input)?;
+    }
     let vae = open_autoencoder(&vae, variant)?;
     let start = start.map(|folder| Start::open(&folder, variant));
     let start = start.transpose()?;
@@ -313,13 +325,15 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
 
 fn language(arguments: &TextTrainingArguments) -> Result {
     arguments.run.threads.apply()?;
-    let Recipe::Text(mut recipe) = Recipe::open(&arguments.recipe)? else {
-        return Err(wrong_kind(&arguments.recipe, "text"));
+    let mut recipe = match Recipe::open(&arguments.recipe)? {
+        Recipe::Text(recipe) => recipe,
+        other => return Err(wrong_kind(&arguments.recipe, &other, "text")),
     };
     arguments.run.adjust(&mut recipe.training);
     let variant = arguments.variant.as_deref();
     let weights = |name: &String| -> Result<_> {
         let folder = models::find(Some(name), variant, ResultKind::Text)?.folder;
+        arguments.run.keeps("model", &folder)?;
         Ok(ComponentFolder::new(&folder, "").weights(variant)?)
     };
     let start = arguments.from.as_ref().map(weights).transpose()?;
@@ -328,9 +342,10 @@ fn language(arguments: &TextTrainingArguments) -> Result {
     })
 }
 
-fn wrong_kind(recipe: &str, wanted: &str) -> Failure {
+fn wrong_kind(name: &str, recipe: &Recipe, wanted: &str) -> Failure {
     Failure::usage(format!(
-        "--recipe: {recipe} is not for `brisk train {wanted}`; built in: {}",
+        "--recipe: {name} is for `brisk train {}`, not `brisk train {wanted}`; built in: {}",
+        recipe.kind(),
         built_in_names().join(", ")
     ))
 }
@@ -343,6 +358,14 @@ impl RunArguments {
         if let Some(steps) = self.steps {
             training.steps = steps;
         }
+    }
+
+    /// Refuses to write the folder `model` over an input.
+    fn keeps(&self, model: &str, input: &ModelFolder) -> Result {
+        let ModelFolder::Disk(input) = input else {
+            return Ok(());
+        };
+        Ok(check_output(&self.output.join(model), &[input])?)
     }
 
     /// Runs the training and reports what came of it, with the folder `model` that it wrote.
@@ -380,6 +403,8 @@ impl RunArguments {
 
 fn plot(arguments: &PlotArguments) -> Result {
     output::expect_svg(&arguments.output)?;
+    let logs: Vec<&Path> = arguments.logs.iter().map(PathBuf::as_path).collect();
+    check_output(&arguments.output, &logs)?;
     output::check_writable(&arguments.output)?;
     let (name, log_y) = match arguments.quantity {
         Quantity::Loss => ("loss", true),

@@ -141,6 +141,14 @@ fn from_pictures_to_a_model_that_draws() {
     ];
     let json = place.ok(&[&image[..], &["--json"]].concat()).json();
     assert_eq!(json["report"]["steps"], 4);
+    // A model is not written over what it is made from.
+    let again = [&image[..4], &["--data", "data.safetensors"]].concat();
+    let onto = ["--from", "drawer/model", "-o", "drawer"];
+    place.fails(
+        1,
+        &["drawer/model", "is the input"],
+        &[&again[..], &onto].concat(),
+    );
     assert!(
         place
             .ok(&["inspect", "drawer/model"])
@@ -260,7 +268,7 @@ fn mistakes_in_training_are_named() {
     };
     place.fails(
         2,
-        &["emoji-image", "autoencoder"],
+        &["emoji-image is for `brisk train image`", "autoencoder"],
         &train("emoji-image", "data.safetensors"),
     );
     place.fails(
@@ -275,6 +283,24 @@ fn mistakes_in_training_are_named() {
     );
     place.fails(1, &["128"], &train("emoji-autoencoder", "data.safetensors"));
     place.fails(2, &["--data"], &["train", "autoencoder", "-o", "run"]);
+    for (flag, value) in [
+        ("--steps", "0"),
+        ("--minutes", "0"),
+        ("--minutes", "-1"),
+        ("--minutes", "inf"),
+    ] {
+        let run = train("emoji-autoencoder", "data.safetensors");
+        place.fails(2, &[flag], &[&run[..], &[flag, value]].concat());
+    }
+    std::fs::write(place.path("file"), "x").unwrap();
+    place.fails(
+        1,
+        &["file", "folder for the run"],
+        &["train", "text", "-o", "file"],
+    );
+    std::fs::write(place.path("log.svg"), "x").unwrap();
+    let plot = ["train", "plot", "log.svg", "-o", "log.svg"];
+    place.fails(1, &["log.svg", "is the input"], &plot);
     place.fails(
         1,
         &["absent"],

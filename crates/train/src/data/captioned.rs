@@ -4,11 +4,13 @@
 //! at random. A picture is cut to its largest centred square, then made as large as the data set's pictures with
 //! Pillow's Lanczos filter.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use brisk_media::{Filter, Picture, read_picture, resize_pil};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
+use brisk_store::check_output;
 use brisk_store::read::{Limit, read_text};
 
 use super::emoji::{
@@ -17,19 +19,22 @@ use super::emoji::{
 
 /// Endings of picture files.
 const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
+/// Far more than any model sees of a caption.
+const CAPTION: Limit = Limit::new("caption", 64 << 10);
 /// The group of such pictures.
 const GROUP: &str = "own";
 
 type Result<T> = std::result::Result<T, EmojiError>;
 
-/// Writes a data set of the pictures in `folder` that have captions; folders within are not entered. One in twenty is
+/// Writes a data set of the pictures in `folder`; folders within are not entered, and a warning tells of files that are of
+/// no use. One in twenty is
 /// held out, by its file's name.
 ///
 /// `control` hears how many pictures are done. Pictures are in the order of their names, so the file is
 /// the same on every run.
 ///
 /// # Errors
-/// A folder without pictures, a picture without caption, one that cannot be read, or a cancellation; then nothing is
+/// A folder without pictures, a picture without caption, one that cannot be read, an output that is one of them, or a cancellation; then nothing is
 /// written.
 pub fn prepare_captioned(
     folder: &Path,
@@ -37,11 +42,8 @@ pub fn prepare_captioned(
     control: &Control,
 ) -> crate::error::Result<PrepareReport> {
     options.check()?;
-    let files = pictures(folder)?;
-    let bad = |path: &Path, reason: String| EmojiError::Picture {
-        path: path.to_owned(),
-        reason,
-    };
+    let listing = Listing::read(folder)?;
+    let files = &listing.pictures;
     if files.is_empty() {
         let reason = format!(
             "there is no picture in it (a file that ends in {})",
@@ -49,6 +51,14 @@ pub fn prepare_captioned(
         );
         return Err(bad(folder, reason).into());
     }
+    let inputs: Vec<&Path> = files
+        .iter()
+        .chain(listing.texts.values())
+        .map(PathBuf::as_path)
+        .collect();
+    check_output(&options.out, &inputs)?;
+    options.check_memory(files.len())?;
+    listing.warn(&options.out, control);
     let mut data = EmojiData {
         size: options.size,
         pictures: Vec::new(),
@@ -58,10 +68,16 @@ pub fn prepare_captioned(
     let mut clock = StepClock::new(files.len());
     for path in files {
         control.check()?;
-        let (name, tags) = caption(&path)?;
-        let picture = read_picture(&path).map_err(|error| bad(&path, error.to_string()))?;
+        let text = listing.text(path).ok_or_else(|| {
+            bad(
+                &path.with_extension("txt"),
+                "there is no such file; it should hold the caption of the picture of its name",
+            )
+        })?;
+        let (name, tags) = caption(text)?;
+        let picture = read_picture(path).map_err(EmojiError::from)?;
         let picture =
-            square(&picture, options.size).map_err(|error| bad(&path, error.to_string()))?;
+            square(&picture, options.size).map_err(|error| bad(path, error.to_string()))?;
         data.pictures.extend(picture.to_planes());
         let file = path
             .file_name()
@@ -93,49 +109,98 @@ fn square(picture: &Picture, size: usize) -> brisk_media::Result<Picture> {
     )
 }
 
-fn pictures(folder: &Path) -> Result<Vec<PathBuf>> {
-    let failed = |error: std::io::Error| EmojiError::Picture {
-        path: folder.to_owned(),
-        reason: error.to_string(),
-    };
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        let ending = path
-            .extension()
-            .and_then(|ending| ending.to_str())
-            .map(str::to_lowercase);
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if path.is_file()
-            && !hidden
-            && ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
-        {
-            found.push(path);
-        }
-    }
-    found.sort();
-    Ok(found)
+/// What a folder holds.
+#[derive(Default)]
+struct Listing {
+    /// Pictures, in the order of their names.
+    pictures: Vec<PathBuf>,
+    /// Texts, by what they are called without their ending.
+    texts: BTreeMap<PathBuf, PathBuf>,
+    /// Neither.
+    others: Vec<PathBuf>,
 }
 
-/// Caption and keywords of a picture.
-fn caption(picture: &Path) -> Result<(String, Vec<String>)> {
-    let path = picture.with_extension("txt");
-    let bad = |reason: &str| EmojiError::Picture {
-        path: path.clone(),
-        reason: reason.to_owned(),
-    };
-    if !path.is_file() {
-        return Err(bad(
-            "there is no such file; it should hold the caption of the picture of its name",
-        ));
+impl Listing {
+    /// The files in `folder`; hidden ones and folders are passed over.
+    fn read(folder: &Path) -> Result<Listing> {
+        let failed = |error: std::io::Error| bad(folder, error.to_string());
+        let mut found = Listing::default();
+        let mut paths = Vec::new();
+        for entry in std::fs::read_dir(folder).map_err(failed)? {
+            paths.push(entry.map_err(failed)?.path());
+        }
+        paths.sort();
+        for path in paths {
+            let hidden = path
+                .file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+            if hidden || path.is_dir() {
+                continue;
+            }
+            let ending = path
+                .extension()
+                .map(|ending| ending.to_string_lossy().to_lowercase());
+            match ending.as_deref() {
+                Some(ending) if ENDINGS.contains(&ending) => found.pictures.push(path),
+                // Of a.TXT and a.txt, in this order, the latter counts.
+                Some("txt") => found
+                    .others
+                    .extend(found.texts.insert(path.with_extension(""), path)),
+                _ => found.others.push(path),
+            }
+        }
+        Ok(found)
     }
-    let text = read_text(&path, Limit::TEXT)?;
+
+    /// The text of a picture.
+    fn text(&self, picture: &Path) -> Option<&Path> {
+        let text = self.texts.get(&picture.with_extension(""));
+        text.map(PathBuf::as_path)
+    }
+
+    /// Says what is of no use, the `output` of an earlier run excepted.
+    fn warn(&self, output: &Path, control: &Control) {
+        let named: BTreeSet<PathBuf> = self
+            .pictures
+            .iter()
+            .map(|picture| picture.with_extension(""))
+            .collect();
+        let alone = self.texts.iter().filter(|(name, _)| !named.contains(*name));
+        let left_out: Vec<&PathBuf> = alone
+            .map(|(_, path)| path)
+            .chain(&self.others)
+            .filter(|path| path.file_name() != output.file_name())
+            .collect();
+        if let Some(first) = left_out.first() {
+            control.warn(format!(
+                "{} files are left out, such as {}: neither pictures ({}) nor the texts of any",
+                left_out.len(),
+                first.display(),
+                ENDINGS.join(", ")
+            ));
+        }
+    }
+}
+
+fn bad(path: &Path, reason: impl Into<String>) -> EmojiError {
+    EmojiError::Picture {
+        path: path.to_owned(),
+        reason: reason.into(),
+    }
+}
+
+/// Caption and keywords in a text.
+fn caption(path: &Path) -> Result<(String, Vec<String>)> {
+    let text = read_text(path, CAPTION)?;
+    let control = |c: &char| c.is_control() && !"\n\r\t".contains(*c);
+    if let Some(found) = text.chars().find(control) {
+        let found = format!("it holds the control character {found:?}; expected a text");
+        return Err(bad(path, found));
+    }
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let name = lines
         .next()
-        .ok_or_else(|| bad("it is empty; expected a caption"))?;
+        .ok_or_else(|| bad(path, "it is empty; expected a caption"))?;
     Ok((name.to_lowercase(), lines.map(str::to_lowercase).collect()))
 }
 
@@ -195,5 +260,58 @@ mod tests {
         }
         let empty = tempfile::tempdir().unwrap();
         assert!(prepare_captioned(empty.path(), &options, &Control::silent()).is_err());
+    }
+    /// A folder of one picture and its text.
+    fn one() -> (tempfile::TempDir, PrepareOptions) {
+        let folder = tempfile::tempdir().unwrap();
+        let png = encode_png(&stripes(9, 9), &[]).unwrap();
+        std::fs::write(folder.path().join("a.png"), png).unwrap();
+        std::fs::write(folder.path().join("a.TXT"), "an apple").unwrap();
+        let mut options = PrepareOptions::new(folder.path().join("data.safetensors"));
+        options.size = 8;
+        (folder, options)
+    }
+
+    #[test]
+    fn files_of_no_use_are_told_once() {
+        let (folder, options) = one();
+        for name in ["b.txt", "c.gif", ".hidden"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        // The second time its own output lies there.
+        for _ in 0..2 {
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let control = Control::new(move |event| {
+                if let brisk_pipelines::Event::Warning(text) = event {
+                    sender.send(text).unwrap();
+                }
+            });
+            prepare_captioned(folder.path(), &options, &control).unwrap();
+            drop(control);
+            let warnings: Vec<String> = receiver.iter().collect();
+            assert_eq!(warnings.len(), 1);
+            assert!(warnings[0].starts_with("2 files"), "{warnings:?}");
+        }
+    }
+
+    #[test]
+    fn pictures_are_not_written_over() {
+        let (folder, mut options) = one();
+        for name in ["a.png", "a.TXT"] {
+            options.out = folder.path().join(name);
+            let error = prepare_captioned(folder.path(), &options, &Control::silent()).unwrap_err();
+            assert!(error.to_string().contains("is the input"), "{error}");
+        }
+        assert!(read_picture(&folder.path().join("a.png")).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_to_nowhere_is_named() {
+        let (folder, options) = one();
+        std::os::unix::fs::symlink("nowhere", folder.path().join("b.png")).unwrap();
+        std::fs::write(folder.path().join("b.txt"), "x").unwrap();
+        let error = prepare_captioned(folder.path(), &options, &Control::silent()).unwrap_err();
+        assert!(error.to_string().contains("b.png"), "{error}");
     }
 }

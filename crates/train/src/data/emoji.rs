@@ -6,6 +6,7 @@
 //! repeats under another name. One emoji in twenty is held out, the same ones in all sets and at all sizes.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::icon_set::{IconSet, plain_hexcode, read_json};
@@ -13,12 +14,16 @@ use super::iconify::Icon;
 use brisk_media::Picture;
 use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
-use brisk_store::{Dtype, OutTensor, SafetensorsFile, TensorSource, write_safetensors};
+use brisk_store::{
+    Dtype, OutTensor, SafetensorsFile, TensorSource, check_output, write_safetensors,
+};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 /// One emoji in this many is held out.
 const HELD_OUT_EVERY: u64 = 20;
+/// Sides of pictures in pixels.
+pub(crate) const SIZES: RangeInclusive<usize> = 8..=1024;
 /// Version of the file layout, checked on reading.
 const FORMAT: &str = "brisk-emoji-1";
 
@@ -57,6 +62,9 @@ pub enum EmojiError {
     /// A source or the data set file cannot be read or written.
     #[error(transparent)]
     Store(#[from] brisk_store::Error),
+    /// A picture cannot be read.
+    #[error(transparent)]
+    Media(#[from] brisk_media::Error),
     /// A picture or its caption cannot be used.
     #[error("{path}: {reason}")]
     Picture {
@@ -64,6 +72,18 @@ pub enum EmojiError {
         path: PathBuf,
         /// What is wrong with it.
         reason: String,
+    },
+    /// The data set would not fit into memory.
+    #[error(
+        "{pictures} pictures take {needed} MiB of memory and {available} MiB are available; make them smaller or fewer"
+    )]
+    Memory {
+        /// Pictures of the data set.
+        pictures: usize,
+        /// What they take, in MiB.
+        needed: u64,
+        /// What is free, in MiB.
+        available: u64,
     },
     /// The requested size is out of range.
     #[error("a picture size of {0} pixels; it must be 8 to 1024")]
@@ -148,10 +168,23 @@ impl PrepareOptions {
 
     /// Refuses sizes that no picture has.
     pub(super) fn check(&self) -> Result<()> {
-        if (8..=1024).contains(&self.size) {
+        if SIZES.contains(&self.size) {
             Ok(())
         } else {
             Err(EmojiError::Size(self.size))
+        }
+    }
+
+    /// Refuses more pictures than fit into memory, where they are collected.
+    pub(super) fn check_memory(&self, pictures: usize) -> Result<()> {
+        let needed = pictures as u64 * (3 * self.size * self.size) as u64;
+        match brisk_pipelines::memory::available() {
+            Some(available) if needed > available => Err(EmojiError::Memory {
+                pictures,
+                needed: needed >> 20,
+                available: available >> 20,
+            }),
+            _ => Ok(()),
         }
     }
 }
@@ -234,6 +267,16 @@ impl EmojiData {
                 )));
             }
         };
+        if entries.is_empty() {
+            return Err(bad("there is no picture in it".into()));
+        }
+        if !SIZES.contains(&size) {
+            return Err(bad(format!(
+                "pictures of {size} pixels, expected {} to {}",
+                SIZES.start(),
+                SIZES.end()
+            )));
+        }
         Ok(Self {
             size,
             pictures: view.data.into_owned(),
@@ -312,6 +355,12 @@ pub fn prepare(
 ) -> crate::error::Result<PrepareReport> {
     options.check()?;
     let size = options.size;
+    let inputs = [Some(&sources.noto), Some(&sources.emojibase)]
+        .into_iter()
+        .chain([sources.fluent.as_ref(), sources.twemoji.as_ref()])
+        .flatten();
+    let inputs: Vec<&Path> = inputs.map(PathBuf::as_path).collect();
+    check_output(&options.out, &inputs)?;
     let labels = read_labels(&sources.emojibase)?;
     let folders = [
         (EmojiSet::Noto, Some(&sources.noto)),
@@ -324,6 +373,7 @@ pub fn prepare(
             collect_set(set, folder, &labels, &mut jobs)?;
         }
     }
+    options.check_memory(jobs.len())?;
     let each = 3 * size * size;
     let mut pictures = Vec::with_capacity(jobs.len() * each);
     let mut entries: Vec<EmojiEntry> = Vec::with_capacity(jobs.len());

@@ -8,7 +8,7 @@ use brisk_pipelines::folder::Opened;
 use brisk_store::{OutTensor, write_atomic, write_safetensors};
 use serde_json::json;
 
-use super::{Configs, ImageReport, TEXT_ENCODER, TRANSFORMER};
+use super::{Configs, ImageReport, MODEL, TEXT_ENCODER, TRANSFORMER};
 use crate::error::{FileContext, Result};
 use crate::log::read_log;
 use crate::session::{LOG, Session, write_json};
@@ -57,7 +57,7 @@ pub(super) fn write(
     pictures: usize,
     out: &Path,
 ) -> Result<ImageReport> {
-    let model = out.join("model");
+    let model = out.join(MODEL);
     for part in [TRANSFORMER, TEXT_ENCODER, "tokenizer", "vae", "scheduler"] {
         let folder = model.join(part);
         std::fs::create_dir_all(&folder).at(&folder)?;

@@ -16,12 +16,14 @@ use brisk_pipelines::Control;
 use brisk_pipelines::diffusion::schedulers::shifted;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::Opened;
+use brisk_store::TensorSource;
 use brisk_text::Tokenizer;
 use serde::Serialize;
 
 use crate::autoencoder::config_with;
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, JsonContext, Result};
+use crate::inputs::Inputs;
 use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::ImageRecipe;
@@ -35,6 +37,8 @@ pub use start::Start;
 
 /// Noise levels, as in the models that use this objective.
 const LEVELS: usize = 1000;
+/// The folder of the model in a run's folder.
+const MODEL: &str = "model";
 const TRANSFORMER: &str = "transformer";
 const TEXT_ENCODER: &str = "text_encoder";
 
@@ -203,12 +207,12 @@ pub fn train_image(
     control: &Control,
 ) -> Result<ImageReport> {
     recipe.validate()?;
-    let _lock = session::claim(out)?;
     let options = &recipe.training;
-    let training = recipe.pictures.of(data, false);
+    let training = recipe.pictures.training(data, control)?;
     // Positions in `training`, which is what the latents are stored by.
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
     let autoencoder = eval::load_autoencoder(vae)?;
+    let _lock = session::claim(out)?;
     let tokenizer_file = match start {
         Some(start) => start.tokenizer.clone(),
         None => {
@@ -238,7 +242,12 @@ pub fn train_image(
     let models = Models::trainable(&configs, &weights)?;
     weights.check(start)?;
     let parameters = weights.variables();
-    let mut session = Session::open(options, recipe, parameters, out, control)?;
+    let sources: Vec<&dyn TensorSource> = start.into_iter().flat_map(Start::sources).collect();
+    let inputs = Inputs::default()
+        .data(data)?
+        .autoencoder(vae)?
+        .start(&sources)?;
+    let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     let sheet = |session: &mut Session, average: &Models| {
         write_sheet(session, average, &autoencoder, &tokenizer, recipe, &latents)
     };

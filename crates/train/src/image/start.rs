@@ -47,6 +47,11 @@ impl Start {
             tokenizer: place("tokenizer").read("tokenizer.json")?,
         })
     }
+
+    /// Everything that is taken.
+    pub(super) fn sources(&self) -> [&dyn TensorSource; 2] {
+        [&*self.text, &*self.transformer]
+    }
 }
 
 /// A part's tensors under the names that they have in training, which begin with the part's.

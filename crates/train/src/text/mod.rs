@@ -24,6 +24,7 @@ use serde::Serialize;
 use crate::data::arithmetic::Split;
 use crate::error::{Error, Result};
 use crate::eval::text::{TextEvaluation, evaluate_text_model};
+use crate::inputs::Inputs;
 use crate::loss;
 use crate::recipe::TextRecipe;
 use crate::session::{self, Measured, Session};
@@ -64,7 +65,6 @@ pub fn train_text(
     control: &Control,
 ) -> Result<TextReport> {
     recipe.validate()?;
-    let _lock = session::claim(out)?;
     let options = &recipe.training;
     control.stage("making the vocabulary", Work::Run, 0);
     let examples = Examples::new(recipe)?;
@@ -79,12 +79,15 @@ pub fn train_text(
         .max()
         .unwrap_or(0);
     session::check_memory(config.parameters(), options.batch, 16 * longest as u64)?;
+    let _lock = session::claim(out)?;
+    let folder = out.join("model");
     let weights = Weights::trainable(start.cloned(), options.seed);
     let model = LanguageModel::load(&config, &weights.pp("model"))?;
     session::check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
-    let mut session = Session::open(options, recipe, parameters, out, control)?;
-    let folder = out.join("model");
+    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
+    let inputs = Inputs::default().start(&start)?;
+    let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     while !session.is_over() {
         let first = session.step * options.batch as u64;
         let batch = masks::batch(

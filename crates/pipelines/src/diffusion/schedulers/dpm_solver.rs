@@ -60,7 +60,7 @@ impl DpmSolverConfig {
         Ok(Self {
             shift: settings.number("flow_shift", 1.0)?,
             order: settings.count("solver_order", 2)?,
-            train_timesteps: settings.count("num_train_timesteps", 1000)?,
+            train_timesteps: settings.train_timesteps()?,
         })
     }
 }

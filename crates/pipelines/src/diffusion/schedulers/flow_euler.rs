@@ -36,7 +36,7 @@ impl FlowEulerConfig {
         settings.no_others(KNOWN)?;
         Ok(Self {
             shift: settings.number("shift", 1.0)?,
-            train_timesteps: settings.count("num_train_timesteps", 1000)?,
+            train_timesteps: settings.train_timesteps()?,
         })
     }
 }

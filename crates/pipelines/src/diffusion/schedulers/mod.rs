@@ -8,6 +8,8 @@ pub mod dpm_solver;
 pub mod flow_euler;
 pub mod scm;
 
+use std::ops::RangeInclusive;
+
 use brisk_nn::Tensor;
 use serde_json::{Map, Value};
 
@@ -147,10 +149,14 @@ impl SchedulerConfig {
     ) -> Result<Box<dyn FlowSampler>> {
         let shift = shift.or(self.shift()).unwrap_or(3.0);
         check_steps(steps)?;
-        if !(shift.is_finite() && shift > 0.0) {
+        if !NUMBERS.contains(&shift) {
             return Err(Error::request(
                 "shift",
-                format!("{shift} is not a positive number"),
+                format!(
+                    "{shift} is no number from {} to {}",
+                    NUMBERS.start(),
+                    NUMBERS.end()
+                ),
             ));
         }
         let order = match self {
@@ -222,6 +228,9 @@ fn without_infinities(text: &str) -> String {
     result
 }
 
+/// Shifts and deviations that grids in f32 can be made with; published ones are 0.5 to 12.
+pub const NUMBERS: RangeInclusive<f64> = 1e-3..=1e3;
+
 /// The largest number of steps, which is also the number of training times.
 pub const MAX_STEPS: usize = 1000;
 
@@ -287,14 +296,21 @@ impl<'a> Settings<'a> {
         Error::config(self.label, format!("{key} is {found}; {expected}"))
     }
 
-    /// A positive number, or the default where the key is absent or null.
+    /// One of [`NUMBERS`], or the default where the key is absent or null.
     pub(crate) fn number(&self, key: &str, default: f64) -> Result<f64> {
         match self.keys.get(key) {
             None | Some(Value::Null) => Ok(default),
             Some(value) => value
                 .as_f64()
-                .filter(|number| number.is_finite() && *number > 0.0)
-                .ok_or_else(|| self.wrong(key, "expected a positive number")),
+                .filter(|number| NUMBERS.contains(number))
+                .ok_or_else(|| {
+                    let expected = format!(
+                        "expected a number from {} to {}",
+                        NUMBERS.start(),
+                        NUMBERS.end()
+                    );
+                    self.wrong(key, &expected)
+                }),
         }
     }
 
@@ -307,6 +323,15 @@ impl<'a> Settings<'a> {
                 .filter(|number| (1..1_000_000).contains(number))
                 .map(|number| number as usize)
                 .ok_or_else(|| self.wrong(key, "expected a positive integer")),
+        }
+    }
+
+    /// Times that the model was trained with: two at least, for a grid has two ends.
+    pub(crate) fn train_timesteps(&self) -> Result<usize> {
+        let key = "num_train_timesteps";
+        match self.count(key, 1000)? {
+            1 => Err(self.wrong(key, "expected 2 or more")),
+            count => Ok(count),
         }
     }
 

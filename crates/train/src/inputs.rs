@@ -1,0 +1,108 @@
+//! What a run is made of beside its recipe, by fingerprints: a run goes on with what it began with.
+
+use std::collections::BTreeMap;
+
+use brisk_models::dcae::AutoencoderConfig;
+use brisk_pipelines::folder::Opened;
+use brisk_store::{Fingerprint, TensorSource, fingerprint};
+use serde::{Deserialize, Serialize};
+
+use crate::data::emoji::EmojiData;
+use crate::error::{JsonContext, Result};
+
+/// Fingerprints by what they are of.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Inputs(BTreeMap<String, String>);
+
+impl Inputs {
+    /// With the pictures and their entries.
+    pub(crate) fn data(mut self, data: &EmojiData) -> Result<Self> {
+        let mut found = Fingerprint::default();
+        found.add(&(data.size as u64).to_le_bytes());
+        found.add(&serde_json::to_vec(&data.entries).in_document("entries")?);
+        found.add(&data.pictures);
+        self.0.insert("data set".to_owned(), found.text());
+        Ok(self)
+    }
+
+    /// With the autoencoder whose latents are learned.
+    pub(crate) fn autoencoder(mut self, vae: &Opened<AutoencoderConfig>) -> Result<Self> {
+        let mut found = Fingerprint::default();
+        found.add(&vae.config.scaling_factor.to_le_bytes());
+        if let Some(source) = vae.stored() {
+            found.add(fingerprint(&**source)?.as_bytes());
+        }
+        self.0.insert("autoencoder".to_owned(), found.text());
+        Ok(self)
+    }
+
+    /// With the weights to start from, where there are any.
+    pub(crate) fn start(mut self, weights: &[&dyn TensorSource]) -> Result<Self> {
+        let mut found = Fingerprint::default();
+        for source in weights {
+            found.add(fingerprint(*source)?.as_bytes());
+        }
+        if !weights.is_empty() {
+            let name = "model to start from";
+            self.0.insert(name.to_owned(), found.text());
+        }
+        Ok(self)
+    }
+
+    /// Why a run that began with `self` cannot go on with `now`; none where it can.
+    pub(crate) fn refusal(&self, now: &Inputs) -> Option<String> {
+        let names = self.0.keys().chain(now.0.keys());
+        let changed = |name: &&String| self.0.get(*name) != now.0.get(*name);
+        let name = names.into_iter().find(changed)?;
+        let how = match (self.0.get(name), now.0.get(name)) {
+            (Some(_), None) => "is not given any more",
+            (None, _) => "was not there when the run began",
+            _ => "is another one than the run began with",
+        };
+        Some(format!(
+            "the {name} {how}. A run goes on with what it began with: take that, start in another folder (--from goes \
+             on from a finished model), or remove this folder"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::emoji::{EmojiEntry, EmojiSet};
+
+    fn data(level: u8, name: &str) -> EmojiData {
+        EmojiData {
+            size: 8,
+            pictures: vec![level; 192],
+            entries: vec![EmojiEntry {
+                name: name.to_owned(),
+                tags: Vec::new(),
+                hexcode: String::new(),
+                set: EmojiSet::Own,
+                group: String::new(),
+                held_out: false,
+            }],
+        }
+    }
+
+    fn of(level: u8, name: &str) -> Inputs {
+        Inputs::default().data(&data(level, name)).unwrap()
+    }
+
+    #[test]
+    fn what_changed_is_named() {
+        let before = of(3, "apple");
+        assert_eq!(before.refusal(&of(3, "apple")), None);
+        for other in [of(4, "apple"), of(3, "pear")] {
+            assert!(before.refusal(&other).unwrap().contains("the data set is"));
+        }
+        let mut more = before.clone();
+        more.0.insert("autoencoder".to_owned(), "1".to_owned());
+        let message = before.refusal(&more).unwrap();
+        assert!(message.contains("the autoencoder was not"), "{message}");
+        let message = more.refusal(&before).unwrap();
+        assert!(message.contains("not given"), "{message}");
+    }
+}
