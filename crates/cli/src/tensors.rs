@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use brisk_nn::Tensor;
+use brisk_nn::{DType, Tensor};
 use brisk_store::{
     Dtype, MemorySource, OutTensor, TensorSource, TensorView, open_weights, write_safetensors,
 };
@@ -142,16 +142,33 @@ impl Inputs {
     }
 }
 
-/// Writes f32 tensors, whole or not at all.
+/// Writes tensors, floats as f32 and ids as i64, whole or not at all.
 pub fn write<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result {
     let tensors = tensors
         .into_iter()
         .map(|(name, tensor)| {
-            let values = tensor.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
-            Ok(floats(name, tensor.dims().to_vec(), &values))
+            let (shape, flat) = (tensor.dims().to_vec(), tensor.contiguous()?.flatten_all()?);
+            Ok(match tensor.dtype() {
+                DType::U32 => ids(name, shape, &flat.to_vec1::<u32>()?),
+                _ => floats(name, shape, &flat.to_vec1::<f32>()?),
+            })
         })
         .collect::<Result<Vec<_>>>()?;
     Ok(write_safetensors(path, &tensors, &BTreeMap::new())?)
+}
+
+/// An i64 tensor to write.
+fn ids(name: &str, shape: Vec<usize>, values: &[u32]) -> OutTensor<'static> {
+    let data = values
+        .iter()
+        .flat_map(|value| i64::from(*value).to_le_bytes())
+        .collect();
+    OutTensor {
+        name: name.to_owned(),
+        dtype: Dtype::I64,
+        shape,
+        data: Cow::Owned(data),
+    }
 }
 
 /// An f32 tensor to write.

@@ -112,6 +112,31 @@ fn autoencoders() {
     }
 }
 
+/// Codes come out as integers, and the transformer finds the tokenizer beside it.
+#[test]
+fn scale_wise_networks() {
+    let golden = |name: &str| format!("hart/base/golden_{name}.safetensors");
+    let codes = ["codes.0", "codes.1", "codes.2", "codes.3", "codes.4"];
+    let with = |more: &[&'static str]| [&codes[..], more].concat();
+    let check = |component: &str, name: &str, inputs: &[&str], outputs: &[&str]| {
+        check("hart/base", component, &golden(name), inputs, outputs);
+    };
+    let encoded = with(&["latent", "f_hat"]);
+    check("tokenizer.encode", "tokenizer", &["sample"], &encoded);
+    let text = ["context", "context_mask"];
+    let taught = [&text[..], &codes].concat();
+    check("transformer", "transformer", &taught, &["logits", "hidden"]);
+    let noisy = ["noisy", "timestep", "condition"];
+    check("diffusion_head", "diffusion_head", &noisy, &["sample"]);
+    let steps: Vec<String> = (0..7).map(|step| format!("noise.{step}")).collect();
+    let steps: Vec<&str> = steps.iter().map(String::as_str).collect();
+    let drawn = with(&["latent", "image"]);
+    for (name, more) in [("generate", &[][..]), ("generate_smooth", &["more_smooth"])] {
+        let inputs = [&text[..], &["guidance", "latents"], &steps, more].concat();
+        check("generate", name, &inputs, &drawn);
+    }
+}
+
 #[test]
 fn controlnet_and_its_transformer() {
     let golden = "sana_controlnet/diffusers/golden.safetensors";
