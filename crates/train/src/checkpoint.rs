@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use crate::error::{Error, FileContext, JsonContext, Result};
 use crate::inputs::Inputs;
+use crate::recipe::MAX_STEPS;
 use crate::tensors::NamedArray;
 
 const WEIGHTS: &str = "weights.safetensors";
@@ -32,9 +33,9 @@ pub struct RunState {
     /// Those of them that are the last ones.
     #[serde(default)]
     pub skipped_in_a_row: u64,
-    /// Sum and number of the losses since the last line of the log.
+    /// Sum and number of the losses since the last line of the log; no sum where it is not finite.
     #[serde(default)]
-    pub losses: (f64, u64),
+    pub losses: (Option<f64>, u64),
     /// Step and seconds at that line.
     #[serde(default)]
     pub logged: (u64, f64),
@@ -57,6 +58,34 @@ pub struct Contents<'a> {
     pub optimiser: &'a [NamedArray],
 }
 
+impl RunState {
+    /// Refuses numbers that no run writes.
+    fn check(&self) -> std::result::Result<(), String> {
+        if self.step > MAX_STEPS {
+            return Err(format!("step is {}, expected up to {MAX_STEPS}", self.step));
+        }
+        for (key, count) in [
+            ("skipped", self.skipped),
+            ("skipped_in_a_row", self.skipped_in_a_row),
+            ("losses", self.losses.1),
+            ("logged", self.logged.0),
+        ] {
+            if count > self.step {
+                return Err(format!(
+                    "{key} is {count}, more than the {} steps",
+                    self.step
+                ));
+            }
+        }
+        for (key, seconds) in [("seconds", self.seconds), ("logged", self.logged.1)] {
+            if !(0.0..1e12).contains(&seconds) {
+                return Err(format!("{key} is {seconds}, expected seconds of a run"));
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A checkpoint that was found complete.
 pub struct Checkpoint {
     /// Its folder.
@@ -69,6 +98,8 @@ pub struct Checkpoint {
     pub average: SafetensorsFile,
     /// The optimiser's state.
     pub optimiser: SafetensorsFile,
+    /// Why a later one is passed over, where there is one.
+    pub passed_over: Option<String>,
 }
 
 /// Checkpoints that stay.
@@ -127,17 +158,22 @@ fn open(path: &Path) -> Result<Checkpoint> {
     let state_path = path.join(STATE);
     let state: RunState = serde_json::from_str(&read_text(&state_path, Limit::SETTINGS)?)
         .in_document(state_path.display())?;
+    state.check().map_err(|message| Error::Checkpoint {
+        path: state_path,
+        message,
+    })?;
     Ok(Checkpoint {
         path: path.to_owned(),
         state,
         weights: SafetensorsFile::open(&path.join(WEIGHTS))?,
         average: SafetensorsFile::open(&path.join(AVERAGE))?,
         optimiser: SafetensorsFile::open(&path.join(OPTIMISER))?,
+        passed_over: None,
     })
 }
 
-/// The latest complete checkpoint in `folder`; none when there is none. A folder left over by a kill is passed over, but
-/// when nothing else is there its error is returned, so that a damaged run isn't silently started anew.
+/// The latest complete checkpoint in `folder`; none when there is none. A damaged one is passed over, which the result
+/// says, but when nothing else is there its error is returned, so that a damaged run isn't silently started anew.
 pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
     if !folder.exists() {
         return Ok(None);
@@ -167,7 +203,12 @@ pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
     let mut problem = None;
     for path in found.iter().rev() {
         match open(path) {
-            Ok(checkpoint) => return Ok(Some(checkpoint)),
+            Ok(checkpoint) => {
+                return Ok(Some(Checkpoint {
+                    passed_over: problem.map(|(_, error): (_, Error)| error.to_string()),
+                    ..checkpoint
+                }));
+            }
             Err(error) => problem = Some((path, error)),
         }
     }
@@ -205,7 +246,7 @@ mod tests {
             seconds: 2.5,
             skipped: 1,
             skipped_in_a_row: 1,
-            losses: (0.1, 3),
+            losses: (Some(0.1), 3),
             logged: (step - 1, 2.25),
             finished: false,
             recipe: serde_json::json!({"name": "test"}),
@@ -273,9 +314,46 @@ mod tests {
         let good = write(folder, 3);
         fs::create_dir(folder.join(".step-00000004.partial")).unwrap();
         fs::create_dir(folder.join("step-00000005")).unwrap();
-        assert_eq!(latest(folder).unwrap().unwrap().state.step, 3);
+        let found = latest(folder).unwrap().unwrap();
+        assert_eq!(found.state.step, 3);
+        assert!(found.passed_over.unwrap().contains("step-00000005"));
         fs::remove_dir_all(good).unwrap();
         assert!(matches!(latest(folder), Err(Error::Checkpoint { .. })));
+    }
+
+    #[test]
+    fn states_that_no_run_writes_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let path = write(folder, 8).join(STATE);
+        let text = fs::read_to_string(&path).unwrap();
+        for (key, from, to) in [
+            ("step", "\"step\": 8", "\"step\": 18446744073709551615"),
+            ("skipped", "\"skipped\": 1", "\"skipped\": 9"),
+            ("seconds", "\"seconds\": 2.5", "\"seconds\": -1e300"),
+        ] {
+            assert!(text.contains(from), "{text}");
+            fs::write(&path, text.replace(from, to)).unwrap();
+            let error = latest(folder).err().unwrap().to_string();
+            assert!(error.contains(&format!("{key} is")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_loss_that_is_not_finite_reads_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let contents = Contents {
+            weights: &[],
+            average: &[],
+            optimiser: &[],
+        };
+        let state = RunState {
+            losses: (None, 2),
+            ..state(4)
+        };
+        save(folder.path(), &state, &contents).unwrap();
+        let found = latest(folder.path()).unwrap().unwrap();
+        assert_eq!(found.state, state);
     }
 
     #[test]

@@ -104,12 +104,15 @@ impl LogWriter {
 pub fn read_log(path: &Path) -> Result<Vec<LogEntry>> {
     let mut entries = Vec::new();
     let text = read_text(path, Limit::DATA)?;
-    let mut lines = text.lines().peekable();
-    while let Some(line) = lines.next() {
+    let mut lines = text.lines().enumerate().peekable();
+    while let Some((index, line)) = lines.next() {
         match serde_json::from_str(line) {
             Ok(entry) => entries.push(entry),
             Err(_) if lines.peek().is_none() => {}
-            Err(error) => return Err(error).in_document(path.display()),
+            Err(error) => {
+                let place = format!("{}, line {}", path.display(), index + 1);
+                return Err(error).in_document(place);
+            }
         }
     }
     Ok(entries)

@@ -130,13 +130,16 @@ impl<'a> Session<'a> {
             seconds: 0.0,
             skipped: 0,
             skipped_in_a_row: 0,
-            losses: (0.0, 0),
+            losses: (Some(0.0), 0),
             logged: (0, 0.0),
             finished: false,
             recipe: recipe.clone(),
             inputs: Some(inputs.clone()),
         };
         if let Some(found) = checkpoint::latest(&out.join("checkpoints"))? {
+            if let Some(problem) = &found.passed_over {
+                control.warn(format!("a later checkpoint is passed over: {problem}"));
+            }
             let of_recipe = recipe_changes::refusal(&found.state.recipe, &recipe);
             let began = found.state.inputs.as_ref();
             let of_inputs = || began.and_then(|began| began.refusal(&inputs));
@@ -183,7 +186,7 @@ impl<'a> Session<'a> {
             started: Instant::now(),
             skipped_in_a_row: state.skipped_in_a_row,
             log: LogWriter::open(&out.join(LOG), state.step)?,
-            losses: state.losses,
+            losses: (state.losses.0.unwrap_or(f64::NAN), state.losses.1),
             logged: state.logged,
             last: (0.0, 0.0),
         };
@@ -271,7 +274,6 @@ impl<'a> Session<'a> {
 
     /// Writes a line of the log.
     pub fn write_log(&mut self, measured: Measured) -> Result<()> {
-        let finite = |value: f64| value.is_finite().then_some(value);
         let seconds = self.seconds();
         let samples = (self.step - self.logged.0) * self.options.batch as u64;
         let (sum, count) = self.losses;
@@ -307,7 +309,7 @@ impl<'a> Session<'a> {
             seconds: self.seconds(),
             skipped: self.optimiser.skipped(),
             skipped_in_a_row: self.skipped_in_a_row,
-            losses: self.losses,
+            losses: (finite(self.losses.0), self.losses.1),
             logged: self.logged,
             finished,
             recipe: self.recipe.clone(),
@@ -395,6 +397,11 @@ pub(crate) fn check_start(weights: &Weights, start: Option<&dyn TensorSource>) -
         ..WeightReport::default()
     }))
     .into())
+}
+
+/// None for what JSON cannot hold.
+fn finite(value: f64) -> Option<f64> {
+    value.is_finite().then_some(value)
 }
 
 /// Writes a JSON document with a newline at its end.
