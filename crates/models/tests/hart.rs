@@ -456,6 +456,24 @@ fn what_does_not_fit_is_refused_by_name() {
         error.contains("tokenizer/config.json") && error.contains("llm/config.json"),
         "{error}"
     );
+    // The diffusion head needs none, and knows its channels by its file.
+    let head = hart::COMPONENT.entry("diffusion_head").unwrap();
+    let model = config
+        .load(head, &weights, &LoadSettings::default())
+        .unwrap();
+    let mut inputs = NamedTensors::default();
+    for (name, shape) in [
+        ("noisy", &[2, 11][..]),
+        ("timestep", &[2]),
+        ("condition", &[2, 64]),
+    ] {
+        let values = vec![0.5; shape.iter().product()];
+        inputs.insert_floats(name, shape, values).unwrap();
+    }
+    let error = model.run(&inputs).unwrap_err().to_string();
+    for word in ["noisy", "11 channels", "have 12"] {
+        assert!(error.contains(word), "{error}");
+    }
     // With another's.
     let mut config = alone("llm/config.json", &hart::COMPONENT);
     let other = self::folder("norms");

@@ -135,6 +135,25 @@ fn scale_wise_networks() {
         let inputs = [&text[..], &["guidance", "latents"], &steps, more].concat();
         check("generate", name, &inputs, &drawn);
     }
+    // The transformer's folder alone has no codewords.
+    let place = Place::new();
+    let tensors = load_tensors(fixture_path(&golden("transformer")));
+    let given = taught
+        .iter()
+        .map(|name| (*name, tensors[&format!("inputs.{name}")].clone()));
+    brisk_testkit::save_tensors(place.path("in.safetensors"), &given.collect());
+    let arguments = [
+        "probe",
+        "--model",
+        &fixture("hart/base/llm"),
+        "--component",
+        "transformer",
+        "--inputs",
+        "in.safetensors",
+        "--outputs",
+        "out.safetensors",
+    ];
+    place.fails(1, &["tokenizer/config.json", "whole folder"], &arguments);
 }
 
 #[test]

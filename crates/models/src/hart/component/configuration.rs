@@ -196,16 +196,16 @@ impl ComponentConfig for Configuration {
         self.transformer(weights).map(drop)
     }
 
+    /// Without the tokenizer's configuration nothing is said of its codewords.
     fn dimension(&self, word: &str) -> Option<Dimension> {
-        let codewords = self.codewords();
-        let size = match word {
-            "L" => self.config.context_token,
-            "D" => self.config.context_dim,
-            "C" => self.config.embed_dim,
-            "V" => codewords.count,
-            "z" => codewords.width,
-            "2z" => 2 * codewords.width,
-            "places" => self.places(),
+        let size = match (word, self.tokenizer.as_ref().map(|beside| &beside.config)) {
+            ("L", _) => self.config.context_token,
+            ("D", _) => self.config.context_dim,
+            ("C", _) => self.config.embed_dim,
+            ("places", _) => self.places(),
+            ("V", Some(tokenizer)) => tokenizer.vocab_size,
+            ("z", Some(tokenizer)) => tokenizer.z_channels,
+            ("2z", Some(tokenizer)) => 2 * tokenizer.z_channels,
             _ => return None,
         };
         Some(Dimension::Exactly(size))

@@ -125,9 +125,18 @@ impl Runnable for Head {
             ))
             .into());
         }
+        let noisy = inputs.required(NOISY.name)?.clone();
+        let (found, wanted) = (noisy.dim(1)?, self.0.codewords().width);
+        if found != wanted {
+            return Err(Error::Shape(format!(
+                "\"{}\" has {found} channels; the codewords that the head was made for have {wanted}",
+                NOISY.name
+            ))
+            .into());
+        }
         Ok(Box::new(Places {
             model: &self.0,
-            noisy: inputs.required(NOISY.name)?.clone(),
+            noisy,
             condition: inputs.required(CONDITION.name)?.clone(),
             times,
             sample: None,

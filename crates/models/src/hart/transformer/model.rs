@@ -28,6 +28,7 @@ pub struct Codewords {
 #[derive(Debug)]
 pub struct Transformer {
     config: TransformerConfig,
+    codewords: Codewords,
     scales: Scales,
     context_norm: Option<RmsNorm>,
     context_embed: Linear,
@@ -101,6 +102,7 @@ impl Transformer {
         });
         let diffusion = weights.pp("diffloss.net");
         let model = Self {
+            codewords,
             scales: config.scales()?,
             context_norm,
             context_embed: linear("context_embed", config.context_dim, width, start)?,
@@ -121,6 +123,11 @@ impl Transformer {
     /// The settings it was loaded with.
     pub fn config(&self) -> &TransformerConfig {
         &self.config
+    }
+
+    /// The codewords that it was made for.
+    pub fn codewords(&self) -> Codewords {
+        self.codewords
     }
 
     /// The grids of codes.
