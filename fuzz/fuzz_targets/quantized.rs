@@ -7,7 +7,7 @@ use std::sync::Arc;
 use brisk_models::sana::SanaLayout;
 use brisk_quant::lite::LiteConfig;
 use brisk_quant::{LowBitModel, NunchakuFile};
-use brisk_store::{SafetensorsFile, TensorSource};
+use brisk_store::SafetensorsFile;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     if let Ok(config) = serde_json::from_slice(bytes) {

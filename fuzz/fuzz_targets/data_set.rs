@@ -1,0 +1,33 @@
+//! Any bytes as a data set file: pictures of the size it says, or an error, never a panic.
+//! Run: `cargo +nightly fuzz run data_set fuzz/corpus/data_set fuzz/seeds/data_set`
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+/// In memory where the system has it; every process has its own.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let memory = PathBuf::from("/dev/shm");
+    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let folder = parent.join(format!("brisk-fuzz-data-set-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder of its own");
+    folder
+});
+
+use brisk_train::Selection;
+use brisk_train::data::emoji::EmojiData;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let path = FOLDER.join("data.safetensors");
+    std::fs::write(&path, bytes).expect("a place to write");
+    let Ok(data) = EmojiData::open(&path) else {
+        return;
+    };
+    for index in 0..data.len() {
+        let picture = data.picture(index).expect("its size was checked");
+        assert_eq!((picture.width, picture.height), (data.size, data.size));
+    }
+    for held_out in [false, true] {
+        drop(Selection::default().of(&data, held_out));
+    }
+});

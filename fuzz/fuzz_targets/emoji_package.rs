@@ -1,0 +1,48 @@
+//! Any JSON object as the files of emoji packages (its keys `icons`, `chars`, `data` and `groups`): a data set or an error,
+//! never a panic.
+//! Run: `cargo +nightly fuzz run emoji_package fuzz/corpus/emoji_package fuzz/seeds/emoji_package`
+#![no_main]
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+/// In memory where the system has it; every process has its own.
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
+    let memory = PathBuf::from("/dev/shm");
+    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let folder = parent.join(format!("brisk-fuzz-emoji-package-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder of its own");
+    folder
+});
+
+use brisk_pipelines::Control;
+use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
+use serde_json::Value;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    let Ok(Value::Object(files)) = serde_json::from_slice(bytes) else {
+        return;
+    };
+    for (key, name) in [
+        ("icons", "icons.json"),
+        ("chars", "chars.json"),
+        ("data", "en/data.json"),
+        ("groups", "meta/groups.json"),
+    ] {
+        let path = FOLDER.join("packages").join(name);
+        std::fs::create_dir_all(path.parent().expect("it has one")).expect("a place to write");
+        let text = files.get(key).map_or_else(String::new, Value::to_string);
+        std::fs::write(path, text).expect("a place to write");
+    }
+    let sources = EmojiSources {
+        noto: FOLDER.join("packages"),
+        fluent: None,
+        twemoji: None,
+        emojibase: FOLDER.join("packages"),
+    };
+    let mut options = PrepareOptions::new(FOLDER.join("data.safetensors"));
+    options.size = 8;
+    if prepare(&sources, &options, &Control::silent()).is_ok() {
+        EmojiData::open(&options.out).expect("it was written");
+    }
+});
