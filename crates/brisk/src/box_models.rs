@@ -39,6 +39,11 @@ impl BoxModel {
         MODELS.iter().find(|model| model.default_of == Some(kind))
     }
 
+    /// What stands for its folder in messages.
+    pub fn label(&self) -> &'static str {
+        self.label
+    }
+
     /// Its files, if this build has them.
     pub fn folder(&self) -> Option<ModelFolder> {
         (!self.files.is_empty()).then_some(ModelFolder::Embedded {

@@ -88,7 +88,12 @@ impl<E: Error + 'static> From<E> for Failure {
         }
         if let Some(brisk::Error::WrongResult { gives, model, .. }) = request {
             let verbs: Vec<&str> = gives.iter().map(|kind| verb(*kind)).collect();
-            message = format!("{message}: brisk {} --model {model} …", verbs.join(" or "));
+            // A model in the box is named without the remark that messages add.
+            let name = brisk::BoxModel::all()
+                .iter()
+                .find(|boxed| boxed.label() == model);
+            let name = name.map_or(model.as_str(), |boxed| boxed.name);
+            message = format!("{message}: brisk {} --model {name} …", verbs.join(" or "));
         }
         let exit_code = match request {
             Some(brisk::Error::Cancelled) => STOPPED,

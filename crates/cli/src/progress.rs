@@ -305,7 +305,8 @@ impl HubProgress for Download {
         let size = bytes
             .map(|bytes| format!(", {}", text::bytes(bytes)))
             .unwrap_or_default();
-        output::note(&format!("downloading {model} ({files} files{size})"));
+        let plural = if files == 1 { "" } else { "s" };
+        output::note(&format!("downloading {model} ({files} file{plural}{size})"));
         self.with(|state| {
             state.total = bytes;
             if std::io::stderr().is_terminal() {

@@ -107,7 +107,7 @@ impl KnownPrompts {
         }
         let instead = match self.prompts.first() {
             Some(first) => format!(
-                "; it knows such as \"{}\"",
+                "; it knows prompts such as \"{}\"",
                 shown_within(first, LONGEST_WORD)
             ),
             None => String::new(),

@@ -212,3 +212,13 @@ fn one_model_is_told_of() {
         &["models", "show", "own/drawn", "--prompts"],
     );
 }
+
+#[test]
+fn the_other_verb_is_named_as_it_is_typed() {
+    let place = Place::new();
+    place.fails(
+        2,
+        &["gives pictures, not text: brisk image --model sana-emoji …"],
+        &["text", "--model", "sana-emoji", "x"],
+    );
+}
