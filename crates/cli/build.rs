@@ -10,9 +10,11 @@ fn main() {
         let text = String::from_utf8(output.stdout).ok()?;
         output.status.success().then(|| text.trim().to_owned())
     };
-    let head = git(&["rev-parse", "--git-path", "HEAD"]);
-    if let Some(head) = &head {
-        println!("cargo::rerun-if-changed={head}");
+    // HEAD changes with the branch, its log with every commit.
+    for name in ["HEAD", "logs/HEAD"] {
+        if let Some(path) = git(&["rev-parse", "--git-path", name]) {
+            println!("cargo::rerun-if-changed={path}");
+        }
     }
     let version = match git(&["rev-parse", "--short=10", "HEAD"]) {
         Some(commit) if !commit.is_empty() => format!("{package} ({commit})"),

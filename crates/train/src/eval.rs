@@ -1,6 +1,7 @@
 //! Measures: held-out PSNR of an autoencoder, how often a text-to-image model draws what it was asked for, and how
-//! often a language model solves problems.
+//! often a language model solves problems, how well pictures of scenes follow their prompts.
 
+mod alignment;
 pub mod text;
 
 use brisk_media::{Picture, psnr};
@@ -19,6 +20,8 @@ use crate::error::{Error, Result};
 use crate::pictures::{self, Selection};
 use crate::rng::Rng;
 use crate::tensors;
+
+pub use alignment::{AlignmentOptions, AlignmentReport, Draw, Judged, Share, evaluate_alignment};
 
 /// Pictures that go through an autoencoder together.
 pub(crate) const BATCH: usize = 16;

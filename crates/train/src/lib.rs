@@ -20,6 +20,7 @@
 #![forbid(unsafe_code)]
 
 mod autoencoder;
+pub mod checker;
 pub mod checkpoint;
 pub mod data;
 pub mod ema;
@@ -42,6 +43,7 @@ mod tensors;
 mod text;
 
 pub use autoencoder::{AutoencoderReport, train_autoencoder};
+pub use checker::{CheckerReport, train_checker};
 pub use error::{Error, Result};
 pub use image::{ImageReport, Start, train_image};
 pub use inputs::Inputs;

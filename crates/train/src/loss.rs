@@ -27,7 +27,8 @@ pub(crate) struct Loss {
     pub surrogate: HostTensor,
 }
 
-fn finish(prediction: &Tensor, value: f64, gradient: Vec<f32>) -> Result<Loss> {
+/// A loss of `value` whose gradient with respect to `prediction` is `gradient`.
+pub(crate) fn with_gradient(prediction: &Tensor, value: f64, gradient: Vec<f32>) -> Result<Loss> {
     let gradient = Tensor::from_vec(gradient, prediction.dims())?;
     Ok(Loss {
         value,
@@ -57,7 +58,7 @@ pub(crate) fn mean_square(prediction: &Tensor, target: &[f32]) -> Result<Loss> {
         *value = scale * difference;
     }
     let mean = sum / values.len() as f64;
-    finish(prediction, mean, values)
+    with_gradient(prediction, mean, values)
 }
 
 /// Σ weightᵢ·cross-entropy of row i of `logits` `[n, classes]` with `targets[i]`.
@@ -87,7 +88,7 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -
         row.iter_mut().for_each(|value| *value *= scale);
         row[target as usize] -= weight;
     }
-    finish(logits, sum, values)
+    with_gradient(logits, sum, values)
 }
 
 /// The reconstruction loss of pictures `[B,H,W,C]`.
@@ -113,7 +114,7 @@ pub(crate) fn reconstruction(
         .collect();
     let scale = 1.0 / count as f64;
     gradient.iter_mut().for_each(|g| *g *= scale as f32);
-    finish(prediction, sums.iter().sum::<f64>() * scale, gradient)
+    with_gradient(prediction, sums.iter().sum::<f64>() * scale, gradient)
 }
 
 /// Adds one picture's gradient, unscaled, and returns the sum of its loss.

@@ -159,6 +159,26 @@ pub struct TextRecipe {
     pub eval_problems: usize,
 }
 
+/// Trains the judge of pictures of scenes, on scenes that are composed as it goes.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CheckerRecipe {
+    /// Name of the recipe.
+    pub name: String,
+    /// Channels at 64, 32 and 16 positions a side.
+    pub channels: [usize; 3],
+    /// Residual blocks at 16 positions a side.
+    pub blocks: usize,
+    /// Training.
+    pub training: TrainingOptions,
+    /// Updates between evaluations.
+    pub eval_every: u64,
+    /// Fresh scenes of each kind in an evaluation.
+    pub eval_scenes: usize,
+    /// The same in the last one.
+    pub final_scenes: usize,
+}
+
 /// Any recipe, told apart by its `kind`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -169,9 +189,11 @@ pub enum Recipe {
     Image(ImageRecipe),
     /// A diffusion language model.
     Text(TextRecipe),
+    /// The judge of pictures of scenes.
+    Checker(CheckerRecipe),
 }
 
-const BUILT_IN: [(&str, &str); 5] = [
+const BUILT_IN: [(&str, &str); 6] = [
     (
         "emoji-autoencoder",
         include_str!("../recipes/emoji-autoencoder.json"),
@@ -182,6 +204,10 @@ const BUILT_IN: [(&str, &str); 5] = [
         include_str!("../recipes/scenes-autoencoder.json"),
     ),
     ("scenes-image", include_str!("../recipes/scenes-image.json")),
+    (
+        "scene-checker",
+        include_str!("../recipes/scene-checker.json"),
+    ),
     (
         "arithmetic-text",
         include_str!("../recipes/arithmetic-text.json"),
@@ -200,6 +226,7 @@ impl Recipe {
             Recipe::Autoencoder(_) => "autoencoder",
             Recipe::Image(_) => "image",
             Recipe::Text(_) => "text",
+            Recipe::Checker(_) => "checker",
         }
     }
 
@@ -226,6 +253,7 @@ impl Recipe {
             Recipe::Autoencoder(recipe) => recipe.validate(),
             Recipe::Image(recipe) => recipe.validate(),
             Recipe::Text(recipe) => recipe.validate(),
+            Recipe::Checker(recipe) => recipe.validate(),
         };
         match checked {
             Ok(()) => Ok(recipe),
@@ -446,6 +474,21 @@ impl TextRecipe {
     }
 }
 
+impl CheckerRecipe {
+    /// Refuses what cannot be trained.
+    pub fn validate(&self) -> Result<()> {
+        self.training.validate()?;
+        require_count("eval_every", self.eval_every as usize, MAX_STEPS as usize)?;
+        require_count("eval_scenes", self.eval_scenes, MAX_MEASURED)?;
+        require_count("final_scenes", self.final_scenes, MAX_MEASURED)?;
+        require_count("blocks", self.blocks, 64)?;
+        for channels in self.channels {
+            require_count("channels", channels, 1024)?;
+        }
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,6 +503,7 @@ mod tests {
                 }
                 Recipe::Image(recipe) => assert_eq!(recipe.name, name),
                 Recipe::Text(recipe) => assert_eq!(recipe.name, name),
+                Recipe::Checker(recipe) => assert_eq!(recipe.name, name),
             }
         }
     }

@@ -1,5 +1,6 @@
 //! `brisk eval`: how good a trained model is.
 
+mod alignment;
 mod text;
 
 use std::path::PathBuf;
@@ -25,6 +26,7 @@ use crate::{models, output, progress, text as words};
 pub enum EvalVerb {
     Image(ImageEvalArguments),
     Text(text::TextEvalArguments),
+    Alignment(alignment::AlignmentArguments),
 }
 
 /// Measure how often a text-to-image model draws what it was asked for
@@ -77,6 +79,7 @@ pub fn run(verb: &EvalVerb) -> Result {
     match verb {
         EvalVerb::Image(arguments) => image(arguments),
         EvalVerb::Text(arguments) => text::run(arguments),
+        EvalVerb::Alignment(arguments) => alignment::run(arguments),
     }
 }
 

@@ -1,5 +1,6 @@
 //! `brisk train`: prepare data, train, plot.
 
+mod checker;
 mod packages;
 mod scenes;
 
@@ -22,6 +23,7 @@ use serde_json::json;
 use super::ThreadArguments;
 use crate::failure::{Failure, Result};
 use crate::{models, output, progress, text};
+use checker::CheckerArguments;
 use packages::PackageArguments;
 use scenes::ScenesArguments;
 
@@ -44,6 +46,7 @@ pub enum TrainVerb {
     Text(TextTrainingArguments),
     PreparePictures(PreparePicturesArguments),
     PrepareScenes(ScenesArguments),
+    Checker(CheckerArguments),
     Plot(PlotArguments),
 }
 
@@ -216,6 +219,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Text(arguments) => language(arguments),
         TrainVerb::PreparePictures(arguments) => prepare_pictures(arguments),
         TrainVerb::PrepareScenes(arguments) => scenes::run(arguments),
+        TrainVerb::Checker(arguments) => checker::run(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }

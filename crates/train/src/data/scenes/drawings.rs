@@ -146,7 +146,7 @@ fn background(place: Place, size: usize) -> Picture {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
 
     use brisk_pipelines::Control;
@@ -160,7 +160,7 @@ mod tests {
     use crate::data::emoji::EmojiData;
 
     /// Packages in which every object is a yellow square.
-    fn packages(without: Option<&str>) -> tempfile::TempDir {
+    pub(crate) fn packages(without: Option<&str>) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let (mut icons, mut characters) = (Map::new(), Map::new());
         for object in OBJECTS.iter().filter(|object| Some(object.word) != without) {

@@ -13,6 +13,8 @@ mod split;
 mod words;
 
 pub use caption::{Question, WORDINGS};
+#[cfg(test)]
+pub(crate) use drawings::tests::packages;
 pub use drawings::{Drawings, Rendered};
 pub use prepare::{SceneOptions, SceneReport, prepare_scenes};
 pub use scene::{Frame, Item, Kind, Scene};

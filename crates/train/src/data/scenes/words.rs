@@ -222,6 +222,11 @@ impl Relation {
         }
     }
 
+    /// As plain captions say it.
+    pub fn word(self) -> &'static str {
+        self.phrases()[0]
+    }
+
     /// Three ways to say it between the two objects; the first is the plain one.
     pub(super) fn phrases(self) -> [&'static str; 3] {
         match self {
