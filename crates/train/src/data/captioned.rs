@@ -173,7 +173,7 @@ impl Listing {
             .collect();
         if let Some(first) = left_out.first() {
             control.warn(format!(
-                "{} files are left out, such as {}: neither pictures ({}) nor the texts of any",
+                "files left out: {}, such as {}, since they are neither pictures ({}) nor the texts of any",
                 left_out.len(),
                 first.display(),
                 ENDINGS.join(", ")
@@ -290,7 +290,10 @@ mod tests {
             drop(control);
             let warnings: Vec<String> = receiver.iter().collect();
             assert_eq!(warnings.len(), 1);
-            assert!(warnings[0].starts_with("2 files"), "{warnings:?}");
+            assert!(
+                warnings[0].starts_with("files left out: 2,"),
+                "{warnings:?}"
+            );
         }
     }
 
