@@ -14,7 +14,8 @@
 //! A model is named by its folder, its hub id, or the name of one [in the box](BoxModel). [`open`] looks
 //! at its files and gives what it is; [`open_image`] and [`open_text`] insist on a kind. A model plans a
 //! request, which decides everything, and carries plans out, reporting through a [`Control`].
-//! [`keys`] and the families' own options are the same as the command line's.
+//! [`keys`] and the families' own options are the same as the command line's. [`quantize`](mod@quantize)
+//! makes models smaller.
 #![forbid(unsafe_code)]
 
 mod box_models;
@@ -26,6 +27,7 @@ pub use box_models::BoxModel;
 pub use brisk_media::Picture;
 pub use brisk_pipelines::events::Work;
 pub use brisk_pipelines::options::{self, Options, keys};
+pub use brisk_pipelines::quantize;
 pub use brisk_pipelines::registry::{self, Published};
 pub use brisk_pipelines::request::{FinishReason, PlannedImage};
 pub use brisk_pipelines::{

@@ -20,6 +20,33 @@ fn prompts(place: &Place) {
     std::fs::write(place.path("prompts.txt"), "red heart\n\npizza\n").unwrap();
 }
 
+/// The claim of the paper is measured on the model in the box, method by method.
+#[test]
+fn the_papers_effect_appears() {
+    let place = Place::new();
+    let json = place.ok(&["reproduce", "svdquant", "--json"]).json();
+    assert_eq!(
+        (&json["appears"], &json["arxiv"]),
+        (&true.into(), &"2411.05007".into())
+    );
+    let rows = json["rows"].as_array().unwrap();
+    let names: Vec<&str> = rows
+        .iter()
+        .map(|row| row["what"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["rtn", "smooth", "svd", "svdquant", "svdquant+gptq"]);
+    let decibels = |row: usize| -> f64 {
+        let here = rows[row]["here"].as_str().unwrap();
+        here.split(' ').next().unwrap().parse().unwrap()
+    };
+    assert!((15.0..30.0).contains(&decibels(0)) && decibels(3) > decibels(0) + 3.0);
+    assert!(
+        place.files().is_empty(),
+        "what it needed on the way is gone"
+    );
+    place.fails(2, &["svdquan", "svdquant"], &["reproduce", "svdquan"]);
+}
+
 #[test]
 fn the_model_in_the_box_is_quantized_drawn_with_compared_and_unpacked() {
     let place = Place::new();

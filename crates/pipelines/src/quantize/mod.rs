@@ -26,7 +26,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use brisk_nn::InputWatcher;
-use brisk_quant::{AwqLayout, AwqSettings, LowBitLayout, Settings};
+use brisk_quant::{AwqLayout, LowBitLayout};
+pub use brisk_quant::{AwqSettings, Method, Settings};
 use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
 
 use crate::error::{Error, Result};
@@ -107,7 +108,28 @@ pub struct QuantizeRequest {
     pub calibration: Calibration,
 }
 
+/// Rows of every layer's input that are kept by default.
+const USUAL_ROWS: usize = 2048;
+
 impl QuantizeRequest {
+    /// By SVDQuant with the paper's settings, calibrated on `prompts` with the model's own steps and size.
+    pub fn new(model: impl Into<String>, output: impl Into<PathBuf>, prompts: Vec<String>) -> Self {
+        Self {
+            model: model.into(),
+            variant: None,
+            output: output.into(),
+            settings: Settings::new(Method::SvdQuant),
+            weights_alone: false,
+            awq: None,
+            calibration: Calibration {
+                prompts,
+                rows: USUAL_ROWS,
+                steps: None,
+                size: None,
+            },
+        }
+    }
+
     /// Whether the output is one file.
     pub fn is_single_file(&self) -> bool {
         self.output.extension().is_some_and(|e| e == "safetensors")

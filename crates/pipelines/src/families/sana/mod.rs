@@ -50,7 +50,7 @@ pub static FAMILY: Family = Family {
     text: None,
     class_in_words,
     low_bit_layout: Some(quantize::low_bit_layout),
-    reproductions: &[&reproduce::SANA],
+    reproductions: &[&reproduce::SANA, &reproduce::SVDQUANT],
 };
 
 fn class_in_words(class: &str) -> Option<&'static str> {

@@ -1,7 +1,7 @@
 //! SANA (arXiv 2410.10629): attention whose cost grows with the picture, not with its square, and fewer
 //! steps by Flow-DPM-Solver.
 
-use super::options as own;
+use super::super::options as own;
 use crate::error::{Error, Result};
 use crate::events::{StepClock, Work};
 use crate::options::{Options, keys};
@@ -10,7 +10,7 @@ use crate::reproduce::{Evidence, Laboratory, Measured, Reproduction};
 use crate::request::{ImageModel, ImageRequest, OpenSettings};
 
 /// The claim of the paper.
-pub(super) static SANA: Reproduction = Reproduction {
+pub static SANA: Reproduction = Reproduction {
     paper: "sana",
     title: "SANA: Efficient High-Resolution Image Synthesis with Linear Diffusion Transformers",
     arxiv: "2410.10629",
