@@ -1,6 +1,6 @@
 //! A picture's description back into the request that made it.
 
-use brisk_pipelines::options::{Options, Scope, keys};
+use brisk_pipelines::options::{Definition, Options, Scope, keys};
 use brisk_pipelines::{Error, ImageRequest, Result, ResultKind, registry};
 use serde_json::Value;
 
@@ -17,6 +17,17 @@ pub struct Redraw {
     pub request: ImageRequest,
     /// Place of the picture among those of the request.
     pub index: usize,
+}
+
+impl Redraw {
+    /// Options whose values a description states of every picture, whether the model lets one choose
+    /// them or not.
+    pub const STATED: [&'static Definition; 4] = [
+        keys::WIDTH.definition(),
+        keys::HEIGHT.definition(),
+        keys::STEPS.definition(),
+        keys::SEED.definition(),
+    ];
 }
 
 /// Reads the description in a PNG file's texts; `label` names the file.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use brisk::{Found, OpenSettings, Options, ResultKind};
+use brisk::{Found, OpenSettings, Options, ResultKind, keys, registry};
 use brisk_nn::Quantization;
 use brisk_store::ModelFolder;
 
@@ -32,6 +32,16 @@ pub fn resolve(name: &str, variant: Option<&str>, local: bool) -> Result<PathBuf
 /// Settings whose options may name any model, with downloads shown.
 pub fn settings(options: Options) -> OpenSettings {
     brisk::settings_with::<Download>(options)
+}
+
+/// The same options, with all networks kept in memory where the model leaves a choice.
+pub fn kept_in_memory(folder: &ModelFolder, options: Options) -> Options {
+    let residency = keys::RESIDENCY.definition();
+    let family = registry::family_of(folder, &options);
+    match family.is_some_and(|family| family.honours(residency)) {
+        true => options.with(&keys::RESIDENCY, "all".to_owned()),
+        false => options,
+    }
 }
 
 /// How weights are quantized while they are loaded, as `flag` names it.

@@ -34,6 +34,8 @@ pub mod low_bit;
 pub mod registry;
 pub mod sana;
 pub mod sana_controlnet;
+#[cfg(feature = "toy")]
+pub mod toy;
 
 pub use brisk_nn::{Error, Result};
 pub use cost::Cost;

@@ -17,6 +17,8 @@ pub static COMPONENTS: &[&Component] = &[
     &language_model::COMPONENT,
     &hart::COMPONENT,
     &hart::tokenizer::COMPONENT,
+    #[cfg(feature = "toy")]
+    &crate::toy::COMPONENT,
 ];
 
 /// The network that a class or model type names.

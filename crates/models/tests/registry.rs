@@ -10,7 +10,7 @@ use brisk_models::component::{
 use brisk_models::registry::{self, COMPONENTS};
 use brisk_nn::{Storage, Trace};
 use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource};
-use brisk_testkit::fixtures_dir;
+use brisk_testkit::{fixtures_dir, write_toy_model};
 
 /// Folders below `root` that hold a `config.json`.
 fn folders(root: &Path, found: &mut Vec<PathBuf>) {
@@ -71,18 +71,9 @@ fn cases(root: PathBuf) -> Vec<Case> {
 }
 
 fn fixtures() -> Vec<Case> {
-    [
-        "dcae",
-        "gemma2",
-        "hart",
-        "language_models",
-        "pipelines",
-        "sana_controlnet",
-        "sana_transformer",
-    ]
-    .into_iter()
-    .flat_map(|name| cases(fixtures_dir().join(name)))
-    .collect()
+    let toy = write_toy_model(&Path::new(env!("CARGO_TARGET_TMPDIR")).join("toy"), 0.5);
+    let folders = [fixtures_dir(), toy];
+    folders.into_iter().flat_map(cases).collect()
 }
 
 fn weights(folder: &Path) -> Option<Arc<dyn TensorSource>> {

@@ -11,7 +11,12 @@ use crate::reproduce::Reproduction;
 use crate::request::{ImageModel, OpenSettings, ResultKind, TextModel};
 
 /// Every family.
-pub static FAMILIES: &[&Family] = &[&families::sana::FAMILY, &families::language::FAMILY];
+pub static FAMILIES: &[&Family] = &[
+    &families::sana::FAMILY,
+    &families::language::FAMILY,
+    #[cfg(feature = "toy")]
+    &families::toy::FAMILY,
+];
 
 /// Opens a model that draws.
 pub type OpenImage = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn ImageModel>>;
@@ -73,6 +78,11 @@ pub struct Family {
 }
 
 impl Family {
+    /// Whether at least one kind of its models honours an option.
+    pub fn honours(&self, option: &Definition) -> bool {
+        self.supports.iter().any(|support| support.honours(option))
+    }
+
     /// What its models give.
     pub fn results(&self) -> Vec<ResultKind> {
         [

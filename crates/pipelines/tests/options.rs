@@ -13,7 +13,7 @@ use brisk_pipelines::{
     registry,
 };
 use brisk_store::{Dtype, ModelFolder, OutTensor, write_safetensors};
-use brisk_testkit::fixtures_dir;
+use brisk_testkit::{fixtures_dir, write_toy_model};
 
 /// One option in a setting where it matters.
 struct Case {
@@ -336,6 +336,11 @@ fn image_cases(place: &Path) -> Vec<Case> {
         alone("latents", &latents_file(place)),
         beside("decode", "tiled", &[("height", "576")]),
         alone("preview-interval", "1"),
+        Case {
+            folder: write_toy_model(&place.join("toy"), 0.5),
+            with: Vec::new(),
+            ..alone("brightness", "0.25")
+        },
     ]
 }
 

@@ -9,6 +9,10 @@
 
 #![forbid(unsafe_code)]
 
+mod toy;
+
+pub use toy::{TOY_SIDE, TOY_WORDS, write_toy_model};
+
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
 //! `brisk doctor`: what this machine offers.
 
+use brisk::{ResultKind, registry};
 use brisk_kernels::simd;
 use brisk_store::hub::HubOptions;
 use clap::Args;
@@ -40,6 +41,7 @@ pub fn run(arguments: &DoctorArguments) -> Result {
         .iter()
         .filter(|model| model.folder().is_some())
         .collect();
+    let families = registry::FAMILIES;
     if arguments.json {
         return output::print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -53,6 +55,9 @@ pub fn run(arguments: &DoctorArguments) -> Result {
                 "cache": hub.cache.display().to_string(), "models": cached.len(), "bytes": cached_bytes,
                 "endpoint": hub.endpoint, "offline": hub.offline, "token": hub.token.is_some(),
             },
+            "families": families.iter()
+                .map(|family| json!({"name": family.name, "about": family.about, "gives": gives(family)}))
+                .collect::<Vec<_>>(),
             "in_the_box": boxed.iter()
                 .map(|model| json!({"name": model.name, "bytes": model.size()}))
                 .collect::<Vec<_>>(),
@@ -124,6 +129,14 @@ pub fn run(arguments: &DoctorArguments) -> Result {
         ),
         row("hub", format!("{}, {hub_mode}, {token}", hub.endpoint)),
         row(
+            "runs",
+            families
+                .iter()
+                .map(|family| family.about)
+                .collect::<Vec<_>>()
+                .join("; "),
+        ),
+        row(
             "in the box",
             if boxed.is_empty() {
                 "no models in this build".to_owned()
@@ -136,4 +149,9 @@ pub fn run(arguments: &DoctorArguments) -> Result {
         ),
     ];
     output::print(&text::table(&rows))
+}
+
+/// What a family's models give, in words.
+fn gives(family: &registry::Family) -> Vec<&'static str> {
+    family.results().into_iter().map(ResultKind::name).collect()
 }

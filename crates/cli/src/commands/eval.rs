@@ -101,9 +101,8 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     let folder = models::open(arguments.model.as_deref(), variant)?;
     let data = EmojiData::open(&arguments.data)?;
     let autoencoder = load_autoencoder(&open_autoencoder(&folder, variant)?)?;
-    let options = Options::new()
-        .with(&keys::RESIDENCY, "all".to_owned())
-        .with_some(&keys::VARIANT, arguments.variant.clone());
+    let options = Options::new().with_some(&keys::VARIANT, arguments.variant.clone());
+    let options = models::kept_in_memory(&folder, options);
     let mut model = registry::open_image(&folder, &models::settings(options))?;
     let control = progress::control()?;
     control.stage("autoencoder", Work::Run, 0);

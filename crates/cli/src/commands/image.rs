@@ -23,8 +23,9 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let job = arguments.job()?;
     let (name, folder, settings) = job.model()?;
     let mut model = brisk::registry::open_image(&folder, &settings)?;
-    let plan = model.plan(&job.request)?;
-    super::report_drawn_seed(&job.request.options);
+    let request = job.request(model.support());
+    let plan = model.plan(&request)?;
+    super::report_drawn_seed(&request.options);
     let count = job.only.map_or(plan.images.len(), |_| 1);
     let outputs = arguments.outputs(count)?;
     let preview = arguments.preview.iter().filter(|path| !path.is_dir());

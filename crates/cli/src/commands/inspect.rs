@@ -6,7 +6,7 @@ mod picture;
 
 use std::path::{Path, PathBuf};
 
-use brisk::{Options, keys, registry};
+use brisk::{OpenSettings, Options, keys, registry};
 use brisk_store::{
     Limit, ModelFolder, TensorSource, open_weights, read_json, summarise, unwrapped,
 };
@@ -206,13 +206,21 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     outcome
 }
 
-/// Why the family that draws with a model refuses it, though each component is sound: opening looks at how
-/// they fit together and reads no weights.
+/// Why the family of a model refuses it, though each component is sound: opening looks at how they fit
+/// together, and at what stands beside them.
 fn refusal(folder: &ModelFolder, variant: Option<&str>) -> Option<String> {
     let options = Options::new().with_some(&keys::VARIANT, variant.map(str::to_owned));
-    registry::family_of(folder, &options)?.image?;
-    let refused = registry::open_image(folder, &models::settings(options)).err()?;
-    Some(Failure::from(refused).to_string())
+    let family = registry::family_of(folder, &options)?;
+    let settings = OpenSettings {
+        plan_only: true,
+        ..models::settings(options)
+    };
+    let refused = match (family.image, family.text) {
+        (Some(_), _) => registry::open_image(folder, &settings).err(),
+        (None, Some(_)) => registry::open_text(folder, &settings).err(),
+        (None, None) => None,
+    };
+    Some(Failure::from(refused?).to_string())
 }
 
 /// A folder that is no model: its weights files, one by one.

@@ -11,5 +11,6 @@ mod probe;
 mod quantize;
 mod text;
 mod tools;
+mod toy;
 mod training;
 mod warnings;

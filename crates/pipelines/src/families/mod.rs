@@ -2,3 +2,5 @@
 
 pub mod language;
 pub mod sana;
+#[cfg(feature = "toy")]
+pub mod toy;

@@ -66,9 +66,8 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let folder = arguments.model.folder()?;
     let label = folder.label();
     let kind = ResultKind::Pictures;
-    let mut options = Options::new()
-        .with(&keys::RESIDENCY, "all".to_owned())
-        .with_some(&keys::VARIANT, arguments.model.variant.clone());
+    let options = Options::new().with_some(&keys::VARIANT, arguments.model.variant.clone());
+    let mut options = models::kept_in_memory(&folder, options);
     for (name, value) in [
         ("quantize-text-encoder", &arguments.quantize_text_encoder),
         ("quantize-transformer", &arguments.quantize_transformer),

@@ -211,7 +211,7 @@ fn open(
 ) -> Result<Box<dyn ImageModel>> {
     let found = models::find(Some(name), None, ResultKind::Pictures)?;
     let open = |extra: &[(&str, &str)]| -> Result<Box<dyn ImageModel>> {
-        let mut options = Options::new().with(&keys::RESIDENCY, "all".to_owned());
+        let mut options = models::kept_in_memory(&found.folder, Options::new());
         for (option, value) in extra {
             registry::give(&mut options, ResultKind::Pictures, option, value)?;
         }

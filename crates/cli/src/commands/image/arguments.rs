@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use brisk::options::Scope;
+use brisk::options::{Definition, Scope, Support};
 use brisk::{ImageRequest, OpenSettings, Options, Redraw, ResultKind, keys};
 use brisk_store::output::numbered;
 use brisk_store::read::read;
@@ -188,7 +188,9 @@ impl ImageArguments {
         }
         let mut open = given.of_scope(Scope::Open);
         let (mut prompts, mut only, mut model) = (prompts, None, self.model.clone());
+        let mut stated = Vec::new();
         if let Some(redraw) = redraw {
+            stated.extend(Redraw::STATED.into_iter().filter(|d| !options.has(d)));
             if prompts.is_empty() {
                 prompts = redraw.request.prompts;
                 let count = redraw.request.options.get(&keys::IMAGES);
@@ -201,6 +203,7 @@ impl ImageArguments {
         }
         Ok(Job {
             request: ImageRequest { prompts, options },
+            stated,
             only,
             open,
             model,
@@ -224,7 +227,9 @@ impl ImageArguments {
 
 /// What is to be drawn, and with what.
 pub(super) struct Job {
-    pub(super) request: ImageRequest,
+    request: ImageRequest,
+    /// Options whose values a picture's description states.
+    stated: Vec<&'static Definition>,
     /// The one picture of the request that is wanted; all where there is none.
     pub(super) only: Option<usize>,
     open: Options,
@@ -232,6 +237,17 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// The request to a model: what a description states and the model does not let one choose is left out.
+    pub(super) fn request(&self, support: &Support) -> ImageRequest {
+        let mut request = self.request.clone();
+        for definition in &self.stated {
+            if !support.honours(definition) {
+                request.options.remove(definition);
+            }
+        }
+        request
+    }
+
     /// The model's name, its folder, and how to open it.
     pub(super) fn model(&self) -> Result<(String, ModelFolder, OpenSettings)> {
         let variant = self.open.get(&keys::VARIANT);
