@@ -3,7 +3,7 @@
 
 use serde_json::{Value, json};
 
-use crate::harness::{Outcome, Place};
+use crate::harness::{Outcome, Place, replace};
 use crate::text::with_tokenizer;
 
 /// The warnings of a JSON document, each of which stderr shows too.
@@ -180,4 +180,45 @@ fn an_empty_answer_says_why() {
     added.extend(special);
     std::fs::write(&tokenizer, document.to_string()).unwrap();
     expect_one(&ask(&place), &["answer is empty", "special tokens"]);
+}
+
+#[test]
+fn what_nothing_reads_is_refused_or_named() {
+    let place = Place::new();
+    let model = place.copy("pipelines/sana", "model");
+    let draw = ["image", "x", "--model", "model", "-o", "x.png"];
+    let settings = model.join("generation_config.json");
+    std::fs::write(
+        &settings,
+        r#"{"guidance_scale": 2, "num_inference_steps": 5}"#,
+    )
+    .unwrap();
+    place.fails(
+        1,
+        &[
+            "generation_config.json",
+            "num_inference_steps",
+            "guidance_scale",
+        ],
+        &draw,
+    );
+    std::fs::write(&settings, "\u{feff}{\"guidance_scale\": 2}").unwrap();
+    place.ok(&["image", "x", "--model", "model", "--steps", "1"]);
+    let config = model.join("transformer/config.json");
+    replace(
+        &config,
+        "\"in_channels\"",
+        "\"use_rope\": true, \"in_channels\"",
+    );
+    let found = drawn(&place, &["x", "--model", "model", "--instruction", "none"]);
+    expect_one(
+        &found,
+        &["nothing reads use_rope (transformer/config.json)"],
+    );
+    std::fs::write(place.path("prompts.txt"), "a\0b\n").unwrap();
+    place.fails(
+        2,
+        &["--prompt", "NUL"],
+        &["image", "--prompts", "prompts.txt", "-o", "x.png"],
+    );
 }

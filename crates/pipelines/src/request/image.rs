@@ -76,7 +76,7 @@ impl ImageRequest {
     }
 }
 
-/// Refuses a text that nobody can mean.
+/// Refuses a text that nobody can mean, or that no picture's file can hold.
 pub(crate) fn check_length(option: &'static str, text: &str) -> Result<()> {
     if text.len() > MAX_PROMPT_BYTES {
         return Err(Error::request(
@@ -86,6 +86,9 @@ pub(crate) fn check_length(option: &'static str, text: &str) -> Result<()> {
                 text.len()
             ),
         ));
+    }
+    if text.contains('\0') {
+        return Err(Error::request(option, "holds a NUL character; take it out"));
     }
     Ok(())
 }

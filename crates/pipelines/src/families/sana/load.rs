@@ -6,12 +6,14 @@ use std::sync::Arc;
 use brisk_models::component::LoadSettings;
 use brisk_models::dcae::{self, AutoencoderConfig};
 use brisk_models::gemma2::Gemma2Config;
+use brisk_models::registry;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_nn::{Activations, Lora, LoraFile, Quantization};
 use brisk_store::ModelFolder;
 use brisk_store::read::without_last_line_end;
+use brisk_store::shown;
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
@@ -150,6 +152,8 @@ pub(super) struct Files {
     pub(super) guidance: f32,
     /// What the folder says that the model knows.
     pub(super) known_prompts: Option<KnownPrompts>,
+    /// Keys of the folder's configurations that nothing reads, each with its file.
+    pub(super) unread_keys: Vec<String>,
 }
 
 pub(super) struct ControlFiles {
@@ -242,6 +246,7 @@ impl Files {
             instruction: read_instruction(folder)?,
             guidance: read_guidance(folder)?,
             known_prompts: KnownPrompts::read(folder)?,
+            unread_keys: unread_keys(folder, options)?,
         };
         files.check_together()?;
         Ok(files)
@@ -471,8 +476,23 @@ fn read_guidance(folder: &ModelFolder) -> Result<f32> {
         return Ok(GUIDANCE);
     }
     let label = format!("{}/{GENERATION_FILE}", folder.label());
-    let config: serde_json::Value = serde_json::from_slice(&folder.read(GENERATION_FILE)?)
-        .map_err(|error| Error::config(&label, error.to_string()))?;
+    let config = folder.read_json(GENERATION_FILE)?;
+    let known = |key: &str| {
+        key == "guidance_scale" || key == "transformers_version" || key.starts_with('_')
+    };
+    let mut keys = config
+        .as_object()
+        .into_iter()
+        .flat_map(|object| object.keys());
+    if let Some(unknown) = keys.find(|key| !known(key)) {
+        return Err(Error::config(
+            label,
+            format!(
+                "the key {} is not known; remove it, expected guidance_scale",
+                shown(unknown)
+            ),
+        ));
+    }
     match config.get("guidance_scale") {
         None => Ok(GUIDANCE),
         Some(value) => value
@@ -484,6 +504,29 @@ fn read_guidance(folder: &ModelFolder) -> Result<f32> {
                 Error::config(&label, message)
             }),
     }
+}
+
+/// Keys of the configurations of this folder's networks that their readers do not know.
+fn unread_keys(folder: &ModelFolder, options: &LoadOptions) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for (part, replaced) in [
+        ("transformer", options.transformer_file.is_some()),
+        ("text_encoder", options.text_encoder.is_some()),
+        ("vae", options.vae.is_some()),
+    ] {
+        let name = format!("{part}/config.json");
+        if replaced || !folder.exists(&name) {
+            continue;
+        }
+        let config = folder.read_json(&name)?;
+        let classes = registry::classes(&config);
+        let named = classes.into_iter().find_map(registry::of_class);
+        if let Some(component) = named.or_else(|| registry::of_config(&config)) {
+            let keys = component.unknown_keys(&config).into_iter();
+            found.extend(keys.map(|key| format!("{} ({name})", shown(key))));
+        }
+    }
+    Ok(found)
 }
 
 fn read_instruction(folder: &ModelFolder) -> Result<Option<String>> {

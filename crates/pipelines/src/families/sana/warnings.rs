@@ -29,10 +29,21 @@ impl SanaPipeline {
             self.unusual_size(plan),
             self.unusual_guidance(plan),
             unknown_words,
+            self.unread_keys(),
         ]
         .into_iter()
         .flatten()
         .collect()
+    }
+
+    fn unread_keys(&self) -> Option<String> {
+        let keys = &self.files.unread_keys;
+        (!keys.is_empty()).then(|| {
+            format!(
+                "nothing reads {} of the model's configuration; the reference may compute something by it",
+                keys.join(", ")
+            )
+        })
     }
 
     fn unusual_size(&self, plan: &SanaPlan) -> Option<String> {
