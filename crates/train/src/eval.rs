@@ -236,11 +236,7 @@ pub fn evaluate_image_model(
 }
 
 fn encode_one(model: &Autoencoder, picture: &Picture) -> Result<Vec<f32>> {
-    let values: Vec<f32> = picture
-        .pixels
-        .iter()
-        .map(|value| f32::from(*value) / 127.5 - 1.0)
-        .collect();
+    let values: Vec<f32> = pictures::signed(picture).collect();
     let shape = (1, picture.height, picture.width, 3);
     let batch = Tensor::from_vec(values, shape)?;
     Ok(scaled_rows(model, &batch)?.remove(0))

@@ -74,21 +74,27 @@ pub(crate) fn cross_entropy(logits: &Tensor, targets: &[u32], weights: &[f32]) -
     let mut values = tensors::values(logits)?;
     let mut sum = 0f64;
     for ((row, &target), &weight) in values.chunks_exact_mut(classes).zip(targets).zip(weights) {
-        let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let Some(&right) = row.get(target as usize) else {
-            return Err(Error::Data(format!("target {target} of {classes} classes")));
-        };
-        let mut total = 0f64;
-        for value in row.iter_mut() {
-            *value = (*value - largest).exp();
-            total += f64::from(*value);
-        }
-        sum += f64::from(weight) * (total.ln() - f64::from(right - largest));
-        let scale = weight / total as f32;
-        row.iter_mut().for_each(|value| *value *= scale);
-        row[target as usize] -= weight;
+        sum += row_cross_entropy(row, target as usize, weight)?;
     }
     with_gradient(logits, sum, values)
+}
+
+/// `weight`·cross-entropy of one row of logits, which its gradient replaces.
+pub(crate) fn row_cross_entropy(row: &mut [f32], target: usize, weight: f32) -> Result<f64> {
+    let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let Some(&right) = row.get(target) else {
+        let classes = row.len();
+        return Err(Error::Data(format!("target {target} of {classes} classes")));
+    };
+    let mut total = 0f64;
+    for value in row.iter_mut() {
+        *value = (*value - largest).exp();
+        total += f64::from(*value);
+    }
+    let scale = weight / total as f32;
+    row.iter_mut().for_each(|value| *value *= scale);
+    row[target] -= weight;
+    Ok(f64::from(weight) * (total.ln() - f64::from(right - largest)))
 }
 
 /// The reconstruction loss of pictures `[B,H,W,C]`.

@@ -106,6 +106,11 @@ fn hue_rotation(angle: f64) -> [[f32; 3]; 3] {
     ]
 }
 
+/// A picture's values in −1..=1, pixel by pixel.
+pub(crate) fn signed(picture: &Picture) -> impl Iterator<Item = f32> {
+    picture.pixels.iter().map(|byte| to_signed(*byte))
+}
+
 /// Maps a byte to −1..=1.
 fn to_signed(value: u8) -> f32 {
     f32::from(value) / 127.5 - 1.0

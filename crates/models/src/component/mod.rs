@@ -305,6 +305,25 @@ pub struct Work {
     pub weight_bytes: Option<f64>,
 }
 
+impl Work {
+    /// Of `batch` times what `costs` say, computed with the weights as they are stored.
+    pub fn of_batch(batch: usize, sizes: Vec<(&'static str, usize)>, costs: &[Cost]) -> Self {
+        Self {
+            sizes,
+            costs: costs.iter().map(|cost| cost.for_batch(batch)).collect(),
+            ..Self::default()
+        }
+    }
+
+    /// The same by convolutions: they compute on f32 copies, whatever the file holds.
+    pub fn by_convolutions(self) -> Self {
+        Self {
+            weight_bytes: Some(4.0),
+            ..self
+        }
+    }
+}
+
 /// A component with its inputs, or why it does not take them.
 pub type PrepareResult<'a> = std::result::Result<Box<dyn Prepared + 'a>, PrepareError>;
 

@@ -202,13 +202,8 @@ impl ComponentConfig for AutoencoderConfig {
             true => self.encode_cost(height, width),
             false => self.decode_cost(height, width),
         };
-        Ok(Work {
-            sizes: vec![("batch", batch), ("height", height), ("width", width)],
-            costs: costs.iter().map(|cost| cost.for_batch(batch)).collect(),
-            preparation: None,
-            // Convolutions compute on f32 copies, whatever the file holds.
-            weight_bytes: Some(4.0),
-        })
+        let sizes = vec![("batch", batch), ("height", height), ("width", width)];
+        Ok(Work::of_batch(batch, sizes, &costs).by_convolutions())
     }
 
     fn load(

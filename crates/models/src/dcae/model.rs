@@ -210,6 +210,12 @@ impl AutoencoderConfig {
 /// Rows of a strip below which a strip's neighbours cost too much.
 const LEAST_ROWS: usize = 16;
 
+/// Rows of a map's strips, if it has more than what was asked for; none where it stays whole.
+fn strip_rows(asked: Option<usize>, x: &Tensor) -> Option<usize> {
+    let rows = asked?.max(LEAST_ROWS);
+    (rows < x.dims()[1]).then_some(rows)
+}
+
 /// A block on the whole map, or in strips of about `rows` rows if the map has more; these are written
 /// over the map, and so is a large one by a block that sees only few rows.
 fn run_block(
@@ -223,8 +229,7 @@ fn run_block(
         None if block.halo().is_some() => pass.part_rows(&x)?,
         given => given,
     };
-    let rows = rows.map(|rows| rows.max(LEAST_ROWS));
-    match rows.filter(|rows| *rows < x.dims()[1]) {
+    match strip_rows(rows, &x) {
         Some(rows) => block.forward_strips(x, rows),
         None => block.forward(&x, name, pass),
     }
@@ -237,8 +242,7 @@ fn run_up(up: &Up, x: &Tensor, rows: Option<usize>, pass: &Pass) -> Result<Tenso
         None => pass.part_rows(x)?,
         given => given.map(|rows| rows.div_ceil(2)),
     };
-    let rows = rows.map(|rows| rows.max(LEAST_ROWS));
-    match rows.filter(|rows| *rows < x.dims()[1]) {
+    match strip_rows(rows, x) {
         Some(rows) => up.forward_strips(x, rows),
         None => up.forward(x),
     }

@@ -168,12 +168,8 @@ impl ComponentConfig for Gemma2Config {
         let ([batch, tokens], _) = inputs.ids(IDS.name)?;
         let prefix = sizes.or_zero(PREFIX.name).min(tokens);
         let costs = self.encode_cost(tokens - prefix, prefix);
-        Ok(Work {
-            sizes: vec![("batch", batch), ("tokens", tokens), ("prefix", prefix)],
-            costs: costs.iter().map(|cost| cost.for_batch(batch)).collect(),
-            preparation: None,
-            weight_bytes: None,
-        })
+        let sizes = vec![("batch", batch), ("tokens", tokens), ("prefix", prefix)];
+        Ok(Work::of_batch(batch, sizes, &costs))
     }
 
     fn load(

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::verdict::Sighting;
 use crate::data::scenes::{Colour, OBJECTS};
 use crate::error::{Error, JsonContext, Result};
+use crate::pictures::signed;
 use crate::tensors;
 
 /// Side of the pictures it looks at.
@@ -187,12 +188,7 @@ impl SceneChecker {
                     &resized
                 }
             };
-            values.extend(
-                picture
-                    .pixels
-                    .iter()
-                    .map(|byte| f32::from(*byte) / 127.5 - 1.0),
-            );
+            values.extend(signed(picture));
         }
         let pictures = Tensor::from_vec(values, (pictures.len(), SIZE, SIZE, 3))?;
         let cells = tensors::values(&self.forward(&pictures)?)?;

@@ -5,7 +5,7 @@ use brisk_nn::Tensor;
 use super::model::{CELLS, OUTPUTS};
 use crate::data::scenes::{Colour, OBJECTS, Rendered, Scene};
 use crate::error::Result;
-use crate::loss::{Loss, with_gradient};
+use crate::loss::{Loss, row_cross_entropy, with_gradient};
 use crate::tensors;
 
 /// Spread of a centre over cells.
@@ -65,8 +65,8 @@ impl Targets {
 
 /// Cross-entropies of centres, objects and colours, each a mean over the cells that it concerns.
 pub(super) fn loss(output: &Tensor, targets: &[&Targets]) -> Result<Loss> {
-    let values = tensors::values(output)?;
-    let mut gradient = vec![0f32; values.len()];
+    // Logits, which their gradients replace row by row.
+    let mut values = tensors::values(output)?;
     let cells = || targets.iter().flat_map(|targets| &targets.cells);
     let near = |cell: &Cell| {
         if cell.nearness >= NEAR {
@@ -75,54 +75,28 @@ pub(super) fn loss(output: &Tensor, targets: &[&Targets]) -> Result<Loss> {
             0.0
         }
     };
-    let coloured = |cell: &Cell| {
-        if cell.colour.is_some() {
-            near(cell)
-        } else {
-            0.0
-        }
-    };
+    let coloured = |cell: &Cell| cell.colour.map_or(0.0, |_| near(cell));
     let total = |weight: &dyn Fn(&Cell) -> f32| cells().map(weight).sum::<f32>().max(1e-6);
     let (all_near, all_coloured) = (total(&near), total(&coloured));
     let all_centres = total(&|cell: &Cell| 1.0 + CENTRE_WEIGHT * cell.nearness);
     let mut sum = 0f64;
-    let rows = values
-        .chunks_exact(OUTPUTS)
-        .zip(gradient.chunks_exact_mut(OUTPUTS));
-    for (cell, (row, gradient)) in cells().zip(rows) {
+    for (cell, row) in cells().zip(values.chunks_exact_mut(OUTPUTS)) {
         let weight = (1.0 + CENTRE_WEIGHT * cell.nearness) / all_centres;
-        let (logit, target) = (row[0], cell.nearness);
+        let (centre, classes) = row.split_at_mut(1);
+        let (logit, target) = (centre[0], cell.nearness);
         let likelihood = 1.0 / (1.0 + (-logit).exp());
         // softplus(x) − t·x, the cross-entropy of a logit.
         let softplus = logit.max(0.0) + (-logit.abs()).exp().ln_1p();
         sum += f64::from(weight * (softplus - target * logit));
-        gradient[0] = weight * (likelihood - target);
-        let (objects, colours) = row[1..].split_at(OBJECTS.len());
-        let (object_gradient, colour_gradient) = gradient[1..].split_at_mut(OBJECTS.len());
-        sum += classes(objects, cell.object, near(cell) / all_near, object_gradient);
-        if let Some(colour) = cell.colour {
-            let index = Colour::ALL.iter().position(|c| *c == colour).unwrap_or(0);
-            sum += classes(
-                colours,
-                index,
-                coloured(cell) / all_coloured,
-                colour_gradient,
-            );
+        centre[0] = weight * (likelihood - target);
+        let (objects, colours) = classes.split_at_mut(OBJECTS.len());
+        sum += row_cross_entropy(objects, cell.object, near(cell) / all_near)?;
+        match Colour::ALL.iter().position(|c| Some(*c) == cell.colour) {
+            Some(index) => {
+                sum += row_cross_entropy(colours, index, coloured(cell) / all_coloured)?;
+            }
+            None => colours.fill(0.0),
         }
     }
-    with_gradient(output, sum, gradient)
-}
-
-/// Weighted cross-entropy of one row; its gradient is written.
-fn classes(logits: &[f32], target: usize, weight: f32, gradient: &mut [f32]) -> f64 {
-    if weight == 0.0 {
-        return 0.0;
-    }
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let total: f32 = logits.iter().map(|logit| (logit - largest).exp()).sum();
-    for (index, (gradient, logit)) in gradient.iter_mut().zip(logits).enumerate() {
-        let share = (logit - largest).exp() / total;
-        *gradient = weight * (share - if index == target { 1.0 } else { 0.0 });
-    }
-    f64::from(weight * (total.ln() - (logits[target] - largest)))
+    with_gradient(output, sum, values)
 }

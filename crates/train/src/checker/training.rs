@@ -16,6 +16,7 @@ use super::verdict::judge;
 use crate::data::scenes::{Drawings, Kind, Scene, Split};
 use crate::error::Result;
 use crate::inputs::Inputs;
+use crate::pictures::signed;
 use crate::recipe::CheckerRecipe;
 use crate::rng::Rng;
 use crate::session::{self, Measured, Session, check_memory, write_json};
@@ -82,12 +83,7 @@ pub fn train_checker(
             let part = &batch[part];
             let mut values = Vec::with_capacity(part.len() * SIZE * SIZE * 3);
             for (picture, _) in part {
-                values.extend(
-                    picture
-                        .pixels
-                        .iter()
-                        .map(|byte| f32::from(*byte) / 127.5 - 1.0),
-                );
+                values.extend(signed(picture));
             }
             let input = Tensor::from_vec(values, (part.len(), SIZE, SIZE, 3))?;
             let targets: Vec<&Targets> = part.iter().map(|(_, targets)| targets).collect();

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::data::scenes::{Colour, Kind, OBJECTS, Relation, Scene};
+use crate::data::scenes::{Colour, Kind, OBJECTS, Scene};
 
 /// Shares of the picture that two centres must be apart along the axis of a relation: less than scenes are drawn
 /// with, since a centre is seen to within a cell's half.
@@ -87,7 +87,7 @@ fn relation(scene: &Scene, seen: &[Sighting]) -> Option<String> {
         let object = scene.items[item].object;
         seen.iter().filter(move |s| s.object == object)
     };
-    let holds = of(0).any(|a| of(1).any(|b| stands(wanted, a.centre, b.centre)));
+    let holds = of(0).any(|a| of(1).any(|b| wanted.holds(a.centre, b.centre, APART)));
     let (first, second) = (
         &OBJECTS[scene.items[0].object],
         &OBJECTS[scene.items[1].object],
@@ -100,17 +100,6 @@ fn relation(scene: &Scene, seen: &[Sighting]) -> Option<String> {
             second.word
         )
     })
-}
-
-fn stands(relation: Relation, (x, y): (f64, f64), (other_x, other_y): (f64, f64)) -> bool {
-    let (right, down) = (x - other_x, y - other_y);
-    let (along, across) = match relation {
-        Relation::Left => (-right, down),
-        Relation::Right => (right, down),
-        Relation::Above => (-down, right),
-        Relation::Below => (down, right),
-    };
-    along >= APART && along > across.abs()
 }
 
 #[cfg(test)]

@@ -276,12 +276,7 @@ impl ComponentConfig for Configuration {
             }
             (vec![("batch", batch), ("pixels", self.pixels())], costs)
         };
-        Ok(Work {
-            sizes,
-            costs: costs.iter().map(|cost| cost.for_batch(batch)).collect(),
-            preparation: None,
-            weight_bytes: None,
-        })
+        Ok(Work::of_batch(batch, sizes, &costs))
     }
 
     fn load(

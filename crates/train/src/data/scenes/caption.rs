@@ -119,7 +119,7 @@ impl Scene {
         if let (Some(relation), [a, b]) = (self.relation, &self.items[..]) {
             let (a, b) = (OBJECTS[a.object].word, OBJECTS[b.object].word);
             let what = |relation: super::words::Relation, of: &str| {
-                format!("what is {} the {of}?", relation.phrases()[0])
+                format!("what is {} the {of}?", relation.word())
             };
             questions.push(ask(what(relation, b), a));
             questions.push(ask(what(relation.reversed(), a), b));

@@ -198,23 +198,10 @@ impl Scene {
             self.items[index].frame = placed?;
         }
         let holds = self.relation.is_none_or(|relation| {
-            Self::stands(relation, &self.items[0].frame, &self.items[1].frame)
+            let centre = |item: usize| self.items[item].frame.centre();
+            relation.holds(centre(0), centre(1), APART)
         });
         holds.then_some(self)
-    }
-
-    /// Whether the first is clearly where a relation says, seen from the second: apart along its axis, and
-    /// farther so than across.
-    pub fn stands(relation: Relation, first: &Frame, second: &Frame) -> bool {
-        let ((x, y), (other_x, other_y)) = (first.centre(), second.centre());
-        let (right, down) = (x - other_x, y - other_y);
-        let (along, across) = match relation {
-            Relation::Left => (-right, down),
-            Relation::Right => (right, down),
-            Relation::Above => (-down, right),
-            Relation::Below => (down, right),
-        };
-        along >= APART && along > across.abs()
     }
 }
 
@@ -316,14 +303,13 @@ mod tests {
             width: 0.3,
             height: 0.3,
         };
-        assert!(Scene::stands(Relation::Left, &at(0.1, 0.4), &at(0.6, 0.5)));
-        assert!(!Scene::stands(
-            Relation::Right,
-            &at(0.1, 0.4),
-            &at(0.6, 0.5)
-        ));
-        assert!(!Scene::stands(Relation::Left, &at(0.3, 0.4), &at(0.5, 0.4)));
-        assert!(!Scene::stands(Relation::Left, &at(0.1, 0.0), &at(0.5, 0.6)));
-        assert!(Scene::stands(Relation::Above, &at(0.1, 0.0), &at(0.5, 0.6)));
+        let stands = |relation: Relation, first: &Frame, second: &Frame| {
+            relation.holds(first.centre(), second.centre(), APART)
+        };
+        assert!(stands(Relation::Left, &at(0.1, 0.4), &at(0.6, 0.5)));
+        assert!(!stands(Relation::Right, &at(0.1, 0.4), &at(0.6, 0.5)));
+        assert!(!stands(Relation::Left, &at(0.3, 0.4), &at(0.5, 0.4)));
+        assert!(!stands(Relation::Left, &at(0.1, 0.0), &at(0.5, 0.6)));
+        assert!(stands(Relation::Above, &at(0.1, 0.0), &at(0.5, 0.6)));
     }
 }

@@ -41,10 +41,9 @@ fn combinations(scene: &Scene) -> Vec<String> {
             let relation = scene.relation.unwrap_or(super::words::Relation::Left);
             // "a left of b" and "b right of a" are one combination.
             let (first, second) = (words(&scene.items[0]), words(&scene.items[1]));
-            let name = |relation: super::words::Relation| relation.phrases()[0];
             let own = match first <= second {
-                true => format!("{first} {} {second}", name(relation)),
-                false => format!("{second} {} {first}", name(relation.reversed())),
+                true => format!("{first} {} {second}", relation.word()),
+                false => format!("{second} {} {first}", relation.reversed().word()),
             };
             vec![own, both(&words)]
         }

@@ -222,6 +222,19 @@ impl Relation {
         }
     }
 
+    /// Whether the first of two centres is clearly there, seen from the second: at least `apart` along the
+    /// relation's axis, and farther so than across.
+    pub fn holds(self, (x, y): (f64, f64), (other_x, other_y): (f64, f64), apart: f64) -> bool {
+        let (right, down) = (x - other_x, y - other_y);
+        let (along, across) = match self {
+            Relation::Left => (-right, down),
+            Relation::Right => (right, down),
+            Relation::Above => (-down, right),
+            Relation::Below => (down, right),
+        };
+        along >= apart && along > across.abs()
+    }
+
     /// As plain captions say it.
     pub fn word(self) -> &'static str {
         self.phrases()[0]
