@@ -3,6 +3,7 @@
 mod arguments;
 mod listener;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -48,6 +49,10 @@ pub fn run(arguments: &ImageArguments) -> Result {
         other => other?,
     };
     drop(control);
+    let mut stages: BTreeMap<&str, f64> = BTreeMap::new();
+    for (name, seconds) in images.iter().flat_map(|image| &image.seconds) {
+        *stages.entry(name).or_default() += seconds;
+    }
     // Of pictures that are drawn again, only the one that was asked for is kept.
     let wanted = |index: &usize| job.only.is_none_or(|only| only == *index);
     let (indices, images): (Vec<usize>, Vec<GeneratedImage>) = images
@@ -72,6 +77,7 @@ pub fn run(arguments: &ImageArguments) -> Result {
     }
     if arguments.json {
         let mut document = document(arguments, &plan, &name, &images, &outputs, seconds);
+        document["stages_seconds"] = json!(stages);
         document["warnings"] = warnings.take().into();
         return output::print_json(&document);
     }
@@ -110,23 +116,10 @@ fn document(
             })
         })
         .collect();
-    let mut stages = serde_json::Map::new();
-    for (index, image) in images.iter().enumerate() {
-        for (name, seconds) in &image.seconds {
-            let before = stages.get(*name).and_then(|value| value.as_f64());
-            let sum = match before {
-                // What the pictures share is counted with the first.
-                Some(before) if *name == "decode" && index > 0 => before + seconds,
-                Some(before) => before,
-                None => *seconds,
-            };
-            stages.insert((*name).to_owned(), sum.into());
-        }
-    }
     json!({
         "images": written, "model": model, "steps": plan.steps,
         "guidance": plan.settings.get("guidance"), "settings": plan.settings,
-        "seconds": seconds, "stages_seconds": stages,
+        "seconds": seconds,
         "latents": arguments.save_latents.as_ref().map(|path| path.display().to_string()),
     })
 }

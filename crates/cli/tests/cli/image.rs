@@ -222,6 +222,20 @@ fn several_pictures_are_numbered_and_reproducible() {
 }
 
 #[test]
+fn seconds_of_stages_add_up_to_no_more_than_the_whole() {
+    let place = Place::new();
+    let options = ["--images", "3", "-o", "fox.png", "--json"];
+    let json = draw(&place, &options).json();
+    let whole = json["seconds"].as_f64().unwrap();
+    let stages = json["stages_seconds"].as_object().unwrap();
+    for stage in ["text", "denoise", "decode"] {
+        assert!(stages[stage].as_f64().unwrap() > 0.0, "{stage}: {stages:?}");
+    }
+    let sum: f64 = stages.values().map(|value| value.as_f64().unwrap()).sum();
+    assert!(sum <= whole, "{sum} of {whole}: {stages:?}");
+}
+
+#[test]
 fn a_picture_tells_how_it_was_made() {
     let place = Place::new();
     let outcome = draw(

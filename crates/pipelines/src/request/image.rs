@@ -172,7 +172,8 @@ pub struct GeneratedImage {
     pub seed: u64,
     /// Its prompt, as given.
     pub prompt: String,
-    /// Seconds by stage. Stages that all pictures of a request share count once for all of them.
+    /// Seconds by stage: their sum over the pictures of a request is what the stage took. The first picture
+    /// bears what all share.
     pub seconds: Vec<(&'static str, f64)>,
 }
 

@@ -27,7 +27,7 @@ use crate::events::{Control, Event, StepClock, Work};
 use crate::options::Options;
 use crate::request::{GeneratedImage, StageMemory};
 
-/// Seconds that the stages of a request took. Shared stages count once for all its pictures.
+/// Seconds that the stages of a request, or those of one of its pictures, took.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 struct Seconds {
     text: f64,
@@ -203,7 +203,7 @@ impl SanaPipeline {
         &mut self,
         plan: &SanaPlan,
         latents: &Tensor,
-        seconds: Seconds,
+        shared: Seconds,
         control: &Control,
     ) -> Result<Vec<GeneratedImage>> {
         control.stage("decode", Work::Run, plan.images);
@@ -215,7 +215,11 @@ impl SanaPipeline {
         for index in 0..plan.images {
             control.check()?;
             let latent = latents.narrow(0, index, 1)?.contiguous()?;
-            let mut seconds = seconds;
+            let mut seconds = if index == 0 {
+                shared
+            } else {
+                Seconds::default()
+            };
             let picture = timed(&mut seconds.decode, || {
                 self.load_decoder()?;
                 let decoder = self.decoder()?;
