@@ -8,7 +8,7 @@ import zlib
 
 from kit import chunk, clear, end, entry, here, pixel, png, put, safetensors, tensors
 
-clear("safetensors", "index", "pickle", "tokenizer", "chat_template", "quantized", "picture")
+clear("safetensors", "index", "pickle", "tokenizer", "sentencepiece", "chat_template", "quantized", "picture")
 
 good = safetensors({"a": entry()}, bytes(8))
 put("safetensors", "empty", b"")
@@ -187,6 +187,54 @@ def tokenizer(**changes):
             "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}
     return json.dumps(base | changes).encode()
 
+
+def field(number, data):
+    """A field of a message of protocol buffers: a message, text or bytes; a whole number below 128; or a float."""
+    key = lambda wire: bytes([number << 3 | wire]) if number < 16 else bytes([(number << 3 | wire) & 127 | 128, number >> 4])
+    if isinstance(data, float):
+        return key(5) + struct.pack("<f", data)
+    if isinstance(data, int):
+        return key(0) + bytes([data])
+    length = bytes([len(data)]) if len(data) < 128 else bytes([len(data) & 127 | 128, len(data) >> 7])
+    return key(2) + length + data
+
+
+def piece(text, score=0.0, kind=1):
+    return field(1, field(1, text.encode()) + field(2, score) + field(3, kind))
+
+
+def sentencepiece(*pieces, unknown=piece("<unk>", kind=2), trainer=field(3, 2), normalizer=field(4, 0)):
+    return unknown + b"".join(pieces) + field(2, trainer) + field(3, normalizer)
+
+
+words = [piece(text, score) for text, score in [("\u2581", -9.0), ("a", -9.0), ("r", -9.0), ("\u2581a", -1.0), ("ar", -2.0)]]
+put("sentencepiece", "good_small", sentencepiece(*words))
+put("sentencepiece", "good_kinds", sentencepiece(*words, piece("<s>", kind=3), piece("red", kind=4), piece("<0x41>", kind=6)))
+put("sentencepiece", "good_beginning", sentencepiece(*words, piece("<s>", kind=3), trainer=field(3, 2) + field(41, 6)))
+put("sentencepiece", "empty", b"")
+put("sentencepiece", "text", b"a red heart")
+put("sentencepiece", "no_pieces", sentencepiece(unknown=b""))
+put("sentencepiece", "two_unknown", sentencepiece(piece("<other>", kind=2)))
+put("sentencepiece", "same_piece", sentencepiece(*words, piece("a")))
+put("sentencepiece", "empty_piece", sentencepiece(piece("")))
+put("sentencepiece", "long_piece", sentencepiece(piece("a" * 1025)))
+put("sentencepiece", "not_utf8", sentencepiece(field(1, field(1, b"\xff\xfe"))))
+put("sentencepiece", "unused_piece", sentencepiece(piece("a", kind=5)))
+put("sentencepiece", "score_nan", sentencepiece(piece("a", float("nan"))))
+put("sentencepiece", "score_infinite", sentencepiece(piece("a", float("inf"))))
+put("sentencepiece", "byte_of_three", sentencepiece(piece("<0x041>", kind=6)))
+put("sentencepiece", "byte_signed", sentencepiece(piece("<0x+1>", kind=6)))
+put("sentencepiece", "missing_bytes", sentencepiece(*words, trainer=field(3, 2) + field(35, 1)))
+put("sentencepiece", "unigram", sentencepiece(*words, trainer=b""))
+put("sentencepiece", "characters", sentencepiece(*words, trainer=field(3, 4)))
+put("sentencepiece", "changes_characters", sentencepiece(*words, normalizer=field(1, b"nmt_nfkc") + field(2, b"map") + field(4, 0)))
+put("sentencepiece", "folds_spaces", sentencepiece(*words, normalizer=b""))
+put("sentencepiece", "keeps_spaces", sentencepiece(*words, normalizer=field(4, 0) + field(5, 0)))
+put("sentencepiece", "cut", sentencepiece(*words)[:-3])
+put("sentencepiece", "length_beyond", b"\x0a\xff\xff\xff\xff\x0f")
+put("sentencepiece", "length_overflow", b"\x0a" + b"\xff" * 9 + b"\x01")
+put("sentencepiece", "endless_number", b"\x08" + b"\xff" * 20)
+put("sentencepiece", "group", b"\x0b\x0c")
 
 put("tokenizer", "empty", b"")
 put("tokenizer", "brace", b"{")

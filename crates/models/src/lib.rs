@@ -36,6 +36,8 @@ pub mod sana;
 pub mod sana_controlnet;
 #[cfg(feature = "toy")]
 pub mod toy;
+pub mod vila_u;
+mod vqgan;
 
 pub use brisk_nn::{Error, Result};
 pub use cost::Cost;

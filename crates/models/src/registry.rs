@@ -6,7 +6,7 @@ use brisk_store::TensorSource;
 use serde_json::Value;
 
 use crate::component::{Component, Entry, Recognised};
-use crate::{Result, dcae, gemma2, hart, language_model, sana, sana_controlnet};
+use crate::{Result, dcae, gemma2, hart, language_model, sana, sana_controlnet, vila_u};
 
 /// The networks. Adding one is its folder with a `component.rs`, and a line here.
 pub static COMPONENTS: &[&Component] = &[
@@ -17,6 +17,9 @@ pub static COMPONENTS: &[&Component] = &[
     &language_model::COMPONENT,
     &hart::COMPONENT,
     &hart::tokenizer::COMPONENT,
+    &vila_u::LANGUAGE_MODEL,
+    &vila_u::TOWER,
+    &vila_u::PROJECTOR,
     #[cfg(feature = "toy")]
     &crate::toy::COMPONENT,
 ];

@@ -6,6 +6,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::hart;
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::sana::SanaConfig;
+use brisk_models::vila_u;
 
 fn read(path: &str) -> Vec<u8> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/configs/");
@@ -66,4 +67,31 @@ fn hart_has_the_published_shape() {
         let config = (component.open)(&read(&file), &file).unwrap();
         assert_eq!(config.parameters(), expected, "{file}");
     }
+}
+
+/// Without what only compares pictures with texts: SigLIP's text half, its last layer and its head.
+#[test]
+fn vila_u_has_the_published_shape() {
+    let parameters = |component: &brisk_models::component::Component, folder: &str| {
+        let bytes = read(&format!("vila-u-7b-256/{folder}/config.json"));
+        (component.open)(&bytes, folder).unwrap().parameters()
+    };
+    assert_eq!(parameters(&vila_u::LANGUAGE_MODEL, "llm"), 6_738_448_384);
+    // 290.8 million of SigLIP, 16.8 of the codebook, 42.7 of the decoder, 527.1 of the depth transformer.
+    assert_eq!(parameters(&vila_u::TOWER, "vision_tower") / 100_000, 8_773);
+    assert_eq!(
+        parameters(&vila_u::PROJECTOR, "mm_projector") / 100_000,
+        209
+    );
+    let bytes = read("vila-u-7b-256/vision_tower/config.json");
+    let tower = vila_u::tower::TowerConfig::from_json(&bytes, "tower").unwrap();
+    assert_eq!(tower.head.parameters() / 100_000, 5_271);
+    assert_eq!((tower.places(), tower.decoded_size()), (256, [256, 256]));
+    // The depth transformer by its cache, and without one, as the reference runs it.
+    let flops = |step_by_step| {
+        let parts = tower.head.cost(1, step_by_step);
+        parts.iter().map(|part| part.flops).sum::<u64>() as f64 / 2e9
+    };
+    assert!((flops(true) - 2.07).abs() < 0.05, "{}", flops(true));
+    assert_eq!(flops(true), flops(false));
 }

@@ -1,16 +1,17 @@
 //! HART against the goldens of its reference, and against itself.
 
+#[path = "common/components.rs"]
+mod components;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use brisk_models::component::{
-    Component, ComponentConfig, ComponentWeights, LoadSettings, NamedTensors, Neighbour, Sizes,
-    read_inputs,
+    Component, ComponentConfig, ComponentWeights, LoadSettings, NamedTensors, Neighbour,
 };
 use brisk_models::hart::{self, Generator, Greedy, Request, tokenizer, transformer};
 use brisk_nn::{DType, Tensor, Trace, Weights, ops};
-use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource, open_weights};
+use brisk_store::ModelFolder;
 use brisk_testkit::{Golden, assert_close, fixtures_dir, values};
 
 const CASES: [&str; 3] = ["base", "norms", "own_phi"];
@@ -20,38 +21,7 @@ fn folder(case: &str) -> ModelFolder {
     ModelFolder::Disk(fixtures_dir().join("hart").join(case))
 }
 
-fn opened(component: &Component, folder: &ModelFolder) -> Box<dyn ComponentConfig> {
-    let own = format!("{}/config.json", component.folders[0]);
-    let mut config = (component.open)(&folder.read(&own).unwrap(), &own).unwrap();
-    for beside in component.beside {
-        let file = format!("{beside}/config.json");
-        let neighbour = Neighbour {
-            folder: beside,
-            config: &folder.read(&file).unwrap(),
-            label: &file,
-            weights: &|| folder.open_component(beside, None),
-        };
-        config.attach(&neighbour).unwrap();
-    }
-    config
-}
-
-/// The inputs of a golden as a file of them.
-fn inputs(path: &str) -> Arc<dyn TensorSource> {
-    let source = open_weights(&fixtures_dir().join(path)).unwrap();
-    let names = source.names().into_iter();
-    let map: BTreeMap<String, Slice> = names
-        .filter_map(|name| {
-            Some((
-                name.strip_prefix("inputs.")?.to_owned(),
-                Slice::whole(&*name),
-            ))
-        })
-        .collect();
-    Arc::new(MappedSource::new(source, map).unwrap())
-}
-
-/// Runs an entry on a golden's inputs, keeping only those that it takes.
+/// Runs an entry on a golden's inputs.
 fn run(
     component: &Component,
     case: &str,
@@ -59,35 +29,8 @@ fn run(
     golden: &str,
     see: &mut dyn FnMut(&str, &Tensor),
 ) -> NamedTensors {
-    let folder = folder(case);
-    let config = opened(component, &folder);
-    let entry = component.entry(entry).unwrap();
-    let source = inputs(&format!("hart/{case}/{golden}.safetensors"));
-    let ports = config.inputs(entry);
-    let taken = |name: &String| {
-        ports.iter().any(|port| match port.is_series() {
-            true => name.starts_with(port.name),
-            false => name == port.name,
-        })
-    };
-    let kept = source.names().into_iter().filter(taken);
-    let map = kept
-        .map(|name| (name.clone(), Slice::whole(name)))
-        .collect();
-    let source = MappedSource::new(source, map).unwrap();
-    let dimension = |word: &str| config.dimension(word);
-    let inputs = read_inputs(&ports, &dimension, &source, golden).unwrap();
-    let weights = folder.open_component(component.folders[0], None).unwrap();
-    let weights = ComponentWeights::Stored(weights);
-    let model = config
-        .load(entry, &weights, &LoadSettings::default())
-        .unwrap();
-    let mut ready = match model.prepare(&inputs, &Sizes::default()) {
-        Ok(ready) => ready,
-        Err(error) => panic!("{error:?}"),
-    };
-    ready.run(&mut Trace::details(see)).unwrap();
-    ready.outputs().unwrap()
+    let source = components::inputs(&format!("hart/{case}/{golden}.safetensors"), "inputs.");
+    components::run(component, &folder(case), entry, source, see)
 }
 
 #[track_caller]
@@ -489,7 +432,7 @@ fn what_does_not_fit_is_refused_by_name() {
         assert!(error.contains(word), "{error}");
     }
     // A picture that the scales do not give.
-    let config = opened(&tokenizer::COMPONENT, &folder);
+    let config = components::opened(&tokenizer::COMPONENT, &folder);
     let entry = tokenizer::COMPONENT.entry("tokenizer.encode").unwrap();
     let weights = ComponentWeights::Stored(folder.open_component("tokenizer", None).unwrap());
     let model = config

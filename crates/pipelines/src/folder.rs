@@ -177,6 +177,18 @@ impl ComponentFolder {
                 weights: &|| self.model.open_component(folder, variant),
             })?;
         }
+        for folder in config.inside() {
+            let inside = Self::new(&self.model, self.inside(&folder));
+            if !inside.has_config() {
+                continue;
+            }
+            config.attach(&Neighbour {
+                folder: &folder,
+                config: &inside.read(CONFIG)?,
+                label: &inside.config_label(),
+                weights: &|| self.model.open_component(inside.name(), variant),
+            })?;
+        }
         Ok(config)
     }
 

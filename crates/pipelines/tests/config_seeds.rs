@@ -28,7 +28,9 @@ fn seeds_give_errors_and_never_panic() {
             Some("hart") => "llm",
             Some("language") => "language_model",
             Some("scheduler") => "scheduler",
+            Some("projector") => "mm_projector",
             Some("tokenizer") => "tokenizer",
+            Some("tower") => "vision_tower",
             _ => "transformer",
         };
         let error = errors.into_iter().find(|(reader, _)| *reader == meant);

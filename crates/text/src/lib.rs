@@ -1,6 +1,6 @@
 //! Tokenizers and prompt handling.
 //!
-//! [`Tokenizer`] reads a `tokenizer.json`; [`ChatTemplate`] renders the conversation that a chat model expects; [`train_bpe`] makes one with
+//! [`Tokenizer`] reads a `tokenizer.json` or a `tokenizer.model`; [`ChatTemplate`] renders the conversation that a chat model expects; [`train_bpe`] makes one with
 //! SentencePiece's conventions. This crate knows nothing of tensors or models.
 //!
 //! ```
@@ -17,7 +17,9 @@ mod bpe;
 mod chat;
 mod error;
 mod guard;
+mod library;
 mod limits;
+mod sentencepiece;
 mod special;
 mod tokenizer;
 mod vocabulary;

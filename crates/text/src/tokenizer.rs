@@ -1,22 +1,22 @@
-//! A tokenizer read from `tokenizer.json`.
+//! Text to token ids and back, whichever kind of tokenizer a model has.
 
-use std::sync::Arc;
-use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use serde_json::Value;
 
-use crate::guard::guarded;
-use crate::limits::{self, Growth, TEXT};
+use crate::library::Library;
+use crate::sentencepiece::SentencePiece;
 use crate::{Error, Result};
-use tokenizers::TruncationDirection;
 
-/// Text to token ids and back. Truncation and padding settings of the file are ignored: callers say what they need.
+/// Text to token ids and back. Truncation and padding settings of files are ignored: callers say what they need.
 ///
 /// What a file asks for is bounded: a tokenizer that would make a text far longer, or that takes far longer than such a
 /// text should, is an error that names the file.
 pub struct Tokenizer {
-    inner: Arc<tokenizers::Tokenizer>,
-    growth: Growth,
-    label: String,
+    kind: Kind,
+}
+
+enum Kind {
+    Library(Library),
+    SentencePiece(Box<SentencePiece>),
 }
 
 impl std::fmt::Debug for Tokenizer {
@@ -24,7 +24,7 @@ impl std::fmt::Debug for Tokenizer {
         write!(
             f,
             "Tokenizer({}, {} tokens)",
-            self.label,
+            self.label(),
             self.vocabulary_size()
         )
     }
@@ -33,192 +33,141 @@ impl std::fmt::Debug for Tokenizer {
 impl Tokenizer {
     /// Reads the content of a `tokenizer.json`; `label` names it in messages.
     pub fn from_bytes(bytes: &[u8], label: &str) -> Result<Self> {
-        let bad = |reason: String| Error::Load {
-            label: label.to_owned(),
-            reason,
-        };
-        // The library takes well-formed JSON for granted.
-        let json: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
-        limits::check(&json).map_err(bad)?;
-        drop(json);
-        let bytes = bytes.to_vec();
-        let size = bytes.len();
-        let read = move || tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string());
-        let inner = timed(size, read).map_err(bad)?;
-        Self::new(inner, label)
-    }
-
-    pub(crate) fn new(mut inner: tokenizers::Tokenizer, label: &str) -> Result<Self> {
-        let bad = |e: tokenizers::Error| Error::Load {
-            label: label.to_owned(),
-            reason: e.to_string(),
-        };
-        inner.with_truncation(None).map_err(bad)?;
-        inner.with_padding(None);
-        if inner.get_vocab_size(true) == 0 {
-            return Err(Error::Load {
-                label: label.to_owned(),
-                reason: "its vocabulary is empty".into(),
-            });
-        }
-        let growth = Growth::new(&inner);
         Ok(Self {
-            inner: Arc::new(inner),
-            growth,
-            label: label.to_owned(),
+            kind: Kind::Library(Library::from_bytes(bytes, label)?),
         })
     }
 
-    /// Token ids of `text` with the special tokens that the tokenizer adds (for Gemma: `<bos>` in front).
+    /// Reads the content of a `tokenizer.model` of SentencePiece as the slow tokenizer of Llama does. `settings` is
+    /// `tokenizer_config.json` and `added` is `added_tokens.json`, which name tokens beyond the model's pieces; null
+    /// where there is none. `label` names the model in messages.
+    ///
+    /// A text is taken as if it began a sentence: a mark is put before it, which falls away before a special token.
+    ///
+    /// # Errors
+    /// A file of another kind, a model that is no list of byte-pair merges or that changes characters, or added tokens
+    /// whose ids are those of other pieces.
+    pub fn from_sentencepiece(
+        bytes: &[u8],
+        settings: &Value,
+        added: &Value,
+        label: &str,
+    ) -> Result<Self> {
+        let model = SentencePiece::read(bytes, settings, added, label)?;
+        Ok(Self {
+            kind: Kind::SentencePiece(Box::new(model)),
+        })
+    }
+
+    pub(crate) fn new(inner: tokenizers::Tokenizer, label: &str) -> Result<Self> {
+        Ok(Self {
+            kind: Kind::Library(Library::new(inner, label)?),
+        })
+    }
+
+    /// Token ids of `text` with the special tokens that the tokenizer adds (for Gemma and Llama: the beginning in
+    /// front).
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.encoding(text, true)?.get_ids().to_vec())
+        match &self.kind {
+            Kind::Library(library) => library.encode(text),
+            Kind::SentencePiece(model) => {
+                let mut ids = Vec::from_iter(model.beginning());
+                ids.extend(model.encode(text)?);
+                Ok(ids)
+            }
+        }
     }
 
     /// Token ids of `text` as it stands; special tokens only where it spells them. For text that a chat template made.
     pub fn encode_plain(&self, text: &str) -> Result<Vec<u32>> {
-        Ok(self.encoding(text, false)?.get_ids().to_vec())
-    }
-
-    fn encoding(&self, text: &str, special: bool) -> Result<tokenizers::Encoding> {
-        if text.len() > TEXT {
-            return Err(self.failed(format!(
-                "the text has {} bytes; at most {TEXT} are tokenised at once",
-                text.len()
-            )));
+        match &self.kind {
+            Kind::Library(library) => library.encode_plain(text),
+            Kind::SentencePiece(model) => model.encode(text),
         }
-        let (growth, owned) = (self.growth.clone(), text.to_owned());
-        self.run_timed(text.len(), move |inner| {
-            growth.check(inner, &owned)?;
-            inner.encode_fast(owned, special)
-        })
     }
 
     /// Like [`encode`](Self::encode), but at most `limit` ids, cut at the right end of the text so that added special
     /// tokens stay. True when something was cut.
     pub fn encode_truncated(&self, text: &str, limit: usize) -> Result<(Vec<u32>, bool)> {
-        let added = self
-            .inner
-            .get_post_processor()
-            .map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, false));
-        let Some(room) = limit.checked_sub(added) else {
-            return Err(Error::Argument(format!(
-                "{}: a limit of {limit} tokens leaves no room for its {added} special tokens",
-                self.label
-            )));
-        };
-        let mut encoding = self.encoding(text, false)?;
-        let cut = encoding.get_ids().len() > room;
-        encoding.truncate(room, 0, TruncationDirection::Right);
-        let encoding = self.run(|inner| inner.post_process(encoding, None, true))?;
-        Ok((encoding.get_ids().to_vec(), cut))
+        match &self.kind {
+            Kind::Library(library) => library.encode_truncated(text, limit),
+            Kind::SentencePiece(_) => {
+                let mut ids = self.encode(text)?;
+                if limit == 0 {
+                    let label = self.label();
+                    return Err(Error::Argument(format!(
+                        "{label}: a limit of 0 tokens leaves no room for its special tokens"
+                    )));
+                }
+                let cut = ids.len() > limit;
+                ids.truncate(limit);
+                Ok((ids, cut))
+            }
+        }
     }
 
     /// Text of `ids`; special tokens are left out. Unknown ids are an error.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        if let Some(id) = ids.iter().find(|id| self.inner.id_to_token(**id).is_none()) {
-            return Err(Error::Encode {
-                label: self.label.clone(),
-                reason: format!("no token has the id {id}"),
-            });
+        match &self.kind {
+            Kind::Library(library) => library.decode(ids),
+            Kind::SentencePiece(model) => match ids.iter().find(|id| !model.knows(**id)) {
+                Some(id) => Err(Error::Encode {
+                    label: self.label().to_owned(),
+                    reason: format!("no token has the id {id}"),
+                }),
+                None => Ok(model.decode(ids)),
+            },
         }
-        self.decoded(ids.to_vec())
     }
 
     /// Text of `ids` without special tokens and without ids that no token has: a model's head may have more rows than
     /// its tokenizer has tokens.
     pub fn decode_known(&self, ids: &[u32]) -> Result<String> {
-        let known: Vec<u32> = ids.iter().copied().filter(|id| self.knows(*id)).collect();
-        self.decoded(known)
+        match &self.kind {
+            Kind::Library(library) => library.decode_known(ids),
+            Kind::SentencePiece(model) => Ok(model.decode(ids)),
+        }
     }
 
     /// Whether a token has this id.
     pub fn knows(&self, id: u32) -> bool {
-        self.inner.id_to_token(id).is_some()
+        match &self.kind {
+            Kind::Library(library) => library.knows(id),
+            Kind::SentencePiece(model) => model.knows(id),
+        }
     }
 
     /// The highest id of a token.
     pub fn highest_id(&self) -> Option<u32> {
-        self.inner.get_vocab(true).into_values().max()
+        match &self.kind {
+            Kind::Library(library) => library.highest_id(),
+            Kind::SentencePiece(model) => model.highest_id(),
+        }
     }
 
     /// The id of a token by its exact spelling, such as `<eos>`.
     pub fn token_id(&self, token: &str) -> Option<u32> {
-        self.inner.token_to_id(token)
+        match &self.kind {
+            Kind::Library(library) => library.token_id(token),
+            Kind::SentencePiece(model) => model.token_id(token),
+        }
     }
 
     /// Number of tokens, special ones included.
     pub fn vocabulary_size(&self) -> usize {
-        self.inner.get_vocab_size(true)
+        match &self.kind {
+            Kind::Library(library) => library.vocabulary_size(),
+            Kind::SentencePiece(model) => model.vocabulary_size(),
+        }
     }
 
     /// Where the tokenizer came from, for messages.
     pub fn label(&self) -> &str {
-        &self.label
-    }
-
-    fn decoded(&self, ids: Vec<u32>) -> Result<String> {
-        self.growth
-            .check_decoding(&self.inner, &ids)
-            .map_err(|reason| self.failed(reason))?;
-        if !self.growth.may_search() {
-            return self.run(|inner| inner.decode(&ids, true));
-        }
-        self.run_timed(ids.len(), move |inner| inner.decode(&ids, true))
-    }
-
-    fn failed(&self, reason: String) -> Error {
-        Error::Encode {
-            label: self.label.clone(),
-            reason,
+        match &self.kind {
+            Kind::Library(library) => library.label(),
+            Kind::SentencePiece(model) => model.label(),
         }
     }
-
-    /// What the library makes of something; its panics are errors, too.
-    fn run<T>(
-        &self,
-        work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T>,
-    ) -> Result<T> {
-        let result = guarded(|| work(&self.inner)).map_err(|reason| self.failed(reason))?;
-        result.map_err(|error| self.failed(error.to_string()))
-    }
-
-    /// The same of something of `size` bytes or ids that may take long, in time.
-    fn run_timed<T: Send + 'static>(
-        &self,
-        size: usize,
-        work: impl FnOnce(&tokenizers::Tokenizer) -> tokenizers::Result<T> + Send + 'static,
-    ) -> Result<T> {
-        let inner = Arc::clone(&self.inner);
-        let found = timed(size, move || {
-            work(&inner).map_err(|error| error.to_string())
-        });
-        found.map_err(|reason| self.failed(reason))
-    }
-}
-
-/// Does `work` in a thread of its own, since the library cannot be interrupted: a file's regular expression may search
-/// for hours. Work that is given up ends with the program.
-fn timed<T: Send + 'static>(
-    size: usize,
-    work: impl FnOnce() -> std::result::Result<T, String> + Send + 'static,
-) -> std::result::Result<T, String> {
-    let limit = Duration::from_secs(5 + 4 * (size >> 20) as u64);
-    let (send, receive) = channel();
-    let spawned = std::thread::Builder::new()
-        .name("tokenizer".into())
-        .spawn(move || {
-            // Nobody listens any more where it took too long.
-            let _ = send.send(guarded(work).and_then(|found| found));
-        });
-    spawned.map_err(|error| format!("there is no thread for it: {error}"))?;
-    receive.recv_timeout(limit).map_err(|error| match error {
-        RecvTimeoutError::Timeout => format!(
-            "it takes longer than {} seconds; its normalizer, its regular expressions or its model are too slow for this text",
-            limit.as_secs()
-        ),
-        RecvTimeoutError::Disconnected => "it broke off".to_owned(),
-    })?
 }
 
 #[cfg(test)]

@@ -166,7 +166,13 @@ pub trait ComponentConfig: Send + Sync {
         self.parameters()
     }
 
-    /// Takes note of what stands in one of the folders beside its own ([`Component::beside`]).
+    /// Folders inside its own that its values name, where configurations stand that [it goes by](Self::attach).
+    fn inside(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Takes note of what stands in one of the folders beside its own ([`Component::beside`]) or
+    /// [inside it](Self::inside).
     ///
     /// # Errors
     /// A configuration that is not read, or that does not go with this one; keys and both values are named.
@@ -267,7 +273,7 @@ pub trait ComponentConfig: Send + Sync {
     ) -> Result<Box<dyn Runnable>>;
 }
 
-/// What stands in a folder beside a component's.
+/// What stands in a folder beside a component's, or inside it.
 pub struct Neighbour<'a> {
     /// The folder's name.
     pub folder: &'a str,

@@ -22,6 +22,8 @@ pub enum Family {
     LladaMoe,
     /// LLaDA2.
     Llada2,
+    /// Llama itself, which writes token by token.
+    Llama,
 }
 
 impl Family {
@@ -35,6 +37,7 @@ impl Family {
             Self::Sdar => "SDAR",
             Self::LladaMoe => "LLaDA-MoE",
             Self::Llada2 => "LLaDA2",
+            Self::Llama => "Llama",
         }
     }
 
@@ -66,6 +69,11 @@ pub enum Attention {
     Full,
     /// Those of its own block and of earlier ones; blocks of this many positions.
     BlockCausal(usize),
+}
+
+impl Attention {
+    /// Its own and the earlier ones, as in models that write token by token.
+    pub const CAUSAL: Self = Self::BlockCausal(1);
 }
 
 /// Where queries and keys are normalised before the rotation.
@@ -102,6 +110,8 @@ pub struct LanguageModelConfig {
     pub rotary_dim: usize,
     /// Base of the rotary frequencies.
     pub rope_theta: f64,
+    /// What positions are divided by before they turn queries and keys.
+    pub rope_scaling: f64,
     /// Epsilon of every RMSNorm.
     pub rms_norm_eps: f64,
     /// Whether query, key and value projections have biases.
@@ -205,6 +215,7 @@ impl LanguageModelConfig {
         for (key, value) in [
             ("rms_norm_eps", self.rms_norm_eps),
             ("rope_theta", self.rope_theta),
+            ("rope_scaling", self.rope_scaling),
         ] {
             if !(value.is_finite() && value > 0.0) {
                 return fail(format!("`{key}` is {value}; expected a positive number"));

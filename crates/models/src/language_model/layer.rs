@@ -261,6 +261,17 @@ impl Layer {
                     rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
                 }
             };
+            // From a sequence's start all keys are of this pass, and one attention does with a mask.
+            let whole = queries.is_none() && part.start == 0 && part.tokens > 1;
+            if config.attention == Attention::CAUSAL && whole && !trained {
+                let of = |x: &Tensor| x.narrow(1, part.offset, part.tokens);
+                let causal = AttentionOptions {
+                    causal: Some(0),
+                    ..options.clone()
+                };
+                results.push(ops::attention(&of(q)?, &of(k)?, &of(v)?, &causal)?);
+                continue;
+            }
             let packed;
             let kept = match cache {
                 Some(cache) => Some((&**cache, layer)),

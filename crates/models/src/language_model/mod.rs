@@ -1,4 +1,4 @@
-//! Diffusion language models: one transformer, its differences in the configuration.
+//! Language models: one transformer, its differences in the configuration. Most of them diffuse.
 //!
 //! ```text
 //! ids, a packed run of tokens of several sequences        x [1,T,D] = embedding rows
@@ -17,6 +17,7 @@
 //! | `sdar` | SDAR (arXiv 2510.06303) | blocks | row i |
 //! | `num_experts` under `llada` or `lladamoe` | LLaDA-MoE | every key | row i |
 //! | `llada2_moe` | LLaDA2.0, LLaDA2.1 | blocks | row i |
+//! | `LlamaForCausalLM` | Llama (arXiv 2307.09288), as other models have it within | blocks of one token | row i − 1 |
 //!
 //! "Blocks" is block-causal attention: a query sees its own block and all earlier ones, counted
 //! from the start of the sequence.
@@ -34,4 +35,4 @@ mod published;
 
 pub use component::COMPONENT;
 pub use config::{Attention, Family, LanguageModelConfig, QueryKeyNorm};
-pub use model::{LanguageModel, Rows, Span};
+pub use model::{LanguageModel, Place, Rows, Span};

@@ -14,7 +14,7 @@ use crate::{Error, Result};
 
 const STAGE: &str = "language model";
 
-/// A diffusion language model with its head.
+/// A language model with its head.
 #[derive(Debug)]
 pub struct LanguageModel {
     config: LanguageModelConfig,
@@ -45,6 +45,27 @@ impl<'a> Span<'a> {
     /// Tokens from position `start`.
     pub fn from(ids: &'a [u32], start: usize) -> Self {
         Self { ids, start, pad: 0 }
+    }
+}
+
+/// Where consecutive tokens of one sequence stand.
+#[derive(Debug, Clone, Copy)]
+pub struct Place {
+    /// How many they are.
+    pub tokens: usize,
+    /// As [`Span::start`].
+    pub start: usize,
+    /// As [`Span::pad`].
+    pub pad: usize,
+}
+
+impl From<&Span<'_>> for Place {
+    fn from(span: &Span) -> Self {
+        Self {
+            tokens: span.ids.len(),
+            start: span.start,
+            pad: span.pad,
+        }
     }
 }
 
@@ -177,16 +198,44 @@ impl LanguageModel {
         rows: Rows,
         trace: &mut Trace,
     ) -> Result<Tensor> {
-        let parts = self.parts(spans, caches)?;
+        let places: Vec<Place> = spans.iter().map(Place::from).collect();
+        let ids: Vec<u32> = spans.iter().flat_map(|span| span.ids).copied().collect();
+        self.parts(&places, caches)?;
+        self.hidden_of(&self.embed(&ids)?, &places, caches, rows, trace)
+    }
+
+    /// As [`Self::hidden_traced`], of tokens whose embeddings `[T,D]` are given.
+    ///
+    /// # Errors
+    /// As [`Self::hidden`]; another number of embeddings than tokens, or of another width.
+    pub fn hidden_of(
+        &self,
+        embeddings: &Tensor,
+        places: &[Place],
+        caches: &mut [Option<&mut KeyValueCache>],
+        rows: Rows,
+        trace: &mut Trace,
+    ) -> Result<Tensor> {
+        let parts = self.parts(places, caches)?;
+        let tokens: usize = parts.iter().map(|part| part.tokens).sum();
+        if embeddings.dims() != [tokens, self.config.hidden_size] {
+            return Err(Error::Shape(format!(
+                "embeddings {:?} for {tokens} tokens; `hidden_size` is {}",
+                embeddings.dims(),
+                self.config.hidden_size
+            )));
+        }
         let wanted = wanted_rows(&parts, rows)?;
-        let mut x = self.embed(spans)?;
+        let mut x = embeddings.unsqueeze(0)?;
         trace.see("embedding", &x);
-        let positions: Vec<usize> = parts
+        let scaling = self.config.rope_scaling as f32;
+        let positions: Vec<f32> = parts
             .iter()
             .flat_map(|part| part.start..part.start + part.tokens)
+            .map(|position| position as f32 / scaling)
             .collect();
         let theta = self.config.rope_theta as f32;
-        let angles = RotaryAngles::new(self.config.rotary_dim, theta, &positions);
+        let angles = RotaryAngles::at(self.config.rotary_dim, theta, &positions);
         let last = self.layers.len() - 1;
         for (index, layer) in self.layers.iter().enumerate() {
             let name = format!("layers.{index}");
@@ -221,7 +270,7 @@ impl LanguageModel {
     }
 
     /// Checks the spans and lays them one after another.
-    fn parts(&self, spans: &[Span], caches: &[Option<&mut KeyValueCache>]) -> Result<Vec<Part>> {
+    fn parts(&self, spans: &[Place], caches: &[Option<&mut KeyValueCache>]) -> Result<Vec<Part>> {
         if spans.len() != caches.len() {
             return Err(Error::Shape(format!(
                 "{} spans, but {} caches (or absences of one)",
@@ -232,7 +281,7 @@ impl LanguageModel {
         let mut offset = 0;
         let mut parts = Vec::with_capacity(spans.len());
         for (span, cache) in spans.iter().zip(caches) {
-            let tokens = span.ids.len();
+            let tokens = span.tokens;
             let end = span.start.saturating_add(tokens);
             if tokens == 0 {
                 return Err(Error::Shape("a sequence without tokens".into()));
@@ -267,9 +316,12 @@ impl LanguageModel {
         Ok(parts)
     }
 
-    fn embed(&self, spans: &[Span]) -> Result<Tensor> {
-        let ids: Vec<u32> = spans.iter().flat_map(|span| span.ids).copied().collect();
-        self.embedding.forward(&ids)?.unsqueeze(0)
+    /// Embeddings of tokens, `[T,D]`.
+    ///
+    /// # Errors
+    /// Ids outside the vocabulary.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        self.embedding.forward(ids)
     }
 }
 

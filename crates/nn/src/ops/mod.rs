@@ -45,7 +45,7 @@ pub use resample::{
     group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
     upsample_nearest2,
 };
-pub use resize::{resize_area, resize_bicubic};
+pub use resize::{resize_area, resize_bicubic, resize_bilinear};
 pub use rotary_at::{RotaryAngles, rotary_at};
 pub use span_attention::{AttentionSpan, span_attention};
 

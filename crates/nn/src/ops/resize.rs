@@ -23,6 +23,15 @@ pub fn resize_bicubic(x: &Tensor, size: [usize; 2]) -> Result<Tensor> {
     resize("resize_bicubic", x, size, bicubic)
 }
 
+/// Bilinear interpolation (`mode="bilinear"`) with half-pixel centres, edges held and no antialiasing.
+/// `[batch, height, width, channels]` to `[batch, size[0], size[1], channels]`.
+///
+/// # Errors
+/// A map or a size without cells.
+pub fn resize_bilinear(x: &Tensor, size: [usize; 2]) -> Result<Tensor> {
+    resize("resize_bilinear", x, size, bilinear)
+}
+
 /// Applies the weights `[to, from]` of an axis to columns and rows; a map of the wanted size stays as it is.
 fn resize(
     what: &str,
@@ -49,6 +58,19 @@ fn resize(
     let x = linear(&x.permute((0, 3, 2, 1))?, &matrix(rows, size[0])?, None)?;
     debug_assert_eq!(x.dims(), [batch, size[1], channels, size[0]]);
     x.permute((0, 3, 1, 2))?.contiguous()
+}
+
+fn bilinear(from: usize, to: usize) -> Vec<f32> {
+    let mut weights = vec![0.0; from * to];
+    for (i, row) in weights.chunks_exact_mut(from).enumerate() {
+        let place = (i as f32 + 0.5) * (from as f32 / to as f32) - 0.5;
+        let place = place.max(0.0);
+        let first = place as usize;
+        let share = place - first as f32;
+        row[first.min(from - 1)] += 1.0 - share;
+        row[(first + 1).min(from - 1)] += share;
+    }
+    weights
 }
 
 fn area(from: usize, to: usize) -> Vec<f32> {
@@ -86,7 +108,7 @@ mod tests {
 
     #[test]
     fn weights_of_a_cell_sum_to_one() {
-        for weights in [area, bicubic] {
+        for weights in [area, bicubic, bilinear] {
             for (from, to) in [(1, 64), (64, 48), (64, 7), (5, 64), (3, 1)] {
                 for row in weights(from, to).chunks_exact(from) {
                     let sum: f32 = row.iter().sum();
@@ -94,6 +116,13 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn bilinear_weights_by_hand() {
+        let wanted = [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]];
+        assert_eq!(bilinear(2, 4), wanted.concat());
+        assert_eq!(bilinear(3, 1), [0.0, 1.0, 0.0]);
     }
 
     #[test]

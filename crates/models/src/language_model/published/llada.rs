@@ -165,6 +165,7 @@ impl LladaFile {
             head_dim,
             rotary_dim: head_dim,
             rope_theta: self.rope_theta,
+            rope_scaling: 1.0,
             rms_norm_eps: self.rms_norm_eps,
             qkv_bias: self.include_bias || self.include_qkv_bias == Some(true),
             output_bias: self.include_bias,

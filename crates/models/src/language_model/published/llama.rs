@@ -14,6 +14,10 @@ const SDAR_BLOCK: usize = 4;
 const LLADA2_BLOCK: usize = 32;
 /// Channels of a head where a Qwen3 file does not say.
 const QWEN3_HEAD_DIM: usize = 128;
+/// Base of the rotary frequencies where a Llama file does not say.
+const LLAMA_THETA: f64 = 10_000.0;
+/// Largest number that positions are divided by.
+const LARGEST_SCALING: f64 = 1024.0;
 
 /// The keys of Llama, Qwen and Bailing configurations.
 #[derive(Debug, Deserialize)]
@@ -78,12 +82,36 @@ pub(super) struct LlamaFile {
 struct RopeParameters {
     rope_theta: Option<f64>,
     rope_type: Option<String>,
+    factor: Option<f64>,
     partial_rotary_factor: Option<f64>,
+}
+
+/// What positions are divided by; none for a way that is not computed here.
+fn scaling(family: Family, kind: &str, factor: Option<f64>) -> Option<f64> {
+    match (family, kind, factor) {
+        (_, "default", _) => Some(1.0),
+        (Family::Llama, "linear", Some(factor)) => {
+            (1.0..=LARGEST_SCALING).contains(&factor).then_some(factor)
+        }
+        _ => None,
+    }
+}
+
+fn expected(family: Family) -> &'static str {
+    match family {
+        Family::Llama => "null, or \"linear\" with a factor from 1 to 1024",
+        _ => "null or \"default\"",
+    }
+}
+
+fn shown(factor: Option<f64>) -> String {
+    factor.map_or_else(|| "none".to_owned(), |factor| factor.to_string())
 }
 
 impl LlamaFile {
     pub(super) fn config(self, family: Family) -> Result<LanguageModelConfig> {
         self.check()?;
+        let rope_scaling = self.rope_scaling(family)?;
         let qwen2 =
             matches!(family, Family::Dream | Family::FastDllm2) || self.model_type == "a2d-qwen2";
         let qwen3 = family == Family::Sdar || self.model_type == "a2d-qwen3";
@@ -94,6 +122,7 @@ impl LlamaFile {
                 "a2d-qwen2, a2d-qwen3 or a2d-llama",
             ));
         }
+        let llama = family == Family::Llama || self.model_type == "a2d-llama";
         let head_dim = match self.head_dim {
             Some(dim) => dim,
             None if qwen3 => QWEN3_HEAD_DIM,
@@ -128,6 +157,7 @@ impl LlamaFile {
             Family::Sdar => Attention::BlockCausal(block.unwrap_or(SDAR_BLOCK)),
             Family::Llada2 => Attention::BlockCausal(block.unwrap_or(LLADA2_BLOCK)),
             Family::A2d => block.map_or(Attention::Full, Attention::BlockCausal),
+            Family::Llama => Attention::CAUSAL,
             _ => Attention::Full,
         };
         let (qkv_bias, output_bias) = match family {
@@ -169,16 +199,20 @@ impl LlamaFile {
                 Some(0) => self.num_attention_heads,
                 Some(count) => count,
                 // The other classes' default is a number of one size of model.
-                None if self.model_type == "a2d-llama" => self.num_attention_heads,
+                None if llama => self.num_attention_heads,
                 None => required("num_key_value_heads", None)?,
             },
             head_dim,
             rotary_dim,
-            rope_theta: required("rope_theta", theta)?,
+            rope_theta: match family {
+                Family::Llama => theta.unwrap_or(LLAMA_THETA),
+                _ => required("rope_theta", theta)?,
+            },
+            rope_scaling,
             rms_norm_eps: self.rms_norm_eps,
             qkv_bias,
             output_bias,
-            mlp_bias: self.model_type == "a2d-llama" && self.mlp_bias.unwrap_or(false),
+            mlp_bias: llama && self.mlp_bias.unwrap_or(false),
             query_key_norm: if norm {
                 QueryKeyNorm::Head
             } else {
@@ -186,11 +220,12 @@ impl LlamaFile {
             },
             tied: self.tie_word_embeddings,
             attention,
-            shifted: matches!(family, Family::Dream | Family::FastDllm2),
+            shifted: matches!(family, Family::Dream | Family::FastDllm2 | Family::Llama),
             experts,
             expert_layers,
             block_group_size: 1,
-            context: self.max_position_embeddings,
+            // Files keep the number of positions from before they were stretched.
+            context: (self.max_position_embeddings as f64 * rope_scaling) as usize,
             mask_token_id: self.mask_token_id,
             eos_token_ids: self.eos_token_id.0,
         })
@@ -224,28 +259,30 @@ impl LlamaFile {
         if self.norm_head == Some(true) {
             return Err(refuse("norm_head", "true", "false"));
         }
-        let kind = self
-            .rope_parameters
-            .as_ref()
-            .and_then(|p| p.rope_type.as_deref());
-        if let Some(kind) = kind
-            && kind != "default"
-        {
-            return Err(refuse(
-                "rope_parameters.rope_type",
-                &format!("{kind:?}"),
-                "\"default\"",
-            ));
-        }
-        if let Some(scaling) = &self.rope_scaling
-            && !scaling.is_null()
-        {
-            let kind = scaling.get("rope_type").or_else(|| scaling.get("type"));
-            if kind.and_then(Value::as_str) != Some("default") {
-                return Err(refuse("rope_scaling", &scaling.to_string(), "null"));
-            }
-        }
         Ok(())
+    }
+
+    /// What positions are divided by. Diffusion models are published without.
+    fn rope_scaling(&self, family: Family) -> Result<f64> {
+        let mut factor = 1.0;
+        let parameters = self.rope_parameters.as_ref();
+        if let Some(kind) = parameters.and_then(|p| p.rope_type.as_deref()) {
+            let given = parameters.and_then(|p| p.factor);
+            factor = scaling(family, kind, given).ok_or_else(|| {
+                let found = format!("{kind:?} with factor {}", shown(given));
+                refuse("rope_parameters.rope_type", &found, expected(family))
+            })?;
+        }
+        if let Some(given) = &self.rope_scaling
+            && !given.is_null()
+        {
+            let kind = given.get("rope_type").or_else(|| given.get("type"));
+            let kind = kind.and_then(Value::as_str).unwrap_or("");
+            let by = given.get("factor").and_then(Value::as_f64);
+            factor = scaling(family, kind, by)
+                .ok_or_else(|| refuse("rope_scaling", &given.to_string(), expected(family)))?;
+        }
+        Ok(factor)
     }
 
     /// Refuses a router that scores in another way.

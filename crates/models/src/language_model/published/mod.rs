@@ -23,7 +23,32 @@ impl LanguageModelConfig {
     /// wrong type or not honoured; the message names the key as the file spells it.
     pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
         let file: Map<String, Value> = parse(bytes, label)?;
-        let config = match family(&file) {
+        Self::read(bytes, label, family(&file), &file)
+    }
+
+    /// Reads the `config.json` of a Llama model that writes token by token.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn llama(bytes: &[u8], label: &str) -> Result<Self> {
+        let file: Map<String, Value> = parse(bytes, label)?;
+        let kind = file.get("model_type").and_then(Value::as_str);
+        if kind.is_some_and(|kind| kind != "llama") {
+            return Err(Error::Config(format!(
+                "{label}: `model_type` is {}; expected \"llama\"",
+                file["model_type"]
+            )));
+        }
+        Self::read(bytes, label, Some(Family::Llama), &file)
+    }
+
+    fn read(
+        bytes: &[u8],
+        label: &str,
+        family: Option<Family>,
+        file: &Map<String, Value>,
+    ) -> Result<Self> {
+        let config = match family {
             Some(Family::Llada) => parse::<LladaFile>(bytes, label)?.config(),
             Some(family) => parse::<LlamaFile>(bytes, label)?.config(family),
             None => {

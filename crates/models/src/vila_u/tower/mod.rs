@@ -1,0 +1,15 @@
+//! The vision tower: from pictures to codes and from sums of codewords to pictures, with the depth
+//! transformer that shares its file.
+
+mod config;
+mod cost;
+mod encoder;
+mod model;
+mod quantizer;
+mod siglip;
+
+pub use config::{DecoderConfig, TowerConfig};
+pub use encoder::Encoder;
+pub use model::{Parts, Tower};
+pub use quantizer::{Encoded, Quantizer};
+pub use siglip::SiglipConfig;
