@@ -19,7 +19,7 @@ use crate::inputs::Inputs;
 use crate::loss;
 use crate::pictures::{self, Order};
 use crate::recipe::AutoencoderRecipe;
-use crate::session::{self, Measured, Session, check_start, write_json};
+use crate::session::{self, Session, check_start, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
 
@@ -107,10 +107,7 @@ pub fn train_autoencoder(
             if measure {
                 let some = &held_out[..held_out.len().min(recipe.eval_pictures)];
                 let psnr = eval::mean_psnr(&average, data, some)?;
-                session.write_log(Measured {
-                    psnr: Some(psnr),
-                    ..Measured::default()
-                })?;
+                session.log_measured(&[("psnr", psnr)])?;
             }
             if sample {
                 write_sheet(&mut session, &average, data, &training, &held_out)?;
@@ -130,14 +127,7 @@ fn write_sheet(
     training: &[usize],
     held_out: &[usize],
 ) -> Result<()> {
-    let pool = if held_out.is_empty() {
-        training
-    } else {
-        held_out
-    };
-    // Spread over the data set, whose neighbours look alike.
-    let count = pool.len().min(8);
-    let shown: Vec<usize> = (0..count).map(|i| pool[i * pool.len() / count]).collect();
+    let shown = eval::spread(training, held_out);
     let input = pictures::batch(data, &shown)?;
     let output = pictures::to_pictures(&model.decode(&model.encode(&input)?)?)?;
     let mut cells: Vec<(Picture, String)> = Vec::new();
@@ -147,7 +137,7 @@ fn write_sheet(
     }
     cells.extend(output.into_iter().map(|picture| (picture, String::new())));
     let path = session.sample_path()?;
-    sheet::write(&path, &cells, count)?;
+    sheet::write(&path, &cells, shown.len())?;
     session.sample_written(path);
     Ok(())
 }

@@ -62,17 +62,39 @@ pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencode
 
 /// Mean over the pictures `indices` of each one's PSNR after encoding, decoding and rounding to bytes, dB.
 pub fn mean_psnr(model: &Autoencoder, data: &EmojiData, indices: &[usize]) -> Result<f64> {
+    mean_psnr_of(data, indices, |pictures| {
+        Ok(model.decode(&model.encode(pictures)?)?)
+    })
+}
+
+/// As [`mean_psnr`] for anything that gives pictures `[B,H,W,3]` back.
+pub(crate) fn mean_psnr_of(
+    data: &EmojiData,
+    indices: &[usize],
+    mut decoded: impl FnMut(&Tensor) -> Result<Tensor>,
+) -> Result<f64> {
     if indices.is_empty() {
         return Err(Error::Data("no picture to measure".to_owned()));
     }
     let mut sum = 0f64;
     for indices in indices.chunks(BATCH) {
-        let decoded = model.decode(&model.encode(&pictures::batch(data, indices)?)?)?;
+        let decoded = decoded(&pictures::batch(data, indices)?)?;
         for (index, picture) in indices.iter().zip(pictures::to_pictures(&decoded)?) {
             sum += psnr(&pictures::original(data, *index)?, &picture)?.min(MAX_PSNR);
         }
     }
     Ok(sum / indices.len() as f64)
+}
+
+/// Eight pictures for a sheet, held-out ones where there are any, spread over the data set, whose neighbours
+/// look alike.
+pub(crate) fn spread(training: &[usize], held_out: &[usize]) -> Vec<usize> {
+    let pool = match held_out {
+        [] => training,
+        held_out => held_out,
+    };
+    let count = pool.len().min(8);
+    (0..count).map(|i| pool[i * pool.len() / count]).collect()
 }
 
 /// Scaled latents of the pictures `indices`, channels last, one flat vector a picture.

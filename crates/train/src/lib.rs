@@ -41,6 +41,7 @@ mod shards;
 mod sheet;
 mod tensors;
 mod text;
+mod tokenizer;
 
 pub use autoencoder::{AutoencoderReport, train_autoencoder};
 pub use checker::{CheckerReport, train_checker};
@@ -51,3 +52,6 @@ pub use loss::ReconstructionLoss;
 pub use pictures::{Augmentation, Selection, to_pictures};
 pub use tensors::NamedArray;
 pub use text::{TextReport, train_text};
+pub use tokenizer::{
+    QuantizationLoss, TokenizerRecipe, TokenizerReport, open_tokenizer, train_tokenizer,
+};

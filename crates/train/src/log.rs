@@ -1,5 +1,6 @@
 //! The training log: one JSON object a line.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -27,32 +28,66 @@ pub struct LogEntry {
     pub samples_per_second: f64,
     /// Updates skipped so far for non-finite gradients.
     pub skipped: u64,
-    /// Held-out PSNR in dB, on the lines of an evaluation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub psnr: Option<f64>,
-    /// Share of held-out problems that were answered exactly, on the lines of an evaluation.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exact_match: Option<f64>,
+    /// What an evaluation measured, by the keys of [`MEASURES`]; empty on other lines.
+    #[serde(flatten)]
+    pub measured: Measured,
 }
+
+/// Measured values by their keys in a line of the log.
+pub type Measured = BTreeMap<String, f64>;
+
+/// Something that evaluations measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Measure {
+    /// Its key in a line of the log.
+    pub key: &'static str,
+    /// The same as words of a command are spelt.
+    pub option: &'static str,
+    /// What it is called beside others.
+    pub name: &'static str,
+    /// What it is called on the axis of a chart.
+    pub title: &'static str,
+    /// Its unit.
+    pub unit: Unit,
+}
+
+/// Everything that evaluations measure.
+pub const MEASURES: [Measure; 3] = [
+    Measure {
+        key: "psnr",
+        option: "psnr",
+        name: "held-out",
+        title: "held-out PSNR (dB)",
+        unit: Unit::Decibels,
+    },
+    Measure {
+        key: "psnr_discrete",
+        option: "psnr-discrete",
+        name: "from codes alone",
+        title: "held-out PSNR from codes alone (dB)",
+        unit: Unit::Decibels,
+    },
+    Measure {
+        key: "exact_match",
+        option: "exact-match",
+        name: "held-out problems right",
+        title: "held-out problems right",
+        unit: Unit::Share,
+    },
+];
 
 impl LogEntry {
     /// What is worth showing of it, as an event has it. Lines of an evaluation may have no loss.
     pub fn numbers(&self) -> Vec<Number> {
         let number = |name, unit, value| Number { name, unit, value };
         let mut numbers = Vec::new();
-        let evaluated = self.psnr.is_some() || self.exact_match.is_some();
-        if self.loss.is_some() || !evaluated {
+        if self.loss.is_some() || self.measured.is_empty() {
             numbers.push(number("loss", Unit::None, self.loss));
         }
-        if self.psnr.is_some() {
-            numbers.push(number("held-out", Unit::Decibels, self.psnr));
-        }
-        if self.exact_match.is_some() {
-            numbers.push(number(
-                "held-out problems right",
-                Unit::Share,
-                self.exact_match,
-            ));
+        for measure in &MEASURES {
+            if let Some(value) = self.measured.get(measure.key) {
+                numbers.push(number(measure.name, measure.unit, Some(*value)));
+            }
         }
         numbers.push(number("rate", Unit::None, Some(self.learning_rate)));
         numbers.push(number(
@@ -131,9 +166,20 @@ mod tests {
             seconds: 1.0,
             samples_per_second: 8.0,
             skipped: 1,
-            psnr: None,
-            exact_match: None,
+            measured: Measured::new(),
         }
+    }
+
+    #[test]
+    fn measured_values_stand_beside_the_others() {
+        let mut entry = entry(3);
+        entry.measured.insert("psnr".to_owned(), 31.5);
+        let line = serde_json::to_string(&entry).unwrap();
+        assert!(line.contains("\"psnr\":31.5"), "{line}");
+        let back: LogEntry = serde_json::from_str(&line).unwrap();
+        assert_eq!(back, entry);
+        let names: Vec<_> = entry.numbers().iter().map(|number| number.name).collect();
+        assert_eq!(names, ["loss", "held-out", "rate", "samples", "skipped"]);
     }
 
     #[test]

@@ -27,6 +27,17 @@ pub(crate) struct Loss {
     pub surrogate: HostTensor,
 }
 
+impl Loss {
+    /// With a weight of a scalar tensor.
+    pub fn plus(self, other: &Tensor, weight: f64) -> Result<Self> {
+        let other = (other * weight)?;
+        Ok(Self {
+            value: self.value + f64::from(other.to_scalar::<f32>()?),
+            surrogate: (self.surrogate + other.host()?)?,
+        })
+    }
+}
+
 /// A loss of `value` whose gradient with respect to `prediction` is `gradient`.
 pub(crate) fn with_gradient(prediction: &Tensor, value: f64, gradient: Vec<f32>) -> Result<Loss> {
     let gradient = Tensor::from_vec(gradient, prediction.dims())?;

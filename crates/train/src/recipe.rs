@@ -15,6 +15,7 @@ use crate::loss::ReconstructionLoss;
 use crate::optimiser::OptimiserKind;
 use crate::pictures::{Augmentation, Selection};
 use crate::schedule::Decay;
+use crate::tokenizer::TokenizerRecipe;
 
 /// How any model is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -191,9 +192,11 @@ pub enum Recipe {
     Text(TextRecipe),
     /// The judge of pictures of scenes.
     Checker(CheckerRecipe),
+    /// A tokenizer of HART's kind.
+    Tokenizer(TokenizerRecipe),
 }
 
-const BUILT_IN: [(&str, &str); 6] = [
+const BUILT_IN: [(&str, &str); 7] = [
     (
         "emoji-autoencoder",
         include_str!("../recipes/emoji-autoencoder.json"),
@@ -204,6 +207,10 @@ const BUILT_IN: [(&str, &str); 6] = [
         include_str!("../recipes/scenes-autoencoder.json"),
     ),
     ("scenes-image", include_str!("../recipes/scenes-image.json")),
+    (
+        "emoji-tokenizer",
+        include_str!("../recipes/emoji-tokenizer.json"),
+    ),
     (
         "scene-checker",
         include_str!("../recipes/scene-checker.json"),
@@ -227,6 +234,7 @@ impl Recipe {
             Recipe::Image(_) => "image",
             Recipe::Text(_) => "text",
             Recipe::Checker(_) => "checker",
+            Recipe::Tokenizer(_) => "tokenizer",
         }
     }
 
@@ -254,6 +262,7 @@ impl Recipe {
             Recipe::Image(recipe) => recipe.validate(),
             Recipe::Text(recipe) => recipe.validate(),
             Recipe::Checker(recipe) => recipe.validate(),
+            Recipe::Tokenizer(recipe) => recipe.validate(),
         };
         match checked {
             Ok(()) => Ok(recipe),
@@ -263,7 +272,12 @@ impl Recipe {
     }
 }
 
-fn require(holds: bool, key: &str, found: impl std::fmt::Display, expected: &str) -> Result<()> {
+pub(crate) fn require(
+    holds: bool,
+    key: &str,
+    found: impl std::fmt::Display,
+    expected: &str,
+) -> Result<()> {
     if holds {
         Ok(())
     } else {
@@ -278,13 +292,13 @@ const MAX_BATCH: usize = 65_536;
 /// Updates of a run, and of the time between two of its lines, checkpoints and measurements.
 pub const MAX_STEPS: u64 = 1_000_000_000;
 /// Pictures or problems that a measurement takes.
-const MAX_MEASURED: usize = 1_000_000;
+pub(crate) const MAX_MEASURED: usize = 1_000_000;
 /// Prompts of a sample sheet, and solver steps.
 const MAX_SAMPLES: usize = 1000;
 /// Tokens of a vocabulary, a caption or an answer.
 const MAX_TOKENS: u64 = 1_000_000;
 
-fn require_count(key: &str, value: usize, most: usize) -> Result<()> {
+pub(crate) fn require_count(key: &str, value: usize, most: usize) -> Result<()> {
     require(
         (1..=most).contains(&value),
         key,
@@ -293,7 +307,7 @@ fn require_count(key: &str, value: usize, most: usize) -> Result<()> {
     )
 }
 
-fn require_object(key: &str, value: &Value) -> Result<()> {
+pub(crate) fn require_object(key: &str, value: &Value) -> Result<()> {
     require(
         value.is_object(),
         key,
@@ -302,7 +316,7 @@ fn require_object(key: &str, value: &Value) -> Result<()> {
     )
 }
 
-fn require_share(key: &str, value: f64) -> Result<()> {
+pub(crate) fn require_share(key: &str, value: f64) -> Result<()> {
     require((0.0..=1.0).contains(&value), key, value, "0 to 1")
 }
 
@@ -504,6 +518,7 @@ mod tests {
                 Recipe::Image(recipe) => assert_eq!(recipe.name, name),
                 Recipe::Text(recipe) => assert_eq!(recipe.name, name),
                 Recipe::Checker(recipe) => assert_eq!(recipe.name, name),
+                Recipe::Tokenizer(recipe) => assert_eq!(recipe.name, name),
             }
         }
     }

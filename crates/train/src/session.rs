@@ -16,7 +16,7 @@ use crate::checkpoint::{self, Contents, RunState};
 use crate::ema::Ema;
 use crate::error::{Error, FileContext, JsonContext, Result};
 use crate::inputs::Inputs;
-use crate::log::{LogEntry, LogWriter};
+use crate::log::{LogEntry, LogWriter, Measured};
 use crate::loss::Loss;
 use crate::optimiser::{self, Optimiser, OptimiserOptions};
 use crate::recipe::TrainingOptions;
@@ -31,15 +31,6 @@ const MAX_SKIPPED: u64 = 50;
 
 /// Name of the log in a run's folder.
 pub(crate) const LOG: &str = "training_log.jsonl";
-
-/// What an evaluation adds to a line of the log.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Measured {
-    /// Held-out PSNR in dB.
-    pub psnr: Option<f64>,
-    /// Share of held-out problems that were answered exactly.
-    pub exact_match: Option<f64>,
-}
 
 /// Bytes that a parameter takes: itself, its gradient of two parts, its average, the optimiser's two, a copy to save.
 const PARAMETER_BYTES: u64 = 28;
@@ -272,8 +263,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Writes a line of the log.
-    pub fn write_log(&mut self, measured: Measured) -> Result<()> {
+    fn write_log(&mut self, measured: Measured) -> Result<()> {
         let seconds = self.seconds();
         let samples = (self.step - self.logged.0) * self.options.batch as u64;
         let (sum, count) = self.losses;
@@ -285,8 +275,10 @@ impl<'a> Session<'a> {
             seconds,
             samples_per_second: samples as f64 / (seconds - self.logged.1).max(1e-9),
             skipped: self.optimiser.skipped(),
-            psnr: measured.psnr.and_then(finite),
-            exact_match: measured.exact_match,
+            measured: measured
+                .into_iter()
+                .filter(|(_, value)| value.is_finite())
+                .collect(),
         };
         self.log.write(&entry)?;
         self.losses = (0.0, 0);
@@ -298,6 +290,14 @@ impl<'a> Session<'a> {
             numbers: entry.numbers(),
         });
         Ok(())
+    }
+
+    /// Writes a line of the log with what an evaluation measured, by the keys of [`crate::log::MEASURES`].
+    pub fn log_measured(&mut self, values: &[(&str, f64)]) -> Result<()> {
+        let named = values
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), *value));
+        self.write_log(named.collect())
     }
 
     /// Writes a checkpoint; `finished` marks the end of the schedule.

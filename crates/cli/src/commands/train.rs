@@ -3,6 +3,7 @@
 mod checker;
 mod packages;
 mod scenes;
+mod tokenizer;
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +14,7 @@ use brisk_store::{ModelFolder, check_output, write_atomic};
 use brisk_train::data::captioned::prepare_captioned;
 use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
-use brisk_train::log::read_log;
+use brisk_train::log::{LogEntry, MEASURES, read_log};
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
 use brisk_train::{Start, train_autoencoder, train_image, train_text};
 use clap::{Args, Subcommand};
@@ -26,6 +27,7 @@ use crate::{models, output, progress, text};
 use checker::CheckerArguments;
 use packages::PackageArguments;
 use scenes::ScenesArguments;
+use tokenizer::TokenizerArguments;
 
 /// Prepare data, train models, plot losses
 #[derive(Debug, Subcommand)]
@@ -47,6 +49,7 @@ pub enum TrainVerb {
     PreparePictures(PreparePicturesArguments),
     PrepareScenes(ScenesArguments),
     Checker(CheckerArguments),
+    Tokenizer(TokenizerArguments),
     Plot(PlotArguments),
 }
 
@@ -188,20 +191,45 @@ pub struct PlotArguments {
     #[arg(short, long, value_name = "FILE", default_value = "loss.svg")]
     output: PathBuf,
     /// What to draw
-    #[arg(long, value_name = "NAME", default_value = "loss")]
-    quantity: Quantity,
+    #[arg(long, value_name = "NAME", default_value = "loss", value_parser = quantities())]
+    quantity: String,
     /// Title above the chart
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Quantity {
-    Loss,
-    Psnr,
-    ExactMatch,
-    LearningRate,
-    GradientNorm,
+/// What a line of a log has, and its name on the axis.
+type Quantity = (&'static str, bool, Box<dyn Fn(&LogEntry) -> Option<f64>>);
+
+/// Names of what can be drawn.
+fn quantities() -> clap::builder::PossibleValuesParser {
+    let measures = MEASURES.iter().map(|measure| measure.option);
+    let of_updates = ["loss", "learning-rate", "gradient-norm"];
+    of_updates
+        .into_iter()
+        .chain(measures)
+        .collect::<Vec<_>>()
+        .into()
+}
+
+/// The quantity of a name.
+fn quantity(name: &str) -> Quantity {
+    match name {
+        "learning-rate" => (
+            "learning rate",
+            false,
+            Box::new(|entry| Some(entry.learning_rate)),
+        ),
+        "gradient-norm" => ("gradient norm", true, Box::new(|entry| entry.gradient_norm)),
+        name => match MEASURES.iter().find(|measure| measure.option == name) {
+            Some(measure) => (
+                measure.title,
+                false,
+                Box::new(|entry| entry.measured.get(measure.key).copied()),
+            ),
+            None => ("loss", true, Box::new(|entry| entry.loss)),
+        },
+    }
 }
 
 fn minutes(text: &str) -> Result<f64, String> {
@@ -220,6 +248,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::PreparePictures(arguments) => prepare_pictures(arguments),
         TrainVerb::PrepareScenes(arguments) => scenes::run(arguments),
         TrainVerb::Checker(arguments) => checker::run(arguments),
+        TrainVerb::Tokenizer(arguments) => tokenizer::run(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }
@@ -410,13 +439,7 @@ fn plot(arguments: &PlotArguments) -> Result {
     let logs: Vec<&Path> = arguments.logs.iter().map(PathBuf::as_path).collect();
     check_output(&arguments.output, &logs)?;
     output::check_writable(&arguments.output)?;
-    let (name, log_y) = match arguments.quantity {
-        Quantity::Loss => ("loss", true),
-        Quantity::Psnr => ("held-out PSNR (dB)", false),
-        Quantity::ExactMatch => ("held-out problems right", false),
-        Quantity::LearningRate => ("learning rate", false),
-        Quantity::GradientNorm => ("gradient norm", true),
-    };
+    let (name, log_y, value) = quantity(&arguments.quantity);
     let title = arguments
         .title
         .clone()
@@ -426,16 +449,7 @@ fn plot(arguments: &PlotArguments) -> Result {
     for path in &arguments.logs {
         let points: Vec<(f64, f64)> = read_log(path)?
             .iter()
-            .filter_map(|entry| {
-                let value = match arguments.quantity {
-                    Quantity::Loss => entry.loss,
-                    Quantity::Psnr => entry.psnr,
-                    Quantity::ExactMatch => entry.exact_match,
-                    Quantity::LearningRate => Some(entry.learning_rate),
-                    Quantity::GradientNorm => entry.gradient_norm,
-                };
-                Some((entry.step as f64, value?))
-            })
+            .filter_map(|entry| Some((entry.step as f64, value(entry)?)))
             .collect();
         if points.is_empty() {
             return Err(Failure::failed(format!(

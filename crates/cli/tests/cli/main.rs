@@ -9,6 +9,7 @@ mod image;
 mod messages;
 mod probe;
 mod quantize;
+mod recorded;
 mod text;
 mod tools;
 mod toy;

@@ -12,8 +12,7 @@ const PRODUCTS: usize = 1 << 24;
 #[derive(Clone, Debug)]
 pub struct Codebook {
     table: Tensor,
-    /// Half the squared length of every codeword.
-    halves: Vec<f32>,
+    count: usize,
 }
 
 impl Codebook {
@@ -25,26 +24,29 @@ impl Codebook {
         Self::new(weights.get("weight", &[count, width], Init::Normal(1.0))?)
     }
 
-    /// From a table at hand, `[count, width]`; gradients end here.
+    /// From a table at hand, `[count, width]`.
     ///
     /// # Errors
     /// A tensor of another shape, or without a codeword.
     pub fn new(table: Tensor) -> Result<Self> {
-        let table = table.detach();
-        let (count, width) = table.dims2()?;
+        let (count, _) = table.dims2()?;
         if count == 0 {
             return Err(Error::Shape("a codebook without a codeword".into()));
         }
-        let halves = (table.sqr()?.mean(D::Minus1)? * (width as f64 / 2.0))?;
-        Ok(Self {
-            halves: halves.to_vec1()?,
-            table,
-        })
+        Ok(Self { table, count })
     }
 
     /// Number of codewords.
     pub fn count(&self) -> usize {
-        self.halves.len()
+        self.count
+    }
+
+    /// Half the squared length of every codeword, of the table as it is now: training changes it.
+    fn halves(&self) -> Result<Vec<f32>> {
+        let table = self.table.detach();
+        let (_, width) = table.dims2()?;
+        let halves = (table.sqr()?.mean(D::Minus1)? * (width as f64 / 2.0))?;
+        halves.to_vec1()
     }
 
     /// The codewords of `codes`, `[codes, width]`.
@@ -72,24 +74,24 @@ impl Codebook {
 
     /// For every row of `x` `[rows, width]` the codeword at the smallest Euclidean distance; of several at
     /// one distance, the first. Compared is |c|²/2 − x·c in f32; products are made for some rows at a
-    /// time.
+    /// time. No gradient flows through the choice.
     ///
     /// # Errors
     /// Another width, or a row that holds NaN.
     pub fn nearest(&self, x: &Tensor) -> Result<Vec<u32>> {
         let (rows, _) = x.dims2()?;
-        let x = x.detach();
+        let (x, table, halves) = (x.detach(), self.table.detach(), self.halves()?);
         let most = (PRODUCTS / self.count()).max(1);
         let mut codes = Vec::with_capacity(rows);
         for start in (0..rows).step_by(most) {
             let some = x.narrow(0, start, most.min(rows - start))?;
-            let products = ops::linear(&some, &self.table, None)?;
+            let products = ops::linear(&some, &table, None)?;
             for products in products
                 .flatten_all()?
                 .to_vec1::<f32>()?
                 .chunks(self.count())
             {
-                let distances = self.halves.iter().zip(products).map(|(half, p)| half - p);
+                let distances = halves.iter().zip(products).map(|(half, p)| half - p);
                 let mut best = (0, f32::INFINITY);
                 for (code, distance) in distances.enumerate() {
                     if distance.is_nan() {

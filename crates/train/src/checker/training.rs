@@ -19,7 +19,7 @@ use crate::inputs::Inputs;
 use crate::pictures::signed;
 use crate::recipe::CheckerRecipe;
 use crate::rng::Rng;
-use crate::session::{self, Measured, Session, check_memory, write_json};
+use crate::session::{self, Session, check_memory, write_json};
 use crate::tensors;
 
 /// Seed of the scenes that accuracy is measured on.
@@ -93,10 +93,7 @@ pub fn train_checker(
             let checker = frozen(&config, session.ema.arrays(), false)?;
             let found = accuracy(&checker, drawings, recipe.eval_scenes, false, control)?;
             let mean = found.iter().map(|(_, share)| share).sum::<f64>() / found.len() as f64;
-            session.write_log(Measured {
-                exact_match: Some(mean),
-                ..Measured::default()
-            })?;
+            session.log_measured(&[("exact_match", mean)])?;
         }
         session.settle()?;
     }

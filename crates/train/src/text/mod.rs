@@ -27,7 +27,7 @@ use crate::eval::text::{TextEvaluation, evaluate_text_model};
 use crate::inputs::Inputs;
 use crate::loss;
 use crate::recipe::TextRecipe;
-use crate::session::{self, Measured, Session};
+use crate::session::{self, Session};
 use examples::Examples;
 use masks::Masked;
 
@@ -102,10 +102,7 @@ pub fn train_text(
             export::write(recipe, &written, &examples, session.ema.arrays(), &folder)?;
             // A stopped measurement would leave its line out of the log, so this one is not.
             let exact_match = session.together(|| measure(recipe, &folder, &Control::silent()))?;
-            session.write_log(Measured {
-                exact_match: Some(exact_match),
-                ..Measured::default()
-            })?;
+            session.log_measured(&[("exact_match", exact_match)])?;
         }
         session.settle()?;
     }

@@ -135,7 +135,7 @@ impl ComponentConfig for Configuration {
     }
 
     fn parameters(&self) -> u64 {
-        self.config.parameter_counts().iter().sum()
+        self.config.parameters()
     }
 
     fn entry_parameters(&self, entry: &Entry) -> u64 {

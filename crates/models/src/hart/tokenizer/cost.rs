@@ -62,6 +62,11 @@ impl TokenizerConfig {
         counter.parts
     }
 
+    /// Values of encoder, quantizer and decoder.
+    pub fn parameters(&self) -> u64 {
+        self.parameter_counts().iter().sum()
+    }
+
     /// Values of the file that are loaded; counts of training left out.
     pub(super) fn parameter_counts(&self) -> [u64; 2] {
         [self.encode_cost(0, 0), self.decode_cost(0, 0)]

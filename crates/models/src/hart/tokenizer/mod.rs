@@ -12,4 +12,4 @@ pub(super) use component::builder;
 pub use config::TokenizerConfig;
 pub use model::{Parts, Tokenizer};
 pub use names::plain_names;
-pub use quantizer::{Encoded, Quantizer};
+pub use quantizer::{Encoded, Quantizer, ScaleEncoded};

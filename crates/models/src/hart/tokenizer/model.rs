@@ -116,11 +116,19 @@ impl Tokenizer {
     /// # Errors
     /// The decoder was not loaded, or a non-finite activation.
     pub fn picture(&self, latent: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+        self.unbounded_picture(latent, trace)?.clamp(-1.0, 1.0)
+    }
+
+    /// As [`Tokenizer::picture`], not cut off: what is learned from, as beyond the bounds there would be no
+    /// gradient.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::picture`].
+    pub fn unbounded_picture(&self, latent: &Tensor, trace: &mut Trace) -> Result<Tensor> {
         let (conv, decoder) = self.decoder.as_ref().ok_or_else(|| absent("decoder"))?;
         let x = conv.forward(latent)?;
         trace.see("post_quant_conv", &x);
-        let x = decoder.forward(&x, &mut trace.within("decoder"))?;
-        x.clamp(-1.0, 1.0)
+        decoder.forward(&x, &mut trace.within("decoder"))
     }
 }
 

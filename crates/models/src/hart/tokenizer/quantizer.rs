@@ -34,6 +34,17 @@ pub struct Encoded {
     pub rest: Tensor,
 }
 
+/// What one scale adds.
+#[derive(Debug)]
+pub struct ScaleEncoded<'a> {
+    /// What the scales before leave, on this one's grid, `[batch·side², C]`.
+    pub wanted: &'a Tensor,
+    /// The nearest codewords, `[batch·side²]`.
+    pub codes: &'a [u32],
+    /// Sum of what the scales up to this give, `[B,H,W,C]`.
+    pub sum: &'a Tensor,
+}
+
 impl Quantizer {
     /// Reads `embedding` and the convolutions below `quant_resi`.
     ///
@@ -121,6 +132,20 @@ impl Quantizer {
     /// # Errors
     /// A latent of another size than the last scale's, or one that is not finite.
     pub fn encode(&self, scales: &Scales, latent: &Tensor) -> Result<Encoded> {
+        self.encode_with(scales, latent, &mut |_| Ok(()))
+    }
+
+    /// As [`Quantizer::encode`]; `see` gets the state after every scale. Gradients flow through sums to the
+    /// codewords and φ, not through choices.
+    ///
+    /// # Errors
+    /// As [`Quantizer::encode`], and what `see` gives.
+    pub fn encode_with(
+        &self,
+        scales: &Scales,
+        latent: &Tensor,
+        see: &mut dyn FnMut(&ScaleEncoded) -> Result<()>,
+    ) -> Result<Encoded> {
         let (batch, rows, columns, channels) = latent.dims4()?;
         let side = scales.side();
         if [rows, columns, channels] != [side, side, self.width] {
@@ -140,8 +165,13 @@ impl Quantizer {
             let found = self.codebook.nearest(&wanted)?;
             let codewords = self.codewords(&found, batch, side)?;
             let added = self.spread(scales, scale, &codewords)?;
-            codes.push(found);
             sum = (sum + &added)?;
+            see(&ScaleEncoded {
+                wanted: &wanted,
+                codes: &found,
+                sum: &sum,
+            })?;
+            codes.push(found);
             before = rest.clone();
             rest = (rest - added)?;
         }
