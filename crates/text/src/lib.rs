@@ -22,6 +22,7 @@ mod limits;
 mod sentencepiece;
 mod special;
 mod tokenizer;
+mod unique;
 mod vocabulary;
 mod words;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::guard::guarded;
 use crate::limits::{self, Growth, TEXT};
+use crate::unique;
 use crate::{Error, Result};
 use tokenizers::TruncationDirection;
 
@@ -29,6 +30,7 @@ impl Library {
         // The library takes well-formed JSON for granted.
         let json: serde_json::Value =
             serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
+        unique::check(bytes).map_err(|e| bad(e.to_string()))?;
         limits::check(&json).map_err(bad)?;
         drop(json);
         let bytes = bytes.to_vec();
