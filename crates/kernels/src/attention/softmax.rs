@@ -1,7 +1,7 @@
 //! Softmax attention over `[batch, tokens, heads·dim]` operands, with grouped key-value heads,
 //! logit soft-capping, causal and sliding-window masks, and a number of valid keys per row.
 
-use super::packed::{self, PackedKeyValues};
+use super::packed::{self, Ends, PackedKeyValues};
 use crate::gemm::{Threads, View, multiply};
 use crate::pointwise::math;
 use crate::pointwise::norm::lane_sum;
@@ -228,7 +228,8 @@ pub fn forward(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut 
             let keys = shape.key(b, 0, 0)..shape.key(b, seen, 0);
             let mut key_values = PackedKeyValues::new(seen, shape.key_value_heads, shape.dim);
             key_values.write(0, &k[keys.clone()], &v[keys]);
-            packed::forward(q, shape.heads, &key_values, seen, shape.scale, o);
+            let ends = Ends::Same(seen);
+            packed::forward(q, shape.heads, &key_values, ends, shape.scale, o);
         }
         return;
     }

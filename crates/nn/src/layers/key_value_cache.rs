@@ -3,7 +3,7 @@
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::Tensor;
-use brisk_kernels::packed_attention::PackedKeyValues;
+use brisk_kernels::packed_attention::{Ends, PackedKeyValues};
 
 /// Rotated keys and values of every layer for one sequence of at most [`capacity`](Self::capacity)
 /// positions, packed for attention. Writing positions again replaces them: a prefix cache, a dual
@@ -14,14 +14,47 @@ pub struct KeyValueCache {
     capacity: usize,
 }
 
+/// What keys and values are kept as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum KeyValueType {
+    /// As they were computed.
+    #[default]
+    F32,
+    /// Rounded to f16, in half the memory; values beyond 65504 become infinite.
+    F16,
+}
+
+impl KeyValueType {
+    /// Bytes of a value.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
+}
+
 impl KeyValueCache {
     /// Empty slots for `capacity` positions of `layers` layers with `heads` key heads of `dim`
     /// channels each.
     pub fn new(layers: usize, capacity: usize, heads: usize, dim: usize) -> Self {
+        Self::kept_as(KeyValueType::F32, layers, capacity, heads, dim)
+    }
+
+    /// As [`Self::new`], with keys and values kept as `kind`.
+    pub fn kept_as(
+        kind: KeyValueType,
+        layers: usize,
+        capacity: usize,
+        heads: usize,
+        dim: usize,
+    ) -> Self {
+        let layer = |_| match kind {
+            KeyValueType::F32 => PackedKeyValues::new(capacity, heads, dim),
+            KeyValueType::F16 => PackedKeyValues::half(capacity, heads, dim),
+        };
         Self {
-            layers: (0..layers)
-                .map(|_| PackedKeyValues::new(capacity, heads, dim))
-                .collect(),
+            layers: (0..layers).map(layer).collect(),
             capacity,
         }
     }
@@ -86,9 +119,35 @@ impl KeyValueCache {
         end: usize,
         scale: f32,
     ) -> Result<Tensor> {
+        self.attention(layer, queries, heads, Ends::Same(end), scale)
+    }
+
+    /// As [`Self::attend`], each query to as many slots as `ends` say of it; one that sees none gives zero.
+    ///
+    /// # Errors
+    /// As [`Self::attend`]; another number of ends than of queries.
+    pub fn attend_each(
+        &self,
+        layer: usize,
+        queries: &Tensor,
+        heads: usize,
+        ends: &[usize],
+        scale: f32,
+    ) -> Result<Tensor> {
+        self.attention(layer, queries, heads, Ends::Each(ends), scale)
+    }
+
+    fn attention(
+        &self,
+        layer: usize,
+        queries: &Tensor,
+        heads: usize,
+        ends: Ends,
+        scale: f32,
+    ) -> Result<Tensor> {
         let count = self.layers.len();
         let kept = self.layers.get(layer).ok_or_else(|| absent(count, layer))?;
-        ops::packed_attention(queries, heads, kept, end, scale)
+        ops::packed_attention(queries, heads, kept, ends, scale)
     }
 
     /// Attention of `queries` `[1, n, heads·dim]` to the first `end` slots of `layer` and, behind them, to
@@ -115,10 +174,11 @@ impl KeyValueCache {
         };
         let fits = all.heads() == kept.heads()
             && all.dim() == kept.dim()
+            && all.is_alike(kept)
             && end <= kept.capacity().min(all.capacity());
         if !fits {
             return Err(Error::Shape(format!(
-                "{end} slots of {} with {} channels for room of {} with {}",
+                "{end} slots of {} with {} channels for room of {} with {}, kept alike",
                 kept.capacity(),
                 kept.width(),
                 all.capacity(),
@@ -167,6 +227,20 @@ mod tests {
         let wide = all.reshape((1, 2, 2)).unwrap();
         assert!(cache.write(1, 0, &wide, &wide).is_err(), "other channels");
         assert!(cache.attend(1, &wide, 1, 4, 1.0).is_err());
+    }
+
+    #[test]
+    fn queries_see_as_much_as_they_are_told() {
+        let mut cache = KeyValueCache::new(1, 3, 1, 1);
+        let all = rows(&[1.0, 3.0, 8.0]);
+        cache.write(0, 0, &all, &all).unwrap();
+        let queries = rows(&[0.0; 4]);
+        let found = cache.attend_each(0, &queries, 1, &[2, 0, 1, 3], 1.0);
+        let found = found.unwrap().flatten_all().unwrap().to_vec1::<f32>();
+        assert_eq!(found.unwrap(), [2.0, 0.0, 1.0, 4.0]);
+        for ends in [&[2, 0, 1][..], &[2, 0, 1, 4]] {
+            assert!(cache.attend_each(0, &queries, 1, ends, 1.0).is_err());
+        }
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub use embedding::Embedding;
 pub use experts::{ExpertNames, ExpertOptions, MixtureOfExperts, Scoring};
 pub use gated_mlp::{GatedMlp, GatedMlpNames};
 pub use glu_mb_conv::GluMbConv;
-pub use key_value_cache::KeyValueCache;
+pub use key_value_cache::{KeyValueCache, KeyValueType};
 pub use linear::Linear;
 pub use linear_group::LinearGroup;
 pub use norm::{GroupNorm, LayerNorm, RmsNorm, RmsNormKind};

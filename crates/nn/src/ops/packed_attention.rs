@@ -5,7 +5,7 @@ use super::storage::{tensor, with_slices};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
-use brisk_kernels::packed_attention::{self as kernel, PackedKeyValues};
+use brisk_kernels::packed_attention::{self as kernel, Ends, PackedKeyValues};
 
 /// Puts `keys` and `values` `[1, tokens, heads·dim]`, which were checked, into the slots from `start`.
 pub(crate) fn write_key_values(
@@ -20,20 +20,28 @@ pub(crate) fn write_key_values(
     })
 }
 
-/// `queries` `[1, n, heads·dim]` to the first `end` positions of `keys`.
+/// `queries` `[1, n, heads·dim]` to the first positions of `keys`, each to as many as `ends` say.
 pub(crate) fn packed_attention(
     queries: &Tensor,
     heads: usize,
     keys: &PackedKeyValues,
-    end: usize,
+    ends: Ends,
     scale: f32,
 ) -> Result<Tensor> {
     let (width, dims) = (heads * keys.dim(), queries.dims().to_vec());
+    let (end, told) = match ends {
+        Ends::Same(end) => (end, true),
+        Ends::Each(ends) => (
+            ends.iter().copied().max().unwrap_or(0),
+            dims.get(1) == Some(&ends.len()),
+        ),
+    };
     let fits = dims.len() == 3
         && dims[0] == 1
         && dims[2] == width
         && keys.heads() > 0
         && heads.is_multiple_of(keys.heads())
+        && told
         && end <= keys.capacity();
     if !fits {
         let expected = format!(
@@ -46,7 +54,7 @@ pub(crate) fn packed_attention(
     }
     with_slices!([queries], {
         let mut o = unfilled(queries.len());
-        kernel::forward(queries, heads, keys, end, scale, &mut o);
+        kernel::forward(queries, heads, keys, ends, scale, &mut o);
         Ok(tensor(o, &dims)?)
     })
 }

@@ -22,10 +22,38 @@ const ROWS: usize = 64;
 /// Keys whose scores exist at a time.
 const KEYS: usize = DEPTH;
 
-/// `o = softmax(scale·q kᵀ) v` for `q` and `o` `[queries, heads·dim]` over the first `end` positions;
-/// heads of `keys` divide `heads`. Without keys the result is zero.
+/// How many positions queries see, from the first.
+#[derive(Clone, Copy, Debug)]
+pub enum Ends<'a> {
+    /// All of them so many.
+    Same(usize),
+    /// Each query its own number.
+    Each(&'a [usize]),
+}
+
+impl Ends<'_> {
+    /// What one query sees.
+    fn of(self, query: usize) -> usize {
+        match self {
+            Self::Same(end) => end,
+            Self::Each(ends) => ends[query],
+        }
+    }
+
+    /// The most that one of some queries sees.
+    fn most(self, mut queries: Range<usize>) -> usize {
+        match self {
+            Self::Same(end) if queries.next().is_some() => end,
+            Self::Same(_) => 0,
+            Self::Each(ends) => ends[queries].iter().copied().max().unwrap_or(0),
+        }
+    }
+}
+
+/// `o = softmax(scale·q kᵀ) v` for `q` and `o` `[queries, heads·dim]` over the first positions; heads of
+/// `keys` divide `heads`. Without keys the result is zero.
 ///
-/// A row's result depends on nothing but the row and the keys.
+/// A row's result depends on nothing but the row and the keys that it sees.
 ///
 /// # Panics
 /// Where sizes do not fit.
@@ -33,11 +61,11 @@ pub fn forward(
     q: &[f32],
     heads: usize,
     keys: &PackedKeyValues,
-    end: usize,
+    ends: Ends,
     scale: f32,
     o: &mut [f32],
 ) {
-    forward_at(simd::level(), q, heads, keys, end, scale, o);
+    forward_at(simd::level(), q, heads, keys, ends, scale, o);
 }
 
 fn forward_at(
@@ -45,7 +73,7 @@ fn forward_at(
     q: &[f32],
     heads: usize,
     keys: &PackedKeyValues,
-    end: usize,
+    ends: Ends,
     scale: f32,
     o: &mut [f32],
 ) {
@@ -61,6 +89,15 @@ fn forward_at(
         q.len(),
         o.len()
     );
+    let (queries, group) = (q.len() / width.max(1), heads / keys.heads());
+    if let Ends::Each(ends) = ends {
+        assert!(
+            ends.len() == queries,
+            "{} ends of {queries} queries",
+            ends.len()
+        );
+    }
+    let end = ends.most(0..queries);
     assert!(
         end <= keys.capacity(),
         "{end} of {} positions",
@@ -70,7 +107,6 @@ fn forward_at(
         o.fill(0.0);
         return;
     }
-    let (queries, group) = (q.len() / width, heads / keys.heads());
     // Heads that share keys go through them together.
     let per_task = (ROWS / group).max(1);
     let chunks = queries.div_ceil(per_task);
@@ -78,13 +114,14 @@ fn forward_at(
     (0..chunks * keys.heads()).into_par_iter().for_each(|task| {
         let (chunk, head) = (task / keys.heads(), task % keys.heads());
         let first = chunk * per_task;
+        let queries = first..(first + per_task).min(queries);
         let task = Task {
             level,
             keys,
             head,
-            queries: first..(first + per_task).min(queries),
+            queries,
             group,
-            end,
+            ends,
         };
         // More heads than rows of a task: some of them at a time.
         for heads in (0..group).step_by(ROWS) {
@@ -100,7 +137,7 @@ struct Task<'a> {
     head: usize,
     queries: Range<usize>,
     group: usize,
-    end: usize,
+    ends: Ends<'a>,
 }
 
 impl Task<'_> {
@@ -109,6 +146,8 @@ impl Task<'_> {
         let width = self.group * self.keys.heads() * dim;
         let rows = self.queries.len() * heads.len();
         let padded = dim.next_multiple_of(PANEL);
+        let end = self.ends.most(self.queries.clone());
+        let end_of = |i: usize| self.ends.of(self.queries.start + i / heads.len());
         // Row `i` is query `i / heads`, head `i % heads`.
         let place = |i: usize| {
             let head = self.head * self.group + heads.start + i % heads.len();
@@ -122,8 +161,8 @@ impl Task<'_> {
             sums.fill(0.0);
             largest.fill(f32::NEG_INFINITY);
             totals.fill(0.0);
-            for first in (0..self.end).step_by(KEYS) {
-                let count = KEYS.min(self.end - first);
+            for first in (0..end).step_by(KEYS) {
+                let count = KEYS.min(end - first);
                 for channel in (0..dim).step_by(DEPTH) {
                     let depth = DEPTH.min(dim - channel);
                     if first == 0 || dim > DEPTH {
@@ -138,13 +177,21 @@ impl Task<'_> {
                 }
                 for i in 0..rows {
                     let row = &mut scores[i * STRIDE..][..count];
-                    let sum = &mut sums[i * padded..][..padded];
-                    weigh(row, sum, &mut largest[i], &mut totals[i]);
+                    let seen = end_of(i).saturating_sub(first).min(count);
+                    let (seen, unseen) = row.split_at_mut(seen);
+                    unseen.fill(0.0);
+                    if !seen.is_empty() {
+                        let sum = &mut sums[i * padded..][..padded];
+                        weigh(seen, sum, &mut largest[i], &mut totals[i]);
+                    }
                 }
                 self.add_values(scores, rows, first, count, sums);
             }
             for (i, sums) in sums.chunks_exact(padded).enumerate() {
-                let inverse = 1.0 / totals[i];
+                let inverse = match end_of(i) {
+                    0 => 0.0,
+                    _ => 1.0 / totals[i],
+                };
                 // SAFETY: this query and head belong to this task alone.
                 let to = unsafe { std::slice::from_raw_parts_mut(out.data.add(place(i)), dim) };
                 for (to, sum) in to.iter_mut().zip(sums) {
