@@ -31,6 +31,7 @@ pub mod gemma2;
 pub mod hart;
 pub mod language_model;
 pub mod low_bit;
+pub mod qwen2;
 pub mod registry;
 pub mod sana;
 pub mod sana_controlnet;

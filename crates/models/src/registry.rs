@@ -6,7 +6,7 @@ use brisk_store::TensorSource;
 use serde_json::Value;
 
 use crate::component::{Component, Entry, Recognised};
-use crate::{Result, dcae, gemma2, hart, language_model, sana, sana_controlnet, vila_u};
+use crate::{Result, dcae, gemma2, hart, language_model, qwen2, sana, sana_controlnet, vila_u};
 
 /// The networks. Adding one is its folder with a `component.rs`, and a line here.
 pub static COMPONENTS: &[&Component] = &[
@@ -15,6 +15,7 @@ pub static COMPONENTS: &[&Component] = &[
     &dcae::COMPONENT,
     &gemma2::COMPONENT,
     &language_model::COMPONENT,
+    &qwen2::COMPONENT,
     &hart::COMPONENT,
     &hart::tokenizer::COMPONENT,
     &vila_u::LANGUAGE_MODEL,

@@ -166,9 +166,8 @@ fn block_causal_caches_are_exact() {
         while start < ids.len() {
             let end = ((start + pad) / 4 * 4 + 4 - pad).min(ids.len());
             let span = Span {
-                ids: &ids[start..end],
-                start,
                 pad,
+                ..Span::from(&ids[start..end], start)
             };
             let part = model
                 .hidden(&[span], &mut [Some(&mut cache)], Rows::All)

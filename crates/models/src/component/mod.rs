@@ -13,6 +13,7 @@ mod keys;
 mod ports;
 mod sizes;
 mod tensors;
+pub(crate) mod text_encoder;
 mod weights;
 
 use std::collections::BTreeMap;

@@ -9,10 +9,10 @@ use serde_json::{Map, Value, json};
 
 use super::{Gemma2Config, Gemma2Model, Prefix};
 use crate::Result;
+use crate::component::text_encoder::{IDS, PREFIX, TEXT_ENCODER, Texts};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
-    NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Size, SizeError, SizeName,
-    Sizes, Work, ids, not_run,
+    NamedTensors, PrepareResult, Prepared, Recognised, Runnable, Size, Sizes, Work, ids, not_run,
 };
 use crate::low_bit::{self, weight_only_parameters};
 
@@ -50,40 +50,6 @@ pub static COMPONENT: Component = Component {
     entries: &[TEXT_ENCODER],
     recognise,
     open: |bytes, label| Ok(Box::new(Gemma2Config::from_json(bytes, label)?)),
-};
-
-const IDS: Port = Port::ids("input_ids", &["B", "T"], "vocabulary");
-const MASK: Port = Port::mask("attention_mask", &["B", "T"]);
-const STATE: Port = Port::float("last_hidden_state", &["B", "T", "D"]);
-
-const TEXT_ENCODER: Entry = Entry {
-    name: "text_encoder",
-    about: "Encode a text",
-    inputs: &[IDS, MASK],
-    outputs: &[STATE],
-    sizes: &[
-        SizeName {
-            name: "tokens",
-            unit: "N",
-            about: "Tokens of the text (default: 300)",
-            usual: Some(300),
-            smallest: 1,
-            largest: 65_536,
-            of_inputs: true,
-        },
-        PREFIX,
-    ],
-    settings: &[],
-};
-
-const PREFIX: SizeName = SizeName {
-    name: "prefix",
-    unit: "N",
-    about: "First tokens whose keys and values are kept from run to run (default: 0)",
-    usual: Some(0),
-    smallest: 0,
-    largest: 65_536,
-    of_inputs: false,
 };
 
 fn recognise(
@@ -185,27 +151,21 @@ impl ComponentConfig for Gemma2Config {
 
 impl Runnable for Gemma2Model {
     fn prepare<'a>(&'a self, inputs: &NamedTensors, sizes: &Sizes) -> PrepareResult<'a> {
-        let ([batch, tokens], tokens_of_all) = inputs.ids(IDS.name)?;
-        let mask = inputs.mask(MASK.name)?.unwrap_or_default();
-        let prefix = sizes.or_zero(PREFIX.name);
-        let whole = batch == 1 && mask.iter().flatten().all(|keep| *keep);
-        if prefix > 0 && (prefix >= tokens || !whole) {
-            let problem = format!(
-                "needs one text of more tokens without a mask, this is {batch} of {tokens}"
-            );
-            return Err(SizeError::new(PREFIX.name, prefix, problem).into());
-        }
+        let texts = Texts::read(inputs, sizes)?;
+        let ([batch, tokens], prefix) = (texts.shape, texts.prefix);
         let kept = match prefix {
             0 => None,
-            length => Some(self.prefix(&tokens_of_all[..length])?),
+            length => Some(self.prefix(&texts.ids[..length])?),
         };
-        let mask: Vec<u32> = mask.into_iter().flatten().map(u32::from).collect();
-        let new = tokens_of_all[prefix * batch..].to_vec();
+        let mask = texts.mask.iter().flatten();
+        let mask: Vec<u32> = mask.map(|keep| u32::from(*keep)).collect();
+        let new = texts.ids[prefix * batch..].to_vec();
         Ok(Box::new(Text {
             model: self,
             kept,
             ids: ids(new, &[batch, tokens - prefix])?,
             mask: ids(mask, &[batch, tokens])?,
+            texts,
             result: None,
         }))
     }
@@ -230,6 +190,7 @@ fn part(name: &str) -> &'static str {
 
 struct Text<'a> {
     model: &'a Gemma2Model,
+    texts: Texts,
     kept: Option<Prefix>,
     /// Those after the prefix.
     ids: Tensor,
@@ -248,14 +209,9 @@ impl Prepared for Text<'_> {
         Ok(())
     }
 
-    /// Rows of masked positions, which mean nothing, are zero.
     fn outputs(&self) -> Result<NamedTensors> {
-        let result = self.result.as_ref().ok_or_else(not_run)?;
-        let (tokens, new) = (self.mask.dim(1)?, self.ids.dim(1)?);
-        let keep = self.mask.narrow(1, tokens - new, new)?;
-        let keep = keep.to_dtype(result.dtype())?.unsqueeze(2)?;
-        let state = result.broadcast_mul(&keep)?;
-        Ok([(STATE.name.to_owned(), state)].into_iter().collect())
+        self.texts
+            .outputs(self.result.as_ref().ok_or_else(not_run)?)
     }
 }
 

@@ -196,14 +196,19 @@ impl Runnable for LanguageModel {
     }
 
     fn part<'a>(&self, traced: &'a str) -> &'a str {
-        match traced.rsplit_once('.').map_or(traced, |(_, inner)| inner) {
-            "embedding" => "embedding",
-            "keys" => "qkv",
-            "attention" => "attention",
-            "mlp" => "mlp",
-            HEAD => HEAD,
-            _ => "between",
-        }
+        part(traced)
+    }
+}
+
+/// The part that a value of this name ends.
+pub(crate) fn part(traced: &str) -> &'static str {
+    match traced.rsplit_once('.').map_or(traced, |(_, inner)| inner) {
+        "embedding" => "embedding",
+        "keys" => "qkv",
+        "attention" => "attention",
+        "mlp" => "mlp",
+        HEAD => HEAD,
+        _ => "between",
     }
 }
 

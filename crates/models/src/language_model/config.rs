@@ -24,6 +24,8 @@ pub enum Family {
     Llada2,
     /// Llama itself, which writes token by token.
     Llama,
+    /// Qwen2, whose body encodes texts; no diffusion model.
+    Qwen2,
 }
 
 impl Family {
@@ -38,6 +40,7 @@ impl Family {
             Self::LladaMoe => "LLaDA-MoE",
             Self::Llada2 => "LLaDA2",
             Self::Llama => "Llama",
+            Self::Qwen2 => "Qwen2",
         }
     }
 

@@ -6,7 +6,7 @@ use brisk_nn::{
     Tensor, Trace, Weights,
 };
 
-use super::config::{Attention, LanguageModelConfig, QueryKeyNorm};
+use super::config::{LanguageModelConfig, QueryKeyNorm};
 use super::names::{Names, Projections};
 use crate::{Error, Result};
 
@@ -17,23 +17,20 @@ pub(super) struct Part {
     pub offset: usize,
     /// Number of tokens.
     pub tokens: usize,
-    /// Position of the first token in its sequence.
+    /// Position of the first token in its sequence, and the slot of its keys.
     pub start: usize,
-    /// Positions that exist: the end of the keys.
-    pub limit: usize,
-    /// Empty positions before the sequence, for block borders.
-    pub pad: usize,
+    /// One past the last slot that each query sees.
+    pub ends: Vec<usize>,
+    /// Tokens that are seen, by packed index; none: all.
+    pub kept: Option<Vec<u32>>,
 }
 
 impl Part {
-    /// One past the last position that a query at `position` sees.
-    fn visible(&self, attention: Attention, position: usize) -> usize {
-        match attention {
-            Attention::Full => self.limit,
-            Attention::BlockCausal(block) => {
-                let end = ((position + self.pad) / block + 1) * block;
-                (end - self.pad).min(self.limit)
-            }
+    /// The rows of the part's tokens that are seen.
+    fn seen(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.kept {
+            Some(rows) => select(x, Some(rows)),
+            None => x.narrow(1, self.offset, self.tokens),
         }
     }
 }
@@ -156,34 +153,29 @@ impl Layer {
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let config = &self.config;
-        let positions: Vec<usize> = parts
-            .iter()
-            .flat_map(|part| part.start..part.start + part.tokens)
-            .collect();
         let a = self.attention_norm.forward(x)?;
         trace.see("attention_norm", &a);
         let (q, k, v) = self.project(&a, queries)?;
-        let asked: Vec<usize> = match queries {
-            None => positions.clone(),
-            Some(rows) => rows.iter().map(|row| positions[*row as usize]).collect(),
-        };
+        let ends = parts.iter().flat_map(|part| &part.ends).copied();
+        let mut ends: Vec<usize> = ends.collect();
+        if let Some(rows) = queries {
+            ends = rows.iter().map(|row| ends[*row as usize]).collect();
+        }
         let k = ops::rotary_at(&k, config.num_key_value_heads, angles)?;
         trace.see("keys", &k);
         for (part, cache) in parts.iter().zip(caches.iter_mut()) {
             if let Some(cache) = cache {
-                let keys = k.narrow(1, part.offset, part.tokens)?;
-                let values = v.narrow(1, part.offset, part.tokens)?;
-                cache.write(layer, part.start, &keys, &values)?;
+                cache.write(layer, part.start, &part.seen(&k)?, &part.seen(&v)?)?;
             }
         }
-        if asked.is_empty() {
+        if ends.is_empty() {
             return x.narrow(1, 0, 0);
         }
         let q = match queries {
             None => ops::rotary_at(&q, config.num_heads, angles)?,
             Some(rows) => ops::rotary_at(&q, config.num_heads, &angles.select(rows))?,
         };
-        let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &asked)?;
+        let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &ends)?;
         let attended = self.to_out.forward(&attended)?;
         trace.see("attention", &attended);
         let x = ops::add(&select(x, queries)?, &attended)?;
@@ -241,7 +233,7 @@ impl Layer {
         caches: &[Option<&mut KeyValueCache>],
         layer: usize,
         queries: Queries,
-        asked: &[usize],
+        ends: &[usize],
     ) -> Result<Tensor> {
         let config = &self.config;
         let (heads, key_heads) = (config.num_heads, config.num_key_value_heads);
@@ -261,15 +253,7 @@ impl Layer {
                     rows.partition_point(|row| (*row as usize) < part.offset + part.tokens)
                 }
             };
-            // From a sequence's start all keys are of this pass, and one attention does with a mask.
-            let whole = queries.is_none() && part.start == 0 && part.tokens > 1;
-            if config.attention == Attention::CAUSAL && whole && !trained {
-                let of = |x: &Tensor| x.narrow(1, part.offset, part.tokens);
-                let causal = AttentionOptions {
-                    causal: Some(0),
-                    ..options.clone()
-                };
-                results.push(ops::attention(&of(q)?, &of(k)?, &of(v)?, &causal)?);
+            if first == next {
                 continue;
             }
             let packed;
@@ -277,31 +261,30 @@ impl Layer {
                 Some(cache) => Some((&**cache, layer)),
                 None if trained => None,
                 None => {
-                    let keys = k.narrow(1, part.offset, part.tokens)?;
-                    let values = v.narrow(1, part.offset, part.tokens)?;
+                    let (keys, values) = (part.seen(k)?, part.seen(v)?);
                     packed = KeyValueCache::of(&keys, &values, key_heads, config.head_dim)?;
                     Some((&packed, 0))
                 }
             };
+            if let Some((cache, layer)) = kept {
+                let run = q.narrow(1, first, next - first)?;
+                let ends = &ends[first..next];
+                results.push(cache.attend_each(layer, &run, heads, ends, options.scale)?);
+                continue;
+            }
+            if part.kept.is_some() {
+                return Err(Error::Shape(
+                    "training runs over sequences whose tokens are all seen only".into(),
+                ));
+            }
             // Runs of queries that see the same keys.
             let mut from = first;
-            while from < next {
-                let end = part.visible(config.attention, asked[from]);
-                let mut to = from + 1;
-                while to < next && part.visible(config.attention, asked[to]) == end {
-                    to += 1;
-                }
-                match kept {
-                    Some((cache, layer)) => {
-                        let run = q.narrow(1, from, to - from)?;
-                        results.push(cache.attend(layer, &run, heads, end, options.scale)?);
-                    }
-                    None => spans.push(AttentionSpan {
-                        queries: from..to,
-                        keys: part.offset..part.offset + end,
-                    }),
-                }
-                from = to;
+            for run in ends[first..next].chunk_by(|a, b| a == b) {
+                spans.push(AttentionSpan {
+                    queries: from..from + run.len(),
+                    keys: part.offset..part.offset + run[0],
+                });
+                from += run.len();
             }
         }
         if !spans.is_empty() {

@@ -34,5 +34,6 @@ mod names;
 mod published;
 
 pub use component::COMPONENT;
+pub(crate) use component::part;
 pub use config::{Attention, Family, LanguageModelConfig, QueryKeyNorm};
 pub use model::{LanguageModel, Place, Rows, Span};

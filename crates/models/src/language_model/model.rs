@@ -6,7 +6,7 @@ use brisk_nn::{
     check_finite,
 };
 
-use super::LanguageModelConfig;
+use super::config::{Attention, LanguageModelConfig};
 use super::layer::{Layer, Part};
 use super::names::Names;
 use crate::buffers::ROTARY;
@@ -21,7 +21,8 @@ pub struct LanguageModel {
     embedding: Embedding,
     layers: Vec<Layer>,
     norm: RmsNorm,
-    head: Linear,
+    /// Absent where the body was loaded alone.
+    head: Option<Linear>,
 }
 
 /// Consecutive tokens of one sequence.
@@ -34,6 +35,9 @@ pub struct Span<'a> {
     /// Empty positions that stand before the sequence when blocks are counted; shorter than a
     /// block. They are never computed with.
     pub pad: usize,
+    /// With causal attention: the tokens that are seen, one flag each; none: all. Others have positions
+    /// and rows of their own, but no slots: those that are seen fill the slots from `start` on.
+    pub seen: Option<&'a [bool]>,
 }
 
 impl<'a> Span<'a> {
@@ -44,7 +48,20 @@ impl<'a> Span<'a> {
 
     /// Tokens from position `start`.
     pub fn from(ids: &'a [u32], start: usize) -> Self {
-        Self { ids, start, pad: 0 }
+        Self {
+            ids,
+            start,
+            pad: 0,
+            seen: None,
+        }
+    }
+
+    /// Of these tokens only some are seen.
+    pub fn seeing(self, seen: &'a [bool]) -> Self {
+        Self {
+            seen: Some(seen),
+            ..self
+        }
     }
 }
 
@@ -87,7 +104,6 @@ impl LanguageModel {
     /// An invalid configuration, or one report of every tensor that is missing, unexpected or of
     /// another shape.
     pub fn load(config: &LanguageModelConfig, weights: &Weights) -> Result<Self> {
-        config.validate()?;
         let names = Names::of(config.family);
         // LLaDA's class has its body under `transformer`; files put the wrapper's `model` before it.
         let wrapped = format!("model.{}.{}.weight", names.body, names.embedding);
@@ -97,6 +113,32 @@ impl LanguageModel {
             weights.clone()
         };
         let body = outer.pp(names.body);
+        let mut model = Self::load_body(config, &body)?;
+        let (rows, width) = (config.vocab_size, config.hidden_size);
+        model.head = Some(if config.tied {
+            let table = body.pp(names.embedding);
+            Linear::tied(&table, "weight", model.embedding.table())?
+        } else {
+            Linear::load(&outer.pp(names.head), width, rows, false, Init::FanIn(1.0))?
+        });
+        // Files of tied models may store the table twice.
+        let heads = ["", "model."].map(|outer| format!("{outer}{}.weight", names.head));
+        let mut ignored = ROTARY.to_vec();
+        if config.tied {
+            ignored.extend(heads.iter().map(String::as_str));
+        }
+        weights.finish(&ignored)?;
+        Ok(model)
+    }
+
+    /// Loads what stands below the body's own path; whoever calls finishes the weights. Without a head there
+    /// are no logits.
+    ///
+    /// # Errors
+    /// An invalid configuration, or a file that cannot be read.
+    pub fn load_body(config: &LanguageModelConfig, body: &Weights) -> Result<Self> {
+        config.validate()?;
+        let names = Names::of(config.family);
         let (rows, width) = (config.vocab_size, config.hidden_size);
         let table = body.pp(names.embedding);
         let embedding = Embedding::load(&table, rows, width, Init::FanIn(1.0))?;
@@ -112,24 +154,12 @@ impl LanguageModel {
             config.rms_norm_eps,
             RmsNormKind::Weight,
         )?;
-        let head = if config.tied {
-            Linear::tied(&table, "weight", embedding.table())?
-        } else {
-            Linear::load(&outer.pp(names.head), width, rows, false, Init::FanIn(1.0))?
-        };
-        // Files of tied models may store the table twice.
-        let heads = ["", "model."].map(|outer| format!("{outer}{}.weight", names.head));
-        let mut ignored = ROTARY.to_vec();
-        if config.tied {
-            ignored.extend(heads.iter().map(String::as_str));
-        }
-        weights.finish(&ignored)?;
         Ok(Self {
             config: config.clone(),
             embedding,
             layers,
             norm,
-            head,
+            head: None,
         })
     }
 
@@ -199,9 +229,10 @@ impl LanguageModel {
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let places: Vec<Place> = spans.iter().map(Place::from).collect();
+        let seen: Vec<Option<&[bool]>> = spans.iter().map(|span| span.seen).collect();
         let ids: Vec<u32> = spans.iter().flat_map(|span| span.ids).copied().collect();
-        self.parts(&places, caches)?;
-        self.hidden_of(&self.embed(&ids)?, &places, caches, rows, trace)
+        let parts = self.parts(&places, &seen, caches)?;
+        self.through_layers(&self.embed(&ids)?, &parts, caches, rows, trace)
     }
 
     /// As [`Self::hidden_traced`], of tokens whose embeddings `[T,D]` are given.
@@ -216,7 +247,7 @@ impl LanguageModel {
         rows: Rows,
         trace: &mut Trace,
     ) -> Result<Tensor> {
-        let parts = self.parts(places, caches)?;
+        let parts = self.parts(places, &[], caches)?;
         let tokens: usize = parts.iter().map(|part| part.tokens).sum();
         if embeddings.dims() != [tokens, self.config.hidden_size] {
             return Err(Error::Shape(format!(
@@ -225,7 +256,18 @@ impl LanguageModel {
                 self.config.hidden_size
             )));
         }
-        let wanted = wanted_rows(&parts, rows)?;
+        self.through_layers(embeddings, &parts, caches, rows, trace)
+    }
+
+    fn through_layers(
+        &self,
+        embeddings: &Tensor,
+        parts: &[Part],
+        caches: &mut [Option<&mut KeyValueCache>],
+        rows: Rows,
+        trace: &mut Trace,
+    ) -> Result<Tensor> {
+        let wanted = wanted_rows(parts, rows)?;
         let mut x = embeddings.unsqueeze(0)?;
         trace.see("embedding", &x);
         let scaling = self.config.rope_scaling as f32;
@@ -245,7 +287,7 @@ impl LanguageModel {
                 None
             };
             let inner = &mut trace.within(&name);
-            x = layer.forward(&x, &parts, caches, index, queries, &angles, inner)?;
+            x = layer.forward(&x, parts, caches, index, queries, &angles, inner)?;
             check_finite(&x, STAGE, &name)?;
             trace.see(&name, &x);
         }
@@ -260,17 +302,27 @@ impl LanguageModel {
     /// Logits `[n,V]` of hidden states `[n,D]`.
     ///
     /// # Errors
-    /// Hidden states of another width.
+    /// Hidden states of another width, or a body that was loaded alone.
     pub fn logits(&self, hidden: &Tensor) -> Result<Tensor> {
         if hidden.dim(0)? == 0 {
             let shape = (0, self.config.vocab_size);
             return Tensor::zeros(shape, DType::F32);
         }
-        self.head.forward(hidden)
+        match &self.head {
+            Some(head) => head.forward(hidden),
+            None => Err(Error::Config(
+                "the language model was loaded without its head".into(),
+            )),
+        }
     }
 
-    /// Checks the spans and lays them one after another.
-    fn parts(&self, spans: &[Place], caches: &[Option<&mut KeyValueCache>]) -> Result<Vec<Part>> {
+    /// Checks the spans and lays them one after another; `seen` is as in [`Span::seen`], or empty.
+    fn parts(
+        &self,
+        spans: &[Place],
+        seen: &[Option<&[bool]>],
+        caches: &[Option<&mut KeyValueCache>],
+    ) -> Result<Vec<Part>> {
         if spans.len() != caches.len() {
             return Err(Error::Shape(format!(
                 "{} spans, but {} caches (or absences of one)",
@@ -280,7 +332,8 @@ impl LanguageModel {
         }
         let mut offset = 0;
         let mut parts = Vec::with_capacity(spans.len());
-        for (span, cache) in spans.iter().zip(caches) {
+        for (index, (span, cache)) in spans.iter().zip(caches).enumerate() {
+            let seen = seen.get(index).copied().flatten();
             let tokens = span.tokens;
             let end = span.start.saturating_add(tokens);
             if tokens == 0 {
@@ -308,12 +361,38 @@ impl LanguageModel {
                 offset,
                 tokens,
                 start: span.start,
-                limit,
-                pad: span.pad,
+                ends: self.ends(span, seen, limit)?,
+                kept: seen.and_then(|seen| kept(offset, seen)),
             });
             offset += tokens;
         }
         Ok(parts)
+    }
+
+    /// One past the last slot that each query of a span sees; keys end at `limit`.
+    fn ends(&self, span: &Place, seen: Option<&[bool]>, limit: usize) -> Result<Vec<usize>> {
+        let (tokens, attention) = (span.tokens, self.config.attention);
+        if let Some(seen) = seen {
+            if attention != Attention::CAUSAL || seen.len() != tokens {
+                return Err(Error::Shape(format!(
+                    "{} flags of what is seen of {tokens} tokens; expected one each, and causal attention",
+                    seen.len()
+                )));
+            }
+            let ends = seen.iter().scan(span.start, |end, seen| {
+                *end += usize::from(*seen);
+                Some(*end)
+            });
+            return Ok(ends.collect());
+        }
+        let end = |position: usize| match attention {
+            Attention::Full => limit,
+            Attention::BlockCausal(block) => {
+                let end = ((position + span.pad) / block + 1) * block;
+                (end - span.pad).min(limit)
+            }
+        };
+        Ok((span.start..span.start + tokens).map(end).collect())
     }
 
     /// Embeddings of tokens, `[T,D]`.
@@ -323,6 +402,15 @@ impl LanguageModel {
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         self.embedding.forward(ids)
     }
+}
+
+/// Packed indices of the tokens that are seen; none: all.
+fn kept(offset: usize, seen: &[bool]) -> Option<Vec<u32>> {
+    if seen.iter().all(|seen| *seen) {
+        return None;
+    }
+    let places = (offset..).zip(seen).filter(|(_, seen)| **seen);
+    Some(places.map(|(place, _)| place as u32).collect())
 }
 
 /// Packed indices of the wanted rows; none: all.

@@ -89,7 +89,8 @@ struct RopeParameters {
 /// What positions are divided by; none for a way that is not computed here.
 fn scaling(family: Family, kind: &str, factor: Option<f64>) -> Option<f64> {
     match (family, kind, factor) {
-        (_, "default", _) => Some(1.0),
+        // Qwen2-VL's three axes are one for text.
+        (_, "default", _) | (Family::Qwen2, "mrope", _) => Some(1.0),
         (Family::Llama, "linear", Some(factor)) => {
             (1.0..=LARGEST_SCALING).contains(&factor).then_some(factor)
         }
@@ -112,8 +113,8 @@ impl LlamaFile {
     pub(super) fn config(self, family: Family) -> Result<LanguageModelConfig> {
         self.check()?;
         let rope_scaling = self.rope_scaling(family)?;
-        let qwen2 =
-            matches!(family, Family::Dream | Family::FastDllm2) || self.model_type == "a2d-qwen2";
+        let qwen2 = matches!(family, Family::Dream | Family::FastDllm2 | Family::Qwen2)
+            || self.model_type == "a2d-qwen2";
         let qwen3 = family == Family::Sdar || self.model_type == "a2d-qwen3";
         if family == Family::A2d && !(qwen2 || qwen3 || self.model_type == "a2d-llama") {
             return Err(refuse(
@@ -156,6 +157,7 @@ impl LlamaFile {
             Family::FastDllm2 => Attention::BlockCausal(block.unwrap_or(FAST_DLLM2_BLOCK)),
             Family::Sdar => Attention::BlockCausal(block.unwrap_or(SDAR_BLOCK)),
             Family::Llada2 => Attention::BlockCausal(block.unwrap_or(LLADA2_BLOCK)),
+            Family::Qwen2 => Attention::CAUSAL,
             Family::A2d => block.map_or(Attention::Full, Attention::BlockCausal),
             Family::Llama => Attention::CAUSAL,
             _ => Attention::Full,

@@ -67,6 +67,32 @@ impl LanguageModelConfig {
     }
 }
 
+impl LanguageModelConfig {
+    /// Reads the `config.json` of a Qwen2 whose body encodes texts, of Qwen2-VL's language half too: rows of
+    /// text have the same place in all of its three position axes.
+    ///
+    /// # Errors
+    /// As [`Self::from_json`].
+    pub fn qwen2_from_json(bytes: &[u8], label: &str) -> Result<Self> {
+        let file: Map<String, Value> = parse(bytes, label)?;
+        let kind = file.get("model_type").and_then(Value::as_str);
+        if let Some(kind) = kind
+            && !QWEN2_TYPES.contains(&kind)
+        {
+            return Err(Error::Config(format!(
+                "{label}: `model_type` is {kind:?}; expected {}",
+                QWEN2_TYPES.join(" or ")
+            )));
+        }
+        let config = parse::<LlamaFile>(bytes, label)?.config(Family::Qwen2);
+        let config = config.map_err(|error| Error::Config(format!("{label}: {error}")))?;
+        checked(config.validate(), label)?;
+        Ok(config)
+    }
+}
+
+const QWEN2_TYPES: [&str; 2] = ["qwen2", "qwen2_vl"];
+
 /// Keys of all families that are read, or known to change nothing.
 pub(super) const KEYS: &[&str] = &[
     "activation_type",

@@ -106,7 +106,10 @@ impl<'s> Packed<'s> {
             .tokens
             .iter()
             .zip(&self.places)
-            .map(|(ids, &(start, pad))| Span { ids, start, pad })
+            .map(|(ids, &(start, pad))| Span {
+                pad,
+                ..Span::from(ids, start)
+            })
             .collect();
         let wanted = if self.rows.is_empty() {
             Rows::None
