@@ -144,6 +144,16 @@ def store_weights(folder, case, hart, tokenizer, model):
         common.write_weights(folder / "tokenizer/model.safetensors", parts)
 
 
+def store_configurations(folder, tokenizer, model, own, own_llm):
+    """What the saved configurations of the classes hold; a path of training time may lie in the file."""
+    llm = {k: v for k, v in model.config.to_dict().items() if k in own_llm or k in KEPT}
+    llm |= dict(model_type="hart_transformer_t2i", architectures=["HARTForT2I"], vae_path="/training/tokenizer")
+    common.write_json(folder / "llm/config.json", llm)
+    saved = {k: v for k, v in tokenizer.config.to_dict().items() if k in own or k in KEPT_BY_TOKENIZER}
+    saved |= dict(model_type="hart_autoencoder_with_disc", architectures=["HARTAutoEncoderWithDisc"])
+    common.write_json(folder / "tokenizer/config.json", saved)
+
+
 def tokenizer_golden(folder, case, tokenizer):
     settings = CASES[case]
     patch_nums, z = settings["patch_nums"], settings["tokenizer"]["z_channels"]
@@ -340,13 +350,7 @@ def main(root):
         folder = common.case_folder("hart", case)
         tokenizer, model, own, own_llm = build(hart, case)
         store_weights(folder, case, hart, tokenizer, model)
-        # Saved configurations hold what the classes keep; a path of training time may lie in the file.
-        llm = {k: v for k, v in model.config.to_dict().items() if k in own_llm or k in KEPT}
-        llm |= dict(model_type="hart_transformer_t2i", architectures=["HARTForT2I"], vae_path="/training/tokenizer")
-        common.write_json(folder / "llm/config.json", llm)
-        saved = {k: v for k, v in tokenizer.config.to_dict().items() if k in own or k in KEPT_BY_TOKENIZER}
-        saved |= dict(model_type="hart_autoencoder_with_disc", architectures=["HARTAutoEncoderWithDisc"])
-        common.write_json(folder / "tokenizer/config.json", saved)
+        store_configurations(folder, tokenizer, model, own, own_llm)
         tokenizer_golden(folder, case, tokenizer)
         transformer_golden(folder, case, hart, tokenizer, model)
         head_golden(folder, case, tokenizer, model)

@@ -78,7 +78,7 @@ pub fn redraw(texts: &[(String, String)], label: &str) -> Result<Redraw> {
             ))
         })?;
         for text in texts {
-            options.read(option, &text)?;
+            options.read_back(option, &text)?;
         }
     }
     let mut request = ImageRequest::new(prompt);
@@ -136,6 +136,15 @@ mod tests {
         let layers = registry::option(ResultKind::Pictures, "pag-layers").unwrap();
         assert_eq!(options.source(layers), Some("0,2"));
         assert_eq!(found.open.definitions().count(), 1);
+    }
+
+    /// A text that came from a file stands in the description whole.
+    #[test]
+    fn texts_of_files_are_no_names_of_files() {
+        let document = r#"{"model": "m", "prompt": "x", "instruction": "Say it.\nUser: "}"#;
+        let found = redraw(&texts(document), "x.png").unwrap();
+        let written = found.request.options.to_json();
+        assert_eq!(written["instruction"], "Say it.\nUser: ");
     }
 
     #[test]

@@ -60,7 +60,7 @@ fn flag(definition: &'static Definition) -> Arg {
         .hide(definition.rare);
     match definition.kind {
         Kind::Flag => argument.action(ArgAction::SetTrue),
-        Kind::Text | Kind::TextFile => argument
+        Kind::Text | Kind::TextFile | Kind::WholeTextFile => argument
             .value_name(definition.placeholder)
             .action(ArgAction::Append)
             .allow_hyphen_values(true),

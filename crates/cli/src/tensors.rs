@@ -158,7 +158,7 @@ pub fn write<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a Te
 }
 
 /// An i64 tensor to write.
-fn ids(name: &str, shape: Vec<usize>, values: &[u32]) -> OutTensor<'static> {
+pub fn ids(name: &str, shape: Vec<usize>, values: &[u32]) -> OutTensor<'static> {
     let data = values
         .iter()
         .flat_map(|value| i64::from(*value).to_le_bytes())

@@ -5,6 +5,7 @@ use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::hart;
 use brisk_models::language_model::LanguageModelConfig;
+use brisk_models::qwen2::Qwen2Config;
 use brisk_models::sana::SanaConfig;
 use brisk_models::vila_u;
 
@@ -67,6 +68,10 @@ fn hart_has_the_published_shape() {
         let config = (component.open)(&read(&file), &file).unwrap();
         assert_eq!(config.parameters(), expected, "{file}");
     }
+    // Qwen2-1.5B without its head, which is its embedding.
+    let file = "hart-0.7b-1024px/text_encoder/config.json";
+    let config = Qwen2Config::from_json(&read(file), file).unwrap();
+    assert_eq!(config.parameters_without_head(), 1_543_714_304);
 }
 
 /// Without what only compares pictures with texts: SigLIP's text half, its last layer and its head.

@@ -10,7 +10,7 @@ use brisk_models::component::{
     Component, ComponentConfig, ComponentWeights, LoadSettings, NamedTensors, Neighbour,
 };
 use brisk_models::hart::{self, Generator, Greedy, Request, tokenizer, transformer};
-use brisk_nn::{DType, Tensor, Trace, Weights, ops};
+use brisk_nn::{DType, KeyValueType, Tensor, Trace, Weights, ops};
 use brisk_store::ModelFolder;
 use brisk_testkit::{Golden, assert_close, fixtures_dir, values};
 
@@ -295,13 +295,16 @@ fn late_scales_are_drawn_anew_from_given_codes() {
             guidance,
             given,
             residual,
+            steps: 8,
+            kept_as: KeyValueType::F32,
+            go_on: &|| Ok(()),
         };
         let mut chooser = Greedy {
             smooth: false,
             noise: Vec::new(),
         };
         let mut scales = Vec::new();
-        let mut done = |scale| {
+        let mut done = |scale, _: &Tensor| {
             scales.push(scale);
             Ok(())
         };
@@ -357,12 +360,15 @@ fn rows_do_not_know_of_each_other() {
             guidance: 3.0,
             given: &[],
             residual: true,
+            steps: 8,
+            kept_as: KeyValueType::F32,
+            go_on: &|| Ok(()),
         };
         let mut chooser = Greedy {
             smooth: true,
             noise: Vec::new(),
         };
-        let done = &mut |_| Ok(());
+        let done = &mut |_, _: &Tensor| Ok(());
         generator
             .draw(&request, &mut chooser, done, &mut Trace::none())
             .unwrap()

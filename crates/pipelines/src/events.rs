@@ -242,6 +242,14 @@ impl std::fmt::Debug for Control {
     }
 }
 
+/// Adds the seconds that some work takes.
+pub(crate) fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let started = std::time::Instant::now();
+    let result = work();
+    *seconds += started.elapsed().as_secs_f64();
+    result
+}
+
 /// Times the steps of a stage.
 pub struct StepClock {
     index: usize,

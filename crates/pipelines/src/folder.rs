@@ -34,6 +34,8 @@ pub struct ComponentFolder {
 pub struct Wanted {
     /// Variant of the weight files, such as `fp16`; plain files are used where it is absent.
     pub variant: Option<String>,
+    /// Weights as they were trained last, where their running average lies beside them.
+    pub trained: bool,
     /// Weights that are made up at the configuration's shapes, in place of the folder's.
     pub random: Option<RandomWeights>,
 }
@@ -238,7 +240,12 @@ impl ComponentFolder {
             let weights = ComponentWeights::Random(random);
             return Ok(Opened { config, weights });
         }
-        Opened::new(config, self.weights(wanted.variant.as_deref())?)
+        let variant = wanted.variant.as_deref();
+        let weights = match wanted.trained {
+            true => self.model.open_trained(&self.name, variant)?,
+            false => self.weights(variant)?,
+        };
+        Opened::new(config, weights)
     }
 }
 

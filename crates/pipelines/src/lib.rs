@@ -2,7 +2,8 @@
 //!
 //! A request ([`ImageRequest`], [`TextRequest`]) is put to a model that [`registry`] opens, which plans it
 //! (every decision, once) and carries the plan out, reporting through a [`Control`]. What can be asked
-//! for stands in [`options`]; the loops that families share stand in [`diffusion`]; each family has its
+//! for stands in [`options`]; the loops that families share stand in [`diffusion`] and
+//! [`autoregressive`]; each family has its
 //! folder in [`families`].
 //!
 //! This crate knows no command line and prints nothing; [`quantize`] and files for quantized weights are
@@ -22,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod autoregressive;
 pub mod diffusion;
 pub mod error;
 pub mod events;
@@ -31,9 +33,11 @@ mod known_prompts;
 pub mod memory;
 pub mod options;
 pub mod quantize;
+mod random;
 pub mod registry;
 pub mod reproduce;
 pub mod request;
+mod tokenizer;
 
 pub use error::{Error, Result};
 pub use events::{Control, Event, Number, Unit};

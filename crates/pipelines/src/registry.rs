@@ -13,6 +13,7 @@ use crate::request::{ImageModel, OpenSettings, ResultKind, TextModel};
 /// Every family.
 pub static FAMILIES: &[&Family] = &[
     &families::sana::FAMILY,
+    &families::hart::FAMILY,
     &families::language::FAMILY,
     #[cfg(feature = "toy")]
     &families::toy::FAMILY,

@@ -195,6 +195,18 @@ fn latents_file(folder: &Path) -> String {
     text(path)
 }
 
+fn codes_file(folder: &Path) -> String {
+    let path = folder.join("codes.safetensors");
+    let tensor = OutTensor {
+        name: "codes.0".to_owned(),
+        dtype: Dtype::I64,
+        shape: vec![1, 1],
+        data: 77i64.to_le_bytes().to_vec().into(),
+    };
+    write_safetensors(&path, &[tensor], &Default::default()).unwrap();
+    text(path)
+}
+
 fn image_cases(place: &Path) -> Vec<Case> {
     let sana = fixture("pipelines/sana");
     let sprint = fixture("pipelines/sprint");
@@ -244,6 +256,12 @@ fn image_cases(place: &Path) -> Vec<Case> {
         with: few(more),
         ..alone(option, value)
     };
+    let on_hart = |option, value: &str| Case {
+        with: Vec::new(),
+        folder: fixture("hart_pipeline/model"),
+        ..alone(option, value)
+    };
+    let codes = codes_file(place);
     let missing = |option, value: &str| Case {
         with: without(option),
         ..alone(option, value)
@@ -336,6 +354,19 @@ fn image_cases(place: &Path) -> Vec<Case> {
         alone("latents", &latents_file(place)),
         beside("decode", "tiled", &[("height", "576")]),
         alone("preview-interval", "1"),
+        on_hart("system-prompt", "none"),
+        on_hart("greedy", "true"),
+        on_hart("top-k", "1"),
+        on_hart("top-p", "0.05"),
+        on_hart("no-smooth", "true"),
+        on_hart("no-residual", "true"),
+        on_hart("codes", &codes),
+        Case {
+            with: vec![("codes", codes.clone())],
+            ..on_hart("from-scale", "0")
+        },
+        on_hart("no-ema", "true"),
+        on_hart("cache-type", "f16"),
         Case {
             folder: write_toy_model(&place.join("toy"), 0.5),
             with: Vec::new(),
@@ -478,6 +509,7 @@ fn what_is_not_honoured_is_refused() {
     for (kind, folder, run) in [
         (ResultKind::Pictures, "pipelines/sana", draw as Run),
         (ResultKind::Pictures, "pipelines/sprint", draw),
+        (ResultKind::Pictures, "hart_pipeline/model", draw),
     ] {
         let model = registry::open_image(
             &ModelFolder::Disk(fixture(folder)),

@@ -135,6 +135,20 @@ impl ModelFolder {
         sub: &str,
         variant: Option<&str>,
     ) -> Result<Arc<dyn TensorSource>> {
+        self.open_weights(sub, variant, true)
+    }
+
+    /// As [`Self::open_component`], of weights as they were trained last: averaged ones are left alone.
+    pub fn open_trained(&self, sub: &str, variant: Option<&str>) -> Result<Arc<dyn TensorSource>> {
+        self.open_weights(sub, variant, false)
+    }
+
+    fn open_weights(
+        &self,
+        sub: &str,
+        variant: Option<&str>,
+        averaged: bool,
+    ) -> Result<Arc<dyn TensorSource>> {
         if let Some(variant) = variant
             && !is_bare_file_name(variant)
         {
@@ -142,7 +156,7 @@ impl ModelFolder {
                 "{variant:?} is not the name of a variant"
             )));
         }
-        for file in component_files(variant) {
+        for file in component_files(variant, averaged) {
             let relative = if sub.is_empty() {
                 file
             } else {
@@ -159,7 +173,10 @@ impl ModelFolder {
         };
         let mut found: Vec<String> = self.list();
         found.retain(|name| name.starts_with(&beginning));
-        let inside = |name: &&String| !name[beginning.len()..].contains('/');
+        let inside = |name: &&String| {
+            let own = &name[beginning.len()..];
+            !own.contains('/') && (averaged || !own.starts_with(STEMS[0]))
+        };
         let problem = match only_weights(found.iter().filter(inside).cloned().collect()) {
             Ok(one) => return unwrapped(self.open(&one)?),
             Err(several) if several.is_empty() => "no weights".to_owned(),
@@ -171,7 +188,7 @@ impl ModelFolder {
             format!(
                 "{problem}: expected one of {} (.safetensors, .safetensors.index.json or .bin), or \
                  a single file of another name, found {}",
-                STEMS.join(", "),
+                STEMS[usize::from(!averaged)..].join(", "),
                 if found.is_empty() {
                     "no files".to_owned()
                 } else {
@@ -247,7 +264,7 @@ impl ModelFolder {
 }
 
 /// File names of a component's weights, best first.
-fn component_files(variant: Option<&str>) -> Vec<String> {
+fn component_files(variant: Option<&str>, averaged: bool) -> Vec<String> {
     let mut files = Vec::new();
     // Some repositories (SANA at 2K and 4K) hold nothing but one variant.
     let only: &[Option<&str>] = match variant {
@@ -259,8 +276,8 @@ fn component_files(variant: Option<&str>) -> Vec<String> {
         let dot = variant
             .map(|variant| format!(".{variant}"))
             .unwrap_or_default();
-        let (averaged, others) = STEMS.split_at(1);
-        for stems in [averaged, others] {
+        let (average, others) = STEMS.split_at(1);
+        for stems in [if averaged { average } else { &[] }, others] {
             for stem in stems {
                 files.push(format!("{stem}{dot}.safetensors"));
                 files.push(format!("{stem}.safetensors.index{dot}.json"));
@@ -415,6 +432,7 @@ mod tests {
             ("lora/pytorch_lora_weights.safetensors", weights(6)),
             ("averaged/model.safetensors", weights(7)),
             ("averaged/ema_model.bin", weights(8)),
+            ("only/ema_model.bin", weights(9)),
         ];
         let (_keep, on_disk) = disk(&files);
         for folder in [on_disk, embedded(&files)] {
@@ -433,6 +451,10 @@ mod tests {
             assert_eq!(open("big", None), 5, "the only variant");
             assert_eq!(open("lora", None), 6);
             assert_eq!(open("averaged", None), 8);
+            let trained = folder.open_trained("averaged", None).unwrap();
+            assert_eq!(value(&*trained), 7);
+            let error = folder.open_trained("only", None).err().unwrap().to_string();
+            assert!(error.contains("no weights"), "{error}");
             let error = folder
                 .open_component("absent", None)
                 .err()

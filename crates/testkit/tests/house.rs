@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 const MOST_LINES: usize = 600;
 
 /// Names that only a model's own folders, the registries and tests may know.
-const MODEL_NAMES: [&str; 12] = [
-    "sana", "gemma", "dcae", "dc_ae", "llada", "dream", "sdar", "dllm", "a2d", "hart", "vila",
-    "toy",
+const MODEL_NAMES: [&str; 13] = [
+    "sana", "gemma", "dcae", "dc_ae", "llada", "dream", "sdar", "dllm", "a2d", "hart", "qwen",
+    "vila", "toy",
 ];
 
 /// Places that may name models: their own folders, the two registries, and the trainers, each of which

@@ -41,7 +41,7 @@ pub fn open_autoencoder(
     let place = ComponentFolder::find(folder, dcae::COMPONENT.folders)?;
     let wanted = Wanted {
         variant: variant.map(str::to_owned),
-        random: None,
+        ..Wanted::default()
     };
     Ok(place.open(
         |bytes, label| dcae::open(bytes, label).map(Box::new),

@@ -7,7 +7,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use brisk::{Control, GeneratedImage, ImagePlan, described_png};
+use brisk::options::Codes;
+use brisk::{Control, GeneratedImage, ImagePlan, described_png, keys};
 use brisk_store::{write_atomic, write_safetensors};
 use serde_json::json;
 
@@ -30,7 +31,18 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let count = job.only.map_or(plan.images.len(), |_| 1);
     let outputs = arguments.outputs(count)?;
     let preview = arguments.preview.iter().filter(|path| !path.is_dir());
-    let also = arguments.save_latents.iter().chain(&arguments.sheet);
+    if arguments.save_codes.is_some() && !model.support().honours(keys::CODES.definition()) {
+        return Err(Failure::usage(format!(
+            "--save-codes: {} draws without codes",
+            model.support().models
+        )));
+    }
+    let also = [
+        &arguments.save_latents,
+        &arguments.save_codes,
+        &arguments.sheet,
+    ];
+    let also = also.into_iter().flatten();
     let files = outputs.iter().filter(|path| !is_stdout(path));
     for path in files.chain(also).chain(preview) {
         output::check_writable(path)?;
@@ -63,6 +75,9 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.save_latents {
         save_latents(path, &images)?;
+    }
+    if let Some(path) = &arguments.save_codes {
+        save_codes(path, &images)?;
     }
     for ((image, index), path) in images.iter().zip(&indices).zip(&outputs) {
         let bytes = described_png(image, &plan, *index, &name)?;
@@ -120,6 +135,7 @@ fn document(
         "images": written, "model": model, "steps": plan.steps,
         "guidance": plan.settings.get("guidance"), "settings": plan.settings,
         "seconds": seconds,
+        "codes": arguments.save_codes.as_ref().map(|path| path.display().to_string()),
         "latents": arguments.save_latents.as_ref().map(|path| path.display().to_string()),
     })
 }
@@ -160,4 +176,14 @@ fn save_latents(path: &Path, images: &[GeneratedImage]) -> Result {
         &values,
     );
     Ok(write_safetensors(path, &[tensor], &Default::default())?)
+}
+
+/// Writes the codes of all pictures, one picture a row of each tensor.
+fn save_codes(path: &Path, images: &[GeneratedImage]) -> Result {
+    let codes = Codes::stacked(images.iter().filter_map(|image| image.codes.as_ref()))?;
+    let tensors = codes.0.iter();
+    let tensors =
+        tensors.map(|(name, tensor)| tensors::ids(name, tensor.shape.clone(), &tensor.values));
+    let tensors: Vec<_> = tensors.collect();
+    Ok(write_safetensors(path, &tensors, &Default::default())?)
 }

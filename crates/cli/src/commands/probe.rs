@@ -88,7 +88,7 @@ pub fn run(arguments: &ProbeArguments) -> Result {
     let found = Found::find(&folder, &arguments.component)?;
     let opened = found.open(&Wanted {
         variant: arguments.variant.clone(),
-        random: None,
+        ..Wanted::default()
     })?;
     let inputs = found.read_inputs(&*opened.config, &arguments.inputs)?;
     let low_bit = found.entry.honours(Setting::Activations) && opened.is_low_bit();

@@ -1,9 +1,9 @@
 //! Drawing: codes scale by scale, then what they leave (sections 3.2 and 3.3 of the paper).
 
-use brisk_nn::{DType, Tensor, Trace, check_finite, logits};
+use brisk_nn::{DType, KeyValueType, Tensor, Trace, check_finite, logits};
 
 use super::tokenizer::Tokenizer;
-use super::transformer::{DiffusionSchedule, Transformer};
+use super::transformer::{DiffusionSchedule, GoOn, Transformer};
 use crate::{Error, Result};
 
 /// What the diffusion head's values are smaller by than what they stand for.
@@ -40,13 +40,15 @@ impl Stage {
         }
     }
 
-    /// Turns a row of logits, what does not come into question left out, into the shares of a mixture of
-    /// codewords. `noise` is added to each first.
-    pub fn mix(&self, row: &mut [f32], mut noise: impl FnMut() -> f32) {
+    /// Turns a row of logits, what does not come into question left out (−∞), into the shares of a mixture
+    /// of codewords. The `noise` of each code is added first.
+    pub fn mix(&self, row: &mut [f32], noise: impl Fn(usize) -> f32) {
         let (sharpness, temperature) = (1.0 + self.progress, self.temperature);
-        for value in row.iter_mut() {
-            let sharp = *value * sharpness as f32 + noise();
-            *value = sharp / temperature as f32;
+        for (code, value) in row.iter_mut().enumerate() {
+            if *value > f32::NEG_INFINITY {
+                let sharp = *value * sharpness as f32 + noise(code);
+                *value = sharp / temperature as f32;
+            }
         }
         logits::softmax(row);
     }
@@ -105,7 +107,7 @@ impl Chooser for Greedy {
             codes.push(best.0 as u32);
             if self.smooth {
                 logits::keep_largest(row, stage.top_k);
-                stage.mix(row, || 0.0);
+                stage.mix(row, |_| 0.0);
             }
         }
         let shares = match self.smooth {
@@ -128,7 +130,6 @@ impl Chooser for Greedy {
 }
 
 /// What is drawn.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// Texts `[B,L,D]`.
     pub context: &'a Tensor,
@@ -140,6 +141,12 @@ pub struct Request<'a> {
     pub given: &'a [Vec<u32>],
     /// Whether the diffusion head adds what the codes leave.
     pub residual: bool,
+    /// Steps of the diffusion head, 2 to 1000.
+    pub steps: usize,
+    /// What keys and values are kept as.
+    pub kept_as: KeyValueType,
+    /// Asked before every block of the transformer and every step of the diffusion head.
+    pub go_on: GoOn<'a>,
 }
 
 /// What came of it.
@@ -156,14 +163,12 @@ pub struct Drawn {
 pub struct Generator {
     transformer: Transformer,
     tokenizer: Tokenizer,
-    schedule: DiffusionSchedule,
 }
 
 impl Generator {
     /// Of a transformer and a tokenizer that have the same codewords.
     pub fn new(transformer: Transformer, tokenizer: Tokenizer) -> Self {
         Self {
-            schedule: DiffusionSchedule::new(transformer.config().num_sampling_steps),
             transformer,
             tokenizer,
         }
@@ -179,31 +184,38 @@ impl Generator {
         &self.tokenizer
     }
 
-    /// Draws latents. `scale_done` is told of each scale and may stop the run by an error. `trace` sees what
+    /// Draws latents. `scale_done` is told of each scale, with the sum `[B,H,H,z]` so far, and may stop the run
+    /// by an error. `trace` sees what
     /// [`Transformer`] shows, `f_hat` after each scale, and `diffusion_head` after each of its steps.
     ///
     /// # Errors
-    /// Sizes that do not fit, given codes outside the codebook, a non-finite activation, or what `chooser`
-    /// and `scale_done` report.
+    /// Sizes that do not fit, given codes outside the codebook, a non-finite activation, or what `chooser`,
+    /// `go_on` and `scale_done` report.
     pub fn draw(
         &self,
         request: &Request,
         chooser: &mut dyn Chooser,
-        scale_done: &mut dyn FnMut(usize) -> Result<()>,
+        scale_done: &mut dyn FnMut(usize, &Tensor) -> Result<()>,
         trace: &mut Trace,
     ) -> Result<Drawn> {
         let transformer = &self.transformer;
         let (scales, quantizer) = (transformer.scales(), self.tokenizer.quantizer());
         let batch = request.context.dim(0)?;
         let guided = request.guidance != 0.0;
-        let (mut progress, mut hidden) =
-            transformer.begin(request.context, request.masks, guided, trace)?;
+        let (mut progress, mut hidden) = transformer.begin(
+            request.context,
+            request.masks,
+            guided,
+            request.kept_as,
+            request.go_on,
+            trace,
+        )?;
         let mut codes: Vec<Vec<u32>> = Vec::with_capacity(scales.count());
         let mut sum: Option<Tensor> = None;
         for (scale, side) in scales.sides().iter().copied().enumerate() {
             if let Some(sum) = &sum {
                 let input = quantizer.input(scales, scale, sum)?;
-                hidden = transformer.next(&mut progress, &input, trace)?;
+                hidden = transformer.next(&mut progress, &input, request.go_on, trace)?;
             }
             let stage = Stage::new(scale, scales.count(), request.guidance);
             let chosen = match request.given.get(scale) {
@@ -222,7 +234,8 @@ impl Generator {
                 None => hard.clone(),
             };
             if scales.is_last(scale) && request.residual {
-                let residual = self.residual(&hidden, &hard, stage.guidance, chooser, trace)?;
+                let residual =
+                    self.residual(&hidden, &hard, stage.guidance, request, chooser, trace)?;
                 words = (words + residual)?;
             }
             let added = quantizer.spread(scales, scale, &words)?;
@@ -231,9 +244,9 @@ impl Generator {
                 None => added,
             };
             trace.see("f_hat", &total);
-            sum = Some(total);
             codes.push(chosen.codes);
-            scale_done(scale)?;
+            scale_done(scale, &total)?;
+            sum = Some(total);
         }
         let latent = sum.ok_or_else(|| Error::Config("there are no scales".into()))?;
         Ok(Drawn { codes, latent })
@@ -254,6 +267,7 @@ impl Generator {
         hidden: &Tensor,
         words: &Tensor,
         guidance: f64,
+        request: &Request,
         chooser: &mut dyn Chooser,
         trace: &mut Trace,
     ) -> Result<Tensor> {
@@ -276,7 +290,9 @@ impl Generator {
             chooser.noise(step, shape)?.reshape((rows, channels))
         };
         let mut x = noise(chooser, 0)?;
-        for (done, step) in self.schedule.steps().iter().rev().enumerate() {
+        let schedule = DiffusionSchedule::new(request.steps);
+        for (done, step) in schedule.steps().iter().rev().enumerate() {
+            (request.go_on)()?;
             let time = Tensor::from_vec(vec![step.time as f32], 1)?;
             let both = match guided {
                 true => Tensor::cat(&[&x, &x], 0)?,
@@ -293,7 +309,7 @@ impl Generator {
             let clean = clean.clamp(-1.0, 1.0)?;
             let mean = (clean * f64::from(step.mean_clean))? + (&x * f64::from(step.mean_value))?;
             x = mean?;
-            if done + 1 < self.schedule.steps().len() {
+            if done + 1 < schedule.steps().len() {
                 let share = own.narrow(1, channels, channels)?.affine(0.5, 0.5)?;
                 let (low, high) = (f64::from(step.log_smallest), f64::from(step.log_largest));
                 let deviation = share.affine(0.5 * (high - low), 0.5 * low)?.exp()?;
@@ -347,7 +363,7 @@ mod tests {
     fn mixtures_leave_out_what_does_not_come_into_question() {
         let stage = Stage::new(0, 4, 1.0);
         let mut row = [1.0, f32::NEG_INFINITY, 1.0, 0.0];
-        stage.mix(&mut row, || 0.0);
+        stage.mix(&mut row, |_| 0.0);
         assert_eq!((row[0], row[1]), (row[2], 0.0));
         assert!(row[3] > 0.0 && row[3] < row[0], "{row:?}");
     }

@@ -1,5 +1,6 @@
 //! The families of models, one folder each.
 
+pub mod hart;
 pub mod language;
 pub mod sana;
 #[cfg(feature = "toy")]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use brisk_media::Picture;
 
-use super::{Heading, Key, Kind, Latents, Range};
+use super::{Codes, Heading, Key, Kind, Latents, Range};
 
 /// Longest side of a picture, in pixels.
 pub const MAX_SIDE: u64 = 8192;
@@ -150,3 +150,86 @@ pub static RESIDENCY: Key<String> = Key::new(
 )
 .on_open()
 .rare();
+
+/// Autoencoder in place of the folder's.
+pub static VAE: Key<String> = Key::new(
+    "vae",
+    "MODEL",
+    Kind::Model,
+    "autoencoder in place of the model's: folder or hub id",
+)
+.on_open();
+
+/// Text encoder in place of the folder's.
+pub static TEXT_ENCODER: Key<String> = Key::new(
+    "text-encoder",
+    "MODEL",
+    Kind::Model,
+    "text encoder and tokenizer in place of the model's",
+)
+.on_open();
+
+/// Convolve tap by tap.
+pub static EXACT: Key<bool> = Key::new(
+    "exact",
+    "",
+    Kind::Flag,
+    "convolve tap by tap: slower, closer in the last bits",
+)
+.on_open()
+.rare();
+
+/// Rounding of the text encoder's weights while they are loaded.
+pub static QUANTIZE_TEXT_ENCODER: Key<String> = Key::new(
+    "quantize-text-encoder",
+    "KIND",
+    Kind::Choice(&["none", "8bit", "4bit"]),
+    "linear layers of the text encoder, rounded while they are loaded: none, 8bit or 4bit",
+)
+.on_open()
+.rare();
+
+/// Rounding of the transformer's weights while they are loaded.
+pub static QUANTIZE_TRANSFORMER: Key<String> = Key::new(
+    "quantize-transformer",
+    "KIND",
+    Kind::Choice(&["none", "8bit", "4bit"]),
+    "linear layers of the transformer, rounded while they are loaded: none, 8bit or 4bit",
+)
+.on_open()
+.rare();
+
+/// Draw nothing at random: the likeliest code everywhere.
+pub static GREEDY: Key<bool> = Key::new(
+    "greedy",
+    "",
+    Kind::Flag,
+    "the likeliest code everywhere, no random draws",
+);
+
+/// Most codes that come into question at a place.
+pub static TOP_K: Key<usize> = Key::new(
+    "top-k",
+    "N",
+    Kind::Whole(0, 1 << 24),
+    "most codes that come into question at a place; 0: all",
+)
+.rare();
+
+/// Share of the probability that the codes which come into question have together.
+pub static TOP_P: Key<f64> = Key::new(
+    "top-p",
+    "P",
+    Kind::Number(Range::above(0.0, 1.0)),
+    "share of probability of the codes that come into question, up to 1 (default)",
+)
+.rare();
+
+/// Codes to draw from.
+pub static CODES: Key<Arc<Codes>> = Key::new(
+    "codes",
+    "FILE",
+    Kind::Codes,
+    "codes that are taken as they are, as --save-codes writes them",
+)
+.under(Heading::FromPicture);

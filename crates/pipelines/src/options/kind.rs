@@ -7,6 +7,7 @@ use std::sync::Arc;
 use brisk_store::read::without_last_line_end;
 use brisk_store::{Limit, read_text};
 
+use super::Codes;
 use super::seed;
 use super::value::{Latents, Value};
 use crate::error::{Error, Result};
@@ -87,8 +88,12 @@ pub enum Kind {
     Picture,
     /// A safetensors file with one tensor of this name and four dimensions.
     Latents(&'static str),
-    /// A text file, or the word `none` for an empty text.
+    /// A safetensors file of whole numbers.
+    Codes,
+    /// A text file, or the word `none` for an empty text; a line end behind it is no part of the text.
     TextFile,
+    /// The same, taken byte for byte.
+    WholeTextFile,
     /// A file or folder.
     Path,
     /// Files, each by its own mention of the option.
@@ -144,13 +149,19 @@ impl Kind {
             Self::Latents(tensor) => Value::Latents(Arc::new(
                 Latents::open(Path::new(text), tensor).map_err(|error| error.of(option))?,
             )),
-            Self::TextFile => match text {
+            Self::Codes => Value::Codes(Arc::new(
+                Codes::open(Path::new(text)).map_err(|error| error.of(option))?,
+            )),
+            Self::TextFile | Self::WholeTextFile => match text {
                 "none" => Value::Text(String::new()),
                 file => {
                     let text = read_text(Path::new(file), Limit::TEXT)
                         .map_err(|error| Error::from(error).of(option))?;
                     // Editors end a file with a line end, which would become part of every prompt.
-                    Value::Text(without_last_line_end(&text).to_owned())
+                    Value::Text(match self {
+                        Self::WholeTextFile => text,
+                        _ => without_last_line_end(&text).to_owned(),
+                    })
                 }
             },
             Self::Path => Value::Path(text.into()),

@@ -13,6 +13,7 @@
 //! assert_eq!(options.get(&keys::SEED), None);
 //! ```
 
+mod codes;
 mod definition;
 pub mod keys;
 mod kind;
@@ -20,6 +21,7 @@ mod seed;
 mod support;
 mod value;
 
+pub use codes::{CodeTensor, Codes};
 pub use definition::{Definition, Heading, Key, Scope};
 pub use kind::{Kind, Range};
 pub use support::{Honoured, Support};
@@ -108,6 +110,20 @@ impl Options {
         };
         self.put(definition, value, Some(source));
         Ok(())
+    }
+
+    /// As [`Options::read`], of what [`Options::to_json`] wrote: texts that came from files are there whole.
+    ///
+    /// # Errors
+    /// As [`Options::read`].
+    pub fn read_back(&mut self, definition: &'static Definition, text: &str) -> Result<()> {
+        match definition.kind {
+            Kind::TextFile | Kind::WholeTextFile => {
+                self.put(definition, Value::Text(text.to_owned()), None);
+                Ok(())
+            }
+            _ => self.read(definition, text),
+        }
     }
 
     /// Those of one scope.

@@ -7,6 +7,7 @@ use brisk_media::Picture;
 use brisk_store::open_weights;
 use serde_json::{Value as Json, json};
 
+use super::Codes;
 use crate::error::{Error, Result};
 
 /// A tensor `[images, channels, rows, columns]` that a caller gives or takes: noise, or latents.
@@ -66,6 +67,8 @@ pub enum Value {
     Picture(Arc<Picture>),
     /// A tensor.
     Latents(Arc<Latents>),
+    /// Codes.
+    Codes(Arc<Codes>),
     /// A file or folder.
     Path(PathBuf),
     /// Files.
@@ -106,7 +109,7 @@ impl Value {
                 let names = value.iter().map(|path| path.display().to_string());
                 json!(names.collect::<Vec<_>>())
             }
-            Self::Picture(_) | Self::Latents(_) => return None,
+            Self::Picture(_) | Self::Latents(_) | Self::Codes(_) => return None,
         })
     }
 }
@@ -147,6 +150,7 @@ option_value!(String, v => Value::Text(v), Value::Text(v) => Some(v.clone()));
 option_value!(PathBuf, v => Value::Path(v), Value::Path(v) => Some(v.clone()));
 option_value!(Vec<PathBuf>, v => Value::Paths(v), Value::Paths(v) => Some(v.clone()));
 option_value!(Arc<Picture>, v => Value::Picture(v), Value::Picture(v) => Some(v.clone()));
+option_value!(Arc<Codes>, v => Value::Codes(v), Value::Codes(v) => Some(v.clone()));
 option_value!(Arc<Latents>, v => Value::Latents(v), Value::Latents(v) => Some(v.clone()));
 option_value!(
     Vec<usize>,

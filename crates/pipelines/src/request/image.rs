@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
 use crate::options::keys::{IMAGES, MAX_IMAGES};
-use crate::options::{Key, Latents, OptionValue, Options, Support};
+use crate::options::{Codes, Key, Latents, OptionValue, Options, Support};
 use crate::quantize::Quantizable;
 
 /// Longest prompt that is accepted, in bytes.
@@ -113,6 +113,8 @@ pub struct ImagePlan {
     pub opened: Options,
     /// The pictures, all of the first prompt before those of the next.
     pub images: Vec<PlannedImage>,
+    /// Whether each picture is drawn by its own seed alone, whichever others are drawn beside it.
+    pub independent: bool,
     /// Width of the results.
     pub width: usize,
     /// Height of the results.
@@ -141,11 +143,16 @@ impl ImagePlan {
             document.insert(name.clone(), value.clone());
         }
         let image = &self.images[index];
+        // Its own seed draws it alone.
+        let (index, images) = match self.independent {
+            true => (0, 1),
+            false => (index, self.images.len()),
+        };
         let facts = [
             ("prompt", image.prompt.clone().into()),
             ("seed", image.seed.into()),
             ("index", index.into()),
-            ("images", self.images.len().into()),
+            ("images", images.into()),
             ("width", self.width.into()),
             ("height", self.height.into()),
             ("generated_width", self.generated_width.into()),
@@ -168,6 +175,8 @@ pub struct GeneratedImage {
     /// What was decoded, `[1, C, h, w]`, scaled as the network that made it sees it; none where a model
     /// has no latents.
     pub latents: Option<Latents>,
+    /// The codes that it was made of; none where a model has none.
+    pub codes: Option<Codes>,
     /// Seed of its noise.
     pub seed: u64,
     /// Its prompt, as given.

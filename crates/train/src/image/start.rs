@@ -30,7 +30,7 @@ impl Start {
     pub fn open(folder: &ModelFolder, variant: Option<&str>) -> Result<Start> {
         let wanted = Wanted {
             variant: variant.map(str::to_owned),
-            random: None,
+            ..Wanted::default()
         };
         let place = |part| ComponentFolder::new(folder, part);
         let text = place(TEXT_ENCODER).open(

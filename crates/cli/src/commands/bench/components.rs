@@ -155,6 +155,7 @@ pub fn run(arguments: &ComponentArguments) -> Result {
     let opened = found.open(&Wanted {
         variant: arguments.model.variant.clone(),
         random,
+        ..Wanted::default()
     })?;
     let (config, entry) = (&*opened.config, found.entry);
     let beside = found.beside(&folder)?;

@@ -53,6 +53,9 @@ pub struct ImageArguments {
     /// Also write the final latents (safetensors)
     #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
     pub(super) save_latents: Option<PathBuf>,
+    /// Also write the codes that the pictures were made of (safetensors)
+    #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
+    pub(super) save_codes: Option<PathBuf>,
     /// Also write all pictures with their prompts as one PNG
     #[arg(long, value_name = "FILE", help_heading = "Output and machine")]
     pub(super) sheet: Option<PathBuf>,

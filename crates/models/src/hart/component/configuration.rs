@@ -187,9 +187,9 @@ impl ComponentConfig for Configuration {
     fn weights(
         &self,
         weights: &ComponentWeights,
-        _settings: &LoadSettings,
+        settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        Ok(weights.plain())
+        Ok(weights.plain().quantize(settings.quantization, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What each way of running the transformer takes and gives.
 
-use crate::component::{Entry, Port};
+use crate::component::{Entry, Port, Setting};
 
 pub(super) const CONTEXT: Port = Port::float("context", &["B", "L", "D"]);
 pub(super) const MASK: Port = Port::mask("context_mask", &["B", "L"]);
@@ -14,7 +14,7 @@ pub(super) const TRANSFORMER: Entry = Entry {
     inputs: &[CONTEXT, MASK, CODES],
     outputs: &[LOGITS, HIDDEN],
     sizes: &[],
-    settings: &[],
+    settings: &[Setting::Quantization],
 };
 
 pub(super) const NOISY: Port = Port::float("noisy", &["n", "z"]);
@@ -28,7 +28,7 @@ pub(super) const DIFFUSION_HEAD: Entry = Entry {
     inputs: &[NOISY, TIMESTEP, CONDITION],
     outputs: &[SAMPLE],
     sizes: &[],
-    settings: &[],
+    settings: &[Setting::Quantization],
 };
 
 pub(super) const GUIDANCE: Port = Port::scalar("guidance");
@@ -44,5 +44,5 @@ pub(super) const GENERATE: Entry = Entry {
     inputs: &[CONTEXT, MASK, GUIDANCE, SMOOTH, LATENTS, NOISE],
     outputs: &[CODES, LATENT, IMAGE],
     sizes: &[],
-    settings: &[],
+    settings: &[Setting::Quantization],
 };

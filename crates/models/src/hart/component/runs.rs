@@ -1,6 +1,6 @@
 //! The transformer's entries at work.
 
-use brisk_nn::{Tensor, Trace, ops};
+use brisk_nn::{KeyValueType, Tensor, Trace, ops};
 
 use super::super::Scales;
 use super::super::generate::{Generator, Greedy, Request};
@@ -90,10 +90,17 @@ struct Lesson<'a> {
 impl Prepared for Lesson<'_> {
     fn run(&mut self, trace: &mut Trace) -> Result<()> {
         let model = &self.model.transformer;
-        let (mut progress, first) = model.begin(&self.context, &self.masks, false, trace)?;
+        let (mut progress, first) = model.begin(
+            &self.context,
+            &self.masks,
+            false,
+            KeyValueType::F32,
+            &|| Ok(()),
+            trace,
+        )?;
         let mut hidden = vec![first];
         for input in &self.taught {
-            hidden.push(model.next(&mut progress, input, trace)?);
+            hidden.push(model.next(&mut progress, input, &|| Ok(()), trace)?);
         }
         let hidden = Tensor::cat(&hidden, 1)?;
         let logits = model.logits(&progress, &hidden, trace)?;
@@ -227,8 +234,11 @@ impl Prepared for Drawing<'_> {
             guidance: self.guidance,
             given: &[],
             residual: true,
+            steps: self.model.transformer().config().num_sampling_steps,
+            kept_as: KeyValueType::F32,
+            go_on: &|| Ok(()),
         };
-        let mut go_on = |_| Ok(());
+        let mut go_on = |_, _: &Tensor| Ok(());
         let drawn = self
             .model
             .draw(&request, &mut self.chooser, &mut go_on, trace)?;

@@ -35,7 +35,7 @@ impl TokenizerConfig {
     }
 
     /// Parts of decoding a latent of `height`×`width` places: `conv_in`, `mid`, `up.{i}`, `conv_out`.
-    pub(in super::super) fn decode_cost(&self, height: usize, width: usize) -> Vec<Cost> {
+    pub fn decode_cost(&self, height: usize, width: usize) -> Vec<Cost> {
         let mut counter = Counter::new(self, [height, width]);
         let deepest = self.ch_mult.len() - 1;
         let mut width = self.ch * self.ch_mult[deepest];

@@ -182,6 +182,20 @@ impl Quantizer {
         })
     }
 
+    /// The latent `[batch, H, H, C]` that codes of some or all scales stand for: all that they add.
+    ///
+    /// # Errors
+    /// As [`Quantizer::codewords`].
+    pub fn sum(&self, scales: &Scales, codes: &[Vec<u32>], batch: usize) -> Result<Tensor> {
+        let side = scales.side();
+        let mut sum = Tensor::zeros((batch, side, side, self.width), DType::F32)?;
+        for (scale, (side, codes)) in scales.sides().iter().zip(codes).enumerate() {
+            let codewords = self.codewords(codes, batch, *side)?;
+            sum = (sum + self.spread(scales, scale, &codewords)?)?;
+        }
+        Ok(sum)
+    }
+
     /// The sum after each scale but the last that codes stand for, on the next one's grid
     /// `[batch, side, side, C]`: what the transformer reads when it is taught.
     ///

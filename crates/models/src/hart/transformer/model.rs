@@ -1,7 +1,9 @@
 //! The forward pass, scale by scale.
 
+use brisk_nn::ops::RotaryAngles;
 use brisk_nn::{
-    Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Tensor, Trace, Weights, check_finite, ops,
+    Init, KeyValueCache, KeyValueType, Linear, RmsNorm, RmsNormKind, Tensor, Trace, Weights,
+    check_finite, ops,
 };
 
 use super::super::Scales;
@@ -14,6 +16,9 @@ const STAGE: &str = "transformer";
 
 /// What training and attention masks left in files, which the configuration implies.
 const IGNORED: [&str; 3] = ["lvl_1L", "attn_bias_for_masking", ".attn.zero_k_bias"];
+
+/// Asked before every block: an error ends the pass.
+pub type GoOn<'a> = &'a dyn Fn() -> Result<()>;
 
 /// Number and width of the codewords, which the tokenizer's configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +56,7 @@ pub struct Progress {
     ends: Vec<f32>,
     /// Factor less one, and addend, of the last norm `[rows, 2C]`.
     modulation: Tensor,
+    kept_as: KeyValueType,
     filled: usize,
     scale: usize,
 }
@@ -141,17 +147,20 @@ impl Transformer {
     }
 
     /// Takes in texts `[B,L,D]` whose real rows `masks` say; padding is computed with all the same, as the
-    /// weights were trained. `guided` adds B rows without a text behind them. Gives the hidden states
+    /// weights were trained. `guided` adds B rows without a text behind them; keys and values are kept as
+    /// `kept_as`. Gives the hidden states
     /// `[rows,1,C]` that the first scale's logits come from. `trace` sees `context_embed` and every
     /// `blocks.{i}` with its parts.
     ///
     /// # Errors
-    /// Sizes other than the configuration's, or a non-finite activation.
+    /// Sizes other than the configuration's, a non-finite activation, or what `go_on` reports.
     pub fn begin(
         &self,
         context: &Tensor,
         masks: &[Vec<bool>],
         guided: bool,
+        kept_as: KeyValueType,
+        go_on: GoOn,
         trace: &mut Trace,
     ) -> Result<(Progress, Tensor)> {
         let config = &self.config;
@@ -174,7 +183,7 @@ impl Transformer {
             .iter()
             .map(|side| side * side)
             .sum();
-        let cache = || self.cache(config.depth, length + kept);
+        let cache = || self.cache(kept_as, config.depth, length + kept);
         let mut caches: Vec<KeyValueCache> = (0..rows).map(|_| cache()).collect();
 
         let embedded = self.embed_context(context)?;
@@ -211,12 +220,7 @@ impl Transformer {
                 false => Keep::Behind,
             },
         };
-        for (index, block) in self.blocks.iter().enumerate() {
-            let name = format!("blocks.{index}");
-            x = block.forward(&x, index, &angles, &mut part, &mut trace.within(&name))?;
-            check_finite(&x, STAGE, &name)?;
-            trace.see(&name, &x);
-        }
+        x = self.through_blocks(x, &angles, &mut part, go_on, trace)?;
         let last = |row: usize| {
             (row.min(batch) * length + if row < batch { length - 1 } else { 0 }) as u32
         };
@@ -227,6 +231,7 @@ impl Transformer {
             caches,
             ends,
             modulation: self.head_modulation.forward(&pooled)?,
+            kept_as,
             filled: length,
             scale: 1,
         };
@@ -238,11 +243,12 @@ impl Transformer {
     /// `blocks.{i}` with its parts.
     ///
     /// # Errors
-    /// A grid of another size, a scale too many, or a non-finite activation.
+    /// A grid of another size, a scale too many, a non-finite activation, or what `go_on` reports.
     pub fn next(
         &self,
         progress: &mut Progress,
         input: &Tensor,
+        go_on: GoOn,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let (scale, rows) = (progress.scale, progress.rows());
@@ -269,7 +275,7 @@ impl Transformer {
         let head_dim = self.config.head_dim();
         let angles = positions::grid_angles(head_dim, &self.scales, scale, &progress.ends);
         let last = self.scales.is_last(scale);
-        let mut room = last.then(|| self.cache(1, progress.filled + count));
+        let mut room = last.then(|| self.cache(progress.kept_as, 1, progress.filled + count));
         let mut part = Part {
             tokens: &vec![count; rows],
             filled: progress.filled,
@@ -279,12 +285,7 @@ impl Transformer {
                 None => Keep::Behind,
             },
         };
-        for (index, block) in self.blocks.iter().enumerate() {
-            let name = format!("blocks.{index}");
-            x = block.forward(&x, index, &angles, &mut part, &mut trace.within(&name))?;
-            check_finite(&x, STAGE, &name)?;
-            trace.see(&name, &x);
-        }
+        x = self.through_blocks(x, &angles, &mut part, go_on, trace)?;
         progress.scale += 1;
         if !last {
             progress.filled += count;
@@ -327,6 +328,24 @@ impl Transformer {
         self.decoder_norm.forward(&(hidden + words)?)
     }
 
+    fn through_blocks(
+        &self,
+        mut x: Tensor,
+        angles: &RotaryAngles,
+        part: &mut Part,
+        go_on: GoOn,
+        trace: &mut Trace,
+    ) -> Result<Tensor> {
+        for (index, block) in self.blocks.iter().enumerate() {
+            go_on()?;
+            let name = format!("blocks.{index}");
+            x = block.forward(&x, index, angles, part, &mut trace.within(&name))?;
+            check_finite(&x, STAGE, &name)?;
+            trace.see(&name, &x);
+        }
+        Ok(x)
+    }
+
     fn embed_context(&self, context: &Tensor) -> Result<Tensor> {
         match &self.context_norm {
             Some(norm) => self.context_embed.forward(&norm.forward(context)?),
@@ -334,8 +353,9 @@ impl Transformer {
         }
     }
 
-    fn cache(&self, layers: usize, positions: usize) -> KeyValueCache {
+    fn cache(&self, kind: KeyValueType, layers: usize, positions: usize) -> KeyValueCache {
         let config = &self.config;
-        KeyValueCache::new(layers, positions, config.num_heads, config.head_dim())
+        let (heads, dim) = (config.num_heads, config.head_dim());
+        KeyValueCache::kept_as(kind, layers, positions, heads, dim)
     }
 }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Wanted};
 use crate::known_prompts::KnownPrompts;
 use crate::request::RandomWeights;
+use crate::tokenizer::{self, spelling};
 
 /// How a model is loaded.
 #[derive(Debug, Clone, Default)]
@@ -83,6 +84,7 @@ impl TextPipeline {
         let wanted = Wanted {
             variant: options.variant.clone(),
             random: options.random,
+            ..Wanted::default()
         }
         .without_low_bit();
         let mut network = ComponentFolder::new(folder, "").open(
@@ -106,12 +108,9 @@ impl TextPipeline {
         let mut mask_token = None;
         let (mut tokenizer, mut template) = (None, None);
         if !options.without_tokenizer {
-            let settings = if folder.exists(LanguageFiles::TOKENIZER_CONFIG) {
-                folder.read_json(LanguageFiles::TOKENIZER_CONFIG)?
-            } else {
-                Value::Null
-            };
-            let read = read_tokenizer(folder, &settings)?;
+            let settings = tokenizer::settings(folder)?;
+            let otherwise = "--input-ids and --output-ids work without one";
+            let read = tokenizer::open(folder, &settings, otherwise)?;
             mask_token = check_tokenizer(folder, &read, &settings, config)?;
             let turns = TURN_ENDS.iter().filter_map(|token| read.token_id(token));
             stop_tokens.extend(turns);
@@ -148,39 +147,6 @@ fn add_ids(value: Option<&Value>, ids: &mut Vec<u32>) {
     };
     let listed = listed.into_iter().filter_map(Value::as_u64);
     ids.extend(listed.filter_map(|id| u32::try_from(id).ok()));
-}
-
-/// `tokenizer.json`, or the `vocab.json` and `merges.txt` of older tokenizers.
-fn read_tokenizer(folder: &ModelFolder, settings: &Value) -> Result<Tokenizer> {
-    let place = |file: &str| format!("{}/{file}", folder.label());
-    if folder.exists(LanguageFiles::TOKENIZER) {
-        let bytes = folder.read(LanguageFiles::TOKENIZER)?;
-        return Ok(Tokenizer::from_bytes(
-            &bytes,
-            &place(LanguageFiles::TOKENIZER),
-        )?);
-    }
-    if folder.exists("vocab.json") && folder.exists("merges.txt") {
-        let (vocabulary, merges) = (folder.read("vocab.json")?, folder.read("merges.txt")?);
-        return Ok(Tokenizer::from_vocabulary(
-            &vocabulary,
-            &merges,
-            settings,
-            &place("vocab.json"),
-        )?);
-    }
-    Err(Error::folder(
-        folder.label(),
-        "there is no tokenizer: expected tokenizer.json, or vocab.json with merges.txt; \
-         --input-ids and --output-ids work without one",
-    ))
-}
-
-/// A special token of `tokenizer_config.json`: a string, or a table with its content.
-fn spelling(settings: &Value, key: &str) -> Option<String> {
-    let value = settings.get(key)?;
-    let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
-    Some(text.to_owned())
 }
 
 /// Checks that tokenizer and model belong together; the mask, as the tokenizer spells it.

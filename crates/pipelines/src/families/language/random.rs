@@ -1,13 +1,11 @@
-//! Random numbers that depend on where they are used, not on what was drawn before: a sequence
-//! decodes the same alone and in a batch, with and without a cache.
+//! Random numbers addressed by step, position and token: a sequence decodes the same alone and in a batch,
+//! with and without a cache.
 
-use brisk_nn::random::SplitMix64;
+use crate::random::Random as Place;
 
 /// A source of uniforms, addressed by step, position and token.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Random {
-    seed: u64,
-}
+pub(super) struct Random(Place);
 
 /// What a number is for, so that no two uses share one.
 #[derive(Debug, Clone, Copy)]
@@ -20,22 +18,14 @@ pub(super) enum Use {
 
 impl Random {
     pub(super) fn new(seed: u64) -> Self {
-        Self { seed: mix(seed) }
+        Self(Place::new(seed))
     }
 
     /// A uniform in (0, 1), of 53 bits.
     pub(super) fn uniform(&self, purpose: Use, step: usize, position: usize, token: usize) -> f64 {
-        let mut state = self.seed;
-        for part in [purpose as u64, step as u64, position as u64, token as u64] {
-            state = mix(state ^ part);
-        }
-        ((state >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+        let parts = [purpose as u64, step as u64, position as u64, token as u64];
+        parts.into_iter().fold(self.0, Place::at).uniform()
     }
-}
-
-/// The first number from this state.
-fn mix(state: u64) -> u64 {
-    SplitMix64::new(state).next_u64()
 }
 
 #[cfg(test)]

@@ -104,6 +104,7 @@ impl LoadOptions {
         Wanted {
             variant: self.variant.clone(),
             random: self.random,
+            ..Wanted::default()
         }
     }
 

@@ -25,7 +25,7 @@ use crate::request::{
 pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
     let options = LoadOptions::read(settings)?;
     if options.transformer_file.is_some() && !folder.exists(super::load::INDEX) {
-        let lacking: Vec<String> = [&own::VAE, &own::TEXT_ENCODER]
+        let lacking: Vec<String> = [&keys::VAE, &keys::TEXT_ENCODER]
             .into_iter()
             .filter(|key| !settings.options.has(key.definition()))
             .map(|key| format!("`{}`", key.name()))
@@ -86,6 +86,7 @@ impl ImageModel for SanaPipeline {
                     seed: decided.seed,
                 })
                 .collect(),
+            independent: false,
             width: decided.output_width,
             height: decided.output_height,
             generated_width: decided.width,
@@ -203,14 +204,14 @@ impl LoadOptions {
             controlnet: settings.folder(&own::CONTROLNET)?,
             control_wiring: wiring,
             native: asked.get(&own::NATIVE).unwrap_or(false),
-            exact: asked.get(&own::EXACT).unwrap_or(false),
+            exact: asked.get(&keys::EXACT).unwrap_or(false),
             transformer_file: asked
                 .get(&own::TRANSFORMER)
                 .map(|path| settings.file(own::TRANSFORMER.name(), &path))
                 .transpose()?,
             heads,
-            vae: settings.folder(&own::VAE)?,
-            text_encoder: settings.folder(&own::TEXT_ENCODER)?,
+            vae: settings.folder(&keys::VAE)?,
+            text_encoder: settings.folder(&keys::TEXT_ENCODER)?,
             residency: match asked.get(&keys::RESIDENCY).as_deref() {
                 Some("all") => Residency::KeepAll,
                 Some("one") => Residency::OneAtATime,
@@ -218,8 +219,8 @@ impl LoadOptions {
             },
             random: settings.random,
             activations,
-            text_quantization: quantize(&own::QUANTIZE_TEXT_ENCODER)?,
-            transformer_quantization: quantize(&own::QUANTIZE_TRANSFORMER)?,
+            text_quantization: quantize(&keys::QUANTIZE_TEXT_ENCODER)?,
+            transformer_quantization: quantize(&keys::QUANTIZE_TRANSFORMER)?,
         })
     }
 }

@@ -154,24 +154,6 @@ pub static TRANSFORMER: Key<PathBuf> = Key::new(
 )
 .on_open();
 
-/// Autoencoder in place of the folder's.
-pub static VAE: Key<String> = Key::new(
-    "vae",
-    "MODEL",
-    Kind::Model,
-    "autoencoder in place of the model's: folder or hub id",
-)
-.on_open();
-
-/// Text encoder in place of the folder's.
-pub static TEXT_ENCODER: Key<String> = Key::new(
-    "text-encoder",
-    "MODEL",
-    Kind::Model,
-    "text encoder and tokenizer in place of the model's",
-)
-.on_open();
-
 /// Compute as the authors' repository.
 pub static NATIVE: Key<bool> = Key::new(
     "native",
@@ -180,16 +162,6 @@ pub static NATIVE: Key<bool> = Key::new(
     "compute as the authors' code where diffusers differs",
 )
 .on_open();
-
-/// Convolve tap by tap.
-pub static EXACT: Key<bool> = Key::new(
-    "exact",
-    "",
-    Kind::Flag,
-    "convolve tap by tap: slower, closer in the last bits",
-)
-.on_open()
-.rare();
 
 /// Head counts of an unpublished width.
 pub static HEADS: Key<Vec<usize>> = Key::new(
@@ -207,26 +179,6 @@ pub static ACTIVATIONS: Key<String> = Key::new(
     "BITS",
     Kind::Choice(&["8", "4", "full"]),
     "how inputs of 4-bit layers are rounded: 8 (default), 4, or full",
-)
-.on_open()
-.rare();
-
-/// Rounding of the text encoder's weights while they are loaded.
-pub static QUANTIZE_TEXT_ENCODER: Key<String> = Key::new(
-    "quantize-text-encoder",
-    "KIND",
-    Kind::Choice(&["none", "8bit", "4bit"]),
-    "linear layers of the text encoder, rounded while they are loaded: none, 8bit or 4bit",
-)
-.on_open()
-.rare();
-
-/// Rounding of the transformer's weights while they are loaded.
-pub static QUANTIZE_TRANSFORMER: Key<String> = Key::new(
-    "quantize-transformer",
-    "KIND",
-    Kind::Choice(&["none", "8bit", "4bit"]),
-    "linear layers of the transformer, rounded while they are loaded: none, 8bit or 4bit",
 )
 .on_open()
 .rare();
@@ -251,14 +203,14 @@ static SHARED: &[Honoured] = &[
     honoured(keys::LORA.definition(), ""),
     honoured(keys::LORA_SCALE.definition(), "1"),
     honoured(TRANSFORMER.definition(), "the folder's"),
-    honoured(VAE.definition(), "the folder's"),
-    honoured(TEXT_ENCODER.definition(), "the folder's"),
+    honoured(keys::VAE.definition(), "the folder's"),
+    honoured(keys::TEXT_ENCODER.definition(), "the folder's"),
     honoured(NATIVE.definition(), ""),
-    honoured(EXACT.definition(), ""),
+    honoured(keys::EXACT.definition(), ""),
     honoured(HEADS.definition(), "by width"),
     honoured(ACTIVATIONS.definition(), "8"),
-    honoured(QUANTIZE_TEXT_ENCODER.definition(), "none"),
-    honoured(QUANTIZE_TRANSFORMER.definition(), "none"),
+    honoured(keys::QUANTIZE_TEXT_ENCODER.definition(), "none"),
+    honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
     honoured(keys::RESIDENCY.definition(), "auto"),
     honoured(keys::LATENTS.definition(), "drawn"),
     honoured(DECODE.definition(), "auto"),

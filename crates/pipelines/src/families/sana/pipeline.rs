@@ -23,7 +23,7 @@ use crate::diffusion::schedulers::SchedulerConfig;
 use crate::diffusion::schedulers::scm::Scm;
 use crate::diffusion::{DecodeMode, Denoiser, Done, start_index};
 use crate::error::{Error, Result};
-use crate::events::{Control, Event, StepClock, Work};
+use crate::events::{Control, Event, StepClock, Work, timed};
 use crate::options::Options;
 use crate::request::{GeneratedImage, StageMemory};
 
@@ -234,6 +234,7 @@ impl SanaPipeline {
             images.push(GeneratedImage {
                 picture,
                 latents: Some(to_planes(&latent)?),
+                codes: None,
                 seed: plan.seed,
                 prompt: plan.prompts[index / plan.images_per_prompt].clone(),
                 seconds: seconds.listed(),
@@ -474,11 +475,4 @@ impl SanaPipeline {
 fn loaded<'a, T>(part: &'a Option<T>, name: &str, label: &str) -> Result<&'a T> {
     part.as_ref()
         .ok_or_else(|| Error::folder(label, format!("the {name} is not loaded")))
-}
-
-fn timed<T>(seconds: &mut f64, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    let started = Instant::now();
-    let result = work();
-    *seconds += started.elapsed().as_secs_f64();
-    result
 }

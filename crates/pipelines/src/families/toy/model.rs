@@ -46,6 +46,7 @@ pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<
     let wanted = Wanted {
         variant: settings.options.get(&keys::VARIANT),
         random: settings.random,
+        ..Wanted::default()
     };
     let network = ComponentFolder::new(folder, NETWORK).open(
         |bytes, label| ToyConfig::from_json(bytes, label).map(Box::new),
@@ -116,6 +117,7 @@ impl ImageModel for ToyPipeline {
             request: request.clone(),
             opened: self.opened.clone(),
             images: (0..decided.words.len()).map(planned).collect(),
+            independent: false,
             width,
             height,
             generated_width: width,
@@ -179,6 +181,7 @@ impl ImageModel for ToyPipeline {
                     pixels: brighter.map(signed_to_byte).collect(),
                 },
                 latents: Some(to_planes(&one)?),
+                codes: None,
                 seed: planned.seed,
                 prompt: planned.prompt.clone(),
                 seconds: vec![(STAGE, seconds)],

@@ -1,0 +1,206 @@
+//! A request checked against a model, with everything decided.
+
+use std::sync::Arc;
+
+use brisk_nn::KeyValueType;
+
+use super::codes;
+use super::draws::How;
+use super::load::Files;
+use super::options::{self as own, HART};
+use crate::error::{Error, Result};
+use crate::options::{Key, Latents, Scope, keys};
+use crate::request::ImageRequest;
+
+/// Guidance that published models are drawn with.
+const GUIDANCE: f32 = 4.5;
+/// Places of the last scale that are drawn at once, of several pictures unless one has more.
+const PLACES_AT_ONCE: usize = 4096;
+/// Keys and values of a picture that are kept as they were computed.
+const MOST_F32: u64 = 1 << 30;
+
+/// A request with every decision made.
+#[derive(Debug, Clone)]
+pub(super) struct HartPlan {
+    pub prompts: Vec<String>,
+    pub images_per_prompt: usize,
+    /// Of each picture.
+    pub seeds: Vec<u64>,
+    /// Text that is read before every prompt.
+    pub system: Option<String>,
+    pub guidance: f32,
+    /// Of the diffusion head.
+    pub steps: usize,
+    pub residual: bool,
+    pub how: How,
+    /// Codes `[scale][picture][place]` of the first scales.
+    pub given: Vec<Vec<Vec<u32>>>,
+    /// What the diffusion head starts from.
+    pub latents: Option<Arc<Latents>>,
+    pub kept_as: KeyValueType,
+    /// Pictures that are drawn at once.
+    pub at_once: usize,
+    /// Scales between previews.
+    pub preview_interval: Option<usize>,
+}
+
+impl HartPlan {
+    /// Pictures in all.
+    pub fn images(&self) -> usize {
+        self.seeds.len()
+    }
+
+    /// The prompt of a picture.
+    pub fn prompt_of(&self, picture: usize) -> usize {
+        picture / self.images_per_prompt
+    }
+
+    /// Whether anything is computed by the transformer: codes of all scales need only be decoded.
+    pub fn draws(&self, files: &Files) -> bool {
+        self.residual || self.given.len() < files.scales.count()
+    }
+
+    /// Rows of a picture: with the text, and without.
+    pub fn branches(&self) -> usize {
+        if self.guidance == 0.0 { 1 } else { 2 }
+    }
+}
+
+/// Bytes of the keys and values that are kept of a picture.
+pub(super) fn cache_bytes(files: &Files, branches: usize, kind: KeyValueType) -> u64 {
+    let config = &files.config;
+    let sides = &config.patch_nums[..config.patch_nums.len() - 1];
+    let places: usize = sides.iter().skip(1).map(|side| side * side).sum();
+    let values = 2 * config.depth as u64 * config.embed_dim as u64;
+    branches as u64 * (config.context_token + places) as u64 * values * kind.bytes()
+}
+
+/// Checks a request against a model and decides what it leaves open.
+pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<HartPlan> {
+    let asked = &request.options;
+    HART.check(&files.label, Scope::Request, asked)?;
+    request.check()?;
+    check_size(request, files)?;
+    let images = request.prompts.len() * request.images_per_prompt();
+    let greedy = asked.get(&keys::GREEDY).unwrap_or(false);
+    let residual = !asked.get(&own::NO_RESIDUAL).unwrap_or(false);
+    for (given, other, dead) in [
+        (
+            greedy,
+            keys::GREEDY.name(),
+            [keys::TOP_K.definition(), keys::TOP_P.definition()],
+        ),
+        (
+            !residual,
+            own::NO_RESIDUAL.name(),
+            [keys::STEPS.definition(), keys::LATENTS.definition()],
+        ),
+    ] {
+        if let Some(option) = dead.into_iter().find(|option| given && asked.has(option)) {
+            let message = format!("has no effect with `{other}`; leave one of them out");
+            return Err(Error::request(option.name, message));
+        }
+    }
+    let steps = asked
+        .get(&keys::STEPS)
+        .unwrap_or(files.config.num_sampling_steps);
+    if steps < 2 {
+        let message = format!("is {steps}; the diffusion head takes 2 at least");
+        return Err(Error::request(keys::STEPS.name(), message));
+    }
+    let guidance = asked.get(&keys::GUIDANCE).unwrap_or(GUIDANCE);
+    let given = match asked.get(&keys::CODES) {
+        Some(file) => codes::given(
+            &file,
+            &files.scales,
+            files.tokenizer_config.vocab_size,
+            images,
+            asked.get(&own::FROM_SCALE),
+        )?,
+        None => Vec::new(),
+    };
+    let latents = asked.get(&keys::LATENTS);
+    if let Some(latents) = &latents {
+        check_latents(latents, files, images)?;
+    }
+    let seed = asked.get(&keys::SEED).unwrap_or(0);
+    let mut plan = HartPlan {
+        prompts: request.prompts.clone(),
+        images_per_prompt: request.images_per_prompt(),
+        seeds: (0..images as u64)
+            .map(|index| seed.wrapping_add(index))
+            .collect(),
+        system: asked
+            .get(&own::SYSTEM_PROMPT)
+            .or_else(|| files.system.clone())
+            .filter(|text| !text.is_empty()),
+        guidance,
+        steps,
+        residual,
+        how: How {
+            greedy,
+            smooth: !greedy && !asked.get(&own::NO_SMOOTH).unwrap_or(false),
+            top_k: asked.get(&keys::TOP_K),
+            top_p: asked.get(&keys::TOP_P).unwrap_or(1.0),
+        },
+        given,
+        latents,
+        kept_as: KeyValueType::F32,
+        at_once: (PLACES_AT_ONCE / files.scales.side().pow(2)).max(1),
+        preview_interval: asked.get(&keys::PREVIEW_INTERVAL),
+    };
+    plan.kept_as = match asked.get(&own::CACHE_TYPE).as_deref() {
+        Some("f32") => KeyValueType::F32,
+        Some("f16") => KeyValueType::F16,
+        _ if cache_bytes(files, plan.branches(), KeyValueType::F32) > MOST_F32 => KeyValueType::F16,
+        _ => KeyValueType::F32,
+    };
+    if plan.draws(files) && files.text.is_none() {
+        return Err(Error::request(
+            keys::TEXT_ENCODER.name(),
+            format!(
+                "{} has no text_encoder; give the folder or hub id of the one that the model was trained \
+                 with, such as mit-han-lab/Qwen2-VL-1.5B-Instruct",
+                files.label
+            ),
+        ));
+    }
+    Ok(plan)
+}
+
+fn check_size(request: &ImageRequest, files: &Files) -> Result<()> {
+    let side = files.pixels();
+    let check = |key: &'static Key<usize>| match request.options.get(key) {
+        Some(asked) if asked != side => Err(Error::request(
+            key.name(),
+            format!(
+                "{asked} pixels; this model draws {side}×{side} only: `patch_nums` {:?} of {} pixels a place",
+                files.scales.sides(),
+                files.tokenizer_config.ratio()
+            ),
+        )),
+        _ => Ok(()),
+    };
+    check(&keys::WIDTH)?;
+    check(&keys::HEIGHT)
+}
+
+fn check_latents(latents: &Latents, files: &Files, images: usize) -> Result<()> {
+    let side = files.scales.side();
+    let expected = [images, files.tokenizer_config.z_channels, side, side];
+    let wrong = |message: String| Err(Error::request(keys::LATENTS.name(), message));
+    if latents.shape != expected {
+        return wrong(format!(
+            "have shape {:?}; this request needs {expected:?}",
+            latents.shape
+        ));
+    }
+    if latents.values.len() != expected.iter().product::<usize>() {
+        let held = latents.values.len();
+        return wrong(format!("hold {held} values for shape {expected:?}"));
+    }
+    if latents.values.iter().any(|value| !value.is_finite()) {
+        return wrong("hold a value that is not finite".to_owned());
+    }
+    Ok(())
+}

@@ -1,0 +1,58 @@
+//! Tokenizers in the files that models are published with.
+
+use brisk_store::ModelFolder;
+use brisk_text::Tokenizer;
+use serde_json::Value;
+
+use crate::error::{Error, Result};
+
+/// The tokenizer in one file.
+pub(crate) const FILE: &str = "tokenizer.json";
+/// What is said of it besides.
+const SETTINGS: &str = "tokenizer_config.json";
+
+/// `tokenizer_config.json`; null where there is none.
+///
+/// # Errors
+/// A file that is no JSON.
+pub(crate) fn settings(folder: &ModelFolder) -> Result<Value> {
+    match folder.exists(SETTINGS) {
+        true => Ok(folder.read_json(SETTINGS)?),
+        false => Ok(Value::Null),
+    }
+}
+
+/// `tokenizer.json`, or the `vocab.json` and `merges.txt` of older tokenizers; `otherwise` says what works
+/// without one.
+///
+/// # Errors
+/// Neither is there, or they cannot be read.
+pub(crate) fn open(folder: &ModelFolder, settings: &Value, otherwise: &str) -> Result<Tokenizer> {
+    let place = |file: &str| format!("{}/{file}", folder.label());
+    if folder.exists(FILE) {
+        let bytes = folder.read(FILE)?;
+        return Ok(Tokenizer::from_bytes(&bytes, &place(FILE))?);
+    }
+    if folder.exists("vocab.json") && folder.exists("merges.txt") {
+        let (vocabulary, merges) = (folder.read("vocab.json")?, folder.read("merges.txt")?);
+        return Ok(Tokenizer::from_vocabulary(
+            &vocabulary,
+            &merges,
+            settings,
+            &place("vocab.json"),
+        )?);
+    }
+    Err(Error::folder(
+        folder.label(),
+        format!(
+            "there is no tokenizer: expected {FILE}, or vocab.json with merges.txt; {otherwise}"
+        ),
+    ))
+}
+
+/// A special token of `tokenizer_config.json`: a string, or a table with its content.
+pub(crate) fn spelling(settings: &Value, key: &str) -> Option<String> {
+    let value = settings.get(key)?;
+    let text = value.as_str().or_else(|| value.get("content")?.as_str())?;
+    Some(text.to_owned())
+}
