@@ -114,7 +114,12 @@ fn a_picture_is_drawn_by_its_own_seed() {
         let alone = ImageRequest::new(&image.prompt).with(&keys::SEED, image.seed);
         let alone = draw(&mut *model, &alone);
         assert_eq!(codes(&alone[0]), codes(image), "{index}");
-        assert_eq!(alone[0].picture.pixels, image.picture.pixels, "{index}");
+        // Products of more rows round differently in their last bits.
+        let pairs = alone[0].picture.pixels.iter().zip(&image.picture.pixels);
+        assert!(
+            pairs.map(|(a, b)| a.abs_diff(*b)).max() <= Some(1),
+            "{index}"
+        );
         // Its description draws it alone.
         let described = plan.describe(index);
         assert_eq!(described["seed"], image.seed);

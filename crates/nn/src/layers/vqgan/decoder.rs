@@ -72,16 +72,17 @@ impl VqganDecoder {
         for (ran, (level, doubling)) in self.levels.iter().enumerate() {
             let name = format!("up.{}", self.levels.len() - 1 - ran);
             let inner = &mut trace.within(&name);
-            x = level.forward(&x, inner)?;
+            x = level.forward(x, inner)?;
             if let Some(doubling) = doubling {
                 x = doubling.forward_upsampled_with(&x, &Epilogue::default())?;
                 inner.see("upsample", &x);
             }
             check_finite(&x, STAGE, &name)?;
         }
-        let x = self.norm_out.forward(&x)?;
+        x = self.norm_out.forward(&x)?;
         trace.see("norm_out", &x);
-        let x = self.conv_out.forward(&ops::silu(&x)?)?;
+        x = ops::silu(&x)?;
+        x = self.conv_out.forward(&x)?;
         trace.see("conv_out", &x);
         check_finite(&x, STAGE, "conv_out")?;
         Ok(x)

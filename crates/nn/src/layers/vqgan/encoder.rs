@@ -69,7 +69,7 @@ impl VqganEncoder {
         for (index, (level, halving)) in self.levels.iter().enumerate() {
             let name = format!("down.{index}");
             let inner = &mut trace.within(&name);
-            x = level.forward(&x, inner)?;
+            x = level.forward(x, inner)?;
             if let Some(halving) = halving {
                 let padded = x.pad_with_zeros(1, 0, 1)?.pad_with_zeros(2, 0, 1)?;
                 x = halving.forward(&padded)?;

@@ -72,8 +72,7 @@ impl Level {
     }
 
     /// `trace` sees `block.{i}` and `attn.{i}`.
-    pub fn forward(&self, x: &Tensor, trace: &mut Trace) -> Result<Tensor> {
-        let mut x = x.clone();
+    pub fn forward(&self, mut x: Tensor, trace: &mut Trace) -> Result<Tensor> {
         for (index, (block, attention)) in self.blocks.iter().enumerate() {
             x = block.forward(&x)?;
             trace.see(&format!("block.{index}"), &x);

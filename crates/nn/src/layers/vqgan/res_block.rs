@@ -41,11 +41,14 @@ impl ResBlock {
         })
     }
 
-    /// `[batch, height, width, inputs]` to `[.., outputs]`.
+    /// `[batch, height, width, inputs]` to `[.., outputs]`. At full size a map is what memory is made of, so
+    /// none outlives its use: three are there at most.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let h = ops::silu(&self.norm1.forward(x)?)?;
-        let h = self.conv1.forward(&h)?;
-        let h = ops::silu(&self.norm2.forward(&h)?)?;
+        let mut h = self.norm1.forward(x)?;
+        h = ops::silu(&h)?;
+        h = self.conv1.forward(&h)?;
+        h = self.norm2.forward(&h)?;
+        h = ops::silu(&h)?;
         let shortcut = match &self.shortcut {
             Some(shortcut) => &shortcut.forward(x)?,
             None => x,

@@ -63,6 +63,10 @@ impl HartPipeline {
                 available,
             });
         }
+        if !keep {
+            // What one part took goes back to the system before the next needs it.
+            control.send(Event::SaveMemory);
+        }
         control.check()?;
         let mut seconds = Seconds::default();
         let undecoded = if plan.draws(&self.files) {
@@ -78,8 +82,6 @@ impl HartPipeline {
         };
         if !keep {
             self.generator = None;
-            // What a cache took goes back to the system before the decoder needs it.
-            control.send(Event::SaveMemory);
         }
         let images = self.decode_all(plan, undecoded, seconds, control)?;
         if !keep {
