@@ -62,6 +62,26 @@ impl Counter {
         );
     }
 
+    /// The encoder: `conv_in`, `down.{i}`, `mid`, `conv_out`.
+    pub(crate) fn encoder(&mut self) {
+        let (options, deepest) = (self.options.clone(), self.deepest());
+        self.begin("conv_in");
+        self.conv(0, 3, options.colours, options.base);
+        let mut width = options.base;
+        for (level, to) in options.widths.iter().enumerate() {
+            self.begin(&format!("down.{level}"));
+            self.level(level, options.blocks, &mut width, *to);
+            if level < deepest {
+                self.conv(level + 1, 3, width, width);
+            }
+        }
+        self.begin("mid");
+        self.middle(width);
+        self.begin("conv_out");
+        self.norm(width);
+        self.conv(deepest, 3, width, options.latent);
+    }
+
     /// The decoder: its first convolution joins the part that was begun, then `mid`, `up.{i}`, `conv_out`.
     pub(crate) fn decoder(&mut self) {
         let (options, deepest) = (self.options.clone(), self.deepest());

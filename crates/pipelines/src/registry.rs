@@ -14,6 +14,8 @@ use crate::request::{ImageModel, OpenSettings, ResultKind, TextModel};
 pub static FAMILIES: &[&Family] = &[
     &families::sana::FAMILY,
     &families::hart::FAMILY,
+    // Before the language models, which take any folder with a configuration.
+    &families::vila_u::FAMILY,
     &families::language::FAMILY,
     #[cfg(feature = "toy")]
     &families::toy::FAMILY,
@@ -61,8 +63,8 @@ pub struct Family {
     pub about: &'static str,
     /// Whether a folder holds one of its models, as far as its configuration files tell.
     pub recognise: fn(&ModelFolder, &Options) -> bool,
-    /// Options that its models honour; several where they differ.
-    pub supports: &'static [&'static Support],
+    /// Options that its models honour when they give a kind of result; several where models differ.
+    pub supports: &'static [(ResultKind, &'static Support)],
     /// Checkpoints that people publish.
     pub published: &'static [Published],
     /// How to open one for pictures.
@@ -81,7 +83,14 @@ pub struct Family {
 impl Family {
     /// Whether at least one kind of its models honours an option.
     pub fn honours(&self, option: &Definition) -> bool {
-        self.supports.iter().any(|support| support.honours(option))
+        let mut supports = self.supports.iter();
+        supports.any(|(_, support)| support.honours(option))
+    }
+
+    /// What its models honour when they give this.
+    fn supports_of(&self, kind: ResultKind) -> impl Iterator<Item = &'static Support> {
+        let supports = self.supports.iter();
+        supports.filter_map(move |(gives, support)| (*gives == kind).then_some(*support))
     }
 
     /// What its models give.
@@ -111,7 +120,7 @@ pub fn family_of(folder: &ModelFolder, options: &Options) -> Option<&'static Fam
 /// settings that are not implemented, parts that don't fit together.
 pub fn open_image(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
     let (family, open) = opener(folder, &settings.options, ResultKind::Pictures, |f| f.image)?;
-    check_open(family, folder, &settings.options)?;
+    check_open(family, folder, &settings.options, ResultKind::Pictures)?;
     open(folder, settings)
 }
 
@@ -121,7 +130,7 @@ pub fn open_image(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<d
 /// As [`open_image`].
 pub fn open_text(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn TextModel>> {
     let (family, open) = opener(folder, &settings.options, ResultKind::Text, |f| f.text)?;
-    check_open(family, folder, &settings.options)?;
+    check_open(family, folder, &settings.options, ResultKind::Text)?;
     open(folder, settings)
 }
 
@@ -129,14 +138,7 @@ pub fn open_text(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dy
 pub fn options(kind: ResultKind) -> Vec<&'static Definition> {
     let mut found: Vec<&'static Definition> = Vec::new();
     for family in FAMILIES {
-        if !family.results().contains(&kind) {
-            continue;
-        }
-        for honoured in family
-            .supports
-            .iter()
-            .flat_map(|support| support.honoured())
-        {
+        for honoured in family.supports_of(kind).flat_map(Support::honoured) {
             if !found.iter().any(|known| known.name == honoured.option.name) {
                 found.push(honoured.option);
             }
@@ -196,8 +198,13 @@ fn opener<T>(
 
 /// Options of opening must be honoured by at least one kind of the family's models; the model itself
 /// refuses what its kind does not honour.
-fn check_open(family: &Family, folder: &ModelFolder, options: &Options) -> Result<()> {
-    let supports = || family.supports.iter();
+fn check_open(
+    family: &Family,
+    folder: &ModelFolder,
+    options: &Options,
+    kind: ResultKind,
+) -> Result<()> {
+    let supports = || family.supports_of(kind);
     let fits = supports().find(|support| {
         options
             .definitions()

@@ -207,6 +207,26 @@ fn codes_file(folder: &Path) -> String {
     text(path)
 }
 
+/// Of a model that draws place by place.
+fn place_cases(place: &Path) -> Vec<Case> {
+    let case = |option, value: &str| Case {
+        option,
+        value: value.to_owned(),
+        with: Vec::new(),
+        folder: fixture("vila_u/least"),
+    };
+    vec![
+        case("greedy", "true"),
+        case("top-k", "1"),
+        case("top-p", "0.001"),
+        case("temperature", "90"),
+        case("guidance", "9"),
+        // With a prompt it is refused; its effect stands in the family's own tests.
+        case("reconstruct", &picture_file(place)),
+        case("quantize-transformer", "4bit"),
+    ]
+}
+
 fn image_cases(place: &Path) -> Vec<Case> {
     let sana = fixture("pipelines/sana");
     let sprint = fixture("pipelines/sprint");
@@ -378,7 +398,8 @@ fn image_cases(place: &Path) -> Vec<Case> {
 #[test]
 fn every_option_changes_a_picture_or_is_refused() {
     let place = tempfile::tempdir().unwrap();
-    let cases = image_cases(place.path());
+    let mut cases = image_cases(place.path());
+    cases.extend(place_cases(place.path()));
     check_complete(ResultKind::Pictures, &cases);
     for case in &cases {
         check(case, draw);
@@ -473,6 +494,16 @@ fn text_cases(place: &Path) -> Vec<Case> {
             &[("quantize", "4bit")],
         ),
         case("block-causal", "4", "a2d_qwen3_0", &[("infill", "")]),
+        // Tokens have no places for pictures; its effect stands in the family's own tests.
+        Case {
+            folder: fixture("vila_u/base"),
+            ..case(
+                "picture",
+                &picture_file(place),
+                "llada_0",
+                &[("infill", "")],
+            )
+        },
         // Without a tokenizer it is refused; its effect stands in the tests of templates.
         on_llada("chat-template", "tools"),
         case(

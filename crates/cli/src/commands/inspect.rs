@@ -130,6 +130,10 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             identify::pipeline(class),
             component::of_pipeline(folder, &index, variant),
         )
+    } else if let Some(parts) = component::of_parts(folder, variant) {
+        let family = registry::family_of(folder, &Options::new());
+        let name = family.map_or("a model in parts", |family| family.about);
+        (name.to_owned(), parts)
     } else if folder.exists("config.json") {
         let component = Component::open(folder, "", None, variant);
         (

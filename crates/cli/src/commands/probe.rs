@@ -21,8 +21,8 @@ pub struct ProbeArguments {
     /// Pipeline's or component's folder, hub id, or sana-emoji
     #[arg(long, value_name = "MODEL")]
     model: String,
-    /// Which component
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
+    /// Which component, of those above
+    #[arg(long, value_name = "NAME", hide_possible_values = true, value_parser = PossibleValuesParser::new(names()))]
     component: String,
     /// Tensors to read
     #[arg(long, value_name = "FILE")]
@@ -56,8 +56,9 @@ fn names() -> Vec<&'static str> {
 
 /// What each takes and gives, in lines that fit a screen.
 fn ports() -> String {
-    const NAME: usize = 18;
-    const WIDTH: usize = 96;
+    const NAME: usize = 21;
+    const WIDTH: usize = 105;
+    let mut lines: Vec<String> = Vec::new();
     let mut text = "Names and layouts are those of the reference's forward (NCHW, f32):".to_owned();
     for (_, entry) in registry::entries() {
         let shown = |ports: &[Port]| -> Vec<String> { ports.iter().map(Port::shown).collect() };
@@ -75,7 +76,12 @@ fn ports() -> String {
             line.push(' ');
             width += word.len() + 1;
         }
-        text.push_str(line.trim_end());
+        // Several networks may be run alike.
+        let line = line.trim_end().to_owned();
+        if !lines.contains(&line) {
+            text.push_str(&line);
+            lines.push(line);
+        }
     }
     text
 }

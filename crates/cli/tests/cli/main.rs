@@ -14,4 +14,5 @@ mod text;
 mod tools;
 mod toy;
 mod training;
+mod vila_u;
 mod warnings;

@@ -5,3 +5,4 @@ pub mod language;
 pub mod sana;
 #[cfg(feature = "toy")]
 pub mod toy;
+pub mod vila_u;

@@ -68,6 +68,8 @@ pub struct Definition {
     pub rare: bool,
     /// An option without which this one has no effect.
     pub needs: Option<&'static str>,
+    /// Whether a request with it needs no prompt.
+    pub instead_of_prompt: bool,
 }
 
 impl Definition {
@@ -103,6 +105,7 @@ impl<T> Key<T> {
                 heading: Heading::Sampling,
                 rare: false,
                 needs: None,
+                instead_of_prompt: false,
             },
             value: PhantomData,
         }
@@ -136,6 +139,12 @@ impl<T> Key<T> {
     /// Has no effect without another option.
     pub const fn needs(mut self, other: &'static str) -> Self {
         self.definition.needs = Some(other);
+        self
+    }
+
+    /// Stands where a prompt would.
+    pub const fn instead_of_prompt(mut self) -> Self {
+        self.definition.instead_of_prompt = true;
         self
     }
 

@@ -88,7 +88,7 @@ pub static STRENGTH: Key<f64> = Key::new(
     "strength",
     "X",
     Kind::Number(Range::above(0.0, 1.0)),
-    "how much of the initial picture is replaced, above 0 up to 1 (default 0.6)",
+    "how much of the initial picture is replaced, up to 1 (default 0.6)",
 )
 .under(Heading::FromPicture)
 .needs("init-image");
@@ -127,7 +127,7 @@ pub static LORA: Key<Vec<PathBuf>> = Key::new(
     "lora",
     "FILE",
     Kind::Paths,
-    "LoRA for the transformer: a file or folder, or FILE:SCALE; several add up",
+    "LoRA for the transformer: file, folder or FILE:SCALE; several add up",
 )
 .on_open();
 

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use brisk_media::Picture;
 use brisk_store::read::without_last_line_end;
 use brisk_store::{Limit, read_text};
 
@@ -86,6 +87,8 @@ pub enum Kind {
     Seed,
     /// A picture file.
     Picture,
+    /// Picture files, each by its own mention of the option.
+    Pictures,
     /// A safetensors file with one tensor of this name and four dimensions.
     Latents(&'static str),
     /// A safetensors file of whole numbers.
@@ -141,11 +144,8 @@ impl Kind {
                     .parse()
                     .map_err(|_| wrong("a whole number below 2^64, or random"))?,
             }),
-            Self::Picture => {
-                let picture = brisk_media::read_picture(Path::new(text))
-                    .map_err(|error| Error::from(error).of(option))?;
-                Value::Picture(Arc::new(picture))
-            }
+            Self::Picture => Value::Picture(read_picture(option, text)?),
+            Self::Pictures => Value::Pictures(vec![read_picture(option, text)?]),
             Self::Latents(tensor) => Value::Latents(Arc::new(
                 Latents::open(Path::new(text), tensor).map_err(|error| error.of(option))?,
             )),
@@ -197,6 +197,12 @@ impl Kind {
             _ => Ok(()),
         }
     }
+}
+
+fn read_picture(option: &'static str, file: &str) -> Result<Arc<Picture>> {
+    let picture = brisk_media::read_picture(Path::new(file));
+    let picture = picture.map_err(|error| Error::from(error).of(option))?;
+    Ok(Arc::new(picture))
 }
 
 fn unknown_word(option: &'static str, found: &str, words: &[&str]) -> Error {

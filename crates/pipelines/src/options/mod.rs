@@ -19,6 +19,7 @@ pub mod keys;
 mod kind;
 mod seed;
 mod support;
+pub mod text_keys;
 mod value;
 
 pub use codes::{CodeTensor, Codes};

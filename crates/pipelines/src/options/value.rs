@@ -65,6 +65,8 @@ pub enum Value {
     Text(String),
     /// A picture.
     Picture(Arc<Picture>),
+    /// Pictures.
+    Pictures(Vec<Arc<Picture>>),
     /// A tensor.
     Latents(Arc<Latents>),
     /// Codes.
@@ -91,6 +93,10 @@ impl Value {
                 first.extend(second);
                 Self::Paths(first)
             }
+            (Self::Pictures(mut first), Self::Pictures(second)) => {
+                first.extend(second);
+                Self::Pictures(first)
+            }
             (_, later) => later,
         }
     }
@@ -109,7 +115,9 @@ impl Value {
                 let names = value.iter().map(|path| path.display().to_string());
                 json!(names.collect::<Vec<_>>())
             }
-            Self::Picture(_) | Self::Latents(_) | Self::Codes(_) => return None,
+            Self::Picture(_) | Self::Pictures(_) | Self::Latents(_) | Self::Codes(_) => {
+                return None;
+            }
         })
     }
 }
@@ -150,6 +158,11 @@ option_value!(String, v => Value::Text(v), Value::Text(v) => Some(v.clone()));
 option_value!(PathBuf, v => Value::Path(v), Value::Path(v) => Some(v.clone()));
 option_value!(Vec<PathBuf>, v => Value::Paths(v), Value::Paths(v) => Some(v.clone()));
 option_value!(Arc<Picture>, v => Value::Picture(v), Value::Picture(v) => Some(v.clone()));
+option_value!(
+    Vec<Arc<Picture>>,
+    v => Value::Pictures(v),
+    Value::Pictures(v) => Some(v.clone())
+);
 option_value!(Arc<Codes>, v => Value::Codes(v), Value::Codes(v) => Some(v.clone()));
 option_value!(Arc<Latents>, v => Value::Latents(v), Value::Latents(v) => Some(v.clone()));
 option_value!(

@@ -41,7 +41,7 @@ pub struct ImageArguments {
     /// Folder, hub id (OWNER/NAME), or the name of one in the box
     #[arg(short, long, help_heading = "Model", value_name = "MODEL")]
     model: Option<String>,
-    /// PNG to write, - for stdout (default brisk.png, or the next free brisk-N.png)
+    /// PNG to write, - for stdout (default brisk.png or brisk-N.png)
     #[arg(
         short,
         long,
@@ -153,13 +153,17 @@ impl ImageArguments {
     /// What is to be drawn.
     pub(super) fn job(&self) -> Result<Job> {
         let redraw = self.redraw()?;
-        let prompts = self.prompts()?;
-        if prompts.is_empty() && redraw.is_none() {
+        let mut prompts = self.prompts()?;
+        let given = self.flags.read()?;
+        let instead = given.definitions().any(|option| option.instead_of_prompt);
+        if prompts.is_empty() && redraw.is_none() && !instead {
             return Err(Failure::usage(
                 "what should the picture show? For example: brisk image \"a red heart\"",
             ));
         }
-        if prompts.iter().any(|prompt| prompt.trim().is_empty()) {
+        if prompts.is_empty() && instead {
+            prompts.push(String::new());
+        } else if prompts.iter().any(|prompt| prompt.trim().is_empty()) {
             return Err(Failure::usage(
                 "--prompt: is empty; say what the picture should show",
             ));
@@ -171,7 +175,6 @@ impl ImageArguments {
                 self.words.len()
             ));
         }
-        let given = self.flags.read()?;
         let mut options = given.of_scope(Scope::Request);
         if let Some((width, height)) = self.size()? {
             options.set(&keys::WIDTH, width);

@@ -61,6 +61,29 @@ pub fn of_pipeline(folder: &ModelFolder, index: &Value, variant: Option<&str>) -
         .collect()
 }
 
+/// Networks in the folders that they usually have, where nothing but their own configurations names them; none
+/// where the folder is a network's itself.
+pub fn of_parts(folder: &ModelFolder, variant: Option<&str>) -> Option<Vec<Component>> {
+    let known = |place: &ComponentFolder| {
+        let config = place.has_config().then(|| place.config_json().ok())??;
+        registry::of_config(&config).map(|_| ())
+    };
+    if known(&ComponentFolder::new(folder, "")).is_some() {
+        return None;
+    }
+    let folders = registry::COMPONENTS.iter().flat_map(|known| known.folders);
+    let mut names: Vec<&str> = Vec::new();
+    for name in folders {
+        if !names.contains(name) && known(&ComponentFolder::new(folder, *name)).is_some() {
+            names.push(name);
+        }
+    }
+    let parts = names
+        .iter()
+        .map(|name| Component::open(folder, name, None, variant));
+    (!names.is_empty()).then(|| parts.collect())
+}
+
 impl Configuration {
     fn new(config: Box<dyn ComponentConfig>, state: &State) -> Self {
         let problem = match state {

@@ -178,6 +178,47 @@ struct Card {
     bytes: u64,
     facts: Facts,
     opened: Opened,
+    /// What it tells when it is opened for text, where it gives pictures too.
+    also: Option<Opened>,
+}
+
+impl Opened {
+    /// What holds where an option is not given; empty where nothing does.
+    fn default_of(&self, option: &Definition, in_words: &str) -> String {
+        match self.defaults.get(&option.field_name()) {
+            None | Some(Value::Null) => in_words.to_owned(),
+            Some(Value::String(word)) => word.clone(),
+            Some(value) => value.to_string(),
+        }
+    }
+
+    fn options(&self) -> impl Iterator<Item = (&'static Definition, String)> {
+        self.support.honoured().map(|honoured| {
+            let default = self.default_of(honoured.option, honoured.default);
+            (honoured.option, default)
+        })
+    }
+
+    fn options_json(&self) -> Vec<Value> {
+        let one = |(option, default): (&Definition, String)| {
+            json!({
+                "name": option.name, "default": default, "help": option.help,
+                "when": match option.scope { Scope::Open => "open", Scope::Request => "request" },
+            })
+        };
+        self.options().map(one).collect()
+    }
+
+    fn options_text(&self) -> String {
+        let rows: Vec<Vec<String>> = self
+            .options()
+            .map(|(option, default)| {
+                let flag = format!("  --{} {}", option.name, option.placeholder);
+                vec![flag.trim_end().to_owned(), default, option.help.to_owned()]
+            })
+            .collect();
+        text::table(&rows)
+    }
 }
 
 impl Card {
@@ -193,9 +234,13 @@ impl Card {
             plan_only: true,
             ..models::settings(Options::new())
         };
-        let opened = match family.image {
-            Some(_) => open_pictures(&folder, &settings)?,
-            None => open_text(&folder, &settings)?,
+        let (opened, also) = match (family.image, family.text) {
+            (Some(_), Some(_)) => (
+                open_pictures(&folder, &settings)?,
+                Some(open_text(&folder, &settings)?),
+            ),
+            (Some(_), None) => (open_pictures(&folder, &settings)?, None),
+            _ => (open_text(&folder, &settings)?, None),
         };
         let boxed = BoxModel::named(&name);
         let published = registry::published(&folder.label());
@@ -230,11 +275,16 @@ impl Card {
         {
             facts.push(("note", note.to_owned()));
         }
-        facts.extend(opened.facts.iter().cloned());
-        facts.push((
-            "command",
-            format!("brisk {} --model {name} …", verb(opened.kind)),
-        ));
+        for opened in [Some(&opened), also.as_ref()].into_iter().flatten() {
+            facts.extend(opened.facts.iter().cloned());
+        }
+        let command = |opened: &Opened| format!("brisk {} --model {name} …", verb(opened.kind));
+        let commands: Vec<String> = [Some(&opened), also.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(command)
+            .collect();
+        facts.push(("command", commands.join(", ")));
         Ok(Self {
             about: about.to_owned(),
             name,
@@ -242,46 +292,27 @@ impl Card {
             bytes,
             facts,
             opened,
-        })
-    }
-
-    /// What holds where an option is not given; empty where nothing does.
-    fn default_of(&self, option: &Definition, in_words: &str) -> String {
-        match self.opened.defaults.get(&option.field_name()) {
-            None | Some(Value::Null) => in_words.to_owned(),
-            Some(Value::String(word)) => word.clone(),
-            Some(value) => value.to_string(),
-        }
-    }
-
-    fn options(&self) -> impl Iterator<Item = (&'static Definition, String)> {
-        let honoured = self.opened.support.honoured();
-        honoured.map(|honoured| {
-            let default = self.default_of(honoured.option, honoured.default);
-            (honoured.option, default)
+            also,
         })
     }
 
     fn to_json(&self) -> Value {
-        let options: Vec<Value> = self
-            .options()
-            .map(|(option, default)| {
-                json!({
-                    "name": option.name, "default": default, "help": option.help,
-                    "when": match option.scope { Scope::Open => "open", Scope::Request => "request" },
-                })
-            })
-            .collect();
         let facts: Map<String, Value> = self
             .facts
             .iter()
             .map(|(name, fact)| (name.replace(' ', "_"), fact.clone().into()))
             .collect();
         let known = self.opened.known.as_ref();
+        let also = self.also.as_ref().map(|opened| {
+            json!({
+                "gives": opened.kind.name(), "verb": verb(opened.kind), "options": opened.options_json(),
+                "defaults": opened.defaults,
+            })
+        });
         json!({
-            "name": self.name, "about": self.about, "cached": true, "gives": self.opened.kind.name(),
+            "name": self.name, "about": self.about, "cached": true, "also": also, "gives": self.opened.kind.name(),
             "verb": verb(self.opened.kind), "bytes": self.bytes, "facts": facts,
-            "files": self.folder.list(), "options": options, "defaults": self.opened.defaults,
+            "files": self.folder.list(), "options": self.opened.options_json(), "defaults": self.opened.defaults,
             "prompts": known.map(KnownPrompts::prompts),
             "words": known.map(|known| known.words().collect::<Vec<_>>()),
         })
@@ -293,15 +324,17 @@ impl Card {
         for (name, fact) in &self.facts {
             out.push_str(&wrapped(&format!("  {name:<12}"), fact, width));
         }
-        out.push_str("\nOptions, with what holds without them:\n");
-        let rows: Vec<Vec<String>> = self
-            .options()
-            .map(|(option, default)| {
-                let flag = format!("  --{} {}", option.name, option.placeholder);
-                vec![flag.trim_end().to_owned(), default, option.help.to_owned()]
-            })
-            .collect();
-        out.push_str(&text::table(&rows));
+        for opened in [Some(&self.opened), self.also.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let of = match self.also {
+                Some(_) => format!(" of brisk {}", verb(opened.kind)),
+                None => String::new(),
+            };
+            out.push_str(&format!("\nOptions{of}, with what holds without them:\n"));
+            out.push_str(&opened.options_text());
+        }
         if let Some(known) = &self.opened.known {
             out.push_str(&format!(
                 "\nPrompts that it was trained on ({}, with {} words in them and in keywords):\n",

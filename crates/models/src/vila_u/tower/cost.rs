@@ -27,7 +27,7 @@ impl TowerConfig {
     }
 
     /// Parts of encoding a picture: `embeddings`, `layers`, `quantizer`.
-    pub(in super::super) fn encode_cost(&self) -> Vec<Cost> {
+    pub fn encode_cost(&self) -> Vec<Cost> {
         let Some(siglip) = &self.siglip else {
             return Vec::new();
         };
@@ -61,7 +61,7 @@ impl TowerConfig {
     }
 
     /// Parts of decoding a picture: `conv_in`, `mid`, `up.{i}`, `conv_out`.
-    pub(in super::super) fn decode_cost(&self) -> Vec<Cost> {
+    pub fn decode_cost(&self) -> Vec<Cost> {
         self.decoder_parts(self.decoder_latent_shape.unwrap_or([self.grid; 2]))
     }
 

@@ -24,13 +24,14 @@ use brisk_store::ModelFolder;
 
 use crate::options::Options;
 use crate::registry::{Family, Published};
+use crate::request::ResultKind;
 
 /// The family.
 pub static FAMILY: Family = Family {
     name: "hart",
     about: "HART",
     recognise: |folder: &ModelFolder, _given: &Options| load::Place::find(folder).is_some(),
-    supports: &[&options::HART],
+    supports: &[(ResultKind::Pictures, &options::HART)],
     published: &[Published {
         id: "mit-han-lab/hart-0.7b-1024px",
         model: "HART 0.7B",

@@ -8,7 +8,8 @@ pub static SYSTEM_PROMPT: Key<String> = Key::new(
     "FILE|none",
     Kind::WholeTextFile,
     "text that is read before every prompt, byte for byte",
-);
+)
+.rare();
 
 /// Whether codewords are drawn alone.
 pub static NO_SMOOTH: Key<bool> = Key::new(
@@ -16,7 +17,8 @@ pub static NO_SMOOTH: Key<bool> = Key::new(
     "",
     Kind::Flag,
     "codewords as they are drawn, not mixed by their probabilities",
-);
+)
+.rare();
 
 /// Whether the diffusion head is left out.
 pub static NO_RESIDUAL: Key<bool> = Key::new(
@@ -24,7 +26,8 @@ pub static NO_RESIDUAL: Key<bool> = Key::new(
     "",
     Kind::Flag,
     "leave out what the diffusion head adds to the codes",
-);
+)
+.rare();
 
 /// First scale that is drawn anew.
 pub static FROM_SCALE: Key<usize> = Key::new(
@@ -34,7 +37,8 @@ pub static FROM_SCALE: Key<usize> = Key::new(
     "first scale that is drawn anew, from 0; those before are the file's",
 )
 .under(Heading::FromPicture)
-.needs("codes");
+.needs("codes")
+.rare();
 
 /// Whether the weights themselves are used, not their average.
 pub static NO_EMA: Key<bool> = Key::new(

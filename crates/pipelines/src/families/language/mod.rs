@@ -39,13 +39,14 @@ use brisk_store::ModelFolder;
 
 use crate::options::Options;
 use crate::registry::{Family, json_text};
+use crate::request::ResultKind;
 
 /// The family.
 pub static FAMILY: Family = Family {
     name: "language",
     about: "diffusion language models (LLaDA, Dream, SDAR, Fast-dLLM v2 and their kin)",
     recognise,
-    supports: &[&options::SUPPORT],
+    supports: &[(ResultKind::Text, &options::SUPPORT)],
     published: &[],
     image: None,
     text: Some(model::open),

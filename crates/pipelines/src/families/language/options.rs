@@ -10,6 +10,10 @@ use crate::error::{Error, Result};
 use crate::options::{Definition, Heading, Honoured, Key, Kind, Options, Range, Support, keys};
 use crate::request::OpenSettings;
 
+pub use crate::options::text_keys::{
+    GEN_LENGTH, QUANTIZE, STOP_TOKEN, TEMPERATURE, TOP_K, TOP_P, WITHOUT_TOKENIZER,
+};
+
 const NOT_NEGATIVE: Kind = Kind::Number(Range::of(0.0, f64::INFINITY));
 
 /// What is kept between steps.
@@ -19,16 +23,6 @@ pub static CACHE: Key<String> = Key::new(
     Kind::Choice(&["none", "prefix", "dual"]),
     "what is kept between steps: none, prefix (default) or dual",
 )
-.under(Heading::Decoding);
-
-/// Tokens to generate.
-pub static GEN_LENGTH: Key<usize> = Key::new(
-    "gen-length",
-    "N",
-    Kind::Whole(0, 1 << 20),
-    "tokens to generate (default 128)",
-)
-.aliases(&["max-tokens"])
 .under(Heading::Decoding);
 
 /// Tokens of a block.
@@ -107,34 +101,6 @@ pub static ALGORITHM: Key<String> = Key::new(
 .aliases(&["remasking"])
 .under(Heading::Decoding);
 
-/// Temperature of proposals.
-pub static TEMPERATURE: Key<f64> = Key::new(
-    "temperature",
-    "X",
-    NOT_NEGATIVE,
-    "0 (default) takes the most likely tokens",
-)
-.under(Heading::Decoding);
-
-/// Nucleus of the distribution.
-pub static TOP_P: Key<f64> = Key::new(
-    "top-p",
-    "X",
-    Kind::Number(Range::above(0.0, 1.0)),
-    "draw from the most likely tokens that have this much of the probability",
-)
-.under(Heading::Decoding);
-
-/// Number of tokens to draw from.
-pub static TOP_K: Key<usize> = Key::new(
-    "top-k",
-    "N",
-    Kind::Whole(1, 1 << 32),
-    "draw from so many of the most likely tokens",
-)
-.under(Heading::Decoding)
-.rare();
-
 /// Strength of classifier-free guidance.
 pub static CFG: Key<f64> = Key::new(
     "guidance",
@@ -198,16 +164,6 @@ pub static NO_EARLY_STOP: Key<bool> = Key::new(
 pub static INFILL: Key<bool> =
     Key::new("infill", "", Kind::Flag, "fill in the masks of the prompt").under(Heading::Text);
 
-/// Further tokens that end a text.
-pub static STOP_TOKEN: Key<Vec<u32>> = Key::new(
-    "stop-token",
-    "ID",
-    Kind::Wholes,
-    "a further token that ends a text",
-)
-.under(Heading::Decoding)
-.rare();
-
 /// The mask.
 pub static MASK_TOKEN: Key<u32> = Key::new(
     "mask-token",
@@ -229,15 +185,6 @@ pub static BLOCK_CAUSAL: Key<usize> = Key::new(
 .under(Heading::Decoding)
 .rare();
 
-/// How linear layers keep their weights.
-pub static QUANTIZE: Key<String> = Key::new(
-    "quantize",
-    "KIND",
-    Kind::Choice(&["none", "8bit", "4bit"]),
-    "how linear layers keep their weights: none (default), 8bit or 4bit",
-)
-.on_open();
-
 /// A file for quantized weights.
 pub static QUANTIZED_WEIGHTS: Key<PathBuf> = Key::new(
     "quantized-weights",
@@ -254,16 +201,6 @@ pub static CHAT_TEMPLATE: Key<String> = Key::new(
     "NAME",
     Kind::Text,
     "chat template by name, where the model has several",
-)
-.on_open()
-.rare();
-
-/// Leave the tokenizer.
-pub static WITHOUT_TOKENIZER: Key<bool> = Key::new(
-    "without-tokenizer",
-    "",
-    Kind::Flag,
-    "read no tokenizer: token ids come in and go out",
 )
 .on_open()
 .rare();

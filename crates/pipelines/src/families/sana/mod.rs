@@ -38,13 +38,17 @@ use brisk_store::ModelFolder;
 
 use crate::options::Options;
 use crate::registry::{Family, json_text};
+use crate::request::ResultKind;
 
 /// The family.
 pub static FAMILY: Family = Family {
     name: "sana",
     about: "SANA, SANA-1.5 and SANA-Sprint",
     recognise,
-    supports: &[&options::SANA, &options::SPRINT],
+    supports: &[
+        (ResultKind::Pictures, &options::SANA),
+        (ResultKind::Pictures, &options::SPRINT),
+    ],
     published: published::PUBLISHED,
     image: Some(model::open),
     text: None,

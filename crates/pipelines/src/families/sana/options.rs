@@ -29,7 +29,8 @@ pub static SCM_TIMESTEPS: Key<Vec<f32>> = Key::new(
     "LIST",
     Kind::Numbers(Range::ANY),
     "falling angles in radians, replaces --steps",
-);
+)
+.rare();
 
 /// Weight of perturbed-attention guidance.
 pub static PAG_SCALE: Key<f32> = Key::new(
@@ -74,7 +75,8 @@ pub static NO_BINNING: Key<bool> = Key::new(
     "",
     Kind::Flag,
     "generate at the exact size, not at the nearest trained one",
-);
+)
+.rare();
 
 /// Prompt tokens that are kept.
 pub static MAX_SEQUENCE_LENGTH: Key<usize> = Key::new(
@@ -161,7 +163,8 @@ pub static NATIVE: Key<bool> = Key::new(
     Kind::Flag,
     "compute as the authors' code where diffusers differs",
 )
-.on_open();
+.on_open()
+.rare();
 
 /// Head counts of an unpublished width.
 pub static HEADS: Key<Vec<usize>> = Key::new(

@@ -10,13 +10,14 @@ use brisk_store::ModelFolder;
 
 use crate::options::Options;
 use crate::registry::{Family, json_text};
+use crate::request::ResultKind;
 
 /// The family.
 pub static FAMILY: Family = Family {
     name: "toy",
     about: "toys",
     recognise,
-    supports: &[&options::TOY],
+    supports: &[(ResultKind::Pictures, &options::TOY)],
     published: &[],
     image: Some(model::open),
     text: None,

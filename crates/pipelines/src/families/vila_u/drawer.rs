@@ -1,0 +1,464 @@
+//! Pictures, place by place, and reconstructed ones.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use brisk_models::Cost;
+use brisk_models::vila_u::projector::Projector;
+use brisk_models::vila_u::tower::{Parts, Tower};
+use brisk_models::vila_u::{Generator, Request};
+use brisk_nn::{Tensor, Trace, check_finite};
+use brisk_store::ModelFolder;
+use serde_json::{Map, Value, json};
+
+use super::draws::Draws;
+use super::files::Files;
+use super::options::DRAWS;
+use super::picture::{prepared, shown};
+use super::plan::{DrawPlan, kept, plan};
+use super::prompt;
+use crate::error::{Error, Result};
+use crate::events::{Control, Event, StepClock, Work, timed};
+use crate::known_prompts::KnownPrompts;
+use crate::options::{Codes, OptionValue, Options, Scope, Support};
+use crate::quantize::Quantizable;
+use crate::request::{
+    Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
+    StageCost, StageMemory,
+};
+
+/// Opens a model of the family.
+pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
+    DRAWS.check(&folder.label(), Scope::Open, &settings.options)?;
+    Ok(Box::new(Drawer {
+        files: Files::open(folder, settings)?,
+        opened: settings.options.of_scope(Scope::Open),
+        generator: None,
+        tower: None,
+    }))
+}
+
+/// A picture before it is decoded.
+struct Undecoded {
+    /// Sums of codewords `[1,h,w,C]`.
+    sums: Tensor,
+    codes: Codes,
+}
+
+struct Drawer {
+    files: Files,
+    /// The options of opening as they were given, for descriptions.
+    opened: Options,
+    /// What draws, its decoder included.
+    generator: Option<Generator>,
+    /// Encoder and decoder alone, for what is not drawn.
+    tower: Option<Tower>,
+}
+
+/// Parts of the tower that drawing needs.
+const DRAWING: Parts = Parts {
+    encoder: false,
+    decoder: true,
+    depth: true,
+};
+/// Those that reconstructing needs.
+const RECONSTRUCTING: Parts = Parts {
+    encoder: true,
+    decoder: true,
+    depth: false,
+};
+
+impl ImageModel for Drawer {
+    fn label(&self) -> &str {
+        &self.files.label
+    }
+
+    fn support(&self) -> &'static Support {
+        &DRAWS
+    }
+
+    fn known_prompts(&self) -> Option<&KnownPrompts> {
+        self.files.known_prompts.as_ref()
+    }
+
+    fn usual_size(&self) -> (usize, usize) {
+        let [height, width] = self.files.tower_config.decoded_size();
+        (width, height)
+    }
+
+    fn plan(&self, request: &ImageRequest) -> Result<ImagePlan> {
+        let decided = plan(request, &self.files)?;
+        let memory = self.plan_memory(&decided)?;
+        let (width, height) = self.usual_size();
+        let planned = |picture: usize| PlannedImage {
+            prompt: decided.prompts[decided.prompt_of(picture)].clone(),
+            seed: decided.seeds[picture],
+        };
+        let config = &self.files.tower_config;
+        let steps = match decided.draws(&self.files) {
+            true => config.places() - decided.given_places(config.depth),
+            false => 0,
+        };
+        Ok(ImagePlan {
+            model: self.files.label.clone(),
+            request: request.clone(),
+            opened: self.opened.clone(),
+            images: (0..decided.images()).map(planned).collect(),
+            independent: true,
+            width,
+            height,
+            generated_width: width,
+            generated_height: height,
+            steps,
+            settings: effective(&decided, &self.files),
+            memory,
+            warnings: self.warnings(&decided),
+            decisions: Arc::new(Decisions::new(decided)),
+        })
+    }
+
+    fn generate(&mut self, plan: &ImagePlan, control: &Control) -> Result<Vec<GeneratedImage>> {
+        if plan.model != self.files.label {
+            return Err(Error::ForeignPlan {
+                model: self.files.label.clone(),
+            });
+        }
+        let decided: &DrawPlan = plan.decisions.of(&self.files.label)?;
+        let started = Instant::now();
+        let available = crate::memory::available();
+        for stage in &plan.memory {
+            control.send(Event::Memory {
+                stage: stage.stage,
+                needed: stage.needed,
+                available,
+            });
+        }
+        let mut seconds = 0.0;
+        let undecoded = timed(&mut seconds, || match &decided.reconstruct {
+            Some(_) => self.encode(decided, control),
+            None if decided.draws(&self.files) => self.draw(decided, control),
+            None => self.sum_codes(decided, control),
+        })?;
+        let images = self.decode(decided, undecoded, seconds, control)?;
+        control.send(Event::Done {
+            results: images.len(),
+            seconds: started.elapsed().as_secs_f64(),
+        });
+        Ok(images)
+    }
+
+    fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>> {
+        let decided: &DrawPlan = plan.decisions.of(&self.files.label)?;
+        let config = &self.files.tower_config;
+        let images = decided.images() as u64;
+        let mut costs = Vec::new();
+        if decided.draws(&self.files) {
+            let rows = if decided.guided() { 2 } else { 1 };
+            let places = config.places();
+            let language = &self.files.language_config;
+            let step = Cost::sum("generate", &language.pass_cost(1, places / 2, 0));
+            let mut cost = step.for_batch(rows * decided.at_once);
+            cost.add(&Cost::sum(
+                "",
+                &config.head.cost(rows * decided.at_once, true),
+            ));
+            let batches = images.div_ceil(decided.at_once as u64);
+            costs.push(StageCost {
+                cost: cost.repeated(places as u64 * batches),
+                weight_bytes: self.files.language_weight_bytes(),
+            });
+        }
+        if decided.reconstruct.is_some() {
+            costs.push(StageCost {
+                cost: Cost::sum("encode", &config.encode_cost()),
+                weight_bytes: self.files.tower_weight_bytes(),
+            });
+        }
+        let decode = Cost::sum("decode", &config.decode_cost());
+        // Convolutions compute on f32 copies, whatever the file holds.
+        costs.push(StageCost {
+            cost: decode.repeated(images),
+            weight_bytes: 4.0,
+        });
+        Ok(costs)
+    }
+
+    fn denoiser_bytes(&self) -> u64 {
+        self.files.weight_bytes()[0]
+    }
+
+    fn is_low_bit(&self) -> bool {
+        false
+    }
+
+    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
+        None
+    }
+
+    fn release(&mut self) {
+        self.generator = None;
+        self.tower = None;
+    }
+}
+
+impl Drawer {
+    fn warnings(&self, plan: &DrawPlan) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if plan.reconstruct.is_none() {
+            let prompts = plan.prompts.iter().map(String::as_str);
+            let known = self.files.known_prompts.as_ref();
+            warnings.extend(known.and_then(|known| known.warning(prompts)));
+        }
+        warnings.extend(self.files.unread_warning());
+        warnings
+    }
+
+    /// Estimates every stage's need and refuses what cannot fit.
+    fn plan_memory(&self, plan: &DrawPlan) -> Result<Vec<StageMemory>> {
+        let config = &self.files.tower_config;
+        let available = crate::memory::available();
+        let [language, _] = self.files.weight_bytes();
+        let parts = |parts: Parts| {
+            let count = config.parameter_count(parts) as f64;
+            (count * self.files.tower_weight_bytes()) as u64
+        };
+        let [height, width] = config.decoded_size();
+        let maps = crate::memory::decode_whole(height, width, config.decoder.ch);
+        let mut stages = Vec::new();
+        if plan.draws(&self.files) {
+            let loaded = self.generator.is_some();
+            let weights = if loaded { 0 } else { language + parts(DRAWING) };
+            let needed = weights.saturating_add(self.cache_bytes(plan));
+            stages.push(StageMemory {
+                stage: "generate",
+                needed,
+            });
+        }
+        let loaded = self.tower.is_some() || self.generator.is_some() || !stages.is_empty();
+        let weights = if loaded { 0 } else { parts(RECONSTRUCTING) };
+        stages.push(StageMemory {
+            stage: "decode",
+            needed: weights.saturating_add(maps),
+        });
+        for stage in &stages {
+            let suggestion = "use `quantize-transformer` 4bit, fewer `images`, or free memory";
+            crate::memory::check(stage.stage, stage.needed, available, suggestion)?;
+        }
+        Ok(stages)
+    }
+
+    /// Keys and values of the pictures that are drawn at once.
+    fn cache_bytes(&self, plan: &DrawPlan) -> u64 {
+        let language = &self.files.language_config;
+        // Templates and prompts, about.
+        let prompt = 128;
+        let rows = plan.at_once as u64 * if plan.guided() { 2 } else { 1 };
+        let positions = (prompt + self.files.tower_config.places()) as u64;
+        let width = 2 * language.num_layers as u64 * language.key_width() as u64;
+        rows.saturating_mul(positions).saturating_mul(4 * width)
+    }
+
+    fn load_generator(&mut self, control: &Control) -> Result<&Generator> {
+        let generator = match self.generator.take() {
+            Some(loaded) => loaded,
+            None => {
+                control.stage("language model", Work::Load, 0);
+                let language = self.files.load_language()?;
+                control.stage("vision tower", Work::Load, 0);
+                let tower = self.files.load_tower(DRAWING)?;
+                let projector: Projector = self.files.load_projector()?;
+                Generator::new(language, tower, projector)?
+            }
+        };
+        Ok(self.generator.insert(generator))
+    }
+
+    fn load_tower(&mut self, parts: Parts, control: &Control) -> Result<&Tower> {
+        let tower = match self.tower.take() {
+            Some(loaded) => loaded,
+            None => {
+                control.stage("vision tower", Work::Load, 0);
+                self.files.load_tower(parts)?
+            }
+        };
+        Ok(self.tower.insert(tower))
+    }
+
+    /// Encodes the picture that is to be reconstructed.
+    fn encode(&mut self, plan: &DrawPlan, control: &Control) -> Result<Vec<Undecoded>> {
+        let Some(picture) = &plan.reconstruct else {
+            return Ok(Vec::new());
+        };
+        let side = self.files.read_side()?;
+        let picture = prepared(picture, side, self.files.aspect)?;
+        let depth = self.files.tower_config.depth;
+        // Kept with both halves: a tower that was loaded for codes alone cannot encode.
+        self.tower = None;
+        let tower = self.load_tower(RECONSTRUCTING, control)?;
+        control.stage("encode", Work::Run, 0);
+        let encoded = tower.encode(&picture, &mut Trace::none())?;
+        let one = Undecoded {
+            sums: tower.maps(&encoded.sum)?,
+            codes: kept(encoded.codes, depth),
+        };
+        Ok(vec![one])
+    }
+
+    /// Sums of codes that are all given.
+    fn sum_codes(&mut self, plan: &DrawPlan, control: &Control) -> Result<Vec<Undecoded>> {
+        let depth = self.files.tower_config.depth;
+        let given = plan.given.clone().unwrap_or_default();
+        if self.tower.is_none() {
+            let parts = Parts {
+                decoder: true,
+                ..Parts::default()
+            };
+            self.load_tower(parts, control)?;
+        }
+        let tower = self.load_tower(RECONSTRUCTING, control)?;
+        given
+            .into_iter()
+            .map(|codes| {
+                Ok(Undecoded {
+                    sums: tower.maps(&tower.quantizer().sum(&codes)?)?,
+                    codes: kept(codes, depth),
+                })
+            })
+            .collect()
+    }
+
+    /// Draws the codes of all pictures, some pictures at a time.
+    fn draw(&mut self, plan: &DrawPlan, control: &Control) -> Result<Vec<Undecoded>> {
+        let (depth, places) = {
+            let config = &self.files.tower_config;
+            (config.depth, config.places())
+        };
+        let prompts = plan
+            .prompts
+            .iter()
+            .map(|text| self.tokens(text))
+            .collect::<Result<Vec<_>>>()?;
+        let nothing = self.tokens("")?;
+        let generator = self.load_generator(control)?;
+        let total = plan.images() * places;
+        control.stage("generate", Work::Run, total);
+        let mut clock = StepClock::new(total);
+        let mut undecoded = Vec::with_capacity(plan.images());
+        for first in (0..plan.images()).step_by(plan.at_once) {
+            let pictures = first..(first + plan.at_once).min(plan.images());
+            let rows: Vec<Vec<u32>> = pictures
+                .clone()
+                .map(|index| prompts[plan.prompt_of(index)].clone())
+                .collect();
+            let without = vec![nothing.clone(); rows.len()];
+            let given: Vec<Vec<u32>> = (0..plan.given_places(depth))
+                .map(|place| {
+                    let own = plan.given.iter().flatten().skip(first).take(rows.len());
+                    own.flat_map(|codes| &codes[place * depth..(place + 1) * depth])
+                        .copied()
+                        .collect()
+                })
+                .collect();
+            let request = Request {
+                prompts: &rows,
+                unconditional: plan.guided().then_some(&without[..]),
+                guidance: f64::from(plan.guidance),
+                places,
+                given: &given,
+            };
+            let mut draws = Draws::new(plan.how, &plan.seeds[pictures.clone()]);
+            let mut failed = None;
+            let mut done = |_| {
+                clock.steps(pictures.len(), control);
+                control.check().map_err(|error| {
+                    let stopped = brisk_nn::Error::Config(error.to_string());
+                    failed = Some(error);
+                    stopped
+                })
+            };
+            let drawn = generator.draw(&request, &mut draws, &mut done, &mut Trace::none());
+            let drawn = match (drawn, failed) {
+                (_, Some(error)) => return Err(error),
+                (drawn, None) => drawn?,
+            };
+            for (index, codes) in drawn.codes.into_iter().enumerate() {
+                let sums = drawn.sums.narrow(0, index, 1)?.squeeze(0)?.contiguous()?;
+                undecoded.push(Undecoded {
+                    sums: generator.tower().maps(&sums)?,
+                    codes: kept(codes, depth),
+                });
+            }
+        }
+        Ok(undecoded)
+    }
+
+    /// The tokens of a prompt up to where the picture begins.
+    fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+        let Some(tokenizer) = &self.files.tokenizer else {
+            return Err(Error::folder(&self.files.label, "there is no tokenizer"));
+        };
+        Ok(tokenizer.encode(&prompt::drawing(text))?)
+    }
+
+    fn decode(
+        &mut self,
+        plan: &DrawPlan,
+        undecoded: Vec<Undecoded>,
+        generate: f64,
+        control: &Control,
+    ) -> Result<Vec<GeneratedImage>> {
+        let tower = match (&self.tower, &self.generator) {
+            (_, Some(generator)) if plan.draws(&self.files) => generator.tower(),
+            (Some(tower), _) => tower,
+            (None, Some(generator)) => generator.tower(),
+            (None, None) => return Err(Error::folder(&self.files.label, "no decoder is loaded")),
+        };
+        control.stage("decode", Work::Run, undecoded.len());
+        let mut clock = StepClock::new(undecoded.len());
+        let first = match plan.reconstruct {
+            Some(_) => "encode",
+            None => "generate",
+        };
+        let mut images = Vec::with_capacity(undecoded.len());
+        for (index, Undecoded { sums, codes }) in undecoded.into_iter().enumerate() {
+            control.check()?;
+            let mut decode = 0.0;
+            let picture = timed(&mut decode, || {
+                let sample = tower.decode(&sums, &mut Trace::none())?;
+                check_finite(&sample, "decode", "picture")?;
+                shown(&sample)
+            })?;
+            clock.step(control);
+            images.push(GeneratedImage {
+                picture,
+                latents: None,
+                codes: Some(codes),
+                seed: plan.seeds[index],
+                prompt: plan.prompts[plan.prompt_of(index)].clone(),
+                seconds: vec![(first, generate), ("decode", decode)],
+            });
+        }
+        Ok(images)
+    }
+}
+
+/// Effective values, for metadata.
+fn effective(plan: &DrawPlan, files: &Files) -> Map<String, Value> {
+    let draws = plan.draws(files);
+    let chance = draws && !plan.how.greedy;
+    let places = plan.given_places(files.tower_config.depth);
+    let document = json!({
+        "guidance": draws.then(|| plan.guidance.into_value().to_json()),
+        "top_k": chance.then_some(plan.how.sampling.top_k),
+        "top_p": chance.then_some(plan.how.sampling.top_p),
+        "temperature": chance.then_some(plan.how.temperature),
+        "given_places": (places > 0).then_some(places),
+    });
+    match document {
+        Value::Object(mut entries) => {
+            entries.retain(|_, value| !value.is_null());
+            entries
+        }
+        _ => Map::new(),
+    }
+}

@@ -1,0 +1,49 @@
+//! VILA-U: pictures from a text, texts about pictures, and texts alone.
+//!
+//! ```text
+//! prompt, places for pictures ──tokenizer──▶ ids ┐
+//! pictures ──vision tower──▶ sums of codewords ──projector──▶ rows ┴─▶ language model ──head──▶ text
+//! prompt, and none ──tokenizer──▶ ids ──▶ language model ──depth transformer──▶ codes of a place ──┐
+//!                                            ▲ ◀──projector── their sum ◀────────────────────────┤
+//!                                                                             decoder ──▶ picture
+//! ```
+//!
+//! Every picture is drawn by random numbers of its own seed, whichever others are drawn beside it.
+
+mod drawer;
+mod draws;
+mod files;
+pub mod options;
+mod picture;
+mod plan;
+mod prompt;
+mod writer;
+
+use brisk_store::ModelFolder;
+
+use crate::options::Options;
+use crate::registry::{Family, Published};
+use crate::request::ResultKind;
+
+/// The family.
+pub static FAMILY: Family = Family {
+    name: "vila-u",
+    about: "VILA-U",
+    recognise: |folder: &ModelFolder, _given: &Options| files::root(folder).is_some(),
+    supports: &[
+        (ResultKind::Pictures, &options::DRAWS),
+        (ResultKind::Text, &options::WRITES),
+    ],
+    published: &[Published {
+        id: "mit-han-lab/vila-u-7b-256",
+        model: "VILA-U 7B",
+        pixels: 256,
+        note: "reads pictures too: `brisk text --picture`",
+        discouraged: false,
+    }],
+    image: Some(drawer::open),
+    text: Some(writer::open),
+    class_in_words: |_| None,
+    low_bit_layout: None,
+    reproductions: &[],
+};

@@ -1,0 +1,521 @@
+//! Texts, about pictures or alone, token by token.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use brisk_media::Picture;
+use brisk_models::language_model::{LanguageModel, Place, Rows};
+use brisk_models::vila_u::projector::Projector;
+use brisk_models::vila_u::tower::{Parts, Tower};
+use brisk_nn::{KeyValueCache, Tensor, Trace};
+use brisk_store::ModelFolder;
+use brisk_text::{ChatMessage, Tokenizer};
+use serde_json::{Map, Value, json};
+
+use super::files::{Drawing, Files};
+use super::options::{PICTURE, WRITES};
+use super::picture::prepared;
+use super::prompt::{self, Piece};
+use crate::autoregressive::Sampling;
+use crate::error::{Error, Result};
+use crate::events::{Control, Event, Work};
+use crate::known_prompts::KnownPrompts;
+use crate::options::{Scope, Support, keys, text_keys};
+use crate::random::Random;
+use crate::request::{
+    Decisions, FinishReason, GeneratedText, OpenSettings, TextModel, TextPlan, TextPrompt,
+    TextRequest,
+};
+
+/// Tokens of an answer where a request names none.
+const LENGTH: usize = 128;
+
+/// Opens a model of the family.
+pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn TextModel>> {
+    WRITES.check(&folder.label(), Scope::Open, &settings.options)?;
+    let files = Files::open(folder, settings)?;
+    let language = match settings.plan_only {
+        true => None,
+        false => Some(files.load_language()?),
+    };
+    Ok(Box::new(Writer {
+        files,
+        language,
+        eyes: Mutex::new(None),
+    }))
+}
+
+struct Writer {
+    files: Files,
+    /// Absent where requests are only planned.
+    language: Option<LanguageModel>,
+    /// What pictures are read with, from when they first are.
+    eyes: Mutex<Option<Arc<(Tower, Projector)>>>,
+}
+
+/// What was decided of a request.
+struct Decided {
+    prompts: Vec<Vec<Piece>>,
+    pictures: Vec<Arc<Picture>>,
+    drawing: Drawing,
+    ends: Vec<u32>,
+    length: usize,
+    seed: u64,
+}
+
+/// A text on its way.
+struct Sequence {
+    cache: KeyValueCache,
+    filled: usize,
+    answer: Vec<u32>,
+    ended: bool,
+}
+
+impl TextModel for Writer {
+    fn label(&self) -> &str {
+        &self.files.label
+    }
+
+    fn support(&self) -> &'static Support {
+        &WRITES
+    }
+
+    fn context(&self) -> usize {
+        self.files.language_config.context
+    }
+
+    fn vocabulary_size(&self) -> usize {
+        self.files.language_config.vocab_size
+    }
+
+    fn has_chat_template(&self) -> bool {
+        true
+    }
+
+    fn known_prompts(&self) -> Option<&KnownPrompts> {
+        self.files.known_prompts.as_ref()
+    }
+
+    fn tokenizer(&self) -> Option<&Arc<Tokenizer>> {
+        self.files.tokenizer.as_ref()
+    }
+
+    fn plan(&self, request: &TextRequest) -> Result<TextPlan> {
+        let asked = &request.options;
+        WRITES.check(&self.files.label, Scope::Request, asked)?;
+        if request.prompts.is_empty() {
+            return Err(Error::request("prompt", "no prompt was given"));
+        }
+        let own = self.files.drawing;
+        let drawing = Drawing {
+            temperature: asked
+                .get(&text_keys::TEMPERATURE)
+                .unwrap_or(own.temperature),
+            top_p: asked.get(&text_keys::TOP_P).unwrap_or(own.top_p),
+            top_k: asked.get(&text_keys::TOP_K).unwrap_or(own.top_k),
+        };
+        if drawing.temperature == 0.0 {
+            let dead = [text_keys::TOP_P.definition(), text_keys::TOP_K.definition()];
+            if let Some(option) = dead.into_iter().find(|option| asked.has(option)) {
+                return Err(Error::request(
+                    option.name,
+                    "has no effect at `temperature` 0, which takes the likeliest token; give a temperature",
+                ));
+            }
+        }
+        let pictures = asked.get(&PICTURE).unwrap_or_default();
+        let length = asked.get(&text_keys::GEN_LENGTH).unwrap_or(LENGTH);
+        let mut ends = self.files.ends.clone();
+        ends.extend(asked.get(&text_keys::STOP_TOKEN).unwrap_or_default());
+        let mut warnings = Vec::new();
+        let prompts = request
+            .prompts
+            .iter()
+            .map(|prompt| self.pieces(prompt, pictures.len(), length, &mut warnings))
+            .collect::<Result<Vec<_>>>()?;
+        for prompt in &prompts {
+            self.check_prompt(prompt, length)?;
+        }
+        if !pictures.is_empty() {
+            self.files.read_side()?;
+        }
+        let texts = request.prompts.iter().filter_map(TextPrompt::last_text);
+        let known = self.files.known_prompts.as_ref();
+        warnings.extend(known.and_then(|known| known.warning(texts)));
+        warnings.extend(self.files.unread_warning());
+        let tokens: Vec<Vec<u32>> = prompts.iter().map(|prompt| tokens(prompt)).collect();
+        let seed = asked.get(&keys::SEED).unwrap_or(0);
+        Ok(TextPlan {
+            model: self.files.label.clone(),
+            request: request.clone(),
+            shown_from: tokens.iter().map(Vec::len).collect(),
+            prompts: tokens,
+            seed,
+            length,
+            settings: effective(&drawing, pictures.len(), length, seed),
+            warnings,
+            decisions: Arc::new(Decisions::new(Decided {
+                prompts,
+                pictures,
+                drawing,
+                ends,
+                length,
+                seed,
+            })),
+        })
+    }
+
+    fn generate(&self, plan: &TextPlan, control: &Control) -> Result<Vec<GeneratedText>> {
+        let label = &self.files.label;
+        if plan.model != *label {
+            return Err(Error::ForeignPlan {
+                model: label.clone(),
+            });
+        }
+        let Some(language) = &self.language else {
+            return Err(Error::folder(
+                label,
+                "it was opened to plan only, without weights",
+            ));
+        };
+        let decided: &Decided = plan.decisions.of(label)?;
+        let began = std::time::Instant::now();
+        let seen = self.see(&decided.pictures, control)?;
+        let texts = write(language, decided, &seen, plan, control)?;
+        control.send(Event::Done {
+            results: texts.len(),
+            seconds: began.elapsed().as_secs_f64(),
+        });
+        texts
+            .into_iter()
+            .zip(&plan.request.prompts)
+            .zip(&plan.prompts)
+            .map(|((written, prompt), tokens)| self.text_of(written, prompt, tokens))
+            .collect()
+    }
+}
+
+impl Writer {
+    /// A prompt's tokens and places of pictures.
+    fn pieces(
+        &self,
+        prompt: &TextPrompt,
+        pictures: usize,
+        length: usize,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Piece>> {
+        let text = match prompt {
+            TextPrompt::Tokens(ids) => {
+                if pictures > 0 {
+                    return Err(Error::request(
+                        PICTURE.name(),
+                        "a prompt of token ids has no places for pictures; give a text",
+                    ));
+                }
+                return Ok(vec![Piece::Tokens(ids.clone())]);
+            }
+            TextPrompt::Continue(text) => {
+                prompt::check_places(text, pictures)?;
+                text.clone()
+            }
+            TextPrompt::Question(text) => prompt::question(&prompt::with_places(text, pictures)?),
+            TextPrompt::Conversation(turns) => {
+                return self.fitting(turns, pictures, length, warnings);
+            }
+        };
+        prompt::pieces(self.reader()?, &text)
+    }
+
+    /// A conversation. Its first turns are forgotten where it would leave no room for the answer; the pictures
+    /// stand before the first turn that is left.
+    fn fitting(
+        &self,
+        turns: &[ChatMessage],
+        pictures: usize,
+        length: usize,
+        warnings: &mut Vec<String>,
+    ) -> Result<Vec<Piece>> {
+        let context = self.context();
+        let mut forgotten = 0;
+        loop {
+            let mut rest = turns[forgotten..].to_vec();
+            let places: usize = rest
+                .iter()
+                .map(|turn| turn.content.matches(prompt::PLACE).count())
+                .sum();
+            match (rest.first_mut(), places) {
+                (Some(first), 0) => first.content = prompt::with_places(&first.content, pictures)?,
+                _ => prompt::check_places(&prompt::PLACE.repeat(places), pictures)?,
+            }
+            let pieces = prompt::pieces(self.reader()?, &prompt::conversation(&rest)?)?;
+            let rows = self.rows(&pieces);
+            if rows.saturating_add(length) <= context || rest.len() < 3 {
+                if forgotten > 0 {
+                    warnings.push(format!(
+                        "the conversation is longer than the model's {context} positions less {length} for the \
+                         answer; its first {forgotten} turns are forgotten"
+                    ));
+                }
+                return Ok(pieces);
+            }
+            forgotten += 2;
+        }
+    }
+
+    fn reader(&self) -> Result<&Tokenizer> {
+        self.files.tokenizer.as_deref().ok_or_else(|| {
+            Error::folder(
+                &self.files.label,
+                "the model was opened without its tokenizer; text needs one",
+            )
+        })
+    }
+
+    /// Positions that a prompt takes.
+    fn rows(&self, prompt: &[Piece]) -> usize {
+        let rows = prompt.iter().map(|piece| match piece {
+            Piece::Tokens(ids) => ids.len(),
+            Piece::Picture(_) => self.files.tower_config.places(),
+        });
+        rows.sum()
+    }
+
+    fn check_prompt(&self, prompt: &[Piece], length: usize) -> Result<()> {
+        let (rows, context) = (self.rows(prompt), self.context());
+        if rows == 0 {
+            return Err(Error::request("prompt", "it has no tokens"));
+        }
+        if rows.saturating_add(length) > context {
+            return Err(Error::request(
+                text_keys::GEN_LENGTH.name(),
+                format!(
+                    "{length} tokens behind a prompt of {rows} are more than the model's {context} positions; ask for \
+                     at most {}",
+                    context.saturating_sub(rows)
+                ),
+            ));
+        }
+        let rows = self.vocabulary_size();
+        let ids = tokens(prompt);
+        if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
+            return Err(Error::request(
+                "prompt",
+                format!("token {id} is outside the vocabulary of {rows} tokens"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Embeddings `[places,H]` of pictures.
+    fn see(&self, pictures: &[Arc<Picture>], control: &Control) -> Result<Vec<Tensor>> {
+        if pictures.is_empty() {
+            return Ok(Vec::new());
+        }
+        let eyes = self.eyes(control)?;
+        let (tower, projector) = &*eyes;
+        let side = self.files.read_side()?;
+        control.stage("vision tower", Work::Run, 0);
+        let mut seen = Vec::with_capacity(pictures.len());
+        for picture in pictures {
+            control.check()?;
+            let picture = prepared(picture, side, self.files.aspect)?;
+            let trace = &mut Trace::none();
+            let encoded = tower.encode(&picture, trace)?;
+            seen.push(projector.forward(&encoded.sum, trace)?);
+        }
+        Ok(seen)
+    }
+
+    fn eyes(&self, control: &Control) -> Result<Arc<(Tower, Projector)>> {
+        let mut kept = self.eyes.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(eyes) = &*kept {
+            return Ok(eyes.clone());
+        }
+        control.stage("vision tower", Work::Load, 0);
+        let parts = Parts {
+            encoder: true,
+            ..Parts::default()
+        };
+        let eyes = Arc::new((self.files.load_tower(parts)?, self.files.load_projector()?));
+        *kept = Some(eyes.clone());
+        Ok(eyes)
+    }
+
+    fn text_of(
+        &self,
+        written: Written,
+        prompt: &TextPrompt,
+        tokens: &[u32],
+    ) -> Result<GeneratedText> {
+        let end = written.answer.len() - usize::from(written.ended);
+        let shown = &written.answer[..end];
+        let text = match &self.files.tokenizer {
+            Some(tokenizer) => tokenizer.decode_known(shown)?,
+            None => {
+                let listed: Vec<String> = shown.iter().map(u32::to_string).collect();
+                listed.join(" ")
+            }
+        };
+        let text = match prompt {
+            TextPrompt::Continue(_) => text,
+            _ => text.trim().to_owned(),
+        };
+        Ok(GeneratedText {
+            text,
+            prompt_tokens: tokens.len(),
+            answer_tokens: end,
+            forward_passes: written.passes,
+            finish_reason: match written.ended {
+                true => FinishReason::Stop,
+                false => FinishReason::Length,
+            },
+            tokens: [tokens, &written.answer].concat(),
+        })
+    }
+}
+
+/// An answer, with the token that ended it.
+struct Written {
+    answer: Vec<u32>,
+    ended: bool,
+    passes: usize,
+}
+
+/// The tokens of a prompt; places of pictures have none.
+fn tokens(prompt: &[Piece]) -> Vec<u32> {
+    let ids = prompt.iter().flat_map(|piece| match piece {
+        Piece::Tokens(ids) => &ids[..],
+        Piece::Picture(_) => &[],
+    });
+    ids.copied().collect()
+}
+
+/// Writes all texts, a token each at a time.
+fn write(
+    language: &LanguageModel,
+    decided: &Decided,
+    seen: &[Tensor],
+    plan: &TextPlan,
+    control: &Control,
+) -> Result<Vec<Written>> {
+    control.stage("text", Work::Run, 0);
+    let mut rows = Vec::with_capacity(decided.prompts.len());
+    let mut sequences = Vec::with_capacity(decided.prompts.len());
+    for prompt in &decided.prompts {
+        let parts = prompt.iter().map(|piece| match piece {
+            Piece::Tokens(ids) => Ok(language.embed(ids)?),
+            Piece::Picture(index) => Ok(seen[*index].clone()),
+        });
+        let row = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?;
+        let filled = row.dim(0)?;
+        sequences.push(Sequence {
+            cache: language.cache(filled + decided.length)?,
+            filled: 0,
+            answer: Vec::new(),
+            ended: false,
+        });
+        rows.push(row);
+    }
+    let mut passes = vec![0; sequences.len()];
+    for _ in 0..decided.length {
+        control.check()?;
+        let running: Vec<usize> = (0..sequences.len())
+            .filter(|at| !sequences[*at].ended)
+            .collect();
+        if running.is_empty() {
+            break;
+        }
+        let inputs: Vec<&Tensor> = running.iter().map(|at| &rows[*at]).collect();
+        let places: Vec<Place> = running
+            .iter()
+            .map(|at| {
+                Ok(Place {
+                    tokens: rows[*at].dim(0)?,
+                    start: sequences[*at].filled,
+                    pad: 0,
+                })
+            })
+            .collect::<Result<_>>()?;
+        let lasts: Vec<(usize, usize)> = places
+            .iter()
+            .enumerate()
+            .map(|(at, place)| (at, place.tokens - 1))
+            .collect();
+        let mut caches: Vec<Option<&mut KeyValueCache>> = sequences
+            .iter_mut()
+            .filter(|sequence| !sequence.ended)
+            .map(|sequence| Some(&mut sequence.cache))
+            .collect();
+        let hidden = language.hidden_of(
+            &Tensor::cat(&inputs, 0)?,
+            &places,
+            &mut caches,
+            Rows::Some(&lasts),
+            &mut Trace::none(),
+        )?;
+        let logits = language.logits(&hidden)?.to_vec2::<f32>()?;
+        for ((at, place), mut logits) in running.iter().zip(&places).zip(logits) {
+            let sequence = &mut sequences[*at];
+            sequence.filled += place.tokens;
+            passes[*at] += 1;
+            let step = sequence.answer.len() as u64;
+            let token = choose(
+                &mut logits,
+                &decided.drawing,
+                Random::new(decided.seed).at(step),
+            );
+            sequence.answer.push(token);
+            sequence.ended = decided.ends.contains(&token);
+            rows[*at] = language.embed(&[token])?;
+            if control.wants_canvas() {
+                control.send(Event::Canvas {
+                    sequence: *at,
+                    tokens: [&plan.prompts[*at][..], &sequence.answer].concat(),
+                    // Nothing is left open in what was written.
+                    mask: u32::MAX,
+                    start: plan.shown_from[*at],
+                });
+            }
+        }
+    }
+    let written = sequences.into_iter().zip(passes);
+    Ok(written
+        .map(|(sequence, passes)| Written {
+            answer: sequence.answer,
+            ended: sequence.ended,
+            passes,
+        })
+        .collect())
+}
+
+/// The next token.
+fn choose(logits: &mut [f32], drawing: &Drawing, random: Random) -> u32 {
+    if drawing.temperature == 0.0 {
+        return Sampling::likeliest(logits);
+    }
+    let factor = 1.0 / drawing.temperature as f32;
+    logits.iter_mut().for_each(|logit| *logit *= factor);
+    let sampling = Sampling {
+        top_k: drawing.top_k,
+        top_p: drawing.top_p,
+    };
+    sampling.limit(logits);
+    Sampling::draw(logits, random.uniform())
+}
+
+/// Effective values, for descriptions.
+fn effective(drawing: &Drawing, pictures: usize, length: usize, seed: u64) -> Map<String, Value> {
+    let drawn = drawing.temperature > 0.0;
+    let document = json!({
+        "gen_length": length, "temperature": drawing.temperature, "seed": seed,
+        "top_p": (drawn && drawing.top_p < 1.0).then_some(drawing.top_p),
+        "top_k": (drawn && drawing.top_k > 0).then_some(drawing.top_k),
+        "pictures": (pictures > 0).then_some(pictures),
+    });
+    match document {
+        Value::Object(mut entries) => {
+            entries.retain(|_, value| !value.is_null());
+            entries
+        }
+        _ => Map::new(),
+    }
+}
