@@ -61,6 +61,25 @@ fn ids_and_texts_are_those_of_the_slow_tokenizer() {
 }
 
 #[test]
+fn what_the_settings_say_of_a_beginning_is_honoured() {
+    let read = |key: &str, value: bool| {
+        let settings = json!({ key: value });
+        Tokenizer::from_sentencepiece(&model(), &settings, &Value::Null, "tokenizer.model")
+    };
+    let encoded = |key: &str, value: bool| read(key, value).unwrap().encode("a red").unwrap();
+    let usual = encoded("add_bos_token", true);
+    assert_eq!(usual[..2], [1, 259]);
+    assert_eq!(encoded("add_bos_token", false), usual[1..]);
+    let bare = read("add_prefix_space", false).unwrap();
+    let ids = bare.encode("a red").unwrap();
+    assert_eq!(ids[..2], [1, 352]);
+    assert_eq!(bare.decode(&ids).unwrap(), "a red");
+    assert_eq!(bare.decode(&bare.encode(" a").unwrap()).unwrap(), " a");
+    let error = read("add_eos_token", true).unwrap_err().to_string();
+    assert!(error.contains("add_eos_token"), "{error}");
+}
+
+#[test]
 fn tokens_that_contradict_the_model_are_refused_with_both() {
     let refused = |settings: Value, added: Value| {
         Tokenizer::from_sentencepiece(&model(), &settings, &added, "tokenizer.model")
@@ -188,4 +207,35 @@ fn known_bad_files_are_errors() {
     check_seeds("sentencepiece", true, |label, bytes| {
         Tokenizer::from_sentencepiece(bytes, &Value::Null, &Value::Null, label)
     });
+}
+
+/// Whatever a file says, it is read or refused, and what is read tokenises.
+#[test]
+fn damaged_files_never_panic() {
+    let whole = model();
+    let texts = ["", "a red  heart, 42\n", "\u{1f600}<im_start>e\u{301}"];
+    let added = json!({"<im_start>": 400});
+    let mut read = 0;
+    let mut try_one = |bytes: &[u8]| {
+        let found = Tokenizer::from_sentencepiece(bytes, &Value::Null, &added, "damaged");
+        let Ok(tokenizer) = found else {
+            return;
+        };
+        read += 1;
+        for text in texts {
+            let ids = tokenizer.encode(text).unwrap();
+            tokenizer.decode(&ids).unwrap();
+        }
+    };
+    for end in (0..whole.len()).step_by(61) {
+        try_one(&whole[..end]);
+    }
+    for at in (0..whole.len()).step_by(23) {
+        for flip in [0x01, 0x08, 0x80, 0xff] {
+            let mut bytes = whole.clone();
+            bytes[at] ^= flip;
+            try_one(&bytes);
+        }
+    }
+    assert!(read > 100, "only {read} were read");
 }

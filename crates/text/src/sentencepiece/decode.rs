@@ -12,9 +12,9 @@ pub(super) enum Part<'a> {
     Text(&'a str),
 }
 
-/// Parts one after another. The mark that was put before the text is dropped; bytes that are no text become
-/// U+FFFD, each for itself.
-pub(super) fn joined<'a>(parts: impl Iterator<Item = Part<'a>>) -> String {
+/// Parts one after another. The mark that was put before the text, if one was (`prefix`), is dropped; bytes that
+/// are no text become U+FFFD, each for itself.
+pub(super) fn joined<'a>(parts: impl Iterator<Item = Part<'a>>, prefix: bool) -> String {
     let mut text = String::new();
     let mut bytes = Vec::new();
     for (at, part) in parts.enumerate() {
@@ -26,7 +26,7 @@ pub(super) fn joined<'a>(parts: impl Iterator<Item = Part<'a>>) -> String {
         match part {
             Part::Piece(piece) => {
                 let piece = match at {
-                    0 => piece.strip_prefix(MARK).unwrap_or(piece),
+                    0 if prefix => piece.strip_prefix(MARK).unwrap_or(piece),
                     _ => piece,
                 };
                 text.extend(piece.chars().map(|c| if c == MARK { ' ' } else { c }));

@@ -32,6 +32,10 @@ pub(crate) struct SentencePiece {
     beyond: BTreeMap<u32, String>,
     /// Ids that are left out of decoded texts.
     special: Vec<u32>,
+    /// The token that is put before a text.
+    beginning: Option<u32>,
+    /// Whether a mark is put before a text.
+    prefix: bool,
     label: String,
 }
 
@@ -45,10 +49,21 @@ impl SentencePiece {
         };
         let model = Model::read(bytes).map_err(bad)?;
         let listed = added::listed(settings, added, &model).map_err(bad)?;
+        let flag = |key: &str| settings.get(key).and_then(Value::as_bool);
+        if flag("add_eos_token") == Some(true) {
+            let reason =
+                "add_eos_token of tokenizer_config.json is true; expected false".to_owned();
+            return Err(bad(reason));
+        }
         let mut found = Self {
             added: Trie::default(),
             beyond: BTreeMap::new(),
             special: Vec::new(),
+            beginning: match flag("add_bos_token") {
+                Some(false) => None,
+                _ => model.beginning,
+            },
+            prefix: flag("add_prefix_space") != Some(false),
             label: label.to_owned(),
             model,
         };
@@ -88,7 +103,9 @@ impl SentencePiece {
             return Ok(Vec::new());
         }
         let mut whole = String::with_capacity(text.len() + MARK.len_utf8());
-        whole.push(MARK);
+        if self.prefix {
+            whole.push(MARK);
+        }
         whole.extend(text.chars().map(|c| if c == MARK { ' ' } else { c }));
         let mut ids = Vec::new();
         let (mut from, mut at) = (0, 0);
@@ -134,7 +151,7 @@ impl SentencePiece {
 
     /// The token that begins a text.
     pub(crate) fn beginning(&self) -> Option<u32> {
-        self.model.beginning
+        self.beginning
     }
 
     /// Text of ids that are known; special tokens are left out.
@@ -150,7 +167,7 @@ impl SentencePiece {
                 })
             }
         });
-        decode::joined(pieces)
+        decode::joined(pieces, self.prefix)
     }
 
     pub(crate) fn knows(&self, id: u32) -> bool {
