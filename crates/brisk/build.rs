@@ -7,6 +7,12 @@ use std::path::{Path, PathBuf};
 /// Says what a model in the box is, and of which kind of result it is the default.
 const CARD: &str = "box.json";
 
+/// Its keys.
+const KEYS: [&str; 4] = ["about", "data", "default_of", "licence"];
+
+/// `default_of` of a model that is the default of nothing.
+const NOTHING: &str = "nothing";
+
 /// What a model needs at run time; its card, pictures and logs stay out of the binary.
 const NEEDED: [&str; 3] = ["json", "safetensors", "txt"];
 
@@ -26,8 +32,18 @@ fn main() {
     }
     folders.sort();
     let mut code = String::from("static MODELS: &[BoxModel] = &[\n");
+    let mut defaults = std::collections::BTreeMap::new();
     for folder in &folders {
-        write_model(&mut code, folder);
+        let kind = write_model(&mut code, folder);
+        if kind != NOTHING
+            && let Some(first) = defaults.insert(kind.clone(), folder)
+        {
+            panic!(
+                "{}: default_of is {kind:?}, and so it is in {}",
+                folder.display(),
+                first.display()
+            );
+        }
     }
     code.push_str("];\n");
     let out = std::env::var_os("OUT_DIR")
@@ -36,7 +52,8 @@ fn main() {
     std::fs::write(out.join("box_models.rs"), code).expect("OUT_DIR can be written");
 }
 
-fn write_model(code: &mut String, folder: &Path) {
+/// Writes the entry of a model, and gives its `default_of`.
+fn write_model(code: &mut String, folder: &Path) -> String {
     let card = folder.join(CARD);
     let text = std::fs::read_to_string(&card).expect("the card can be read");
     let value: serde_json::Value = serde_json::from_str(&text).expect("the card is JSON");
@@ -46,12 +63,23 @@ fn write_model(code: &mut String, folder: &Path) {
             .unwrap_or_else(|| panic!("{}: {key} is no text", card.display()))
             .to_owned()
     };
-    let kind = match &*word("default_of") {
+    let default_of = word("default_of");
+    let kind = match &*default_of {
         "pictures" => "Some(ResultKind::Pictures)",
         "text" => "Some(ResultKind::Text)",
-        "nothing" => "None",
-        other => panic!("{}: default_of is {other:?}", card.display()),
+        NOTHING => "None",
+        other => panic!(
+            "{}: default_of is {other:?}, expected pictures, text or {NOTHING}",
+            card.display()
+        ),
     };
+    for key in value.as_object().into_iter().flat_map(|card| card.keys()) {
+        assert!(
+            KEYS.contains(&key.as_str()),
+            "{}: nothing reads {key:?}, expected {KEYS:?}",
+            card.display()
+        );
+    }
     let name = folder
         .file_name()
         .and_then(|name| name.to_str())
@@ -72,6 +100,7 @@ fn write_model(code: &mut String, folder: &Path) {
         let _ = writeln!(code, "        ({name:?}, include_bytes!({path:?})),");
     }
     code.push_str("    ] },\n");
+    default_of
 }
 
 fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) {

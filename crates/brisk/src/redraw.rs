@@ -125,7 +125,7 @@ mod tests {
     fn a_description_becomes_its_request() {
         let document = r#"{"version": "9", "model": "m", "prompt": "a fox", "seed": 5, "index": 1, "images": 2,
             "steps": 3, "guidance": 2.5, "pag_scale": 1.5, "pag_layers": [0, 2], "native": true, "angles": [1.0],
-            "strength": 0.6, "later": {"x": 1}}"#;
+            "strength": 0.6, "instruction": "Say it:", "later": {"x": 1}}"#;
         let found = redraw(&texts(document), "x.png").unwrap();
         assert_eq!((found.model.as_str(), found.index), ("m", 1));
         assert_eq!(found.request.prompts, ["a fox"]);
@@ -135,6 +135,8 @@ mod tests {
         assert_eq!(options.get(&keys::STRENGTH), None);
         let layers = registry::option(ResultKind::Pictures, "pag-layers").unwrap();
         assert_eq!(options.source(layers), Some("0,2"));
+        let field = |name: &str| options.to_json().get(name).cloned();
+        assert_eq!(field("instruction"), Some("Say it:".into()));
         assert_eq!(found.open.definitions().count(), 1);
     }
 

@@ -143,6 +143,70 @@ pub fn expect_svg(path: &Path) -> Result {
     )))
 }
 
+/// A format in which a result is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// A picture.
+    Png,
+    /// Tensors.
+    Safetensors,
+}
+
+impl Format {
+    fn ending(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Safetensors => "safetensors",
+        }
+    }
+}
+
+/// Endings of names that say a format.
+const ENDINGS: [&str; 24] = [
+    "bin",
+    "bmp",
+    "ckpt",
+    "gguf",
+    "gif",
+    "html",
+    "jpeg",
+    "jpg",
+    "json",
+    "jsonl",
+    "md",
+    "npy",
+    "npz",
+    "pdf",
+    "png",
+    "pt",
+    "pth",
+    "safetensors",
+    "svg",
+    "tif",
+    "tiff",
+    "txt",
+    "webp",
+    "zip",
+];
+
+/// Refuses a name that says another format than `option` writes.
+pub fn expect_format(option: &str, path: &Path, format: Format) -> Result {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    let ending = ending.unwrap_or_default().to_ascii_lowercase();
+    if ending == format.ending() || !ENDINGS.contains(&ending.as_str()) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "{option}: {} would be no .{ending}; brisk writes {}, name it .{}",
+        path.display(),
+        match format {
+            Format::Png => "PNG",
+            Format::Safetensors => "safetensors",
+        },
+        format.ending()
+    )))
+}
+
 /// Checks before a long run that its result can be written.
 pub fn check_writable(path: &Path) -> Result {
     Ok(brisk_store::output::check_writable(path)?)
@@ -159,6 +223,23 @@ mod tests {
             "a\\u{1b}]0;t\\u{7}\\r\tb\n"
         );
         assert_eq!(json_text("\"\u{9b}31m\""), "\"\\u009b31m\"");
+    }
+
+    #[test]
+    fn a_name_says_what_is_written() {
+        for (name, format, fits) in [
+            ("a.png", Format::Png, true),
+            ("a.PNG", Format::Png, true),
+            ("a", Format::Png, true),
+            ("a.v2", Format::Safetensors, true),
+            ("a.jpg", Format::Png, false),
+            ("a.safetensors", Format::Png, false),
+            ("a.png", Format::Safetensors, false),
+            ("a.pth", Format::Safetensors, false),
+        ] {
+            let found = expect_format("--output", Path::new(name), format);
+            assert_eq!(found.is_ok(), fits, "{name}");
+        }
     }
 
     #[test]

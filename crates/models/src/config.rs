@@ -8,8 +8,14 @@ use crate::{Error, Result};
 /// Reads JSON into `T`; a value of the wrong type is reported with its key.
 pub(crate) fn parse<T: DeserializeOwned>(bytes: &[u8], label: &str) -> Result<T> {
     let mut reader = serde_json::Deserializer::from_slice(without_mark(bytes));
-    serde_path_to_error::deserialize(&mut reader)
-        .map_err(|e| Error::Config(format!("{label}: `{}`: {}", e.path(), e.inner())))
+    serde_path_to_error::deserialize(&mut reader).map_err(|e| {
+        // A path of nothing stands for the whole file.
+        let place = match e.path().iter().next() {
+            Some(_) => format!("`{}`: ", e.path()),
+            None => String::new(),
+        };
+        Error::Config(format!("{label}: {place}{}", e.inner()))
+    })
 }
 
 /// Puts the file's name before what a check of its values found.

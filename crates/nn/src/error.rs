@@ -48,6 +48,8 @@ pub struct WeightReport {
     pub unexpected: Vec<String>,
     /// Tensors of another shape: name, found, expected.
     pub misshapen: Vec<(String, Vec<usize>, Vec<usize>)>,
+    /// Tensors of whole numbers, which no parameter is: name and type.
+    pub integers: Vec<(String, String)>,
     /// Tensors that hold NaN or infinity.
     pub non_finite: Vec<String>,
 }
@@ -58,6 +60,7 @@ impl WeightReport {
         self.missing.is_empty()
             && self.unexpected.is_empty()
             && self.misshapen.is_empty()
+            && self.integers.is_empty()
             && self.non_finite.is_empty()
     }
 }
@@ -98,6 +101,13 @@ impl fmt::Display for WeightReport {
             self.misshapen
                 .iter()
                 .map(|(name, found, want)| format!("{name}: found {found:?}, expected {want:?}")),
+        )?;
+        list(
+            f,
+            "no floating-point numbers",
+            self.integers
+                .iter()
+                .map(|(name, found)| format!("{name}: found {found}, expected F32, BF16 or F16")),
         )?;
         list(f, "unexpected", self.unexpected.iter().cloned())?;
         list(

@@ -129,6 +129,21 @@ impl Error {
         }
     }
 
+    /// What is wrong with quantized weights, which says its file itself; where only numbers are at fault, they are
+    /// `label`'s.
+    pub(crate) fn quantized(error: brisk_quant::Error, label: impl Into<String>) -> Self {
+        match error {
+            brisk_quant::Error::Store(error) => error.into(),
+            brisk_quant::Error::File { file, problem } => Self::folder(file, problem),
+            brisk_quant::Error::Tensor {
+                file,
+                tensor,
+                problem,
+            } => Self::folder(file, format!("tensor {tensor:?}: {problem}")),
+            brisk_quant::Error::Invalid(problem) => Self::folder(label, problem),
+        }
+    }
+
     /// An option with a value that cannot be served.
     pub fn request(option: &'static str, message: impl Into<String>) -> Self {
         Self::Request {

@@ -11,9 +11,10 @@ use std::sync::Arc;
 use brisk_models::component::{
     Component, ComponentConfig, ComponentWeights, LoadSettings, Neighbour, RandomWeights,
 };
+use brisk_models::registry;
 use brisk_nn::WeightsBuilder;
 use brisk_quant::file as quantized;
-use brisk_store::{ModelFolder, TensorSource, parse_json};
+use brisk_store::{ModelFolder, TensorSource, parse_json, shown};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -157,6 +158,32 @@ impl ComponentFolder {
         Ok(read(&self.read(CONFIG)?, &self.config_label())?)
     }
 
+    /// Keys of the configuration that its network's reader does not know, each with the file's name; none where
+    /// there is no configuration.
+    ///
+    /// # Errors
+    /// A configuration that is no JSON.
+    pub fn unread_keys(&self) -> Result<Vec<String>> {
+        if !self.has_config() {
+            return Ok(Vec::new());
+        }
+        let config = self.config_json()?;
+        let classes = registry::classes(&config);
+        let named = classes.into_iter().find_map(registry::of_class);
+        let Some(component) = named.or_else(|| registry::of_config(&config)) else {
+            return Ok(Vec::new());
+        };
+        // The container of few bits is told by its tensors, whatever its own entry says.
+        let few_bits = config.pointer("/quantization_config/quant_method");
+        let is_read = few_bits.is_some_and(|method| method == "nunchaku_lite");
+        let keys = component.unknown_keys(&config).into_iter();
+        let keys = keys.filter(|key| !(is_read && *key == "quantization_config"));
+        let place = self.inside(CONFIG);
+        Ok(keys
+            .map(|key| format!("{} ({place})", shown(key)))
+            .collect())
+    }
+
     /// The configuration as one of `component`'s, with what it goes by of the folders beside this one.
     ///
     /// # Errors
@@ -199,10 +226,8 @@ impl ComponentFolder {
     /// # Errors
     /// None are there, or they cannot be read.
     pub fn weights(&self, variant: Option<&str>) -> Result<Arc<dyn TensorSource>> {
-        quantized::open_component(&self.model, &self.name, variant).map_err(|error| match error {
-            brisk_quant::Error::Store(error) => error.into(),
-            other => Error::folder(self.model.label(), other.to_string()),
-        })
+        quantized::open_component(&self.model, &self.name, variant)
+            .map_err(|error| Error::quantized(error, self.model.label()))
     }
 
     /// Reads the configuration and finds the weights, of which only headers are looked at.
@@ -247,6 +272,16 @@ impl ComponentFolder {
         };
         Opened::new(config, weights)
     }
+}
+
+/// What a user should know of [`ComponentFolder::unread_keys`]; none where there are none.
+pub fn unread_warning(keys: &[String]) -> Option<String> {
+    (!keys.is_empty()).then(|| {
+        format!(
+            "nothing reads {} of the model's configuration; the reference may compute something by it",
+            keys.join(", ")
+        )
+    })
 }
 
 impl<C: ComponentConfig + ?Sized> Opened<C> {

@@ -1,6 +1,6 @@
 //! Tokenizers in the files that models are published with.
 
-use brisk_store::ModelFolder;
+use brisk_store::{ModelFolder, shown};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
@@ -14,11 +14,26 @@ const SETTINGS: &str = "tokenizer_config.json";
 /// `tokenizer_config.json`; null where there is none.
 ///
 /// # Errors
-/// A file that is no JSON.
+/// As [`read_object`].
 pub(crate) fn settings(folder: &ModelFolder) -> Result<Value> {
     match folder.exists(SETTINGS) {
-        true => Ok(folder.read_json(SETTINGS)?),
+        true => read_object(folder, SETTINGS),
         false => Ok(Value::Null),
+    }
+}
+
+/// A JSON file that holds a table.
+///
+/// # Errors
+/// A file that is no JSON, or holds something else.
+pub(crate) fn read_object(folder: &ModelFolder, file: &str) -> Result<Value> {
+    let value = folder.read_json(file)?;
+    match value {
+        Value::Object(_) => Ok(value),
+        other => Err(Error::config(
+            format!("{}/{file}", folder.label()),
+            format!("found {}, expected an object", shown(&other.to_string())),
+        )),
     }
 }
 

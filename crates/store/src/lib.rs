@@ -57,7 +57,7 @@ pub use lost::exit_when_a_file_is_cut;
 pub use mapped::{MappedSource, Slice};
 pub use memory::MemorySource;
 pub use open::{open_weights, open_weights_with_metadata};
-pub use output::check_output;
+pub use output::{check_output, check_outputs};
 pub use pickle::PickleFile;
 pub use read::{Limit, read_json, read_text};
 pub use safetensors::SafetensorsFile;

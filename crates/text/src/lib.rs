@@ -17,6 +17,7 @@ mod bpe;
 mod chat;
 mod error;
 mod guard;
+mod kinds;
 mod library;
 mod limits;
 mod sentencepiece;

@@ -5,6 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, channel};
 use std::time::Duration;
 
 use crate::guard::guarded;
+use crate::kinds;
 use crate::limits::{self, Growth, TEXT};
 use crate::unique;
 use crate::{Error, Result};
@@ -32,11 +33,11 @@ impl Library {
             serde_json::from_slice(bytes).map_err(|e| bad(e.to_string()))?;
         unique::check(bytes).map_err(|e| bad(e.to_string()))?;
         limits::check(&json).map_err(bad)?;
-        drop(json);
         let bytes = bytes.to_vec();
         let size = bytes.len();
         let read = move || tokenizers::Tokenizer::from_bytes(&bytes).map_err(|e| e.to_string());
-        let inner = timed(size, read).map_err(bad)?;
+        let explained = |reason| kinds::explain(&json).unwrap_or(reason);
+        let inner = timed(size, read).map_err(|reason| bad(explained(reason)))?;
         Self::new(inner, label)
     }
 

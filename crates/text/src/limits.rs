@@ -1,6 +1,7 @@
 //! Bounds on what a `tokenizer.json` may ask for, checked before the library does it.
 
 use crate::guard::guarded;
+use brisk_store::shown;
 use serde_json::Value;
 use tokenizers::normalizers::{NormalizerWrapper, Replace};
 use tokenizers::{NormalizedString, Normalizer};
@@ -68,6 +69,15 @@ pub(crate) fn check(json: &Value) -> Result<(), String> {
     {
         return Err(format!(
             "model.max_input_chars_per_word is {found}; at most {WORD} is allowed, since the search takes its third power"
+        ));
+    }
+    if let Some(dropout) = model.get("dropout").filter(|value| !value.is_null())
+        && dropout.as_f64() != Some(0.0)
+    {
+        return Err(format!(
+            "model.dropout is {}: it leaves out merges at random, so a text would have other tokens each time; \
+             expected null",
+            shown(&dropout.to_string())
         ));
     }
     check_added_tokens(json)
@@ -539,6 +549,8 @@ mod tests {
                 "continuing_subword_prefix",
                 Box::new(|f| f["model"]["continuing_subword_prefix"] = "x".repeat(1 << 20).into()),
             ),
+            ("dropout", Box::new(|f| f["model"]["dropout"] = 0.1.into())),
+            ("dropout", Box::new(|f| f["model"]["dropout"] = "no".into())),
             (
                 "max_input_chars_per_word",
                 Box::new(|f| {

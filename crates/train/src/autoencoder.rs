@@ -23,6 +23,9 @@ use crate::session::{self, Session, check_start, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
 
+/// The folder of the result.
+const VAE: &str = "vae";
+
 /// What a finished run measured, all with the weights as written (moving average, rounded to bf16).
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct AutoencoderReport {
@@ -79,7 +82,7 @@ pub fn train_autoencoder(
     let parameters = config.parameters();
     let parameters = parameters.encoder + parameters.decoder;
     session::check_memory(parameters, options.batch, (size * size * 24) as u64)?;
-    let _lock = session::claim(out)?;
+    let _lock = session::claim(out, VAE)?;
     let start = start.and_then(Opened::stored);
     let weights = Weights::trainable(start.cloned(), options.seed);
     let model = Autoencoder::load(&config, &weights, Halves::Both)?;
@@ -204,7 +207,7 @@ fn export(
         Some(eval::mean_psnr(&model, data, held_out)?)
     };
     write_sheet(&mut session, &model, data, training, held_out)?;
-    let folder = out.join("vae");
+    let folder = out.join(VAE);
     std::fs::create_dir_all(&folder).at(&folder)?;
     let arrays = session.ema.arrays();
     let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_bf16_tensor).collect();
@@ -228,6 +231,6 @@ fn export(
         held_out_pictures: held_out.len(),
         scaling_factor,
     };
-    write_json(&out.join("report.json"), &report)?;
+    write_json(&out.join(session::REPORT), &report)?;
     Ok(report)
 }

@@ -1,10 +1,13 @@
 //! Checkpoint folders: complete or not there. A folder is written under another name, then renamed; the last two stay.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use brisk_store::output::TemporaryFolder;
-use brisk_store::{Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_safetensors};
+use brisk_store::{
+    Limit, OutTensor, SafetensorsFile, TensorSource, read_text, shown, write_safetensors,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,9 +21,12 @@ const AVERAGE: &str = "average.safetensors";
 const OPTIMISER: &str = "optimiser.safetensors";
 const STATE: &str = "state.json";
 const PREFIX: &str = "step-";
+/// How the name of a checkpoint ends that is being replaced.
+const REPLACED: &str = ".replaced";
 
 /// Everything of a run that is not an array.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunState {
     /// Finished updates.
     pub step: u64,
@@ -124,7 +130,7 @@ pub fn save(folder: &Path, state: &RunState, contents: &Contents) -> Result<Path
     brisk_store::write_atomic(&temporary.path().join(STATE), &text)?;
     // The same step again: a finished run that only marks itself as such.
     if path.exists() {
-        let replaced = folder.join(format!(".{name}.replaced"));
+        let replaced = folder.join(format!(".{name}{REPLACED}"));
         fs::rename(&path, &replaced).at(&path)?;
     }
     temporary.keep()?;
@@ -158,7 +164,12 @@ fn open(path: &Path) -> Result<Checkpoint> {
     let state_path = path.join(STATE);
     let state: RunState = serde_json::from_str(&read_text(&state_path, Limit::SETTINGS)?)
         .in_document(state_path.display())?;
-    state.check().map_err(|message| Error::Checkpoint {
+    let named = step_of(path);
+    let check = || match named {
+        Some(step) if step == state.step => state.check(),
+        _ => Err(format!("step is {}, another than the folder's", state.step)),
+    };
+    check().map_err(|message| Error::Checkpoint {
         path: state_path,
         message,
     })?;
@@ -172,13 +183,19 @@ fn open(path: &Path) -> Result<Checkpoint> {
     })
 }
 
-/// The latest complete checkpoint in `folder`; none when there is none. A damaged one is passed over, which the result
-/// says, but when nothing else is there its error is returned, so that a damaged run isn't silently started anew.
-pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
-    if !folder.exists() {
-        return Ok(None);
-    }
+/// The step that a checkpoint's folder is named by.
+fn step_of(path: &Path) -> Option<u64> {
+    let name = path.file_name()?.to_str()?.trim_start_matches('.');
+    let step = name.strip_prefix(PREFIX)?;
+    step.strip_suffix(REPLACED).unwrap_or(step).parse().ok()
+}
+
+/// Folders in `folder` that are checkpoints by their names.
+fn named(folder: &Path) -> Result<Vec<PathBuf>> {
     let mut found: Vec<PathBuf> = Vec::new();
+    if !folder.exists() {
+        return Ok(found);
+    }
     for entry in fs::read_dir(folder).at(folder)? {
         let path = entry.at(folder)?.path();
         let name = path
@@ -187,11 +204,23 @@ pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
             .unwrap_or_default();
         // A kill between the two renames of a replacement leaves only the replaced folder.
         let complete =
-            name.starts_with(PREFIX) || (name.starts_with('.') && name.ends_with(".replaced"));
+            name.starts_with(PREFIX) || (name.starts_with('.') && name.ends_with(REPLACED));
         if complete {
             found.push(path);
         }
     }
+    Ok(found)
+}
+
+/// Whether there is a checkpoint in `folder`, readable or not.
+pub(crate) fn is_any(folder: &Path) -> Result<bool> {
+    Ok(!named(folder)?.is_empty())
+}
+
+/// The latest complete checkpoint in `folder`; none when there is none. A damaged one is passed over, which the result
+/// says, but when nothing else is there its error is returned, so that a damaged run isn't silently started anew.
+pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
+    let mut found = named(folder)?;
     found.sort_by_key(|path| {
         path.file_name().and_then(|name| name.to_str()).map(|name| {
             (
@@ -205,33 +234,44 @@ pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
         match open(path) {
             Ok(checkpoint) => {
                 return Ok(Some(Checkpoint {
-                    passed_over: problem.map(|(_, error): (_, Error)| error.to_string()),
+                    passed_over: problem.map(|error: Error| error.to_string()),
                     ..checkpoint
                 }));
             }
-            Err(error) => problem = Some((path, error)),
+            Err(error) => problem = Some(error),
         }
     }
     match problem {
-        Some((path, error)) => Err(Error::Checkpoint {
-            path: path.clone(),
-            message: format!("{error}; remove {} to start anew", folder.display()),
+        Some(error) => Err(Error::NoCheckpoint {
+            problem: Box::new(error),
+            folder: folder.to_owned(),
         }),
         None => Ok(None),
     }
 }
 
 impl Checkpoint {
-    /// Refuses a checkpoint of other parameters.
-    pub(crate) fn expect_parameters(&self, names: &[&str]) -> Result<()> {
-        let stored = self.weights.names();
-        match stored.iter().find(|name| !names.contains(&name.as_str())) {
-            Some(name) => Err(Error::Checkpoint {
-                path: self.path.clone(),
-                message: format!("it holds {name}, which the recipe's model does not have"),
-            }),
-            None => Ok(()),
+    /// Refuses a checkpoint of other parameters, or of another optimiser than whose state has these names.
+    pub(crate) fn expect(&self, parameters: &[&str], optimiser: &[NamedArray]) -> Result<()> {
+        let state: BTreeSet<&str> = optimiser.iter().map(|array| array.name.as_str()).collect();
+        let parameters: BTreeSet<&str> = parameters.iter().copied().collect();
+        for (file, known) in [
+            (&self.weights, &parameters),
+            (&self.average, &parameters),
+            (&self.optimiser, &state),
+        ] {
+            let stored = file.names();
+            if let Some(name) = stored.iter().find(|name| !known.contains(name.as_str())) {
+                return Err(Error::Checkpoint {
+                    path: file.origin(name).into(),
+                    message: format!(
+                        "it holds {}, which the recipe's model does not have",
+                        shown(name)
+                    ),
+                });
+            }
         }
+        Ok(())
     }
 }
 
@@ -283,8 +323,18 @@ mod tests {
         assert_eq!(found.state, state(10));
         let values = crate::tensors::read(&found.weights, "w", &[2]).unwrap();
         assert_eq!(values, [10.0, 1.0]);
-        assert!(found.expect_parameters(&["w"]).is_ok());
-        assert!(found.expect_parameters(&["v"]).is_err());
+        let state = |name: &str| {
+            [NamedArray {
+                name: name.to_owned(),
+                shape: vec![2],
+                values: vec![0.0; 2],
+            }]
+        };
+        assert!(found.expect(&["w"], &state("w")).is_ok());
+        for (parameters, state) in [(&["v"], state("w")), (&["w"], state("v"))] {
+            let refused = found.expect(parameters, &state).unwrap_err().to_string();
+            assert!(refused.contains("it holds w"), "{refused}");
+        }
     }
 
     #[test]
@@ -318,7 +368,10 @@ mod tests {
         assert_eq!(found.state.step, 3);
         assert!(found.passed_over.unwrap().contains("step-00000005"));
         fs::remove_dir_all(good).unwrap();
-        assert!(matches!(latest(folder), Err(Error::Checkpoint { .. })));
+        let refused = latest(folder).err().unwrap();
+        assert!(matches!(refused, Error::NoCheckpoint { .. }));
+        let (message, name) = (refused.to_string(), "step-00000005");
+        assert_eq!(message.matches(name).count(), 1, "{message}");
     }
 
     #[test]
@@ -337,6 +390,29 @@ mod tests {
             let error = latest(folder).err().unwrap().to_string();
             assert!(error.contains(&format!("{key} is")), "{error}");
         }
+    }
+
+    #[test]
+    fn a_folder_of_another_step_is_no_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        write(folder, 8);
+        let renamed = folder.join("step-00000099");
+        fs::rename(write(folder, 9), renamed).unwrap();
+        let found = latest(folder).unwrap().unwrap();
+        assert_eq!(found.state.step, 8);
+        assert!(found.passed_over.unwrap().contains("step is 9"));
+    }
+
+    #[test]
+    fn a_state_with_more_than_a_run_writes_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let path = write(folder, 8).join(STATE);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replacen('{', "{\"later\": 1, ", 1)).unwrap();
+        let error = latest(folder).err().unwrap().to_string();
+        assert!(error.contains("later"), "{error}");
     }
 
     #[test]

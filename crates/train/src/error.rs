@@ -57,6 +57,14 @@ pub enum Error {
         /// What is wrong and what to do.
         message: String,
     },
+    /// All checkpoints of a run are damaged.
+    #[error("{problem}; remove {} to start anew", folder.display())]
+    NoCheckpoint {
+        /// What is wrong with the oldest of them.
+        problem: Box<Error>,
+        /// The folder that holds them.
+        folder: PathBuf,
+    },
     /// Too many updates had no finite gradient: so many in a row, or more than half.
     #[error(
         "training diverged: {skipped} updates {}up to step {step} had non-finite gradients; \

@@ -32,6 +32,11 @@ const MAX_SKIPPED: u64 = 50;
 /// Name of the log in a run's folder.
 pub(crate) const LOG: &str = "training_log.jsonl";
 
+/// What is written at the end of a run.
+pub(crate) const REPORT: &str = "report.json";
+
+const CHECKPOINTS: &str = "checkpoints";
+
 /// Bytes that a parameter takes: itself, its gradient of two parts, its average, the optimiser's two, a copy to save.
 const PARAMETER_BYTES: u64 = 28;
 
@@ -55,17 +60,42 @@ pub(crate) fn check_memory(parameters: u64, batch: usize, sample: u64) -> Result
     )))
 }
 
-/// The lock of a run's folder, which is made where there is none: one training at a time writes into it.
+/// The lock of a run's folder, which is made where there is none: one training at a time writes into it, and
+/// what it makes goes into the folder `result` of it.
 ///
 /// # Errors
-/// Another process holds it; the message names that.
-pub(crate) fn claim(out: &Path) -> Result<FolderLock> {
-    if out.is_file() {
-        let found = std::io::Error::other("it is a file, expected a folder for the run");
-        return Err(found).at(out);
+/// Another process holds it, which the message names; or results are there that this run did not make and would
+/// overwrite.
+pub(crate) fn claim(out: &Path, result: &str) -> Result<FolderLock> {
+    let refuse = |path: &Path, problem: &str| Err(std::io::Error::other(problem)).at(path);
+    let result = out.join(result);
+    for (path, purpose) in [(out, "the run"), (&result, "its result")] {
+        if path.exists() && !path.is_dir() {
+            return refuse(
+                path,
+                &format!("it is a file, expected a folder for {purpose}"),
+            );
+        }
     }
     std::fs::create_dir_all(out).at(out)?;
-    Ok(FolderLock::take(out)?)
+    let lock = FolderLock::take(out)?;
+    if checkpoint::is_any(&out.join(CHECKPOINTS))? {
+        return Ok(lock);
+    }
+    // Before its first checkpoint a run may have written a model, and has a log.
+    let report = out.join(REPORT);
+    let strangers = result.exists() && !out.join(LOG).exists();
+    if let Some(path) = [(strangers, &result), (report.exists(), &report)]
+        .iter()
+        .find_map(|(there, path)| there.then_some(path))
+    {
+        return refuse(
+            path,
+            "it would be overwritten, as there is no checkpoint that a run could go on from; give another \
+             folder, or remove it",
+        );
+    }
+    Ok(lock)
 }
 
 pub(crate) struct Session<'a> {
@@ -127,7 +157,7 @@ impl<'a> Session<'a> {
             recipe: recipe.clone(),
             inputs: Some(inputs.clone()),
         };
-        if let Some(found) = checkpoint::latest(&out.join("checkpoints"))? {
+        if let Some(found) = checkpoint::latest(&out.join(CHECKPOINTS))? {
             if let Some(problem) = &found.passed_over {
                 control.warn(format!("a later checkpoint is passed over: {problem}"));
             }
@@ -140,15 +170,23 @@ impl<'a> Session<'a> {
                     message,
                 });
             }
-            let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
-            found.expect_parameters(&names)?;
             for (name, variable) in &parameters {
                 let values = tensors::read(&found.weights, name, variable.dims())?;
                 tensors::set(variable, values)?;
             }
             ema.load(&found.average)?;
             optimiser.load_state(&found.optimiser, found.state.skipped)?;
+            let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
+            found.expect(&names, &optimiser.state())?;
             state = found.state;
+            let log = out.join(LOG);
+            if !log.exists() {
+                control.warn(format!(
+                    "{} is not there any more; it begins anew after step {}",
+                    log.display(),
+                    state.step
+                ));
+            }
             // It may have become longer.
             let seconds = options
                 .max_minutes
@@ -322,7 +360,7 @@ impl<'a> Session<'a> {
             average: self.ema.arrays(),
             optimiser: &optimiser,
         };
-        checkpoint::save(&self.out.join("checkpoints"), &state, &contents)?;
+        checkpoint::save(&self.out.join(CHECKPOINTS), &state, &contents)?;
         self.control.send(Event::Saved { step: self.step });
         Ok(())
     }

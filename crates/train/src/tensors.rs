@@ -133,7 +133,17 @@ pub(crate) fn read(source: &dyn TensorSource, name: &str, shape: &[usize]) -> Re
             view.shape
         )));
     }
-    Ok(view.to_f32()?)
+    if !view.dtype.is_float() {
+        return Err(refuse(format!(
+            "tensor {name} holds whole numbers ({}), expected F32",
+            view.dtype
+        )));
+    }
+    let values = view.to_f32()?;
+    if values.iter().any(|value| value.is_nan()) {
+        return Err(refuse(format!("tensor {name} holds NaN")));
+    }
+    Ok(values)
 }
 
 /// A weight source in memory that holds the arrays whose names begin with `prefix`, without it,

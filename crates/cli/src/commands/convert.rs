@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::ThreadArguments;
 use crate::failure::Result;
-use crate::output;
+use crate::output::{self, Format};
 
 /// Turn a quantized transformer into plain bf16 weights under diffusers' names
 #[derive(Debug, Args)]
@@ -35,6 +35,7 @@ pub fn run(arguments: &ConvertArguments) -> Result {
     let config = arguments.config.as_deref();
     let beside = config_beside(&arguments.input);
     let inputs = [&arguments.input, config.unwrap_or(&beside)];
+    output::expect_format("--output", &arguments.output, Format::Safetensors)?;
     check_output(&arguments.output, &inputs)?;
     output::check_writable(&arguments.output)?;
     let tensors = unpack(&arguments.input, config)?;

@@ -19,6 +19,7 @@ use serde_json::json;
 
 use super::ThreadArguments;
 use crate::failure::{Failure, Result};
+use crate::output::Format;
 use crate::{models, output, progress, text as words};
 
 /// Measure a trained model
@@ -95,6 +96,7 @@ fn image(arguments: &ImageEvalArguments) -> Result {
         )));
     };
     if let Some(sheet) = &arguments.sheet {
+        output::expect_format("--sheet", sheet, Format::Png)?;
         output::check_writable(sheet)?;
     }
     let variant = arguments.variant.as_deref();

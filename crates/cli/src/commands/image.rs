@@ -30,23 +30,13 @@ pub fn run(arguments: &ImageArguments) -> Result {
     super::report_drawn_seed(&request.options);
     let count = job.only.map_or(plan.images.len(), |_| 1);
     let outputs = arguments.outputs(count)?;
-    let preview = arguments.preview.iter().filter(|path| !path.is_dir());
     if arguments.save_codes.is_some() && !model.support().honours(keys::CODES.definition()) {
         return Err(Failure::usage(format!(
             "--save-codes: {} draws without codes",
             model.support().models
         )));
     }
-    let also = [
-        &arguments.save_latents,
-        &arguments.save_codes,
-        &arguments.sheet,
-    ];
-    let also = also.into_iter().flatten();
-    let files = outputs.iter().filter(|path| !is_stdout(path));
-    for path in files.chain(also).chain(preview) {
-        output::check_writable(path)?;
-    }
+    arguments.check_files(&outputs, &folder, &[&settings.options, &request.options])?;
     let warnings = Warnings::default();
     let listener = listener::listener(arguments.preview.clone(), warnings.clone());
     let control = Control::new(listener).with_cancel(stop_on_interrupt()?);

@@ -146,10 +146,17 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     } else {
         return loose_files(folder, arguments);
     };
-    let mut missing: Vec<String> = components.iter().filter_map(Component::problem).collect();
-    let together = match missing.is_empty() {
-        true => refusal(folder, variant),
-        false => None,
+    let opened = opened(folder, variant);
+    // What a model that opens does without, its notes name.
+    let of_parts = components
+        .iter()
+        .filter(|part| !(matches!(opened, Some(Ok(_))) && part.is_missing()));
+    let of_parts: Vec<&Component> = of_parts.collect();
+    let mut missing: Vec<String> = of_parts.iter().filter_map(|part| part.problem()).collect();
+    let (notes, together) = match opened {
+        Some(Ok(notes)) => (notes, None),
+        Some(Err(refusal)) => (Vec::new(), missing.is_empty().then_some(refusal)),
+        None => (Vec::new(), None),
     };
     missing.extend(together.clone());
     // What is not there yet is a finding; what cannot be read is a failure.
@@ -165,6 +172,7 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             .collect();
         output::print_json(&json!({
             "path": folder.label(), "kind": "model", "model": name, "components": parts, "missing": missing,
+            "notes": notes,
         }))?;
         return outcome;
     }
@@ -181,7 +189,7 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
             out.push_str(&format!("{}: {facts}\n", part.shown_name()));
         }
     }
-    for part in &components {
+    for part in of_parts {
         if let Some(problem) = part.problem() {
             out.push_str(&format!("{}: {problem}\n", part.kind_of_problem()));
         }
@@ -189,7 +197,7 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     if let Some(problem) = together {
         out.push_str(&format!("wrong: {problem}\n"));
     }
-    for note in components.iter().filter_map(Component::note) {
+    for note in components.iter().filter_map(Component::note).chain(notes) {
         out.push_str(&format!("note: {note}\n"));
     }
     if missing.is_empty() {
@@ -210,21 +218,24 @@ fn folder(folder: &ModelFolder, arguments: &InspectArguments) -> Result {
     outcome
 }
 
-/// Why the family of a model refuses it, though each component is sound: opening looks at how they fit
-/// together, and at what stands beside them.
-fn refusal(folder: &ModelFolder, variant: Option<&str>) -> Option<String> {
+/// What the family of a model says on opening it: what a user should know, or why it is refused though each
+/// component is sound. None where no family takes it.
+fn opened(
+    folder: &ModelFolder,
+    variant: Option<&str>,
+) -> Option<std::result::Result<Vec<String>, String>> {
     let options = Options::new().with_some(&keys::VARIANT, variant.map(str::to_owned));
     let family = registry::family_of(folder, &options)?;
     let settings = OpenSettings {
         plan_only: true,
         ..models::settings(options)
     };
-    let refused = match (family.image, family.text) {
-        (Some(_), _) => registry::open_image(folder, &settings).err(),
-        (None, Some(_)) => registry::open_text(folder, &settings).err(),
-        (None, None) => None,
+    let notes = match (family.image, family.text) {
+        (Some(_), _) => registry::open_image(folder, &settings).map(|model| model.notes()),
+        (None, Some(_)) => registry::open_text(folder, &settings).map(|_| Vec::new()),
+        (None, None) => return None,
     };
-    Some(Failure::from(refused?).to_string())
+    Some(notes.map_err(|refusal| Failure::from(refusal).to_string()))
 }
 
 /// A folder that is no model: its weights files, one by one.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use brisk_models::component::{LoadSettings, Port, Setting};
 use brisk_models::registry;
 use brisk_pipelines::folder::Wanted;
+use brisk_store::check_outputs;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
@@ -12,6 +13,7 @@ use super::ThreadArguments;
 use super::compare::models::ActivationBits;
 use super::component::Found;
 use crate::failure::{Failure, Result};
+use crate::output::Format;
 use crate::{models, output, tensors};
 
 /// Run one component of a model on given tensors
@@ -89,6 +91,11 @@ fn ports() -> String {
 /// Runs the command.
 pub fn run(arguments: &ProbeArguments) -> Result {
     arguments.threads.apply()?;
+    output::expect_format("--outputs", &arguments.outputs, Format::Safetensors)?;
+    check_outputs(
+        &[arguments.outputs.as_path()],
+        &[arguments.inputs.as_path()],
+    )?;
     output::check_writable(&arguments.outputs)?;
     let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
     let found = Found::find(&folder, &arguments.component)?;

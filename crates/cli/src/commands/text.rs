@@ -6,17 +6,18 @@ mod chat;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use brisk::{Control, Event, GeneratedText, TextModel, TextPrompt, TextRequest};
-use brisk_store::{Dtype, OutTensor, write_safetensors};
+use brisk_store::{Dtype, OutTensor, check_outputs, write_safetensors};
 use serde_json::json;
 
 pub use arguments::TextArguments;
 
 use super::stop_on_interrupt;
 use crate::failure::{Failure, Result};
+use crate::output::Format;
 use crate::progress::Warnings;
 use crate::tensors::Inputs;
 use crate::{output, text};
@@ -30,6 +31,9 @@ pub fn run(arguments: &TextArguments) -> Result {
     let texts = arguments.texts()?;
     let options = arguments.options()?;
     if let Some(path) = &arguments.output_ids {
+        output::expect_format("--output-ids", path, Format::Safetensors)?;
+        let read: Vec<&Path> = arguments.input_ids.iter().map(PathBuf::as_path).collect();
+        check_outputs(&[path], &read)?;
         output::check_writable(path)?;
     }
     super::report_drawn_seed(&options);

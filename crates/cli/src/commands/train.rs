@@ -23,6 +23,7 @@ use serde_json::json;
 
 use super::ThreadArguments;
 use crate::failure::{Failure, Result};
+use crate::output::Format;
 use crate::{models, output, progress, text};
 use checker::CheckerArguments;
 use packages::PackageArguments;
@@ -255,6 +256,7 @@ pub fn run(verb: &TrainVerb) -> Result {
 
 fn prepare_emoji(arguments: &PrepareArguments) -> Result {
     arguments.threads.apply()?;
+    output::expect_format("--output", &arguments.output, Format::Safetensors)?;
     output::check_writable(&arguments.output)?;
     let sources = arguments.packages.sources()?;
     let mut options = PrepareOptions::new(&arguments.output);
@@ -291,6 +293,7 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
 }
 
 fn prepare_pictures(arguments: &PreparePicturesArguments) -> Result {
+    output::expect_format("--output", &arguments.output, Format::Safetensors)?;
     output::check_writable(&arguments.output)?;
     let mut options = PrepareOptions::new(&arguments.output);
     options.size = arguments.size;
@@ -453,7 +456,7 @@ fn plot(arguments: &PlotArguments) -> Result {
             .collect();
         if points.is_empty() {
             return Err(Failure::failed(format!(
-                "{} has no values of {name}",
+                "{} has no values of {name}; the recipe says how often one is logged, and a short run may have none",
                 path.display()
             )));
         }

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod bench;
+mod checked_first;
 mod files;
 mod harness;
 mod hub;

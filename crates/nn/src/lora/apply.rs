@@ -100,6 +100,42 @@ impl Adapters {
         }
     }
 
+    /// Looks at the sizes of what the parameter at `path`, of shape `shape`, is adapted by, and reads nothing.
+    /// `few_bits` says that its layer's weight is held in few bits.
+    ///
+    /// # Errors
+    /// What [`Self::apply`] and [`Self::apply_low_bit`] say, values apart.
+    pub fn check(&self, path: &str, shape: &[usize], few_bits: bool) -> Result<()> {
+        let (Some((layer, what)), Some((outputs, inner))) = (split(path), shape.split_first())
+        else {
+            return Ok(());
+        };
+        for bound in &self.0 {
+            let Some(place) = bound.find(layer, what) else {
+                continue;
+            };
+            bound.mark(place, layer, what)?;
+            let adapter = &bound.lora.layers[place];
+            if what == What::Bias {
+                bound.expect(bound.bias_name(place)?, &[*outputs])?;
+                continue;
+            }
+            bound.expect(&adapter.down, &[adapter.rank, inner.iter().product()])?;
+            bound.expect(&adapter.up, &[*outputs, adapter.rank])?;
+            if let Some(magnitude) = &adapter.magnitude {
+                bound.expect(magnitude, &[*outputs])?;
+            }
+            if few_bits {
+                bound.refuse_magnitude(place, layer)?;
+                if adapter.bias.is_some() {
+                    bound.mark(place, layer, What::Bias)?;
+                    bound.expect(bound.bias_name(place)?, &[*outputs])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Whether something of the layer is changed.
     pub fn change_layer(&self, layer: &str) -> bool {
         let changes = |bound: &Bound| bound.find(layer, What::Weight).is_some();
@@ -117,13 +153,7 @@ impl Adapters {
                 continue;
             };
             let adapter = &bound.lora.layers[place];
-            if adapter.magnitude.is_some() {
-                return Err(Error::Config(format!(
-                    "{}: layer {} has a magnitude vector (DoRA), which the 4-bit layer {layer} cannot \
-                     take; load the full weights",
-                    bound.lora.label, adapter.name
-                )));
-            }
+            bound.refuse_magnitude(place, layer)?;
             bound.mark(place, layer, What::Weight)?;
             let (down, up) = bound.pair(place, outputs, inputs)?;
             let values = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
@@ -234,14 +264,33 @@ impl Bound {
 
     /// What to add to the bias `[outputs]`.
     fn bias(&self, place: usize, outputs: usize) -> Result<Tensor> {
+        let factor = self.factor(&self.lora.layers[place]);
+        self.values(self.bias_name(place)?, &[outputs])? * factor
+    }
+
+    /// The tensor of a layer's bias.
+    fn bias_name(&self, place: usize) -> Result<&str> {
         let adapter = &self.lora.layers[place];
-        let (Some(bias), None) = (&adapter.bias, &adapter.magnitude) else {
-            return Err(Error::Config(format!(
+        match (&adapter.bias, &adapter.magnitude) {
+            (Some(bias), None) => Ok(bias),
+            _ => Err(Error::Config(format!(
                 "{}: layer {} has both a bias and a magnitude vector, which no trainer defines",
                 self.lora.label, adapter.name
-            )));
-        };
-        self.values(bias, &[outputs])? * self.factor(adapter)
+            ))),
+        }
+    }
+
+    /// Lengths of rows need the whole weight, which a layer of few bits does not have.
+    fn refuse_magnitude(&self, place: usize, layer: &str) -> Result<()> {
+        let adapter = &self.lora.layers[place];
+        match adapter.magnitude {
+            None => Ok(()),
+            Some(_) => Err(Error::Config(format!(
+                "{}: layer {} has a magnitude vector (DoRA), which the 4-bit layer {layer} cannot take; \
+                 load the full weights",
+                self.lora.label, adapter.name
+            ))),
+        }
     }
 
     /// `A` `[rank, inputs]` and `B` `[outputs, rank]`.
@@ -252,29 +301,37 @@ impl Bound {
         Ok((down, up))
     }
 
-    /// A tensor of the file in the shape that it has for this model; convolutions have trailing sides.
-    fn values(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+    /// Refuses a tensor of the file that has not the shape that this model needs; convolutions have trailing
+    /// sides.
+    fn expect(&self, name: &str, shape: &[usize]) -> Result<()> {
         let label = &self.lora.label;
-        let view = self.lora.source.view(name)?;
-        let view = view.ok_or_else(|| Error::Config(format!("{label} lacks {name}")))?;
+        let (dtype, found) = self
+            .lora
+            .source
+            .info(name)
+            .ok_or_else(|| Error::Config(format!("{label} lacks {name}")))?;
         let count = |sides: &[usize]| sides.iter().product::<usize>();
-        let fits = match (&view.shape[..], shape) {
+        let fits = match (&found[..], shape) {
             ([rows, rest @ ..], [expected, inner]) => rows == expected && count(rest) == *inner,
             (found, expected) => count(found) == count(expected),
         };
         if !fits {
             return Err(Error::Config(format!(
-                "{label}: {name} is {:?}, but this model's layer needs {shape:?}; the adapter belongs to \
-                 another model",
-                view.shape
+                "{label}: {name} is {found:?}, but this model's layer needs {shape:?}; the adapter belongs to \
+                 another model"
             )));
         }
-        let values = view.to_f32()?;
-        if !brisk_kernels::finite::all_finite(&values) {
+        if !dtype.is_float() {
             return Err(Error::Config(format!(
-                "{label}: {name} holds NaN or infinity"
+                "{label}: {name} holds whole numbers ({dtype}), expected F32, BF16 or F16"
             )));
         }
-        Tensor::from_vec(values, shape)
+        Ok(())
+    }
+
+    /// A tensor of the file in the shape that it has for this model.
+    fn values(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.expect(name, shape)?;
+        Tensor::from_vec(self.lora.values(name)?, shape)
     }
 }

@@ -35,10 +35,14 @@ pub struct Lora {
     label: String,
     source: Arc<dyn TensorSource>,
     layers: Vec<Layer>,
+    /// What a user should know of what the files say.
+    notes: Vec<String>,
     /// Every name that a model may know a layer by, to its place in `layers`.
     places: BTreeMap<String, usize>,
     /// The same for names whose dots are written as underscores.
     underscored: BTreeMap<String, usize>,
+    /// Names of `places` with underscores for their dots, to find a layer that has names of both kinds.
+    flattened: BTreeMap<String, usize>,
 }
 
 /// One layer's adapter: names of tensors in the file, and the numbers.
@@ -75,22 +79,46 @@ impl Lora {
             path.to_owned()
         };
         let (source, metadata) = open_weights_with_metadata(&file)?;
+        let names = source.names();
+        if names.is_empty() {
+            return Err(Error::Config(format!(
+                "{} holds no tensors, expected those of an adapter",
+                file.display()
+            )));
+        }
         let stem = file.file_stem().and_then(|stem| stem.to_str());
-        let is_peft = stem == Some(STEMS[1])
-            || source
-                .names()
-                .iter()
-                .any(|name| name.starts_with(names::PEFT));
+        let is_peft =
+            stem == Some(STEMS[1]) || names.iter().any(|name| name.starts_with(names::PEFT));
         let folder = ModelFolder::Disk(file.parent().unwrap_or(Path::new("")).to_owned());
-        let config = if is_peft && folder.exists(CONFIG_FILE) {
-            let label = file.with_file_name(CONFIG_FILE).display().to_string();
-            Some((folder.read(CONFIG_FILE)?, label))
+        let beside = file.with_file_name(CONFIG_FILE).display().to_string();
+        let has_config = folder.exists(CONFIG_FILE);
+        let mut lora = if is_peft && has_config {
+            let config = folder.read(CONFIG_FILE)?;
+            Self::new(source, &metadata, Some((&config, &beside)))?
         } else {
-            None
+            Self::new(source, &metadata, None)?
         };
-        let config = config.as_ref();
-        let config = config.map(|(bytes, label)| (bytes.as_ref(), label.as_str()));
-        Self::new(source, &metadata, config)
+        if is_peft != has_config && !lora.says_strength(&metadata) {
+            lora.notes.push(match has_config {
+                true => format!(
+                    "{beside} is not read, as the names in {} are not PEFT's: its strength is alpha = rank",
+                    lora.label
+                ),
+                false => format!(
+                    "{}: there is no {CONFIG_FILE} beside it, where PEFT keeps an adapter's strength; alpha = \
+                     rank is taken",
+                    lora.label
+                ),
+            });
+        }
+        Ok(lora)
+    }
+
+    /// Whether the file itself says a layer's alpha.
+    fn says_strength(&self, metadata: &BTreeMap<String, String>) -> bool {
+        let names = self.source.names();
+        metadata.contains_key(settings::METADATA)
+            || names.iter().any(|name| name.ends_with(".alpha"))
     }
 
     /// From tensors at hand with the metadata of their file, and the bytes and label of PEFT's
@@ -108,6 +136,7 @@ impl Lora {
             || "an adapter file without tensors".to_owned(),
             |name| source.origin(name),
         );
+        let layers = names::layers(&names, &label)?;
         let settings = match (config, metadata.get(settings::METADATA)) {
             (Some((bytes, label)), _) => AllSettings::from_config(bytes, label)?,
             (None, Some(text)) => AllSettings::from_metadata(text, &label)?,
@@ -115,14 +144,24 @@ impl Lora {
         };
         let mut lora = Self {
             layers: Vec::new(),
+            notes: Vec::new(),
             places: BTreeMap::new(),
             underscored: BTreeMap::new(),
+            flattened: BTreeMap::new(),
             source,
             label,
         };
-        for (name, parts) in names::layers(&names, &lora.label)? {
+        for (name, parts) in layers {
             let layer = lora.layer(name, parts, &settings)?;
             lora.add(layer)?;
+        }
+        let unread: Vec<&str> = settings.unread().collect();
+        if !unread.is_empty() {
+            lora.notes.push(format!(
+                "nothing reads {} of {}; its trainer may compute something by it",
+                unread.join(", "),
+                config.map_or(settings::METADATA, |(_, label)| label)
+            ));
         }
         Ok(lora)
     }
@@ -130,6 +169,39 @@ impl Lora {
     /// The file, for messages.
     pub fn label(&self) -> &str {
         &self.label
+    }
+
+    /// Looks at every value.
+    ///
+    /// # Errors
+    /// A tensor that holds NaN or infinity, by name.
+    pub fn check_values(&self) -> Result<()> {
+        for layer in &self.layers {
+            let optional = [&layer.bias, &layer.magnitude].into_iter().flatten();
+            for name in [&layer.down, &layer.up].into_iter().chain(optional) {
+                self.values(name)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The values of a tensor.
+    fn values(&self, name: &str) -> Result<Vec<f32>> {
+        let label = &self.label;
+        let view = self.source.view(name)?;
+        let view = view.ok_or_else(|| Error::Config(format!("{label} lacks {name}")))?;
+        let values = view.to_f32()?;
+        if !brisk_kernels::finite::all_finite(&values) {
+            return Err(Error::Config(format!(
+                "{label}: {name} holds NaN or infinity"
+            )));
+        }
+        Ok(values)
+    }
+
+    /// What a user should know: settings that nothing reads, a strength that nothing says.
+    pub fn notes(&self) -> &[String] {
+        &self.notes
     }
 
     /// Names of the adapted layers, as the file has them.
@@ -178,6 +250,22 @@ impl Lora {
                 self.label
             )));
         }
+        if let Some(own) = own {
+            if own.bias && !parts.contains_key(&Part::Bias) {
+                return Err(Error::Config(format!(
+                    "{}: layer {name} has no lora_B.bias, although lora_bias is set",
+                    self.label
+                )));
+            }
+            if !own.allows(rank) {
+                return Err(Error::Config(format!(
+                    "{}: layer {name} has rank {rank}, but its settings say {}; the tensors and the settings \
+                     (r, rank_pattern) are of two adapters",
+                    self.label,
+                    own.ranks()
+                )));
+            }
+        }
         let root = own.is_some_and(|own| own.root_of_rank);
         Ok(Layer {
             alpha: stored.or_else(told).unwrap_or(rank as f32),
@@ -213,9 +301,13 @@ impl Lora {
         let place = self.layers.len();
         let mut earlier = None;
         if let Some(name) = names::underscored(&layer.name) {
+            earlier = self.flattened.get(name).copied();
             earlier = earlier.or(self.underscored.insert(name.to_owned(), place));
         }
         for name in names::plain(&layer.name) {
+            let flat = name.replace('.', "_");
+            earlier = earlier.or(self.underscored.get(&flat).copied());
+            self.flattened.insert(flat, place);
             earlier = earlier.or(self.places.insert(name.to_owned(), place));
         }
         if let Some(earlier) = earlier {

@@ -109,7 +109,7 @@ impl WeightsBuilder {
 
     /// Looks at names and shapes only: a model built from such parameters holds next to nothing and
     /// computes nothing, but [`Weights::finish`] reports what it would report of a load, values apart.
-    /// Without a file every parameter exists. Nothing is quantized.
+    /// Without a file every parameter exists. Nothing is quantized; of a LoRA too only names and shapes count.
     pub fn headers_only(mut self) -> Self {
         self.headers_only = true;
         self
@@ -155,9 +155,6 @@ impl WeightsBuilder {
         }
         if self.quantized.len() > 1 {
             return refuse("it is said twice how layers are quantized; say it once");
-        }
-        if self.headers_only && !self.loras.is_empty() {
-            return refuse("a LoRA changes values, and only names and shapes are looked at");
         }
         let quantized = self.quantized.first();
         if quantized.is_some_and(|(how, _)| *how == Quantization::None) {

@@ -1,7 +1,7 @@
 //! What was asked for, and what of it was wrong.
 
 use crate::error::WeightReport;
-use brisk_store::TensorSource;
+use brisk_store::{Dtype, TensorSource};
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -34,6 +34,12 @@ impl Ledger {
         lock(&self.report).misshapen.push(entry);
     }
 
+    /// It holds whole numbers of type `found`.
+    pub fn integers(&self, path: &str, found: Dtype) {
+        let entry = (path.to_owned(), found.to_string());
+        lock(&self.report).integers.push(entry);
+    }
+
     /// It holds NaN or infinity.
     pub fn non_finite(&self, path: &str) {
         lock(&self.report).non_finite.push(path.to_owned());
@@ -63,6 +69,7 @@ fn origin(report: &WeightReport, source: &dyn TensorSource) -> String {
     let lists = [&report.missing, &report.unexpected, &report.non_finite];
     let named = lists.iter().find_map(|list| list.first());
     let named = named.or(report.misshapen.first().map(|(name, ..)| name));
+    let named = named.or(report.integers.first().map(|(name, _)| name));
     match named.or(source.names().first()) {
         Some(name) => source.origin(name),
         None => "an empty file".to_owned(),

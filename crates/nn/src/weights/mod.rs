@@ -303,7 +303,7 @@ impl Shared {
 
     fn get(&self, path: &str, shape: &[usize], init: Init, keep_half: bool) -> Result<Tensor> {
         if let Some(headers) = &self.headers {
-            self.look(path, shape);
+            self.look(path, shape)?;
             return headers.ask(path, shape);
         }
         match &self.origin {
@@ -349,16 +349,21 @@ impl Shared {
         }
     }
 
-    /// Records whether the parameter is there.
-    fn look(&self, path: &str, shape: &[usize]) {
+    /// Records whether the parameter is there, and checks what adapts it.
+    fn look(&self, path: &str, shape: &[usize]) -> Result<()> {
         // A layer in few bits has its bias inside.
         let layer = path.rsplit_once('.').map_or("", |(layer, _)| layer);
         let low_bit = self.low_bit.as_ref();
-        if low_bit.is_some_and(|(source, _)| source.names().iter().any(|name| name == layer)) {
+        let few_bits =
+            low_bit.is_some_and(|(source, _)| source.names().iter().any(|name| name == layer));
+        if few_bits {
             self.ledger.used(&format!("{layer}.{LOW_BIT}"));
-        } else if let Some(source) = self.origin.source() {
-            self.stored(source).found(path, shape);
+        } else if let Some(source) = self.origin.source()
+            && self.stored(source).found(path, shape).is_none()
+        {
+            return Ok(());
         }
+        self.adapters.check(path, shape, few_bits)
     }
 
     /// Zeros in place of a tensor that was not there, so that the rest can be checked. The shape is

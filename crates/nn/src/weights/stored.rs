@@ -14,7 +14,8 @@ pub(super) struct Stored<'a> {
 }
 
 impl Stored<'_> {
-    /// The stored type of a tensor; `None` when it is missing or mis-shaped, which is recorded.
+    /// The stored type of a tensor; `None` when it is missing or mis-shaped, which is recorded as a type that
+    /// no parameter has is.
     pub fn found(&self, path: &str, shape: &[usize]) -> Option<Dtype> {
         self.ledger.used(path);
         let Some((dtype, found)) = self.source.info(path) else {
@@ -24,6 +25,9 @@ impl Stored<'_> {
         if found != shape {
             self.ledger.misshapen(path, found, shape);
             return None;
+        }
+        if !dtype.is_float() {
+            self.ledger.integers(path, dtype);
         }
         Some(dtype)
     }

@@ -29,6 +29,7 @@ pub use support::{Honoured, Support};
 pub use value::{Latents, OptionValue, Value};
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde_json::Value as Json;
@@ -92,6 +93,32 @@ impl Options {
     /// The value as users wrote it: a file's name for an option that is read from a file.
     pub fn source(&self, definition: &'static Definition) -> Option<&str> {
         self.given.get(definition.name)?.source.as_deref()
+    }
+
+    /// Files and folders that options name; a number behind the last colon of a file's name is no part of it.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files = Vec::new();
+        for given in self.given.values() {
+            match (&given.value, given.definition.kind, &given.source) {
+                (Value::Path(path), ..) => files.push(path.clone()),
+                (Value::Paths(paths), ..) => {
+                    files.extend(paths.iter().map(|path| without_number(path)))
+                }
+                (
+                    _,
+                    Kind::Picture
+                    | Kind::Latents(_)
+                    | Kind::Codes
+                    | Kind::TextFile
+                    | Kind::WholeTextFile,
+                    Some(source),
+                ) => {
+                    files.push(source.into());
+                }
+                _ => {}
+            }
+        }
+        files
     }
 
     /// Reads a value from text, as a command line or a form field gives it; a list grows by every call.
@@ -182,6 +209,15 @@ impl Options {
                 .kind
                 .check(given.definition.name, &given.value)
         })
+    }
+}
+
+/// A file's name without a number behind its last colon, where there is no file of the whole name.
+fn without_number(path: &Path) -> PathBuf {
+    let parts = path.to_str().and_then(|text| text.rsplit_once(':'));
+    match parts {
+        Some((file, number)) if number.parse::<f64>().is_ok() && !path.exists() => file.into(),
+        _ => path.to_owned(),
     }
 }
 

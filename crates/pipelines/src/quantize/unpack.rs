@@ -25,8 +25,7 @@ pub fn config_beside(input: &Path) -> PathBuf {
 /// # Errors
 /// Files that cannot be read, of a model that is not known, or that contradict themselves.
 pub fn unpack(input: &Path, config: Option<&Path>) -> Result<Vec<OutTensor<'static>>> {
-    let failed =
-        |error: brisk_quant::Error| Error::folder(input.display().to_string(), error.to_string());
+    let failed = |error| Error::quantized(error, input.display().to_string());
     let file = NunchakuFile::open(input).map_err(failed)?;
     let brought = match config {
         Some(_) => None,
@@ -51,7 +50,7 @@ pub fn unpack(input: &Path, config: Option<&Path>) -> Result<Vec<OutTensor<'stat
 
 fn tensors(layout: Box<dyn LowBitLayout>, file: NunchakuFile) -> Result<Vec<OutTensor<'static>>> {
     let label = file.label().to_owned();
-    let failed = |error: brisk_quant::Error| Error::folder(label.clone(), error.to_string());
+    let failed = |error| Error::quantized(error, label.clone());
     let model = LowBitModel::new(file, layout).map_err(&failed)?;
     let mut tensors = Vec::new();
     for name in model.plain().names() {

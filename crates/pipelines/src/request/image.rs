@@ -199,6 +199,11 @@ pub trait ImageModel: Send {
         None
     }
 
+    /// What a user should know of its files, whatever is asked of it; every plan warns of it.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Width and height of a picture where a request names none, in pixels.
     fn usual_size(&self) -> (usize, usize);
 

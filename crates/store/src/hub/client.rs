@@ -148,6 +148,11 @@ impl<'a> Client<'a> {
         loop {
             match work() {
                 Err(Failure::Lost(_)) if attempt < TRIES => {
+                    self.progress.note(&format!(
+                        "no whole answer from {}; trying again ({} of {TRIES})",
+                        self.options.endpoint,
+                        attempt + 1
+                    ));
                     self.pause(Duration::from_millis(250 << attempt))?;
                     attempt += 1;
                 }

@@ -3,6 +3,7 @@
 //! Files go straight into `snapshots/<commit>/`, each through a `.incomplete` file that a later try
 //! goes on with; the reference is written last, so an interrupted download is never taken for a model.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -113,8 +114,12 @@ fn wanted<'a>(
             ))
         })?;
     }
-    let find = |name: &String| listing.siblings.iter().find(|file| file.rfilename == *name);
-    Ok(needed.iter().filter_map(find).collect())
+    let mut by_name: BTreeMap<&str, &Sibling> = BTreeMap::new();
+    for file in &listing.siblings {
+        by_name.entry(&file.rfilename).or_insert(file);
+    }
+    let files = needed.iter().filter_map(|name| by_name.get(name.as_str()));
+    Ok(files.copied().collect())
 }
 
 /// A file of weights with the settings beside it, without which its numbers may mean something else: PEFT's
@@ -127,6 +132,23 @@ fn with_settings(file: &str, names: &[String]) -> Vec<String> {
     };
     let settings = names.iter().filter(beside).cloned();
     std::iter::once(file.to_owned()).chain(settings).collect()
+}
+
+/// Refuses to write through a link in a snapshot that leads out of it.
+fn stays_inside(snapshot: &Path, folder: &Path) -> Result<()> {
+    let real = |path: &Path| {
+        path.canonicalize()
+            .map_err(|error| Error::io("open", path, error))
+    };
+    let (outer, inner) = (real(snapshot)?, real(folder)?);
+    if inner.starts_with(&outer) {
+        return Ok(());
+    }
+    Err(Error::Hub(format!(
+        "{} leads out of the cache, to {}; nothing is written there: remove the link",
+        folder.display(),
+        inner.display()
+    )))
 }
 
 fn create_folder(folder: &Path) -> Result<()> {
@@ -168,6 +190,7 @@ impl FileJob<'_> {
         }
         let folder = target.parent().unwrap_or(snapshot);
         create_folder(folder)?;
+        stays_inside(snapshot, folder)?;
         let mut partial = Partial::open(&target, self.file.size)?;
         self.progress.advance(partial.have);
         self.client.again(|| {
@@ -288,6 +311,7 @@ impl Partial {
         name.push(".incomplete");
         let path = target.with_file_name(name);
         let fail = |error| Error::io("write", &path, error);
+        remove_link(&path)?;
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -325,9 +349,16 @@ impl Partial {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<()> {
-        self.file
-            .write_all(bytes)
-            .map_err(|error| Error::io("write", &self.path, error))?;
+        self.file.write_all(bytes).map_err(|error| {
+            if error.kind() == std::io::ErrorKind::StorageFull {
+                return Error::Hub(format!(
+                    "the disk of {} is full; what has arrived is kept: make room and run the same command again, \
+                     or set HF_HOME to another disk",
+                    self.path.display()
+                ));
+            }
+            Error::io("write", &self.path, error)
+        })?;
         self.have += bytes.len() as u64;
         Ok(())
     }
@@ -365,14 +396,28 @@ impl Partial {
         self.file
             .sync_all()
             .map_err(|error| Error::io("write", &self.path, error))?;
-        if target
-            .symlink_metadata()
-            .is_ok_and(|metadata| metadata.is_symlink())
-        {
-            // A link into another tool's blobs that is broken or of the wrong size.
-            std::fs::remove_file(target).map_err(|error| Error::io("replace", target, error))?;
-        }
+        // A link into another tool's blobs that is broken or of the wrong size.
+        remove_link(target)?;
         std::fs::rename(&self.path, target).map_err(|error| Error::io("write", target, error))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // Nothing of it is worth going on with.
+        if self.have == 0 {
+            self.discard();
+        }
+    }
+}
+
+/// Removes a link, so that what it points to is not written.
+fn remove_link(path: &Path) -> Result<()> {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_symlink() => {
+            std::fs::remove_file(path).map_err(|error| Error::io("replace", path, error))
+        }
+        _ => Ok(()),
     }
 }
 

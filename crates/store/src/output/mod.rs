@@ -6,7 +6,7 @@ mod place;
 mod temporary;
 
 pub use lock::FolderLock;
-pub use overlap::check_output;
+pub use overlap::{check_output, check_outputs};
 pub use place::{check_writable, numbered};
 pub(crate) use temporary::Temporary;
 pub use temporary::TemporaryFolder;

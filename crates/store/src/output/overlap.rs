@@ -50,6 +50,50 @@ pub fn check_output(output: &Path, inputs: &[&Path]) -> Result<()> {
     Ok(())
 }
 
+/// Refuses outputs that would overwrite one another, or a file that is read: one of the inputs itself, or one in
+/// an input that is a folder, pictures excepted, which nothing reads there. Unlike [`check_output`] it lets a new
+/// file lie beside a model's. For a command to call before any work.
+///
+/// # Errors
+/// The output and what it meets, by name.
+pub fn check_outputs(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
+    let places: Vec<PathBuf> = outputs.iter().map(|output| resolved(output)).collect();
+    for (place, output) in places.iter().zip(outputs) {
+        let count = places.iter().filter(|other| *other == place).count();
+        if count > 1 {
+            return Err(Error::Invalid(format!(
+                "the output {} is named {count} times; each would overwrite the one before: choose other \
+                 names",
+                output.display()
+            )));
+        }
+    }
+    for input in inputs {
+        let place = resolved(input);
+        let mut below = Below::default();
+        below.look(&place, 0);
+        for (written, output) in places.iter().zip(outputs) {
+            let same = file_identity(written).is_some_and(|file| below.files.contains(&file));
+            let picture = place.is_dir() && is_picture(written);
+            if *written == place || (same && !picture) {
+                return Err(Error::Invalid(format!(
+                    "the output {} is what is read from {}; choose another place",
+                    output.display(),
+                    input.display()
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn is_picture(path: &Path) -> bool {
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    ending.is_some_and(|ending| {
+        ["png", "jpg", "jpeg", "webp"].contains(&ending.to_ascii_lowercase().as_str())
+    })
+}
+
 /// What an input is made of.
 #[derive(Default)]
 struct Below {
@@ -122,6 +166,44 @@ fn file_identity(_: &Path) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn outputs_overwrite_neither_one_another_nor_what_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        std::fs::create_dir_all(at("model/part")).unwrap();
+        for file in ["model/part/weights", "model/x.png", "start.png"] {
+            std::fs::write(at(file), "w").unwrap();
+        }
+        let check = |outputs: &[&str]| {
+            let outputs: Vec<PathBuf> = outputs.iter().map(|name| at(name)).collect();
+            let outputs: Vec<&Path> = outputs.iter().map(PathBuf::as_path).collect();
+            let found = check_outputs(&outputs, &[&at("model"), &at("start.png")]);
+            found.map_err(|error| error.to_string())
+        };
+        assert_eq!(
+            check(&["a.png", "b.png", "model/new", "model/x.png"]),
+            Ok(())
+        );
+        for (outputs, told) in [
+            (&["a.png", "model/../a.png"][..], "2 times"),
+            (&["start.png"], "is read"),
+            (&["model"], "is read"),
+            (&["model/part/../part/weights"], "is read"),
+        ] {
+            let refused = check(outputs).unwrap_err();
+            assert!(
+                refused.contains(told) && refused.contains(outputs[0]),
+                "{refused}"
+            );
+        }
+        #[cfg(unix)]
+        {
+            std::os::unix::fs::symlink("start.png", at("link.png")).unwrap();
+            std::fs::hard_link(at("model/part/weights"), at("second")).unwrap();
+            assert!(check(&["link.png"]).is_err() && check(&["second"]).is_err());
+        }
+    }
 
     #[test]
     fn an_output_that_meets_an_input_is_refused_under_every_name() {

@@ -22,6 +22,9 @@ use crate::rng::Rng;
 use crate::session::{self, Session, check_memory, write_json};
 use crate::tensors;
 
+/// The folder of the result.
+const CHECKER: &str = "checker";
+
 /// Seed of the scenes that accuracy is measured on.
 const FRESH: u64 = 0x0066_7265_7368;
 /// Pictures that are looked at together.
@@ -56,7 +59,7 @@ pub fn train_checker(
     control: &Control,
 ) -> Result<CheckerReport> {
     recipe.validate()?;
-    let _lock = session::claim(out)?;
+    let _lock = session::claim(out, CHECKER)?;
     let config = CheckerConfig::new(recipe.channels, recipe.blocks);
     let options = &recipe.training;
     check_memory(0, options.batch, (SIZE * SIZE * 24) as u64)?;
@@ -98,7 +101,7 @@ pub fn train_checker(
         session.settle()?;
     }
     session.finish()?;
-    let folder = out.join("checker");
+    let folder = out.join(CHECKER);
     std::fs::create_dir_all(&folder).map_err(|source| crate::Error::File {
         path: folder.clone(),
         source,
@@ -121,7 +124,7 @@ pub fn train_checker(
         accuracy: accuracy(&checker, drawings, scenes, false, control)?,
         accuracy_degraded: accuracy(&checker, drawings, scenes, true, control)?,
     };
-    write_json(&out.join("report.json"), &report)?;
+    write_json(&out.join(session::REPORT), &report)?;
     Ok(report)
 }
 

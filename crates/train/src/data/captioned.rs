@@ -26,9 +26,8 @@ const GROUP: &str = "own";
 
 type Result<T> = std::result::Result<T, EmojiError>;
 
-/// Writes a data set of the pictures in `folder`; folders within are not entered, and a warning tells of files that are of
-/// no use. One in twenty is
-/// held out, by its file's name.
+/// Writes a data set of the pictures in `folder`; folders within are not entered, and a warning tells of them and of
+/// files that are of no use. One in twenty is held out, by its file's name.
 ///
 /// `control` hears how many pictures are done. Pictures are in the order of their names, so the file is
 /// the same on every run.
@@ -121,7 +120,10 @@ struct Listing {
 }
 
 impl Listing {
-    /// The files in `folder`; hidden ones and folders are passed over.
+    /// The files in `folder`; hidden ones are passed over.
+    ///
+    /// # Errors
+    /// A picture or text that is no file: reading a pipe would wait for whoever writes into it.
     fn read(folder: &Path) -> Result<Listing> {
         let failed = |error: std::io::Error| bad(folder, error.to_string());
         let mut found = Listing::default();
@@ -134,7 +136,11 @@ impl Listing {
             let hidden = path
                 .file_name()
                 .is_some_and(|name| name.to_string_lossy().starts_with('.'));
-            if hidden || path.is_dir() {
+            if hidden {
+                continue;
+            }
+            if path.is_dir() {
+                found.others.push(path);
                 continue;
             }
             let ending = path
@@ -147,6 +153,11 @@ impl Listing {
                     .others
                     .extend(found.texts.insert(path.with_extension(""), path)),
                 _ => found.others.push(path),
+            }
+        }
+        for path in found.pictures.iter().chain(found.texts.values()) {
+            if path.metadata().is_ok_and(|metadata| !metadata.is_file()) {
+                return Err(bad(path, "it is a pipe or a device, expected a file"));
             }
         }
         Ok(found)
@@ -173,7 +184,7 @@ impl Listing {
             .collect();
         if let Some(first) = left_out.first() {
             control.warn(format!(
-                "files left out: {}, such as {}, since they are neither pictures ({}) nor the texts of any",
+                "files and folders left out: {}, such as {}, since they are neither pictures ({}) nor the texts of any",
                 left_out.len(),
                 first.display(),
                 ENDINGS.join(", ")
@@ -278,6 +289,7 @@ mod tests {
         for name in ["b.txt", "c.gif", ".hidden"] {
             std::fs::write(folder.path().join(name), "x").unwrap();
         }
+        std::fs::create_dir(folder.path().join("more")).unwrap();
         // The second time its own output lies there.
         for _ in 0..2 {
             let (sender, receiver) = std::sync::mpsc::channel();
@@ -291,7 +303,7 @@ mod tests {
             let warnings: Vec<String> = receiver.iter().collect();
             assert_eq!(warnings.len(), 1);
             assert!(
-                warnings[0].starts_with("files left out: 2,"),
+                warnings[0].starts_with("files and folders left out: 3,"),
                 "{warnings:?}"
             );
         }
@@ -306,6 +318,20 @@ mod tests {
             assert!(error.to_string().contains("is the input"), "{error}");
         }
         assert!(read_picture(&folder.path().join("a.png")).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn pipes_are_not_waited_for() {
+        for name in ["b.png", "a.txt"] {
+            let (folder, options) = one();
+            let pipe = folder.path().join(name);
+            let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+            assert!(made.unwrap().success());
+            let error = prepare_captioned(folder.path(), &options, &Control::silent()).unwrap_err();
+            let error = error.to_string();
+            assert!(error.contains(name) && error.contains("pipe"), "{error}");
+        }
     }
 
     #[cfg(unix)]

@@ -11,7 +11,7 @@ use serde_json::json;
 use super::{Configs, ImageReport, MODEL, TEXT_ENCODER, TRANSFORMER};
 use crate::error::{FileContext, Result};
 use crate::log::read_log;
-use crate::session::{LOG, Session, write_json};
+use crate::session::{LOG, REPORT, Session, write_json};
 use crate::tensors::NamedArray;
 
 /// What goes into the folder.
@@ -133,7 +133,7 @@ pub(super) fn write(
         vocabulary: pieces.configs.text_model.vocab_size,
         loss: (!tail.is_empty()).then(|| tail.iter().sum::<f64>() / tail.len() as f64),
     };
-    write_json(&out.join("report.json"), &report)?;
+    write_json(&out.join(REPORT), &report)?;
     Ok(report)
 }
 

@@ -212,7 +212,7 @@ pub fn train_image(
     // Positions in `training`, which is what the latents are stored by.
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
     let autoencoder = eval::load_autoencoder(vae)?;
-    let _lock = session::claim(out)?;
+    let _lock = session::claim(out, MODEL)?;
     let tokenizer_file = match start {
         Some(start) => start.tokenizer.clone(),
         None => {

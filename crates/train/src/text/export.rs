@@ -13,7 +13,7 @@ use crate::data::arithmetic;
 use crate::error::{FileContext, Result};
 use crate::log::read_log;
 use crate::recipe::TextRecipe;
-use crate::session::{LOG, Session, write_json};
+use crate::session::{LOG, REPORT, Session, write_json};
 use crate::tensors::NamedArray;
 
 /// What is trained where a recipe's model says nothing: the published models' architecture, which is not
@@ -119,6 +119,6 @@ pub(super) fn report(
         loss: (!tail.is_empty()).then(|| tail.iter().sum::<f64>() / tail.len() as f64),
         exact_match,
     };
-    write_json(&out.join("report.json"), &report)?;
+    write_json(&out.join(REPORT), &report)?;
     Ok(report)
 }

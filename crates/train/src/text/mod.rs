@@ -31,6 +31,9 @@ use crate::session::{self, Session};
 use examples::Examples;
 use masks::Masked;
 
+/// The folder of the result.
+const MODEL: &str = "model";
+
 /// What a finished run is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct TextReport {
@@ -79,8 +82,8 @@ pub fn train_text(
         .max()
         .unwrap_or(0);
     session::check_memory(config.parameters(), options.batch, 16 * longest as u64)?;
-    let _lock = session::claim(out)?;
-    let folder = out.join("model");
+    let _lock = session::claim(out, MODEL)?;
+    let folder = out.join(MODEL);
     let weights = Weights::trainable(start.cloned(), options.seed);
     let model = LanguageModel::load(&config, &weights.pp("model"))?;
     session::check_start(&weights, start.map(|start| &**start))?;

@@ -28,6 +28,8 @@ use crate::session::{self, Session, check_start, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
 
+/// The folder of the result.
+const TOKENIZER: &str = "tokenizer";
 /// Pictures whose places decide which codewords are taken.
 const REVIVAL_PICTURES: usize = 64;
 /// Where the published class keeps the tokenizer.
@@ -135,7 +137,7 @@ pub fn train_tokenizer(
     let mut order = Order::new(training.clone(), options.seed)?;
     let sample = (size * size * config.ch * 24) as u64;
     session::check_memory(config.parameters(), options.batch, sample)?;
-    let _lock = session::claim(out)?;
+    let _lock = session::claim(out, TOKENIZER)?;
     let weights = Weights::trainable(start.cloned(), options.seed);
     let model = Tokenizer::load(&config, &weights, Parts::All)?;
     check_start(&weights, start.map(|start| &**start))?;
@@ -249,7 +251,7 @@ fn export(
         held_out => Some(frozen.psnr(data, held_out)?),
     };
     write_sheet(&mut session, &frozen, data, training, held_out)?;
-    let folder = out.join("tokenizer");
+    let folder = out.join(TOKENIZER);
     std::fs::create_dir_all(&folder).at(&folder)?;
     let arrays = session.ema.arrays();
     let published = |array: &NamedArray| OutTensor {
@@ -270,6 +272,6 @@ fn export(
         held_out_pictures: held_out.len(),
         codewords_taken: taken.len(),
     };
-    write_json(&out.join("report.json"), &report)?;
+    write_json(&out.join(session::REPORT), &report)?;
     Ok(report)
 }

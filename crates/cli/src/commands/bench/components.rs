@@ -18,6 +18,7 @@ use super::{FileArguments, ModelArguments, RunArguments};
 use crate::commands::component::Found;
 use crate::failure::{Failure, Result};
 use crate::models::quantization;
+use crate::output::Format;
 use crate::{output, tensors};
 
 const EXACT: &str = "exact";
@@ -147,6 +148,7 @@ pub fn run(arguments: &ComponentArguments) -> Result {
     };
     arguments.run.threads.apply()?;
     if let Some(path) = &arguments.files.outputs {
+        output::expect_format("--outputs", path, Format::Safetensors)?;
         output::check_writable(path)?;
     }
     let folder = arguments.model.folder()?;

@@ -10,7 +10,7 @@ use super::measure::measure;
 use super::report::{Report, Stage};
 use super::{FileArguments, RunArguments};
 use crate::failure::{Failure, Result};
-use crate::output;
+use crate::output::{self, Format};
 use crate::tensors::{self, Inputs};
 
 /// Multiply a matrix with a layer's weights
@@ -69,7 +69,10 @@ fn shape(given: Option<&str>, usual: [usize; 3]) -> Result<[usize; 3]> {
 fn begin(run: &RunArguments, files: &FileArguments) -> Result {
     run.threads.apply()?;
     match &files.outputs {
-        Some(path) => output::check_writable(path),
+        Some(path) => {
+            output::expect_format("--outputs", path, Format::Safetensors)?;
+            output::check_writable(path)
+        }
         None => Ok(()),
     }
 }

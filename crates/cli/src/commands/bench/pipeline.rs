@@ -15,6 +15,7 @@ use super::measure::measure;
 use super::report::{Report, Stage};
 use super::{ModelArguments, RunArguments};
 use crate::failure::{Failure, Result};
+use crate::output::Format;
 use crate::{models, output};
 
 /// Draw a picture, from the prompt to the bytes of a PNG
@@ -61,6 +62,7 @@ pub struct ImageArguments {
 pub fn run(arguments: &ImageArguments) -> Result {
     arguments.run.threads.apply()?;
     if let Some(path) = &arguments.output {
+        output::expect_format("--output", path, Format::Png)?;
         output::check_writable(path)?;
     }
     let folder = arguments.model.folder()?;

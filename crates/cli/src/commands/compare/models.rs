@@ -13,6 +13,7 @@ use serde_json::json;
 
 use crate::commands::ThreadArguments;
 use crate::failure::{Failure, Result};
+use crate::output::Format;
 use crate::progress::Stages;
 use crate::{machine, models, output, text};
 
@@ -134,6 +135,7 @@ pub fn run(a: &Path, b: &Path, arguments: &ModelArguments, as_json: bool) -> Res
         None => crate::prompts::lines(BOX_PROMPTS),
     };
     if let Some(path) = &arguments.sheet {
+        output::expect_format("--sheet", path, Format::Png)?;
         output::check_writable(path)?;
     }
     let count = usize::from(arguments.images.unwrap_or(64));

@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::commands::ThreadArguments;
 use crate::failure::Result;
+use crate::output::Format;
 use crate::{models, output, progress, text};
 
 /// Pictures of the sheet.
@@ -62,6 +63,7 @@ pub struct AlignmentArguments {
 pub fn run(arguments: &AlignmentArguments) -> Result {
     arguments.threads.apply()?;
     if let Some(sheet) = &arguments.sheet {
+        output::expect_format("--sheet", sheet, Format::Png)?;
         output::check_writable(sheet)?;
     }
     let checker = SceneChecker::open(&arguments.checker)?;

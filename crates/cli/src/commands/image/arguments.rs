@@ -6,12 +6,14 @@ use brisk::options::{Definition, Scope, Support};
 use brisk::{ImageRequest, OpenSettings, Options, Redraw, ResultKind, keys};
 use brisk_store::output::numbered;
 use brisk_store::read::read;
-use brisk_store::{Limit, ModelFolder};
+use brisk_store::{Limit, ModelFolder, check_outputs};
 use clap::Args;
 
+use super::is_stdout;
 use crate::commands::ThreadArguments;
 use crate::failure::{Failure, Result};
 use crate::flags::{Flags, Pictures, rare};
+use crate::output::Format;
 use crate::{models, output};
 
 /// Draw pictures from a text; without --model, the model in the box draws
@@ -92,9 +94,6 @@ fn only_f32(name: &str) -> Result<String, String> {
     }
 }
 
-/// Extensions of formats that are not written.
-const OTHER_FORMATS: [&str; 7] = ["jpg", "jpeg", "webp", "gif", "bmp", "tif", "tiff"];
-
 impl ImageArguments {
     /// Names of the files, one a picture.
     pub(super) fn outputs(&self, count: usize) -> Result<Vec<PathBuf>> {
@@ -102,16 +101,7 @@ impl ImageArguments {
             Some(output) => output.clone(),
             None => free_name(count),
         };
-        let extension = output
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .unwrap_or("");
-        if OTHER_FORMATS.contains(&extension.to_ascii_lowercase().as_str()) {
-            return Err(Failure::usage(format!(
-                "--output: {} would be no .{extension}; brisk writes PNG, name it .png",
-                output.display()
-            )));
-        }
+        output::expect_format("--output", &output, Format::Png)?;
         if output == Path::new("-") && count != 1 {
             return Err(Failure::usage(format!(
                 "--output -: stdout takes one picture, this request draws {count}; name a file"
@@ -125,6 +115,40 @@ impl ImageArguments {
         Ok((0..count)
             .map(|index| numbered(&output, index, count))
             .collect())
+    }
+
+    /// Refuses, before any work, files besides `outputs` whose names say another format, files that cannot be
+    /// written, and those that would overwrite what is read or one another.
+    pub(super) fn check_files(
+        &self,
+        outputs: &[PathBuf],
+        model: &ModelFolder,
+        options: &[&Options],
+    ) -> Result {
+        if let Some(path) = &self.save_latents {
+            output::expect_format("--save-latents", path, Format::Safetensors)?;
+        }
+        if let Some(path) = &self.save_codes {
+            output::expect_format("--save-codes", path, Format::Safetensors)?;
+        }
+        if let Some(path) = &self.sheet {
+            output::expect_format("--sheet", path, Format::Png)?;
+        }
+        let preview = self.preview.iter().filter(|path| !path.is_dir());
+        let also = [&self.save_latents, &self.save_codes, &self.sheet];
+        let also = also.into_iter().flatten().chain(preview);
+        let files = outputs.iter().filter(|path| !is_stdout(path));
+        let written: Vec<&Path> = files.chain(also).map(PathBuf::as_path).collect();
+        let mut read: Vec<PathBuf> = options.iter().flat_map(|given| given.files()).collect();
+        read.extend(self.prompts.iter().chain(&self.from).cloned());
+        if let ModelFolder::Disk(folder) = model {
+            read.push(folder.clone());
+        }
+        let read: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
+        check_outputs(&written, &read)?;
+        written
+            .iter()
+            .try_for_each(|path| output::check_writable(path))
     }
 
     /// The prompts: those given, or those of a file.

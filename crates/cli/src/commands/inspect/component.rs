@@ -205,6 +205,11 @@ impl Component {
         }
     }
 
+    /// Whether it is not there, or not whole.
+    pub fn is_missing(&self) -> bool {
+        matches!(self.state, State::Missing(_))
+    }
+
     /// The word before [`Self::problem`].
     pub fn kind_of_problem(&self) -> &'static str {
         match &self.state {

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::commands::ThreadArguments;
 use crate::failure::Result;
+use crate::output::Format;
 use crate::{output, progress};
 
 /// Compose pictures of emoji, with captions and what each shows
@@ -42,6 +43,7 @@ pub struct ScenesArguments {
 
 pub fn run(arguments: &ScenesArguments) -> Result {
     arguments.threads.apply()?;
+    output::expect_format("--output", &arguments.output, Format::Safetensors)?;
     output::check_writable(&arguments.output)?;
     let options = SceneOptions {
         count: arguments.count,

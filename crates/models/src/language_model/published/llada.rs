@@ -1,6 +1,7 @@
 //! LLaDA's own keys, which descend from OLMo's.
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::super::config::{Attention, Family, LanguageModelConfig, QueryKeyNorm};
 use super::{Ids, refuse};
@@ -51,6 +52,8 @@ pub(super) struct LladaFile {
     bias_for_layer_norm: Option<bool>,
     #[serde(default)]
     rope: bool,
+    /// The reference's class has no such key; who writes one means another model.
+    rope_scaling: Option<Value>,
     #[serde(default)]
     alibi: bool,
     #[serde(default)]
@@ -112,6 +115,9 @@ impl LladaFile {
             if value != expected {
                 return Err(refuse(key, &format!("{value:?}"), &format!("{expected:?}")));
             }
+        }
+        if let Some(scaling) = &self.rope_scaling {
+            return Err(refuse("rope_scaling", &scaling.to_string(), "null"));
         }
         let norm_bias = self.bias_for_layer_norm.unwrap_or(self.include_bias);
         for (key, found, expected) in [

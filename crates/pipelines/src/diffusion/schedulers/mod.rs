@@ -11,6 +11,7 @@ pub mod scm;
 use std::ops::RangeInclusive;
 
 use brisk_nn::Tensor;
+use brisk_store::shown;
 use serde_json::{Map, Value};
 
 use crate::error::{Error, Result};
@@ -96,10 +97,7 @@ impl SchedulerConfig {
     ///
     /// Python writes `-Infinity` into these files, which JSON doesn't have; such numbers count as null.
     pub fn from_bytes(bytes: &[u8], label: &str) -> Result<Self> {
-        let text =
-            std::str::from_utf8(bytes).map_err(|error| Error::config(label, error.to_string()))?;
-        let value = serde_json::from_str(&without_infinities(text))
-            .map_err(|error| Error::config(label, format!("not valid JSON: {error}")))?;
+        let value = brisk_store::parse_json(bytes, label)?;
         Self::from_json(&value, label)
     }
 
@@ -115,8 +113,9 @@ impl SchedulerConfig {
             other => Err(Error::config(
                 label,
                 format!(
-                    "_class_name is {other:?}; known: DPMSolverMultistepScheduler, \
-                     FlowMatchEulerDiscreteScheduler, SCMScheduler"
+                    "_class_name is \"{}\"; known: DPMSolverMultistepScheduler, \
+                     FlowMatchEulerDiscreteScheduler, SCMScheduler",
+                    shown(other)
                 ),
             )),
         }
@@ -201,31 +200,6 @@ impl SchedulerConfig {
             Self::Scm(_) => 1000,
         }
     }
-}
-
-/// Replaces Python's NaN, Infinity and -Infinity outside of strings by null.
-fn without_infinities(text: &str) -> String {
-    let mut result = String::with_capacity(text.len());
-    let (mut in_string, mut escaped) = (false, false);
-    let mut rest = text;
-    while let Some(character) = rest.chars().next() {
-        if !in_string
-            && let Some(word) = ["-Infinity", "Infinity", "NaN"]
-                .into_iter()
-                .find(|word| rest.starts_with(word))
-        {
-            result.push_str("null");
-            rest = &rest[word.len()..];
-            continue;
-        }
-        if character == '"' && !escaped {
-            in_string = !in_string;
-        }
-        escaped = in_string && character == '\\' && !escaped;
-        result.push(character);
-        rest = &rest[character.len_utf8()..];
-    }
-    result
 }
 
 /// Shifts and deviations that grids in f32 can be made with; published ones are 0.5 to 12.
@@ -322,7 +296,7 @@ impl<'a> Settings<'a> {
                 .as_u64()
                 .filter(|number| (1..1_000_000).contains(number))
                 .map(|number| number as usize)
-                .ok_or_else(|| self.wrong(key, "expected a positive integer")),
+                .ok_or_else(|| self.wrong(key, "expected a whole number from 1 to 999999")),
         }
     }
 
@@ -399,10 +373,6 @@ mod tests {
             "note \" NaN": null, "x": NaN}"#;
         let config = SchedulerConfig::from_bytes(text.as_bytes(), "s.json").unwrap();
         assert_eq!(config.shift(), Some(2.0));
-        assert_eq!(
-            without_infinities(r#"{"a\"NaN": [Infinity]}"#),
-            r#"{"a\"NaN": [null]}"#
-        );
         assert!(SchedulerConfig::from_bytes(b"{", "s.json").is_err());
         assert!(SchedulerConfig::from_bytes(b"\xff", "s.json").is_err());
     }

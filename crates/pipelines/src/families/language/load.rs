@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use brisk_models::language_model::{Attention, LanguageModelConfig};
 use brisk_nn::Quantization;
-use brisk_store::ModelFolder;
+use brisk_store::{ModelFolder, shown};
 use brisk_text::{ChatTemplate, ChatTemplates, Tokenizer};
 use serde_json::Value;
 
 use super::pipeline::TextPipeline;
 use super::weights;
 use crate::error::{Error, Result};
-use crate::folder::{ComponentFolder, Wanted};
+use crate::folder::{ComponentFolder, Wanted, unread_warning};
 use crate::known_prompts::KnownPrompts;
 use crate::request::RandomWeights;
 use crate::tokenizer::{self, spelling};
@@ -48,7 +48,7 @@ pub struct LanguageFiles;
 impl LanguageFiles {
     /// The configuration.
     pub const CONFIG: &'static str = "config.json";
-    /// End tokens and sampling defaults.
+    /// End tokens.
     pub const GENERATION: &'static str = "generation_config.json";
     /// The tokenizer.
     pub const TOKENIZER: &'static str = "tokenizer.json";
@@ -102,9 +102,13 @@ impl TextPipeline {
         }
         let mut stop_tokens = Vec::new();
         if folder.exists(LanguageFiles::GENERATION) {
-            let file = folder.read_json(LanguageFiles::GENERATION)?;
-            add_ids(file.get("eos_token_id"), &mut stop_tokens);
+            let file = tokenizer::read_object(folder, LanguageFiles::GENERATION)?;
+            stop_tokens = end_tokens(&file).map_err(|problem| {
+                Error::config(place(folder, LanguageFiles::GENERATION), problem)
+            })?;
         }
+        let unread = ComponentFolder::new(folder, "").unread_keys()?;
+        let mut notes: Vec<String> = unread_warning(&unread).into_iter().collect();
         let mut mask_token = None;
         let (mut tokenizer, mut template) = (None, None);
         if !options.without_tokenizer {
@@ -112,6 +116,7 @@ impl TextPipeline {
             let otherwise = "--input-ids and --output-ids work without one";
             let read = tokenizer::open(folder, &settings, otherwise)?;
             mask_token = check_tokenizer(folder, &read, &settings, config)?;
+            notes.extend(unknown_mask(folder, &read, &settings));
             let turns = TURN_ENDS.iter().filter_map(|token| read.token_id(token));
             stop_tokens.extend(turns);
             template = read_template(folder, &settings, options.chat_template.as_deref())?;
@@ -135,18 +140,46 @@ impl TextPipeline {
             aligned,
             plan_only: options.plan_only,
             known_prompts: KnownPrompts::read(folder)?,
+            notes,
         })
     }
 }
 
-fn add_ids(value: Option<&Value>, ids: &mut Vec<u32>) {
-    let listed = match value {
-        Some(Value::Array(list)) => list.iter().collect(),
-        Some(one) => vec![one],
-        None => Vec::new(),
+fn place(folder: &ModelFolder, file: &str) -> String {
+    format!("{}/{file}", folder.label())
+}
+
+/// The end tokens of a generation configuration: an id, or a list of them.
+fn end_tokens(file: &Value) -> std::result::Result<Vec<u32>, String> {
+    let given = match file.get("eos_token_id") {
+        None | Some(Value::Null) => return Ok(Vec::new()),
+        Some(given) => given,
     };
-    let listed = listed.into_iter().filter_map(Value::as_u64);
-    ids.extend(listed.filter_map(|id| u32::try_from(id).ok()));
+    let listed = match given {
+        Value::Array(list) => list.iter().collect(),
+        one => vec![one],
+    };
+    let ids = listed
+        .into_iter()
+        .map(|id| u32::try_from(id.as_u64()?).ok());
+    ids.collect::<Option<_>>().ok_or_else(|| {
+        format!(
+            "eos_token_id is {}, expected the id of a token, or a list of ids",
+            shown(&given.to_string())
+        )
+    })
+}
+
+/// Says that the mask, as the settings spell it, is none of the tokenizer's tokens.
+fn unknown_mask(folder: &ModelFolder, tokenizer: &Tokenizer, settings: &Value) -> Option<String> {
+    let mask = spelling(settings, "mask_token")?;
+    tokenizer.token_id(&mask).is_none().then(|| {
+        format!(
+            "{}: mask_token is \"{}\", which the tokenizer does not know; it is passed over",
+            place(folder, LanguageFiles::TOKENIZER_CONFIG),
+            shown(&mask)
+        )
+    })
 }
 
 /// Checks that tokenizer and model belong together; the mask, as the tokenizer spells it.
@@ -194,7 +227,7 @@ fn read_template(
     settings: &Value,
     name: Option<&str>,
 ) -> Result<Option<ChatTemplate>> {
-    let place = |file: &str| format!("{}/{file}", folder.label());
+    let place = |file: &str| place(folder, file);
     let text = |file: &str| folder.read_text(file);
     let mut templates = ChatTemplates::new();
     let file = LanguageFiles::TEMPLATE;

@@ -83,6 +83,7 @@ impl TextModel for TextPipeline {
             .as_ref()
             .and_then(|known| known.warning(texts));
         warnings.extend(unknown);
+        warnings.extend(self.notes.iter().cloned());
         let shown = |prompt: &Vec<u32>| if decoding.infill { 0 } else { prompt.len() };
         Ok(TextPlan {
             model: self.label.clone(),

@@ -33,6 +33,8 @@ pub struct TextPipeline {
     pub(super) plan_only: bool,
     /// What the folder says that the model knows.
     pub(super) known_prompts: Option<KnownPrompts>,
+    /// What a user should know of the files.
+    pub(super) notes: Vec<String>,
 }
 
 impl TextPipeline {

@@ -6,17 +6,17 @@ use std::sync::Arc;
 use brisk_models::component::LoadSettings;
 use brisk_models::dcae::{self, AutoencoderConfig};
 use brisk_models::gemma2::Gemma2Config;
-use brisk_models::registry;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
-use brisk_nn::{Activations, Lora, LoraFile, Quantization};
-use brisk_store::ModelFolder;
+use brisk_nn::{Activations, Lora, LoraFile, Quantization, WeightsBuilder};
 use brisk_store::read::without_last_line_end;
 use brisk_store::shown;
+use brisk_store::{ModelFolder, parse_json};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
+use super::index::Index;
 use super::plan::ModelKind;
 use super::scheduler::SchedulerFile;
 use super::transformer_files::{check_transformer, open_transformer};
@@ -139,8 +139,8 @@ pub(super) struct Files {
     pub(super) label: String,
     pub(super) kind: ModelKind,
     pub(super) scheduler: SchedulerConfig,
-    /// Why a request must name its sampler.
-    pub(super) scheduler_problem: Option<String>,
+    /// Why a request must name its sampler: what is at fault, and how.
+    pub(super) scheduler_problem: Option<(String, String)>,
     pub(super) transformer: Opened<SanaConfig>,
     pub(super) loras: Vec<(Arc<Lora>, f32)>,
     pub(super) control: Option<ControlFiles>,
@@ -155,6 +155,8 @@ pub(super) struct Files {
     pub(super) known_prompts: Option<KnownPrompts>,
     /// Keys of the folder's configurations that nothing reads, each with its file.
     pub(super) unread_keys: Vec<String>,
+    /// What a user should know of the files besides.
+    pub(super) notes: Vec<String>,
 }
 
 pub(super) struct ControlFiles {
@@ -163,41 +165,15 @@ pub(super) struct ControlFiles {
 }
 
 const TOKENIZER: &str = "tokenizer.json";
+/// What transformers reads beside it.
+const TOKENIZER_SETTINGS: &str = "tokenizer_config.json";
 
 /// File in a model's folder with the text put before every prompt.
 pub(super) const INSTRUCTION_FILE: &str = "complex_human_instruction.txt";
 
-/// File that says what a pipeline's folder holds.
-pub(super) const INDEX: &str = "model_index.json";
-
-/// Pipelines by class name that this crate runs, with what they are.
-pub(super) const CLASSES: &[(&str, ModelKind, &str)] = &[
-    ("SanaPipeline", ModelKind::Sana, "SANA or SANA-1.5 pipeline"),
-    (
-        "SanaPAGPipeline",
-        ModelKind::Sana,
-        "SANA or SANA-1.5 pipeline",
-    ),
-    (
-        "SanaControlNetPipeline",
-        ModelKind::Sana,
-        "SANA pipeline with ControlNet",
-    ),
-    (
-        "SanaSprintPipeline",
-        ModelKind::Sprint,
-        "SANA-Sprint pipeline",
-    ),
-    (
-        "SanaSprintImg2ImgPipeline",
-        ModelKind::Sprint,
-        "SANA-Sprint pipeline",
-    ),
-];
-
 impl Files {
     pub(super) fn open(folder: &ModelFolder, options: &LoadOptions) -> Result<Self> {
-        let index = read_index(folder, options)?;
+        let index = Index::read(folder, options)?;
         let transformer = open_transformer(folder, options)?;
         let kind = match &index {
             Some(index) => index.kind,
@@ -223,7 +199,7 @@ impl Files {
             Some(control) => Some(control),
             None => open_control(folder, options, index.as_ref())?,
         };
-        let (text, tokenizer) = open_text(folder, options)?;
+        let (text, tokenizer, tokenizer_note) = open_text(folder, options)?;
         if options.text_quantization != Quantization::None && text.is_low_bit() {
             return Err(Error::request(
                 "quantize-text-encoder",
@@ -233,13 +209,24 @@ impl Files {
         let vae = located(folder, options.vae.as_ref(), "vae")?;
         let read = |bytes: &[u8], label: &str| dcae::open(bytes, label).map(Box::new);
         let vae = vae.open(read, &options.wanted().without_low_bit())?;
+        let mut notes = match &index {
+            Some(index) => index.notes(scheduler.class.as_deref()),
+            None => Vec::new(),
+        };
+        notes.extend(tokenizer_note);
+        let loras = open_loras(options)?;
+        notes.extend(
+            loras
+                .iter()
+                .flat_map(|(lora, _)| lora.notes().iter().cloned()),
+        );
         let files = Self {
             label: folder.label(),
             kind,
             scheduler: scheduler.config,
             scheduler_problem: scheduler.problem,
             transformer: transformer.network,
-            loras: open_loras(options)?,
+            loras,
             control: control.map(|control| control.wired(options)),
             text,
             tokenizer,
@@ -248,6 +235,7 @@ impl Files {
             guidance: read_guidance(folder)?,
             known_prompts: KnownPrompts::read(folder)?,
             unread_keys: unread_keys(folder, options)?,
+            notes,
         };
         files.check_together()?;
         Ok(files)
@@ -321,6 +309,11 @@ impl Files {
 }
 
 impl ControlFiles {
+    /// Its parameters.
+    pub(super) fn weights(&self) -> Result<WeightsBuilder> {
+        self.network.parameters(&LoadSettings::default())
+    }
+
     fn wired(mut self, options: &LoadOptions) -> Self {
         if options.native {
             self.wiring = ControlWiring::Native;
@@ -332,78 +325,12 @@ impl ControlFiles {
     }
 }
 
-/// What `model_index.json` says.
-struct Index {
-    kind: ModelKind,
-    class: String,
-}
-
-fn read_index(folder: &ModelFolder, options: &LoadOptions) -> Result<Option<Index>> {
-    if !folder.exists(INDEX) {
-        if options.transformer_file.is_some() {
-            return Ok(None);
-        }
-        return Err(Error::folder(
-            folder.label(),
-            "there is no model_index.json: expected the folder of a pipeline in the diffusers layout, \
-             or a transformer file together with a text encoder and an autoencoder",
-        ));
-    }
-    let index = folder.read_json(INDEX)?;
-    let class = index
-        .get("_class_name")
-        .and_then(Value::as_str)
-        .unwrap_or_default()
-        .to_owned();
-    let Some((_, kind, _)) = CLASSES.iter().find(|(name, ..)| *name == class) else {
-        let family = class.strip_suffix("Pipeline").unwrap_or(&class);
-        let what = if class.is_empty() {
-            "model_index.json has no _class_name".to_owned()
-        } else {
-            format!("this is {family} ({class})")
-        };
-        return Err(Error::folder(
-            folder.label(),
-            format!("{what}; brisk image loads SANA, SANA-1.5 and SANA-Sprint"),
-        ));
-    };
-    let replaced = |component: &str| match component {
-        "vae" => options.vae.is_some(),
-        "text_encoder" => options.text_encoder.is_some(),
-        "transformer" => options.transformer_file.is_some(),
-        _ => false,
-    };
-    for (component, known) in [
-        ("transformer", &["SanaTransformer2DModel"][..]),
-        ("vae", &["AutoencoderDC"]),
-        ("text_encoder", &["Gemma2Model", "Gemma2ForCausalLM"]),
-    ] {
-        let found = index
-            .get(component)
-            .and_then(|entry| entry.get(1))
-            .and_then(Value::as_str);
-        if let Some(found) = found
-            && !known.contains(&found)
-            && !replaced(component)
-        {
-            return Err(Error::folder(
-                folder.label(),
-                format!(
-                    "model_index.json: {component} is {found}; expected {}",
-                    known.join(" or ")
-                ),
-            ));
-        }
-    }
-    Ok(Some(Index { kind: *kind, class }))
-}
-
 fn open_control(
     folder: &ModelFolder,
     options: &LoadOptions,
     index: Option<&Index>,
 ) -> Result<Option<ControlFiles>> {
-    let bundled = index.is_some_and(|index| index.class == "SanaControlNetPipeline");
+    let bundled = index.is_some_and(Index::brings_control);
     let place = match &options.controlnet {
         Some(folder) if folder.exists("config.json") => ComponentFolder::new(folder, ""),
         Some(folder) => ComponentFolder::new(folder, "controlnet"),
@@ -438,7 +365,7 @@ fn open_loras(options: &LoadOptions) -> Result<Vec<(Arc<Lora>, f32)>> {
 fn open_text(
     folder: &ModelFolder,
     options: &LoadOptions,
-) -> Result<(Opened<Gemma2Config>, Tokenizer)> {
+) -> Result<(Opened<Gemma2Config>, Tokenizer, Option<String>)> {
     let place = located(folder, options.text_encoder.as_ref(), "text_encoder")?;
     let read = |bytes: &[u8], label: &str| Gemma2Config::from_json(bytes, label).map(Box::new);
     let encoder = place.open(read, &options.wanted().without_low_bit())?;
@@ -451,7 +378,38 @@ fn open_text(
     };
     let bytes = place.read(TOKENIZER)?;
     let tokenizer = Tokenizer::from_bytes(&bytes, &place.label(TOKENIZER))?;
-    Ok((encoder, tokenizer))
+    let note = tokenizer_note(&place, &tokenizer)?;
+    Ok((encoder, tokenizer, note))
+}
+
+/// Says where a tokenizer's settings and what its own file does differ: transformers obeys the settings.
+fn tokenizer_note(place: &ComponentFolder, tokenizer: &Tokenizer) -> Result<Option<String>> {
+    if !place.exists(TOKENIZER_SETTINGS) {
+        return Ok(None);
+    }
+    let label = place.label(TOKENIZER_SETTINGS);
+    let settings = parse_json(&place.read(TOKENIZER_SETTINGS)?, &label)?;
+    let (plain, added) = (tokenizer.encode_plain("a")?, tokenizer.encode("a")?);
+    let before = added
+        .windows(plain.len().max(1))
+        .position(|ids| ids == plain);
+    let Some(before) = before else {
+        return Ok(None);
+    };
+    let after = added.len() - plain.len() - before;
+    let differs = [("add_bos_token", before), ("add_eos_token", after)]
+        .into_iter()
+        .filter_map(|(key, count)| {
+            let asked = settings.get(key)?.as_bool()?;
+            (asked != (count > 0)).then(|| format!("{key} is {asked}"))
+        });
+    let differs: Vec<String> = differs.collect();
+    Ok((!differs.is_empty()).then(|| {
+        format!(
+            "{label}: {}, but {TOKENIZER} does otherwise, which is followed; the reference may not",
+            differs.join(" and ")
+        )
+    }))
 }
 
 /// A component of the model's folder, or of the one that is given in its place.
@@ -481,10 +439,14 @@ fn read_guidance(folder: &ModelFolder) -> Result<f32> {
     let known = |key: &str| {
         key == "guidance_scale" || key == "transformers_version" || key.starts_with('_')
     };
-    let mut keys = config
-        .as_object()
-        .into_iter()
-        .flat_map(|object| object.keys());
+    let Value::Object(object) = &config else {
+        let found = shown(&config.to_string());
+        return Err(Error::config(
+            label,
+            format!("found {found}, expected an object such as {{\"guidance_scale\": 4.5}}"),
+        ));
+    };
+    let mut keys = object.keys();
     if let Some(unknown) = keys.find(|key| !known(key)) {
         return Err(Error::config(
             label,
@@ -515,16 +477,8 @@ fn unread_keys(folder: &ModelFolder, options: &LoadOptions) -> Result<Vec<String
         ("text_encoder", options.text_encoder.is_some()),
         ("vae", options.vae.is_some()),
     ] {
-        let name = format!("{part}/config.json");
-        if replaced || !folder.exists(&name) {
-            continue;
-        }
-        let config = folder.read_json(&name)?;
-        let classes = registry::classes(&config);
-        let named = classes.into_iter().find_map(registry::of_class);
-        if let Some(component) = named.or_else(|| registry::of_config(&config)) {
-            let keys = component.unknown_keys(&config).into_iter();
-            found.extend(keys.map(|key| format!("{} ({name})", shown(key))));
+        if !replaced {
+            found.extend(ComponentFolder::new(folder, part).unread_keys()?);
         }
     }
     Ok(found)

@@ -12,8 +12,10 @@
 //! Noise is drawn for all pictures of a request at once in the shape `[B, C, h, w]`, as diffusers draws it
 //! from a CPU generator; SANA-Sprint draws again at every step.
 
+mod check;
 mod cost;
 mod decode;
+mod index;
 mod load;
 mod memory;
 mod model;
@@ -58,14 +60,14 @@ pub static FAMILY: Family = Family {
 };
 
 fn class_in_words(class: &str) -> Option<&'static str> {
-    let found = load::CLASSES.iter().find(|(name, ..)| *name == class);
+    let found = index::CLASSES.iter().find(|(name, ..)| *name == class);
     found.map(|(_, _, words)| *words)
 }
 
 /// A pipeline folder of one of the classes, or a transformer file that brings no folder along.
 fn recognise(folder: &ModelFolder, given: &Options) -> bool {
-    match json_text(folder, load::INDEX, "_class_name") {
-        Some(class) => load::CLASSES.iter().any(|(name, ..)| *name == class),
+    match json_text(folder, index::INDEX, "_class_name") {
+        Some(class) => index::CLASSES.iter().any(|(name, ..)| *name == class),
         None => given.has(options::TRANSFORMER.definition()),
     }
 }

@@ -24,7 +24,7 @@ use crate::request::{
 /// Opens a model of the family.
 pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
     let options = LoadOptions::read(settings)?;
-    if options.transformer_file.is_some() && !folder.exists(super::load::INDEX) {
+    if options.transformer_file.is_some() && !folder.exists(super::index::INDEX) {
         let lacking: Vec<String> = [&keys::VAE, &keys::TEXT_ENCODER]
             .into_iter()
             .filter(|key| !settings.options.has(key.definition()))
@@ -60,6 +60,10 @@ impl ImageModel for SanaPipeline {
         self.files.known_prompts.as_ref()
     }
 
+    fn notes(&self) -> Vec<String> {
+        self.files.notes.clone()
+    }
+
     fn usual_size(&self) -> (usize, usize) {
         let side = self.files.transformer.config.sample_size * self.files.vae.config.ratio();
         (side, side)
@@ -71,6 +75,7 @@ impl ImageModel for SanaPipeline {
         decided.decode = mode;
         let mut warnings =
             self.warnings(&decided, request.options.has(own::INSTRUCTION.definition()));
+        warnings.extend(self.notes());
         if let Some(published) = registry::published(&self.files.label)
             && published.discouraged
         {

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use brisk_media::Picture;
-use brisk_models::component::LoadSettings;
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{SanaConfig, SanaTransformer};
 use brisk_models::sana_controlnet::SanaControlNet;
-use brisk_nn::{InputWatcher, Tensor};
+use brisk_nn::{InputWatcher, Tensor, WeightsBuilder};
 use brisk_store::{ModelFolder, TensorSource};
 
 use super::decode;
@@ -170,6 +169,7 @@ impl SanaPipeline {
                 available,
             });
         }
+        self.check_weights(plan)?;
         control.check()?;
 
         let mut seconds = Seconds::default();
@@ -246,11 +246,7 @@ impl SanaPipeline {
     fn encode_text(&mut self, plan: &SanaPlan, control: &Control) -> Result<Captions> {
         if self.text.is_none() {
             control.stage("text encoder", Work::Load, 0);
-            let mut weights = self.files.text.parameters(&self.options.text_settings())?;
-            if let Some(watcher) = &self.text_watcher {
-                weights = weights.watcher(watcher.clone());
-            }
-            let weights = weights.build()?;
+            let weights = self.text_weights()?.build()?;
             self.text = Some(Gemma2Model::load(&self.files.text.config, &weights)?);
         }
         let model = loaded(&self.text, "text encoder", &self.files.label)?;
@@ -289,9 +285,30 @@ impl SanaPipeline {
     }
 
     fn load_half(&self, half: Halves) -> Result<Autoencoder> {
-        let vae = &self.files.vae;
-        let weights = vae.parameters(&self.options.autoencoder_settings())?;
-        Ok(Autoencoder::load(&vae.config, &weights.build()?, half)?)
+        let weights = self.autoencoder_weights()?.build()?;
+        Ok(Autoencoder::load(&self.files.vae.config, &weights, half)?)
+    }
+
+    pub(super) fn autoencoder_weights(&self) -> Result<WeightsBuilder> {
+        let settings = self.options.autoencoder_settings();
+        self.files.vae.parameters(&settings)
+    }
+
+    pub(super) fn text_weights(&self) -> Result<WeightsBuilder> {
+        let settings = self.options.text_settings();
+        Ok(watched(
+            self.files.text.parameters(&settings)?,
+            &self.text_watcher,
+        ))
+    }
+
+    pub(super) fn transformer_weights(&self) -> Result<WeightsBuilder> {
+        let settings = self.options.transformer_settings();
+        let mut weights = watched(self.files.transformer.parameters(&settings)?, &self.watcher);
+        for (lora, scale) in &self.files.loras {
+            weights = weights.lora(lora.clone(), *scale);
+        }
+        Ok(weights)
     }
 
     fn load_decoder(&mut self) -> Result<()> {
@@ -308,22 +325,12 @@ impl SanaPipeline {
     fn load_transformer(&mut self, control: &Control) -> Result<()> {
         if self.transformer.is_none() {
             control.stage("transformer", Work::Load, 0);
-            let network = &self.files.transformer;
-            let mut weights = network.parameters(&self.options.transformer_settings())?;
-            if let Some(watcher) = &self.watcher {
-                weights = weights.watcher(watcher.clone());
-            }
-            for (lora, scale) in &self.files.loras {
-                weights = weights.lora(lora.clone(), *scale);
-            }
-            let weights = weights.build()?;
-            self.transformer = Some(SanaTransformer::load(&network.config, &weights)?);
+            let weights = self.transformer_weights()?.build()?;
+            let config = &self.files.transformer.config;
+            self.transformer = Some(SanaTransformer::load(config, &weights)?);
         }
         if let (None, Some(files)) = (&self.controlnet, &self.files.control) {
-            let weights = files
-                .network
-                .parameters(&LoadSettings::default())?
-                .build()?;
+            let weights = files.weights()?.build()?;
             self.controlnet = Some(SanaControlNet::load(&files.network.config, &weights)?);
         }
         Ok(())
@@ -469,6 +476,13 @@ impl SanaPipeline {
         let (_, height, width, _) = self.latent_shape(plan);
         let patch = self.files.transformer.config.patch_size;
         (height / patch) * (width / patch)
+    }
+}
+
+fn watched(weights: WeightsBuilder, watcher: &Option<InputWatcher>) -> WeightsBuilder {
+    match watcher {
+        Some(watcher) => weights.watcher(watcher.clone()),
+        None => weights,
     }
 }
 

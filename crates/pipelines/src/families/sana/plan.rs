@@ -63,7 +63,7 @@ pub struct Capabilities {
     /// Sampler where a request names none.
     pub scheduler: SchedulerKind,
     /// Why a request must name its sampler.
-    pub scheduler_problem: Option<String>,
+    pub scheduler_problem: Option<(String, String)>,
     /// Shift of the time grid where a request gives none.
     pub shift: Option<f64>,
     /// Text put before every prompt where a request gives none.
@@ -190,9 +190,9 @@ pub fn plan(request: &ImageRequest, model: &Capabilities) -> Result<SanaPlan> {
     let scheduler = match (asked.get(&own::SCHEDULER), &model.scheduler_problem) {
         (Some(name), _) => SchedulerKind::parse(&name)?,
         (None, None) => model.scheduler,
-        (None, Some(problem)) => {
+        (None, Some((at, problem))) => {
             return Err(Error::folder(
-                &model.model,
+                at,
                 format!("{problem}; `scheduler` dpm, dpm-native or euler takes its place"),
             ));
         }

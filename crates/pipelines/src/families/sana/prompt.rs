@@ -8,6 +8,9 @@ use brisk_text::{Error, Result, Tokenizer, is_space};
 /// Text positions that the published models were trained with.
 pub const MAX_TOKENS: usize = 300;
 
+/// Tokens that an instruction may have: all are run through the text encoder, in the square of their number.
+const MAX_INSTRUCTION: usize = 8192;
+
 /// The instruction used when a model comes without its own. Same structure as the one that published models were
 /// trained with, but not the same words: pass the model's own text to get the reference's pictures.
 pub const DEFAULT_INSTRUCTION: &str = "\
@@ -76,6 +79,12 @@ pub fn encode(
     if count < 2 {
         return Err(empty("the instruction"));
     }
+    if count > MAX_INSTRUCTION {
+        return Err(Error::Argument(format!(
+            "the instruction before the prompt has {count} tokens; at most {MAX_INSTRUCTION} are read: shorten \
+             the model's complex_human_instruction.txt, or what the option `instruction` names"
+        )));
+    }
     let limit = count + max_tokens - 2;
     let (ids, truncated) = tokenizer.encode_truncated(&format!("{instruction}{prompt}"), limit)?;
     let shared = ids
@@ -138,6 +147,13 @@ mod tests {
         positions.extend((1..window).rev().map(|back| total - back));
         positions.retain(|p| ids[*p].is_some());
         (ids.into_iter().flatten().collect(), positions)
+    }
+
+    #[test]
+    fn an_instruction_without_end_is_refused() {
+        let long = "red ".repeat(20_000);
+        let refused = encode(&tokenizer(), "red", Some(&long), 300).unwrap_err();
+        assert!(refused.to_string().contains("at most 8192"), "{refused}");
     }
 
     #[test]

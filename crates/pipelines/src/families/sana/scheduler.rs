@@ -4,7 +4,7 @@ use brisk_models::sana::SanaConfig;
 use brisk_store::ModelFolder;
 use serde_json::Value;
 
-use super::load::INDEX;
+use super::index::INDEX;
 use super::plan::ModelKind;
 use crate::diffusion::schedulers::SchedulerConfig;
 use crate::diffusion::schedulers::dpm_solver::DpmSolverConfig;
@@ -17,8 +17,10 @@ const FILE: &str = "scheduler/scheduler_config.json";
 /// The settings of a folder.
 pub(super) struct SchedulerFile {
     pub(super) config: SchedulerConfig,
-    /// Why the folder's own sampler cannot be had; a request must name one then.
-    pub(super) problem: Option<String>,
+    /// Why the folder's own sampler cannot be had: what is at fault, and how. A request must name one then.
+    pub(super) problem: Option<(String, String)>,
+    /// The class that the file names.
+    pub(super) class: Option<String>,
 }
 
 impl SchedulerFile {
@@ -29,23 +31,29 @@ impl SchedulerFile {
     ) -> Result<Self> {
         if !folder.exists(FILE) {
             return Ok(Self {
-                problem: folder.exists(INDEX).then(|| format!("there is no {FILE}")),
+                problem: folder
+                    .exists(INDEX)
+                    .then(|| (folder.label(), format!("there is no {FILE}"))),
                 config: usual(kind, transformer, None),
+                class: None,
             });
         }
         let label = format!("{}/{FILE}", folder.label());
-        let config = match SchedulerConfig::from_bytes(&folder.read(FILE)?, &label) {
+        let file = folder.read_json(FILE)?;
+        let class = file.get("_class_name").and_then(Value::as_str);
+        let class = class.map(str::to_owned);
+        let config = match SchedulerConfig::from_json(&file, &label) {
             Ok(config) => config,
             // A sampler of another class: its time grid may still be shifted as the file says.
-            Err(error) if kind == ModelKind::Sana => {
-                let file = folder.read_json(FILE)?;
+            Err(Error::Config { file: at, message }) if kind == ModelKind::Sana => {
                 let shift = ["shift", "flow_shift"]
                     .iter()
                     .find_map(|key| file.get(key).and_then(Value::as_f64))
                     .filter(|shift| shift.is_finite() && *shift > 0.0);
                 return Ok(Self {
                     config: usual(kind, transformer, shift),
-                    problem: Some(error.to_string()),
+                    problem: Some((at, message)),
+                    class,
                 });
             }
             Err(error) => return Err(error),
@@ -63,6 +71,7 @@ impl SchedulerFile {
             _ => Ok(Self {
                 config,
                 problem: None,
+                class,
             }),
         }
     }

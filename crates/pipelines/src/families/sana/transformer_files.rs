@@ -48,8 +48,7 @@ fn read_config(bytes: &[u8], label: &str) -> brisk_models::Result<Box<SanaConfig
 
 /// A quantized transformer in one file, which brings its configuration along.
 fn open_quantized_file(path: &Path) -> Result<Option<TransformerFiles>> {
-    let wrong =
-        |error: brisk_quant::Error| Error::folder(path.display().to_string(), error.to_string());
+    let wrong = |error| Error::quantized(error, path.display().to_string());
     let file = NunchakuFile::open(path).map_err(wrong)?;
     let Some(config) = file.config().map_err(wrong)? else {
         return Ok(None);

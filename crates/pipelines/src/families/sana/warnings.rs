@@ -4,6 +4,7 @@ use super::load::INSTRUCTION_FILE;
 use super::pipeline::SanaPipeline;
 use super::plan::{ModelKind, SanaPlan};
 use crate::diffusion::resolution;
+use crate::folder::unread_warning;
 
 /// How often the guidance that a model is usually drawn with may be exceeded.
 const FAR: f32 = 3.0;
@@ -29,21 +30,11 @@ impl SanaPipeline {
             self.unusual_size(plan),
             self.unusual_guidance(plan),
             unknown_words,
-            self.unread_keys(),
+            unread_warning(&self.files.unread_keys),
         ]
         .into_iter()
         .flatten()
         .collect()
-    }
-
-    fn unread_keys(&self) -> Option<String> {
-        let keys = &self.files.unread_keys;
-        (!keys.is_empty()).then(|| {
-            format!(
-                "nothing reads {} of the model's configuration; the reference may compute something by it",
-                keys.join(", ")
-            )
-        })
     }
 
     fn unusual_size(&self, plan: &SanaPlan) -> Option<String> {
