@@ -11,7 +11,7 @@ use crate::request::StageMemory;
 
 /// Bytes that a weight of the decoder takes: Winograd's transforms of wide convolutions hold more values than
 /// their kernels.
-const DECODER_BYTES: u64 = 12;
+const DECODER_BYTES: u64 = 18;
 
 impl HartPipeline {
     /// Bytes of the components' weights: text encoder, transformer, decoder.
@@ -121,10 +121,10 @@ impl HartPipeline {
         pictures.saturating_mul(cache).saturating_add(activations)
     }
 
-    /// Maps of the decoder at full size.
+    /// Maps of the decoder at full size, three at a time, and the picture.
     fn decode_bytes(&self) -> u64 {
-        let side = self.files.pixels();
-        memory::decode_whole(side, side, self.files.tokenizer_config.ch)
+        let pixels = (self.files.pixels() as u64).pow(2);
+        pixels.saturating_mul(4 * (3 * self.files.tokenizer_config.ch as u64 + 9))
     }
 }
 

@@ -20,6 +20,10 @@ use crate::events::{Control, Event, StepClock, Work, timed};
 use crate::options::{Codes, Options, keys};
 use crate::request::{GeneratedImage, StageMemory};
 
+/// Places along a side from which on what a scale took, or a level of the decoder, is given back before the
+/// next, whose maps are of another size.
+const LARGE: usize = 32;
+
 /// Seconds that the stages took for all pictures.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seconds {
@@ -204,6 +208,9 @@ impl HartPipeline {
             let mut done = |scale: usize, sum: &Tensor| {
                 let side = scales.sides()[scale];
                 clock.steps(pictures.len() * side * side, control);
+                if side >= LARGE {
+                    control.send(Event::SaveMemory);
+                }
                 let shown = plan
                     .preview_interval
                     .filter(|every| (scale + 1).is_multiple_of(*every));
@@ -250,7 +257,8 @@ impl HartPipeline {
         if let Some(decoder) = &self.decoder {
             for index in 0..sum.dim(0)? {
                 let latent = sum.narrow(0, index, 1)?.contiguous()?;
-                control.send(Event::Preview(picture(decoder, &latent)?));
+                let shown = picture(decoder, &latent, control)?;
+                control.send(Event::Preview(shown));
             }
         }
         Ok(())
@@ -291,7 +299,7 @@ impl HartPipeline {
         for (index, Undecoded { latent, codes }) in undecoded.into_iter().enumerate() {
             control.check()?;
             let mut decode = 0.0;
-            let picture = timed(&mut decode, || picture(decoder, &latent))?;
+            let picture = timed(&mut decode, || picture(decoder, &latent, control))?;
             clock.step(control);
             images.push(GeneratedImage {
                 picture,
@@ -324,8 +332,15 @@ fn select(rows: &Tensor, wanted: &[usize]) -> Result<Tensor> {
 }
 
 /// A latent `[1,H,H,z]` as a picture; values are cut down to bytes, as the reference does.
-fn picture(decoder: &Tokenizer, latent: &Tensor) -> Result<Picture> {
-    let sample = decoder.picture(latent, &mut Trace::none())?;
+fn picture(decoder: &Tokenizer, latent: &Tensor, control: &Control) -> Result<Picture> {
+    let side = latent.dim(1)?;
+    // Maps of the next level are of another size, and those of this one would stand beside them.
+    let mut see = |name: &str, _: &Tensor| {
+        if side >= LARGE && name.ends_with(".upsample") {
+            control.send(Event::SaveMemory);
+        }
+    };
+    let sample = decoder.picture(latent, &mut Trace::parts(&mut see))?;
     check_finite(&sample, "decode", "picture")?;
     let (_, height, width, _) = sample.dims4()?;
     let values = sample.flatten_all()?.to_vec1::<f32>()?;
