@@ -100,7 +100,7 @@ mod tests {
             // A row of the middle is the picture's.
             assert_eq!(values[4 * 3..4 * 3 + 3], [1.0, -1.0, -1.0]);
         }
-        let values = [-1.5, -1.0, 0.0, 0.999, 1.0, 7.0];
+        let values = [-1.5f32, -1.0, 0.0, 0.999, 1.0, 7.0];
         let sample = Tensor::from_slice(&values, (1, 1, 2, 3)).unwrap();
         assert_eq!(shown(&sample).unwrap().pixels, [0, 0, 127, 254, 255, 255]);
     }
