@@ -2,6 +2,7 @@
 
 use crate::attention::AttentionShape;
 use crate::attention::linear::LinearAttentionShape;
+use crate::attention::relative::GridShape;
 use crate::conv::ConvShape;
 use crate::conv::depthwise::DepthwiseShape;
 
@@ -206,6 +207,48 @@ pub fn attention(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32]) -> Vec
                 for c in 0..dim {
                     o[at + c] += (p * v[key(m) + c] as f64) as f32;
                 }
+            }
+        }
+    }
+    o
+}
+
+/// Attention on grids with relative positions, from its definition.
+pub fn grid_attention(
+    shape: &GridShape,
+    [q, k, v]: [&[f32]; 3],
+    [rows, columns]: [&[f32]; 2],
+) -> Vec<f32> {
+    let GridShape {
+        height,
+        width,
+        heads,
+        dim,
+        ..
+    } = *shape;
+    let places = height * width;
+    let mut o = vec![0.0; q.len()];
+    for (n, h) in (0..q.len() / (heads * dim)).flat_map(|n| (0..heads).map(move |h| (n, h))) {
+        let (grid, i, j) = (n / places, n % places / width, n % width);
+        let at = |n: usize| (n * heads + h) * dim;
+        let scores: Vec<f64> = (0..places)
+            .map(|m| {
+                let key = at(grid * places + m);
+                let product = dot(&q[at(n)..][..dim], &k[key..][..dim]) * f64::from(shape.scale);
+                let row = m / width + height - 1 - i;
+                let column = m % width + width - 1 - j;
+                let row = rows[(n * heads + h) * (2 * height - 1) + row];
+                let column = columns[(n * heads + h) * (2 * width - 1) + column];
+                product + f64::from(row) + f64::from(column)
+            })
+            .collect();
+        let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = scores.iter().map(|score| (score - largest).exp()).sum();
+        for (m, score) in scores.iter().enumerate() {
+            let share = (score - largest).exp() / total;
+            for c in 0..dim {
+                let value = f64::from(v[at(grid * places + m) + c]);
+                o[at(n) + c] += (share * value) as f32;
             }
         }
     }

@@ -33,6 +33,7 @@ pub mod language_model;
 pub mod low_bit;
 pub mod qwen2;
 pub mod registry;
+pub mod sam;
 pub mod sana;
 pub mod sana_controlnet;
 #[cfg(feature = "toy")]

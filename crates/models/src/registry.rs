@@ -6,7 +6,9 @@ use brisk_store::TensorSource;
 use serde_json::Value;
 
 use crate::component::{Component, Entry, Recognised};
-use crate::{Result, dcae, gemma2, hart, language_model, qwen2, sana, sana_controlnet, vila_u};
+use crate::{
+    Result, dcae, gemma2, hart, language_model, qwen2, sam, sana, sana_controlnet, vila_u,
+};
 
 /// The networks. Adding one is its folder with a `component.rs`, and a line here.
 pub static COMPONENTS: &[&Component] = &[
@@ -21,6 +23,7 @@ pub static COMPONENTS: &[&Component] = &[
     &vila_u::LANGUAGE_MODEL,
     &vila_u::TOWER,
     &vila_u::PROJECTOR,
+    &sam::COMPONENT,
     #[cfg(feature = "toy")]
     &crate::toy::COMPONENT,
 ];

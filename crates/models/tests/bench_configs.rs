@@ -6,6 +6,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::hart;
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::qwen2::Qwen2Config;
+use brisk_models::sam;
 use brisk_models::sana::SanaConfig;
 use brisk_models::vila_u;
 
@@ -99,4 +100,20 @@ fn vila_u_has_the_published_shape() {
     };
     assert!((flops(true) - 2.07).abs() < 0.05, "{}", flops(true));
     assert_eq!(flops(true), flops(false));
+}
+
+/// Image encoder, prompt encoder and mask decoder; the frequencies of positions are counted as parameters.
+#[test]
+fn segment_anything_has_the_published_shapes() {
+    for (name, encoder) in [("sam-vit-b", 89_670_912), ("sam-vit-h", 637_026_048)] {
+        let file = format!("{name}/config.json");
+        let config = (sam::COMPONENT.open)(&read(&file), &file).unwrap();
+        let image_encoder = sam::COMPONENT.entry("image_encoder").unwrap();
+        assert_eq!(config.entry_parameters(image_encoder), encoder, "{file}");
+        assert_eq!(
+            config.parameters(),
+            encoder + 6_220 + 4_058_340 + 256,
+            "{file}"
+        );
+    }
 }

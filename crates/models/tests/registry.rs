@@ -143,7 +143,7 @@ fn damaged(
         "unexpected" => drop(map.insert("ema.decay".to_owned(), Slice::whole(victim.clone()))),
         _ => {
             let shape = source.info(victim).unwrap().1;
-            let other = vec![1, shape.iter().product()];
+            let other = vec![1, 1, shape.iter().product()];
             map.insert(victim.clone(), Slice::whole(victim.clone()).reshaped(other));
         }
     }

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 const MOST_LINES: usize = 600;
 
 /// Names that only a model's own folders, the registries and tests may know.
-const MODEL_NAMES: [&str; 13] = [
+const MODEL_NAMES: [&str; 14] = [
     "sana", "gemma", "dcae", "dc_ae", "llada", "dream", "sdar", "dllm", "a2d", "hart", "qwen",
-    "vila", "toy",
+    "vila", "toy", "sam",
 ];
 
 /// Places that may name models: their own folders, the two registries, and the trainers, each of which
@@ -82,6 +82,12 @@ fn names(line: &str, word: &str) -> bool {
         if own[1..].contains(|letter: char| letter.is_ascii_uppercase())
             && capitals < own.chars().filter(char::is_ascii_alphabetic).count()
         {
+            return false;
+        }
+        // A short name is the beginning of many words: `sample` and `SAME` are no SAM.
+        let capitals = own.ends_with(char::is_uppercase);
+        let goes_on = |letter: char| letter.is_lowercase() || (capitals && letter.is_uppercase());
+        if word.len() < 4 && line[at + word.len()..].starts_with(goes_on) {
             return false;
         }
         let inside = lower[..at].ends_with(|letter: char| letter.is_ascii_lowercase());

@@ -13,6 +13,8 @@ pub enum Activation {
     Silu,
     /// GELU by the tanh formula.
     GeluTanh,
+    /// GELU by the error function.
+    GeluErf,
 }
 
 simd_dispatch! {
@@ -32,6 +34,11 @@ simd_dispatch! {
     }
 }
 simd_dispatch! {
+    fn gelu_erf_run(x: &[f32], y: &mut [f32]) {
+        for (y, &x) in y.iter_mut().zip(x) { *y = math::gelu_erf(x); }
+    }
+}
+simd_dispatch! {
     fn relu_back(x: &[f32], dy: &[f32], dx: &mut [f32]) {
         for ((d, &x), &g) in dx.iter_mut().zip(x).zip(dy) { *d = if x > 0.0 { g } else { 0.0 }; }
     }
@@ -46,6 +53,11 @@ simd_dispatch! {
         for ((d, &x), &g) in dx.iter_mut().zip(x).zip(dy) { *d = g * math::gelu_tanh_derivative(x); }
     }
 }
+simd_dispatch! {
+    fn gelu_erf_back(x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        for ((d, &x), &g) in dx.iter_mut().zip(x).zip(dy) { *d = g * math::gelu_erf_derivative(x); }
+    }
+}
 
 /// `y = activation(x)`; both have the same length.
 pub fn forward(kind: Activation, x: &[f32], y: &mut [f32]) {
@@ -56,6 +68,7 @@ pub fn forward(kind: Activation, x: &[f32], y: &mut [f32]) {
             Activation::Relu => relu_run(x, y),
             Activation::Silu => silu_run(x, y),
             Activation::GeluTanh => gelu_run(x, y),
+            Activation::GeluErf => gelu_erf_run(x, y),
         }
     });
 }
@@ -73,6 +86,7 @@ pub fn backward(kind: Activation, x: &[f32], dy: &[f32], dx: &mut [f32]) {
             Activation::Relu => relu_back(x, dy, dx),
             Activation::Silu => silu_back(x, dy, dx),
             Activation::GeluTanh => gelu_back(x, dy, dx),
+            Activation::GeluErf => gelu_erf_back(x, dy, dx),
         }
     });
 }
@@ -244,7 +258,12 @@ mod tests {
     #[test]
     fn large_runs_equal_small_runs() {
         let x = noise(100_003, 5);
-        for kind in [Activation::Relu, Activation::Silu, Activation::GeluTanh] {
+        for kind in [
+            Activation::Relu,
+            Activation::Silu,
+            Activation::GeluTanh,
+            Activation::GeluErf,
+        ] {
             let mut whole = vec![0.0; x.len()];
             forward(kind, &x, &mut whole);
             let mut part = vec![0.0; 100];

@@ -122,6 +122,11 @@ impl Epilogue<'_> {
                     *y = math::gelu_tanh(*y);
                 }
             }
+            Some(Activation::GeluErf) => {
+                for y in row.iter_mut() {
+                    *y = math::gelu_erf(*y);
+                }
+            }
             None => {}
         }
         if let Some(norm) = &self.norm {
@@ -210,7 +215,12 @@ mod tests {
             let (bias, weight) = (noise(width, 2), noise(width, 3));
             let (shift, gates) = (noise(width, 4), noise(2 * width, 5));
             let residual = noise(rows * width, 6);
-            for kind in [Activation::Relu, Activation::Silu, Activation::GeluTanh] {
+            for kind in [
+                Activation::Relu,
+                Activation::Silu,
+                Activation::GeluTanh,
+                Activation::GeluErf,
+            ] {
                 let biased: Vec<f32> = (0..rows * width).map(|i| y[i] + bias[i % width]).collect();
                 let mut active = vec![0.0; rows * width];
                 activation::forward(kind, &biased, &mut active);

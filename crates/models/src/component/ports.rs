@@ -28,6 +28,8 @@ pub enum Kind {
     Float,
     /// Integers from 0 to below what the word is, such as a vocabulary.
     Ids(&'static str),
+    /// Integers out of a few, negative ones among them, read as f32.
+    OneOf(&'static [i64]),
     /// 0 hides, 1 keeps; of any stored type.
     Mask,
     /// One finite value in a tensor of any shape.
@@ -53,6 +55,18 @@ impl Port {
     ) -> Self {
         Self {
             kind: Kind::Ids(limit),
+            ..Self::float(name, shape)
+        }
+    }
+
+    /// A required tensor of integers out of `numbers`.
+    pub const fn one_of(
+        name: &'static str,
+        shape: &'static [&'static str],
+        numbers: &'static [i64],
+    ) -> Self {
+        Self {
+            kind: Kind::OneOf(numbers),
             ..Self::float(name, shape)
         }
     }
@@ -195,6 +209,7 @@ impl Reader<'_> {
         }
         match port.kind {
             Kind::Ids(word) => self.read_ids(word, name, &view),
+            Kind::OneOf(numbers) => self.read_one_of(numbers, name, &view),
             Kind::Mask => self.read_mask(name, &view),
             Kind::Float => {
                 let values = view.to_f32()?;
@@ -292,6 +307,17 @@ impl Reader<'_> {
         self.tensors.insert_ids(name, &view.shape, ids)
     }
 
+    fn read_one_of(&mut self, numbers: &[i64], name: &str, view: &TensorView) -> Result<()> {
+        let values = view
+            .to_i64()
+            .map_err(|error| self.wrong(name, &error.to_string()))?;
+        if let Some(value) = values.iter().find(|value| !numbers.contains(value)) {
+            return Err(self.wrong(name, &format!("holds {value}, expected one of {numbers:?}")));
+        }
+        let values = values.into_iter().map(|value| value as f32).collect();
+        self.tensors.insert_floats(name, &view.shape, values)
+    }
+
     fn read_mask(&mut self, name: &str, view: &TensorView) -> Result<()> {
         let values = view.to_f32()?;
         if let Some(value) = values.iter().find(|value| **value != 0.0 && **value != 1.0) {
@@ -310,13 +336,14 @@ mod tests {
 
     use super::*;
 
-    const PORTS: [Port; 6] = [
+    const PORTS: [Port; 7] = [
         Port::float("hidden", &["B", "C", "H"]),
         Port::ids("ids", &["B", "T"], "V").optional(),
         Port::mask("mask", &["B", "T"]).optional(),
         Port::scalar("scale").optional(),
         Port::float("residual.", &["B"]).optional(),
         Port::float("level.", &["B", "n_I"]).optional(),
+        Port::one_of("label", &["B"], &[1, 0, -1]).optional(),
     ];
 
     fn dimension(word: &str) -> Option<Dimension> {
@@ -354,9 +381,12 @@ mod tests {
             floats("residual.1", &[1], 1.0),
             floats("level.0", &[1, 1], 1.0),
             floats("level.1", &[1, 4], 1.0),
+            integers("label", &[1], -1),
         ])
         .unwrap();
         assert_eq!(tensors.series("level.").len(), 2);
+        let label = tensors.required("label").unwrap().to_vec1::<f32>();
+        assert_eq!(label.unwrap(), [-1.0]);
         assert_eq!(tensors.ids("ids").unwrap(), ([1, 4], vec![4; 4]));
         assert_eq!(tensors.mask("mask").unwrap(), Some(vec![vec![true; 4]]));
         assert_eq!(tensors.scalar("scale").unwrap(), Some(2.0));
@@ -407,6 +437,10 @@ mod tests {
             (
                 vec![hidden(), floats("ids", &[1, 1], 1.0)],
                 ["ids", "integers"],
+            ),
+            (
+                vec![hidden(), integers("label", &[1], 2)],
+                ["holds 2", "[1, 0, -1]"],
             ),
             (
                 vec![hidden(), integers("mask", &[1, 1], 2)],

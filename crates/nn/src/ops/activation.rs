@@ -27,7 +27,7 @@ pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
 
 /// GELU by the error function, as PyTorch has it by default: x·Φ(x).
 pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    Ok(x.inner().gelu_erf()?.into())
+    x.contiguous()?.apply_op1(Pointwise(Activation::GeluErf))
 }
 
 struct Pointwise(Activation);

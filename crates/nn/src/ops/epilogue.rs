@@ -1,7 +1,7 @@
 //! What follows a layer, in the same pass over memory where nothing is to be differentiated.
 
 use super::storage::slice;
-use super::{gate_residual, gelu_tanh, relu, rms_norm, shortcut, silu};
+use super::{gate_residual, gelu_erf, gelu_tanh, relu, rms_norm, shortcut, silu};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use brisk_kernels::epilogue::{
@@ -100,6 +100,7 @@ impl<'a> Epilogue<'a> {
             Some(Activation::Relu) => relu(&y)?,
             Some(Activation::Silu) => silu(&y)?,
             Some(Activation::GeluTanh) => gelu_tanh(&y)?,
+            Some(Activation::GeluErf) => gelu_erf(&y)?,
             None => y,
         };
         if let Some(norm) = self.norm {

@@ -17,6 +17,7 @@ mod norm;
 mod packed;
 mod packed_attention;
 mod pool;
+mod relative_attention;
 mod resample;
 mod resize;
 mod rotary_at;
@@ -41,6 +42,7 @@ pub(crate) use packed::quantize;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
 pub(crate) use packed_attention::{packed_attention, write_key_values};
 pub use pool::max_pool2d;
+pub use relative_attention::{RelativePositions, relative_attention};
 pub use resample::{
     group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
     upsample_nearest2,

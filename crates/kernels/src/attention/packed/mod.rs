@@ -5,8 +5,10 @@
 //! keys at a time and weighed at once (an online softmax), so no row of all scores is ever stored.
 
 mod key_values;
+mod positions;
 
 pub use key_values::PackedKeyValues;
+pub use positions::RelativePositions;
 
 use crate::gemm::layout::{DEPTH, Out, PANEL, STRIDE, Target};
 use crate::gemm::panels::{SCRATCH, panel_product};
@@ -65,9 +67,37 @@ pub fn forward(
     scale: f32,
     o: &mut [f32],
 ) {
-    forward_at(simd::level(), q, heads, keys, ends, scale, o);
+    forward_at(simd::level(), q, heads, keys, ends, scale, None, o);
 }
 
+/// As [`forward`] over all positions, with numbers added to the scaled products by where query and key
+/// stand on a grid.
+///
+/// # Panics
+/// Where sizes do not fit.
+pub fn forward_on_grid(
+    q: &[f32],
+    heads: usize,
+    keys: &PackedKeyValues,
+    scale: f32,
+    positions: &RelativePositions,
+    o: &mut [f32],
+) {
+    let (end, level) = (keys.capacity(), simd::level());
+    positions.check(q.len() / (heads * keys.dim()).max(1), heads, end);
+    forward_at(
+        level,
+        q,
+        heads,
+        keys,
+        Ends::Same(end),
+        scale,
+        Some(positions),
+        o,
+    );
+}
+
+#[allow(clippy::too_many_arguments)] // an attention's operands, at a level
 fn forward_at(
     level: Level,
     q: &[f32],
@@ -75,6 +105,7 @@ fn forward_at(
     keys: &PackedKeyValues,
     ends: Ends,
     scale: f32,
+    positions: Option<&RelativePositions>,
     o: &mut [f32],
 ) {
     assert!(
@@ -122,6 +153,7 @@ fn forward_at(
             queries,
             group,
             ends,
+            positions,
         };
         // More heads than rows of a task: some of them at a time.
         for heads in (0..group).step_by(ROWS) {
@@ -138,6 +170,7 @@ struct Task<'a> {
     queries: Range<usize>,
     group: usize,
     ends: Ends<'a>,
+    positions: Option<&'a RelativePositions<'a>>,
 }
 
 impl Task<'_> {
@@ -149,10 +182,9 @@ impl Task<'_> {
         let end = self.ends.most(self.queries.clone());
         let end_of = |i: usize| self.ends.of(self.queries.start + i / heads.len());
         // Row `i` is query `i / heads`, head `i % heads`.
-        let place = |i: usize| {
-            let head = self.head * self.group + heads.start + i % heads.len();
-            (self.queries.start + i / heads.len()) * width + head * dim
-        };
+        let query = |i: usize| self.queries.start + i / heads.len();
+        let head = |i: usize| self.head * self.group + heads.start + i % heads.len();
+        let place = |i: usize| query(i) * width + head(i) * dim;
         with_buffer(2 * rows * STRIDE + rows * (padded + 2), |buffer| {
             let (block, rest) = buffer.split_at_mut(rows * STRIDE);
             let (scores, rest) = rest.split_at_mut(rows * STRIDE);
@@ -181,6 +213,9 @@ impl Task<'_> {
                     let (seen, unseen) = row.split_at_mut(seen);
                     unseen.fill(0.0);
                     if !seen.is_empty() {
+                        if let Some(positions) = self.positions {
+                            positions.add(query(i), head(i)..width / dim, first, seen);
+                        }
                         let sum = &mut sums[i * padded..][..padded];
                         weigh(seen, sum, &mut largest[i], &mut totals[i]);
                     }

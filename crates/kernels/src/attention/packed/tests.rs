@@ -44,7 +44,7 @@ fn every_level_matches_the_reference_at_odd_sizes() {
         keys.write(0, &k[..middle * width], &v[..middle * width]);
         for level in Level::available() {
             let mut o = vec![f32::NAN; q.len()];
-            forward_at(level, &q, heads, &keys, Ends::Same(end), 0.3, &mut o);
+            forward_at(level, &q, heads, &keys, Ends::Same(end), 0.3, None, &mut o);
             assert_close(&o, &want, 1e-5);
         }
     }
@@ -62,11 +62,29 @@ fn queries_see_as_many_keys_as_they_are_told() {
     assert!(ends.contains(&0));
     for level in Level::available() {
         let mut o = vec![f32::NAN; q.len()];
-        forward_at(level, &q, heads, &keys, Ends::Each(&ends), 0.3, &mut o);
+        forward_at(
+            level,
+            &q,
+            heads,
+            &keys,
+            Ends::Each(&ends),
+            0.3,
+            None,
+            &mut o,
+        );
         let rows = q.chunks(heads * dim).zip(o.chunks(heads * dim));
         for ((q, found), end) in rows.zip(&ends) {
             let mut alone = vec![f32::NAN; q.len()];
-            forward_at(level, q, heads, &keys, Ends::Same(*end), 0.3, &mut alone);
+            forward_at(
+                level,
+                q,
+                heads,
+                &keys,
+                Ends::Same(*end),
+                0.3,
+                None,
+                &mut alone,
+            );
             assert_eq!(found, alone, "{end} keys");
             let seen = end * width;
             assert_close(

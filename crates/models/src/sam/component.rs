@@ -1,0 +1,432 @@
+//! The networks from outside.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use brisk_nn::{Tensor, Trace, Weights, WeightsBuilder, ops};
+use brisk_store::TensorSource;
+use serde_json::{Map, Value, json};
+
+use super::names::{FREQUENCIES_AGAIN, plain_names, published, relative, shape};
+use super::{
+    Decoded, ImageEncoder, MaskDecoder, PointLabel, Points, PreparedPicture, Prompts, SamConfig,
+};
+use crate::component::{
+    Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
+    NamedTensors, Port, PrepareError, PrepareResult, Prepared, Recognised, Runnable, Setting, Size,
+    SizeName, Sizes, Work, not_run,
+};
+use crate::{Error, Result};
+
+/// Segment Anything.
+pub static COMPONENT: Component = Component {
+    name: "Segment Anything",
+    classes: &SamConfig::CLASSES,
+    keys: &SamConfig::KEYS,
+    folders: &["sam"],
+    beside: &[],
+    entries: &[IMAGE_ENCODER, MASK_DECODER],
+    recognise,
+    open: |bytes, label| Ok(Box::new(SamConfig::from_json(bytes, label)?)),
+};
+
+const PIXELS: Port = Port::float("pixel_values", &["B", "colours", "H", "W"]);
+const EMBEDDED: Port = Port::float("image_embeddings", &["B", "C", "h", "w"]);
+
+const IMAGE_ENCODER: Entry = Entry {
+    name: "image_encoder",
+    about: "Encode a picture for its prompts",
+    inputs: &[PIXELS],
+    outputs: &[EMBEDDED],
+    sizes: &[],
+    settings: &[Setting::Exact, Setting::Quantization],
+};
+
+const PICTURES: Port = Port::float("image_embeddings", &["pictures", "C", "grid", "grid"]);
+const COORDINATES: Port = Port::float("point_coords", &["B", "N", "2"]).optional();
+const LABELS: Port = Port::one_of("point_labels", &["B", "N"], &PointLabel::NUMBERS).optional();
+const BOXES: Port = Port::float("boxes", &["B", "4"]).optional();
+const MASK: Port = Port::float("mask_input", &["B", "1", "fine", "fine"]).optional();
+const MASKS: Port = Port::float("low_res_masks", &["B", "masks", "fine", "fine"]);
+const QUALITIES: Port = Port::float("iou_predictions", &["B", "masks"]);
+
+const MASK_DECODER: Entry = Entry {
+    name: "mask_decoder",
+    about: "Decode the masks of prompts of a picture",
+    inputs: &[PICTURES, COORDINATES, LABELS, BOXES, MASK],
+    outputs: &[MASKS, QUALITIES],
+    sizes: &[PROMPTS, POINTS],
+    settings: &[Setting::Quantization],
+};
+
+const PROMPTS: SizeName = SizeName {
+    name: "prompts",
+    unit: "N",
+    about: "Prompts of a picture (default: 8)",
+    usual: Some(8),
+    smallest: 1,
+    largest: 4096,
+    of_inputs: true,
+};
+
+const POINTS: SizeName = SizeName {
+    name: "points",
+    unit: "N",
+    about: "Points of a prompt (default: 1)",
+    usual: Some(1),
+    smallest: 1,
+    largest: 1024,
+    of_inputs: true,
+};
+
+fn recognise(
+    source: &dyn TensorSource,
+    _metadata: &BTreeMap<String, String>,
+) -> Result<Option<Recognised>> {
+    if relative(source).is_some() {
+        return Ok(None);
+    }
+    let Some(([width, layers], authors)) = shape(source) else {
+        return Ok(None);
+    };
+    let size = published(width, layers).unwrap_or("ViT");
+    let layout = if authors { " (authors' names)" } else { "" };
+    let details = json!({"image_encoder": size, "width": width, "layers": layers});
+    let name = format!("Segment Anything {size}{layout}");
+    Ok(Some(Recognised::with(name, details)))
+}
+
+impl ComponentConfig for SamConfig {
+    fn description(&self) -> String {
+        let vision = &self.vision_config;
+        let (width, layers) = (vision.hidden_size, vision.num_hidden_layers);
+        let size = published(width, layers).unwrap_or("ViT");
+        format!(
+            "{size}: width {width}, {layers} layers, {} px",
+            vision.image_size
+        )
+    }
+
+    fn facts(&self) -> Map<String, Value> {
+        let vision = &self.vision_config;
+        let facts = json!({
+            "image_encoder": published(vision.hidden_size, vision.num_hidden_layers), "width": vision.hidden_size,
+            "layers": vision.num_hidden_layers, "heads": vision.num_attention_heads, "pixels": vision.image_size,
+            "pixels_per_cell": vision.patch_size, "channels": vision.output_channels,
+            "masks_per_prompt": self.mask_decoder_config.masks(),
+        });
+        Recognised::with("", facts).details
+    }
+
+    fn parameters(&self) -> u64 {
+        self.parameter_counts().iter().sum()
+    }
+
+    fn entry_parameters(&self, entry: &Entry) -> u64 {
+        let [encoder, decoder] = self.parameter_counts();
+        if entry.name == IMAGE_ENCODER.name {
+            encoder
+        } else {
+            decoder
+        }
+    }
+
+    fn plain_names(&self, source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>> {
+        plain_names(source)
+    }
+
+    fn weights(
+        &self,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<WeightsBuilder> {
+        let found = match weights {
+            ComponentWeights::Stored(source) => {
+                WeightsBuilder::from_source(plain_names(source.clone())?)
+            }
+            ComponentWeights::Random(_) => weights.plain(),
+        };
+        Ok(found
+            .exact(settings.exact)
+            .quantize(settings.quantization, None))
+    }
+
+    fn build(&self, weights: &Weights) -> Result<()> {
+        ImageEncoder::load(&self.vision_config, &weights.pp("vision_encoder"))?;
+        MaskDecoder::load(self, weights)?;
+        weights.finish(&[FREQUENCIES_AGAIN])
+    }
+
+    fn dimension(&self, word: &str) -> Option<Dimension> {
+        let vision = &self.vision_config;
+        let grid = vision.grid();
+        Some(match word {
+            "colours" => Dimension::Exactly(vision.num_channels),
+            "H" | "W" if vision.use_abs_pos => Dimension::Exactly(vision.image_size),
+            "H" | "W" => Dimension::MultipleOf(vision.patch_size),
+            "C" => Dimension::Exactly(vision.output_channels),
+            "grid" => Dimension::Exactly(grid),
+            "fine" => Dimension::Exactly(4 * grid),
+            "masks" => Dimension::Exactly(self.mask_decoder_config.masks()),
+            _ => return None,
+        })
+    }
+
+    fn sizes(&self, entry: &Entry, _beside: &Sizes) -> Vec<Size> {
+        entry.sizes.iter().map(|size| size.with(1, 1)).collect()
+    }
+
+    fn example_inputs(
+        &self,
+        entry: &Entry,
+        sizes: &Sizes,
+        _beside: &Sizes,
+        made: &mut Examples,
+    ) -> Result<NamedTensors> {
+        let (side, grid) = (self.image_size(), self.vision_config.grid());
+        if entry.name == IMAGE_ENCODER.name {
+            made.normal(
+                PIXELS.name,
+                &[1, self.vision_config.num_channels, side, side],
+                1.0,
+                false,
+            )?;
+            return Ok(made.take());
+        }
+        let (prompts, points) = (sizes.or_zero(PROMPTS.name), sizes.or_zero(POINTS.name));
+        made.normal(
+            PICTURES.name,
+            &[1, self.vision_config.output_channels, grid, grid],
+            1.0,
+            false,
+        )?;
+        made.constant(LABELS.name, &[prompts, points], 1.0)?;
+        let mut tensors = made.take();
+        // Spread over the frame.
+        let place = |at: usize| (at * 7919 % 997) as f32 / 997.0 * side as f32;
+        let places = (0..2 * prompts * points).map(place).collect();
+        tensors.insert_floats(COORDINATES.name, &[prompts, points, 2], places)?;
+        Ok(tensors)
+    }
+
+    fn work(&self, entry: &Entry, inputs: &NamedTensors, _sizes: &Sizes) -> Result<Work> {
+        let (pictures, _, height, width) = inputs.required(entry.inputs[0].name)?.dims4()?;
+        if entry.name == IMAGE_ENCODER.name {
+            let patch = self.vision_config.patch_size;
+            let costs = self.encode_cost(height / patch, width / patch);
+            let sizes = vec![("batch", pictures), ("height", height), ("width", width)];
+            return Ok(Work::of_batch(pictures, sizes, &costs));
+        }
+        let prompts = read_prompts(inputs)?;
+        let count = prompts.count()?.max(pictures);
+        let costs = self.decode_cost(height * width, prompts.tokens());
+        let sizes = vec![
+            ("pictures", pictures),
+            ("prompts", count),
+            ("tokens", prompts.tokens()),
+        ];
+        Ok(Work::of_batch(count, sizes, &costs))
+    }
+
+    fn load(
+        &self,
+        entry: &Entry,
+        weights: &ComponentWeights,
+        settings: &LoadSettings,
+    ) -> Result<Box<dyn Runnable>> {
+        let weights = self.weights(weights, settings)?.build()?;
+        if entry.name == IMAGE_ENCODER.name {
+            return Ok(Box::new(ImageEncoder::load_alone(self, &weights)?));
+        }
+        Ok(Box::new(MaskDecoder::load_alone(self, &weights)?))
+    }
+}
+
+impl ImageEncoder {
+    /// From the weights of all networks, of which it takes its own.
+    ///
+    /// # Errors
+    /// One report of every tensor that does not fit.
+    pub fn load_alone(config: &SamConfig, weights: &Weights) -> Result<Self> {
+        let encoder = Self::load(&config.vision_config, &weights.pp("vision_encoder"))?;
+        weights.finish(&[
+            "shared_image_embedding.",
+            "prompt_encoder.",
+            "mask_decoder.",
+        ])?;
+        Ok(encoder)
+    }
+}
+
+impl MaskDecoder {
+    /// From the weights of all networks, of which it takes its own.
+    ///
+    /// # Errors
+    /// One report of every tensor that does not fit.
+    pub fn load_alone(config: &SamConfig, weights: &Weights) -> Result<Self> {
+        let decoder = Self::load(config, weights)?;
+        weights.finish(&["vision_encoder.", FREQUENCIES_AGAIN])?;
+        Ok(decoder)
+    }
+}
+
+impl Runnable for ImageEncoder {
+    fn prepare<'a>(&'a self, inputs: &NamedTensors, _sizes: &Sizes) -> PrepareResult<'a> {
+        Ok(Box::new(Encode {
+            model: self,
+            pictures: ops::to_nhwc(inputs.required(PIXELS.name)?)?,
+            embeddings: None,
+        }))
+    }
+
+    fn part<'a>(&self, traced: &'a str) -> &'a str {
+        traced
+    }
+}
+
+struct Encode<'a> {
+    model: &'a ImageEncoder,
+    /// NHWC, as the result.
+    pictures: Tensor,
+    embeddings: Option<Tensor>,
+}
+
+impl Prepared for Encode<'_> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
+        self.embeddings = Some(self.model.forward(&self.pictures, trace)?);
+        Ok(())
+    }
+
+    fn outputs(&self) -> Result<NamedTensors> {
+        let embeddings = ops::to_nchw(self.embeddings.as_ref().ok_or_else(not_run)?)?;
+        Ok([(EMBEDDED.name.to_owned(), embeddings)]
+            .into_iter()
+            .collect())
+    }
+}
+
+/// The prompts among an entry's inputs.
+fn read_prompts(inputs: &NamedTensors) -> Result<Prompts> {
+    let points = match (inputs.get(COORDINATES.name), inputs.get(LABELS.name)) {
+        (Some(places), Some(labels)) => Some(Points {
+            places: pairs(places)?,
+            labels: labels
+                .to_vec2::<f32>()?
+                .into_iter()
+                .map(|row| row.into_iter().map(label).collect())
+                .collect::<Result<_>>()?,
+        }),
+        (None, None) => None,
+        _ => {
+            return Err(Error::Shape(format!(
+                "\"{}\" and \"{}\" go together; only one of them is there",
+                COORDINATES.name, LABELS.name
+            )));
+        }
+    };
+    let boxes = match inputs.get(BOXES.name) {
+        Some(boxes) => {
+            let rows = boxes.to_vec2::<f32>()?.into_iter();
+            let corners = rows.map(|row| {
+                row.try_into()
+                    .map_err(|_| Error::Shape("boxes of four values".into()))
+            });
+            Some(corners.collect::<Result<_>>()?)
+        }
+        None => None,
+    };
+    let masks = inputs.get(MASK.name).map(ops::to_nhwc).transpose()?;
+    Ok(Prompts {
+        points,
+        boxes,
+        masks,
+    })
+}
+
+fn label(number: f32) -> Result<PointLabel> {
+    PointLabel::from_number(number as i64).ok_or_else(|| {
+        Error::Shape(format!(
+            "point label {number}; expected one of {:?}",
+            PointLabel::NUMBERS
+        ))
+    })
+}
+
+fn pairs(places: &Tensor) -> Result<Vec<Vec<[f32; 2]>>> {
+    let places = places.to_vec3::<f32>()?.into_iter();
+    let pair = |pair: Vec<f32>| {
+        pair.try_into()
+            .map_err(|_| Error::Shape("points of two values".into()))
+    };
+    places
+        .map(|row| row.into_iter().map(pair).collect())
+        .collect()
+}
+
+impl Runnable for MaskDecoder {
+    /// One picture for all prompts, or one for each; without prompts, one run for each.
+    fn prepare<'a>(&'a self, inputs: &NamedTensors, _sizes: &Sizes) -> PrepareResult<'a> {
+        let embeddings = ops::to_nhwc(inputs.required(PICTURES.name)?)?;
+        let prompts = read_prompts(inputs)?;
+        let (pictures, count) = (embeddings.dim(0)?, prompts.count()?);
+        let shown = prompts.tokens() > 0 || prompts.masks.is_some();
+        if pictures != 1 && pictures != count && shown {
+            return Err(PrepareError::Failed(Error::Shape(format!(
+                "{pictures} pictures and {count} prompts; expected one picture, or one for each prompt"
+            ))));
+        }
+        let mut work = Vec::with_capacity(pictures);
+        for index in 0..pictures {
+            let picture = self.prepare(&embeddings.narrow(0, index, 1)?.contiguous()?)?;
+            let own = match shown && pictures > 1 {
+                true => prompts.some(index, 1)?,
+                false => prompts.clone(),
+            };
+            work.push((picture, own));
+        }
+        Ok(Box::new(Decode {
+            model: self,
+            work,
+            decoded: Vec::new(),
+        }))
+    }
+
+    fn part<'a>(&self, traced: &'a str) -> &'a str {
+        match traced {
+            "enlarged" => "masks",
+            "prompts" => "layers.0",
+            part => part,
+        }
+    }
+}
+
+struct Decode<'a> {
+    model: &'a MaskDecoder,
+    work: Vec<(PreparedPicture, Prompts)>,
+    decoded: Vec<Decoded>,
+}
+
+impl Prepared for Decode<'_> {
+    fn run(&mut self, trace: &mut Trace) -> Result<()> {
+        self.decoded.clear();
+        for (picture, prompts) in &self.work {
+            self.decoded
+                .push(self.model.decode(picture, prompts, trace)?);
+        }
+        Ok(())
+    }
+
+    fn outputs(&self) -> Result<NamedTensors> {
+        if self.decoded.is_empty() {
+            return Err(not_run());
+        }
+        let join = |of: fn(&Decoded) -> &Tensor| {
+            let parts: Vec<&Tensor> = self.decoded.iter().map(of).collect();
+            Tensor::cat(&parts, 0)
+        };
+        let mut outputs = NamedTensors::default();
+        outputs.insert(MASKS.name, join(|decoded| &decoded.masks)?);
+        outputs.insert(QUALITIES.name, join(|decoded| &decoded.qualities)?);
+        Ok(outputs)
+    }
+}

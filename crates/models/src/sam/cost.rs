@@ -1,0 +1,156 @@
+//! What the networks weigh and cost, from their configuration alone.
+
+use super::SamConfig;
+use crate::cost::Cost;
+
+impl SamConfig {
+    /// Parts of encoding a picture of `height`×`width` patches: `patch_embed`, `layers.{i}`, `neck`.
+    pub fn encode_cost(&self, height: usize, width: usize) -> Vec<Cost> {
+        let config = &self.vision_config;
+        let wide = config.hidden_size as u64;
+        let cells = (height * width) as u64;
+        let mut parts = Vec::new();
+        let mut patches = Cost::new("patch_embed");
+        let values = (config.num_channels * config.patch_size * config.patch_size) as u64;
+        patches.linear(cells, values, wide);
+        patches.parameters += wide;
+        if config.use_abs_pos {
+            patches.parameters += (config.grid() * config.grid()) as u64 * wide;
+        }
+        parts.push(patches);
+        for layer in 0..config.num_hidden_layers {
+            let mut part = Cost::new(format!("layers.{layer}"));
+            let window = config.window(layer);
+            let [rows, columns] = [height, width].map(|side| window.unwrap_or(side));
+            let windows = window.map_or(1, |side| height.div_ceil(side) * width.div_ceil(side));
+            let (places, queries) = ((rows * columns) as u64, (windows * rows * columns) as u64);
+            part.linear(cells, wide, 3 * wide);
+            part.linear(cells, wide, wide);
+            part.linear(cells, wide, config.inner() as u64);
+            part.linear(cells, config.inner() as u64, wide);
+            part.work(2 * queries * places * wide, 4 * queries * wide);
+            let table = window.unwrap_or_else(|| config.grid());
+            if config.use_rel_pos {
+                let distances = (2 * rows + 2 * columns - 2) as u64;
+                part.work(
+                    queries * wide * distances,
+                    queries * distances * config.num_attention_heads as u64,
+                );
+                part.parameters += 2 * ((2 * table - 1) * config.head()) as u64;
+            }
+            let biases = 3 * wide * u64::from(config.qkv_bias) + 2 * wide + config.inner() as u64;
+            part.parameters += biases + 4 * wide;
+            parts.push(part);
+        }
+        let mut neck = Cost::new("neck");
+        let narrow = config.output_channels as u64;
+        neck.linear(cells, wide, narrow);
+        neck.linear(cells, 9 * narrow, narrow);
+        neck.parameters += 4 * narrow;
+        parts.push(neck);
+        parts
+    }
+
+    /// Parts of decoding the masks of one prompt of so many tokens over `cells` cells of a picture whose first
+    /// layer was projected: `layers.{i}`, `tokens`, `masks`.
+    pub fn decode_cost(&self, cells: usize, tokens: usize) -> Vec<Cost> {
+        let config = &self.mask_decoder_config;
+        let wide = config.hidden_size as u64;
+        let [inner, last_inner] = [config.inner(), config.last_inner()].map(|inner| inner as u64);
+        let (cells, tokens) = (cells as u64, (tokens + 1 + config.masks()) as u64);
+        let mut parts = Vec::new();
+        // Four projections, and both products with every token.
+        let across = |part: &mut Cost, inner: u64, [queries, keys]: [u64; 2], projected: u64| {
+            let [of_queries, of_keys] =
+                [queries, keys].map(|rows| if rows == cells { projected } else { 1 } * rows);
+            part.linear(of_queries, wide, inner);
+            part.linear(of_keys, wide, 2 * inner);
+            part.linear(queries, inner, wide);
+            part.work(2 * queries * keys * inner, 2 * (queries + keys) * inner);
+            part.parameters += 3 * inner + wide;
+        };
+        for layer in 0..config.num_hidden_layers {
+            let mut part = Cost::new(format!("layers.{layer}"));
+            part.linear(tokens, wide, 4 * wide);
+            part.work(2 * tokens * tokens * wide, 4 * tokens * wide);
+            let own = u64::from(layer > 0);
+            across(&mut part, inner, [tokens, cells], own);
+            across(&mut part, inner, [cells, tokens], own);
+            part.linear(tokens, wide, config.mlp_dim as u64);
+            part.linear(tokens, config.mlp_dim as u64, wide);
+            // Biases of self attention and feed-forward network, and four norms.
+            part.parameters += 4 * wide + config.mlp_dim as u64 + wide + 8 * wide;
+            parts.push(part);
+        }
+        let mut last = Cost::new("tokens");
+        across(&mut last, last_inner, [tokens, cells], 1);
+        last.parameters += 2 * wide;
+        parts.push(last);
+        let mut masks = Cost::new("masks");
+        let [quarter, eighth] = [wide / 4, wide / 8];
+        masks.linear(cells, wide, 4 * quarter);
+        masks.linear(4 * cells, quarter, 4 * eighth);
+        let count = config.masks() as u64;
+        masks.work(16 * cells * eighth * count, 16 * cells * (eighth + count));
+        for _ in 0..count {
+            head(&mut masks, [wide, wide, eighth], 3);
+        }
+        head(
+            &mut masks,
+            [wide, config.iou_head_hidden_dim as u64, count],
+            config.iou_head_depth,
+        );
+        masks.parameters += quarter + eighth + 2 * quarter;
+        parts.push(masks);
+        parts
+    }
+
+    /// Values of the image encoder, and of the others.
+    pub(super) fn parameter_counts(&self) -> [u64; 2] {
+        let sum = |parts: &[Cost]| parts.iter().map(|part| part.parameters).sum::<u64>();
+        let (vision, prompt) = (&self.vision_config, &self.prompt_encoder_config);
+        let wide = prompt.hidden_size as u64;
+        let (middle, small) = (
+            prompt.mask_input_channels as u64,
+            prompt.mask_input_channels as u64 / 4,
+        );
+        let points = prompt.num_point_embeddings as u64 + 2;
+        let output = self.mask_decoder_config.masks() as u64 + 1;
+        let convolutions =
+            4 * small + 3 * small + 4 * small * middle + 3 * middle + middle * wide + wide;
+        let rest = (points + output) * wide + convolutions + 2 * vision.num_pos_feats as u64;
+        [
+            sum(&self.encode_cost(vision.grid(), vision.grid())),
+            rest + sum(&self.decode_cost(1, 0)),
+        ]
+    }
+}
+
+fn head(part: &mut Cost, [inputs, inner, outputs]: [u64; 3], layers: usize) {
+    for layer in 0..layers {
+        let from = if layer == 0 { inputs } else { inner };
+        let to = if layer + 1 == layers { outputs } else { inner };
+        part.linear(1, from, to);
+        part.parameters += to;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// 484 billion multiply-adds with windows as the reference pads them; the projections here leave the
+    /// padding out.
+    #[test]
+    fn the_published_encoder_is_counted() {
+        let config = SamConfig::default();
+        assert_eq!(config.parameter_counts()[0], 89_670_912);
+        let parts = config.encode_cost(64, 64);
+        let giga = parts.iter().map(|part| part.flops).sum::<u64>() as f64 / 2e9;
+        assert!((440.0..486.0).contains(&giga), "{giga}");
+        // A prompt of a point and no point beside it.
+        let prompt = config.decode_cost(64 * 64, 2);
+        let giga = prompt.iter().map(|part| part.flops).sum::<u64>() as f64 / 2e9;
+        assert!((1.3..1.5).contains(&giga), "{giga}");
+    }
+}
