@@ -1,15 +1,21 @@
-"""Goldens of Segment Anything (arXiv 2304.02643): image encoder, and mask decoder with every kind of prompt.
+"""Goldens of Segment Anything (arXiv 2304.02643): image encoder, mask decoder with every kind of prompt, pictures and
+masks in their own size, and masks of everything.
 
-    python sam.py      # needs segment-anything 1.0 besides
+    python sam.py      # needs segment-anything 1.0 and scipy besides
 
 Networks run in transformers' classes. The authors' own take the same weights under their names and must give the same
-masks; their torchvision, which the networks do not use, is left out.
+masks; they cut, resize and find everything. Their torchvision and OpenCV are replaced by what the functions are
+defined to do.
 """
 
+import json
 import sys
 import types
 
+import numpy as np
 import torch
+from PIL import Image
+from scipy import ndimage
 from transformers import SamConfig, SamMaskDecoderConfig, SamModel, SamPromptEncoderConfig, SamVisionConfig
 
 import common
@@ -198,14 +204,38 @@ def mask_decoder_goldens(folder, case, model):
 
 
 def authors_library():
-    """segment_anything's networks without torchvision."""
-    for name in ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms", "torchvision.transforms.functional"):
+    """segment_anything without torchvision, OpenCV and pycocotools."""
+    for name in ("torchvision", "torchvision.ops", "torchvision.ops.boxes", "torchvision.transforms", "torchvision.transforms.functional", "cv2"):
         sys.modules[name] = types.ModuleType(name)
-    boxes, functional = sys.modules["torchvision.ops.boxes"], sys.modules["torchvision.transforms.functional"]
-    boxes.batched_nms = boxes.box_area = functional.resize = functional.to_pil_image = None
+    boxes, functional, cv2 = (sys.modules[n] for n in ("torchvision.ops.boxes", "torchvision.transforms.functional", "cv2"))
+
+    def area(box):
+        return (box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1])
+
+    def batched_nms(box, scores, _categories, iou_threshold):
+        kept = []
+        for i in torch.sort(scores, descending=True, stable=True).indices.tolist():
+            low, high = torch.maximum(box[i, :2], box[:, :2]), torch.minimum(box[i, 2:], box[:, 2:])
+            inner = (high - low).clamp(min=0).prod(1)
+            overlap = inner / (area(box)[i] + area(box) - inner)
+            if all(not overlap[j] > iou_threshold for j in kept):
+                kept.append(i)
+        return torch.tensor(kept, dtype=torch.int64)
+
+    boxes.batched_nms, boxes.box_area = batched_nms, area
+    functional.to_pil_image = Image.fromarray
+    functional.resize = lambda picture, size: picture.resize((size[1], size[0]), Image.BILINEAR)
+
+    def components(mask, connectivity):
+        assert connectivity == 8
+        labels, count = ndimage.label(mask, structure=np.ones((3, 3)))
+        return count + 1, labels, np.bincount(labels.reshape(-1), minlength=count + 1)[:, None], None
+
+    cv2.connectedComponentsWithStats = components
+    import segment_anything
     from segment_anything import modeling
 
-    return modeling
+    return segment_anything, modeling
 
 
 def authors_model(modeling, case, model):
@@ -227,6 +257,112 @@ def authors_model(modeling, case, model):
     )
     sam.load_state_dict(authors_names(model.state_dict()))
     return sam.eval()
+
+
+def picture(width, height):
+    """Shapes of many sizes on a gradient."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    colours = [96 + 60 * np.sin(x / 9 + k) + 60 * np.cos(y / (7 + k)) for k in range(3)]
+    pixels = np.stack(colours, axis=-1)
+    for i in range(9):
+        centre = ((37 * i + 11) % width, (53 * i + 17) % height)
+        inside = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < (3 + 2 * i) ** 2
+        pixels[inside] = [(91 * i) % 256, (157 * i + 60) % 256, (211 * i + 120) % 256]
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def predictor_golden(library, sam):
+    """A picture larger than the frame and one smaller, prompts in their own pixels."""
+    folder = common.case_folder("sam", "predictor")
+    for name, (width, height) in {"larger": (131, 97), "smaller": (41, 59)}.items():
+        predictor = library.SamPredictor(sam)
+        image = picture(width, height)
+        predictor.set_image(image)
+        points = np.array([[width * 0.3, height * 0.6], [width * 0.8, 3.0]])
+        labels, box = np.array([1, 0]), np.array([4.0, 6.0, width - 7.0, height * 0.75])
+        masks, ious, low = predictor.predict(points, labels, box, multimask_output=True, return_logits=True)
+        single, single_iou, _ = predictor.predict(points, labels, box, low[:1], multimask_output=False, return_logits=True)
+        resized = predictor.transform.apply_image(image)
+        frame = sam.preprocess(torch.from_numpy(resized).permute(2, 0, 1)[None].float())
+        tensors = {
+            "inputs.image": torch.from_numpy(image)[None],
+            "inputs.points": torch.from_numpy(points), "inputs.labels": torch.from_numpy(labels),
+            "inputs.box": torch.from_numpy(box),
+            "blocks.resized": torch.from_numpy(resized)[None], "blocks.pixel_values": frame,
+            "blocks.points": torch.from_numpy(predictor.transform.apply_coords(points, image.shape[:2])),
+            "blocks.box": torch.from_numpy(predictor.transform.apply_boxes(box[None], image.shape[:2])[0]),
+            "blocks.low_res_masks": torch.from_numpy(low),
+            "outputs.logits": torch.from_numpy(masks), "outputs.ious": torch.from_numpy(ious),
+            "outputs.refined_logits": torch.from_numpy(single), "outputs.refined_ious": torch.from_numpy(single_iou),
+        }
+        common.write_golden(folder / f"{name}.safetensors", tensors, every=11, large=2048)
+
+
+class Discs:
+    """In place of a predictor: discs about points, of whole numbers, so that every program gives the same."""
+
+    def __init__(self, threshold):
+        self.device, self.transform, self.model = "cpu", self, types.SimpleNamespace(mask_threshold=threshold)
+
+    def set_image(self, image):
+        self.size = image.shape[:2]
+
+    def reset_image(self):
+        pass
+
+    def apply_coords(self, points, _size):
+        return points
+
+    def predict_torch(self, points, _labels, multimask_output, return_logits):
+        assert multimask_output and return_logits
+        y, x = torch.meshgrid(*(torch.arange(side) for side in self.size), indexing="ij")
+        masks, ious = [], []
+        for px, py in points[:, 0].floor().long().tolist():
+            for m in range(3):
+                radius = 3 + (7 * px + 13 * py + 5 * m) % 23
+                logits = radius * radius - (x - px) ** 2 - (y - py) ** 2
+                if m == 1:
+                    logits = torch.where((x + 2 * y) % 29 == 0, -40, logits)
+                if m == 2:
+                    logits = torch.where((x // 4 + y // 4) % 17 == 0, 40, logits)
+                masks.append(logits.float() / 16)
+                ious.append(((3 * px + 11 * py + 17 * m) % 101) / 100)
+        return torch.stack(masks).unflatten(0, (-1, 3)), torch.tensor(ious).unflatten(0, (-1, 3)), None
+
+
+def everything_goldens(library):
+    """The authors' generator over discs, with and without crops and clean-up, and its parts."""
+    from segment_anything.utils import amg
+
+    folder = common.case_folder("sam", "everything")
+    plain = dict(points_per_side=8, points_per_batch=7, pred_iou_thresh=0.3, stability_score_thresh=0.7, box_nms_thresh=0.5)
+    cases = {
+        "plain": plain,
+        "crops": plain | dict(crop_n_layers=2, crop_n_points_downscale_factor=2, crop_overlap_ratio=0.25, crop_nms_thresh=0.6),
+        "regions": plain | dict(min_mask_region_area=9, mask_threshold=0.5, stability_score_offset=0.75),
+    }
+    written = {}
+    for name, settings in cases.items():
+        own = {key: value for key, value in settings.items() if key != "mask_threshold"}
+        nothing = types.SimpleNamespace(image_encoder=types.SimpleNamespace(img_size=80))
+        generator = library.SamAutomaticMaskGenerator(nothing, output_mode="uncompressed_rle", **own)
+        generator.predictor = Discs(settings.get("mask_threshold", 0.0))
+        masks = generator.generate(np.zeros((118, 150, 3), dtype=np.uint8))
+        print(f"everything/{name}: {len(masks)} masks")
+        written[name] = {"settings": settings, "masks": masks}
+    (folder / "masks.json").write_text(json.dumps(written, sort_keys=True) + "\n")
+    spots = (common.normal((2, 40, 50), "sam", "regions") > 0.4).numpy()
+    tensors = {"inputs.masks": torch.from_numpy(spots.astype(np.uint8))}
+    for mode in ("holes", "islands"):
+        for least in (3, 9, 5000):
+            cleaned = [amg.remove_small_regions(mask, least, mode)[0] for mask in spots]
+            tensors[f"outputs.{mode}.{least}"] = torch.from_numpy(np.stack(cleaned).astype(np.uint8))
+    common.write_golden(folder / "regions.safetensors", tensors)
+    boxes = []
+    for size, layers, ratio in (((97, 131), 2, 512 / 1500), ((64, 64), 1, 0.25), ((41, 300), 3, 0.0)):
+        found = amg.generate_crop_boxes(size, layers, ratio)
+        boxes.append({"size": size, "layers": layers, "overlap": ratio, "boxes": [[layer, *box] for box, layer in zip(*found)]})
+    (folder / "crops.json").write_text(json.dumps(boxes) + "\n")
 
 
 def agree(sam, model):
@@ -255,11 +391,14 @@ def main():
         common.write_weights(folder / "model.safetensors", state, torch.bfloat16)
         image_encoder_golden(folder, case, model)
         mask_decoder_goldens(folder, case, model)
-    sam = authors_model(authors_library(), "base", models["base"])
+    library, modeling = authors_library()
+    sam = authors_model(modeling, "base", models["base"])
     agree(sam, models["base"])
     authors = common.case_folder("sam", "authors")
     (authors / "config.json").write_bytes((common.FIXTURES / "sam/base/config.json").read_bytes())
     torch.save({name: value.to(torch.bfloat16) for name, value in sam.state_dict().items()}, authors / "sam_vit_tiny.pth")
+    predictor_golden(library, sam)
+    everything_goldens(library)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@
 mod chart;
 mod decode;
 mod error;
+pub mod mask;
 mod metrics;
 mod picture;
 mod png_file;
@@ -28,6 +29,7 @@ pub mod svg;
 pub use chart::{LineChart, Mark, Series, line_chart_svg};
 pub use decode::{decode_picture, read_picture};
 pub use error::{Error, Result};
+pub use mask::Mask;
 pub use metrics::{psnr, ssim};
 pub use picture::{MAX_SIDE, Picture, signed_to_byte};
 pub use png_file::{encode_png, read_png_metadata};

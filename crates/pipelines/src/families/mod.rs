@@ -2,6 +2,7 @@
 
 pub mod hart;
 pub mod language;
+pub mod sam;
 pub mod sana;
 #[cfg(feature = "toy")]
 pub mod toy;

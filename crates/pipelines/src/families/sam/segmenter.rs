@@ -1,0 +1,149 @@
+//! The networks with a picture, and prompts in its own pixels.
+
+use brisk_media::Picture;
+use brisk_models::sam::{
+    ImageEncoder, MaskDecoder, PointLabel, Points, PreparedPicture, Prompts, SamConfig,
+};
+use brisk_nn::{Tensor, Trace, Weights};
+
+use super::Frame;
+use super::everything::{PointMasks, SegmentPoints};
+use crate::error::{Error, Result};
+
+/// The networks, and the picture that was last looked at.
+pub struct Segmenter {
+    encoder: ImageEncoder,
+    decoder: MaskDecoder,
+    side: usize,
+    seen: Option<(Frame, PreparedPicture)>,
+}
+
+/// A prompt in the picture's pixels; at least one part.
+#[derive(Clone, Debug, Default)]
+pub struct PicturePrompt {
+    /// Points, and whether they are in the mask.
+    pub points: Vec<([f64; 2], bool)>,
+    /// Left, top, right and bottom.
+    pub bounds: Option<[f64; 4]>,
+    /// Logits of a rough mask, `[1, 4h, 4w, 1]`, as a prediction gives them.
+    pub mask: Option<Tensor>,
+}
+
+/// Masks of one prompt, the single one first.
+#[derive(Clone, Debug)]
+pub struct PredictedMasks {
+    /// Logits in the picture's size, `[masks, height, width]`.
+    pub logits: Vec<f32>,
+    /// Expected intersection over union of each.
+    pub qualities: Vec<f32>,
+    /// Logits of each over the frame, `[1, masks, 4h, 4w]`.
+    pub coarse: Tensor,
+}
+
+impl Segmenter {
+    /// From the weights of all networks, under [plain names](brisk_models::sam::plain_names).
+    ///
+    /// # Errors
+    /// One report of every tensor that does not fit.
+    pub fn load(config: &SamConfig, weights: &Weights) -> Result<Self> {
+        Ok(Self {
+            encoder: ImageEncoder::load_alone(config, weights)?,
+            decoder: MaskDecoder::load_alone(config, weights)?,
+            side: config.image_size(),
+            seen: None,
+        })
+    }
+
+    /// Encodes a picture, to which prompts refer from now on.
+    ///
+    /// # Errors
+    /// A picture out of limits, or a non-finite activation.
+    pub fn look(&mut self, picture: &Picture) -> Result<()> {
+        let frame = Frame::new(self.side, [picture.width, picture.height]);
+        let pixels = frame.pixels(picture)?;
+        let embedding = self.encoder.forward(&pixels, &mut Trace::none())?;
+        self.seen = Some((frame, self.decoder.prepare(&embedding)?));
+        Ok(())
+    }
+
+    /// All masks of a prompt.
+    ///
+    /// # Errors
+    /// No picture was looked at, or a mask of another size.
+    pub fn predict(&self, prompt: &PicturePrompt) -> Result<PredictedMasks> {
+        let (frame, picture) = self.seen()?;
+        let place = |place: &[f64; 2]| frame.place(*place);
+        let points = (!prompt.points.is_empty()).then(|| Points {
+            places: vec![prompt.points.iter().map(|(at, _)| place(at)).collect()],
+            labels: vec![
+                prompt
+                    .points
+                    .iter()
+                    .map(|(_, inside)| label(*inside))
+                    .collect(),
+            ],
+        });
+        let bounds = prompt.bounds.map(|[left, top, right, bottom]| {
+            let ([left, top], [right, bottom]) = (place(&[left, top]), place(&[right, bottom]));
+            vec![[left, top, right, bottom]]
+        });
+        let prompts = Prompts {
+            points,
+            boxes: bounds,
+            masks: prompt.mask.clone(),
+        };
+        let decoded = self.decoder.decode(picture, &prompts, &mut Trace::none())?;
+        let (_, count, rows, columns) = decoded.masks.dims4()?;
+        let logits = decoded.masks.flatten_all()?.to_vec1::<f32>()?;
+        Ok(PredictedMasks {
+            logits: frame.unframed(&logits, count, [rows, columns]),
+            qualities: decoded.qualities.flatten_all()?.to_vec1()?,
+            coarse: decoded.masks,
+        })
+    }
+
+    fn seen(&self) -> Result<(&Frame, &PreparedPicture)> {
+        let none = || Error::request("picture", "no picture was looked at yet");
+        self.seen
+            .as_ref()
+            .map(|(frame, picture)| (frame, picture))
+            .ok_or_else(none)
+    }
+}
+
+fn label(inside: bool) -> PointLabel {
+    match inside {
+        true => PointLabel::Foreground,
+        false => PointLabel::Background,
+    }
+}
+
+impl SegmentPoints for Segmenter {
+    fn look(&mut self, picture: &Picture) -> Result<()> {
+        Self::look(self, picture)
+    }
+
+    fn masks(&mut self, points: &[[f64; 2]]) -> Result<Vec<PointMasks>> {
+        let (frame, picture) = self.seen()?;
+        let prompts = Prompts {
+            points: Some(Points {
+                places: points.iter().map(|at| vec![frame.place(*at)]).collect(),
+                labels: vec![vec![PointLabel::Foreground]; points.len()],
+            }),
+            ..Prompts::default()
+        };
+        let decoded = self.decoder.decode(picture, &prompts, &mut Trace::none())?;
+        let (_, count, rows, columns) = decoded.masks.dims4()?;
+        let qualities = decoded.qualities.to_vec2::<f32>()?.into_iter();
+        let masks = qualities.enumerate().map(|(index, qualities)| {
+            // The single mask is for prompts that leave no doubt; a point does.
+            let several = decoded.masks.narrow(0, index, 1)?.narrow(1, 1, count - 1)?;
+            let several = several.contiguous()?.flatten_all()?.to_vec1::<f32>()?;
+            Ok(PointMasks {
+                logits: frame.unframed(&several, count - 1, [rows, columns]),
+                qualities: qualities[1..].to_vec(),
+            })
+        });
+        masks.collect()
+    }
+}
