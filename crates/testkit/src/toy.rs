@@ -20,7 +20,9 @@ pub fn write_toy_model(folder: &Path, spread: f32) -> PathBuf {
     let network = folder.join("velocity_model");
     std::fs::create_dir_all(&network).expect("a folder");
     let write = |path: PathBuf, value: Value| {
-        std::fs::write(path, value.to_string()).expect("a file that can be written");
+        // Tests side by side write one folder: none may see half of a file.
+        brisk_store::write_atomic(&path, value.to_string().as_bytes())
+            .expect("a file that can be written");
     };
     write(
         folder.join("model_index.json"),
