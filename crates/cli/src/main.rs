@@ -10,7 +10,6 @@ mod arguments;
 mod commands;
 mod failure;
 mod flags;
-mod machine;
 mod models;
 mod output;
 mod panic;

@@ -30,6 +30,7 @@ pub mod events;
 pub mod families;
 pub mod folder;
 mod known_prompts;
+pub mod machine;
 pub mod memory;
 pub mod options;
 pub mod quantize;

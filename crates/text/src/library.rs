@@ -203,12 +203,15 @@ fn timed<T: Send + 'static>(
             // Nobody listens any more where it took too long.
             let _ = send.send(guarded(work).and_then(|found| found));
         });
-    spawned.map_err(|error| format!("there is no thread for it: {error}"))?;
-    receive.recv_timeout(limit).map_err(|error| match error {
+    let thread = spawned.map_err(|error| format!("there is no thread for it: {error}"))?;
+    let found = receive.recv_timeout(limit).map_err(|error| match error {
         RecvTimeoutError::Timeout => format!(
             "it takes longer than {} seconds; its normalizer, its regular expressions or its model are too slow for this text",
             limit.as_secs()
         ),
         RecvTimeoutError::Disconnected => "it broke off".to_owned(),
-    })?
+    })?;
+    // It has nothing left to do, and is to be gone when the caller is told.
+    let _ = thread.join();
+    found
 }

@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::ThreadArguments;
 use crate::failure::Result;
-use crate::machine::{self, Ceilings, Memory, SIDE};
 use crate::{output, text};
+use brisk_pipelines::machine::{self, Ceilings, Memory, SIDE};
 
 /// Show what this machine offers: threads, speed, memory, cache
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 
 use super::RunArguments;
 use crate::failure::Result;
-use crate::machine::{self, Ceilings, median};
 use crate::{output, text};
+use brisk_pipelines::machine::{self, Ceilings, median};
 
 /// A measured part.
 #[derive(Debug, Clone, PartialEq)]

@@ -15,7 +15,8 @@ use crate::commands::ThreadArguments;
 use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::progress::Stages;
-use crate::{machine, models, output, text};
+use crate::{models, output, text};
+use brisk_pipelines::machine;
 
 /// Options for two models; they mean nothing for pictures.
 #[derive(Debug, Args)]

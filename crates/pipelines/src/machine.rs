@@ -29,8 +29,7 @@ pub struct Ceilings {
 impl Ceilings {
     /// Measures; the median of five each, in about two seconds.
     pub fn measure() -> Self {
-        let room =
-            brisk_pipelines::memory::available().is_none_or(|free| free > 3 * 4 * COPIED as u64);
+        let room = crate::memory::available().is_none_or(|free| free > 3 * 4 * COPIED as u64);
         Self {
             fma: fma_gflops(),
             gemm: gemm_gflops(),
@@ -156,7 +155,7 @@ impl Memory {
     pub fn read() -> Self {
         Self {
             total: kibibytes("/proc/meminfo", "MemTotal:"),
-            available: brisk_pipelines::memory::available(),
+            available: crate::memory::available(),
         }
     }
 }
