@@ -39,7 +39,7 @@ pub struct ProbeArguments {
     #[arg(long)]
     exact: bool,
     /// How inputs of 4-bit layers are rounded: 8 (default), 4, or full
-    #[arg(long, value_enum, value_name = "BITS")]
+    #[arg(long, value_enum, value_name = "BITS", hide_possible_values = true)]
     activations: Option<ActivationBits>,
     #[command(flatten)]
     threads: ThreadArguments,
@@ -59,7 +59,7 @@ fn names() -> Vec<&'static str> {
 /// What each takes and gives, in lines that fit a screen.
 fn ports() -> String {
     const NAME: usize = 21;
-    const WIDTH: usize = 105;
+    const WIDTH: usize = 98;
     let mut lines: Vec<String> = Vec::new();
     let mut text = "Names and layouts are those of the reference's forward (NCHW, f32):".to_owned();
     for (_, entry) in registry::entries() {
