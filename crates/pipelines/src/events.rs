@@ -11,6 +11,7 @@ use brisk_media::Picture;
 
 use crate::error::{Error, Result};
 use crate::options::Latents;
+use crate::request::StageMemory;
 
 /// What a stage does with its component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -209,6 +210,17 @@ impl Control {
     pub fn send(&self, event: Event) {
         let mut listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner);
         listener(event);
+    }
+
+    /// Says what each stage will need of the bytes that are available.
+    pub(crate) fn memory(&self, stages: &[StageMemory], available: Option<u64>) {
+        for stage in stages {
+            self.send(Event::Memory {
+                stage: stage.stage,
+                needed: stage.needed,
+                available,
+            });
+        }
     }
 
     /// [`Error::Cancelled`] if the flag is set.

@@ -60,13 +60,7 @@ impl HartPipeline {
         let started = Instant::now();
         let available = crate::memory::available();
         let keep = self.keeps_components(available);
-        for stage in memory {
-            control.send(Event::Memory {
-                stage: stage.stage,
-                needed: stage.needed,
-                available,
-            });
-        }
+        control.memory(memory, available);
         if !keep {
             // What one part took goes back to the system before the next needs it.
             control.send(Event::SaveMemory);

@@ -162,13 +162,7 @@ impl SanaPipeline {
         let started = Instant::now();
         let available = crate::memory::available();
         let keep = self.keeps_components(available);
-        for stage in memory {
-            control.send(Event::Memory {
-                stage: stage.stage,
-                needed: stage.needed,
-                available,
-            });
-        }
+        control.memory(memory, available);
         self.check_weights(plan)?;
         control.check()?;
 

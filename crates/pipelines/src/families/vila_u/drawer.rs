@@ -125,14 +125,7 @@ impl ImageModel for Drawer {
         }
         let decided: &DrawPlan = plan.decisions.of(&self.files.label)?;
         let started = Instant::now();
-        let available = crate::memory::available();
-        for stage in &plan.memory {
-            control.send(Event::Memory {
-                stage: stage.stage,
-                needed: stage.needed,
-                available,
-            });
-        }
+        control.memory(&plan.memory, crate::memory::available());
         let mut seconds = 0.0;
         let undecoded = timed(&mut seconds, || match &decided.reconstruct {
             Some(_) => self.encode(decided, control),
@@ -404,7 +397,7 @@ impl Drawer {
         &mut self,
         plan: &DrawPlan,
         undecoded: Vec<Undecoded>,
-        generate: f64,
+        mut generate: f64,
         control: &Control,
     ) -> Result<Vec<GeneratedImage>> {
         let tower = match (&self.tower, &self.generator) {
@@ -437,6 +430,8 @@ impl Drawer {
                 prompt: plan.prompts[plan.prompt_of(index)].clone(),
                 seconds: vec![(first, generate), ("decode", decode)],
             });
+            // The first has borne what all share.
+            generate = 0.0;
         }
         Ok(images)
     }
