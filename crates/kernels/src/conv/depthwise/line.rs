@@ -194,11 +194,15 @@ mod x86 {
 
     #[target_feature(enable = "avx2,fma")]
     fn gated(values: Vector, gates: Vector) -> Vector {
-        let gates = gates.map(|gates| {
-            let mut plain = [0.0f32; 8];
-            store_eight(&mut plain, gates);
-            plain.map(math::silu)
-        });
+        let mut plain = [0.0f32; VECTOR];
+        for (plain, gates) in plain.as_chunks_mut().0.iter_mut().zip(gates) {
+            store_eight(plain, gates);
+        }
+        // A loop and not `map`, whose closures are compiled without these instructions.
+        for gate in &mut plain {
+            *gate = math::silu(*gate);
+        }
+        let gates = plain.as_chunks().0;
         [
             _mm256_mul_ps(values[0], load_eight(&gates[0])),
             _mm256_mul_ps(values[1], load_eight(&gates[1])),
