@@ -29,7 +29,8 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let plan = model.plan(&request)?;
     super::report_drawn_seed(&request.options);
     let count = job.only.map_or(plan.images.len(), |_| 1);
-    let outputs = arguments.outputs(count)?;
+    let mut unused = None; // kept from other runs until the pictures are written
+    let outputs = arguments.outputs(count, &mut unused)?;
     if arguments.save_codes.is_some() && !model.support().honours(keys::CODES.definition()) {
         return Err(Failure::usage(format!(
             "--save-codes: {} draws without codes",

@@ -16,6 +16,7 @@ use super::cache::model_folder;
 use super::client::{Client, Failure, Listing, Sibling};
 use super::id::{ModelId, is_commit};
 use super::select::needed;
+use super::space::check_space;
 use super::{HubOptions, HubProgress};
 use crate::folder::check_relative;
 use crate::output::FolderLock;
@@ -49,9 +50,10 @@ pub(super) fn download(
     let total = wanted
         .iter()
         .try_fold(0u64, |sum, file| sum.checked_add(file.size?));
-    progress.begin(&id.to_string(), wanted.len(), total);
     let snapshot = model.join("snapshots").join(&listing.sha);
     create_folder(&snapshot)?;
+    check_space(&snapshot, &wanted)?;
+    progress.begin(&id.to_string(), wanted.len(), total);
     for file in wanted {
         progress.file(&file.rfilename, file.size);
         let job = FileJob {
@@ -296,7 +298,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 }
 
 /// A file that is not whole yet. It stays when the download stops, for the next try.
-struct Partial {
+pub(super) struct Partial {
     path: PathBuf,
     file: File,
     /// Bytes that are there.
@@ -304,12 +306,17 @@ struct Partial {
 }
 
 impl Partial {
-    /// Opens what an earlier try left, if it can be gone on with.
-    fn open(target: &Path, size: Option<u64>) -> Result<Self> {
+    /// Where the bytes of `target` are until it is whole.
+    pub(super) fn path(target: &Path) -> PathBuf {
         let mut name = std::ffi::OsString::from("."); // hidden: a half file is never one of the model's
         name.push(target.file_name().unwrap_or_default());
         name.push(".incomplete");
-        let path = target.with_file_name(name);
+        target.with_file_name(name)
+    }
+
+    /// Opens what an earlier try left, if it can be gone on with.
+    fn open(target: &Path, size: Option<u64>) -> Result<Self> {
+        let path = Self::path(target);
         let fail = |error| Error::io("write", &path, error);
         remove_link(&path)?;
         let file = OpenOptions::new()

@@ -13,6 +13,8 @@ mod id;
 mod options;
 #[cfg(feature = "hub")]
 mod select;
+#[cfg(feature = "hub")]
+mod space;
 
 use std::path::{Path, PathBuf};
 

@@ -120,7 +120,7 @@ fn host_name() -> String {
 }
 
 /// Whether a path still names an open file.
-fn is_still_at(file: &File, path: &Path) -> bool {
+pub(super) fn is_still_at(file: &File, path: &Path) -> bool {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

@@ -1,10 +1,12 @@
 //! Where results go: names, places that must be kept apart, temporary names, folders in use.
 
+mod claim;
 mod lock;
 mod overlap;
 mod place;
 mod temporary;
 
+pub use claim::UnusedNames;
 pub use lock::FolderLock;
 pub use overlap::{check_output, check_outputs};
 pub use place::{check_writable, numbered};

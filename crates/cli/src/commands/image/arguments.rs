@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use brisk::options::{Definition, Scope, Support};
 use brisk::{ImageRequest, OpenSettings, Options, Redraw, ResultKind, keys};
-use brisk_store::output::numbered;
+use brisk_store::output::{UnusedNames, numbered};
 use brisk_store::read::read;
 use brisk_store::{Limit, ModelFolder, check_outputs};
 use clap::Args;
@@ -95,13 +95,17 @@ fn only_f32(name: &str) -> Result<String, String> {
 }
 
 impl ImageArguments {
-    /// Names of the files, one a picture.
-    pub(super) fn outputs(&self, count: usize) -> Result<Vec<PathBuf>> {
-        let output = match &self.output {
-            Some(output) => output.clone(),
-            None => free_name(count),
+    /// Names of the files, one a picture; where none was given, those of `unused`.
+    pub(super) fn outputs(
+        &self,
+        count: usize,
+        unused: &mut Option<UnusedNames>,
+    ) -> Result<Vec<PathBuf>> {
+        let Some(output) = &self.output else {
+            let chosen = unused.insert(UnusedNames::choose(Path::new("brisk.png"), count));
+            return Ok(chosen.paths().to_vec());
         };
-        output::expect_format("--output", &output, Format::Png)?;
+        output::expect_format("--output", output, Format::Png)?;
         if output == Path::new("-") && count != 1 {
             return Err(Failure::usage(format!(
                 "--output -: stdout takes one picture, this request draws {count}; name a file"
@@ -113,7 +117,7 @@ impl ImageArguments {
             ));
         }
         Ok((0..count)
-            .map(|index| numbered(&output, index, count))
+            .map(|index| numbered(output, index, count))
             .collect())
     }
 
@@ -299,15 +303,4 @@ impl Job {
         let found = models::find(name, variant.as_deref(), ResultKind::Pictures)?;
         Ok((found.name, found.folder, settings))
     }
-}
-
-/// `brisk.png`, or the first `brisk-N.png` under whose name no picture of the request exists yet.
-fn free_name(count: usize) -> PathBuf {
-    let names = std::iter::once(PathBuf::from("brisk.png"))
-        .chain((1..).map(|number| PathBuf::from(format!("brisk-{number}.png"))));
-    let taken = |path: &PathBuf| (0..count).any(|index| numbered(path, index, count).exists());
-    names
-        .into_iter()
-        .find(|path| !taken(path))
-        .unwrap_or_else(|| PathBuf::from("brisk.png"))
 }
