@@ -61,7 +61,9 @@ mod tests {
         };
         let petabyte = 1 << 50;
         let (large, unknown) = (file("a.bin", Some(petabyte)), file("b.bin", None));
-        let error = check_space(folder.path(), &[&large]).unwrap_err().to_string();
+        let error = check_space(folder.path(), &[&large])
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("1125899.9 GB more would not fit"), "{error}");
         assert!(error.contains(" GB left."), "{error}");
         check_space(folder.path(), &[&large, &unknown]).unwrap();
