@@ -1,0 +1,264 @@
+//! Bugs planted into kernels, each of which the suite must find.
+
+use std::path::Path;
+use std::process::Command;
+
+use brisk_cuda::Precision;
+use brisk_cuda::suite::{self, Size};
+use brisk_cuda_emulated::{Door, device_over};
+use libloading::Library;
+
+/// A kernel file, a piece of it, and what stands there instead.
+type Planted = (&'static str, &'static str, &'static str);
+
+const IN_PRODUCTS: &[Planted] = &[
+    (
+        "product",
+        "        wait<STAGES - 2>();\n        barrier();",
+        "        wait<STAGES - 2>();",
+    ),
+    ("product", "wait<STAGES - 2>()", "wait<STAGES - 1>()"),
+    (
+        "product",
+        "load(step + STAGES - 1);\n        commit();",
+        "load(step + STAGES - 1);",
+    ),
+    ("product", "lane / 8 % 2", "lane / 16"),
+    (
+        "product",
+        "inside = column0 + r < columns && k < depth;",
+        "inside = column0 + r < columns - 1 && k < depth;",
+    ),
+    (
+        "product",
+        "bs[n / 2][n % 2 * 2 + 1]",
+        "bs[n / 2][n % 2 * 2]",
+    ),
+    (
+        "product",
+        "    float* room = (float*)memory;\n    barrier();",
+        "    float* room = (float*)memory;",
+    ),
+    ("product", "i / 2 * 8 + lane / 4", "i % 2 * 8 + lane / 4"),
+    (
+        "precise",
+        "        wait<0>();\n        barrier();",
+        "        barrier();",
+    ),
+    (
+        "precise",
+        "        }\n        barrier();\n    }",
+        "        }\n    }",
+    ),
+    (
+        "loaders.cuh",
+        "inside = row.inside && k < depth;",
+        "inside = row.inside;",
+    ),
+    ("loaders.cuh", "tap % w.side;\n", "tap / w.side;\n"),
+    (
+        "loaders.cuh",
+        "(unsigned)left < (unsigned)w.width",
+        "left < w.width",
+    ),
+    ("loaders.cuh", "w.top -= down;", "w.top += down;"),
+    (
+        "loaders.cuh",
+        "2 * w.columns + 2 * x + right",
+        "2 * w.columns + 2 * x + down",
+    ),
+    (
+        "epilogue.cuh",
+        "row / s.rows_per_gate * columns",
+        "row * columns % columns",
+    ),
+    ("epilogue.cuh", "y % 2 * 2 + x % 2", "x % 2 * 2 + y % 2"),
+    (
+        "epilogue.cuh",
+        "if (j < count) v[j] += s.bias[column + j]",
+        "if (j < count) v[j] += s.bias[column]",
+    ),
+];
+
+const ELSEWHERE: &[Planted] = &[
+    (
+        "few_rows",
+        "if (j < count) sums[r]",
+        "if (j < count - 1) sums[r]",
+    ),
+    ("copy", "(dx + phase % 2 + 1) / 2", "(dx + 1) / 2"),
+    ("copy", "from += at * s.from[d];", "from += at * s.to[d];"),
+    (
+        "norm",
+        "(v[j] - mean) * (v[j] - mean)",
+        "(v[j] - mean) * v[j] * 0.99f",
+    ),
+    (
+        "norm",
+        "sum_of_warp(sum) / channels + eps",
+        "sum / channels + eps",
+    ),
+    ("norm", "row / tokens * channels", "row / tokens * tokens"),
+    (
+        "depthwise",
+        "const int left = pixel % m.width",
+        "const int left = pixel % m.height",
+    ),
+    ("depthwise", "silu(gates[j])", "gates[j]"),
+    (
+        "linear_attention",
+        "weight += q * s[h.dim * h.dim + c]",
+        "weight += s[h.dim * h.dim + c]",
+    ),
+    (
+        "linear_attention",
+        "for (int r = 0; r < runs; r++)",
+        "for (int r = 0; r < 1; r++)",
+    ),
+    (
+        "attention_tiles",
+        "right[0], right[1]",
+        "right[1], right[0]",
+    ),
+    ("attention_tiles", "        total[half] *= factor;", ""),
+    (
+        "attention_tiles",
+        "i * 16 + lane % 16) * pitch",
+        "i * 16 + lane % 8) * pitch",
+    ),
+    (
+        "attention_tiles",
+        "lane % 4 * 2 + j;\n                    bool",
+        "lane % 4 + 4 * j;\n                    bool",
+    ),
+    (
+        "attention",
+        "key > reach - s.window",
+        "key >= reach - s.window",
+    ),
+    (
+        "attention",
+        "total[e] * factor + sum_of_warp(weight)",
+        "total[e] + sum_of_warp(weight)",
+    ),
+    (
+        "attention",
+        "    for (int k0 = begin; k0 < end; k0 += KEYS) {\n        barrier();",
+        "    for (int k0 = begin; k0 < end; k0 += KEYS) {",
+    ),
+    (
+        "attention",
+        "head / (s.heads / s.groups)",
+        "head % s.groups",
+    ),
+    (
+        "pointwise",
+        "right += at * o.right[d];",
+        "right += at * o.left[d];",
+    ),
+];
+
+/// The kernel file that shows a bug of a header.
+fn shown_by(file: &str) -> &str {
+    if file.ends_with(".cuh") {
+        "product"
+    } else {
+        file
+    }
+}
+
+/// Builds a kernel file with other texts and gives the failing cases that need it.
+fn failures(number: usize, changed: Option<(&str, &str, &str)>, file: &str) -> usize {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let room = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(crates.join("cuda/kernels")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, room.path().join(path.file_name().unwrap())).unwrap();
+    }
+    if let Some((name, from, to)) = changed {
+        let name = if name.ends_with(".cuh") {
+            name.to_owned()
+        } else {
+            format!("{name}.cu")
+        };
+        let path = room.path().join(&name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{name} has no {from:?}");
+        std::fs::write(&path, text.replace(from, to)).unwrap();
+    }
+    let source = room.path().join("one.cpp");
+    let files = brisk_cuda::SOURCES.iter();
+    let mut text: String = files
+        .map(|file| format!("#include \"{file}.cu\"\n"))
+        .collect();
+    text.push_str("#include \"launch.hpp\"\n");
+    std::fs::write(&source, text).unwrap();
+    let built = room.path().join(format!("planted{number}.so"));
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
+    let status = Command::new(compiler)
+        .args([
+            "-std=c++17",
+            "-O1",
+            "-shared",
+            "-fPIC",
+            "-DEMULATED",
+            "-U_FORTIFY_SOURCE",
+            "-fvisibility=hidden",
+            "-fno-gnu-unique",
+            "-w",
+            "-I",
+        ])
+        .arg(crates.join("cuda-emulated/cpp"))
+        .arg("-I")
+        .arg(room.path())
+        .arg(&source)
+        .arg("-o")
+        .arg(&built)
+        .status()
+        .expect("a C++ compiler");
+    assert!(status.success(), "{changed:?} does not compile");
+    // SAFETY: it holds the emulator and kernels only, and nothing of it is used after this function.
+    let library = unsafe { Library::new(&built) }.unwrap();
+    // SAFETY: the type is that of the emulator's door.
+    let door: Door = unsafe { *library.get(b"brisk_emulated_launch\0").unwrap() };
+    let mut failed = 0;
+    for (precision, seed) in [
+        (Precision::Half, 0),
+        (Precision::Half, 5),
+        (Precision::Single, 6),
+    ] {
+        let device = device_over(door, precision, seed);
+        let cases = suite::cases();
+        for case in cases.iter().filter(|case| case.files.contains(&file)) {
+            let outcome = case.run(&device, Size::Small, false);
+            failed += usize::from(!outcome.is_ok_and(|outcome| outcome.passes(precision)));
+        }
+    }
+    failed
+}
+
+/// Those that no case failed for.
+fn missed(planted: &[Planted]) -> Vec<String> {
+    let missed = planted.iter().enumerate().filter(|(number, planted)| {
+        let (file, ..) = **planted;
+        failures(*number, Some(**planted), shown_by(file)) == 0
+    });
+    missed
+        .map(|(_, (file, from, to))| format!("{file}: {from:?} as {to:?}"))
+        .collect()
+}
+
+#[test]
+fn every_bug_planted_into_products_is_found() {
+    assert_eq!(missed(IN_PRODUCTS), [""; 0]);
+}
+
+#[test]
+fn every_bug_planted_elsewhere_is_found() {
+    assert_eq!(missed(ELSEWHERE), [""; 0]);
+}
+
+#[test]
+fn kernels_without_a_bug_pass() {
+    assert_eq!(failures(1000, None, "product"), 0);
+}

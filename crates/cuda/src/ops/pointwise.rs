@@ -1,0 +1,212 @@
+//! One value, or a few of one place, at a time.
+
+use super::copy::broadcast_strides;
+use super::steps::{Activation, Steps};
+use super::{THREADS, blocks, device_of};
+use crate::driver::{Arguments, Structure};
+use crate::error::{Error, Result};
+use crate::tensor::{Element, Tensor};
+
+/// `activation(factor·x + addend)` as another type.
+pub(super) fn unary(
+    x: &Tensor,
+    factor: f32,
+    addend: f32,
+    activation: Activation,
+    element: Element,
+) -> Result<Tensor> {
+    if x.element() == Element::U32 || element == Element::U32 {
+        return Err(Error::shape("pointwise", x.dims(), "floats, not indices"));
+    }
+    let y = x.device().unset(x.dims(), element)?;
+    let arguments = Arguments::new()
+        .structure(&x.array())
+        .structure(&y.array())
+        .long(x.count())
+        .float(factor)
+        .float(addend)
+        .int(activation as usize);
+    let blocks = blocks(x.count().div_ceil(8));
+    // SAFETY: both have so many values.
+    unsafe {
+        x.device()
+            .launch(("pointwise", "unary"), blocks, THREADS, 0, &arguments)?
+    };
+    Ok(y)
+}
+
+/// `factor·x + addend`, of the type of `x`.
+///
+/// # Errors
+/// As the module says.
+pub fn affine(x: &Tensor, factor: f32, addend: f32) -> Result<Tensor> {
+    unary(x, factor, addend, Activation::Identity, x.element())
+}
+
+/// A function of every value, of the type of `x`.
+///
+/// # Errors
+/// As the module says.
+pub fn activation(x: &Tensor, which: Activation) -> Result<Tensor> {
+    unary(x, 1.0, 0.0, which, x.element())
+}
+
+/// What [`binary`] does with two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binary {
+    /// a + b.
+    Add,
+    /// a − b.
+    Subtract,
+    /// a·b.
+    Multiply,
+    /// a / b.
+    Divide,
+}
+
+/// Two tensors value by value, sides of one repeated; f32 if one of them is.
+///
+/// # Errors
+/// As the module says.
+pub fn binary(operation: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    let device = device_of("arithmetic", &[a, b])?;
+    let rank = a.dims().len().max(b.dims().len());
+    let side = |x: &Tensor, at: usize| match (at + x.dims().len()).checked_sub(rank) {
+        Some(own) => x.dims()[own],
+        None => 1,
+    };
+    let dims: Vec<usize> = (0..rank)
+        .map(|at| match (side(a, at), side(b, at)) {
+            (1, other) => other,
+            (own, _) => own,
+        })
+        .collect();
+    let (left, right) = (
+        broadcast_strides(a.dims(), &dims),
+        broadcast_strides(b.dims(), &dims),
+    );
+    let indices = [a, b].iter().any(|x| x.element() == Element::U32);
+    let (Some(left), Some(right), true, false) = (left, right, rank <= 6, indices) else {
+        return Err(Error::shape(
+            "arithmetic",
+            a.dims(),
+            &format!("floats of a shape that goes with {:?}", b.dims()),
+        ));
+    };
+    let wide = [a, b].iter().any(|x| x.element() == Element::F32);
+    let y = device.unset(&dims, if wide { Element::F32 } else { Element::Bf16 })?;
+    let filled = |values: &[usize], fill: usize| {
+        let mut all = vec![fill; 6 - rank];
+        all.extend(values);
+        all
+    };
+    let operands = Structure::new()
+        .longs(&filled(&dims, 1))
+        .longs(&filled(&left, 0))
+        .longs(&filled(&right, 0));
+    let arguments = Arguments::new()
+        .structure(&a.array())
+        .structure(&b.array())
+        .structure(&y.array())
+        .long(y.count())
+        .int(operation as usize)
+        .structure(&operands);
+    // SAFETY: the strides are those of the operands, and `y` has a value for each place.
+    unsafe {
+        device.launch(
+            ("pointwise", "binary"),
+            blocks(y.count()),
+            THREADS,
+            0,
+            &arguments,
+        )?
+    };
+    Ok(y)
+}
+
+/// The steps after a layer, alone.
+///
+/// # Errors
+/// As the module says.
+pub fn steps(x: &Tensor, after: &Steps) -> Result<Tensor> {
+    let element = match after.residual {
+        Some(_) => after.element(x),
+        None => x.element(),
+    };
+    let y = x.device().unset(x.dims(), element)?;
+    let channels = x.width();
+    let arguments = Arguments::new()
+        .structure(&x.array())
+        .long(x.rows())
+        .int(channels)
+        .structure(&after.structure("epilogue", &y)?);
+    let blocks = blocks(x.rows() * channels.div_ceil(8));
+    // SAFETY: both have the same shape, and `structure` checked the rest.
+    unsafe {
+        x.device()
+            .launch(("pointwise", "steps_alone"), blocks, THREADS, 0, &arguments)?
+    };
+    Ok(y)
+}
+
+/// `[.., 2h]` to `[.., h]`, of the type of `x`: with SiLU values·SiLU(gates), values first; with GELU by tanh
+/// GELU(gates)·values, gates first.
+///
+/// # Errors
+/// As the module says.
+pub fn gated(x: &Tensor, which: Activation) -> Result<Tensor> {
+    let half = x.width() / 2;
+    if !x.width().is_multiple_of(2)
+        || half == 0
+        || !matches!(which, Activation::Silu | Activation::GeluTanh)
+    {
+        return Err(Error::shape(
+            "gated",
+            x.dims(),
+            "an even last side, and SiLU or GELU by tanh",
+        ));
+    }
+    let mut dims = x.dims().to_vec();
+    dims.pop();
+    dims.push(half);
+    let y = x.device().unset(&dims, x.element())?;
+    let arguments = Arguments::new()
+        .structure(&x.array())
+        .structure(&y.array())
+        .long(x.rows())
+        .int(half)
+        .int(which as usize);
+    // SAFETY: x has two values for each of y.
+    unsafe {
+        x.device().launch(
+            ("pointwise", "gated"),
+            blocks(y.count()),
+            THREADS,
+            0,
+            &arguments,
+        )?
+    };
+    Ok(y)
+}
+
+/// Sets the word at an address where `x` has NaN or infinity.
+pub(crate) fn flag_not_finite(x: &Tensor, word: u64) -> Result<()> {
+    if x.element() == Element::U32 || x.count() == 0 {
+        return Ok(());
+    }
+    let arguments = Arguments::new()
+        .structure(&x.array())
+        .long(x.count())
+        .pointer(word);
+    let [blocks, ..] = blocks(x.count().div_ceil(8));
+    // SAFETY: the kernel reads so many values and writes the word, which lies in a live buffer.
+    unsafe {
+        x.device().launch(
+            ("pointwise", "all_finite"),
+            [blocks.min(2048), 1, 1],
+            THREADS,
+            0,
+            &arguments,
+        )
+    }
+}
