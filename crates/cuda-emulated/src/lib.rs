@@ -192,6 +192,7 @@ impl Driver for Emulated {
         Ok(address)
     }
 
+    // SAFETY: as the trait's; the buffer is no more.
     unsafe fn free(&self, address: u64) {
         let mut buffers = self.buffers.lock().unwrap_or_else(PoisonError::into_inner);
         buffers.remove(&address);

@@ -219,6 +219,7 @@ mod tests {
             Ok(at)
         }
 
+        // SAFETY: as the trait's; nothing is read or written at these addresses.
         unsafe fn free(&self, address: u64) {
             *self.left.lock().unwrap() += self.given.lock().unwrap().remove(&address).unwrap();
         }
@@ -227,18 +228,22 @@ mod tests {
             (*self.left.lock().unwrap(), self.card.memory)
         }
 
+        // SAFETY: as the trait's; nothing is read or written at these addresses.
         unsafe fn upload(&self, _: u64, _: &[u8]) -> Result<()> {
             Ok(())
         }
 
+        // SAFETY: as the trait's; nothing is read or written at these addresses.
         unsafe fn download(&self, _: u64, _: &mut [u8]) -> Result<()> {
             Ok(())
         }
 
+        // SAFETY: as the trait's; nothing is read or written at these addresses.
         unsafe fn clear(&self, _: u64, _: usize) -> Result<()> {
             Ok(())
         }
 
+        // SAFETY: as the trait's; nothing is read or written at these addresses.
         unsafe fn launch(&self, _: &Launch) -> Result<()> {
             Ok(())
         }

@@ -13,6 +13,9 @@ pub enum Error {
     /// The tensor library refused an operation (a shape or type that does not fit).
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),
+    /// A card or its driver failed.
+    #[error(transparent)]
+    Card(#[from] brisk_cuda::Error),
     /// A weight file could not be read.
     #[error(transparent)]
     Store(#[from] brisk_store::Error),

@@ -23,6 +23,12 @@ mod tensor;
 mod trace;
 mod weights;
 
+/// NVIDIA cards of this machine.
+pub mod cards {
+    pub use brisk_cuda::{Found, Result, cards, target};
+}
+
+pub use brisk_cuda::{Device, Precision};
 pub use brisk_kernels::int4::{Activations, Branch, HalfType, Int4Weight};
 pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
@@ -38,15 +44,19 @@ pub use layers::{
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;
 pub use quantized::{Quantization, QuantizedWeights};
-pub use tensor::{D, DType, Dim, Shape, Tensor, WithDType};
+pub use tensor::{D, DType, Dim, Location, Shape, Tensor, WithDType};
 pub use trace::Trace;
 pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights, WeightsBuilder};
 
-/// Checks that every value is finite.
+/// Checks that every value is finite. Of values on a card this is found when any are next brought to the host.
 ///
 /// # Errors
 /// [`Error::NonFinite`] naming the stage and layer.
 pub fn check_finite(x: &Tensor, stage: &str, layer: &str) -> Result<()> {
+    if let Some(x) = x.device() {
+        // The answer comes with the next values that go to the host: nothing waits here.
+        return Ok(x.device().check_finite(x.tensor(), stage, layer)?);
+    }
     if ops::all_finite(x)? {
         return Ok(());
     }

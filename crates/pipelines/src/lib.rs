@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod autoregressive;
+pub mod device;
 pub mod diffusion;
 pub mod error;
 pub mod events;

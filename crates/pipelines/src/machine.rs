@@ -43,6 +43,52 @@ impl Ceilings {
     }
 }
 
+/// The cards of this machine, or why none can be used.
+pub struct Cards(brisk_nn::cards::Result<brisk_nn::cards::Found>);
+
+impl Cards {
+    /// Looks for the driver and asks it.
+    pub fn look() -> Self {
+        Self(brisk_nn::cards::cards())
+    }
+
+    /// In a line.
+    pub fn shown(&self) -> String {
+        let found = match &self.0 {
+            Ok(found) => found,
+            Err(reason) => return format!("none: {reason}"),
+        };
+        let (major, minor) = found.version;
+        let cards = found.cards.iter().map(|card| {
+            let ((major, minor), memory) =
+                (card.capability, card.memory as f64 / (1u64 << 30) as f64);
+            let code = brisk_nn::cards::target(card.capability).unwrap_or("none, too old");
+            format!(
+                "{}: {} ({memory:.1} GiB, compute capability {major}.{minor}, machine code {code})",
+                card.index, card.name
+            )
+        });
+        let cards: Vec<String> = cards.collect();
+        format!("{}; driver for CUDA {major}.{minor}", cards.join(", "))
+    }
+
+    /// For `--json`.
+    pub fn json(&self) -> Value {
+        let found = match &self.0 {
+            Ok(found) => found,
+            Err(reason) => return json!({"cards": [], "reason": reason.to_string()}),
+        };
+        let cards = found.cards.iter().map(|card| {
+            json!({
+                "index": card.index, "name": card.name, "bytes": card.memory,
+                "compute_capability": [card.capability.0, card.capability.1],
+                "multiprocessors": card.multiprocessors, "machine_code": brisk_nn::cards::target(card.capability),
+            })
+        });
+        json!({"cards": cards.collect::<Vec<_>>(), "cuda": [found.version.0, found.version.1]})
+    }
+}
+
 /// Median of the values; 0 of none.
 pub fn median(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

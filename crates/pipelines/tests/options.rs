@@ -368,6 +368,9 @@ fn image_cases(place: &Path) -> Vec<Case> {
         },
         // Without 4-bit layers it is refused; its effect on them stands in the tests of quantized files.
         alone("activations", "4"),
+        // Refused without a card.
+        alone("device", "cuda"),
+        alone("precise", "true"),
         alone("quantize-text-encoder", "4bit"),
         alone("quantize-transformer", "4bit"),
         alone("residency", "one"),

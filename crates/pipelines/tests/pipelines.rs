@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 
 use brisk_media::Picture;
-use brisk_nn::Tensor;
+use brisk_nn::{Location, Precision, Tensor};
 use brisk_pipelines::diffusion::schedulers::scm;
 use brisk_pipelines::families::sana::{LoadOptions, SanaPipeline, options as own};
 use brisk_pipelines::options::{Latents, keys};
@@ -109,12 +109,12 @@ fn request(case: &Value, tensors: &std::collections::HashMap<String, Tensor>) ->
         )
 }
 
-/// Runs every case of a folder and reports the worst distance.
-fn run_all(kind: &str) -> usize {
+/// Runs every `step`-th case of a folder, computing somewhere.
+fn run_cases(kind: &str, location: &Location, step: usize) -> usize {
     let cases: Value =
         serde_json::from_slice(&std::fs::read(folder(kind).join("cases.json")).unwrap()).unwrap();
     let cases = cases.as_object().unwrap();
-    for (name, case) in cases {
+    for (name, case) in cases.iter().step_by(step) {
         let tensors = load_tensors(folder(kind).join(format!("cases/{name}.safetensors")));
         let request = request(case, &tensors);
         let options = LoadOptions {
@@ -122,6 +122,7 @@ fn run_all(kind: &str) -> usize {
                 .options
                 .has(own::CONTROL_IMAGE.definition())
                 .then(|| ModelFolder::Disk(folder(kind).join("controlnet"))),
+            location: location.clone(),
             ..LoadOptions::default()
         };
         let mut pipeline = SanaPipeline::load(model(kind), &options).unwrap();
@@ -182,12 +183,21 @@ fn check_results(
 
 #[test]
 fn sana_matches_diffusers() {
-    assert!(run_all("sana") >= 16);
+    assert!(run_cases("sana", &Location::HOST, 1) >= 16);
 }
 
 #[test]
 fn sprint_matches_diffusers() {
-    assert!(run_all("sprint") >= 7);
+    assert!(run_cases("sprint", &Location::HOST, 1) >= 7);
+}
+
+#[test]
+fn an_emulated_card_draws_what_diffusers_draws() {
+    let device = brisk_cuda_emulated::device(Precision::Single, 3);
+    let device = device.expect("a C++ compiler when this was built (Debian: apt-get install g++)");
+    let card = Location::from(device);
+    run_cases("sana", &card, 4);
+    run_cases("sprint", &card, 3);
 }
 
 fn small(prompt: &str) -> ImageRequest {

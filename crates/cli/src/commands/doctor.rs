@@ -42,11 +42,13 @@ pub fn run(arguments: &DoctorArguments) -> Result {
         .filter(|model| model.folder().is_some())
         .collect();
     let families = registry::FAMILIES;
+    let cards = machine::Cards::look();
     if arguments.json {
         return output::print_json(&json!({
             "version": env!("CARGO_PKG_VERSION"),
             "system": {"os": std::env::consts::OS, "architecture": std::env::consts::ARCH},
             "cpu": {"name": cpu, "features": features, "kernels": simd::name(), "cores": cores, "threads": threads},
+            "nvidia": cards.json(),
             "fma_gflops": ceilings.fma,
             "gemm_gflops": ceilings.gemm,
             "copy_gb_per_second": ceilings.copy,
@@ -118,6 +120,7 @@ pub fn run(arguments: &DoctorArguments) -> Result {
                 or_unknown(memory.available)
             ),
         ),
+        row("cards", cards.shown()),
         row(
             "hub cache",
             format!(

@@ -20,6 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use brisk::{Options, keys};
+use brisk_models::component::{Entry, Setting};
+use brisk_nn::Location;
 
 use crate::arguments::{Arguments, Verb};
 use crate::failure::{Failure, Result};
@@ -66,6 +68,36 @@ impl ThreadArguments {
         Ok(pool
             .start_handler(|_| brisk_nn::flush_denormals())
             .build_global()?)
+    }
+}
+
+/// Where one component computes.
+#[derive(Debug, clap::Args)]
+pub struct DeviceArguments {
+    /// cpu (default), cuda, cuda:N or auto
+    #[arg(
+        long,
+        value_name = "PLACE",
+        default_value = "cpu",
+        hide_default_value = true
+    )]
+    device: String,
+    /// Compute in f32 on a card
+    #[arg(long)]
+    precise: bool,
+}
+
+impl DeviceArguments {
+    /// The place, for an entry that can run there.
+    pub fn location(&self, entry: &Entry) -> Result<Location> {
+        let location = brisk_pipelines::device::location(&self.device, self.precise)?;
+        if location != Location::HOST && !entry.honours(Setting::Device) {
+            return Err(Failure::usage(format!(
+                "--device: a {} runs on the CPU only",
+                entry.name
+            )));
+        }
+        Ok(location)
     }
 }
 

@@ -9,9 +9,9 @@ use brisk_store::check_outputs;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
-use super::ThreadArguments;
 use super::compare::models::ActivationBits;
 use super::component::Found;
+use super::{DeviceArguments, ThreadArguments};
 use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::{models, output, tensors};
@@ -41,6 +41,8 @@ pub struct ProbeArguments {
     /// How inputs of 4-bit layers are rounded: 8 (default), 4, or full
     #[arg(long, value_enum, value_name = "BITS", hide_possible_values = true)]
     activations: Option<ActivationBits>,
+    #[command(flatten)]
+    device: DeviceArguments,
     #[command(flatten)]
     threads: ThreadArguments,
 }
@@ -113,6 +115,7 @@ pub fn run(arguments: &ProbeArguments) -> Result {
     }
     let settings = LoadSettings {
         exact: arguments.exact,
+        location: arguments.device.location(found.entry)?,
         activations: arguments.activations.map(Into::into),
         ..LoadSettings::default()
     };

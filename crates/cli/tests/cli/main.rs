@@ -3,6 +3,7 @@
 mod bad_input;
 mod bench;
 mod checked_first;
+mod device;
 mod files;
 mod harness;
 mod hub;

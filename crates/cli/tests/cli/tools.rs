@@ -374,6 +374,7 @@ fn doctor_speaks_to_people() {
         "threads in use",
         "memory",
         "hub cache",
+        "cards",
         "in the box",
     ] {
         assert!(text.contains(word), "no {word:?} in {text}");

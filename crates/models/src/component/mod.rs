@@ -19,7 +19,9 @@ mod weights;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Activations, NamedShape, Quantization, Storage, Trace, Weights, WeightsBuilder};
+use brisk_nn::{
+    Activations, Location, NamedShape, Quantization, Storage, Trace, Weights, WeightsBuilder,
+};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value};
 
@@ -103,6 +105,8 @@ pub enum Setting {
     Quantization,
     /// [`LoadSettings::activations`], with a file that has 4-bit layers.
     Activations,
+    /// [`LoadSettings::location`] on a card.
+    Device,
     /// [`RandomWeights::low_bit`].
     RandomLowBit,
 }
@@ -287,7 +291,7 @@ pub struct Neighbour<'a> {
 }
 
 /// How a component is loaded.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct LoadSettings {
     /// Convolve tap by tap: slower, closer in the last bits.
     pub exact: bool,
@@ -297,6 +301,8 @@ pub struct LoadSettings {
     pub quantization: Quantization,
     /// Work in strips of so many pixel rows.
     pub strip_rows: Option<usize>,
+    /// Where to compute.
+    pub location: Location,
 }
 
 /// What a run costs.

@@ -69,8 +69,8 @@ pub(super) fn end_of_branch<'a>(norm: Option<&'a RmsNorm>, x: &'a Tensor) -> Epi
 
 /// A block of a stage; `[B,H,W,C]` to the same.
 pub(super) enum Block {
-    Res(ResBlock),
-    EfficientVit(EfficientVitBlock),
+    Res(Box<ResBlock>),
+    EfficientVit(Box<EfficientVitBlock>),
 }
 
 impl Block {
@@ -81,9 +81,10 @@ impl Block {
         name: &str,
     ) -> Result<Self> {
         Ok(match stage.block {
-            BlockKind::ResBlock => Block::Res(ResBlock::load(stage, weights, name)?),
+            BlockKind::ResBlock => Block::Res(Box::new(ResBlock::load(stage, weights, name)?)),
             BlockKind::EfficientVit => {
-                Block::EfficientVit(EfficientVitBlock::load(stage, head_dim, weights, name)?)
+                let block = EfficientVitBlock::load(stage, head_dim, weights, name)?;
+                Block::EfficientVit(Box::new(block))
             }
         })
     }

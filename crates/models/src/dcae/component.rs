@@ -48,7 +48,7 @@ const ENCODE: Entry = Entry {
     inputs: &[SAMPLE],
     outputs: &[LATENT],
     sizes: &[SIZE],
-    settings: &[Setting::Exact, Setting::StripRows],
+    settings: &[Setting::Exact, Setting::StripRows, Setting::Device],
 };
 
 const DECODE: Entry = Entry {
@@ -153,7 +153,7 @@ impl ComponentConfig for AutoencoderConfig {
             }
             ComponentWeights::Random(_) => weights.plain(),
         };
-        Ok(found.exact(settings.exact))
+        Ok(found.exact(settings.exact).at(&settings.location))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use brisk_nn::ops::{group_mean, repeat_channels};
-use brisk_nn::{Conv2d, Error, Result, RmsNorm, RmsNormKind, Tensor, Trace, Weights};
+use brisk_nn::{Conv2d, Error, Location, Result, RmsNorm, RmsNormKind, Tensor, Trace, Weights};
 
 use super::blocks::{Block, NORM_EPSILON, conv3x3};
 use super::config::{Activation, AutoencoderConfig, BlockKind, StageConfig};
@@ -27,6 +27,8 @@ pub struct Autoencoder {
     pub(super) config: AutoencoderConfig,
     encoder: Option<Encoder>,
     decoder: Option<Decoder>,
+    /// Where it computes; inputs come there, and results go back.
+    location: Location,
 }
 
 impl Autoencoder {
@@ -58,6 +60,7 @@ impl Autoencoder {
             config: config.clone(),
             encoder,
             decoder,
+            location: weights.location().clone(),
         })
     }
 
@@ -96,9 +99,9 @@ impl Autoencoder {
         let encoder = self.encoder()?;
         self.check_picture(picture)?;
         let pass = &mut Pass::new(trace);
-        let x = encoder.enter(picture, pass)?;
+        let x = encoder.enter(&picture.to(&self.location)?, pass)?;
         let x = encoder.run(x, 0..encoder.stages.len(), None, pass)?;
-        encoder.leave(&x, pass)
+        encoder.leave(&x, pass)?.beside(picture)
     }
 
     /// Latent `[B,h,w,C]`, unscaled, to picture `[B,h*ratio,w*ratio,3]`, nominally in -1..1 but
@@ -133,9 +136,14 @@ impl Autoencoder {
     fn decode_in(&self, latent: &Tensor, pass: &mut Pass) -> Result<Tensor> {
         let decoder = self.decoder()?;
         self.check_latent(latent)?;
-        let x = decoder.enter(latent, pass)?;
+        let x = decoder.enter(&latent.to(&self.location)?, pass)?;
         let x = decoder.run(x, 0..decoder.stages.len(), None, pass)?;
-        decoder.leave(&x, pass)
+        decoder.leave(&x, pass)?.beside(latent)
+    }
+
+    /// Whether it computes on a card, where maps stay whole.
+    pub(super) fn stays_whole(&self) -> bool {
+        self.location != Location::HOST
     }
 
     pub(super) fn encoder(&self) -> Result<&Encoder> {

@@ -1,6 +1,6 @@
 //! One run of a half: who watches it, and how large a map may be held whole.
 
-use brisk_nn::{Result, Tensor, Trace, check_finite};
+use brisk_nn::{Location, Result, Tensor, Trace, check_finite};
 
 /// A forward pass through one half.
 pub(super) struct Pass<'a, 'b> {
@@ -28,11 +28,12 @@ impl<'a, 'b> Pass<'a, 'b> {
         self.trace.is_detailed()
     }
 
-    /// Rows of the parts that a map is worked in, if it is large, neither trained through nor traced in
+    /// Rows of the parts that a map is worked in, if it is large, in ordinary memory, neither trained through nor traced in
     /// detail: few maps as large are then held at once.
     pub(super) fn part_rows(&self, x: &Tensor) -> Result<Option<usize>> {
         let bytes = x.elem_count() * size_of::<f32>();
-        if bytes <= self.whole_map || x.track_op() || self.is_detailed() {
+        let on_card = x.location() != Location::HOST;
+        if bytes <= self.whole_map || x.track_op() || self.is_detailed() || on_card {
             return Ok(None);
         }
         Ok(Some(x.dim(1)? * self.whole_map / bytes))

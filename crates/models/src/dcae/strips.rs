@@ -24,7 +24,7 @@ const DEEPEST_SPLIT: usize = 3;
 pub const LARGEST_MAP: usize = 192 << 20;
 
 impl Autoencoder {
-    /// As [`decode`](Self::decode) in less memory, about `rows_per_strip` rows of picture at a
+    /// As [`decode`](Self::decode) in less memory (on a card in one piece), about `rows_per_strip` rows of picture at a
     /// time (rounded up to what one row of the inner map makes). Not differentiable.
     ///
     /// # Errors
@@ -69,6 +69,9 @@ impl Autoencoder {
         let decoder = self.decoder()?;
         let [batch, height, width, _] = self.check_latent(latent)?;
         check_rows(rows_per_strip)?;
+        if self.stays_whole() {
+            return sink(0, &self.decode(&latent.detach())?);
+        }
         let mut trace = Trace::none();
         let pass = &mut Pass::new(&mut trace);
         let stages = self.config.decoder.len();
@@ -113,7 +116,7 @@ impl Autoencoder {
         Ok(())
     }
 
-    /// As [`encode`](Self::encode) in less memory, about `rows_per_strip` rows of picture at a
+    /// As [`encode`](Self::encode) in less memory (on a card in one piece), about `rows_per_strip` rows of picture at a
     /// time (rounded up to what makes one row of the inner map). Not differentiable.
     ///
     /// # Errors
@@ -123,6 +126,9 @@ impl Autoencoder {
         let [batch, height, width, _] = self.check_picture(picture)?;
         check_rows(rows_per_strip)?;
         let picture = picture.detach();
+        if self.stays_whole() {
+            return self.encode(&picture);
+        }
         let mut trace = Trace::none();
         let pass = &mut Pass::new(&mut trace);
         let split = split(&self.config.encoder);

@@ -12,7 +12,8 @@ use crate::Result;
 use crate::component::text_encoder::{IDS, PREFIX, TEXT_ENCODER, Texts};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
-    NamedTensors, PrepareResult, Prepared, Recognised, Runnable, Size, Sizes, Work, ids, not_run,
+    NamedTensors, PrepareResult, Prepared, Recognised, Runnable, Setting, Size, Sizes, Work, ids,
+    not_run,
 };
 use crate::low_bit::{self, weight_only_parameters};
 
@@ -47,7 +48,10 @@ pub static COMPONENT: Component = Component {
     ],
     folders: &["text_encoder"],
     beside: &[],
-    entries: &[TEXT_ENCODER],
+    entries: &[Entry {
+        settings: &[Setting::Device],
+        ..TEXT_ENCODER
+    }],
     recognise,
     open: |bytes, label| Ok(Box::new(Gemma2Config::from_json(bytes, label)?)),
 };
@@ -100,7 +104,9 @@ impl ComponentConfig for Gemma2Config {
             ComponentWeights::Stored(source) => weight_only_parameters(source.clone())?,
             ComponentWeights::Random(_) => weights.plain(),
         };
-        Ok(found.quantize(settings.quantization, None))
+        Ok(found
+            .quantize(settings.quantization, None)
+            .at(&settings.location))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

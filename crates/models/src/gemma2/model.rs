@@ -2,8 +2,8 @@
 
 use brisk_nn::ops::{self, AttentionOptions};
 use brisk_nn::{
-    AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear, RmsNorm,
-    RmsNormKind, Tensor, Trace, Weights, check_finite,
+    AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear,
+    Location, RmsNorm, RmsNormKind, Tensor, Trace, Weights, check_finite,
 };
 
 use super::Gemma2Config;
@@ -166,7 +166,7 @@ impl Gemma2Model {
         }
         let x = self.norm.forward(&x)?;
         trace.see("norm", &x);
-        Ok((x, cache))
+        Ok((x.to(&Location::HOST)?, cache))
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {

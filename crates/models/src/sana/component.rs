@@ -72,7 +72,7 @@ const TRANSFORMER: Entry = Entry {
     ],
     outputs: &[Port::float("sample", &["B", "C_out", "H", "W"])],
     sizes: &[SIZE, TOKENS],
-    settings: &[Setting::Activations, Setting::RandomLowBit],
+    settings: &[Setting::Activations, Setting::RandomLowBit, Setting::Device],
 };
 
 pub(crate) const HIDDEN: Port = Port::float("hidden_states", &["B", "C", "H", "W"]);
@@ -332,7 +332,9 @@ impl ComponentConfig for SanaConfig {
             }
             ComponentWeights::Random(_) => weights.plain(),
         };
-        Ok(found.quantize(settings.quantization, None))
+        Ok(found
+            .quantize(settings.quantization, None)
+            .at(&settings.location))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

@@ -1,6 +1,6 @@
 //! Embeddings of the latent's patches and of the time.
 
-use brisk_nn::{Init, Linear, Tensor, TimestepEmbedding, Weights, ops};
+use brisk_nn::{DType, Init, Linear, Tensor, TimestepEmbedding, Weights, ops};
 
 use super::config::SanaConfig;
 use super::position::PositionEmbedding;
@@ -75,8 +75,10 @@ impl PatchEmbed {
         };
         let x = ops::linear(&patches, &self.weight, Some(&self.bias))?;
         debug_assert_eq!(x.dims(), [batch, rows * columns, self.width]);
+        // What blocks add to stays f32, wherever it lies.
+        let x = x.to_dtype(DType::F32)?;
         match &self.position {
-            Some(position) => Ok(x.broadcast_add(&position.table(rows, columns)?)?),
+            Some(position) => Ok(x.broadcast_add(&position.table(rows, columns)?.beside(&x)?)?),
             None => Ok(x),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use brisk_nn::{Init, Linear, Tensor, Trace, Weights, check_finite, ops};
+use brisk_nn::{Init, Linear, Location, Tensor, Trace, Weights, check_finite, ops};
 
 use super::block::SanaBlock;
 use super::caption::{CaptionContext, CaptionEncoder};
@@ -59,6 +59,8 @@ pub struct SanaTransformer {
     blocks: Vec<SanaBlock>,
     scale_shift_table: Tensor,
     proj_out: Linear,
+    /// Where it computes; inputs come there, and results go back.
+    location: Location,
 }
 
 impl SanaTransformer {
@@ -89,6 +91,7 @@ impl SanaTransformer {
                 true,
                 Init::XavierUniform,
             )?,
+            location: weights.location().clone(),
         };
         weights.finish(&[])?;
         Ok(model)
@@ -116,8 +119,7 @@ impl SanaTransformer {
     /// # Errors
     /// Shapes that do not match, a caption without a valid row, or a non-finite activation.
     pub fn encode_caption(&self, text: &Tensor, lengths: &[usize]) -> Result<CaptionContext> {
-        self.caption
-            .encode(text, lengths, &self.blocks, STAGE, &mut Trace::none())
+        self.encode_caption_traced(text, lengths, &mut Trace::none())
     }
 
     /// As [`Self::encode_caption`]; `trace` sees `caption_projection` and `caption_norm`.
@@ -130,8 +132,9 @@ impl SanaTransformer {
         lengths: &[usize],
         trace: &mut Trace,
     ) -> Result<CaptionContext> {
+        let text = text.to(&self.location)?;
         self.caption
-            .encode(text, lengths, &self.blocks, STAGE, trace)
+            .encode(&text, lengths, &self.blocks, STAGE, trace)
     }
 
     /// Predicts from `latent` `[B,h,w,C]` at `timestep` `[B]`, with `guidance` `[B]` exactly where
@@ -177,9 +180,9 @@ impl SanaTransformer {
         let modulation = modulation.reshape((batch, 6, self.config.width()))?;
 
         let (mut x, start) = match extras.after_first_block {
-            Some(x) => (x.clone(), 1),
+            Some(x) => (x.to(&self.location)?, 1),
             None => {
-                let x = self.patch_embed.forward(latent)?;
+                let x = self.patch_embed.forward(&latent.to(&self.location)?)?;
                 trace.see("patch_embed", &x);
                 (x, 0)
             }
@@ -188,7 +191,7 @@ impl SanaTransformer {
         for (index, block) in self.blocks.iter().enumerate().skip(start) {
             let residual = index.checked_sub(1).and_then(|i| extras.residuals.get(i));
             if let Some(residual) = residual.filter(|_| native) {
-                x = (x + residual)?;
+                x = (&x + residual.beside(&x)?)?;
             }
             let perturbed = extras
                 .perturbed
@@ -201,10 +204,10 @@ impl SanaTransformer {
             check_finite(&x, STAGE, &name)?;
             trace.see(&name, &x);
             if let Some(residual) = residual.filter(|_| !native) {
-                x = (x + residual)?;
+                x = (&x + residual.beside(&x)?)?;
             }
         }
-        self.output(&x, &embedded, grid, trace)
+        self.output(&x, &embedded, grid, trace)?.beside(latent)
     }
 
     /// The tokens `[B,N,d]` after block 0: what the copied blocks of a ControlNet in
@@ -232,10 +235,10 @@ impl SanaTransformer {
             .filter(|p| p.layers.contains(&0))
             .map(|p| p.rows.clone());
         let input = caption.block_input(0, &modulation, grid, perturbed);
-        let x = self.patch_embed.forward(latent)?;
+        let x = self.patch_embed.forward(&latent.to(&self.location)?)?;
         let x = self.blocks[0].forward(&x, &input, &mut Trace::none())?;
         check_finite(&x, STAGE, "transformer_blocks.0")?;
-        Ok(x)
+        x.beside(latent)
     }
 
     /// Final norm, projection and unpatchify.

@@ -1,7 +1,7 @@
 //! Batch normalisation with stored statistics, as a part of the layer before it.
 
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{Location, Tensor};
 use crate::weights::{Init, Weights};
 
 /// `x·scale + shift` over channels, which a batch norm is once it no longer learns. It follows a linear
@@ -23,13 +23,18 @@ impl FoldedBatchNorm {
                 "a batch norm can't be trained, only run with its stored statistics".into(),
             ));
         }
-        let get = |name: &str, init: Init| weights.get(name, &[channels], init);
+        // On the host, where its root is; what the layer becomes goes where the weights do.
+        let get =
+            |name: &str, init: Init| weights.get(name, &[channels], init)?.to(&Location::HOST);
         let (gamma, beta) = (get("weight", Init::Ones)?, get("bias", Init::Zeros)?);
         let mean = get("running_mean", Init::Zeros)?;
         let variance = get("running_var", Init::Ones)?;
         let scale = (gamma / variance.affine(1.0, eps)?.sqrt()?)?;
         let shift = (beta - (mean * &scale)?)?;
-        Ok(Self { scale, shift })
+        Ok(Self {
+            scale: scale.to(weights.location())?,
+            shift: shift.to(weights.location())?,
+        })
     }
 
     /// Weight `[channels, ..]` and bias `[channels]` of a layer and the norm together.

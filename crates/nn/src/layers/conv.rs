@@ -235,6 +235,26 @@ impl DepthwiseConv2d {
 }
 
 impl DepthwiseConv2d {
+    /// As [`DepthwiseConv2d::forward`]; then the first half of the channels by SiLU of the second,
+    /// `[batch, height, width, channels / 2]`.
+    pub(crate) fn forward_gated_silu(&self, x: &Tensor) -> Result<Tensor> {
+        let frozen = self
+            .frozen()
+            .filter(|depth| depth.weight.elem_count() == 9 * x.dims().last().copied().unwrap_or(0));
+        match (x.device(), frozen) {
+            (Some(x), Some(depth)) => {
+                let weight = depth.weight.on_device("depthwise_conv2d")?.tensor();
+                let bias = depth
+                    .bias
+                    .map(|bias| bias.on_device("depthwise_conv2d"))
+                    .transpose()?;
+                let bias = bias.map(|bias| bias.tensor());
+                Ok(brisk_cuda::ops::depthwise_gate(x.tensor(), weight, bias)?.into())
+            }
+            _ => ops::gated_silu(&self.forward(x)?),
+        }
+    }
+
     /// The parameters of a frozen layer as [`ops`] take them.
     pub fn frozen(&self) -> Option<DepthwiseWeight<'_>> {
         self.turned.then_some(DepthwiseWeight {

@@ -58,7 +58,9 @@ mod tests {
             [[4.0, 5.0], [0.0, 1.0], [4.0, 5.0]]
         );
         let store = rows.sum_all().unwrap().host().unwrap().backward().unwrap();
-        let gradient = store.get(embedding.table().inner()).unwrap();
+        let gradient = store
+            .get(embedding.table().on_host("test").unwrap())
+            .unwrap();
         assert_eq!(
             gradient.to_vec2::<f32>().unwrap(),
             [[1.0; 2], [0.0; 2], [2.0; 2]]

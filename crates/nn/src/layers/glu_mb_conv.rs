@@ -47,7 +47,7 @@ impl GluMbConv {
         }
         let activated = Epilogue::activation(Activation::Silu);
         let expanded = self.inverted.forward_with(x, &activated)?;
-        let mixed = self.depth.forward(&expanded)?;
-        self.point.forward_with(&ops::gated_silu(&mixed)?, steps)
+        let mixed = self.depth.forward_gated_silu(&expanded)?;
+        self.point.forward_with(&mixed, steps)
     }
 }

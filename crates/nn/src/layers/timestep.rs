@@ -3,7 +3,7 @@
 use super::Linear;
 use crate::error::Result;
 use crate::ops;
-use crate::tensor::Tensor;
+use crate::tensor::{Location, Tensor};
 use crate::weights::{Init, Weights};
 
 /// `[batch]` scalars to `[batch, channels]`: cos(t·f_k) for the first half of the channels, sin for
@@ -34,6 +34,7 @@ pub struct TimestepEmbedding {
     first: Linear,
     second: Linear,
     channels: usize,
+    location: Location,
 }
 
 impl TimestepEmbedding {
@@ -67,12 +68,14 @@ impl TimestepEmbedding {
             first,
             second,
             channels,
+            location: weights.location().clone(),
         })
     }
 
-    /// `[batch]` to `[batch, width]`.
+    /// `[batch]` to `[batch, width]`, where the layer lies.
     pub fn forward(&self, t: &Tensor) -> Result<Tensor> {
-        let hidden = self.first.forward(&sinusoid(t, self.channels)?)?;
+        let waves = sinusoid(t, self.channels)?.to(&self.location)?;
+        let hidden = self.first.forward(&waves)?;
         self.second.forward(&ops::silu(&hidden)?)
     }
 }

@@ -1,6 +1,7 @@
 //! Pointwise activations and gates.
 
 use super::linear::shape_error;
+use super::on_device;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -12,22 +13,29 @@ use candle_core::{
 
 /// x·sigmoid(x).
 pub fn silu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Pointwise(Activation::Silu))
+    pointwise(x, Activation::Silu)
 }
 
 /// max(x, 0).
 pub fn relu(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Pointwise(Activation::Relu))
+    pointwise(x, Activation::Relu)
 }
 
 /// GELU by the tanh formula.
 pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Pointwise(Activation::GeluTanh))
+    pointwise(x, Activation::GeluTanh)
 }
 
 /// GELU by the error function, as PyTorch has it by default: x·Φ(x).
 pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
-    x.contiguous()?.apply_op1(Pointwise(Activation::GeluErf))
+    pointwise(x, Activation::GeluErf)
+}
+
+fn pointwise(x: &Tensor, which: Activation) -> Result<Tensor> {
+    match on_device::activation(x, which) {
+        Some(y) => y,
+        None => x.contiguous()?.apply_op1(Pointwise(which)),
+    }
 }
 
 struct Pointwise(Activation);
@@ -64,7 +72,7 @@ impl CustomOp1 for Pointwise {
 /// # Errors
 /// Two shapes.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if a.dims() != b.dims() || a.track_op() || b.track_op() {
+    if a.dims() != b.dims() || a.track_op() || b.track_op() || a.device().is_some() {
         return a + b;
     }
     let dims = a.dims().to_vec();
@@ -79,6 +87,11 @@ pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
 pub fn gated_silu(x: &Tensor) -> Result<Tensor> {
     match x.dims().last() {
         Some(&width) if width > 0 && width.is_multiple_of(2) => {
+            if let Some(x) = x.device() {
+                return Ok(
+                    brisk_cuda::ops::gated(x.tensor(), brisk_cuda::ops::Activation::Silu)?.into(),
+                );
+            }
             Ok(x.contiguous()?.apply_op1(GatedSilu { half: width / 2 })?)
         }
         _ => Err(shape_error(
@@ -136,6 +149,13 @@ pub fn gated_gelu_tanh(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 fn gated(kind: Gate, name: &'static str, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
         return Err(shape_error(name, up.dims(), &format!("{:?}", gate.dims())));
+    }
+    if gate.device().is_some() {
+        let activated = match kind {
+            Gate::Silu => silu(gate)?,
+            Gate::GeluTanh => gelu_tanh(gate)?,
+        };
+        return activated * up;
     }
     gate.contiguous()?
         .apply_op2(&up.contiguous()?, Gated { kind, name })
@@ -204,7 +224,7 @@ mod tests {
         let gradients = |y: &Tensor| {
             let loss = (y * &weights).unwrap().sum_all().unwrap();
             let store = loss.host().unwrap().backward().unwrap();
-            [&gate, &up].map(|x| values(&store.get(x.inner()).unwrap().into()))
+            [&gate, &up].map(|x| values(&store.get(x.on_host("test").unwrap()).unwrap().into()))
         };
         let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
         assert!(close(&values(&fused), &values(&apart)));

@@ -1,9 +1,11 @@
 //! Attentions and rotary position embedding.
 
 use super::linear::shape_error;
+use super::rotary_at::RotaryAngles;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{OnDevice, Tensor};
+use brisk_cuda::ops::HeadLayout;
 use brisk_kernels::attention::{self as softmax, AttentionShape};
 use brisk_kernels::linear_attention::{self as relu, LinearAttentionShape};
 use brisk_kernels::rotary as rotary_kernel;
@@ -26,6 +28,14 @@ pub fn linear_attention(
     if heads == 0 || width % heads != 0 || k.dims() != q.dims() || v.dims() != q.dims() {
         let expected = format!("q, k and v of one shape whose channels {heads} heads divide");
         return Err(shape_error("linear_attention", k.dims(), &expected));
+    }
+    if let Some(q) = q.device() {
+        let (k, v) = (
+            k.on_device("linear_attention")?,
+            v.on_device("linear_attention")?,
+        );
+        let layout = HeadLayout::Apart(q.tensor(), k.tensor(), v.tensor());
+        return Ok(brisk_cuda::ops::linear_attention(&[layout], heads, eps as f32)?.into());
     }
     let shape = LinearAttentionShape {
         batch,
@@ -166,6 +176,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
         );
         return Err(shape_error("attention", k.dims(), &expected));
     }
+    if let Some(q) = q.device() {
+        return on_device(q, k, v, options.mask(batch, keys)?, options);
+    }
     let shape = AttentionShape {
         batch,
         queries,
@@ -181,6 +194,34 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
     };
     q.contiguous()?
         .apply_op3(&k.contiguous()?, &v.contiguous()?, Attention(shape))
+}
+
+/// The same on a card. Lengths and masks are control data: they are uploaded.
+fn on_device(
+    q: &OnDevice,
+    k: &Tensor,
+    v: &Tensor,
+    mask: Option<Vec<Vec<bool>>>,
+    options: &AttentionOptions,
+) -> Result<Tensor> {
+    let (k, v) = (k.on_device("attention")?, v.on_device("attention")?);
+    let flags = mask.map(|rows| {
+        let sides = [rows.len(), rows.first().map_or(0, Vec::len)];
+        let flags: Vec<u32> = rows.into_iter().flatten().map(u32::from).collect();
+        q.device().upload_u32(&flags, &sides)
+    });
+    let flags = flags.transpose()?;
+    let how = brisk_cuda::ops::Attention {
+        heads: options.heads,
+        key_value_heads: options.key_value_heads,
+        scale: options.scale,
+        softcap: options.softcap,
+        causal: options.causal,
+        window: options.sliding_window,
+        lengths: None,
+        mask: flags.as_ref(),
+    };
+    Ok(brisk_cuda::ops::attention(q.tensor(), k.tensor(), v.tensor(), &how)?.into())
 }
 
 struct Attention(AttentionShape);
@@ -237,6 +278,14 @@ pub fn rotary(x: &Tensor, heads: usize, theta: f32, offset: usize) -> Result<Ten
             x.dims(),
             &format!("{heads} heads of an even size"),
         ));
+    }
+    if let Some(x) = x.device() {
+        let angles = RotaryAngles::new(
+            width / heads,
+            theta,
+            &(offset..offset + tokens).collect::<Vec<_>>(),
+        );
+        return angles.turn_on_device(x, heads);
     }
     let op = Rotary {
         tokens,

@@ -113,6 +113,14 @@ pub fn depthwise_conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result
         let expected = format!("[kernel, kernel, {channels}] with an odd kernel");
         return Err(shape_error("depthwise_conv2d", w.dims(), &expected));
     }
+    if let Some(x) = x.device() {
+        let w = w.on_device("depthwise_conv2d")?.tensor();
+        let bias = bias
+            .map(|bias| bias.on_device("depthwise_conv2d"))
+            .transpose()?;
+        let bias = bias.map(|bias| bias.tensor());
+        return Ok(brisk_cuda::ops::depthwise(x.tensor(), w, bias, kernel)?.into());
+    }
     let op = Depthwise(DepthwiseShape {
         batch,
         height,

@@ -1,6 +1,6 @@
 //! What follows a layer, in the same pass over memory where nothing is to be differentiated.
 
-use super::storage::slice;
+use super::storage::{Reach, slice};
 use super::{gate_residual, gelu_erf, gelu_tanh, relu, rms_norm, shortcut, silu};
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -96,6 +96,9 @@ impl<'a> Epilogue<'a> {
     /// # Errors
     /// Sizes that do not fit.
     pub fn apply(&self, mut y: Tensor) -> Result<Tensor> {
+        if let Some(y) = y.device() {
+            return self.on_device(None, |steps| brisk_cuda::ops::steps(y.tensor(), steps));
+        }
         y = match self.activation {
             Some(Activation::Relu) => relu(&y)?,
             Some(Activation::Silu) => silu(&y)?,
@@ -133,6 +136,7 @@ impl<'a> Epilogue<'a> {
         let [a, b, c, d] = tensors.map(hold);
         let held = [a?, b?, c?, d?];
         let [a, b, c, d] = held.each_ref().map(guard);
+        let (a, b, c, d) = (a?, b?, c?, d?);
         let [weight, shift, residual, gate] = [
             values(a.as_ref())?,
             values(b.as_ref())?,
@@ -211,8 +215,8 @@ fn hold(tensor: Option<&Tensor>) -> Result<Option<Tensor>> {
     tensor.map(Tensor::contiguous).transpose()
 }
 
-fn guard(tensor: &Option<Tensor>) -> Option<(impl Deref<Target = Storage>, &Layout)> {
-    tensor.as_ref().map(Tensor::storage_and_layout)
+fn guard(tensor: &Option<Tensor>) -> Result<Option<(impl Deref<Target = Storage>, &Layout)>> {
+    tensor.as_ref().map(Tensor::reach).transpose()
 }
 
 fn values<'a>(
@@ -325,7 +329,7 @@ mod tests {
         let y = linear.forward_with(&random(&[3, 8]), &steps).unwrap();
         let gradients = y.sum_all().unwrap().host().unwrap().backward().unwrap();
         let found = gradients
-            .get(residual.inner())
+            .get(residual.on_host("test").unwrap())
             .unwrap()
             .to_vec2::<f32>()
             .unwrap();

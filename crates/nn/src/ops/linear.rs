@@ -1,5 +1,7 @@
 //! The linear layer.
 
+use super::epilogue::Epilogue;
+use super::on_device::DeviceLinear;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
@@ -13,6 +15,9 @@ use candle_core::{
 /// `x wᵀ + b`: `x` is `[.., inputs]`, `w` is `[outputs, inputs]` in f32, bf16 or f16, `b` is
 /// `[outputs]`. Gradients need an f32 weight.
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if let Some(layer) = DeviceLinear::new(w, bias)? {
+        return layer.forward(x, &Epilogue::default());
+    }
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     Ok(match bias {
         Some(bias) => x.apply_op3(&w, &bias.contiguous()?, Linear)?,

@@ -2,9 +2,9 @@
 
 use super::glu_mb_conv::DepthwiseWeight;
 use super::linear::shape_error;
-use super::storage::{slice, tensor, with_slices};
+use super::storage::{Reach, slice, tensor, with_slices};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{OnDevice, Tensor};
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::depthwise::{self, DepthwiseShape};
 use brisk_kernels::grouped;
@@ -92,7 +92,7 @@ impl<'a> Scales<'a> {
                 kernel: scale.kernel,
             };
             let (weight, mix) = (scale.gather.weight.contiguous()?, scale.mix.contiguous()?);
-            let (weight, mix) = (weight.storage_and_layout(), mix.storage_and_layout());
+            let (weight, mix) = (weight.reach()?, mix.reach()?);
             let (weight, mix) = (slice(&weight.0, weight.1)?, slice(&mix.0, mix.1)?);
             depthwise::forward(&map, projected, weight, None, &mut gathered);
             let mut values = unfilled(projected.len());
@@ -138,8 +138,36 @@ pub fn multi_scale_linear_attention(
     eps: f64,
 ) -> Result<Tensor> {
     let name = "multi_scale_linear_attention";
+    if let Some(projected) = projected.device() {
+        return on_device(name, projected, heads, scales, eps);
+    }
     let scales = Scales::new(name, projected, heads, scales, eps)?;
     scales.attend(projected, linear_attention::forward_interleaved)
+}
+
+/// The same on a card, whose operations check the sizes.
+fn on_device(
+    name: &str,
+    projected: &OnDevice,
+    heads: usize,
+    scales: &[GatheredScale],
+    eps: f64,
+) -> Result<Tensor> {
+    use brisk_cuda::ops::{HeadLayout, depthwise, grouped, linear_attention};
+    let projected = projected.tensor();
+    let mut mixed = Vec::with_capacity(scales.len());
+    for scale in scales {
+        let weight = scale.gather.weight.on_device(name)?.tensor();
+        let gathered = depthwise(projected, weight, None, scale.kernel)?;
+        mixed.push(grouped(&gathered, scale.mix.on_device(name)?.tensor())?);
+    }
+    let layouts = std::iter::once(projected).chain(&mixed);
+    let layouts: Vec<_> = layouts.map(HeadLayout::Interleaved).collect();
+    let attended = linear_attention(&layouts, heads, eps as f32)?;
+    let mut dims = projected.dims().to_vec();
+    dims.pop();
+    dims.push(attended.width());
+    Ok(attended.reshape(&dims)?.into())
 }
 
 /// [`multi_scale_linear_attention`] of a map that comes in strips of rows: first every strip is added,

@@ -1,7 +1,8 @@
 //! The kernels as differentiable candle operations: the only place that knows both.
 //!
 //! Every function takes f32 tensors on the CPU in the layouts its documentation gives, makes them
-//! contiguous where they are not, and returns a new tensor. Sizes that do not fit are errors.
+//! contiguous where they are not, and returns a new tensor. Sizes that do not fit are errors. Where operands
+//! lie on a card, so does the result; what a card cannot do is an error.
 
 mod activation;
 mod attention;
@@ -14,6 +15,7 @@ mod int4;
 mod linear;
 mod lite_mla;
 mod norm;
+pub(crate) mod on_device;
 mod packed;
 mod packed_attention;
 mod pool;
@@ -57,6 +59,9 @@ use storage::with_slices;
 
 /// Whether every value is finite. Integers are.
 pub fn all_finite(x: &Tensor) -> Result<bool> {
+    if x.device().is_some() {
+        return all_finite(&x.host()?.into());
+    }
     if x.dtype() != DType::F32 {
         return Ok(true);
     }

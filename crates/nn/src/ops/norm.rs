@@ -1,9 +1,11 @@
 //! Normalisations, modulation and gated residuals.
 
+use super::epilogue::{Epilogue, Norm, Residual};
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
+use brisk_cuda::Element;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::{modulate, norm};
 use candle_core::{
@@ -23,6 +25,19 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) ->
             x.dims(),
             &format!("a last dimension of {width}"),
         ));
+    }
+    if let Some(x) = x.device() {
+        let norm = Norm {
+            weight,
+            bias,
+            add_one: false,
+            eps,
+        };
+        let steps = Epilogue {
+            norm: Some(norm),
+            ..Epilogue::default()
+        };
+        return steps.on_device(None, |_| Ok(x.tensor().clone()));
     }
     let (x, weight, op) = (
         x.contiguous()?,
@@ -161,6 +176,17 @@ fn per_picture(what: &str, x: &Tensor, vectors: &[&Tensor]) -> Result<(usize, us
 /// shift and scale are `[batch, channels]`.
 pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64) -> Result<Tensor> {
     let (tokens, channels) = per_picture("layer_norm_modulate", x, &[shift, scale])?;
+    if let Some(x) = x.device() {
+        let name = "layer_norm_modulate";
+        let wide = |vector: &Tensor| {
+            brisk_cuda::ops::cast(vector.on_device(name)?.tensor(), Element::F32)
+                .map_err(Error::from)
+        };
+        let (shift, scale) = (wide(shift)?, wide(scale)?);
+        return Ok(
+            brisk_cuda::ops::layer_norm_modulate(x.tensor(), &shift, &scale, eps as f32)?.into(),
+        );
+    }
     let op = LayerNormModulate {
         tokens,
         channels,
@@ -235,6 +261,13 @@ pub fn gate_residual(x: &Tensor, gate: &Tensor, branch: &Tensor) -> Result<Tenso
             branch.dims(),
             &format!("{:?}", x.dims()),
         ));
+    }
+    if let Some(y) = branch.device() {
+        let steps = Epilogue {
+            residual: Some(Residual::Gated(x, gate)),
+            ..Epilogue::default()
+        };
+        return steps.on_device(None, |steps| brisk_cuda::ops::steps(y.tensor(), steps));
     }
     let op = GateResidual { tokens, channels };
     x.contiguous()?

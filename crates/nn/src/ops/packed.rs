@@ -3,7 +3,8 @@
 //! none do.
 
 use super::epilogue::Epilogue;
-use super::storage::{cpu_slice, tensor, with_slices};
+use super::on_device::{DeviceConv, DeviceLinear};
+use super::storage::{Reach, cpu_slice, tensor, with_slices};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
@@ -34,6 +35,8 @@ enum LinearWeight {
     Packed(Arc<PackedMatrix>),
     /// In 4 or 8 bits.
     Quantized(Arc<QuantizedMatrix>),
+    /// On a card, with its bias.
+    Device(Arc<DeviceLinear>),
 }
 
 impl LinearWeight {
@@ -42,6 +45,7 @@ impl LinearWeight {
         match self {
             LinearWeight::Packed(matrix) => (matrix.outputs(), matrix.inputs()),
             LinearWeight::Quantized(matrix) => (matrix.outputs(), matrix.inputs()),
+            LinearWeight::Device(layer) => layer.sides(),
         }
     }
 
@@ -50,6 +54,8 @@ impl LinearWeight {
         match self {
             LinearWeight::Packed(matrix) => matrix.unpack(),
             LinearWeight::Quantized(matrix) => matrix.unpack(),
+            // Nothing is differentiated on a card.
+            LinearWeight::Device(_) => Vec::new(),
         }
     }
 }
@@ -63,6 +69,12 @@ impl PackedLinear {
     /// From `weight` `[outputs, inputs]` in f32, bf16 or f16, which keeps its type, and `bias`
     /// `[outputs]`.
     pub fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        if let Some(layer) = DeviceLinear::new(weight, bias)? {
+            return Ok(Self {
+                matrix: LinearWeight::Device(Arc::new(layer)),
+                bias: None,
+            });
+        }
         Ok(Self {
             matrix: LinearWeight::Packed(Arc::new(pack(weight)?)),
             bias: bias.map(values).transpose()?,
@@ -112,6 +124,9 @@ impl PackedLinear {
 
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let LinearWeight::Device(layer) = &self.matrix {
+            return layer.forward(x, &Epilogue::default());
+        }
         x.contiguous()?.apply_op1(self.clone())
     }
 
@@ -120,6 +135,9 @@ impl PackedLinear {
     /// # Errors
     /// Sizes that do not fit.
     pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if let LinearWeight::Device(layer) = &self.matrix {
+            return layer.forward(x, steps);
+        }
         if !steps.fuses(x) {
             return steps.apply(self.forward(x)?);
         }
@@ -134,7 +152,7 @@ impl PackedLinear {
     pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
         match &self.matrix {
             LinearWeight::Packed(matrix) => Some(Pointwise::Packed(matrix, self.bias.as_deref())),
-            LinearWeight::Quantized(_) => None,
+            LinearWeight::Quantized(_) | LinearWeight::Device(_) => None,
         }
     }
 
@@ -159,6 +177,8 @@ impl PackedLinear {
             (LinearWeight::Quantized(matrix), false) => {
                 quantized::forward(x, matrix, &mut y, finish);
             }
+            // Its values are never on the host: `forward` turned off before.
+            (LinearWeight::Device(_), _) => {}
         }
         y
     }
@@ -179,7 +199,7 @@ enum Values<'a> {
 fn with_values<R>(weight: &Tensor, make: impl FnOnce(Values, usize, usize) -> R) -> Result<R> {
     let weight = weight.contiguous()?;
     let (outputs, inputs) = weight.dims2()?;
-    let (storage, layout) = weight.storage_and_layout();
+    let (storage, layout) = weight.reach()?;
     let start = layout.start_offset();
     let range = start..start + outputs * inputs;
     let values = match &*storage {
@@ -259,6 +279,8 @@ enum ConvWeight {
     /// `[outputs, kernel·kernel·inputs]`
     Direct(Arc<PackedMatrix>),
     Winograd(Arc<WinogradWeight>),
+    /// On a card, with its bias.
+    Device(Arc<DeviceConv>),
 }
 
 impl ConvWeight {
@@ -267,6 +289,7 @@ impl ConvWeight {
         match self {
             ConvWeight::Direct(matrix) => (matrix.inputs() / (kernel * kernel), matrix.outputs()),
             ConvWeight::Winograd(weight) => (weight.inputs(), weight.outputs()),
+            ConvWeight::Device(layer) => layer.channels(),
         }
     }
 }
@@ -285,6 +308,15 @@ impl PackedConv2d {
         exact: bool,
     ) -> Result<Self> {
         let (outputs, kernel, _, inputs) = weight.dims4()?;
+        if let Some(layer) = DeviceConv::new(weight, bias, stride, padding)? {
+            return Ok(Self {
+                weight: ConvWeight::Device(Arc::new(layer)),
+                bias: None,
+                kernel,
+                stride,
+                padding,
+            });
+        }
         let wide = !exact && inputs.min(outputs) >= WINOGRAD_CHANNELS;
         let weight = if wide && (kernel, stride, padding) == (3, 1, 1) {
             let w = values(weight)?;
@@ -304,6 +336,9 @@ impl PackedConv2d {
 
     /// `[batch, height, width, inputs]` to `[batch, height', width', outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if let ConvWeight::Device(layer) = &self.weight {
+            return layer.forward(x, false, &Epilogue::default());
+        }
         let shape = self.shape(x.dims(), false)?;
         let op = ConvOp {
             conv: self.clone(),
@@ -317,6 +352,9 @@ impl PackedConv2d {
     /// # Errors
     /// Sizes that do not fit.
     pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if let ConvWeight::Device(layer) = &self.weight {
+            return layer.forward(x, false, steps);
+        }
         if !steps.fuses(x) {
             return steps.apply(self.forward(x)?);
         }
@@ -328,6 +366,9 @@ impl PackedConv2d {
     /// # Errors
     /// Sizes that do not fit.
     pub fn forward_upsampled_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        if let ConvWeight::Device(layer) = &self.weight {
+            return layer.forward(x, true, steps);
+        }
         if !steps.fuses(x) || matches!(self.weight, ConvWeight::Direct(_)) {
             return self.forward_with(&super::upsample_nearest2(x)?, steps);
         }
@@ -388,6 +429,8 @@ impl PackedConv2d {
                 };
                 winograd::forward(&shape, x, weight, &mut y, finish);
             }
+            // Its values are never on the host: `forward` turned off before.
+            ConvWeight::Device(_) => {}
         }
         y
     }

@@ -25,7 +25,13 @@ pub fn to_nchw(x: &Tensor) -> Result<Tensor> {
 /// `4c + 2·dy + dx`. The only factor is 2.
 pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
     match x.dims4() {
-        Ok((_, h, w, _)) if factor == 2 && h.is_multiple_of(2) && w.is_multiple_of(2) => {
+        Ok((b, h, w, c)) if factor == 2 && h.is_multiple_of(2) && w.is_multiple_of(2) => {
+            if x.device().is_some() {
+                return x
+                    .reshape(vec![b, h / 2, 2, w / 2, 2, c])?
+                    .permute(vec![0, 1, 3, 5, 2, 4])?
+                    .reshape((b, h / 2, w / 2, 4 * c));
+            }
             Ok(x.contiguous()?.apply_op1(Rearrange::Unshuffle)?)
         }
         _ => Err(shape_error(
@@ -39,7 +45,13 @@ pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
 /// Inverse of [`pixel_unshuffle`].
 pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
     match x.dims4() {
-        Ok((.., c)) if factor == 2 && c.is_multiple_of(4) => {
+        Ok((b, h, w, c)) if factor == 2 && c.is_multiple_of(4) => {
+            if x.device().is_some() {
+                return x
+                    .reshape(vec![b, h, w, c / 4, 2, 2])?
+                    .permute(vec![0, 1, 4, 2, 5, 3])?
+                    .reshape((b, 2 * h, 2 * w, c / 4));
+            }
             Ok(x.contiguous()?.apply_op1(Rearrange::Shuffle)?)
         }
         _ => Err(shape_error(
@@ -52,8 +64,15 @@ pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
 
 /// Every pixel becomes a 2×2 square.
 pub fn upsample_nearest2(x: &Tensor) -> Result<Tensor> {
-    x.dims4()
+    let (b, h, w, c) = x
+        .dims4()
         .map_err(|_| shape_error("upsample_nearest2", x.dims(), "four dimensions"))?;
+    if x.device().is_some() {
+        return x
+            .reshape(vec![b, h, 1, w, 1, c])?
+            .broadcast_as(vec![b, h, 2, w, 2, c])?
+            .reshape((b, 2 * h, 2 * w, c));
+    }
     x.contiguous()?.apply_op1(Rearrange::Upsample)
 }
 
@@ -67,6 +86,9 @@ pub fn group_mean(x: &Tensor, channels: usize) -> Result<Tensor> {
     }
     if wide == channels {
         return Ok(x.clone());
+    }
+    if let Some(x) = x.device() {
+        return Ok(brisk_cuda::ops::group_mean(x.tensor(), wide / channels)?.into());
     }
     let groups = x.reshape((batch, height, width, channels, wide / channels))?;
     groups.mean(4)

@@ -3,7 +3,7 @@
 use super::linear::shape_error;
 use super::storage::cpu_slice;
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{OnDevice, Tensor};
 use candle_core::{
     CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
@@ -71,6 +71,19 @@ impl RotaryAngles {
             pairs: axis(0),
             second: Some(axis(1)),
         }
+    }
+
+    /// Every head of `x` `[batch, tokens, heads·dim]` turned by the angles, on a card.
+    pub(super) fn turn_on_device(&self, x: &OnDevice, heads: usize) -> Result<Tensor> {
+        let (x, batch) = (x.tensor(), x.shape().dims()[0]);
+        let rows = [batch * self.tokens, self.half];
+        let all = |which: fn(&(f32, f32)) -> f32| -> Vec<f32> {
+            let once: Vec<f32> = self.pairs.iter().map(which).collect();
+            once.repeat(batch)
+        };
+        let sines = x.device().upload(&all(|pair| pair.0), &rows)?;
+        let cosines = x.device().upload(&all(|pair| pair.1), &rows)?;
+        Ok(brisk_cuda::ops::rotary(x, &cosines, &sines, heads)?.into())
     }
 
     /// Those of some of the tokens.
@@ -226,7 +239,11 @@ mod tests {
             let y = rotary_at(&x, 1, &angles).unwrap();
             let product = (&y * &g).unwrap().sum_all().unwrap();
             let store = product.host().unwrap().backward().unwrap();
-            let gradient = store.get(x.inner()).unwrap().flatten_all().unwrap();
+            let gradient = store
+                .get(x.on_host("test").unwrap())
+                .unwrap()
+                .flatten_all()
+                .unwrap();
             let gradient = gradient.to_vec1::<f32>().unwrap();
             let back: f32 = gradient.iter().zip(values(&x)).map(|(a, b)| a * b).sum();
             let forth = product.to_scalar::<f32>().unwrap();

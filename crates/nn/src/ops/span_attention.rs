@@ -223,7 +223,7 @@ mod tests {
         let gradient = |y: &Tensor| {
             let loss = (y * &weights).unwrap().sum_all().unwrap();
             let store = loss.host().unwrap().backward().unwrap();
-            [&q, &k, &v].map(|x| values(&store.get(x.inner()).unwrap().into()))
+            [&q, &k, &v].map(|x| values(&store.get(x.on_host("test").unwrap()).unwrap().into()))
         };
         for (a, b) in gradient(&packed).iter().zip(&gradient(&apart)) {
             assert!(a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5));

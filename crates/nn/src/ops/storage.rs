@@ -1,6 +1,34 @@
 //! Reaching the values of candle tensors.
 
-use candle_core::{CpuStorage, Layout, Result, Storage, bail};
+use crate::error::Error;
+use crate::tensor::Tensor;
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor as HostTensor, bail};
+use std::ops::Deref;
+
+/// A tensor whose values are candle's.
+pub(crate) trait Reach {
+    /// What says that they are elsewhere.
+    type Error;
+
+    /// The values and where in them the tensor lies.
+    fn reach(&self) -> std::result::Result<(impl Deref<Target = Storage>, &Layout), Self::Error>;
+}
+
+impl Reach for HostTensor {
+    type Error = candle_core::Error;
+
+    fn reach(&self) -> Result<(impl Deref<Target = Storage>, &Layout)> {
+        Ok(self.storage_and_layout())
+    }
+}
+
+impl Reach for Tensor {
+    type Error = Error;
+
+    fn reach(&self) -> std::result::Result<(impl Deref<Target = Storage>, &Layout), Error> {
+        Ok(self.on_host("this operation")?.storage_and_layout())
+    }
+}
 
 /// The values of a contiguous f32 tensor on the CPU.
 pub(crate) fn cpu_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
@@ -28,7 +56,7 @@ pub(crate) fn slice<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f3
 macro_rules! with_slices {
     ([$($name:ident),+], $body:block) => {{
         $(let $name = $name.contiguous()?;)+
-        $(let $name = $name.storage_and_layout();)+
+        $(let $name = $crate::ops::storage::Reach::reach(&$name)?;)+
         $(let $name = $crate::ops::storage::slice(&$name.0, $name.1)?;)+
         $body
     }};

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::lora::{Adapters, Lora};
 use crate::low_bit::LowBitSource;
 use crate::quantized::{Quantization, QuantizedWeights};
-use crate::tensor::Tensor;
+use crate::tensor::{Location, Tensor};
 use brisk_kernels::int4::Activations;
 use brisk_store::TensorSource;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ pub struct WeightsBuilder {
     watchers: Vec<InputWatcher>,
     quantized: Vec<(Quantization, Option<Arc<QuantizedWeights>>)>,
     exact: bool,
+    location: Location,
     headers_only: bool,
 }
 
@@ -66,6 +67,7 @@ impl WeightsBuilder {
             watchers: Vec::new(),
             quantized: Vec::new(),
             exact: false,
+            location: Location::HOST,
             headers_only: false,
         }
     }
@@ -107,6 +109,12 @@ impl WeightsBuilder {
         self
     }
 
+    /// Puts parameters, and so the layers that are made of them, on a card or into ordinary memory.
+    pub fn at(mut self, location: &Location) -> Self {
+        self.location = location.clone();
+        self
+    }
+
     /// Looks at names and shapes only: a model built from such parameters holds next to nothing and
     /// computes nothing, but [`Weights::finish`] reports what it would report of a load, values apart.
     /// Without a file every parameter exists. Nothing is quantized; of a LoRA too only names and shapes count.
@@ -123,6 +131,7 @@ impl WeightsBuilder {
         self.check()?;
         if self.headers_only {
             self.quantized.clear();
+            self.location = Location::HOST;
         }
         let origin = match self.source {
             Source::File(source) => Origin::File(source),
@@ -143,6 +152,7 @@ impl WeightsBuilder {
             low_bit: self.low_bit.into_iter().next(),
             watcher: joined(self.watchers),
             exact: self.exact,
+            location: self.location,
             headers: self.headers_only.then(Headers::default),
             ledger: Ledger::default(),
         }))
@@ -159,6 +169,14 @@ impl WeightsBuilder {
         let quantized = self.quantized.first();
         if quantized.is_some_and(|(how, _)| *how == Quantization::None) {
             return refuse("quantized weights are kept, but no layer is to be quantized");
+        }
+        if self.location != Location::HOST && !self.headers_only {
+            if !self.low_bit.is_empty() || quantized.is_some() {
+                return refuse("layers of few bits run on the CPU only; use --device cpu");
+            }
+            if matches!(self.source, Source::Variables(..)) {
+                return refuse("training runs on the CPU only; use --device cpu");
+            }
         }
         if let Source::Variables(source, _) = &self.source {
             if self.headers_only {

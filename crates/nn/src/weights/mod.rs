@@ -19,7 +19,7 @@ use crate::lora::Adapters;
 use crate::low_bit::LowBitSource;
 use crate::ops::{self, PackedInt4};
 use crate::quantized::{Quantization, QuantizedWeights};
-use crate::tensor::{DType, Tensor};
+use crate::tensor::{DType, Location, Tensor};
 use brisk_kernels::int4::{Activations, Int4Linear, Int4Weight};
 use brisk_kernels::quantized::QuantizedMatrix;
 use brisk_store::TensorSource;
@@ -50,6 +50,8 @@ struct Shared {
     quantization: Quantization,
     kept: Option<Arc<QuantizedWeights>>,
     exact: bool,
+    /// Where parameters are put.
+    location: Location,
     /// Only names and shapes are looked at.
     headers: Option<Headers>,
     ledger: Ledger,
@@ -188,6 +190,11 @@ impl Weights {
         self.shared.exact
     }
 
+    /// Where parameters are put, and so what is made of them.
+    pub fn location(&self) -> &Location {
+        &self.shared.location
+    }
+
     /// Whether parameters are variables that an optimiser will change.
     pub fn is_trainable(&self) -> bool {
         matches!(self.shared.origin, Origin::Variables { .. })
@@ -296,12 +303,27 @@ impl Shared {
             quantization: Quantization::None,
             kept: None,
             exact: false,
+            location: Location::HOST,
             headers: None,
             ledger: Ledger::default(),
         }
     }
 
     fn get(&self, path: &str, shape: &[usize], init: Init, keep_half: bool) -> Result<Tensor> {
+        let parameter = self.get_on_host(path, shape, init, keep_half)?;
+        match self.headers {
+            None => parameter.to(&self.location),
+            Some(_) => Ok(parameter),
+        }
+    }
+
+    fn get_on_host(
+        &self,
+        path: &str,
+        shape: &[usize],
+        init: Init,
+        keep_half: bool,
+    ) -> Result<Tensor> {
         if let Some(headers) = &self.headers {
             self.look(path, shape)?;
             return headers.ask(path, shape);

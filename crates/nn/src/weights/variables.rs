@@ -23,7 +23,7 @@ impl Variables {
         if let Some(variable) = lock(&self.0).get(path) {
             return Ok(variable.as_tensor().into());
         }
-        let variable = Var::from_tensor(start()?.inner())?;
+        let variable = Var::from_tensor(start()?.on_host("training")?)?;
         let tensor = variable.as_tensor().into();
         lock(&self.0).insert(path.to_owned(), variable);
         Ok(tensor)

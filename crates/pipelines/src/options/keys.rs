@@ -179,6 +179,26 @@ pub static EXACT: Key<bool> = Key::new(
 .on_open()
 .rare();
 
+/// Where to compute.
+pub static DEVICE: Key<String> = Key::new(
+    "device",
+    "PLACE",
+    Kind::Text,
+    "where to compute: cpu (default), cuda, cuda:N (card N) or auto",
+)
+.on_open();
+
+/// Everything in f32 on a card.
+pub static PRECISE: Key<bool> = Key::new(
+    "precise",
+    "",
+    Kind::Flag,
+    "compute in f32 on a card, several times slower, for comparisons",
+)
+.on_open()
+.needs("device")
+.rare();
+
 /// Rounding of the text encoder's weights while they are loaded.
 pub static QUANTIZE_TEXT_ENCODER: Key<String> = Key::new(
     "quantize-text-encoder",

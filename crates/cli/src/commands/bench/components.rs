@@ -5,7 +5,7 @@ use brisk_models::component::{
     Setting, SizeError, SizeName, Sizes,
 };
 use brisk_models::registry;
-use brisk_nn::{Quantization, Trace};
+use brisk_nn::{Quantization, Tensor, Trace};
 use brisk_pipelines::diffusion::noise::TorchGenerator;
 use brisk_pipelines::folder::Wanted;
 use brisk_pipelines::memory;
@@ -15,6 +15,7 @@ use serde_json::json;
 use super::measure::measure;
 use super::report::{Report, Stage};
 use super::{FileArguments, ModelArguments, RunArguments};
+use crate::commands::DeviceArguments;
 use crate::commands::component::Found;
 use crate::failure::{Failure, Result};
 use crate::models::quantization;
@@ -37,6 +38,7 @@ pub struct ComponentArguments {
     quantize: Option<String>,
     files: FileArguments,
     run: RunArguments,
+    device: DeviceArguments,
 }
 
 /// Every way to run a component by name, with what any of the components honours.
@@ -87,7 +89,8 @@ fn command(entry: &'static Entry, sizes: &[&'static SizeName], settings: &[Setti
         command = command.arg(argument.help(help).default_value("none"));
     }
     // Last, as each group of arguments would describe the verb by itself.
-    RunArguments::augment_args(FileArguments::augment_args(command)).about(entry.about)
+    let command = RunArguments::augment_args(FileArguments::augment_args(command));
+    DeviceArguments::augment_args(command).about(entry.about)
 }
 
 impl Subcommand for ComponentArguments {
@@ -131,6 +134,7 @@ impl FromArgMatches for ComponentArguments {
                 .flatten(),
             files: FileArguments::from_arg_matches(given)?,
             run: RunArguments::from_arg_matches(given)?,
+            device: DeviceArguments::from_arg_matches(given)?,
         })
     }
 
@@ -189,6 +193,7 @@ pub fn run(arguments: &ComponentArguments) -> Result {
         exact: arguments.exact,
         strip_rows: arguments.strip_rows,
         quantization: how,
+        location: arguments.device.location(entry)?,
         ..LoadSettings::default()
     };
     let model = config.load(entry, &opened.weights, &settings)?;
@@ -204,7 +209,12 @@ pub fn run(arguments: &ComponentArguments) -> Result {
         }
     };
     let measured = measure(&arguments.run, |laps| {
-        Ok(ready.run(&mut Trace::parts(&mut |name, _| laps.lap(model.part(name))))?)
+        let mut lap = |name: &str, x: &Tensor| {
+            // What goes wrong is said when the run ends.
+            drop(x.wait());
+            laps.lap(model.part(name));
+        };
+        Ok(ready.run(&mut Trace::parts(&mut lap))?)
     })?;
     let weight_bytes = how.bytes_per_value(work.weight_bytes.unwrap_or(stored_bytes));
     let mut stages = measured.stages(entry.name, &work.costs, weight_bytes);

@@ -64,9 +64,6 @@ pub struct ImageArguments {
     /// Show pictures on the way: a PNG file, or a folder for all
     #[arg(long, help_heading = "Output and machine", value_name = "PATH")]
     pub(super) preview: Option<PathBuf>,
-    /// Where to compute: cpu
-    #[arg(long, help_heading = "Output and machine", value_name = "NAME", value_parser = only_cpu)]
-    device: Option<String>,
     #[arg(long, hide = true, value_parser = only_f32)]
     dtype: Option<String>,
     #[command(flatten, next_help_heading = "Output and machine")]
@@ -74,15 +71,6 @@ pub struct ImageArguments {
     /// Print one JSON document instead of file names
     #[arg(long, help_heading = "Output and machine")]
     pub(super) json: bool,
-}
-
-fn only_cpu(name: &str) -> Result<String, String> {
-    match name {
-        "cpu" => Ok(name.to_owned()),
-        _ => Err(format!(
-            "this build computes on cpu only, it has no device \"{name}\""
-        )),
-    }
 }
 
 fn only_f32(name: &str) -> Result<String, String> {

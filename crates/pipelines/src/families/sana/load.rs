@@ -9,7 +9,7 @@ use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::native::NativeHeads;
 use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
-use brisk_nn::{Activations, Lora, LoraFile, Quantization, WeightsBuilder};
+use brisk_nn::{Activations, Location, Lora, LoraFile, Quantization, WeightsBuilder};
 use brisk_store::read::without_last_line_end;
 use brisk_store::shown;
 use brisk_store::{ModelFolder, parse_json};
@@ -71,6 +71,8 @@ pub struct LoadOptions {
     /// How the text encoder's linear layers are quantized while they are loaded: rounded to nearest
     /// in groups of 32 inputs, computed with activations of 8 bits.
     pub text_quantization: Quantization,
+    /// Where the networks compute.
+    pub location: Location,
     /// As `text_quantization`, for the transformer's linear layers: weights and activations of 8
     /// bits, or weights of 4, without calibration.
     pub transformer_quantization: Quantization,
@@ -93,6 +95,7 @@ impl Default for LoadOptions {
             exact: false,
             activations: None,
             text_quantization: Quantization::None,
+            location: Location::HOST,
             transformer_quantization: Quantization::None,
         }
     }
@@ -113,6 +116,7 @@ impl LoadOptions {
         LoadSettings {
             activations: self.activations,
             quantization: self.transformer_quantization,
+            location: self.location.clone(),
             ..LoadSettings::default()
         }
     }
@@ -121,6 +125,7 @@ impl LoadOptions {
     pub(super) fn text_settings(&self) -> LoadSettings {
         LoadSettings {
             quantization: self.text_quantization,
+            location: self.location.clone(),
             ..LoadSettings::default()
         }
     }
@@ -129,6 +134,7 @@ impl LoadOptions {
     pub(super) fn autoencoder_settings(&self) -> LoadSettings {
         LoadSettings {
             exact: self.exact,
+            location: self.location.clone(),
             ..LoadSettings::default()
         }
     }

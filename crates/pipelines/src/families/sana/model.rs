@@ -10,6 +10,7 @@ use super::load::{LoadOptions, Residency};
 use super::options as own;
 use super::pipeline::SanaPipeline;
 use super::plan::{SanaPlan, plan};
+use crate::device::location;
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
@@ -193,6 +194,8 @@ impl LoadOptions {
             let name = asked.get(key).unwrap_or_else(|| "none".to_owned());
             Ok(brisk_nn::Quantization::from_name(&name)?)
         };
+        let place = asked.get(&keys::DEVICE).unwrap_or_else(|| "cpu".to_owned());
+        let location = location(&place, asked.get(&keys::PRECISE).unwrap_or(false))?;
         let scale = asked.get(&keys::LORA_SCALE).unwrap_or(1.0);
         let loras = asked.get(&keys::LORA).unwrap_or_default().into_iter();
         let loras = loras.map(|path| {
@@ -224,6 +227,7 @@ impl LoadOptions {
             },
             random: settings.random,
             activations,
+            location,
             text_quantization: quantize(&keys::QUANTIZE_TEXT_ENCODER)?,
             transformer_quantization: quantize(&keys::QUANTIZE_TRANSFORMER)?,
         })

@@ -212,6 +212,8 @@ static SHARED: &[Honoured] = &[
     honoured(keys::EXACT.definition(), ""),
     honoured(HEADS.definition(), "by width"),
     honoured(ACTIVATIONS.definition(), "8"),
+    honoured(keys::DEVICE.definition(), "cpu"),
+    honoured(keys::PRECISE.definition(), ""),
     honoured(keys::QUANTIZE_TEXT_ENCODER.definition(), "none"),
     honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
     honoured(keys::RESIDENCY.definition(), "auto"),

@@ -1,22 +1,28 @@
 //! The tensor that layers, models and pipelines pass around.
 
+mod location;
+mod on_device;
+mod operators;
+
 use crate::error::{Error, Result};
+use brisk_cuda::ops::Binary;
 use brisk_store::{Dtype, TensorView};
-use candle_core::shape::ShapeWithOneHole;
-use candle_core::{
-    CustomOp1, CustomOp2, CustomOp3, Device, Layout, NdArray, Storage, Tensor as HostTensor,
-};
+use candle_core::shape::{Dims, ShapeWithOneHole};
+use candle_core::{CustomOp1, CustomOp2, CustomOp3, Device, NdArray, Tensor as HostTensor};
 use std::fmt;
-use std::ops::{Add, Deref, Div, Mul, Sub};
+use std::sync::Arc;
 
 pub use candle_core::shape::Dim;
 pub use candle_core::{D, DType, Shape, WithDType};
+pub use location::Location;
+pub(crate) use on_device::OnDevice;
 
 /// An array of numbers of one type. Cheap to clone: clones share their values.
 ///
-/// It lies where its place says; operations give a tensor of the same place. On the host it is
-/// candle's, so gradients of variables flow through everything here: [`Tensor::host`] and `From` go
-/// from one to the other for free.
+/// It lies where its place says; operations give a tensor of the same place, and operands of two places are
+/// an error ([`Tensor::to`] moves them). On the host it is candle's, so gradients of variables flow through
+/// everything here: [`Tensor::host`] and `From` go from one to the other for free. On a card there are no
+/// gradients, and what a card cannot do is an error that names it.
 ///
 /// Unless a method says otherwise, its errors are dimensions that do not exist and shapes that do not
 /// fit.
@@ -28,7 +34,21 @@ pub struct Tensor(Place);
 enum Place {
     /// In ordinary memory.
     Host(HostTensor),
+    /// In a card's.
+    Device(Arc<OnDevice>),
 }
+
+/// What is done on the host, or on a card.
+macro_rules! either {
+    ($self:expr, $host:ident => $on_host:expr, $device:ident => $on_device:expr) => {
+        match &$self.0 {
+            Place::Host($host) => Ok(($on_host)?.into()),
+            Place::Device($device) => Ok(Tensor::from($on_device?)),
+        }
+    };
+}
+
+use either;
 
 impl From<HostTensor> for Tensor {
     fn from(tensor: HostTensor) -> Self {
@@ -44,7 +64,10 @@ impl From<&HostTensor> for Tensor {
 
 impl fmt::Debug for Tensor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.inner().fmt(f)
+        match &self.0 {
+            Place::Host(tensor) => tensor.fmt(f),
+            Place::Device(tensor) => tensor.fmt(f),
+        }
     }
 }
 
@@ -117,52 +140,59 @@ impl Tensor {
 impl Tensor {
     /// Its shape.
     pub fn shape(&self) -> &Shape {
-        self.inner().shape()
+        match &self.0 {
+            Place::Host(tensor) => tensor.shape(),
+            Place::Device(tensor) => tensor.shape(),
+        }
     }
 
     /// The sides of its shape.
     pub fn dims(&self) -> &[usize] {
-        self.inner().dims()
+        self.shape().dims()
     }
 
     /// One side.
     pub fn dim(&self, dim: impl Dim) -> Result<usize> {
-        Ok(self.inner().dim(dim)?)
+        let at = dim.to_index(self.shape(), "dim")?;
+        Ok(self.dims()[at])
     }
 
     /// The sides of a matrix.
     pub fn dims2(&self) -> Result<(usize, usize)> {
-        Ok(self.inner().dims2()?)
+        Ok(self.shape().dims2()?)
     }
 
     /// The sides of a tensor of three dimensions.
     pub fn dims3(&self) -> Result<(usize, usize, usize)> {
-        Ok(self.inner().dims3()?)
+        Ok(self.shape().dims3()?)
     }
 
     /// The sides of a tensor of four dimensions.
     pub fn dims4(&self) -> Result<(usize, usize, usize, usize)> {
-        Ok(self.inner().dims4()?)
+        Ok(self.shape().dims4()?)
     }
 
     /// Number of dimensions.
     pub fn rank(&self) -> usize {
-        self.inner().rank()
+        self.shape().rank()
     }
 
     /// Number of values.
     pub fn elem_count(&self) -> usize {
-        self.inner().elem_count()
+        self.shape().elem_count()
     }
 
     /// Type of the values.
     pub fn dtype(&self) -> DType {
-        self.inner().dtype()
+        match &self.0 {
+            Place::Host(tensor) => tensor.dtype(),
+            Place::Device(tensor) => tensor.dtype(),
+        }
     }
 
     /// The values as another type.
     pub fn to_dtype(&self, dtype: DType) -> Result<Self> {
-        Ok(self.inner().to_dtype(dtype)?.into())
+        either!(self, x => x.to_dtype(dtype), x => x.to_dtype(dtype))
     }
 }
 
@@ -170,73 +200,102 @@ impl Tensor {
 impl Tensor {
     /// Values side by side in memory in the order of rows; itself where they are.
     pub fn contiguous(&self) -> Result<Self> {
-        Ok(self.inner().contiguous()?.into())
+        either!(self, x => x.contiguous(), x => Ok::<_, Error>(OnDevice::clone(x)))
     }
 
     /// Another shape of as many values. One side may be `()`: what is left.
     pub fn reshape(&self, shape: impl ShapeWithOneHole) -> Result<Self> {
-        Ok(self.inner().reshape(shape)?.into())
+        let shape = shape.into_shape(self.elem_count())?;
+        either!(self, x => x.reshape(&shape), x => x.reshape(&shape))
     }
 
     /// One dimension.
     pub fn flatten_all(&self) -> Result<Self> {
-        Ok(self.inner().flatten_all()?.into())
+        either!(self, x => x.flatten_all(), x => x.reshape(&self.elem_count().into()))
     }
 
     /// `length` indices of `dim` from `start`, without a copy.
     pub fn narrow(&self, dim: impl Dim, start: usize, length: usize) -> Result<Self> {
-        Ok(self.inner().narrow(dim, start, length)?.into())
+        let dim = dim.to_index(self.shape(), "narrow")?;
+        either!(self, x => x.narrow(dim, start, length), x => x.narrow(dim, start, length))
     }
 
     /// Without `dim`, where that is of size one.
     pub fn squeeze(&self, dim: impl Dim) -> Result<Self> {
-        Ok(self.inner().squeeze(dim)?.into())
+        let dim = dim.to_index(self.shape(), "squeeze")?;
+        either!(self, x => x.squeeze(dim), x => x.squeeze(dim))
     }
 
     /// With a side of one before `dim`.
     pub fn unsqueeze(&self, dim: impl Dim) -> Result<Self> {
-        Ok(self.inner().unsqueeze(dim)?.into())
+        let dim = dim.to_index_plus_one(self.shape(), "unsqueeze")?;
+        either!(self, x => x.unsqueeze(dim), x => x.unsqueeze(dim))
     }
 
     /// Two dimensions exchanged, without a copy.
     pub fn transpose(&self, a: impl Dim, b: impl Dim) -> Result<Self> {
-        Ok(self.inner().transpose(a, b)?.into())
+        let (a, b) = (
+            a.to_index(self.shape(), "transpose")?,
+            b.to_index(self.shape(), "transpose")?,
+        );
+        either!(self, x => x.transpose(a, b), x => x.transpose(a, b))
     }
 
     /// Dimensions in another order, without a copy: new dimension `i` is old `order[i]`.
-    pub fn permute(&self, order: impl candle_core::shape::Dims) -> Result<Self> {
-        Ok(self.inner().permute(order)?.into())
+    pub fn permute(&self, order: impl Dims) -> Result<Self> {
+        let order = order.to_indexes(self.shape(), "permute")?;
+        either!(self, x => x.permute(order.as_slice()), x => x.permute(&order))
     }
 
     /// Repeated along sides of one, without a copy.
     pub fn broadcast_as(&self, shape: impl Into<Shape>) -> Result<Self> {
-        Ok(self.inner().broadcast_as(shape)?.into())
+        let shape = shape.into();
+        either!(self, x => x.broadcast_as(&shape), x => x.broadcast_as(&shape))
     }
 
     /// So many copies along every dimension.
     pub fn repeat(&self, times: impl Into<Shape>) -> Result<Self> {
-        Ok(self.inner().repeat(times)?.into())
+        Ok(self.on_host("repeat")?.repeat(times)?.into())
     }
 
     /// With rows of zeros before and behind along `dim`.
     pub fn pad_with_zeros(&self, dim: impl Dim, before: usize, behind: usize) -> Result<Self> {
-        Ok(self.inner().pad_with_zeros(dim, before, behind)?.into())
+        let dim = dim.to_index(self.shape(), "pad_with_zeros")?;
+        either!(self, x => x.pad_with_zeros(dim, before, behind), x => x.pad_with_zeros(dim, before, behind))
     }
 
     /// The given indices (u32) of `dim`.
     pub fn index_select(&self, indices: &Self, dim: impl Dim) -> Result<Self> {
-        Ok(self.inner().index_select(indices.inner(), dim)?.into())
+        let dim = dim.to_index(self.shape(), "index_select")?;
+        match (&self.0, &indices.0) {
+            (Place::Host(x), Place::Host(indices)) => Ok(x.index_select(indices, dim)?.into()),
+            (Place::Device(x), _) => Ok(x.index_select(indices, dim)?.into()),
+            (Place::Host(_), Place::Device(_)) => Err(self.apart(indices, "index_select")),
+        }
     }
 
     /// `source` added at the given indices (u32) of `dim`.
     pub fn index_add(&self, indices: &Self, source: &Self, dim: impl Dim) -> Result<Self> {
-        let (indices, source) = (indices.inner(), source.inner());
-        Ok(self.inner().index_add(indices, source, dim)?.into())
+        let name = "index_add";
+        let (indices, source) = (indices.on_host(name)?, source.on_host(name)?);
+        Ok(self.on_host(name)?.index_add(indices, source, dim)?.into())
     }
 
     /// Side by side along `dim`.
     pub fn cat(parts: &[impl AsRef<Self>], dim: impl Dim) -> Result<Self> {
-        let parts: Vec<&HostTensor> = parts.iter().map(|part| part.as_ref().inner()).collect();
+        let parts: Vec<&Self> = parts.iter().map(AsRef::as_ref).collect();
+        if let Some(Place::Device(_)) = parts.first().map(|part| &part.0) {
+            let dim = dim.to_index(parts[0].shape(), "cat")?;
+            let parts = parts
+                .iter()
+                .map(|part| part.on_device("cat"))
+                .collect::<Result<Vec<_>>>()?;
+            return Ok(OnDevice::cat(&parts, dim)?.into());
+        }
+        let parts = parts
+            .iter()
+            .map(|part| part.on_host("cat"))
+            .collect::<Result<Vec<_>>>()?;
         Ok(HostTensor::cat(&parts, dim)?.into())
     }
 
@@ -245,7 +304,12 @@ impl Tensor {
     /// # Errors
     /// Also where one of the two is not contiguous or they share their memory.
     pub fn slice_set(&self, source: &Self, dim: impl Dim, start: usize) -> Result<()> {
-        Ok(self.inner().slice_set(source.inner(), dim, start)?)
+        let dim = dim.to_index(self.shape(), "slice_set")?;
+        match (&self.0, &source.0) {
+            (Place::Host(x), Place::Host(source)) => Ok(x.slice_set(source, dim, start)?),
+            (Place::Device(x), Place::Device(source)) => x.slice_set(source, dim, start),
+            _ => Err(self.apart(source, "slice_set")),
+        }
     }
 }
 
@@ -253,95 +317,114 @@ impl Tensor {
 impl Tensor {
     /// `x·factor + addend`.
     pub fn affine(&self, factor: f64, addend: f64) -> Result<Self> {
-        Ok(self.inner().affine(factor, addend)?.into())
+        either!(self, x => x.affine(factor, addend), x => x.affine(factor, addend))
     }
 
     /// The sum, sides of one repeated.
     pub fn broadcast_add(&self, other: &Self) -> Result<Self> {
-        Ok(self.inner().broadcast_add(other.inner())?.into())
+        match (&self.0, &other.0) {
+            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_add(b)?.into()),
+            (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Add, b)?.into()),
+            _ => Err(self.apart(other, "broadcast_add")),
+        }
     }
 
     /// The product, sides of one repeated.
     pub fn broadcast_mul(&self, other: &Self) -> Result<Self> {
-        Ok(self.inner().broadcast_mul(other.inner())?.into())
+        match (&self.0, &other.0) {
+            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_mul(b)?.into()),
+            (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Multiply, b)?.into()),
+            _ => Err(self.apart(other, "broadcast_mul")),
+        }
     }
 
     /// The difference, sides of one repeated.
     pub fn broadcast_sub(&self, other: &Self) -> Result<Self> {
-        Ok(self.inner().broadcast_sub(other.inner())?.into())
+        match (&self.0, &other.0) {
+            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_sub(b)?.into()),
+            (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Subtract, b)?.into()),
+            _ => Err(self.apart(other, "broadcast_sub")),
+        }
     }
 
     /// The quotient, sides of one repeated.
     pub fn broadcast_div(&self, other: &Self) -> Result<Self> {
-        Ok(self.inner().broadcast_div(other.inner())?.into())
+        match (&self.0, &other.0) {
+            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_div(b)?.into()),
+            (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Divide, b)?.into()),
+            _ => Err(self.apart(other, "broadcast_div")),
+        }
     }
 
     /// The product of matrices in the last two dimensions.
     pub fn matmul(&self, other: &Self) -> Result<Self> {
-        Ok(self.inner().matmul(other.inner())?.into())
+        Ok(self
+            .on_host("matmul")?
+            .matmul(other.on_host("matmul")?)?
+            .into())
     }
 
     /// Limited to `low..=high`.
     pub fn clamp(&self, low: f32, high: f32) -> Result<Self> {
-        Ok(self.inner().clamp(low, high)?.into())
+        Ok(self.on_host("clamp")?.clamp(low, high)?.into())
     }
 
     /// The square of every value.
     pub fn sqr(&self) -> Result<Self> {
-        Ok(self.inner().sqr()?.into())
+        Ok(self.on_host("sqr")?.sqr()?.into())
     }
 
     /// The square root of every value.
     pub fn sqrt(&self) -> Result<Self> {
-        Ok(self.inner().sqrt()?.into())
+        Ok(self.on_host("sqrt")?.sqrt()?.into())
     }
 
     /// Every value without its sign.
     pub fn abs(&self) -> Result<Self> {
-        Ok(self.inner().abs()?.into())
+        Ok(self.on_host("abs")?.abs()?.into())
     }
 
     /// The mean along `dim`, which goes.
     pub fn mean(&self, dim: impl Dim) -> Result<Self> {
         let dim = dim.to_index(self.shape(), "mean")?;
-        Ok(self.inner().mean(dim)?.into())
+        Ok(self.on_host("mean")?.mean(dim)?.into())
     }
 
     /// The mean along `dim`, of which a side of one stays.
     pub fn mean_keepdim(&self, dim: impl Dim) -> Result<Self> {
         let dim = dim.to_index(self.shape(), "mean")?;
-        Ok(self.inner().mean_keepdim(dim)?.into())
+        Ok(self.on_host("mean_keepdim")?.mean_keepdim(dim)?.into())
     }
 
     /// The sum along `dim`, of which a side of one stays.
     pub fn sum_keepdim(&self, dim: impl Dim) -> Result<Self> {
         let dim = dim.to_index(self.shape(), "sum")?;
-        Ok(self.inner().sum_keepdim(dim)?.into())
+        Ok(self.on_host("sum_keepdim")?.sum_keepdim(dim)?.into())
     }
 
     /// The largest along `dim`, of which a side of one stays.
     pub fn max_keepdim(&self, dim: impl Dim) -> Result<Self> {
-        Ok(self.inner().max_keepdim(dim)?.into())
+        Ok(self.on_host("max_keepdim")?.max_keepdim(dim)?.into())
     }
 
     /// The exponential of every value.
     pub fn exp(&self) -> Result<Self> {
-        Ok(self.inner().exp()?.into())
+        Ok(self.on_host("exp")?.exp()?.into())
     }
 
     /// The mean of all values, without dimensions.
     pub fn mean_all(&self) -> Result<Self> {
-        Ok(self.inner().mean_all()?.into())
+        Ok(self.on_host("mean_all")?.mean_all()?.into())
     }
 
     /// The sum of all values, without dimensions.
     pub fn sum_all(&self) -> Result<Self> {
-        Ok(self.inner().sum_all()?.into())
+        Ok(self.on_host("sum_all")?.sum_all()?.into())
     }
 
     /// The largest of all values, without dimensions.
     pub fn max_all(&self) -> Result<Self> {
-        Ok(self.inner().max_all()?.into())
+        Ok(self.on_host("max_all")?.max_all()?.into())
     }
 }
 
@@ -352,27 +435,30 @@ impl Tensor {
     /// # Errors
     /// Values that cannot be brought to the host.
     pub fn host(&self) -> Result<HostTensor> {
-        Ok(self.inner().clone())
+        match &self.0 {
+            Place::Host(tensor) => Ok(tensor.clone()),
+            Place::Device(tensor) => tensor.host(),
+        }
     }
 
     /// The value of a tensor without dimensions.
     pub fn to_scalar<T: WithDType>(&self) -> Result<T> {
-        Ok(self.inner().to_scalar()?)
+        Ok(self.host()?.to_scalar()?)
     }
 
     /// The values of a tensor of one dimension.
     pub fn to_vec1<T: WithDType>(&self) -> Result<Vec<T>> {
-        Ok(self.inner().to_vec1()?)
+        Ok(self.host()?.to_vec1()?)
     }
 
     /// The rows of a matrix.
     pub fn to_vec2<T: WithDType>(&self) -> Result<Vec<Vec<T>>> {
-        Ok(self.inner().to_vec2()?)
+        Ok(self.host()?.to_vec2()?)
     }
 
     /// The matrices of a tensor of three dimensions.
     pub fn to_vec3<T: WithDType>(&self) -> Result<Vec<Vec<Vec<T>>>> {
-        Ok(self.inner().to_vec3()?)
+        Ok(self.host()?.to_vec3()?)
     }
 }
 
@@ -380,28 +466,62 @@ impl Tensor {
 impl Tensor {
     /// Whether a gradient could flow through it to a variable.
     pub fn track_op(&self) -> bool {
-        self.inner().track_op()
+        matches!(&self.0, Place::Host(tensor) if tensor.track_op())
     }
 
     /// The same values, where no gradient flows on.
     pub fn detach(&self) -> Self {
-        self.inner().detach().into()
+        match &self.0 {
+            Place::Host(tensor) => tensor.detach().into(),
+            Place::Device(_) => self.clone(),
+        }
     }
 }
 
 /// What [`crate::ops`] builds on.
 impl Tensor {
-    pub(crate) fn inner(&self) -> &HostTensor {
-        let Place::Host(tensor) = &self.0;
-        tensor
+    /// Candle's tensor, for what a card cannot do.
+    pub(crate) fn on_host(&self, operation: &str) -> Result<&HostTensor> {
+        match &self.0 {
+            Place::Host(tensor) => Ok(tensor),
+            Place::Device(_) => Err(Error::Config(format!(
+                "{operation} cannot be done on a card yet; run this part with --device cpu"
+            ))),
+        }
     }
 
-    pub(crate) fn storage_and_layout(&self) -> (impl Deref<Target = Storage>, &Layout) {
-        self.inner().storage_and_layout()
+    /// The card's tensor, where it lies on one.
+    pub(crate) fn device(&self) -> Option<&OnDevice> {
+        match &self.0 {
+            Place::Host(_) => None,
+            Place::Device(tensor) => Some(tensor),
+        }
+    }
+
+    /// The card's tensor, for an operand beside others that lie on a card.
+    pub(crate) fn on_device(&self, operation: &str) -> Result<&OnDevice> {
+        self.device().ok_or_else(|| {
+            let expected = "operands on one card, but this one lies in ordinary memory";
+            Error::Shape(format!(
+                "{operation}: a tensor of shape {:?}: {expected}",
+                self.dims()
+            ))
+        })
+    }
+
+    /// An error for operands in two places.
+    fn apart(&self, other: &Self, operation: &str) -> Error {
+        Error::Shape(format!(
+            "{operation}: a tensor of shape {:?} lies {}, another of shape {:?} {}",
+            self.dims(),
+            self.location(),
+            other.dims(),
+            other.location()
+        ))
     }
 
     pub(crate) fn apply_op1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Self> {
-        Ok(self.inner().apply_op1(op)?.into())
+        Ok(self.on_host(op.name())?.apply_op1(op)?.into())
     }
 
     pub(crate) fn apply_op2(
@@ -409,7 +529,8 @@ impl Tensor {
         second: &Self,
         op: impl CustomOp2 + Send + Sync + 'static,
     ) -> Result<Self> {
-        Ok(self.inner().apply_op2(second.inner(), op)?.into())
+        let (first, second) = (self.on_host(op.name())?, second.on_host(op.name())?);
+        Ok(first.apply_op2(second, op)?.into())
     }
 
     pub(crate) fn apply_op3(
@@ -418,47 +539,19 @@ impl Tensor {
         third: &Self,
         op: impl CustomOp3 + Send + Sync + 'static,
     ) -> Result<Self> {
-        let (second, third) = (second.inner(), third.inner());
-        Ok(self.inner().apply_op3(second, third, op)?.into())
+        let (second, third) = (second.on_host(op.name())?, third.on_host(op.name())?);
+        Ok(self
+            .on_host(op.name())?
+            .apply_op3(second, third, op)?
+            .into())
     }
 }
 
-/// Both operands by value or by reference, and a number as the second one.
-macro_rules! arithmetic {
-    ($($trait:ident $method:ident $operator:tt),+) => {$(
-        arithmetic!(@ $trait $method $operator, Tensor, Tensor);
-        arithmetic!(@ $trait $method $operator, Tensor, &Tensor);
-        arithmetic!(@ $trait $method $operator, &Tensor, Tensor);
-        arithmetic!(@ $trait $method $operator, &Tensor, &Tensor);
-
-        impl $trait<f64> for &Tensor {
-            type Output = Result<Tensor>;
-
-            fn $method(self, number: f64) -> Result<Tensor> {
-                Ok((self.inner() $operator number)?.into())
-            }
-        }
-
-        impl $trait<f64> for Tensor {
-            type Output = Result<Tensor>;
-
-            fn $method(self, number: f64) -> Result<Tensor> {
-                &self $operator number
-            }
-        }
-    )+};
-    (@ $trait:ident $method:ident $operator:tt, $left:ty, $right:ty) => {
-        impl $trait<$right> for $left {
-            type Output = Result<Tensor>;
-
-            fn $method(self, other: $right) -> Result<Tensor> {
-                Ok((self.inner() $operator other.inner())?.into())
-            }
-        }
-    };
+impl From<OnDevice> for Tensor {
+    fn from(tensor: OnDevice) -> Self {
+        Self(Place::Device(Arc::new(tensor)))
+    }
 }
-
-arithmetic!(Add add +, Sub sub -, Mul mul *, Div div /);
 
 /// A variable, for tests of gradients.
 #[cfg(test)]
@@ -477,7 +570,7 @@ mod tests {
         assert!(x.track_op() && !x.detach().track_op());
         let y = ((&x * &x).unwrap() * 0.5).unwrap().sum_all().unwrap();
         let gradients = y.host().unwrap().backward().unwrap();
-        let gradient = gradients.get(x.inner()).unwrap();
+        let gradient = gradients.get(x.on_host("test").unwrap()).unwrap();
         assert_eq!(gradient.to_vec1::<f32>().unwrap(), [1.0, -2.0, 3.0]);
     }
 

@@ -1,0 +1,174 @@
+//! Models on an emulated card against the goldens of their references.
+
+// The figures, with --nocapture.
+#![allow(clippy::print_stdout)]
+
+#[path = "common/autoencoder.rs"]
+mod autoencoder;
+mod common;
+
+use std::collections::HashMap;
+
+use autoencoder::{CASES, config, diffusers};
+use brisk_models::dcae::{Autoencoder, Halves};
+use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
+use brisk_models::sana::{ForwardExtras, SanaTransformer};
+use brisk_nn::{DType, Location, Precision, Tensor, Trace, WeightsBuilder, ops};
+use brisk_testkit::{Golden, fixtures_dir, load_tensors, relative_l2, values};
+
+/// Precisions and the distance from the reference that each may have.
+const PRECISIONS: [(Precision, f64); 2] = [(Precision::Half, 2e-2), (Precision::Single, 1e-5)];
+
+fn card(precision: Precision, seed: u32) -> Location {
+    let device = brisk_cuda_emulated::device(precision, seed);
+    let device = device.expect("a C++ compiler when this was built (Debian: apt-get install g++)");
+    device.into()
+}
+
+/// Distance of a map NHWC from the golden's, whole or thinned, where it has it.
+fn distance(golden: &HashMap<String, Tensor>, name: &str, found: &Tensor) -> Option<f64> {
+    let thinned = format!("{name}.every");
+    let (step, wanted) = golden.iter().find_map(|(key, wanted)| match key == name {
+        true => Some((1, wanted)),
+        false => Some((key.strip_prefix(&thinned)?.parse().unwrap(), wanted)),
+    })?;
+    // Norms are channels last in the reference too.
+    let found = match name.ends_with("norm_out") {
+        true => found.clone(),
+        false => ops::to_nchw(found).unwrap(),
+    };
+    let found: Vec<f32> = values(&found).into_iter().step_by(step).collect();
+    Some(relative_l2(&found, &values(wanted)))
+}
+
+#[test]
+fn autoencoders_match_the_reference() {
+    for case in CASES {
+        let golden = load_tensors(
+            fixtures_dir()
+                .join("dcae")
+                .join(case)
+                .join("golden.safetensors"),
+        );
+        for (precision, tolerance) in PRECISIONS {
+            let weights = WeightsBuilder::from_source(diffusers(case)).at(&card(precision, 3));
+            let model =
+                Autoencoder::load(&config(case), &weights.build().unwrap(), Halves::Both).unwrap();
+            let mut seen = Vec::new();
+            let keep =
+                &mut |name: &str, x: &Tensor| seen.push((format!("blocks.{name}"), x.clone()));
+            let input = |name: &str| ops::to_nhwc(&golden[name]).unwrap();
+            let latent = model
+                .encode_traced(&input("inputs.sample"), &mut Trace::parts(keep))
+                .unwrap();
+            let keep =
+                &mut |name: &str, x: &Tensor| seen.push((format!("blocks.{name}"), x.clone()));
+            let sample = model
+                .decode_traced(&input("inputs.latent"), &mut Trace::parts(keep))
+                .unwrap();
+            assert_eq!(latent.location(), Location::HOST);
+            seen.push(("outputs.latent".into(), latent));
+            seen.push(("outputs.sample".into(), sample));
+            let distances: Vec<(String, f64)> = seen
+                .into_iter()
+                .filter_map(|(name, x)| {
+                    distance(&golden, &name, &x).map(|distance| (name, distance))
+                })
+                .collect();
+            assert!(
+                distances.len() > 4 && distances.iter().any(|(name, _)| name == "outputs.sample")
+            );
+            for (name, distance) in &distances {
+                assert!(
+                    *distance < tolerance,
+                    "{case}, {precision:?}: first to diverge is {name}, {distance:.2e}"
+                );
+            }
+            let worst = distances
+                .iter()
+                .map(|(_, distance)| *distance)
+                .fold(0.0, f64::max);
+            println!(
+                "{case}, {precision:?}: {} values, at most {worst:.2e}",
+                distances.len()
+            );
+        }
+    }
+}
+
+#[test]
+fn transformers_match_the_reference() {
+    for case in [
+        "t1_base",
+        "t2_qk_norm",
+        "t3_sprint",
+        "t4_position",
+        "t5_patch2",
+        "t7_learned_sigma",
+    ] {
+        for (precision, tolerance) in PRECISIONS {
+            let mut golden = common::golden(case);
+            let inputs = common::Inputs::read(&golden);
+            let weights = common::weights_builder(case)
+                .at(&card(precision, 3))
+                .build()
+                .unwrap();
+            let model = SanaTransformer::load(&common::config(case), &weights).unwrap();
+            let caption = model.encode_caption(&inputs.text, &inputs.lengths).unwrap();
+            let mut compared = 0;
+            let mut compare = |name: &str, x: &Tensor| {
+                let (wanted, x) = common::wanted_block(name, x);
+                compared += usize::from(golden.compare(&wanted, &x, tolerance));
+            };
+            let guidance = inputs.guidance.as_ref();
+            let out = model
+                .forward_traced(
+                    &inputs.latent,
+                    &inputs.timestep,
+                    guidance,
+                    &caption,
+                    &ForwardExtras::default(),
+                    &mut Trace::details(&mut compare),
+                )
+                .unwrap();
+            assert!(
+                compared > 4 && out.location() == Location::HOST,
+                "{case}: {compared}"
+            );
+            assert!(golden.compare("outputs.sample", &common::nchw(&out), tolerance));
+            // Unwatched, additions run inside the parts.
+            let out = common::run(&model, &inputs, &ForwardExtras::default());
+            assert!(golden.compare("outputs.sample", &out, tolerance));
+            golden.report();
+        }
+    }
+}
+
+#[test]
+fn text_encoders_match_the_reference() {
+    for case in ["softcap50", "softcap2", "sliding", "narrow"] {
+        for (precision, tolerance) in PRECISIONS {
+            let folder = fixtures_dir().join("gemma2").join(case);
+            let mut golden = Golden::open(&format!("gemma2/{case}/golden.safetensors"));
+            let config = std::fs::read(folder.join("config.json")).unwrap();
+            let config = Gemma2Config::from_json(&config, "config.json").unwrap();
+            let source = brisk_store::open_weights(&folder.join("model.safetensors")).unwrap();
+            let weights = WeightsBuilder::from_source(source)
+                .at(&card(precision, 3))
+                .build()
+                .unwrap();
+            let model = Gemma2Model::load(&config, &weights).unwrap();
+            let integers = |name: &str| golden.get(name).to_dtype(DType::U32).unwrap();
+            let (ids, mask) = (
+                integers("inputs.input_ids"),
+                integers("inputs.attention_mask"),
+            );
+            let out = model.forward(&ids, Some(&mask)).unwrap();
+            // Rows of masked positions are zero in the goldens.
+            let mask = mask.to_dtype(DType::F32).unwrap().unsqueeze(2).unwrap();
+            let out = out.broadcast_mul(&mask).unwrap();
+            assert!(golden.compare("outputs.last_hidden_state", &out, tolerance));
+            golden.report();
+        }
+    }
+}

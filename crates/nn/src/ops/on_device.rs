@@ -1,0 +1,164 @@
+//! The operations of a card, in the words of this module.
+
+use brisk_cuda::Element;
+use brisk_cuda::ops::{self, Steps};
+
+use super::epilogue::{Activation, Epilogue, Residual, ShortcutKind};
+use crate::error::Result;
+use crate::tensor::Tensor;
+
+use brisk_cuda::ops::{ConvWeight, LinearWeight};
+
+/// The activation in a card's words.
+fn named(activation: Activation) -> ops::Activation {
+    match activation {
+        Activation::Relu => ops::Activation::Relu,
+        Activation::Silu => ops::Activation::Silu,
+        Activation::GeluTanh => ops::Activation::GeluTanh,
+        Activation::GeluErf => ops::Activation::GeluErf,
+    }
+}
+
+/// A function of every value, where it lies on a card.
+pub(super) fn activation(x: &Tensor, which: Activation) -> Option<Result<Tensor>> {
+    let x = x.device()?;
+    Some(
+        ops::activation(x.tensor(), named(which))
+            .map(Tensor::from)
+            .map_err(Into::into),
+    )
+}
+
+/// A linear layer that is ready for products on a card.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceLinear {
+    weight: LinearWeight,
+    bias: Option<Tensor>,
+}
+
+impl DeviceLinear {
+    /// From `[outputs, inputs]` and `[outputs]`; none where the weight lies on the host.
+    pub(crate) fn new(weight: &Tensor, bias: Option<&Tensor>) -> Result<Option<Self>> {
+        let Some(weight) = weight.device() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            weight: LinearWeight::new(weight.tensor())?,
+            bias: bias.cloned(),
+        }))
+    }
+
+    /// Outputs and inputs.
+    pub(crate) fn sides(&self) -> (usize, usize) {
+        self.weight.sides()
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        let x = x.on_device("linear")?.tensor();
+        steps.on_device(self.bias.as_ref(), |steps| {
+            ops::linear(x, &self.weight, steps)
+        })
+    }
+}
+
+/// A convolution that is ready for a card.
+#[derive(Clone, Debug)]
+pub(crate) struct DeviceConv {
+    weight: ConvWeight,
+    bias: Option<Tensor>,
+}
+
+impl DeviceConv {
+    /// From `[outputs, kernel, kernel, inputs]` and `[outputs]`; none where the weight lies on the host.
+    pub(crate) fn new(
+        weight: &Tensor,
+        bias: Option<&Tensor>,
+        stride: usize,
+        padding: usize,
+    ) -> Result<Option<Self>> {
+        let Some(weight) = weight.device() else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            weight: ConvWeight::new(weight.tensor(), stride, padding)?,
+            bias: bias.cloned(),
+        }))
+    }
+
+    /// Input and output channels.
+    pub(crate) fn channels(&self) -> (usize, usize) {
+        let (outputs, _, inputs) = self.weight.sides();
+        (inputs, outputs)
+    }
+
+    pub(crate) fn forward(&self, x: &Tensor, upsample: bool, steps: &Epilogue) -> Result<Tensor> {
+        if upsample && !self.weight.doubles() {
+            return self.forward(&super::upsample_nearest2(x)?, false, steps);
+        }
+        let x = x.on_device("conv2d")?.tensor();
+        steps.on_device(self.bias.as_ref(), |steps| {
+            ops::conv2d(x, &self.weight, upsample, steps)
+        })
+    }
+}
+
+impl Epilogue<'_> {
+    /// Runs a layer of a card with `bias` and these steps: those that it can take itself inside it, the norm and
+    /// what follows after it.
+    pub(crate) fn on_device(
+        &self,
+        bias: Option<&Tensor>,
+        layer: impl FnOnce(&Steps) -> brisk_cuda::Result<brisk_cuda::Tensor>,
+    ) -> Result<Tensor> {
+        let name = "epilogue";
+        let mut end = Steps::default();
+        let gate = match self.residual {
+            Some(Residual::Gated(_, gate)) => {
+                Some(ops::cast(gate.on_device(name)?.tensor(), Element::F32)?)
+            }
+            _ => None,
+        };
+        match self.residual {
+            None => {}
+            Some(Residual::Same(x)) => {
+                end.residual = Some(ops::Residual::Rows(x.on_device(name)?.tensor()));
+            }
+            Some(Residual::Gated(x, _)) => {
+                end.residual = Some(ops::Residual::Rows(x.on_device(name)?.tensor()));
+                end.gate = gate.as_ref();
+            }
+            Some(Residual::Shortcut(x, kind)) => {
+                let kind = match kind {
+                    ShortcutKind::Up => ops::ShortcutKind::Up,
+                    ShortcutKind::Down => ops::ShortcutKind::Down,
+                };
+                end.residual = Some(ops::Residual::Shortcut(x.on_device(name)?.tensor(), kind));
+            }
+        }
+        let start = Steps {
+            bias: bias
+                .map(|bias| bias.on_device(name))
+                .transpose()?
+                .map(|bias| bias.tensor()),
+            activation: self.activation.map_or(ops::Activation::Identity, named),
+            ..Steps::default()
+        };
+        let Some(norm) = self.norm else {
+            let all = Steps {
+                bias: start.bias,
+                activation: start.activation,
+                ..end
+            };
+            return Ok(layer(&all)?.into());
+        };
+        let y = layer(&start)?;
+        let weight = match norm.add_one {
+            true => &(norm.weight + 1.0)?,
+            false => norm.weight,
+        };
+        let weight = weight.on_device(name)?.tensor();
+        let shift = norm.bias.map(|shift| shift.on_device(name)).transpose()?;
+        let shift = shift.map(|shift| shift.tensor());
+        Ok(ops::rms_norm(&y, weight, shift, norm.eps as f32, &end)?.into())
+    }
+}
