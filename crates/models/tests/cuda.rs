@@ -8,12 +8,14 @@ mod autoencoder;
 mod common;
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use autoencoder::{CASES, config, diffusers};
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{ForwardExtras, SanaTransformer};
-use brisk_nn::{DType, Location, Precision, Tensor, Trace, WeightsBuilder, ops};
+use brisk_nn::{DType, Init, Linear, Location, Precision, Tensor, Trace, WeightsBuilder, ops};
+use brisk_store::{Dtype, MemorySource};
 use brisk_testkit::{Golden, fixtures_dir, load_tensors, relative_l2, values};
 
 /// Precisions and the distance from the reference that each may have.
@@ -171,4 +173,29 @@ fn text_encoders_match_the_reference() {
             golden.report();
         }
     }
+}
+
+/// Models that were trained in f16 give noise in bf16; f32 takes them.
+#[test]
+fn files_of_f16_are_refused_by_name() {
+    let one = [0x00u8, 0x3c].repeat(6);
+    let stored = ("x.weight".to_owned(), Dtype::F16, vec![2, 3], one);
+    let source = Arc::new(MemorySource::new(vec![stored]).unwrap());
+    let load = |precision| {
+        let weights = WeightsBuilder::from_source(source.clone()).at(&card(precision, 0));
+        Linear::load(&weights.build()?.pp("x"), 3, 2, false, Init::Zeros)
+    };
+    let refused = load(Precision::Half).unwrap_err().to_string();
+    assert!(
+        refused.contains("x.weight") && refused.contains("_BF16"),
+        "{refused}"
+    );
+    let layer = load(Precision::Single).unwrap();
+    let ones = Tensor::ones((1, 3), DType::F32).unwrap();
+    // Operands of two places are refused, whichever comes first.
+    assert!(layer.forward(&ones).is_err());
+    let moved = ones.to(&card(Precision::Single, 0)).unwrap();
+    assert!(
+        layer.forward(&moved).is_err() && (&ones + &moved).is_err() && (&moved + &ones).is_err()
+    );
 }

@@ -20,6 +20,7 @@ use crate::low_bit::LowBitSource;
 use crate::ops::{self, PackedInt4};
 use crate::quantized::{Quantization, QuantizedWeights};
 use crate::tensor::{DType, Location, Tensor};
+use brisk_cuda::Precision;
 use brisk_kernels::int4::{Activations, Int4Linear, Int4Weight};
 use brisk_kernels::quantized::QuantizedMatrix;
 use brisk_store::TensorSource;
@@ -311,10 +312,19 @@ impl Shared {
 
     fn get(&self, path: &str, shape: &[usize], init: Init, keep_half: bool) -> Result<Tensor> {
         let parameter = self.get_on_host(path, shape, init, keep_half)?;
-        match self.headers {
-            None => parameter.to(&self.location),
-            Some(_) => Ok(parameter),
+        if self.headers.is_some() {
+            return Ok(parameter);
         }
+        // Models that were trained in f16 give noise in bf16, whose numbers are coarser.
+        let device = self.location.device();
+        let coarser = device.is_some_and(|device| device.precision() == Precision::Half);
+        if coarser && parameter.dtype() == DType::F16 {
+            return Err(Error::Config(format!(
+                "{path} is stored in f16, and a card computes in bf16, in which such models give noise: \
+                 take the model's files in bf16 (their names end in _BF16), or compute in f32 (`precise`)"
+            )));
+        }
+        parameter.to(&self.location)
     }
 
     fn get_on_host(
