@@ -14,6 +14,7 @@ pub(super) const CASES: &[Listed] = &[
     ("layer norm, modulated", &["norm"], layer_norm),
     ("activation", &["pointwise"], activation),
     ("product, sides repeated", &["pointwise"], broadcast_product),
+    ("sum of f32 and the rest", &["pointwise"], sum),
     ("value by SiLU of gate", &["pointwise"], |s| {
         gated(s, Activation::Silu)
     }),
@@ -110,6 +111,24 @@ fn broadcast_product(s: &Setting) -> Result<Ready> {
     };
     let count = batch * rows * channels;
     Ok(Ready::new(run, wanted, (count, 4 * count)))
+}
+
+fn sum(s: &Setting) -> Result<Ready> {
+    let dims = s.pick([3, 11, 21], [1, 300, 2304]);
+    let (a, b) = (s.vector(1, &dims)?, s.noise(2, &dims)?);
+    let parts = (a.tensor.clone(), b.tensor.clone());
+    // One way and the other: the sum is f32 either way.
+    let run = move || {
+        let once = ops::binary(Binary::Add, &parts.0, &parts.1)?;
+        ops::binary(Binary::Add, &parts.1, &once)
+    };
+    let count: usize = dims.iter().product();
+    let wanted = move |at: usize| a.at(at) + 2.0 * b.at(at);
+    Ok(Ready::new(
+        run,
+        wanted,
+        (2 * count, 16 * count + 2 * s.bytes(count)),
+    ))
 }
 
 fn gated(s: &Setting, which: Activation) -> Result<Ready> {
