@@ -12,6 +12,8 @@ use brisk_kernels::rotary as rotary_kernel;
 use candle_core::{
     CpuStorage, CustomOp1, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
+use std::ops::Range;
+use std::sync::{Mutex, PoisonError};
 
 /// ReLU linear attention; q, k and v are `[batch, tokens, heads·dim]`. ReLU is applied to q and k
 /// inside. `o_n = Σ v_m (k_m·q_n) / (Σ k_m·q_n + eps)`, accumulated in f32.
@@ -280,12 +282,7 @@ pub fn rotary(x: &Tensor, heads: usize, theta: f32, offset: usize) -> Result<Ten
         ));
     }
     if let Some(x) = x.device() {
-        let angles = RotaryAngles::new(
-            width / heads,
-            theta,
-            &(offset..offset + tokens).collect::<Vec<_>>(),
-        );
-        return angles.turn_on_device(x, heads);
+        return angles(width / heads, theta, offset..offset + tokens).turn_on_device(x, heads);
     }
     let op = Rotary {
         tokens,
@@ -296,6 +293,22 @@ pub fn rotary(x: &Tensor, heads: usize, theta: f32, offset: usize) -> Result<Ten
         inverse: false,
     };
     x.contiguous()?.apply_op1(op)
+}
+
+/// Sines and cosines for a card, the last ones kept: all layers of a pass turn by the same.
+fn angles(dim: usize, theta: f32, positions: Range<usize>) -> RotaryAngles {
+    type Key = (usize, u32, Range<usize>);
+    static LAST: Mutex<Option<(Key, RotaryAngles)>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (dim, theta.to_bits(), positions.clone());
+    match &*last {
+        Some((known, angles)) if *known == key => angles.clone(),
+        _ => {
+            let angles = RotaryAngles::new(dim, theta, &positions.collect::<Vec<_>>());
+            *last = Some((key, angles.clone()));
+            angles
+        }
+    }
 }
 
 struct Rotary {
