@@ -50,6 +50,19 @@ fn built_in() -> Option<Door> {
     None
 }
 
+/// Whether tests have to do without the emulator, because there was no C++ compiler when this was built; says so on
+/// stderr. Building says it too.
+#[allow(clippy::print_stderr)]
+pub fn is_missing() -> bool {
+    let missing = built_in().is_none();
+    if missing {
+        eprintln!(
+            "skipped: there was no C++ compiler when this was built (Debian: apt-get install g++)"
+        );
+    }
+    missing
+}
+
 /// A device over the emulator, its threads in an order that `seed` shuffles (0: in their own); none where there was
 /// no C++ compiler when this was built.
 pub fn device(precision: Precision, seed: u32) -> Option<Device> {
