@@ -29,11 +29,13 @@ pub use brisk_pipelines::events::Work;
 pub use brisk_pipelines::options::{self, Options, keys};
 pub use brisk_pipelines::quantize;
 pub use brisk_pipelines::registry::{self, Published};
-pub use brisk_pipelines::request::{FinishReason, PlannedImage};
+pub use brisk_pipelines::request::{
+    Canvas, FinishReason, PlannedImage, StageCost, StageMemory, WeightBytes,
+};
 pub use brisk_pipelines::{
-    Control, Error, Event, GeneratedImage, GeneratedText, ImageModel, ImagePlan, ImageRequest,
-    KnownPrompts, Number, OpenSettings, Result, ResultKind, TextModel, TextPlan, TextPrompt,
-    TextRequest, Unit,
+    Control, Error, Estimator, Event, GeneratedImage, GeneratedText, ImageModel, ImagePlan,
+    ImageRequest, KnownPrompts, Number, OpenSettings, Result, ResultKind, SequenceId, TextModel,
+    TextPlan, TextPrompt, TextRequest, TextSession, Turns, Unit,
 };
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;

@@ -6,6 +6,9 @@ use serde_json::Value;
 
 use crate::REQUEST_KEYWORD;
 
+/// The option whose noise belongs to a place among several pictures.
+const ONE_GENERATOR: &str = "one-generator";
+
 /// What a described picture was drawn from.
 #[derive(Debug, Clone)]
 pub struct Redraw {
@@ -84,6 +87,12 @@ pub fn redraw(texts: &[(String, String)], label: &str) -> Result<Redraw> {
     let mut request = ImageRequest::new(prompt);
     request.options = options.of_scope(Scope::Request);
     if count > 1 {
+        // Versions that did not say drew the noise of all pictures from one seed.
+        if let Some(option) = registry::option(ResultKind::Pictures, ONE_GENERATOR)
+            && !request.options.has(option)
+        {
+            request.options.read(option, "true")?;
+        }
         let images = keys::IMAGES.definition();
         request.options.read(images, &count.to_string())?;
     }
@@ -136,6 +145,7 @@ mod tests {
         let layers = registry::option(ResultKind::Pictures, "pag-layers").unwrap();
         assert_eq!(options.source(layers), Some("0,2"));
         let field = |name: &str| options.to_json().get(name).cloned();
+        assert_eq!(field("one_generator"), Some(true.into()));
         assert_eq!(field("instruction"), Some("Say it:".into()));
         assert_eq!(found.open.definitions().count(), 1);
     }

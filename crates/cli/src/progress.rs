@@ -216,7 +216,7 @@ impl Stages {
             }
             Event::Done { .. } => self.finish(),
             Event::Memory { .. }
-            | Event::Preview(_)
+            | Event::Preview { .. }
             | Event::Latents { .. }
             | Event::Canvas { .. } => {}
         }

@@ -297,7 +297,6 @@ fn late_scales_are_drawn_anew_from_given_codes() {
             residual,
             steps: 8,
             kept_as: KeyValueType::F32,
-            go_on: &|| Ok(()),
         };
         let mut chooser = Greedy {
             smooth: false,
@@ -362,7 +361,6 @@ fn rows_do_not_know_of_each_other() {
             residual: true,
             steps: 8,
             kept_as: KeyValueType::F32,
-            go_on: &|| Ok(()),
         };
         let mut chooser = Greedy {
             smooth: true,

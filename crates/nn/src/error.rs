@@ -38,6 +38,9 @@ pub enum Error {
     /// An input of the wrong size.
     #[error("{0}")]
     Shape(String),
+    /// The job is to end ([`crate::checkpoint()`]).
+    #[error("stopped")]
+    Stopped,
 }
 
 /// All disagreements between a model and a weight file.

@@ -12,6 +12,7 @@
 
 #![forbid(unsafe_code)]
 
+mod checkpoint;
 mod error;
 mod layers;
 mod lora;
@@ -32,6 +33,7 @@ pub use brisk_cuda::{Device, Precision};
 pub use brisk_kernels::int4::{Activations, Branch, HalfType, Int4Weight};
 pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
+pub use checkpoint::{Checkpoint, Tokens, checkpoint, with_checkpoint};
 pub use error::{Error, Result, WeightReport};
 pub use layers::{
     AttentionNames, AttentionProjections, AttentionWidths, ClipPadding, Codebook, Conv2d, Conv3d,

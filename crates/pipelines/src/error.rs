@@ -94,7 +94,16 @@ pub enum Error {
     Text(#[from] brisk_text::Error),
     /// Tensors, layers and models.
     #[error(transparent)]
-    Nn(#[from] brisk_nn::Error),
+    Nn(brisk_nn::Error),
+}
+
+impl From<brisk_nn::Error> for Error {
+    fn from(error: brisk_nn::Error) -> Self {
+        match error {
+            brisk_nn::Error::Stopped => Self::Cancelled,
+            other => Self::Nn(other),
+        }
+    }
 }
 
 fn names(kinds: &[ResultKind]) -> String {

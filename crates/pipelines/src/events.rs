@@ -12,6 +12,7 @@ use brisk_media::Picture;
 use crate::error::{Error, Result};
 use crate::options::Latents;
 use crate::request::StageMemory;
+use crate::turns::Turns;
 
 /// What a stage does with its component.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,8 +47,15 @@ pub enum Event {
     /// What follows was chosen because it takes little memory: what is kept for reuse had better go back
     /// to the system.
     SaveMemory,
-    /// What the picture would be if denoising stopped here.
-    Preview(Picture),
+    /// What a picture would be if its making stopped here, perhaps smaller than it will be.
+    Preview {
+        /// Number of the picture among those of the request.
+        image: usize,
+        /// Steps done, from 1.
+        step: usize,
+        /// As it stands.
+        picture: Picture,
+    },
     /// The latents of all pictures after a step. Sent only where [`Control::wants_latents`].
     Latents {
         /// From 1.
@@ -147,6 +155,7 @@ type Listener = Box<dyn FnMut(Event) + Send>;
 /// Receives events and carries the wish to stop. Shared by the threads of a job.
 pub struct Control {
     cancel: Arc<AtomicBool>,
+    turns: Option<Arc<Turns>>,
     listener: Mutex<Listener>,
     canvas: bool,
     latents: bool,
@@ -157,6 +166,7 @@ impl Control {
     pub fn new(listener: impl FnMut(Event) + Send + 'static) -> Self {
         Self {
             cancel: Arc::new(AtomicBool::new(false)),
+            turns: None,
             listener: Mutex::new(Box::new(listener)),
             canvas: false,
             latents: false,
@@ -172,6 +182,17 @@ impl Control {
     pub fn with_cancel(mut self, cancel: Arc<AtomicBool>) -> Self {
         self.cancel = cancel;
         self
+    }
+
+    /// Shares the machine's threads with the other jobs that take these turns.
+    pub fn with_turns(mut self, turns: Arc<Turns>) -> Self {
+        self.turns = Some(turns);
+        self
+    }
+
+    /// Whether other jobs may want to compute in between.
+    pub(crate) fn takes_turns(&self) -> bool {
+        self.turns.is_some()
     }
 
     /// Asks for [`Event::Canvas`].
@@ -232,6 +253,31 @@ impl Control {
         }
     }
 
+    /// Runs `work` on this thread as a job of this control: before every operation, and before every
+    /// parameter that is loaded, it ends if the flag is set, and lets others go first where it takes turns
+    /// (not on a thread of the pool, which the others need). Models do this by themselves in what takes a
+    /// control; opening one does not.
+    ///
+    /// # Errors
+    /// What `work` returns; [`Error::Cancelled`] where the flag is set.
+    pub fn drive<T, E: From<Error>>(
+        &self,
+        work: impl FnOnce() -> std::result::Result<T, E>,
+    ) -> std::result::Result<T, E> {
+        let turn = match &self.turns {
+            Some(turns) => Some(turns.take(&self.cancel).ok_or(Error::Cancelled)?),
+            None => None,
+        };
+        self.check()?;
+        let token = Token {
+            cancel: Arc::clone(&self.cancel),
+            turns: self.turns.clone(),
+        };
+        let result = brisk_nn::with_checkpoint(Arc::new(token), work);
+        drop(turn);
+        result
+    }
+
     /// Sends a stage.
     pub fn stage(&self, name: &'static str, work: Work, total: usize) {
         self.send(Event::Stage { name, work, total });
@@ -251,6 +297,24 @@ impl std::fmt::Debug for Control {
             .field("canvas", &self.canvas)
             .field("latents", &self.latents)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a driven thread asks.
+struct Token {
+    cancel: Arc<AtomicBool>,
+    turns: Option<Arc<Turns>>,
+}
+
+impl brisk_nn::Checkpoint for Token {
+    fn go_on(&self) -> bool {
+        if self.cancel.load(Ordering::Relaxed) {
+            return false;
+        }
+        match &self.turns {
+            Some(turns) if rayon::current_thread_index().is_none() => turns.pass_on(&self.cancel),
+            _ => true,
+        }
     }
 }
 
@@ -308,6 +372,20 @@ mod tests {
         assert!(control.check().is_ok());
         control.cancel_flag().store(true, Ordering::Relaxed);
         assert!(matches!(control.check(), Err(Error::Cancelled)));
+    }
+
+    #[test]
+    fn driven_work_ends_before_its_next_operation() {
+        let control = Control::silent().with_turns(Arc::default());
+        let work = || -> Result<()> {
+            let x = brisk_nn::Tensor::new(1f32)?;
+            control.cancel_flag().store(true, Ordering::Relaxed);
+            x.affine(2.0, 0.0)?;
+            Ok(())
+        };
+        assert!(matches!(control.drive(work), Err(Error::Cancelled)));
+        let never = || -> Result<()> { panic!("it was stopped before") };
+        assert!(matches!(control.drive(never), Err(Error::Cancelled)));
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod autoregressive;
 pub mod device;
 pub mod diffusion;
 pub mod error;
+mod estimate;
 pub mod events;
 pub mod families;
 pub mod folder;
@@ -40,11 +41,15 @@ pub mod registry;
 pub mod reproduce;
 pub mod request;
 mod tokenizer;
+mod turns;
 
 pub use error::{Error, Result};
+pub use estimate::{Estimator, StageSeconds};
 pub use events::{Control, Event, Number, Unit};
 pub use known_prompts::KnownPrompts;
 pub use request::{
     GeneratedImage, GeneratedText, ImageModel, ImagePlan, ImageRequest, OpenSettings,
-    RandomWeights, ResultKind, TextModel, TextPlan, TextPrompt, TextRequest,
+    RandomWeights, ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest,
+    TextSession,
 };
+pub use turns::Turns;

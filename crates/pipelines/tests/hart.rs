@@ -340,7 +340,7 @@ fn scales_are_shown_and_a_run_can_be_stopped() {
     let warned = model.draw(&shown, &control).unwrap();
     let events: Vec<Event> = receiver.try_iter().collect();
     let previews = events.iter().filter_map(|event| match event {
-        Event::Preview(picture) => Some(picture),
+        Event::Preview { picture, .. } => Some(picture),
         _ => None,
     });
     let previews: Vec<_> = previews.collect();

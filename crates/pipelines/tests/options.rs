@@ -76,7 +76,7 @@ fn draw(folder: &Path, given: &GivenOptions) -> Result<String> {
     for event in receiver.try_iter() {
         match event {
             Event::Stage { name, work, .. } => summary += &format!("{name} {work:?}\n"),
-            Event::Preview(picture) => {
+            Event::Preview { picture, .. } => {
                 summary += &format!("{:x}\n", hash(picture.pixels.into_iter()))
             }
             _ => {}
@@ -195,6 +195,23 @@ fn latents_file(folder: &Path) -> String {
     text(path)
 }
 
+/// Four pixels a latent cell, all black.
+fn preview_decoder(folder: &Path) -> String {
+    let path = folder.join("preview_decoder.safetensors");
+    let tensor = |name: &str, shape: Vec<usize>, value: f32| OutTensor {
+        name: name.to_owned(),
+        dtype: Dtype::F32,
+        data: value.to_le_bytes().repeat(shape.iter().product()).into(),
+        shape,
+    };
+    let tensors = [
+        tensor("bias", vec![12], -1.0),
+        tensor("weight", vec![12, 4, 3, 3], 0.0),
+    ];
+    write_safetensors(&path, &tensors, &Default::default()).unwrap();
+    text(path)
+}
+
 fn codes_file(folder: &Path) -> String {
     let path = folder.join("codes.safetensors");
     let tensor = OutTensor {
@@ -305,6 +322,7 @@ fn image_cases(place: &Path) -> Vec<Case> {
         missing("width", "128"),
         missing("height", "128"),
         alone("images", "2"),
+        beside("one-generator", "true", &[("images", "2")]),
         alone("seed", "5"),
         missing("steps", "3"),
         alone("guidance", "2.5"),
@@ -377,6 +395,12 @@ fn image_cases(place: &Path) -> Vec<Case> {
         alone("latents", &latents_file(place)),
         beside("decode", "tiled", &[("height", "576")]),
         alone("preview-interval", "1"),
+        alone("previews", "1"),
+        beside(
+            "preview-decoder",
+            &preview_decoder(place),
+            &[("previews", "1")],
+        ),
         on_hart("system-prompt", "none"),
         on_hart("greedy", "true"),
         on_hart("top-k", "1"),

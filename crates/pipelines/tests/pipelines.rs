@@ -72,6 +72,7 @@ fn request(case: &Value, tensors: &std::collections::HashMap<String, Tensor>) ->
         )
         .with(&keys::SEED, case["seed"].as_u64().unwrap_or(0))
         .with_some(&keys::IMAGES, count("num_images_per_prompt"))
+        .with(&own::ONE_GENERATOR, true)
         .with_some(&keys::LATENTS, tensors.get("inputs.latents").map(latents))
         .with(&own::INSTRUCTION, instruction);
     let request = match image {

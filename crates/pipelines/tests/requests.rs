@@ -224,7 +224,7 @@ fn events_tell_of_previews_memory_and_the_end() {
     let previews: Vec<_> = events
         .iter()
         .filter_map(|event| match event {
-            Event::Preview(picture) => Some(picture),
+            Event::Preview { picture, .. } => Some(picture),
             _ => None,
         })
         .collect();

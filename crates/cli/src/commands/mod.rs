@@ -137,7 +137,7 @@ pub fn stop_or_leave(idle: Arc<AtomicBool>) -> Result<Arc<AtomicBool>> {
         if set.swap(true, Ordering::Relaxed) {
             std::process::exit(1);
         }
-        output::note("stopping after this step; once more to stop at once");
+        output::note("stopping; once more to stop at once");
     })
     .map_err(|error| Failure::failed(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(flag)

@@ -2,6 +2,7 @@
 
 mod checker;
 mod packages;
+mod preview;
 mod scenes;
 mod tokenizer;
 
@@ -27,6 +28,7 @@ use crate::output::Format;
 use crate::{models, output, progress, text};
 use checker::CheckerArguments;
 use packages::PackageArguments;
+use preview::PreviewArguments;
 use scenes::ScenesArguments;
 use tokenizer::TokenizerArguments;
 
@@ -51,6 +53,7 @@ pub enum TrainVerb {
     PrepareScenes(ScenesArguments),
     Checker(CheckerArguments),
     Tokenizer(TokenizerArguments),
+    Preview(PreviewArguments),
     Plot(PlotArguments),
 }
 
@@ -250,6 +253,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::PrepareScenes(arguments) => scenes::run(arguments),
         TrainVerb::Checker(arguments) => checker::run(arguments),
         TrainVerb::Tokenizer(arguments) => tokenizer::run(arguments),
+        TrainVerb::Preview(arguments) => preview::run(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }

@@ -407,7 +407,7 @@ fn a_picture_is_drawn_again_from_its_description() {
         "--from",
         "x-1.png",
         "--seed",
-        "10",
+        "11",
         "-o",
         "other.png",
     ]);

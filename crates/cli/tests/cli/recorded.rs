@@ -134,7 +134,15 @@ fn sprint_as_recorded() {
     check(
         "sprint",
         "scm2_two_seed7",
-        &["--steps", "2", "--seed", "7", "--num-images", "2"],
+        &[
+            "--steps",
+            "2",
+            "--seed",
+            "7",
+            "--num-images",
+            "2",
+            "--one-generator",
+        ],
     );
     check(
         "sprint",

@@ -398,3 +398,57 @@ fn an_interrupted_training_keeps_what_it_did_and_goes_on() {
     assert!(outcome.stderr.contains(&begins), "{}", outcome.stderr);
     assert_eq!(outcome.json()["report"]["steps"], done + 2);
 }
+
+#[test]
+fn previews_are_fitted_and_shown() {
+    let place = Place::new();
+    let fit = ["train", "preview", "--model", "sana-emoji", "--patch", "4"];
+    place.ok(&[&fit[..], &["--pictures", "8", "-o", "small.safetensors"]].concat());
+    std::fs::create_dir(place.path("shown")).unwrap();
+    place.ok(&[
+        "image",
+        "red heart",
+        "--preview-decoder",
+        "small.safetensors",
+        "--preview",
+        "shown",
+        "--previews",
+        "3",
+        "-o",
+        "x.png",
+    ]);
+    for step in [5, 10, 15] {
+        let path = place.path(&format!("shown/step-{step:04}.png"));
+        let preview = brisk_media::read_picture(&path).unwrap();
+        assert_eq!((preview.width, preview.height), (32, 32));
+    }
+    assert_eq!(std::fs::read_dir(place.path("shown")).unwrap().count(), 3);
+    place.fails(
+        2,
+        &["289 unknowns", "more pictures"],
+        &[
+            &fit[..4],
+            &["--pictures", "1", "--patch", "2", "-o", "y.safetensors"],
+        ]
+        .concat(),
+    );
+    assert!(!place.path("y.safetensors").exists());
+    let model = fixture("pipelines/sana");
+    place.fails(
+        1,
+        &["small.safetensors", "32 channels", "4"],
+        &[
+            "image",
+            "x",
+            "--model",
+            &model,
+            "--preview-decoder",
+            "small.safetensors",
+        ],
+    );
+    place.fails(
+        2,
+        &["--previews", "--preview"],
+        &["image", "x", "--previews", "2"],
+    );
+}

@@ -3,7 +3,7 @@
 use brisk_nn::{DType, KeyValueType, Tensor, Trace, check_finite, logits};
 
 use super::tokenizer::Tokenizer;
-use super::transformer::{DiffusionSchedule, GoOn, Transformer};
+use super::transformer::{DiffusionSchedule, Transformer};
 use crate::{Error, Result};
 
 /// What the diffusion head's values are smaller by than what they stand for.
@@ -145,8 +145,6 @@ pub struct Request<'a> {
     pub steps: usize,
     /// What keys and values are kept as.
     pub kept_as: KeyValueType,
-    /// Asked before every block of the transformer and every step of the diffusion head.
-    pub go_on: GoOn<'a>,
 }
 
 /// What came of it.
@@ -189,8 +187,8 @@ impl Generator {
     /// [`Transformer`] shows, `f_hat` after each scale, and `diffusion_head` after each of its steps.
     ///
     /// # Errors
-    /// Sizes that do not fit, given codes outside the codebook, a non-finite activation, or what `chooser`,
-    /// `go_on` and `scale_done` report.
+    /// Sizes that do not fit, given codes outside the codebook, a non-finite activation, or what `chooser`
+    /// and `scale_done` report.
     pub fn draw(
         &self,
         request: &Request,
@@ -207,7 +205,6 @@ impl Generator {
             request.masks,
             guided,
             request.kept_as,
-            request.go_on,
             trace,
         )?;
         let mut codes: Vec<Vec<u32>> = Vec::with_capacity(scales.count());
@@ -215,7 +212,7 @@ impl Generator {
         for (scale, side) in scales.sides().iter().copied().enumerate() {
             if let Some(sum) = &sum {
                 let input = quantizer.input(scales, scale, sum)?;
-                hidden = transformer.next(&mut progress, &input, request.go_on, trace)?;
+                hidden = transformer.next(&mut progress, &input, trace)?;
             }
             let stage = Stage::new(scale, scales.count(), request.guidance);
             let chosen = match request.given.get(scale) {
@@ -292,7 +289,6 @@ impl Generator {
         let mut x = noise(chooser, 0)?;
         let schedule = DiffusionSchedule::new(request.steps);
         for (done, step) in schedule.steps().iter().rev().enumerate() {
-            (request.go_on)()?;
             let time = Tensor::from_vec(vec![step.time as f32], 1)?;
             let both = match guided {
                 true => Tensor::cat(&[&x, &x], 0)?,

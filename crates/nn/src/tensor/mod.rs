@@ -4,6 +4,7 @@ mod location;
 mod on_device;
 mod operators;
 
+use crate::checkpoint::checkpoint;
 use crate::error::{Error, Result};
 use brisk_cuda::ops::Binary;
 use brisk_store::{Dtype, TensorView};
@@ -41,7 +42,7 @@ enum Place {
 /// What is done on the host, or on a card.
 macro_rules! either {
     ($self:expr, $host:ident => $on_host:expr, $device:ident => $on_device:expr) => {
-        match &$self.0 {
+        match $self.place()? {
             Place::Host($host) => Ok(($on_host)?.into()),
             Place::Device($device) => Ok(Tensor::from($on_device?)),
         }
@@ -267,7 +268,7 @@ impl Tensor {
     /// The given indices (u32) of `dim`.
     pub fn index_select(&self, indices: &Self, dim: impl Dim) -> Result<Self> {
         let dim = dim.to_index(self.shape(), "index_select")?;
-        match (&self.0, &indices.0) {
+        match (self.place()?, &indices.0) {
             (Place::Host(x), Place::Host(indices)) => Ok(x.index_select(indices, dim)?.into()),
             (Place::Device(x), _) => Ok(x.index_select(indices, dim)?.into()),
             (Place::Host(_), Place::Device(_)) => Err(self.apart(indices, "index_select")),
@@ -305,7 +306,7 @@ impl Tensor {
     /// Also where one of the two is not contiguous or they share their memory.
     pub fn slice_set(&self, source: &Self, dim: impl Dim, start: usize) -> Result<()> {
         let dim = dim.to_index(self.shape(), "slice_set")?;
-        match (&self.0, &source.0) {
+        match (self.place()?, &source.0) {
             (Place::Host(x), Place::Host(source)) => Ok(x.slice_set(source, dim, start)?),
             (Place::Device(x), Place::Device(source)) => x.slice_set(source, dim, start),
             _ => Err(self.apart(source, "slice_set")),
@@ -322,7 +323,7 @@ impl Tensor {
 
     /// The sum, sides of one repeated.
     pub fn broadcast_add(&self, other: &Self) -> Result<Self> {
-        match (&self.0, &other.0) {
+        match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_add(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Add, b)?.into()),
             _ => Err(self.apart(other, "broadcast_add")),
@@ -331,7 +332,7 @@ impl Tensor {
 
     /// The product, sides of one repeated.
     pub fn broadcast_mul(&self, other: &Self) -> Result<Self> {
-        match (&self.0, &other.0) {
+        match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_mul(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Multiply, b)?.into()),
             _ => Err(self.apart(other, "broadcast_mul")),
@@ -340,7 +341,7 @@ impl Tensor {
 
     /// The difference, sides of one repeated.
     pub fn broadcast_sub(&self, other: &Self) -> Result<Self> {
-        match (&self.0, &other.0) {
+        match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_sub(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Subtract, b)?.into()),
             _ => Err(self.apart(other, "broadcast_sub")),
@@ -349,7 +350,7 @@ impl Tensor {
 
     /// The quotient, sides of one repeated.
     pub fn broadcast_div(&self, other: &Self) -> Result<Self> {
-        match (&self.0, &other.0) {
+        match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_div(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Divide, b)?.into()),
             _ => Err(self.apart(other, "broadcast_div")),
@@ -480,9 +481,15 @@ impl Tensor {
 
 /// What [`crate::ops`] builds on.
 impl Tensor {
+    /// The tensor as what an operation starts from: the one place where work asks whether it goes on.
+    fn place(&self) -> Result<&Place> {
+        checkpoint()?;
+        Ok(&self.0)
+    }
+
     /// Candle's tensor, for what a card cannot do.
     pub(crate) fn on_host(&self, operation: &str) -> Result<&HostTensor> {
-        match &self.0 {
+        match self.place()? {
             Place::Host(tensor) => Ok(tensor),
             Place::Device(_) => Err(Error::Config(format!(
                 "{operation} cannot be done on a card yet; run this part with --device cpu"
@@ -500,6 +507,7 @@ impl Tensor {
 
     /// The card's tensor, for an operand beside others that lie on a card.
     pub(crate) fn on_device(&self, operation: &str) -> Result<&OnDevice> {
+        checkpoint()?;
         self.device().ok_or_else(|| {
             let expected = "operands on one card, but this one lies in ordinary memory";
             Error::Shape(format!(

@@ -37,7 +37,7 @@ macro_rules! arithmetic {
             type Output = Result<Tensor>;
 
             fn $method(self, other: $right) -> Result<Tensor> {
-                match (&self.0, &other.0) {
+                match (self.place()?, &other.0) {
                     (Place::Host(a), Place::Host(b)) => Ok((a $operator b)?.into()),
                     (Place::Device(a), Place::Device(b)) if a.shape() == b.shape() => {
                         Ok(a.arithmetic(Binary::$binary, b)?.into())

@@ -14,6 +14,7 @@ pub use headers::NamedShape;
 pub use init::Init;
 pub use made_up::Storage;
 
+use crate::checkpoint::checkpoint;
 use crate::error::{Error, Result};
 use crate::lora::Adapters;
 use crate::low_bit::LowBitSource;
@@ -127,6 +128,7 @@ impl Weights {
             name => self.path(name),
         });
         let paths: Vec<String> = paths.collect();
+        checkpoint()?;
         let Some(weight) = source.layers(&paths, inputs, outputs)? else {
             return Ok(None);
         };
@@ -169,6 +171,7 @@ impl Weights {
         let Some(bits) = self.shared.quantization.bits() else {
             return Ok(None);
         };
+        checkpoint()?;
         let path = self.path(name);
         let size = (shape[0], shape[1]);
         let kept = self.shared.kept.as_ref();
@@ -311,6 +314,7 @@ impl Shared {
     }
 
     fn get(&self, path: &str, shape: &[usize], init: Init, keep_half: bool) -> Result<Tensor> {
+        checkpoint()?;
         let parameter = self.get_on_host(path, shape, init, keep_half)?;
         if self.headers.is_some() {
             return Ok(parameter);

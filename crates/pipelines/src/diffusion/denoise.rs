@@ -7,8 +7,7 @@
 use brisk_nn::{Tensor, check_finite};
 
 use super::guidance::{Branches, PerturbedAttention};
-use super::latents::draw;
-use super::noise::TorchGenerator;
+use super::latents::Noise;
 use super::schedulers::scm::Scm;
 use super::schedulers::{FlowSampler, clean_estimate};
 use crate::error::Result;
@@ -140,16 +139,9 @@ impl<M: VelocityModel> Denoiser<M> {
     }
 
     /// Velocities of every branch for `latents` `[B, h, w, C]` at model time `time`.
-    fn velocities(
-        &self,
-        latents: &Tensor,
-        time: f32,
-        guidance: Option<f32>,
-        control: &Control,
-    ) -> Result<Branches> {
+    fn velocities(&self, latents: &Tensor, time: f32, guidance: Option<f32>) -> Result<Branches> {
         let mut parts = Vec::with_capacity(self.chunks.len());
         for chunk in &self.chunks {
-            control.check()?;
             let latents = latents.index_select(&chunk.images, 0)?;
             let velocity = self.model.velocity(&chunk.rows, &latents, time, guidance)?;
             parts.push(velocity);
@@ -198,9 +190,8 @@ impl<M: VelocityModel> Denoiser<M> {
         let scale = self.model.time_scale();
         let mut latents = latents;
         for index in start..steps {
-            control.check()?;
             let time = sampler.timesteps()[index];
-            let branches = self.velocities(&latents, time * scale, None, control)?;
+            let branches = self.velocities(&latents, time * scale, None)?;
             let perturbed = self.pag.as_ref().map_or(0.0, |pag| pag.scale_at(time));
             let velocity = branches.combine(weight, perturbed)?;
             let done = index + 1 - start;
@@ -228,7 +219,7 @@ impl<M: VelocityModel> Denoiser<M> {
         scm: &Scm,
         latents: Tensor,
         guidance: Option<f32>,
-        generator: &mut TorchGenerator,
+        noise: &mut Noise,
         control: &Control,
         after: AfterStep,
     ) -> Result<Tensor> {
@@ -240,13 +231,12 @@ impl<M: VelocityModel> Denoiser<M> {
         let mut latents = latents;
         let mut clean = latents.clone();
         for index in 0..steps {
-            control.check()?;
             let input = scm.model_input(index, &latents)?;
             let velocity = self
-                .velocities(&input, scm.model_time(index), guidance, control)?
+                .velocities(&input, scm.model_time(index), guidance)?
                 .conditional;
             let prediction = scm.prediction(index, &input, &velocity)?;
-            let noise = draw(generator, shape)?;
+            let noise = noise.draw(shape)?;
             (latents, clean) = scm.step(index, &prediction, &latents, &noise)?;
             check_finite(&clean, "denoise", &format!("step {}", index + 1))?;
             clock.step(control);

@@ -7,13 +7,38 @@ use super::noise::TorchGenerator;
 use crate::error::Result;
 use crate::options::Latents;
 
-/// Unit noise `[B, h, w, C]`, drawn in the order of `[B, C, h, w]`.
-pub fn draw(generator: &mut TorchGenerator, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
-    let (batch, height, width, channels) = shape;
-    from_planes(
-        generator.randn(batch * channels * height * width),
-        [batch, channels, height, width],
-    )
+/// The noise of a request's pictures.
+pub struct Noise {
+    /// One for each picture, or one for all.
+    generators: Vec<TorchGenerator>,
+}
+
+impl Noise {
+    /// Each picture draws from its own seed: it is the same whichever others stand beside it.
+    pub fn of_each(seeds: &[u64]) -> Self {
+        let generators = seeds.iter().map(|seed| TorchGenerator::new(*seed));
+        Self {
+            generators: generators.collect(),
+        }
+    }
+
+    /// All pictures are drawn as one tensor from one seed, as with one `torch.Generator`.
+    pub fn of_all(seed: u64) -> Self {
+        Self::of_each(&[seed])
+    }
+
+    /// Unit noise `[B, h, w, C]`, drawn in the order of `[B, C, h, w]`.
+    ///
+    /// # Errors
+    /// Another number of pictures than there are generators for.
+    pub fn draw(&mut self, shape: (usize, usize, usize, usize)) -> Result<Tensor> {
+        let (batch, height, width, channels) = shape;
+        let values = batch * channels * height * width;
+        let share = values / self.generators.len().max(1);
+        let each = self.generators.iter_mut();
+        let drawn: Vec<f32> = each.flat_map(|own| own.randn(share)).collect();
+        from_planes(drawn, [batch, channels, height, width])
+    }
 }
 
 /// Values in the order of `[B, C, h, w]` as a tensor `[B, h, w, C]`.
@@ -36,4 +61,28 @@ pub fn to_planes(latent: &Tensor) -> Result<Latents> {
         shape: [batch, channels, height, width],
         values,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(noise: &Tensor) -> Vec<f32> {
+        noise.flatten_all().unwrap().to_vec1().unwrap()
+    }
+
+    #[test]
+    fn pictures_with_seeds_of_their_own_are_drawn_alike_alone() {
+        let mut both = Noise::of_each(&[7, 8]);
+        let mut second = Noise::of_each(&[8]);
+        for _ in 0..2 {
+            let together = both.draw((2, 3, 3, 2)).unwrap();
+            let alone = second.draw((1, 3, 3, 2)).unwrap();
+            assert_eq!(values(&together)[18..], values(&alone));
+        }
+        let all = Noise::of_all(7).draw((2, 3, 3, 2)).unwrap();
+        let mut generator = TorchGenerator::new(7);
+        let stream = from_planes(generator.randn(36), [2, 2, 3, 3]).unwrap();
+        assert_eq!(values(&all), values(&stream));
+    }
 }

@@ -1,7 +1,8 @@
 //! From noise to a clean latent: what every family of diffusion models shares.
 //!
 //! [`schedulers`] are time grids and update rules, [`noise`] draws what torch draws, [`guidance`]
-//! combines velocities, [`resolution`] knows trained sizes. [`denoise`] walks a [`VelocityModel`] along
+//! combines velocities, [`resolution`] knows trained sizes, [`preview`] shows at next to no
+//! cost what becomes of a picture. [`denoise`] walks a [`VelocityModel`] along
 //! a grid: pictures and guidance branches form rows, which go through the network in chunks of bounded
 //! size.
 
@@ -9,6 +10,7 @@ pub mod denoise;
 pub mod guidance;
 pub mod latents;
 pub mod noise;
+pub mod preview;
 pub mod resolution;
 pub mod schedulers;
 

@@ -113,6 +113,16 @@ pub static PREVIEW_INTERVAL: Key<usize> = Key::new(
 .under(Heading::OutputAndMachine)
 .rare();
 
+/// Previews of a run.
+pub static PREVIEWS: Key<usize> = Key::new(
+    "previews",
+    "N",
+    Kind::Whole(0, MAX_STEPS),
+    "show N intermediate pictures, spread evenly over the steps",
+)
+.under(Heading::OutputAndMachine)
+.rare();
+
 /// Variant of weight files.
 pub static VARIANT: Key<String> = Key::new(
     "variant",

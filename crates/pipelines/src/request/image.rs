@@ -5,7 +5,7 @@ use std::sync::Arc;
 use brisk_media::Picture;
 use serde_json::{Map, Value};
 
-use super::{Decisions, StageCost, StageMemory};
+use super::{Decisions, StageCost, StageMemory, WeightBytes};
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
@@ -143,14 +143,14 @@ impl ImagePlan {
             document.insert(name.clone(), value.clone());
         }
         let image = &self.images[index];
-        // Its own seed draws it alone.
-        let (index, images) = match self.independent {
-            true => (0, 1),
-            false => (index, self.images.len()),
+        // Its own seed draws it alone, the first one all of them.
+        let (seed, index, images) = match self.independent {
+            true => (image.seed, 0, 1),
+            false => (self.images[0].seed, index, self.images.len()),
         };
         let facts = [
             ("prompt", image.prompt.clone().into()),
-            ("seed", image.seed.into()),
+            ("seed", seed.into()),
             ("index", index.into()),
             ("images", images.into()),
             ("width", self.width.into()),
@@ -225,6 +225,9 @@ pub trait ImageModel: Send {
     /// # Errors
     /// A plan of another model.
     fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>>;
+
+    /// Bytes of the weights of all its networks, as they are kept in memory.
+    fn weight_bytes(&self) -> WeightBytes;
 
     /// Bytes of the weights of the network that takes the steps, as they are kept in memory.
     fn denoiser_bytes(&self) -> u64;

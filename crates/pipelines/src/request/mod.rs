@@ -2,6 +2,7 @@
 
 mod image;
 mod open;
+mod previews;
 mod text;
 
 pub(crate) use image::check_length;
@@ -9,7 +10,11 @@ pub use image::{
     GeneratedImage, ImageModel, ImagePlan, ImageRequest, MAX_PROMPT_BYTES, PlannedImage,
 };
 pub use open::{OpenSettings, RandomWeights, Resolve, ResolveFile};
-pub use text::{FinishReason, GeneratedText, TextModel, TextPlan, TextPrompt, TextRequest};
+pub(crate) use previews::preview_steps;
+pub use text::{
+    Canvas, FinishReason, GeneratedText, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest,
+    TextSession,
+};
 
 use std::any::Any;
 
@@ -43,6 +48,31 @@ pub struct StageMemory {
     pub needed: u64,
 }
 
+/// Bytes of a model's weights, as they are kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WeightBytes {
+    /// Of the networks that are loaded.
+    pub loaded: u64,
+    /// Of all of them.
+    pub all: u64,
+}
+
+impl WeightBytes {
+    /// Of networks of so many bytes, of which some are loaded.
+    pub(crate) fn of(networks: &[(u64, bool)]) -> Self {
+        let sum = |loaded: bool| {
+            let counted = networks
+                .iter()
+                .filter(|(_, is_loaded)| *is_loaded || !loaded);
+            counted.fold(0u64, |sum, (bytes, _)| sum.saturating_add(*bytes))
+        };
+        Self {
+            loaded: sum(true),
+            all: sum(false),
+        }
+    }
+}
+
 /// What a stage computes and moves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct StageCost {
@@ -50,6 +80,13 @@ pub struct StageCost {
     pub cost: brisk_models::Cost,
     /// Bytes that one weight takes in memory.
     pub weight_bytes: f64,
+}
+
+impl StageCost {
+    /// Bytes that are read and written at least; activations are f32.
+    pub fn bytes(&self) -> u64 {
+        (self.cost.parameters as f64 * self.weight_bytes) as u64 + 4 * self.cost.activations
+    }
 }
 
 /// What only the model that made a plan understands of it.

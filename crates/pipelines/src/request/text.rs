@@ -5,7 +5,7 @@ use std::sync::Arc;
 use brisk_text::{ChatMessage, Tokenizer};
 use serde_json::{Map, Value};
 
-use super::Decisions;
+use super::{Decisions, StageCost, StageMemory};
 use crate::error::Result;
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
@@ -82,6 +82,8 @@ pub struct TextPlan {
     pub length: usize,
     /// Effective values, by the JSON field of their option.
     pub settings: Map<String, Value>,
+    /// Estimated need beside the weights, for all prompts at once.
+    pub memory: StageMemory,
     /// What a user should know of the request before it runs.
     pub warnings: Vec<String>,
     pub(crate) decisions: Arc<Decisions>,
@@ -153,11 +155,26 @@ pub trait TextModel: Send + Sync {
     /// An option that this model does not honour or a value that it cannot serve, by the option's name.
     fn plan(&self, request: &TextRequest) -> Result<TextPlan>;
 
+    /// Bytes of its weights, as they are kept in memory from when it is opened.
+    fn weight_bytes(&self) -> u64;
+
+    /// What the texts of a plan compute and move, one after another, if every step that the plan allows is
+    /// taken.
+    ///
+    /// # Errors
+    /// A plan of another model.
+    fn cost(&self, plan: &TextPlan) -> Result<StageCost>;
+
     /// Writes the texts of a plan.
     ///
     /// # Errors
     /// A plan of another model, values that are not finite, or a cancellation.
     fn generate(&self, plan: &TextPlan, control: &Control) -> Result<Vec<GeneratedText>>;
+
+    /// A session that prompts join and leave while it runs; none of a model that has no such sessions.
+    fn session(&self) -> Option<Box<dyn TextSession + '_>> {
+        None
+    }
 
     /// Plans and writes; the plan's warnings go to `control`.
     ///
@@ -169,5 +186,58 @@ pub trait TextModel: Send + Sync {
             .iter()
             .for_each(|warning| control.warn(warning));
         self.generate(&plan, control)
+    }
+}
+
+/// A sequence of a [`TextSession`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SequenceId(pub(crate) u64);
+
+/// A text while it fills.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Canvas<'a> {
+    /// Its tokens, with undecided ones.
+    pub tokens: &'a [u32],
+    /// The token that stands for undecided ones.
+    pub mask: u32,
+    /// Where the shown part begins.
+    pub start: usize,
+    /// Whether no further pass would change it.
+    pub done: bool,
+}
+
+/// Sequences of any requests to one model that share forward passes. They come and go between passes, and
+/// each decodes as it would alone.
+pub trait TextSession: Send {
+    /// Takes in prompt `prompt` of a plan; it takes part from the next pass on.
+    ///
+    /// # Errors
+    /// A plan of another model, or one without such a prompt.
+    fn admit(&mut self, plan: &TextPlan, prompt: usize) -> Result<SequenceId>;
+
+    /// One forward pass for every sequence that needs one; those that took part. None: all are done.
+    ///
+    /// After an error, also a cancellation, every sequence stands where it did before, and the session
+    /// can go on.
+    ///
+    /// # Errors
+    /// Values that are not finite, or [`Error::Cancelled`](crate::Error::Cancelled).
+    fn step(&mut self, control: &Control) -> Result<Vec<SequenceId>>;
+
+    /// How far a sequence is; none that was removed.
+    fn canvas(&mut self, sequence: SequenceId) -> Option<Canvas<'_>>;
+
+    /// Lets a sequence go, with the memory that it took. Its text where it was done.
+    ///
+    /// # Errors
+    /// Tokens that are no text.
+    fn remove(&mut self, sequence: SequenceId) -> Result<Option<GeneratedText>>;
+
+    /// Sequences that were admitted and not removed.
+    fn len(&self) -> usize;
+
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 }

@@ -196,15 +196,18 @@ impl ImageArguments {
             options.set(&keys::WIDTH, width);
             options.set(&keys::HEIGHT, height);
         }
-        match (
-            &self.preview,
-            options.has(keys::PREVIEW_INTERVAL.definition()),
-        ) {
-            (Some(_), false) => options.set(&keys::PREVIEW_INTERVAL, 1),
-            (None, true) => {
-                return Err(Failure::usage(
-                    "--preview-interval: has no effect without --preview",
-                ));
+        let chosen = [
+            keys::PREVIEW_INTERVAL.definition(),
+            keys::PREVIEWS.definition(),
+        ];
+        let chosen = chosen.into_iter().find(|option| options.has(option));
+        match (&self.preview, chosen) {
+            (Some(_), None) => options.set(&keys::PREVIEW_INTERVAL, 1),
+            (None, Some(option)) => {
+                return Err(Failure::usage(format!(
+                    "--{}: has no effect without --preview",
+                    option.name
+                )));
             }
             _ => {}
         }

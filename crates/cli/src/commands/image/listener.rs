@@ -13,14 +13,19 @@ pub fn listener(
     warnings: Warnings,
 ) -> impl FnMut(Event) + Send + 'static {
     let mut stages = Stages::new();
-    let mut step = 0;
     move |event| match event {
-        Event::Preview(picture) => {
+        Event::Preview {
+            image,
+            step,
+            picture,
+        } => {
             let Some(path) = &preview else { return };
-            let path = if path.is_dir() {
-                path.join(format!("step-{step:04}.png"))
-            } else {
-                path.clone()
+            let path = match (path.is_dir(), image) {
+                (true, 0) => path.join(format!("step-{step:04}.png")),
+                (true, image) => path.join(format!("step-{step:04}-{image}.png")),
+                (false, 0) => path.clone(),
+                // One file shows the first picture.
+                (false, _) => return,
             };
             let written = brisk_media::encode_png(&picture, &[])
                 .map_err(Failure::from)
@@ -30,9 +35,6 @@ pub fn listener(
             }
         }
         other => {
-            if let Event::Step { index, .. } = other {
-                step = index;
-            }
             warnings.watch(&other);
             stages.show(&other);
         }

@@ -90,17 +90,11 @@ struct Lesson<'a> {
 impl Prepared for Lesson<'_> {
     fn run(&mut self, trace: &mut Trace) -> Result<()> {
         let model = &self.model.transformer;
-        let (mut progress, first) = model.begin(
-            &self.context,
-            &self.masks,
-            false,
-            KeyValueType::F32,
-            &|| Ok(()),
-            trace,
-        )?;
+        let (mut progress, first) =
+            model.begin(&self.context, &self.masks, false, KeyValueType::F32, trace)?;
         let mut hidden = vec![first];
         for input in &self.taught {
-            hidden.push(model.next(&mut progress, input, &|| Ok(()), trace)?);
+            hidden.push(model.next(&mut progress, input, trace)?);
         }
         let hidden = Tensor::cat(&hidden, 1)?;
         let logits = model.logits(&progress, &hidden, trace)?;
@@ -236,12 +230,11 @@ impl Prepared for Drawing<'_> {
             residual: true,
             steps: self.model.transformer().config().num_sampling_steps,
             kept_as: KeyValueType::F32,
-            go_on: &|| Ok(()),
         };
-        let mut go_on = |_, _: &Tensor| Ok(());
+        let mut done = |_, _: &Tensor| Ok(());
         let drawn = self
             .model
-            .draw(&request, &mut self.chooser, &mut go_on, trace)?;
+            .draw(&request, &mut self.chooser, &mut done, trace)?;
         let image = self.model.picture(&drawn.latent, trace)?;
         let batch = self.context.dim(0)?;
         let mut outputs = NamedTensors::default();

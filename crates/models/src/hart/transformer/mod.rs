@@ -11,5 +11,5 @@ mod schedule;
 
 pub use config::TransformerConfig;
 pub use head::DiffusionHead;
-pub use model::{Codewords, GoOn, Progress, Transformer};
+pub use model::{Codewords, Progress, Transformer};
 pub use schedule::{DiffusionSchedule, Step};

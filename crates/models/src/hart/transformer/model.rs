@@ -17,9 +17,6 @@ const STAGE: &str = "transformer";
 /// What training and attention masks left in files, which the configuration implies.
 const IGNORED: [&str; 3] = ["lvl_1L", "attn_bias_for_masking", ".attn.zero_k_bias"];
 
-/// Asked before every block: an error ends the pass.
-pub type GoOn<'a> = &'a dyn Fn() -> Result<()>;
-
 /// Number and width of the codewords, which the tokenizer's configuration says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Codewords {
@@ -153,14 +150,13 @@ impl Transformer {
     /// `blocks.{i}` with its parts.
     ///
     /// # Errors
-    /// Sizes other than the configuration's, a non-finite activation, or what `go_on` reports.
+    /// Sizes other than the configuration's, or a non-finite activation.
     pub fn begin(
         &self,
         context: &Tensor,
         masks: &[Vec<bool>],
         guided: bool,
         kept_as: KeyValueType,
-        go_on: GoOn,
         trace: &mut Trace,
     ) -> Result<(Progress, Tensor)> {
         let config = &self.config;
@@ -220,7 +216,7 @@ impl Transformer {
                 false => Keep::Behind,
             },
         };
-        x = self.through_blocks(x, &angles, &mut part, go_on, trace)?;
+        x = self.through_blocks(x, &angles, &mut part, trace)?;
         let last = |row: usize| {
             (row.min(batch) * length + if row < batch { length - 1 } else { 0 }) as u32
         };
@@ -243,12 +239,11 @@ impl Transformer {
     /// `blocks.{i}` with its parts.
     ///
     /// # Errors
-    /// A grid of another size, a scale too many, a non-finite activation, or what `go_on` reports.
+    /// A grid of another size, a scale too many, or a non-finite activation.
     pub fn next(
         &self,
         progress: &mut Progress,
         input: &Tensor,
-        go_on: GoOn,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let (scale, rows) = (progress.scale, progress.rows());
@@ -285,7 +280,7 @@ impl Transformer {
                 None => Keep::Behind,
             },
         };
-        x = self.through_blocks(x, &angles, &mut part, go_on, trace)?;
+        x = self.through_blocks(x, &angles, &mut part, trace)?;
         progress.scale += 1;
         if !last {
             progress.filled += count;
@@ -333,11 +328,9 @@ impl Transformer {
         mut x: Tensor,
         angles: &RotaryAngles,
         part: &mut Part,
-        go_on: GoOn,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         for (index, block) in self.blocks.iter().enumerate() {
-            go_on()?;
             let name = format!("blocks.{index}");
             x = block.forward(&x, index, angles, part, &mut trace.within(&name))?;
             check_finite(&x, STAGE, &name)?;

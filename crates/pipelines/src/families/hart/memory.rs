@@ -7,7 +7,7 @@ use super::pipeline::HartPipeline;
 use super::plan::{HartPlan, cache_bytes};
 use crate::error::Result;
 use crate::memory;
-use crate::request::StageMemory;
+use crate::request::{StageMemory, WeightBytes};
 
 /// Bytes that a weight of the decoder takes: Winograd's transforms of wide convolutions hold more values than
 /// their kernels.
@@ -32,6 +32,16 @@ impl HartPipeline {
             self.transformer_bytes(),
             self.files.decoder_parameters() * DECODER_BYTES,
         ]
+    }
+
+    /// What is loaded, and what would be.
+    pub fn resident_bytes(&self) -> WeightBytes {
+        let [text, transformer, decoder] = self.weight_bytes();
+        WeightBytes::of(&[
+            (text, self.text.is_some()),
+            (transformer, self.generator.is_some()),
+            (decoder, self.decoder.is_some()),
+        ])
     }
 
     /// Bytes of the transformer's weights as they are kept; nearly all are of linear layers.
@@ -68,7 +78,7 @@ impl HartPipeline {
         let transformer = unless(self.generator.is_some(), transformer);
         let decoder = unless(self.decoder.is_some(), decoder);
         let kept = |bytes: u64| if keep { bytes } else { 0 };
-        let preview = if plan.preview_interval.is_some() {
+        let preview = if !plan.preview_steps.is_empty() {
             decoder.saturating_add(self.decode_bytes())
         } else {
             0

@@ -17,7 +17,7 @@ use crate::options::{OptionValue, Options, Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
-    StageCost,
+    StageCost, WeightBytes,
 };
 
 /// Opens a model of the family.
@@ -84,11 +84,15 @@ impl ImageModel for HartPipeline {
             });
         }
         let decided: &HartPlan = plan.decisions.of(&self.files.label)?;
-        self.run(decided, &plan.memory, control)
+        control.drive(|| self.run(decided, &plan.memory, control))
     }
 
     fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>> {
         self.stage_costs(plan.decisions.of(&self.files.label)?)
+    }
+
+    fn weight_bytes(&self) -> WeightBytes {
+        self.resident_bytes()
     }
 
     fn denoiser_bytes(&self) -> u64 {

@@ -96,6 +96,7 @@ pub(super) static HART: Support = Support {
         honoured(keys::RESIDENCY.definition(), "auto"),
         honoured(CACHE_TYPE.definition(), "auto"),
         honoured(keys::PREVIEW_INTERVAL.definition(), ""),
+        honoured(keys::PREVIEWS.definition(), ""),
     ]],
     refused: &[(
         keys::NEGATIVE_PROMPT.definition(),

@@ -65,7 +65,6 @@ impl HartPipeline {
             // What one part took goes back to the system before the next needs it.
             control.send(Event::SaveMemory);
         }
-        control.check()?;
         let mut seconds = Seconds::default();
         let undecoded = if plan.draws(&self.files) {
             let contexts = timed(&mut seconds.text, || self.encode_text(plan, control))?;
@@ -156,7 +155,7 @@ impl HartPipeline {
         control: &Control,
     ) -> Result<Vec<Undecoded>> {
         self.load_generator(control)?;
-        if plan.preview_interval.is_some() {
+        if !plan.preview_steps.is_empty() {
             self.load_decoder(control)?;
         }
         let Some(generator) = &self.generator else {
@@ -194,7 +193,6 @@ impl HartPipeline {
                 residual: plan.residual,
                 steps: plan.steps,
                 kept_as: plan.kept_as,
-                go_on: &|| control.check().map_err(stopped),
             };
             let start = self.start(plan, pictures.clone())?;
             let mut draws = Draws::new(plan.how, &plan.seeds[pictures.clone()], start);
@@ -205,12 +203,9 @@ impl HartPipeline {
                 if side >= LARGE {
                     control.send(Event::SaveMemory);
                 }
-                let shown = plan
-                    .preview_interval
-                    .filter(|every| (scale + 1).is_multiple_of(*every));
-                let result = match shown {
-                    Some(_) => self.preview(sum, control),
-                    None => Ok(()),
+                let result = match plan.preview_steps.contains(&(scale + 1)) {
+                    true => self.preview(sum, pictures.start, scale + 1, control),
+                    false => Ok(()),
                 };
                 result.map_err(|error| {
                     let told = brisk_nn::Error::Config(error.to_string());
@@ -221,7 +216,6 @@ impl HartPipeline {
             let drawn = generator.draw(&request, &mut draws, &mut done, &mut Trace::none());
             let drawn = match (drawn, failed) {
                 (Err(_), Some(error)) => return Err(error),
-                (Err(_), None) if control.cancelled() => return Err(Error::Cancelled),
                 (drawn, _) => drawn?,
             };
             for index in 0..pictures.len() {
@@ -246,13 +240,16 @@ impl HartPipeline {
         Ok(Some(own.flatten_all()?.to_vec1()?))
     }
 
-    /// Shows what the pictures would be if drawing stopped here.
-    fn preview(&self, sum: &Tensor, control: &Control) -> Result<()> {
+    /// Shows what the pictures from number `first` on would be if drawing stopped here.
+    fn preview(&self, sum: &Tensor, first: usize, step: usize, control: &Control) -> Result<()> {
         if let Some(decoder) = &self.decoder {
             for index in 0..sum.dim(0)? {
                 let latent = sum.narrow(0, index, 1)?.contiguous()?;
-                let shown = picture(decoder, &latent, control)?;
-                control.send(Event::Preview(shown));
+                control.send(Event::Preview {
+                    image: first + index,
+                    step,
+                    picture: picture(decoder, &latent, control)?,
+                });
             }
         }
         Ok(())
@@ -291,7 +288,6 @@ impl HartPipeline {
         let mut clock = StepClock::new(undecoded.len());
         let mut images = Vec::with_capacity(undecoded.len());
         for (index, Undecoded { latent, codes }) in undecoded.into_iter().enumerate() {
-            control.check()?;
             let mut decode = 0.0;
             let picture = timed(&mut decode, || picture(decoder, &latent, control))?;
             clock.step(control);
@@ -312,11 +308,6 @@ impl HartPipeline {
         }
         Ok(images)
     }
-}
-
-/// The wish to stop, as networks take it.
-fn stopped(error: Error) -> brisk_nn::Error {
-    brisk_nn::Error::Config(error.to_string())
 }
 
 /// Rows of `[n,L,D]`.

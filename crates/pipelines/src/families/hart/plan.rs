@@ -1,5 +1,6 @@
 //! A request checked against a model, with everything decided.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use brisk_nn::KeyValueType;
@@ -10,7 +11,7 @@ use super::load::Files;
 use super::options::{self as own, HART};
 use crate::error::{Error, Result};
 use crate::options::{Key, Latents, Scope, keys};
-use crate::request::ImageRequest;
+use crate::request::{ImageRequest, preview_steps};
 
 /// Guidance that published models are drawn with.
 const GUIDANCE: f32 = 4.5;
@@ -40,8 +41,8 @@ pub(super) struct HartPlan {
     pub kept_as: KeyValueType,
     /// Pictures that are drawn at once.
     pub at_once: usize,
-    /// Scales between previews.
-    pub preview_interval: Option<usize>,
+    /// Scales after which a preview is shown, from 1.
+    pub preview_steps: BTreeSet<usize>,
 }
 
 impl HartPlan {
@@ -147,7 +148,7 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<HartPlan> {
         latents,
         kept_as: KeyValueType::F32,
         at_once: (PLACES_AT_ONCE / files.scales.side().pow(2)).max(1),
-        preview_interval: asked.get(&keys::PREVIEW_INTERVAL),
+        preview_steps: preview_steps(asked, files.scales.count())?,
     };
     plan.kept_as = match asked.get(&own::CACHE_TYPE).as_deref() {
         Some("f32") => KeyValueType::F32,

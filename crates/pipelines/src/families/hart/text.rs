@@ -49,7 +49,6 @@ impl TextJob {
         let mut prefix = model.prefix(&self.system, length)?;
         let mut rows = Vec::with_capacity(count);
         for prompt in &self.prompts {
-            control.check()?;
             let text = (&prompt.ids[..], &prompt.real[..]);
             let state = model.encode_behind(&mut prefix, text, &mut Trace::none())?;
             rows.push(state.unsqueeze(0)?);

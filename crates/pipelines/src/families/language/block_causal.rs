@@ -6,6 +6,8 @@
 //! in the cache. In Fast-dLLM v2 that pass also gives the next block's first token, and a block is
 //! denoised in sub-blocks from left to right.
 
+use std::sync::Arc;
+
 use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::decoding::DecodingPlan;
@@ -36,9 +38,9 @@ pub(super) struct BlockCausalOptions {
     pub(super) pad: usize,
 }
 
-pub(super) struct BlockCausalDecoder<'a> {
+pub(super) struct BlockCausalDecoder {
     ids: Vec<u32>,
-    plan: &'a DecodingPlan,
+    plan: Arc<DecodingPlan>,
     proposer: Proposer,
     options: BlockCausalOptions,
     prompt: usize,
@@ -54,11 +56,11 @@ pub(super) struct BlockCausalDecoder<'a> {
     block_cached: bool,
 }
 
-impl<'a> BlockCausalDecoder<'a> {
+impl BlockCausalDecoder {
     pub(super) fn new(
         prompt: &[u32],
         length: usize,
-        plan: &'a DecodingPlan,
+        plan: Arc<DecodingPlan>,
         proposer: Proposer,
         options: BlockCausalOptions,
     ) -> Self {
@@ -193,7 +195,7 @@ fn has_memory(options: &BlockCausalOptions) -> bool {
     options.cache != CacheMode::None || options.sub_block.is_some()
 }
 
-impl Decoder for BlockCausalDecoder<'_> {
+impl Decoder for BlockCausalDecoder {
     fn next(&mut self) -> Option<Pass> {
         if self.phase == Phase::Denoise && self.full() {
             self.leave();

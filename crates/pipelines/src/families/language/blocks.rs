@@ -7,6 +7,8 @@
 //! For models whose row i − 1 predicts token i, the position before the block is computed with it:
 //! one token more a step, and the block's first token is predicted like the others.
 
+use std::sync::Arc;
+
 use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::decoding::DecodingPlan;
@@ -15,9 +17,9 @@ use super::selection::quota;
 use super::session::{Decoder, Pass};
 use crate::error::Result;
 
-pub(super) struct BlockDecoder<'a> {
+pub(super) struct BlockDecoder {
     ids: Vec<u32>,
-    plan: &'a DecodingPlan,
+    plan: Arc<DecodingPlan>,
     proposer: Proposer,
     cache: CacheMode,
     shifted: bool,
@@ -34,11 +36,11 @@ pub(super) struct BlockDecoder<'a> {
     candidates: Vec<usize>,
 }
 
-impl<'a> BlockDecoder<'a> {
+impl BlockDecoder {
     pub(super) fn new(
         prompt: &[u32],
         length: usize,
-        plan: &'a DecodingPlan,
+        plan: Arc<DecodingPlan>,
         proposer: Proposer,
         cache: CacheMode,
         shifted: bool,
@@ -135,7 +137,7 @@ impl<'a> BlockDecoder<'a> {
     }
 }
 
-impl Decoder for BlockDecoder<'_> {
+impl Decoder for BlockDecoder {
     fn next(&mut self) -> Option<Pass> {
         self.advance();
         let &(start, end) = self.blocks.front()?;

@@ -7,6 +7,7 @@
 //! block and have no row before it.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
@@ -72,9 +73,9 @@ fn ordered(
 }
 
 /// The whole canvas, without a cache.
-pub(super) struct DreamDecoder<'a> {
+pub(super) struct DreamDecoder {
     ids: Vec<u32>,
-    plan: &'a DecodingPlan,
+    plan: Arc<DecodingPlan>,
     proposer: Proposer,
     order_temperature: f64,
     times: Vec<f32>,
@@ -86,23 +87,23 @@ pub(super) struct DreamDecoder<'a> {
     positions: Vec<usize>,
 }
 
-impl<'a> DreamDecoder<'a> {
+impl DreamDecoder {
     pub(super) fn new(
         prompt: &[u32],
         length: usize,
-        plan: &'a DecodingPlan,
+        plan: Arc<DecodingPlan>,
         proposer: Proposer,
         order_temperature: f64,
     ) -> Self {
         Self {
             ids: canvas(prompt, length, plan.mask),
-            plan,
             proposer,
             order_temperature,
             times: timesteps(plan.steps, EPS),
             step: 0,
             steps: plan.steps,
             base: length / plan.steps,
+            plan,
             postponed: 0,
             positions: Vec::new(),
         }
@@ -125,7 +126,7 @@ impl<'a> DreamDecoder<'a> {
     }
 }
 
-impl Decoder for DreamDecoder<'_> {
+impl Decoder for DreamDecoder {
     fn next(&mut self) -> Option<Pass> {
         if self.step >= self.steps {
             return None;
@@ -141,7 +142,7 @@ impl Decoder for DreamDecoder<'_> {
 
     fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<()> {
         let positions = std::mem::take(&mut self.positions);
-        let candidates = propose(&self.proposer, self.plan, self.step, &positions, logits);
+        let candidates = propose(&self.proposer, &self.plan, self.step, &positions, logits);
         let last = self.step + 1 == self.steps;
         let chosen = match (self.plan.algorithm, self.plan.selection) {
             (Algorithm::ConfidenceThreshold, Selection::Threshold(threshold)) => {
@@ -177,9 +178,9 @@ impl Decoder for DreamDecoder<'_> {
 }
 
 /// Block by block with a cache.
-pub(super) struct DreamBlockDecoder<'a> {
+pub(super) struct DreamBlockDecoder {
     ids: Vec<u32>,
-    plan: &'a DecodingPlan,
+    plan: Arc<DecodingPlan>,
     proposer: Proposer,
     order_temperature: f64,
     dual: bool,
@@ -192,11 +193,11 @@ pub(super) struct DreamBlockDecoder<'a> {
     positions: Vec<usize>,
 }
 
-impl<'a> DreamBlockDecoder<'a> {
+impl DreamBlockDecoder {
     pub(super) fn new(
         prompt: &[u32],
         length: usize,
-        plan: &'a DecodingPlan,
+        plan: Arc<DecodingPlan>,
         proposer: Proposer,
         order_temperature: f64,
         cache: CacheMode,
@@ -206,15 +207,16 @@ impl<'a> DreamBlockDecoder<'a> {
             let start = prompt.len() + index * plan.block_length;
             (start, start + plan.block_length)
         });
+        let blocks = blocks.collect();
         Self {
             ids: canvas(prompt, length, plan.mask),
-            plan,
             proposer,
             order_temperature,
             dual: cache == CacheMode::Dual,
             early_stop,
             times: timesteps(plan.steps_per_block(), EPS),
-            blocks: blocks.collect(),
+            plan,
+            blocks,
             step: 0,
             total: 0,
             positions: Vec::new(),
@@ -241,7 +243,7 @@ impl<'a> DreamBlockDecoder<'a> {
     }
 }
 
-impl Decoder for DreamBlockDecoder<'_> {
+impl Decoder for DreamBlockDecoder {
     fn next(&mut self) -> Option<Pass> {
         self.advance();
         let &(start, end) = self.blocks.front()?;
@@ -263,7 +265,7 @@ impl Decoder for DreamBlockDecoder<'_> {
 
     fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<()> {
         let positions = std::mem::take(&mut self.positions);
-        let candidates = propose(&self.proposer, self.plan, self.total, &positions, logits);
+        let candidates = propose(&self.proposer, &self.plan, self.total, &positions, logits);
         let chosen = match self.plan.selection {
             _ if self.step == 0 => candidates,
             Selection::Quota => {

@@ -129,6 +129,8 @@ impl TextPipeline {
         }
         stop_tokens.retain(|id| !config.eos_token_ids.contains(id));
         stop_tokens.dedup();
+        let stored = network.bytes_per_value();
+        let weight_bytes = weights::bytes(&network.config, options.quantization, stored);
         let model = weights::load(&network, options)?;
         Ok(Self {
             label: folder.label(),
@@ -138,6 +140,8 @@ impl TextPipeline {
             stop_tokens,
             mask_token,
             aligned,
+            weight_bytes,
+            bytes_per_weight: options.quantization.bytes_per_value(stored),
             plan_only: options.plan_only,
             known_prompts: KnownPrompts::read(folder)?,
             notes,

@@ -6,7 +6,8 @@
 //!   blocks.rs                LLaDA and Fast-dLLM: none, prefix or dual cache
 //!   dream.rs                 Dream's own algorithms, and its block variant
 //!   block_causal.rs          SDAR, LLaDA2, BD3-LM, Fast-dLLM v2: exact caches
-//! Session                    packs the passes of all sequences into one forward pass
+//! Session                    packs the passes of all sequences into one forward pass; open_session.rs
+//!                            lets them come and go
 //! ```
 //!
 //! Sequences of a batch share forward passes and nothing else: each decodes as it would alone.
@@ -14,11 +15,13 @@
 mod algorithm;
 mod block_causal;
 mod blocks;
+mod cost;
 mod decide;
 mod decoding;
 mod dream;
 mod load;
 mod model;
+mod open_session;
 pub mod options;
 mod pipeline;
 mod proposal;

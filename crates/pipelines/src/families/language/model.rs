@@ -8,16 +8,18 @@ use serde_json::{Map, Value, json};
 
 use super::decoding::{Decoding, DecodingPlan};
 use super::load::LoadOptions;
+use super::open_session::OpenSession;
 use super::options::SUPPORT;
 use super::pipeline::TextPipeline;
 use super::session::Generation;
 use crate::error::{Error, Result};
 use crate::events::{Control, Event};
 use crate::known_prompts::KnownPrompts;
+use crate::memory;
 use crate::options::{Scope, Support};
 use crate::request::{
-    Decisions, FinishReason, GeneratedText, OpenSettings, TextModel, TextPlan, TextPrompt,
-    TextRequest,
+    Decisions, FinishReason, GeneratedText, OpenSettings, StageCost, TextModel, TextPlan,
+    TextPrompt, TextRequest, TextSession,
 };
 
 /// Opens a model of the family.
@@ -27,9 +29,9 @@ pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<
 }
 
 /// What was decided of a request.
-struct Decided {
-    decoding: Decoding,
-    plan: DecodingPlan,
+pub(super) struct Decided {
+    pub(super) decoding: Decoding,
+    pub(super) plan: Arc<DecodingPlan>,
 }
 
 impl TextModel for TextPipeline {
@@ -85,6 +87,9 @@ impl TextModel for TextPipeline {
         warnings.extend(unknown);
         warnings.extend(self.notes.iter().cloned());
         let shown = |prompt: &Vec<u32>| if decoding.infill { 0 } else { prompt.len() };
+        let memory = self.memory(&prompts, &decoding);
+        let suggestion = "use a smaller `gen-length`, fewer prompts at once, or free memory";
+        memory::check(memory.stage, memory.needed, memory::available(), suggestion)?;
         Ok(TextPlan {
             model: self.label.clone(),
             request: request.clone(),
@@ -93,24 +98,25 @@ impl TextModel for TextPipeline {
             seed: decoding.seed,
             length: decoding.gen_length,
             settings: settings(&decoding, &plan),
+            memory,
             warnings,
-            decisions: Arc::new(Decisions::new(Decided { decoding, plan })),
+            decisions: Arc::new(Decisions::new(Decided {
+                decoding,
+                plan: Arc::new(plan),
+            })),
         })
     }
 
+    fn weight_bytes(&self) -> u64 {
+        self.weight_bytes
+    }
+
+    fn cost(&self, plan: &TextPlan) -> Result<StageCost> {
+        self.plan_cost(plan)
+    }
+
     fn generate(&self, plan: &TextPlan, control: &Control) -> Result<Vec<GeneratedText>> {
-        if plan.model != self.label {
-            return Err(Error::ForeignPlan {
-                model: self.label.clone(),
-            });
-        }
-        if self.plan_only {
-            return Err(Error::folder(
-                &self.label,
-                "it was opened to plan only, without weights",
-            ));
-        }
-        let decided: &Decided = plan.decisions.of(&self.label)?;
+        let decided = self.decided(plan)?;
         let mask = decided.plan.mask;
         let mut show = |sequence: usize, tokens: &[u32]| {
             if control.wants_canvas() {
@@ -123,13 +129,15 @@ impl TextModel for TextPipeline {
             }
         };
         let began = std::time::Instant::now();
-        let found = self.decode(
-            &plan.prompts,
-            &decided.decoding,
-            &decided.plan,
-            control,
-            &mut show,
-        )?;
+        let found = control.drive(|| {
+            self.decode(
+                &plan.prompts,
+                &decided.decoding,
+                &decided.plan,
+                control,
+                &mut show,
+            )
+        })?;
         control.send(Event::Done {
             results: found.len(),
             seconds: began.elapsed().as_secs_f64(),
@@ -140,9 +148,35 @@ impl TextModel for TextPipeline {
             .map(|(row, &from)| self.text_of(row, from))
             .collect()
     }
+
+    fn session(&self) -> Option<Box<dyn TextSession + '_>> {
+        Some(Box::new(OpenSession::new(self)))
+    }
 }
 
 impl TextPipeline {
+    /// What was decided of a plan of this model, which has its weights.
+    pub(super) fn decided<'p>(&self, plan: &'p TextPlan) -> Result<&'p Decided> {
+        let decided = self.decided_of(plan)?;
+        if self.plan_only {
+            return Err(Error::folder(
+                &self.label,
+                "it was opened to plan only, without weights",
+            ));
+        }
+        Ok(decided)
+    }
+
+    /// What was decided of a plan of this model.
+    pub(super) fn decided_of<'p>(&self, plan: &'p TextPlan) -> Result<&'p Decided> {
+        if plan.model != self.label {
+            return Err(Error::ForeignPlan {
+                model: self.label.clone(),
+            });
+        }
+        plan.decisions.of(&self.label)
+    }
+
     fn encode_prompt(
         &self,
         prompt: &TextPrompt,
@@ -192,7 +226,7 @@ impl TextPipeline {
         }
     }
 
-    fn text_of(&self, row: Generation, from: usize) -> Result<GeneratedText> {
+    pub(super) fn text_of(&self, row: Generation, from: usize) -> Result<GeneratedText> {
         let end = row.prompt + row.answer;
         let shown = &row.ids[from..end];
         let text = match &self.tokenizer {

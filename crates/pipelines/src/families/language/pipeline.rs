@@ -5,14 +5,14 @@ use std::sync::Arc;
 use brisk_models::language_model::{Family, LanguageModel};
 use brisk_text::{ChatMessage, ChatTemplate, Tokenizer};
 
-use super::algorithm::EndTokens;
+use super::algorithm::{CacheMode, EndTokens};
 use super::block_causal::{BlockCausalDecoder, BlockCausalOptions};
 use super::blocks::BlockDecoder;
 use super::decoding::{DecoderKind, Decoding, DecodingPlan};
 use super::dream::{DreamBlockDecoder, DreamDecoder};
 use super::proposal::{Proposer, Sampling};
 use super::random::Random;
-use super::session::{Decoder, Generation, Session};
+use super::session::{Decoder, Generation, Newcomer, Session};
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
@@ -29,6 +29,10 @@ pub struct TextPipeline {
     pub(super) mask_token: Option<u32>,
     /// Whether sequences start so that their prompt ends with a block (BD3-LM).
     pub(super) aligned: bool,
+    /// Bytes of the weights, as they are kept.
+    pub(super) weight_bytes: u64,
+    /// Bytes of one, on average.
+    pub(super) bytes_per_weight: f64,
     /// Whether there are no weights to run with.
     pub(super) plan_only: bool,
     /// What the folder says that the model knows.
@@ -117,11 +121,11 @@ impl TextPipeline {
     ) -> Result<Vec<Generation>> {
         let decoding = self.complete(decoding);
         let config = self.model.config();
-        let plan = decoding.plan(config)?;
+        let plan = Arc::new(decoding.plan(config)?);
         for prompt in prompts {
             decoding.check_prompt(prompt, &plan, config)?;
         }
-        self.decode(prompts, &decoding, &plan, control, show)
+        control.drive(|| self.decode(prompts, &decoding, &plan, control, show))
     }
 
     /// As [`TextPipeline::generate`], where everything was checked.
@@ -129,37 +133,51 @@ impl TextPipeline {
         &self,
         prompts: &[Vec<u32>],
         decoding: &Decoding,
-        plan: &DecodingPlan,
+        plan: &Arc<DecodingPlan>,
         control: &Control,
         show: &mut (dyn FnMut(usize, &[u32]) + Send),
     ) -> Result<Vec<Generation>> {
-        let mut session = Session::new(&self.model, plan, decoding.cache, decoding.guidance);
+        let mut session = Session::new(&self.model);
         for prompt in prompts {
-            let pad = if self.aligned {
-                prompt.len().next_multiple_of(plan.block_length) - prompt.len()
-            } else {
-                0
-            };
-            let decoder = self.decoder(prompt, decoding, plan, pad);
-            session.add(decoder, prompt.len(), pad)?;
+            session.admit(self.newcomer(prompt, decoding, plan))?;
         }
         session.run(control, show)?;
-        let lengths: Vec<usize> = prompts
-            .iter()
-            .map(|prompt| prompt.len() + decoding.gen_length)
-            .collect();
-        Ok(session.finish(&lengths))
+        Ok(session.finish())
     }
 
-    fn decoder<'a>(
+    /// A sequence that begins with `prompt`.
+    pub(super) fn newcomer(
+        &self,
+        prompt: &[u32],
+        decoding: &Decoding,
+        plan: &Arc<DecodingPlan>,
+    ) -> Newcomer {
+        let pad = if self.aligned {
+            prompt.len().next_multiple_of(plan.block_length) - prompt.len()
+        } else {
+            0
+        };
+        Newcomer {
+            decoder: self.decoder(prompt, decoding, plan, pad),
+            plan: Arc::clone(plan),
+            prompt: prompt.len(),
+            pad,
+            length: prompt.len() + decoding.gen_length,
+            guidance: decoding.guidance as f32,
+            cached: decoding.cache != CacheMode::None,
+        }
+    }
+
+    fn decoder(
         &self,
         prompt: &[u32],
         request: &Decoding,
-        plan: &'a DecodingPlan,
+        plan: &Arc<DecodingPlan>,
         pad: usize,
-    ) -> Box<dyn Decoder + 'a> {
+    ) -> Box<dyn Decoder> {
         let length = request.gen_length;
-        let ends = &plan.ends;
+        let plan = Arc::clone(plan);
+        let ends = plan.ends.clone();
         let proposer = Proposer {
             sampling: if plan.decoder == DecoderKind::Blocks {
                 Sampling::Gumbel
@@ -176,7 +194,7 @@ impl TextPipeline {
                 _ => Vec::new(),
             },
             doubted: match request.end_tokens {
-                EndTokens::Last => ends.clone(),
+                EndTokens::Last => ends,
                 _ => Vec::new(),
             },
         };

@@ -1,14 +1,13 @@
 //! Sequences that decode together: each says which forward pass it needs next, and one packed pass
-//! serves all of them.
+//! serves all of them. They may come and go between passes; rule, mask and guidance are each one's own.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use brisk_models::language_model::{LanguageModel, Rows, Span};
-use brisk_nn::KeyValueCache;
+use brisk_nn::{KeyValueCache, Tokens};
 
 use rayon::prelude::*;
 
-use super::algorithm::CacheMode;
 use super::decoding::DecodingPlan;
 use crate::error::{Error, Result};
 use crate::events::Control;
@@ -23,7 +22,7 @@ pub(super) struct Pass {
     pub(super) wanted: Vec<usize>,
 }
 
-/// One sequence being decoded.
+/// How one sequence is decoded.
 pub(super) trait Decoder: Send {
     /// The pass it needs next; none: it is done.
     fn next(&mut self) -> Option<Pass>;
@@ -49,18 +48,97 @@ pub struct Generation {
     pub answer: usize,
 }
 
-/// A sequence with its caches.
-pub(super) struct Sequence<'a> {
-    pub(super) decoder: Box<dyn Decoder + 'a>,
+/// A sequence that comes in.
+pub(super) struct Newcomer {
+    pub(super) decoder: Box<dyn Decoder>,
+    pub(super) plan: Arc<DecodingPlan>,
     /// Number of prompt tokens.
     pub(super) prompt: usize,
     /// Empty positions before the sequence, for block borders.
     pub(super) pad: usize,
+    /// Positions that are kept in the end.
+    pub(super) length: usize,
+    /// Strength of guidance; above 0 every pass runs a second time with the prompt hidden.
+    pub(super) guidance: f32,
+    /// Whether keys and values are kept between passes.
+    pub(super) cached: bool,
+}
+
+/// A sequence with its caches.
+struct Sequence {
+    own: Newcomer,
+    /// One a branch, where they are kept.
     caches: Vec<KeyValueCache>,
     forwards: usize,
+    /// The pass that was asked for and not run to its end.
+    pending: Option<Pass>,
+}
+
+impl Sequence {
+    fn new(own: Newcomer, model: &LanguageModel) -> Result<Self> {
+        let mut sequence = Self {
+            own,
+            caches: Vec::new(),
+            forwards: 0,
+            pending: None,
+        };
+        if sequence.own.cached {
+            let positions = sequence.ids().len();
+            let caches = (0..sequence.branches()).map(|_| model.cache(positions));
+            sequence.caches = caches.collect::<brisk_nn::Result<_>>()?;
+        }
+        Ok(sequence)
+    }
+
+    fn branches(&self) -> usize {
+        if self.own.guidance > 0.0 { 2 } else { 1 }
+    }
+
+    fn ids(&self) -> &[u32] {
+        self.own.decoder.ids()
+    }
+
+    /// Settles which pass is next; false: there is none.
+    fn prepare(&mut self) -> bool {
+        if self.pending.is_none() {
+            self.pending = self.own.decoder.next();
+        }
+        self.pending.is_some()
+    }
+
+    /// Takes the rows of the pass that was run: those with the prompt, then those without.
+    fn take(&mut self, mut rows: Vec<Vec<f32>>) -> Result<()> {
+        if self.branches() == 2 {
+            let strength = self.own.guidance + 1.0;
+            let without = rows.split_off(rows.len() / 2);
+            for (row, without) in rows.iter_mut().zip(without) {
+                for (logit, without) in row.iter_mut().zip(without) {
+                    *logit = without + strength * (*logit - without);
+                }
+            }
+        }
+        self.pending = None;
+        self.forwards += 1;
+        self.own.decoder.take(rows)
+    }
+
+    fn finish(self) -> Generation {
+        let ids = self.ids();
+        let ids = ids[..self.own.length.min(ids.len())].to_vec();
+        let prompt = self.own.prompt;
+        let ends = &self.own.plan.ends;
+        let end = ids[prompt..].iter().position(|id| ends.contains(id));
+        Generation {
+            prompt,
+            forwards: self.forwards,
+            answer: end.unwrap_or(ids.len() - prompt),
+            ids,
+        }
+    }
 }
 
 /// Passes that share one forward pass of the model.
+#[derive(Default)]
 struct Packed<'s> {
     tokens: Vec<Vec<u32>>,
     /// Position of the first token, and empty positions before the sequence.
@@ -71,33 +149,29 @@ struct Packed<'s> {
 }
 
 impl<'s> Packed<'s> {
-    fn new(running: &'s mut [(&mut Sequence<'_>, &Pass)], branches: usize, mask: u32) -> Self {
-        let mut packed = Self {
-            tokens: Vec::new(),
-            places: Vec::new(),
-            rows: Vec::new(),
-            caches: Vec::new(),
+    /// Adds the pass of a sequence; the number of rows that it gets.
+    fn add(&mut self, sequence: &'s mut Sequence) -> usize {
+        let branches = sequence.branches();
+        let Some(pass) = &sequence.pending else {
+            return 0;
         };
-        for (sequence, pass) in running {
-            let sequence = &mut **sequence;
-            let mut kept = sequence.caches.iter_mut();
-            for branch in 0..branches {
-                let mut ids = sequence.decoder.ids()[pass.start..pass.end].to_vec();
-                if branch == 1 {
-                    let hidden = sequence.prompt.saturating_sub(pass.start).min(ids.len());
-                    ids[..hidden].fill(mask);
-                }
-                let index = packed.tokens.len();
-                let wanted = pass.wanted.iter();
-                packed
-                    .rows
-                    .extend(wanted.map(|position| (index, position - pass.start)));
-                packed.tokens.push(ids);
-                packed.places.push((pass.start, sequence.pad));
-                packed.caches.push(kept.next());
+        let own = &sequence.own;
+        let mut kept = sequence.caches.iter_mut();
+        for branch in 0..branches {
+            let mut ids = own.decoder.ids()[pass.start..pass.end].to_vec();
+            if branch == 1 {
+                let hidden = own.prompt.saturating_sub(pass.start).min(ids.len());
+                ids[..hidden].fill(own.plan.mask);
             }
+            let index = self.tokens.len();
+            let wanted = pass.wanted.iter();
+            self.rows
+                .extend(wanted.map(|position| (index, position - pass.start)));
+            self.tokens.push(ids);
+            self.places.push((pass.start, own.pad));
+            self.caches.push(kept.next());
         }
-        packed
+        branches * pass.wanted.len()
     }
 
     /// Logits of the wanted rows.
@@ -128,6 +202,20 @@ impl<'s> Packed<'s> {
     }
 }
 
+/// The passes of `sequences`, which have one each, as one.
+fn forward(model: &LanguageModel, sequences: &mut [&mut Sequence]) -> Result<()> {
+    let mut packed = Packed::default();
+    let counts: Vec<usize> = sequences
+        .iter_mut()
+        .map(|sequence| packed.add(sequence))
+        .collect();
+    let mut rows = packed.run(model)?.into_iter();
+    for (sequence, count) in sequences.iter_mut().zip(counts) {
+        sequence.take(rows.by_ref().take(count).collect())?;
+    }
+    Ok(())
+}
+
 /// Parameters up to which a model's weights are read from the caches.
 pub(super) const CACHED_PARAMETERS: u64 = 8 << 20;
 
@@ -137,170 +225,130 @@ fn apart(model: &LanguageModel) -> bool {
     model.config().parameters() <= CACHED_PARAMETERS
 }
 
-/// What all sequences share.
-#[derive(Clone, Copy)]
-struct Shared<'a> {
-    model: &'a LanguageModel,
-    mask: u32,
-    guidance: f32,
-}
-
-impl Shared<'_> {
-    /// With guidance every sequence runs a second time with its prompt hidden.
-    fn branches(self) -> usize {
-        if self.guidance > 0.0 { 2 } else { 1 }
-    }
-
-    /// Runs until every one of `sequences` is done, one packed pass after another.
-    fn decode(
-        self,
-        sequences: &mut [Sequence<'_>],
-        first: usize,
-        control: &Control,
-        show: &Mutex<Show<'_>>,
-    ) -> Result<()> {
-        loop {
-            control.check()?;
-            let passes: Vec<Option<Pass>> = sequences
-                .iter_mut()
-                .map(|sequence| sequence.decoder.next())
-                .collect();
-            if passes.iter().all(Option::is_none) {
-                return Ok(());
-            }
-            let answers = self.forward(sequences, &passes)?;
-            for (index, (sequence, answer)) in sequences.iter_mut().zip(answers).enumerate() {
-                if let Some(rows) = answer {
-                    sequence.forwards += 1;
-                    sequence.decoder.take(rows)?;
-                    let mut show = show.lock().unwrap_or_else(PoisonError::into_inner);
-                    show(first + index, sequence.decoder.ids());
-                }
-            }
-        }
-    }
-
-    /// The passes that are asked for, packed into one; the wanted rows of each sequence.
-    fn forward(
-        self,
-        sequences: &mut [Sequence<'_>],
-        passes: &[Option<Pass>],
-    ) -> Result<Vec<Option<Vec<Vec<f32>>>>> {
-        let branches = self.branches();
-        let mut running: Vec<(&mut Sequence<'_>, &Pass)> = sequences
-            .iter_mut()
-            .zip(passes)
-            .filter_map(|(sequence, pass)| Some((sequence, pass.as_ref()?)))
-            .collect();
-        let packed = Packed::new(&mut running, branches, self.mask);
-        let mut rows = packed.run(self.model)?.into_iter();
-        Ok(passes
-            .iter()
-            .map(|pass| {
-                let count = pass.as_ref()?.wanted.len();
-                let mut own: Vec<Vec<f32>> = rows.by_ref().take(count).collect();
-                if branches == 2 {
-                    let free = rows.by_ref().take(count);
-                    for (row, free) in own.iter_mut().zip(free) {
-                        for (logit, free) in row.iter_mut().zip(free) {
-                            *logit = free + (self.guidance + 1.0) * (*logit - free);
-                        }
-                    }
-                }
-                Some(own)
-            })
-            .collect())
-    }
-}
-
-/// Decodes a batch.
+/// Decodes sequences, which may come and go between passes.
 pub(super) struct Session<'a> {
-    shared: Shared<'a>,
-    plan: &'a DecodingPlan,
-    cached: bool,
-    sequences: Vec<Sequence<'a>>,
+    model: &'a LanguageModel,
+    /// In the order in which they came, each with its number.
+    sequences: Vec<(u64, Sequence)>,
+    next: u64,
 }
 
 impl<'a> Session<'a> {
-    pub(super) fn new(
-        model: &'a LanguageModel,
-        plan: &'a DecodingPlan,
-        cache: CacheMode,
-        guidance: f64,
-    ) -> Self {
+    pub(super) fn new(model: &'a LanguageModel) -> Self {
         Self {
-            shared: Shared {
-                model,
-                mask: plan.mask,
-                guidance: guidance as f32,
-            },
-            plan,
-            cached: cache != CacheMode::None,
+            model,
             sequences: Vec::new(),
+            next: 0,
         }
     }
 
-    pub(super) fn add(
-        &mut self,
-        decoder: Box<dyn Decoder + 'a>,
-        prompt: usize,
-        pad: usize,
-    ) -> Result<()> {
-        let mut caches = Vec::new();
-        if self.cached {
-            for _ in 0..self.shared.branches() {
-                caches.push(self.shared.model.cache(decoder.ids().len())?);
-            }
-        }
-        self.sequences.push(Sequence {
-            decoder,
-            prompt,
-            pad,
-            caches,
-            forwards: 0,
+    /// Takes a sequence in; its number, which counts from 0.
+    pub(super) fn admit(&mut self, newcomer: Newcomer) -> Result<u64> {
+        let number = self.next;
+        self.sequences
+            .push((number, Sequence::new(newcomer, self.model)?));
+        self.next += 1;
+        Ok(number)
+    }
+
+    /// One pass for every sequence that needs one, all at once; the numbers of those. None: all are done.
+    /// After an error the same passes are still to be run.
+    pub(super) fn step(&mut self, control: &Control) -> Result<Vec<u64>> {
+        let model = self.model;
+        let running = self.sequences.iter_mut();
+        let running = running.filter_map(|(number, sequence)| {
+            let has_pass = sequence.prepare();
+            has_pass.then_some((*number, sequence))
         });
-        Ok(())
+        let (numbers, mut running): (Vec<u64>, Vec<&mut Sequence>) = running.unzip();
+        if running.is_empty() {
+            return Ok(numbers);
+        }
+        on_threads(model, control, |tokens| {
+            if !apart(model) {
+                return tokens.run(|| forward(model, &mut running));
+            }
+            running.par_iter_mut().with_max_len(1).try_for_each(|own| {
+                let own = std::slice::from_mut(own);
+                tokens.clone().run(|| forward(model, own))
+            })
+        })?;
+        Ok(numbers)
     }
 
-    /// Runs until every sequence is done. `show` sees every canvas after every pass.
+    /// Runs until every sequence is done. `show` sees (number, canvas) after every pass.
     pub(super) fn run(&mut self, control: &Control, show: Show<'_>) -> Result<()> {
-        let show = Mutex::new(show);
-        let (shared, sequences) = (self.shared, &mut self.sequences);
-        // From outside the pool every parallel loop would be a message to it and back.
-        rayon::scope(|_| {
-            if !apart(shared.model) {
-                return shared.decode(sequences, 0, control, &show);
+        let model = self.model;
+        if !apart(model) {
+            loop {
+                let moved = self.step(control)?;
+                if moved.is_empty() {
+                    return Ok(());
+                }
+                for number in moved {
+                    if let Some(ids) = self.ids(number) {
+                        show(number as usize, ids);
+                    }
+                }
             }
+        }
+        let show = Mutex::new(show);
+        let sequences = &mut self.sequences;
+        on_threads(model, control, |tokens| {
+            let alone = |(number, sequence): &mut (u64, Sequence)| -> Result<()> {
+                while sequence.prepare() {
+                    forward(model, &mut [&mut *sequence])?;
+                    let mut show = show.lock().unwrap_or_else(PoisonError::into_inner);
+                    show(*number as usize, sequence.ids());
+                }
+                Ok(())
+            };
             sequences
                 .par_iter_mut()
-                .enumerate()
                 .with_max_len(1)
-                .try_for_each(|(index, sequence)| {
-                    shared.decode(std::slice::from_mut(sequence), index, control, &show)
-                })
+                .try_for_each(|sequence| tokens.clone().run(|| alone(sequence)))
         })
     }
 
-    /// What became of every sequence; canvases are cut to `lengths`.
-    pub(super) fn finish(self, lengths: &[usize]) -> Vec<Generation> {
-        let ends = &self.plan.ends;
-        self.sequences
-            .into_iter()
-            .zip(lengths)
-            .map(|(sequence, &length)| {
-                let ids = sequence.decoder.ids();
-                let ids = ids[..length.min(ids.len())].to_vec();
-                let answer = ids[sequence.prompt..]
-                    .iter()
-                    .position(|id| ends.contains(id))
-                    .unwrap_or(ids.len() - sequence.prompt);
-                Generation {
-                    prompt: sequence.prompt,
-                    forwards: sequence.forwards,
-                    answer,
-                    ids,
-                }
-            })
-            .collect()
+    fn at(&self, number: u64) -> Option<usize> {
+        self.sequences.iter().position(|(own, _)| *own == number)
     }
+
+    /// The canvas of a sequence, masks included.
+    pub(super) fn ids(&self, number: u64) -> Option<&[u32]> {
+        Some(self.sequences[self.at(number)?].1.ids())
+    }
+
+    /// Whether a sequence needs no further pass.
+    pub(super) fn is_done(&mut self, number: u64) -> bool {
+        let at = self.at(number);
+        at.is_none_or(|at| !self.sequences[at].1.prepare())
+    }
+
+    /// Lets a sequence go; what became of it, canvas cut to its length.
+    pub(super) fn remove(&mut self, number: u64) -> Option<Generation> {
+        let at = self.at(number)?;
+        Some(self.sequences.remove(at).1.finish())
+    }
+
+    /// What became of every sequence.
+    pub(super) fn finish(self) -> Vec<Generation> {
+        let sequences = self.sequences.into_iter();
+        sequences.map(|(_, sequence)| sequence.finish()).collect()
+    }
+}
+
+/// Runs `work`, which is given what this thread carries, in the pool: from outside every parallel loop
+/// would be a message to it and back. Not where others may want to compute in between, as nobody could be
+/// let go first there; small models are done before it matters.
+fn on_threads<R: Send>(
+    model: &LanguageModel,
+    control: &Control,
+    work: impl FnOnce(Tokens) -> R + Send,
+) -> R {
+    let tokens = Tokens::of_this_thread();
+    if control.takes_turns() && !apart(model) {
+        return work(tokens);
+    }
+    rayon::scope(|_| work(tokens))
 }

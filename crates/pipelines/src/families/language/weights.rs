@@ -64,12 +64,17 @@ pub(super) fn load(
     Ok(model)
 }
 
-/// Refuses a model whose weights would not fit, before anything is read.
-fn check_memory(config: &LanguageModelConfig, how: Quantization, stored: f64) -> Result<()> {
+/// Bytes of the weights as they are kept; the stored ones take `stored` each.
+pub(super) fn bytes(config: &LanguageModelConfig, how: Quantization, stored: f64) -> u64 {
     let embedding = config.vocab_size as u64 * config.hidden_size as u64;
     let head = if config.tied { embedding } else { 0 };
     let linear = config.parameters().saturating_sub(embedding) + head;
-    let needed = memory::quantized_bytes(embedding, linear, stored, how);
+    memory::quantized_bytes(embedding, linear, stored, how)
+}
+
+/// Refuses a model whose weights would not fit, before anything is read.
+fn check_memory(config: &LanguageModelConfig, how: Quantization, stored: f64) -> Result<()> {
+    let needed = bytes(config, how, stored);
     let suggestion = match how {
         Quantization::FourBit => "a smaller model",
         _ => "use --quantize 4bit, or a smaller model",

@@ -20,6 +20,7 @@ use super::index::Index;
 use super::plan::ModelKind;
 use super::scheduler::SchedulerFile;
 use super::transformer_files::{check_transformer, open_transformer};
+use crate::diffusion::preview::{self, PreviewDecoder};
 use crate::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
@@ -58,6 +59,8 @@ pub struct LoadOptions {
     pub heads: Option<NativeHeads>,
     /// Autoencoder in place of the folder's: a component's folder, or a pipeline's.
     pub vae: Option<ModelFolder>,
+    /// What shows latents on the way, in place of the folder's.
+    pub preview_decoder: Option<PathBuf>,
     /// Text encoder and tokenizer in place of the folder's: a component's folder, or a pipeline's.
     pub text_encoder: Option<ModelFolder>,
     /// What stays in memory.
@@ -89,6 +92,7 @@ impl Default for LoadOptions {
             transformer_file: None,
             heads: None,
             vae: None,
+            preview_decoder: None,
             text_encoder: None,
             residency: Residency::Auto,
             random: None,
@@ -153,6 +157,8 @@ pub(super) struct Files {
     pub(super) text: Opened<Gemma2Config>,
     pub(super) tokenizer: Tokenizer,
     pub(super) vae: Opened<AutoencoderConfig>,
+    /// Shows latents on the way.
+    pub(super) preview: Option<PreviewDecoder>,
     /// Content of the folder's instruction file, where it has one.
     pub(super) instruction: Option<String>,
     /// Guidance where a request gives none.
@@ -236,6 +242,7 @@ impl Files {
             control: control.map(|control| control.wired(options)),
             text,
             tokenizer,
+            preview: open_preview(folder, options, vae.config.latent_channels)?,
             vae,
             instruction: read_instruction(folder)?,
             guidance: read_guidance(folder)?,
@@ -473,6 +480,33 @@ fn read_guidance(folder: &ModelFolder) -> Result<f32> {
                 Error::config(&label, message)
             }),
     }
+}
+
+/// The preview decoder that is named, or the one in the folder, which is for the folder's own autoencoder.
+fn open_preview(
+    folder: &ModelFolder,
+    options: &LoadOptions,
+    channels: usize,
+) -> Result<Option<PreviewDecoder>> {
+    let (source, label) = match &options.preview_decoder {
+        Some(path) => (brisk_store::open_weights(path)?, path.display().to_string()),
+        None if options.vae.is_none() && folder.exists(preview::FILE) => (
+            folder.open(preview::FILE)?,
+            format!("{}/{}", folder.label(), preview::FILE),
+        ),
+        None => return Ok(None),
+    };
+    let decoder = PreviewDecoder::read(&*source, &label)?;
+    if decoder.channels() != channels {
+        return Err(Error::folder(
+            label,
+            format!(
+                "takes latents of {} channels, the autoencoder has {channels}; they do not belong together",
+                decoder.channels()
+            ),
+        ));
+    }
+    Ok(Some(decoder))
 }
 
 /// Keys of the configurations of this folder's networks that their readers do not know.

@@ -10,7 +10,7 @@ use crate::diffusion::DecodeMode;
 use crate::diffusion::denoise::rows_at_once;
 use crate::error::Result;
 use crate::memory::{self, TransformerShape};
-use crate::request::StageMemory;
+use crate::request::{StageMemory, WeightBytes};
 
 /// Prompt tokens that are counted on; longer prompts are rare and cost little.
 const USUAL_TOKENS: usize = 64;
@@ -27,6 +27,20 @@ impl SanaPipeline {
             // Convolutions compute on f32 copies, whatever the file holds.
             files.vae.count().saturating_mul(4),
         ]
+    }
+
+    /// What is loaded, and what would be.
+    pub(super) fn resident_bytes(&self) -> WeightBytes {
+        let [text, transformer, autoencoder] = self.weight_bytes();
+        // Either half is loaded apart, the encoder for pictures to start from only.
+        let halves = u64::from(self.encoder.is_some()) + u64::from(self.decoder.is_some());
+        let mut bytes = WeightBytes::of(&[
+            (text, self.text.is_some()),
+            (transformer, self.transformer.is_some()),
+            (autoencoder, false),
+        ]);
+        bytes.loaded = bytes.loaded.saturating_add(autoencoder / 2 * halves);
+        bytes
     }
 
     /// Bytes of the transformer's weights as they are kept; nearly all are of linear layers.
@@ -131,7 +145,7 @@ impl SanaPipeline {
                     + memory::decode_whole(plan.height, plan.width, 6)
             }
         };
-        let preview = if plan.preview_interval.is_some() {
+        let preview = if plan.shows_whole_previews(&self.files) {
             autoencoder.saturating_add(decode)
         } else {
             0

@@ -19,7 +19,7 @@ use crate::quantize::Quantizable;
 use crate::registry;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
-    StageCost,
+    StageCost, WeightBytes,
 };
 
 /// Opens a model of the family.
@@ -89,10 +89,11 @@ impl ImageModel for SanaPipeline {
             images: (0..decided.images)
                 .map(|index| PlannedImage {
                     prompt: decided.prompts[index / decided.images_per_prompt].clone(),
-                    seed: decided.seed,
+                    seed: decided.seed_of(index),
                 })
                 .collect(),
-            independent: false,
+            // Latents that were given are not a seed's.
+            independent: !decided.one_generator && decided.latents.is_none(),
             width: decided.output_width,
             height: decided.output_height,
             generated_width: decided.width,
@@ -112,11 +113,15 @@ impl ImageModel for SanaPipeline {
             });
         }
         let decided: &SanaPlan = plan.decisions.of(&self.files.label)?;
-        self.run(decided, &plan.memory, control)
+        control.drive(|| self.run(decided, &plan.memory, control))
     }
 
     fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>> {
         self.stage_costs(plan.decisions.of(&self.files.label)?)
+    }
+
+    fn weight_bytes(&self) -> WeightBytes {
+        self.resident_bytes()
     }
 
     fn denoiser_bytes(&self) -> u64 {
@@ -149,6 +154,7 @@ fn settings(plan: &SanaPlan, given: &Options) -> Map<String, Value> {
         "pag_layers": pag.map(|pag| &pag.layers),
         "angles": plan.angles,
         "strength": plan.init.as_ref().map(|init| init.strength),
+        "one_generator": (plan.images > 1).then_some(plan.one_generator),
         "control_scale": plan.control.as_ref().map(|control| control.scale),
         "decode": plan.decode.name(),
     });
@@ -219,6 +225,10 @@ impl LoadOptions {
                 .transpose()?,
             heads,
             vae: settings.folder(&keys::VAE)?,
+            preview_decoder: asked
+                .get(&own::PREVIEW_DECODER)
+                .map(|path| settings.file(own::PREVIEW_DECODER.name(), &path))
+                .transpose()?,
             text_encoder: settings.folder(&keys::TEXT_ENCODER)?,
             residency: match asked.get(&keys::RESIDENCY).as_deref() {
                 Some("all") => Residency::KeepAll,

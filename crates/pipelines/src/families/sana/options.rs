@@ -186,6 +186,26 @@ pub static ACTIVATIONS: Key<String> = Key::new(
 .on_open()
 .rare();
 
+/// Shows latents on the way.
+pub static PREVIEW_DECODER: Key<PathBuf> = Key::new(
+    "preview-decoder",
+    "FILE",
+    Kind::Path,
+    "file that makes small previews of latents, as brisk train preview writes it",
+)
+.on_open()
+.rare();
+
+/// Draw the noise of all pictures as one tensor.
+pub static ONE_GENERATOR: Key<bool> = Key::new(
+    "one-generator",
+    "",
+    Kind::Flag,
+    "one stream of noise for all pictures, as of one torch generator; none is then drawn alike alone",
+)
+.under(Heading::Picture)
+.rare();
+
 const fn honoured(option: &'static Definition, default: &'static str) -> Honoured {
     Honoured { option, default }
 }
@@ -196,6 +216,7 @@ static SHARED: &[Honoured] = &[
     honoured(keys::HEIGHT.definition(), "the model's"),
     honoured(keys::IMAGES.definition(), "1"),
     honoured(keys::SEED.definition(), "0"),
+    honoured(ONE_GENERATOR.definition(), ""),
     honoured(keys::GUIDANCE.definition(), "4.5, or the model's own"),
     honoured(INSTRUCTION.definition(), "the model's"),
     honoured(NO_BINNING.definition(), ""),
@@ -220,6 +241,8 @@ static SHARED: &[Honoured] = &[
     honoured(keys::LATENTS.definition(), "drawn"),
     honoured(DECODE.definition(), "auto"),
     honoured(keys::PREVIEW_INTERVAL.definition(), ""),
+    honoured(keys::PREVIEWS.definition(), ""),
+    honoured(PREVIEW_DECODER.definition(), "the folder's, if it has one"),
 ];
 
 /// SANA and SANA-1.5: velocity models with guidance from a second evaluation.

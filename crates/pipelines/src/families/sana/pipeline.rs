@@ -16,8 +16,7 @@ use super::load::{Files, LoadOptions};
 use super::plan::{Capabilities, SanaPlan};
 use super::text::{Captions, TextJob};
 use super::velocity::{Contexts, SanaVelocity, Steering};
-use crate::diffusion::latents::{draw, from_planes, to_planes};
-use crate::diffusion::noise::TorchGenerator;
+use crate::diffusion::latents::{Noise, from_planes, to_planes};
 use crate::diffusion::schedulers::SchedulerConfig;
 use crate::diffusion::schedulers::scm::Scm;
 use crate::diffusion::{DecodeMode, Denoiser, Done, start_index};
@@ -164,7 +163,6 @@ impl SanaPipeline {
         let keep = self.keeps_components(available);
         control.memory(memory, available);
         self.check_weights(plan)?;
-        control.check()?;
 
         let mut seconds = Seconds::default();
         let captions = timed(&mut seconds.text, || self.encode_text(plan, control))?;
@@ -207,7 +205,6 @@ impl SanaPipeline {
         let mut clock = StepClock::new(plan.images);
         let mut images = Vec::with_capacity(plan.images);
         for index in 0..plan.images {
-            control.check()?;
             let latent = latents.narrow(0, index, 1)?.contiguous()?;
             let mut seconds = if index == 0 {
                 shared
@@ -229,7 +226,7 @@ impl SanaPipeline {
                 picture,
                 latents: Some(to_planes(&latent)?),
                 codes: None,
-                seed: plan.seed,
+                seed: plan.seed_of(index),
                 prompt: plan.prompts[index / plan.images_per_prompt].clone(),
                 seconds: seconds.listed(),
             });
@@ -270,7 +267,6 @@ impl SanaPipeline {
             let Some(picture) = picture else {
                 return Ok(None);
             };
-            control.check()?;
             let latent = decode::encode(encoder, picture, plan.height, plan.width)?;
             clock.step(control);
             Ok(Some(latent))
@@ -340,10 +336,9 @@ impl SanaPipeline {
         control: &Control,
     ) -> Result<Tensor> {
         self.load_transformer(control)?;
-        if plan.preview_interval.is_some() {
+        if plan.shows_whole_previews(&self.files) {
             self.load_decoder()?;
         }
-        control.check()?;
         let transformer = loaded(&self.transformer, "transformer", &self.files.label)?;
         let steering = match (
             &self.controlnet,
@@ -386,10 +381,13 @@ impl SanaPipeline {
             plan.pag.clone(),
         )?;
 
-        let mut generator = TorchGenerator::new(plan.seed);
+        let mut stream = match plan.one_generator {
+            true => Noise::of_all(plan.seed),
+            false => Noise::of_each(&plan.seeds()),
+        };
         let noise = match &plan.latents {
             Some(latents) => from_planes(latents.values.clone(), latents.shape)?,
-            None => draw(&mut generator, self.latent_shape(plan))?,
+            None => stream.draw(self.latent_shape(plan))?,
         };
         let mut after = |done: &Done| self.after_step(plan, done, control);
         match &self.files.scheduler {
@@ -410,7 +408,7 @@ impl SanaPipeline {
                 let config = transformer.config();
                 let strength = plan.guidance * config.guidance_embeds_scale as f32;
                 let guidance = config.guidance_embeds.then_some(strength);
-                denoiser.run_scm(&scm, latents, guidance, &mut generator, control, &mut after)
+                denoiser.run_scm(&scm, latents, guidance, &mut stream, control, &mut after)
             }
             scheduler => {
                 let mut sampler =
@@ -443,14 +441,28 @@ impl SanaPipeline {
                 latents: to_planes(done.latents)?,
             });
         }
-        if let Some(interval) = plan.preview_interval
-            && done.index < done.total
-            && done.index.is_multiple_of(interval)
-        {
-            let first = done.clean.narrow(0, 0, 1)?.contiguous()?;
-            let size = (plan.output_height, plan.output_width);
-            let picture = decode::decode(self.decoder()?, &first, plan.decode, size)?;
-            control.send(Event::Preview(picture));
+        if done.index == done.total || !plan.preview_steps.contains(&done.index) {
+            return Ok(());
+        }
+        // The whole decoder is too dear for more than one picture.
+        let shown = match self.files.preview {
+            Some(_) => plan.images,
+            None => 1,
+        };
+        for image in 0..shown {
+            let clean = done.clean.narrow(0, image, 1)?.contiguous()?;
+            let picture = match &self.files.preview {
+                Some(small) => small.picture(&clean)?,
+                None => {
+                    let size = (plan.output_height, plan.output_width);
+                    decode::decode(self.decoder()?, &clean, plan.decode, size)?
+                }
+            };
+            control.send(Event::Preview {
+                image,
+                step: done.index,
+                picture,
+            });
         }
         Ok(())
     }

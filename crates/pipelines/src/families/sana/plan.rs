@@ -1,9 +1,11 @@
 //! A request checked against a model of the family, with everything decided.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use brisk_media::Picture;
 
+use super::load::Files;
 use super::options as own;
 use crate::diffusion::guidance::PerturbedAttention;
 use crate::diffusion::resolution;
@@ -11,7 +13,7 @@ use crate::diffusion::schedulers::{SchedulerKind, scm};
 use crate::diffusion::{DecodeMode, start_index};
 use crate::error::{Error, Result};
 use crate::options::{Latents, Scope, Support, keys};
-use crate::request::{ImageRequest, check_length};
+use crate::request::{ImageRequest, check_length, preview_steps};
 
 /// The two ways a SANA model was trained, which decide what options mean something.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,8 +115,10 @@ pub struct SanaPlan {
     pub steps: usize,
     /// Guidance weight.
     pub guidance: f32,
-    /// Seed of the noise.
+    /// Seed of the first picture's noise.
     pub seed: u64,
+    /// Whether that seed gives the noise of all pictures, as one tensor.
+    pub one_generator: bool,
     /// Sampler.
     pub scheduler: SchedulerKind,
     /// Shift of the time grid; none where there is no such grid.
@@ -131,10 +135,30 @@ pub struct SanaPlan {
     pub latents: Option<Arc<Latents>>,
     /// How latents become pictures.
     pub decode: DecodeMode,
-    /// Steps between previews.
-    pub preview_interval: Option<usize>,
+    /// Steps after which a preview is shown, from 1.
+    pub preview_steps: BTreeSet<usize>,
     /// Pictures in all.
     pub images: usize,
+}
+
+impl SanaPlan {
+    /// Seed of a picture.
+    pub fn seed_of(&self, picture: usize) -> u64 {
+        match self.one_generator {
+            true => self.seed,
+            false => self.seed.wrapping_add(picture as u64),
+        }
+    }
+
+    /// Whether previews are decoded as pictures are.
+    pub(super) fn shows_whole_previews(&self, files: &Files) -> bool {
+        files.preview.is_none() && !self.preview_steps.is_empty()
+    }
+
+    /// Seeds of all pictures.
+    pub fn seeds(&self) -> Vec<u64> {
+        (0..self.images).map(|index| self.seed_of(index)).collect()
+    }
 }
 
 /// Default share of an initial picture that is replaced.
@@ -185,6 +209,12 @@ pub fn plan(request: &ImageRequest, model: &Capabilities) -> Result<SanaPlan> {
             Some(angles(given_angles, steps, strength, on_grid)?)
         }
     };
+    let walked = match (&angles, strength) {
+        (Some(angles), _) => angles.len() - 1,
+        (None, Some(strength)) => steps - start_index(steps, strength),
+        (None, None) => steps,
+    };
+    let preview_steps = preview_steps(asked, walked)?;
     let guidance = asked.get(&keys::GUIDANCE).unwrap_or(model.guidance);
     let guided = model.kind == ModelKind::Sana && guidance > 1.0;
     let scheduler = match (asked.get(&own::SCHEDULER), &model.scheduler_problem) {
@@ -217,6 +247,7 @@ pub fn plan(request: &ImageRequest, model: &Capabilities) -> Result<SanaPlan> {
         steps,
         guidance,
         seed: asked.get(&keys::SEED).unwrap_or(0),
+        one_generator: asked.get(&own::ONE_GENERATOR).unwrap_or(false),
         scheduler,
         shift: asked.get(&own::SHIFT).or(model.shift),
         pag: perturbed_attention(request, model)?,
@@ -225,7 +256,7 @@ pub fn plan(request: &ImageRequest, model: &Capabilities) -> Result<SanaPlan> {
         control,
         latents,
         decode: DecodeMode::named(asked.get(&own::DECODE).as_deref())?,
-        preview_interval: asked.get(&keys::PREVIEW_INTERVAL),
+        preview_steps,
         images,
     })
 }

@@ -79,7 +79,6 @@ impl<'a> TextJob<'a> {
         let mut clock = StepClock::new(total);
         let mut conditional = Vec::with_capacity(encoded.len());
         for prompt in &encoded {
-            control.check()?;
             conditional.push(match &shared {
                 Some(shared) if shared.covers(prompt) => shared.rows(model, prompt)?,
                 _ => {
@@ -91,7 +90,6 @@ impl<'a> TextJob<'a> {
         }
         let mut unconditional = Vec::new();
         if let Some(negative) = self.negative {
-            control.check()?;
             let negative = prompt::encode(tokenizer, negative, None, self.max_tokens)?;
             if self.native {
                 for caption in &conditional {

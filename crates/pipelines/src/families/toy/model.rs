@@ -13,8 +13,7 @@ use serde_json::{Map, json};
 
 use super::options::{BRIGHTNESS, TOY};
 use super::plan::{ToyPlan, plan};
-use crate::diffusion::latents::{draw, to_planes};
-use crate::diffusion::noise::TorchGenerator;
+use crate::diffusion::latents::{Noise, to_planes};
 use crate::diffusion::schedulers::flow_euler::{FlowEuler, FlowEulerConfig};
 use crate::diffusion::{Denoiser, Row, VelocityModel};
 use crate::error::{Error, Result};
@@ -24,7 +23,7 @@ use crate::options::{Options, Scope, Support, keys};
 use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
-    StageCost, StageMemory,
+    StageCost, StageMemory, WeightBytes,
 };
 
 /// The one stage.
@@ -105,7 +104,7 @@ impl ImageModel for ToyPipeline {
         let per_prompt = request.images_per_prompt();
         let planned = |index: usize| PlannedImage {
             prompt: request.prompts[index / per_prompt].clone(),
-            seed: decided.seed,
+            seed: decided.seed_of(index),
         };
         let values = (decided.words.len() * self.network.config.values()) as u64;
         let warning = |prompt: &String| {
@@ -117,7 +116,7 @@ impl ImageModel for ToyPipeline {
             request: request.clone(),
             opened: self.opened.clone(),
             images: (0..decided.words.len()).map(planned).collect(),
-            independent: false,
+            independent: true,
             width,
             height,
             generated_width: width,
@@ -143,6 +142,46 @@ impl ImageModel for ToyPipeline {
             });
         }
         let decided: &ToyPlan = plan.decisions.of(&self.label)?;
+        control.drive(|| self.run(plan, decided, control))
+    }
+
+    fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>> {
+        let decided: &ToyPlan = plan.decisions.of(&self.label)?;
+        let step = Cost::sum(STAGE, &self.network.config.step_cost(decided.words.len()));
+        Ok(vec![StageCost {
+            cost: step.repeated(decided.steps as u64),
+            weight_bytes: self.network.bytes_per_value(),
+        }])
+    }
+
+    fn weight_bytes(&self) -> WeightBytes {
+        WeightBytes::of(&[(self.network.bytes(), self.loaded.is_some())])
+    }
+
+    fn denoiser_bytes(&self) -> u64 {
+        self.network.bytes()
+    }
+
+    fn is_low_bit(&self) -> bool {
+        false
+    }
+
+    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
+        None
+    }
+
+    fn release(&mut self) {
+        self.loaded = None;
+    }
+}
+
+impl ToyPipeline {
+    fn run(
+        &mut self,
+        plan: &ImagePlan,
+        decided: &ToyPlan,
+        control: &Control,
+    ) -> Result<Vec<GeneratedImage>> {
         let started = Instant::now();
         if self.loaded.is_none() {
             control.stage("network", Work::Load, 0);
@@ -162,10 +201,8 @@ impl ImageModel for ToyPipeline {
             train_timesteps: LEVELS as usize,
         };
         let mut sampler = FlowEuler::new(&grid, decided.steps);
-        let noise = draw(
-            &mut TorchGenerator::new(decided.seed),
-            (count, side, side, 3),
-        )?;
+        let seeds: Vec<u64> = plan.images.iter().map(|image| image.seed).collect();
+        let noise = Noise::of_each(&seeds).draw((count, side, side, 3))?;
         let denoiser = Denoiser::new(asked, count, side * side, false, None)?;
         let clean = denoiser.run_flow(&mut sampler, 0, noise, 1.0, control, &mut |_| Ok(()))?;
         let seconds = started.elapsed().as_secs_f64();
@@ -192,30 +229,5 @@ impl ImageModel for ToyPipeline {
             seconds,
         });
         Ok(images)
-    }
-
-    fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>> {
-        let decided: &ToyPlan = plan.decisions.of(&self.label)?;
-        let step = Cost::sum(STAGE, &self.network.config.step_cost(decided.words.len()));
-        Ok(vec![StageCost {
-            cost: step.repeated(decided.steps as u64),
-            weight_bytes: self.network.bytes_per_value(),
-        }])
-    }
-
-    fn denoiser_bytes(&self) -> u64 {
-        self.network.bytes()
-    }
-
-    fn is_low_bit(&self) -> bool {
-        false
-    }
-
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
-        None
-    }
-
-    fn release(&mut self) {
-        self.loaded = None;
     }
 }

@@ -15,12 +15,19 @@ pub struct ToyPlan {
     pub words: Vec<u32>,
     /// Steps.
     pub steps: usize,
-    /// Seed of the noise.
+    /// Seed of the first picture's noise.
     pub seed: u64,
     /// What is added to every value.
     pub brightness: f32,
     /// Prompts without a word that the model knows.
     pub unknown: Vec<String>,
+}
+
+impl ToyPlan {
+    /// Seed of a picture.
+    pub fn seed_of(&self, picture: usize) -> u64 {
+        self.seed.wrapping_add(picture as u64)
+    }
 }
 
 /// Checks a request to the model `label`, which knows `words`.

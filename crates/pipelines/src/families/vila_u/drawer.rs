@@ -24,7 +24,7 @@ use crate::options::{Codes, OptionValue, Options, Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
-    StageCost, StageMemory,
+    StageCost, StageMemory, WeightBytes,
 };
 
 /// Opens a model of the family.
@@ -126,13 +126,15 @@ impl ImageModel for Drawer {
         let decided: &DrawPlan = plan.decisions.of(&self.files.label)?;
         let started = Instant::now();
         control.memory(&plan.memory, crate::memory::available());
-        let mut seconds = 0.0;
-        let undecoded = timed(&mut seconds, || match &decided.reconstruct {
-            Some(_) => self.encode(decided, control),
-            None if decided.draws(&self.files) => self.draw(decided, control),
-            None => self.sum_codes(decided, control),
+        let images = control.drive(|| {
+            let mut seconds = 0.0;
+            let undecoded = timed(&mut seconds, || match &decided.reconstruct {
+                Some(_) => self.encode(decided, control),
+                None if decided.draws(&self.files) => self.draw(decided, control),
+                None => self.sum_codes(decided, control),
+            })?;
+            self.decode(decided, undecoded, seconds, control)
         })?;
-        let images = self.decode(decided, undecoded, seconds, control)?;
         control.send(Event::Done {
             results: images.len(),
             seconds: started.elapsed().as_secs_f64(),
@@ -174,6 +176,12 @@ impl ImageModel for Drawer {
             weight_bytes: 4.0,
         });
         Ok(costs)
+    }
+
+    fn weight_bytes(&self) -> WeightBytes {
+        let [language, tower] = self.files.weight_bytes();
+        let loaded = self.generator.is_some();
+        WeightBytes::of(&[(language, loaded), (tower, loaded || self.tower.is_some())])
     }
 
     fn denoiser_bytes(&self) -> u64 {
@@ -242,13 +250,11 @@ impl Drawer {
 
     /// Keys and values of the pictures that are drawn at once.
     fn cache_bytes(&self, plan: &DrawPlan) -> u64 {
-        let language = &self.files.language_config;
         // Templates and prompts, about.
         let prompt = 128;
-        let rows = plan.at_once as u64 * if plan.guided() { 2 } else { 1 };
-        let positions = (prompt + self.files.tower_config.places()) as u64;
-        let width = 2 * language.num_layers as u64 * language.key_width() as u64;
-        rows.saturating_mul(positions).saturating_mul(4 * width)
+        let rows = plan.at_once * if plan.guided() { 2 } else { 1 };
+        let positions = prompt + self.files.tower_config.places();
+        self.files.cache_bytes(rows.saturating_mul(positions))
     }
 
     fn load_generator(&mut self, control: &Control) -> Result<&Generator> {
@@ -360,20 +366,11 @@ impl Drawer {
                 given: &given,
             };
             let mut draws = Draws::new(plan.how, &plan.seeds[pictures.clone()]);
-            let mut failed = None;
             let mut done = |_| {
                 clock.steps(pictures.len(), control);
-                control.check().map_err(|error| {
-                    let stopped = brisk_nn::Error::Config(error.to_string());
-                    failed = Some(error);
-                    stopped
-                })
+                Ok(())
             };
-            let drawn = generator.draw(&request, &mut draws, &mut done, &mut Trace::none());
-            let drawn = match (drawn, failed) {
-                (_, Some(error)) => return Err(error),
-                (drawn, None) => drawn?,
-            };
+            let drawn = generator.draw(&request, &mut draws, &mut done, &mut Trace::none())?;
             for (index, codes) in drawn.codes.into_iter().enumerate() {
                 let sums = drawn.sums.narrow(0, index, 1)?.squeeze(0)?.contiguous()?;
                 undecoded.push(Undecoded {
@@ -414,7 +411,6 @@ impl Drawer {
         };
         let mut images = Vec::with_capacity(undecoded.len());
         for (index, Undecoded { sums, codes }) in undecoded.into_iter().enumerate() {
-            control.check()?;
             let mut decode = 0.0;
             let picture = timed(&mut decode, || {
                 let sample = tower.decode(&sums, &mut Trace::none())?;

@@ -336,6 +336,13 @@ impl Files {
         [language, self.tower.bytes().saturating_add(projector)]
     }
 
+    /// Bytes of the keys and values of so many positions.
+    pub fn cache_bytes(&self, positions: usize) -> u64 {
+        let language = &self.language_config;
+        let values = 2 * language.num_layers as u64 * language.key_width() as u64;
+        (4 * values).saturating_mul(positions as u64)
+    }
+
     /// Bytes of a weight of the tower as it is stored.
     pub fn tower_weight_bytes(&self) -> f64 {
         self.tower.bytes_per_value()

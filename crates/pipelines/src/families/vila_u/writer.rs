@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brisk_media::Picture;
+use brisk_models::Cost;
 use brisk_models::language_model::{LanguageModel, Place, Rows};
 use brisk_models::vila_u::projector::Projector;
 use brisk_models::vila_u::tower::{Parts, Tower};
@@ -19,13 +20,16 @@ use crate::autoregressive::Sampling;
 use crate::error::{Error, Result};
 use crate::events::{Control, Event, Work};
 use crate::known_prompts::KnownPrompts;
+use crate::memory;
 use crate::options::{Scope, Support, keys, text_keys};
 use crate::random::Random;
 use crate::request::{
-    Decisions, FinishReason, GeneratedText, OpenSettings, TextModel, TextPlan, TextPrompt,
-    TextRequest,
+    Decisions, FinishReason, GeneratedText, OpenSettings, StageCost, StageMemory, TextModel,
+    TextPlan, TextPrompt, TextRequest,
 };
 
+/// The one stage.
+const STAGE: &str = "text";
 /// Tokens of an answer where a request names none.
 const LENGTH: usize = 128;
 
@@ -144,6 +148,13 @@ impl TextModel for Writer {
         warnings.extend(self.files.unread_warning());
         let tokens: Vec<Vec<u32>> = prompts.iter().map(|prompt| tokens(prompt)).collect();
         let seed = asked.get(&keys::SEED).unwrap_or(0);
+        let positions = prompts.iter().map(|prompt| self.rows(prompt) + length);
+        let memory = StageMemory {
+            stage: STAGE,
+            needed: self.files.cache_bytes(positions.sum()),
+        };
+        let suggestion = "use a smaller `gen-length`, fewer prompts at once, or free memory";
+        memory::check(STAGE, memory.needed, memory::available(), suggestion)?;
         Ok(TextPlan {
             model: self.files.label.clone(),
             request: request.clone(),
@@ -152,6 +163,7 @@ impl TextModel for Writer {
             seed,
             length,
             settings: effective(&drawing, pictures.len(), length, seed),
+            memory,
             warnings,
             decisions: Arc::new(Decisions::new(Decided {
                 prompts,
@@ -161,6 +173,37 @@ impl TextModel for Writer {
                 length,
                 seed,
             })),
+        })
+    }
+
+    fn weight_bytes(&self) -> u64 {
+        let [language, tower] = self.files.weight_bytes();
+        let eyes = self.eyes.lock().unwrap_or_else(PoisonError::into_inner);
+        match eyes.is_some() {
+            true => language.saturating_add(tower),
+            false => language,
+        }
+    }
+
+    fn cost(&self, plan: &TextPlan) -> Result<StageCost> {
+        let label = &self.files.label;
+        if plan.model != *label {
+            return Err(Error::ForeignPlan {
+                model: label.clone(),
+            });
+        }
+        let decided: &Decided = plan.decisions.of(label)?;
+        let config = &self.files.language_config;
+        let mut cost = Cost::new(STAGE);
+        for prompt in &decided.prompts {
+            let (rows, length) = (self.rows(prompt), decided.length);
+            cost.add(&Cost::sum(STAGE, &config.pass_cost(rows, rows, 1)));
+            let step = Cost::sum(STAGE, &config.pass_cost(1, rows + length / 2, 1));
+            cost.add(&step.repeated(length.saturating_sub(1) as u64));
+        }
+        Ok(StageCost {
+            cost,
+            weight_bytes: self.files.language_weight_bytes(),
         })
     }
 
@@ -179,8 +222,10 @@ impl TextModel for Writer {
         };
         let decided: &Decided = plan.decisions.of(label)?;
         let began = std::time::Instant::now();
-        let seen = self.see(&decided.pictures, control)?;
-        let texts = write(language, decided, &seen, plan, control)?;
+        let texts = control.drive(|| {
+            let seen = self.see(&decided.pictures, control)?;
+            write(language, decided, &seen, plan, control)
+        })?;
         control.send(Event::Done {
             results: texts.len(),
             seconds: began.elapsed().as_secs_f64(),
@@ -316,7 +361,6 @@ impl Writer {
         control.stage("vision tower", Work::Run, 0);
         let mut seen = Vec::with_capacity(pictures.len());
         for picture in pictures {
-            control.check()?;
             let picture = prepared(picture, side, self.files.aspect)?;
             let trace = &mut Trace::none();
             let encoded = tower.encode(&picture, trace)?;
@@ -417,7 +461,6 @@ fn write(
     }
     let mut passes = vec![0; sequences.len()];
     for _ in 0..decided.length {
-        control.check()?;
         let running: Vec<usize> = (0..sequences.len())
             .filter(|at| !sequences[*at].ended)
             .collect();
