@@ -5,7 +5,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     bench, compare, completions, convert, doctor, eval, image, inspect, models, probe, quantize,
-    reproduce, text, train,
+    reproduce, serve, text, train,
 };
 
 /// The version, with the commit that it was built from where that is known.
@@ -74,6 +74,7 @@ pub enum Verb {
     #[command(subcommand)]
     Eval(eval::EvalVerb),
     Reproduce(reproduce::ReproduceArguments),
+    Serve(Box<serve::ServeArguments>),
     Probe(probe::ProbeArguments),
     #[command(subcommand)]
     Bench(bench::BenchVerb),

@@ -68,6 +68,29 @@ pub fn decode_picture(bytes: &[u8], label: &str) -> Result<Picture> {
     Picture::new(width as usize, height as usize, image.into_raw())
 }
 
+/// Width and height that a PNG, JPEG or WebP claims, before any pixel is decoded; `label` names the bytes in messages.
+///
+/// # Errors
+/// Other formats, and files without a readable beginning.
+pub fn picture_size(bytes: &[u8], label: &str) -> Result<(usize, usize)> {
+    let bad = |reason: String| Error::Decode {
+        label: label.to_owned(),
+        reason,
+    };
+    match image::guess_format(bytes).ok() {
+        Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => {
+            let read = || ImageReader::with_format(Cursor::new(bytes), format).into_dimensions();
+            let (width, height) = guarded(read)
+                .map_err(bad)?
+                .map_err(|error| bad(error.to_string()))?;
+            Ok((width as usize, height as usize))
+        }
+        _ => Err(bad(
+            "it is no picture that is known, expected PNG, JPEG or WebP".to_owned(),
+        )),
+    }
+}
+
 /// The name of a format that the `image` crate cannot tell.
 fn other_format(bytes: &[u8]) -> &'static str {
     let start = bytes.trim_ascii_start();
@@ -197,6 +220,15 @@ mod tests {
         let turned = [&jpeg[..2], &exif, &jpeg[2..]].concat();
         let turned = decode_picture(&turned, "x").unwrap();
         assert_eq!((turned.width, turned.height), (8, 16));
+    }
+
+    #[test]
+    fn sizes_are_told_before_decoding() {
+        let png = encode_png(&sample(), &[]).unwrap();
+        assert_eq!(picture_size(&png[..40], "x").unwrap(), (5, 4));
+        for bytes in [&b""[..], b"GIF89a\x01\0\x01\0", &png[..12]] {
+            assert!(picture_size(bytes, "x").is_err());
+        }
     }
 
     #[test]

@@ -55,6 +55,9 @@ pub enum Error {
     /// PNG data cannot be written or its metadata cannot be read.
     #[error("PNG: {0}")]
     Png(String),
+    /// A picture cannot be written as JPEG or WebP.
+    #[error("cannot encode this picture: {0}")]
+    Encode(String),
     /// An argument makes no sense.
     #[error("{0}")]
     Argument(String),

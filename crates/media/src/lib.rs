@@ -16,6 +16,7 @@
 
 mod chart;
 mod decode;
+mod encode;
 mod error;
 pub mod mask;
 mod metrics;
@@ -27,7 +28,8 @@ mod structure;
 pub mod svg;
 
 pub use chart::{LineChart, Mark, Series, line_chart_svg};
-pub use decode::{decode_picture, read_picture};
+pub use decode::{decode_picture, picture_size, read_picture};
+pub use encode::{encode_jpeg, encode_webp};
 pub use error::{Error, Result};
 pub use mask::Mask;
 pub use metrics::{psnr, ssim};

@@ -120,6 +120,11 @@ impl Error {
         )
     }
 
+    /// Whether a computation gave values that are not finite.
+    pub fn is_non_finite(&self) -> bool {
+        matches!(self, Self::Nn(brisk_nn::Error::NonFinite { .. }))
+    }
+
     /// The option at fault, where one is.
     pub fn option(&self) -> Option<&'static str> {
         match self {

@@ -7,6 +7,8 @@ use brisk_kernels::gemm::{self, Threads, View};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+pub use brisk_nn::flush_denormals;
+
 const REPEATS: usize = 5;
 /// Rows, columns and depth of the matrix product.
 pub const SIDE: usize = 1024;
@@ -147,6 +149,16 @@ fn copy_gbs() -> f64 {
         std::hint::black_box(&to);
     });
     2.0 * 4.0 * COPIED as f64 / seconds / 1e9
+}
+
+/// The instruction sets that the kernels use, by the name of their level.
+pub fn kernels() -> &'static str {
+    brisk_kernels::simd::name()
+}
+
+/// Threads that compute.
+pub fn threads() -> usize {
+    rayon::current_num_threads()
 }
 
 /// The processor's name, or else its architecture.

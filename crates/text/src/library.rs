@@ -129,6 +129,12 @@ impl Library {
         self.inner.id_to_token(id).is_some()
     }
 
+    /// Whether a token is left out of decoded text.
+    pub(crate) fn is_special(&self, id: u32) -> bool {
+        let added = self.inner.get_added_tokens_decoder();
+        added.get(&id).is_some_and(|token| token.special)
+    }
+
     /// The highest id of a token.
     pub(crate) fn highest_id(&self) -> Option<u32> {
         self.inner.get_vocab(true).into_values().max()

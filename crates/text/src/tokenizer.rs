@@ -137,6 +137,14 @@ impl Tokenizer {
         }
     }
 
+    /// Whether a token is one of those that mark turns, ends and the like, which decoding leaves out.
+    pub fn is_special(&self, id: u32) -> bool {
+        match &self.kind {
+            Kind::Library(library) => library.is_special(id),
+            Kind::SentencePiece(model) => model.is_special(id),
+        }
+    }
+
     /// The highest id of a token.
     pub fn highest_id(&self) -> Option<u32> {
         match &self.kind {

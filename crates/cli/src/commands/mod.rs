@@ -13,6 +13,7 @@ pub mod models;
 pub mod probe;
 pub mod quantize;
 pub mod reproduce;
+pub mod serve;
 pub mod text;
 pub mod train;
 
@@ -42,6 +43,7 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Train(verb) => train::run(&verb),
         Verb::Eval(verb) => eval::run(&verb),
         Verb::Reproduce(arguments) => reproduce::run(&arguments),
+        Verb::Serve(arguments) => serve::run(*arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
         Verb::Man(arguments) => completions::man(&arguments),
         Verb::Probe(arguments) => probe::run(&arguments),

@@ -12,6 +12,7 @@ mod messages;
 mod probe;
 mod quantize;
 mod recorded;
+mod serve;
 mod text;
 mod tools;
 mod toy;

@@ -5,7 +5,7 @@ use crate::harness::{Place, fixture, fixture_path, gradient};
 #[test]
 fn help_fits_a_screen() {
     let place = Place::new();
-    let verbs: [&[&str]; 20] = [
+    let verbs: [&[&str]; 21] = [
         &[],
         &["image"],
         &["models"],
@@ -26,6 +26,7 @@ fn help_fits_a_screen() {
         &["train", "prepare-emoji"],
         &["train", "autoencoder"],
         &["train", "plot"],
+        &["serve"],
     ];
     for verb in verbs {
         let outcome = place.ok(&[verb, &["--help"]].concat());

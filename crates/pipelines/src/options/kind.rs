@@ -170,6 +170,30 @@ impl Kind {
         })
     }
 
+    /// Refuses a value that is none of this kind.
+    pub(super) fn check_sort(self, option: &'static str, value: &Value) -> Result<()> {
+        let fits = match self {
+            Self::Flag => matches!(value, Value::Flag(_)),
+            Self::Whole(..) | Self::Seed => matches!(value, Value::Whole(_)),
+            Self::Number(_) => matches!(value, Value::Number(_)),
+            Self::Numbers(_) => matches!(value, Value::Numbers(_)),
+            Self::Wholes => matches!(value, Value::Wholes(_)),
+            Self::Text | Self::Choice(_) | Self::TextFile | Self::WholeTextFile | Self::Model => {
+                matches!(value, Value::Text(_))
+            }
+            Self::Picture => matches!(value, Value::Picture(_)),
+            Self::Pictures => matches!(value, Value::Pictures(_)),
+            Self::Latents(_) => matches!(value, Value::Latents(_)),
+            Self::Codes => matches!(value, Value::Codes(_)),
+            Self::Path => matches!(value, Value::Path(_)),
+            Self::Paths => matches!(value, Value::Paths(_)),
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(Error::request(option, "a value of another kind")),
+        }
+    }
+
     /// Refuses a value out of range.
     pub(super) fn check(self, option: &'static str, value: &Value) -> Result<()> {
         let outside = |found: String, range: String| {

@@ -140,6 +140,17 @@ impl Options {
         Ok(())
     }
 
+    /// Gives a value that a program has at hand where a command line would give text; a list is given whole.
+    ///
+    /// # Errors
+    /// A value of another kind than the option's, or out of range; the message names the option.
+    pub fn give(&mut self, definition: &'static Definition, value: Value) -> Result<()> {
+        definition.kind.check_sort(definition.name, &value)?;
+        definition.kind.check(definition.name, &value)?;
+        self.put(definition, value, None);
+        Ok(())
+    }
+
     /// As [`Options::read`], of what [`Options::to_json`] wrote: texts that came from files are there whole.
     ///
     /// # Errors
@@ -249,6 +260,19 @@ mod tests {
         assert!(error.to_string().starts_with("steps: "), "{error}");
         let error = options.read(keys::STEPS.definition(), "0").unwrap_err();
         assert_eq!(error.to_string(), "steps: 0 is outside 1..=1000");
+    }
+
+    #[test]
+    fn values_of_programs_are_checked_as_texts_are() {
+        let mut options = Options::new();
+        let steps = keys::STEPS.definition();
+        options.give(steps, Value::Whole(12)).unwrap();
+        assert_eq!(options.get(&keys::STEPS), Some(12));
+        let error = options.give(steps, Value::Whole(0)).unwrap_err();
+        assert_eq!(error.to_string(), "steps: 0 is outside 1..=1000");
+        let error = options.give(steps, Value::Flag(true)).unwrap_err();
+        assert_eq!(error.to_string(), "steps: a value of another kind");
+        assert_eq!(options.get(&keys::STEPS), Some(12));
     }
 
     #[test]

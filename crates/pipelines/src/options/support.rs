@@ -49,7 +49,7 @@ impl Support {
                 return Err(Error::Unsupported {
                     option: definition.name,
                     model: model.to_owned(),
-                    reason: self.instead(definition),
+                    reason: self.why_not(definition),
                 });
             }
             if let Some(needed) = definition.needs
@@ -64,7 +64,8 @@ impl Support {
         options.check_ranges()
     }
 
-    fn instead(&self, definition: &Definition) -> String {
+    /// Why an option is not honoured, and what to do instead.
+    pub fn why_not(&self, definition: &Definition) -> String {
         let known = self
             .refused
             .iter()

@@ -16,8 +16,10 @@ use crate::options::{Key, OptionValue, Options, Support};
 pub enum TextPrompt {
     /// One user's turn, by the model's chat template; a text to continue where it has none.
     Question(String),
-    /// A conversation, by the model's chat template.
+    /// A conversation, by the model's chat template; its first turns are left out where it is too long.
     Conversation(Vec<ChatMessage>),
+    /// A conversation of which nothing is left out: one that is too long is refused.
+    WholeConversation(Vec<ChatMessage>),
     /// A text to continue as it stands.
     Continue(String),
     /// Tokens to continue.
@@ -29,7 +31,9 @@ impl TextPrompt {
     pub fn last_text(&self) -> Option<&str> {
         match self {
             Self::Question(text) | Self::Continue(text) => Some(text),
-            Self::Conversation(turns) => turns.last().map(|turn| turn.content.as_str()),
+            Self::Conversation(turns) | Self::WholeConversation(turns) => {
+                turns.last().map(|turn| turn.content.as_str())
+            }
             Self::Tokens(_) => None,
         }
     }
@@ -80,6 +84,8 @@ pub struct TextPlan {
     pub seed: u64,
     /// Most tokens of an answer.
     pub length: usize,
+    /// Tokens that end a text; what follows the first of them is not shown.
+    pub end_tokens: Vec<u32>,
     /// Effective values, by the JSON field of their option.
     pub settings: Map<String, Value>,
     /// Estimated need beside the weights, for all prompts at once.

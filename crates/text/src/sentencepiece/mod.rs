@@ -145,7 +145,7 @@ impl SentencePiece {
         ids.extend(both.get(before..).unwrap_or(&both));
     }
 
-    fn is_special(&self, id: u32) -> bool {
+    pub(crate) fn is_special(&self, id: u32) -> bool {
         self.special.binary_search(&id).is_ok()
     }
 

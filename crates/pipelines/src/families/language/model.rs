@@ -97,6 +97,7 @@ impl TextModel for TextPipeline {
             prompts,
             seed: decoding.seed,
             length: decoding.gen_length,
+            end_tokens: plan.ends.clone(),
             settings: settings(&decoding, &plan),
             memory,
             warnings,
@@ -197,6 +198,7 @@ impl TextPipeline {
                 self.encode(text, false)
             }
             TextPrompt::Conversation(turns) => self.encode_fitting(turns, length, warnings),
+            TextPrompt::WholeConversation(turns) => self.encode_chat(turns),
         }
     }
 

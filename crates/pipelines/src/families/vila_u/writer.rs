@@ -162,6 +162,7 @@ impl TextModel for Writer {
             prompts: tokens,
             seed,
             length,
+            end_tokens: ends.clone(),
             settings: effective(&drawing, pictures.len(), length, seed),
             memory,
             warnings,
@@ -266,6 +267,7 @@ impl Writer {
             TextPrompt::Conversation(turns) => {
                 return self.fitting(turns, pictures, length, warnings);
             }
+            TextPrompt::WholeConversation(turns) => return self.conversation(turns, pictures),
         };
         prompt::pieces(self.reader()?, &text)
     }
@@ -282,16 +284,8 @@ impl Writer {
         let context = self.context();
         let mut forgotten = 0;
         loop {
-            let mut rest = turns[forgotten..].to_vec();
-            let places: usize = rest
-                .iter()
-                .map(|turn| turn.content.matches(prompt::PLACE).count())
-                .sum();
-            match (rest.first_mut(), places) {
-                (Some(first), 0) => first.content = prompt::with_places(&first.content, pictures)?,
-                _ => prompt::check_places(&prompt::PLACE.repeat(places), pictures)?,
-            }
-            let pieces = prompt::pieces(self.reader()?, &prompt::conversation(&rest)?)?;
+            let rest = &turns[forgotten..];
+            let pieces = self.conversation(rest, pictures)?;
             let rows = self.rows(&pieces);
             if rows.saturating_add(length) <= context || rest.len() < 3 {
                 if forgotten > 0 {
@@ -304,6 +298,20 @@ impl Writer {
             }
             forgotten += 2;
         }
+    }
+
+    /// A conversation whose pictures stand before its first turn where it has no places for them.
+    fn conversation(&self, turns: &[ChatMessage], pictures: usize) -> Result<Vec<Piece>> {
+        let mut turns = turns.to_vec();
+        let places: usize = turns
+            .iter()
+            .map(|turn| turn.content.matches(prompt::PLACE).count())
+            .sum();
+        match (turns.first_mut(), places) {
+            (Some(first), 0) => first.content = prompt::with_places(&first.content, pictures)?,
+            _ => prompt::check_places(&prompt::PLACE.repeat(places), pictures)?,
+        }
+        prompt::pieces(self.reader()?, &prompt::conversation(&turns)?)
     }
 
     fn reader(&self) -> Result<&Tokenizer> {

@@ -1,0 +1,329 @@
+//! Requests for pictures.
+
+use std::sync::Arc;
+
+use brisk::options::{Key, Options, Value as OptionValue};
+use brisk::{ImageRequest, ResultKind, keys};
+use serde_json::{Map, Value};
+
+use super::{Context, seed, seeds};
+use crate::error::{ApiError, Result};
+use crate::fields::{Endpoint, Given, decode_picture, from_data_url};
+use crate::served::Served;
+use crate::settings::MAX_REQUEST_PIXELS;
+
+/// Seconds of a preview that nobody minds.
+const CHEAP_PREVIEW: f64 = 0.1;
+/// Share of a picture's time that its previews may take.
+const PREVIEW_SHARE: f64 = 0.1;
+
+/// The form of a picture's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// PNG, with or without the text that says how it was made.
+    Png {
+        /// With it.
+        described: bool,
+    },
+    /// JPEG of a quality.
+    Jpeg(u8),
+    /// WebP without loss.
+    WebP,
+}
+
+impl Format {
+    /// As fields name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Png { .. } => "png",
+            Self::Jpeg(_) => "jpeg",
+            Self::WebP => "webp",
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Png { .. } => "image/png",
+            Self::Jpeg(_) => "image/jpeg",
+            Self::WebP => "image/webp",
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Debug)]
+pub struct ImageAsk {
+    /// Where.
+    pub endpoint: Endpoint,
+    /// Of which model.
+    pub model: Arc<Served>,
+    /// One for each picture, which differ in their seed alone.
+    pub requests: Vec<ImageRequest>,
+    /// Seed of the first picture.
+    pub seed: u64,
+    /// Width and height of the pictures.
+    pub size: (usize, usize),
+    /// Steps of each.
+    pub steps: usize,
+    /// Form of the files.
+    pub format: Format,
+    /// Whether the reply has links instead of pictures.
+    pub links: bool,
+    /// Whether the reply is a stream.
+    pub stream: bool,
+    /// Previews of each picture that are to come.
+    pub partial_images: usize,
+    /// Work, in operations or what stands for them.
+    pub units: f64,
+    /// Bytes of the stage that needs most.
+    pub memory: u64,
+}
+
+impl ImageAsk {
+    pub(super) fn read(
+        context: Context<'_>,
+        endpoint: Endpoint,
+        body: Map<String, Value>,
+        pictures: &[Vec<u8>],
+    ) -> Result<Self> {
+        let mut given = endpoint.table().read(body)?;
+        let model = context
+            .models
+            .wanted(given.text("model"), ResultKind::Pictures)?;
+        let prompt = given.text("prompt").unwrap_or_default().to_owned();
+        if prompt.is_empty() {
+            return Err(ApiError::invalid("prompt", "is empty; say what to draw"));
+        }
+        let count = given.whole("n").unwrap_or(1);
+        let most = context.settings.max_results;
+        if count > most {
+            return Err(ApiError::invalid(
+                "n",
+                format!("{count} is more than {most}"),
+            ));
+        }
+        let mut options = std::mem::take(&mut given.options);
+        size(&given, &mut options)?;
+        if endpoint == Endpoint::Edits {
+            options.set(&keys::INIT_IMAGE, start(&given, pictures)?);
+        }
+        let first = seed(options.get(&keys::SEED));
+        let seeds = seeds(first, count)?;
+        let mut requests: Vec<ImageRequest> = seeds
+            .into_iter()
+            .map(|seed| ImageRequest {
+                prompts: vec![prompt.clone()],
+                options: options.clone().with(&keys::SEED, seed),
+            })
+            .collect();
+        let most = context.settings.max_steps;
+        let too_long = |steps: usize| {
+            ApiError::invalid("steps", format!("{steps} steps are more than {most}"))
+        };
+        if let Some(steps) = options.get(&keys::STEPS).filter(|steps| *steps > most) {
+            return Err(too_long(steps));
+        }
+        check_size(context, &options, count)?;
+        let (plan, operations) = match model.plan_images(&requests[0]) {
+            Ok(planned) => planned,
+            Err(error) => return Err(refusal(context, &error)),
+        };
+        if plan.steps > most {
+            return Err(too_long(plan.steps));
+        }
+        check_pixels(context, plan.width, plan.height, count)?;
+        let memory = plan
+            .memory
+            .iter()
+            .map(|stage| stage.needed)
+            .max()
+            .unwrap_or(0);
+        if memory > context.memory {
+            return Err(exceeds(memory, context.memory));
+        }
+        let one: f64 = operations.values().sum();
+        let asked = given.whole("partial_images").unwrap_or(0);
+        let decode = operations.get("decode").copied().unwrap_or(0.0);
+        let partial_images = previews(context, &model, asked, one, decode);
+        if partial_images > 0 {
+            let support = model.support(ResultKind::Pictures);
+            let option = keys::PREVIEW_INTERVAL.definition();
+            if support.is_some_and(|support| support.honours(option)) {
+                let interval = plan.steps.div_ceil(partial_images + 1).max(1);
+                for request in &mut requests {
+                    request.options.set(&keys::PREVIEW_INTERVAL, interval);
+                }
+            }
+        }
+        Ok(Self {
+            endpoint,
+            model,
+            seed: first,
+            size: (plan.width, plan.height),
+            steps: plan.steps,
+            format: format(&given),
+            links: given.text("response_format") == Some("url"),
+            stream: given.flag("stream").unwrap_or(false),
+            partial_images,
+            units: one.max(1.0) * requests.len() as f64,
+            memory,
+            requests,
+        })
+    }
+
+    #[cfg(test)]
+    pub(super) fn blank(model: Arc<Served>) -> Self {
+        Self {
+            endpoint: Endpoint::Generations,
+            model,
+            requests: vec![ImageRequest::new("x")],
+            seed: 0,
+            size: (8, 8),
+            steps: 1,
+            format: Format::WebP,
+            links: false,
+            stream: false,
+            partial_images: 0,
+            units: 1.0,
+            memory: 0,
+        }
+    }
+}
+
+/// What the plan of a request says, where it fails. Memory that other models take now is made free when the
+/// job's turn comes, so only what the whole budget could not hold is refused.
+fn refusal(context: Context<'_>, error: &brisk::Error) -> ApiError {
+    match error {
+        brisk::Error::Memory { needed_mib, .. } if needed_mib << 20 <= context.memory => {
+            ApiError::too_many(
+                "queue_full",
+                "other jobs take the memory that this one needs; ask again in a while",
+                30.0,
+            )
+        }
+        error => ApiError::of_library(error),
+    }
+}
+
+fn exceeds(needed: u64, budget: u64) -> ApiError {
+    ApiError::new(
+        axum::http::StatusCode::BAD_REQUEST,
+        "exceeds_memory",
+        format!(
+            "the request needs about {} MiB of memory, and the server may use {}; ask for a smaller size",
+            needed >> 20,
+            budget >> 20
+        ),
+    )
+}
+
+/// Previews that a request gets: those that it asks for, where they cost little.
+fn previews(
+    context: Context<'_>,
+    model: &Served,
+    asked: usize,
+    operations: f64,
+    decode: f64,
+) -> usize {
+    let seconds = context.speeds.seconds(&model.id, decode);
+    if asked == 0 || seconds <= CHEAP_PREVIEW || decode <= 0.0 {
+        return asked;
+    }
+    asked.min((PREVIEW_SHARE * operations / decode) as usize)
+}
+
+fn format(given: &Given) -> Format {
+    match given.text("output_format") {
+        Some("jpeg") => {
+            Format::Jpeg(given.whole("output_compression").unwrap_or(90).min(100) as u8)
+        }
+        Some("webp") => Format::WebP,
+        _ => Format::Png {
+            described: given.flag("file_metadata").unwrap_or(true),
+        },
+    }
+}
+
+/// Reads `size` into width and height.
+fn size(given: &Given, options: &mut Options) -> Result<()> {
+    let Some(text) = given.text("size").filter(|size| *size != "auto") else {
+        return Ok(());
+    };
+    let sides = text
+        .split_once('x')
+        .and_then(|(width, height)| Some((width.parse().ok()?, height.parse().ok()?)));
+    let Some((width, height)) = sides else {
+        let shown = brisk_store::shown_within(text, 32);
+        let problem = format!("{shown:?} is not WIDTHxHEIGHT in pixels, or auto");
+        return Err(ApiError::invalid("size", problem));
+    };
+    for (key, side) in [(&keys::WIDTH, width), (&keys::HEIGHT, height)] {
+        if options.has(key.definition()) {
+            let problem = format!("cannot be combined with `{}`", key.name());
+            return Err(ApiError::invalid("size", problem));
+        }
+        options
+            .give(key.definition(), OptionValue::Whole(side))
+            .map_err(|error| ApiError {
+                param: Some("size".to_owned()),
+                ..ApiError::of_library(&error)
+            })?;
+    }
+    Ok(())
+}
+
+/// Refuses sizes before a model plans them.
+fn check_size(context: Context<'_>, options: &Options, count: usize) -> Result<()> {
+    let side = |key: &'static Key<usize>| options.get(key).unwrap_or(1);
+    check_pixels(context, side(&keys::WIDTH), side(&keys::HEIGHT), count)
+}
+
+fn check_pixels(context: Context<'_>, width: usize, height: usize, count: usize) -> Result<()> {
+    let (pixels, most) = (width.saturating_mul(height), context.settings.max_pixels);
+    if pixels > most {
+        let problem = format!("{width}x{height} are {pixels} pixels; at most {most} are drawn");
+        return Err(ApiError::invalid("size", problem));
+    }
+    if pixels.saturating_mul(count) > MAX_REQUEST_PIXELS.max(most) {
+        let problem = format!(
+            "{count} pictures of {width}x{height} are more than {MAX_REQUEST_PIXELS} pixels in all"
+        );
+        return Err(ApiError::invalid("n", problem));
+    }
+    Ok(())
+}
+
+/// The one picture to start from.
+fn start(given: &Given, files: &[Vec<u8>]) -> Result<Arc<brisk::Picture>> {
+    let one = |count: usize| {
+        ApiError::invalid(
+            "image",
+            format!("{count} pictures were given; expected one"),
+        )
+    };
+    let listed = given.own.get("images");
+    let urls: Vec<&str> = match listed {
+        None => Vec::new(),
+        Some(Value::String(url)) => vec![url],
+        Some(Value::Array(list)) => list
+            .iter()
+            .map(|entry| entry.get("image_url").unwrap_or(entry).as_str())
+            .collect::<Option<_>>()
+            .ok_or_else(|| {
+                ApiError::invalid(
+                    "images",
+                    "expected [{\"image_url\": \"data:image/png;base64,…\"}]",
+                )
+            })?,
+        Some(_) => {
+            let problem = "expected [{\"image_url\": \"data:image/png;base64,…\"}]";
+            return Err(ApiError::invalid("images", problem));
+        }
+    };
+    match (urls.as_slice(), files) {
+        ([url], []) => decode_picture("image", &from_data_url("image", url)?),
+        ([], [file]) => decode_picture("image", file),
+        (urls, files) => Err(one(urls.len() + files.len())),
+    }
+}

@@ -1,0 +1,176 @@
+//! Requests that were read and checked against a model: what a job carries.
+
+mod images;
+mod messages;
+mod texts;
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::error::Result;
+use crate::fields::Endpoint;
+use crate::served::{Models, Served};
+use crate::settings::Settings;
+use crate::speed::Speeds;
+
+pub use images::{Format, ImageAsk};
+pub use texts::TextAsk;
+
+/// What reading a request needs to know.
+#[derive(Debug, Clone, Copy)]
+pub struct Context<'a> {
+    /// What may be asked for.
+    pub settings: &'a Settings,
+    /// Of whom.
+    pub models: &'a Models,
+    /// How fast they were so far.
+    pub speeds: &'a Speeds,
+    /// Bytes that models and jobs may take together.
+    pub memory: u64,
+}
+
+/// What is asked.
+#[derive(Debug)]
+pub enum Ask {
+    /// Pictures.
+    Images(ImageAsk),
+    /// Texts.
+    Texts(TextAsk),
+}
+
+impl Ask {
+    /// Reads the body of an endpoint; `pictures` came beside it, as files.
+    ///
+    /// # Errors
+    /// The first thing that is wrong with it, by its field.
+    pub fn read(
+        context: Context<'_>,
+        endpoint: Endpoint,
+        body: Map<String, Value>,
+        pictures: &[Vec<u8>],
+    ) -> Result<Self> {
+        match endpoint {
+            Endpoint::Generations | Endpoint::Edits => {
+                ImageAsk::read(context, endpoint, body, pictures).map(Self::Images)
+            }
+            Endpoint::Chat | Endpoint::Completions => {
+                TextAsk::read(context, endpoint, body).map(Self::Texts)
+            }
+        }
+    }
+
+    /// The endpoint that was asked.
+    pub fn endpoint(&self) -> Endpoint {
+        match self {
+            Self::Images(ask) => ask.endpoint,
+            Self::Texts(ask) => ask.endpoint,
+        }
+    }
+
+    /// What jobs and metrics call it.
+    pub fn kind(&self) -> &'static str {
+        self.endpoint().job_kind()
+    }
+
+    /// The model.
+    pub fn model(&self) -> &Arc<Served> {
+        match self {
+            Self::Images(ask) => &ask.model,
+            Self::Texts(ask) => &ask.model,
+        }
+    }
+
+    /// Seed of the first result.
+    pub fn seed(&self) -> u64 {
+        match self {
+            Self::Images(ask) => ask.seed,
+            Self::Texts(ask) => ask.seed,
+        }
+    }
+
+    /// Number of results.
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Images(ask) => ask.requests.len(),
+            Self::Texts(ask) => ask.count(),
+        }
+    }
+
+    /// Work, in the units that the model's speed is measured in.
+    pub fn units(&self) -> f64 {
+        match self {
+            Self::Images(ask) => ask.units,
+            Self::Texts(ask) => ask.units,
+        }
+    }
+
+    /// Whether the reply is a stream.
+    pub fn streams(&self) -> bool {
+        match self {
+            Self::Images(ask) => ask.stream,
+            Self::Texts(ask) => ask.stream,
+        }
+    }
+
+    /// Bytes that it needs beside other models.
+    pub fn memory(&self) -> u64 {
+        match self {
+            Self::Images(ask) => ask.memory,
+            Self::Texts(ask) => ask.model.bytes,
+        }
+    }
+
+    /// What is asked for, for a log that may show it.
+    pub fn prompt(&self) -> String {
+        match self {
+            Self::Images(ask) => ask.requests[0].prompts.join("\n"),
+            Self::Texts(ask) => ask.shown_prompt.clone(),
+        }
+    }
+}
+
+/// The seed that a request gives, or one that is drawn: at most what JavaScript keeps exactly, with room
+/// for one a result.
+fn seed(given: Option<u64>) -> u64 {
+    given.unwrap_or_else(|| {
+        let (drawn, _) = uuid::Uuid::new_v4().as_u64_pair();
+        // The upper half of a random id holds its version in bits 12 to 15; the rest is random.
+        let random = (drawn >> 16 << 12) | (drawn & 0xfff);
+        random >> 9
+    })
+}
+
+/// Seeds of the results of a request: the first and those that follow it.
+///
+/// # Errors
+/// The last one would be larger than a seed can be.
+fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
+    let last = first + count as u64 - 1;
+    if last > crate::fields::MAX_SEED {
+        let problem = format!("{first} leaves no room for {count} results; 2^53-1 is the last");
+        return Err(crate::error::ApiError::invalid("seed", problem));
+    }
+    Ok((first..=last).collect())
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A request for one picture of a model that is not there.
+    pub fn image_ask(model: &str) -> ImageAsk {
+        ImageAsk::blank(Arc::new(Served::absent(model)))
+    }
+
+    #[test]
+    fn drawn_seeds_differ_and_leave_room() {
+        let drawn: std::collections::BTreeSet<u64> = (0..100).map(|_| seed(None)).collect();
+        assert_eq!(drawn.len(), 100);
+        assert!(drawn.iter().all(|seed| *seed < 1 << 51));
+        assert!(drawn.iter().any(|seed| *seed > 1 << 48));
+        assert_eq!(seed(Some(7)), 7);
+        assert_eq!(seeds(7, 3).unwrap(), [7, 8, 9]);
+        assert!(seeds(crate::fields::MAX_SEED, 2).is_err());
+    }
+}

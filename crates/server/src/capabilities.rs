@@ -1,0 +1,90 @@
+//! What the server can do, as JSON: for the page, and for programs that build forms.
+
+use brisk::ResultKind;
+use serde_json::{Map, Value, json};
+
+use crate::app::App;
+use crate::fields::{Class, Endpoint, schema};
+use crate::served::Served;
+
+/// Prompts of a model that are shown as examples.
+const EXAMPLES: usize = 24;
+
+/// Everything.
+pub fn document(app: &App) -> Value {
+    let settings = &app.settings;
+    let models: Vec<Value> = app
+        .models
+        .all()
+        .iter()
+        .map(|model| of_model(model))
+        .collect();
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "limits": {
+            "results": settings.max_results, "steps": settings.max_steps,
+            "pixels": settings.max_pixels, "tokens": settings.max_tokens,
+            "queue": settings.queue, "queue_per_caller": settings.queue_per_caller,
+            "requests_per_minute": settings.requests_per_minute,
+            "picture_bytes": crate::fields::MAX_PICTURE_BYTES, "memory_bytes": app.memory,
+        },
+        "models": models,
+    })
+}
+
+fn of_model(model: &Served) -> Value {
+    let mut tasks = Map::new();
+    for endpoint in Endpoint::ALL {
+        if model.results().contains(&endpoint.result()) {
+            tasks.insert(endpoint.job_kind().to_owned(), task(model, endpoint));
+        }
+    }
+    let kinds: Vec<&str> = model.results().into_iter().map(ResultKind::name).collect();
+    let known = model.known_prompts();
+    let examples = known.map(|known| {
+        let prompts = known.prompts();
+        let apart = prompts.len().div_ceil(EXAMPLES).max(1);
+        prompts.iter().step_by(apart).cloned().collect::<Vec<_>>()
+    });
+    json!({
+        "id": model.id, "aliases": model.aliases, "kinds": kinds, "tasks": tasks,
+        "size": model.usual_size().map(|(width, height)| json!({"width": width, "height": height})),
+        "context": model.writer().map(|writer| writer.context()),
+        "chat": model.writer().map(|writer| writer.has_chat_template()),
+        "examples": examples,
+    })
+}
+
+/// A task's path and its fields: what each takes, what holds where it is absent, or why it is not honoured.
+fn task(model: &Served, endpoint: Endpoint) -> Value {
+    let support = model.support(endpoint.result());
+    let fields = endpoint.table().fields().iter().map(|field| {
+        let mut told = json!({"schema": schema(field), "names": field.aliases});
+        match field.class {
+            Class::Own(_) => told["class"] = "server".into(),
+            Class::Inert(_) => told["class"] = "inert".into(),
+            Class::Option(option) => {
+                told["class"] = "model".into();
+                told["heading"] = option.heading.title().into();
+                told["rare"] = option.rare.into();
+                if let Some(needed) = option.needs {
+                    told["needs"] = crate::fields::field_of_option(needed).into();
+                }
+                let honoured = support.and_then(|support| {
+                    let mut honoured = support.honoured();
+                    honoured.find(|honoured| honoured.option.name == option.name)
+                });
+                told["honoured"] = honoured.is_some().into();
+                match honoured {
+                    Some(honoured) => told["default"] = honoured.default.into(),
+                    None => {
+                        told["why_not"] = support.map(|support| support.why_not(option)).into();
+                    }
+                }
+            }
+        }
+        (field.name.clone(), told)
+    });
+    let fields: Map<String, Value> = fields.collect();
+    json!({"path": endpoint.path(), "fields": fields})
+}

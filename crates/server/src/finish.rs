@@ -1,0 +1,98 @@
+//! The thread that makes files of pictures, so that the one that computes can go on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use brisk::{GeneratedImage, ImagePlan};
+use serde_json::json;
+
+use crate::ask::{Ask, Format, ImageAsk};
+use crate::compute::Drawn;
+use crate::error::{ApiError, Result};
+use crate::job::{Job, Status};
+use crate::metrics::Metrics;
+use crate::outcome::{File, Images, Outcome};
+
+/// Makes files until nobody draws any more; `save` is where they are kept besides.
+pub fn run(drawn: &Receiver<Drawn>, save: Option<&Path>, metrics: &Arc<Metrics>) {
+    for drawn in drawn.iter() {
+        let job = Arc::clone(&drawn.job);
+        let made = catch_unwind(AssertUnwindSafe(|| outcome(drawn, save)));
+        match made {
+            Ok(Ok(images)) => {
+                metrics.drew(images.files.len());
+                job.finish(Outcome::Images(images));
+            }
+            Ok(Err(error)) => job.fail(Status::Failed, Some(error)),
+            Err(_) => {
+                let error = ApiError::internal("brisk failed to write the picture's file");
+                job.fail(Status::Failed, Some(error));
+            }
+        }
+    }
+}
+
+fn outcome(drawn: Drawn, save: Option<&Path>) -> Result<Images> {
+    let Ask::Images(ask) = &drawn.job.ask else {
+        return Err(ApiError::internal("pictures of a job that asked for none"));
+    };
+    let told = told(&drawn, ask);
+    let mut files = Vec::with_capacity(drawn.pictures.len());
+    for (index, (plan, image)) in drawn.pictures.iter().enumerate() {
+        let bytes = encode(ask, plan, image)?;
+        let saved = save.map(|folder| keep(folder, &drawn.job, index, ask.format, &bytes));
+        files.push(File {
+            bytes: bytes.into(),
+            media_type: ask.format.media_type(),
+            seed: image.seed,
+            saved,
+        });
+    }
+    Ok(Images { files, told })
+}
+
+fn encode(ask: &ImageAsk, plan: &ImagePlan, image: &GeneratedImage) -> Result<Vec<u8>> {
+    let failed = |error: brisk::Error| ApiError::internal(error.to_string());
+    match ask.format {
+        Format::Png { described: true } => {
+            brisk::described_png(image, plan, 0, &ask.model.name).map_err(failed)
+        }
+        Format::Png { described: false } => brisk::png(image).map_err(failed),
+        Format::Jpeg(quality) => brisk_media::encode_jpeg(&image.picture, quality)
+            .map_err(|error| ApiError::internal(error.to_string())),
+        Format::WebP => brisk_media::encode_webp(&image.picture)
+            .map_err(|error| ApiError::internal(error.to_string())),
+    }
+}
+
+/// Keeps a file; a disk that is full fails nothing but this.
+fn keep(folder: &Path, job: &Job, index: usize, format: Format, bytes: &[u8]) -> bool {
+    let path = folder.join(format!("{}-{index}.{}", job.id, format.name()));
+    match brisk_store::write_atomic(&path, bytes) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(job = job.id, %error, "cannot keep a picture");
+            false
+        }
+    }
+}
+
+/// What replies tell of the pictures beside OpenAI's fields.
+fn told(drawn: &Drawn, ask: &ImageAsk) -> serde_json::Value {
+    let state = drawn.job.state();
+    let queue = state.started.map_or(0.0, |started| {
+        started.duration_since(drawn.job.created).as_secs_f64()
+    });
+    let plan = drawn.pictures.first().map(|(plan, _)| plan);
+    let setting = |name: &str| plan.and_then(|plan| plan.settings.get(name).cloned());
+    json!({
+        "model": ask.model.id, "steps": plan.map(|plan| plan.steps),
+        "guidance": setting("guidance"), "scheduler": setting("scheduler"),
+        "generated_width": plan.map(|plan| plan.generated_width),
+        "generated_height": plan.map(|plan| plan.generated_height),
+        "seconds": {"queue": queue, "stages": state.stages},
+        "peak_memory_bytes": drawn.peak_memory, "warnings": state.warnings,
+    })
+}

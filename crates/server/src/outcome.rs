@@ -1,0 +1,58 @@
+//! What came of a job.
+
+use axum::body::Bytes;
+use serde_json::Value;
+
+/// Results.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Pictures.
+    Images(Images),
+    /// Texts, in the order they were made in.
+    Texts(Vec<Written>),
+}
+
+/// Pictures with what is told of them.
+#[derive(Debug)]
+pub struct Images {
+    /// The files, in order.
+    pub files: Vec<File>,
+    /// What the plan decided, as replies tell it.
+    pub told: Value,
+}
+
+/// One picture's file.
+#[derive(Debug)]
+pub struct File {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its media type.
+    pub media_type: &'static str,
+    /// Seed of the picture.
+    pub seed: u64,
+    /// Whether it was kept on disk, where that was asked for.
+    pub saved: Option<bool>,
+}
+
+/// One text.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// It.
+    pub text: String,
+    /// Its tokens.
+    pub tokens: usize,
+    /// Forward passes that it took part in.
+    pub passes: usize,
+    /// Whether it ended by itself, not by its length.
+    pub ended: bool,
+}
+
+impl Outcome {
+    /// Bytes that keeping it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Images(images) => images.files.iter().map(|file| file.bytes.len()).sum(),
+            Self::Texts(texts) => texts.iter().map(|text| text.text.len()).sum(),
+        }
+    }
+}

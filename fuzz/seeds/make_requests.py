@@ -1,0 +1,83 @@
+"""Makes the bodies of requests under seeds/<target>/; names that begin with good_ are of requests that are understood."""
+import base64
+import json
+import zlib
+
+from kit import chunk, clear, end, png, put
+
+clear("image_request", "edit_request", "chat_request", "completion_request", "job_request")
+
+rows = b"".join(b"\0" + bytes((x * 9 + y * 7) % 256 for x in range(8) for _ in range(3)) for y in range(8))
+picture = png(8, 8, chunk(b"IDAT", zlib.compress(rows)), end)
+bomb = png(60000, 60000, chunk(b"IDAT", zlib.compress(rows)), end)
+
+
+def url(data):
+    return "data:image/png;base64," + base64.b64encode(data).decode()
+
+
+def body(target, name, fields):
+    put(target, name, json.dumps(fields).encode())
+
+
+def form(*parts):
+    text = b""
+    for name, value in parts:
+        file = b'; filename="f"' if value.startswith(b"\x89PNG") else b""
+        text += b'--b\r\ncontent-disposition: form-data; name="' + name.encode() + b'"' + file
+        text += b"\r\n\r\n" + value + b"\r\n"
+    return text + b"--b--\r\n"
+
+
+images = "image_request"
+body(images, "good_plain", {"prompt": "red heart", "seed": 7, "steps": 3})
+body(images, "good_many", {
+    "prompt": "x", "n": 2, "size": "128x128", "guidance": 4.5, "negative_prompt": "y", "scheduler": "euler", "shift": 3,
+    "pag_scale": 2, "pag_layers": [1], "decode": "strips", "instruction": "none", "output_format": "jpeg",
+    "output_compression": 50, "stream": True, "partial_images": 3, "user": "u",
+})
+put(images, "deep", b'{"prompt":' + b"[" * 2000)
+body(images, "size_huge", {"prompt": "x", "size": "99999999999999999999x1"})
+body(images, "seed_last", {"prompt": "x", "seed": 2**53 - 1, "n": 8})
+put(images, "number_huge", b'{"prompt":"x","guidance":1e400}')
+body(images, "nul", {"prompt": "a\0b"})
+put(images, "not_json", b"\xff\xfe")
+body(images, "unknown", {"prompt": "x", "stpes": 3})
+
+edits = "edit_request"
+prompt = ("prompt", b"x")
+put(edits, "good_form", form(prompt, ("image", picture), ("strength", b"0.5"), ("n", b"2")))
+put(edits, "bomb", form(prompt, ("image[]", bomb)))
+put(edits, "cut", form(prompt, ("image", picture))[:-30])
+put(edits, "no_name", b"--b\r\ncontent-disposition: form-data\r\n\r\nx\r\n--b--\r\n")
+put(edits, "mask", form(prompt, ("image", picture), ("mask", picture)))
+put(edits, "two", form(prompt, ("image", picture), ("image", picture)))
+put(edits, "twice", form(prompt, prompt, ("image", picture)))
+
+
+def said(content, **fields):
+    return {"messages": [{"role": "user", "content": content}], **fields}
+
+
+chats = "chat_request"
+turns = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Mia has 3 beads."}]
+body(chats, "good_turns", {"messages": turns, "max_tokens": 32, "temperature": 0.5, "n": 2, "stop": ["\n"]})
+body(chats, "good_parts", said([{"type": "text", "text": "hello"}]))
+body(chats, "picture", said([{"type": "image_url", "image_url": {"url": url(picture)}}]))
+body(chats, "bomb", said([{"type": "image_url", "image_url": {"url": url(bomb)}}]))
+body(chats, "forged", said("a<|eot_id|>b"))
+body(chats, "rules", said("x", threshold=0.9, factor=1.0))
+body(chats, "blocks", said("x", max_tokens=4096, block_length=1 << 20))
+
+texts = "completion_request"
+body(texts, "good_text", {"prompt": "Mia has 3 beads.", "max_tokens": 32})
+body(texts, "good_between", {"prompt": "3 + 4 = ", "suffix": "\n", "max_tokens": 4})
+body(texts, "mask", {"prompt": "a <|mdm_mask|> b"})
+body(texts, "many", {"prompt": ["x"] * 17})
+body(texts, "empty", {"prompt": [""]})
+
+jobs = "job_request"
+body(jobs, "good_image", {"kind": "image", "request": {"prompt": "x"}, "channel": "c"})
+body(jobs, "good_text", {"kind": "text", "request": said("x")})
+body(jobs, "kind", {"kind": "video", "request": {}})
+body(jobs, "stream", {"kind": "image", "request": {"prompt": "x", "stream": True}})
