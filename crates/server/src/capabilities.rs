@@ -1,6 +1,6 @@
 //! What the server can do, as JSON: for the page, and for programs that build forms.
 
-use brisk::ResultKind;
+use brisk::{ResultKind, keys};
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
@@ -76,6 +76,10 @@ fn task(model: &Served, endpoint: Endpoint) -> Value {
                 });
                 told["honoured"] = honoured.is_some().into();
                 match honoured {
+                    // On a command line it is 0; nobody wants the same picture as everybody.
+                    Some(_) if option.name == keys::SEED.name() => {
+                        told["default"] = "drawn".into();
+                    }
                     Some(honoured) => told["default"] = honoured.default.into(),
                     None => {
                         told["why_not"] = support.map(|support| support.why_not(option)).into();

@@ -9,6 +9,9 @@ use serde_json::{Value, json};
 const UNMEASURED: f64 = 5e10;
 /// Weight of the newest measurement.
 const NEWEST: f64 = 0.3;
+/// Its weight where it is faster than what was seen before: what slows a run down, its first loading above all,
+/// is soon forgotten.
+const FASTER: f64 = 0.7;
 
 #[derive(Debug, Clone, Default)]
 struct Speed {
@@ -46,7 +49,10 @@ impl Speeds {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         let speed = models.entry(model.to_owned()).or_default();
         let rate = units / seconds;
-        speed.rate = Some(speed.rate.map_or(rate, |before| mixed(before, rate)));
+        speed.rate = Some(speed.rate.map_or(rate, |before| match rate > before {
+            true => before + FASTER * (rate - before),
+            false => mixed(before, rate),
+        }));
         for (stage, seconds) in stages {
             speed
                 .stages

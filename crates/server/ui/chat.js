@@ -77,7 +77,7 @@ export function chatting(state, update, failed) {
   };
 
   /** @param {any} turn */
-  const shownTurn = (turn) => html`<div class="turn ${turn.role}"><span class="visually-hidden">${turn.role === "user" ? "You" : "Answer"}: </span>${shown(turn)}
+  const shownTurn = (turn) => html`<div class="turn ${turn.role}"><span class="visually-hidden">${turn.role === "user" ? "You" : "Answer"}: </span><div class="said">${shown(turn)}</div>
     ${turn.told ? html`<div class="hint">${numbers(turn.told)}</div>` : nothing}
     ${(turn.warnings ?? []).map((/** @type {string} */ warning) => html`<div class="warning">${warning}</div>`)}</div>`;
 
