@@ -148,9 +148,7 @@ impl Compute {
                 return Err(ApiError::internal("the model drew no picture"));
             };
             // What was shown on the way is no part of what was asked for.
-            plan.request
-                .options
-                .remove(keys::PREVIEW_INTERVAL.definition());
+            plan.request.options.remove(keys::PREVIEWS.definition());
             pictures.push((plan, picture));
         }
         ask.model.set_residence(Residence::Loaded);

@@ -266,11 +266,12 @@ impl Job {
             Event::Step { index, total, .. } => self.change(|state| {
                 (state.step, state.total) = (index, total);
             }),
-            Event::Preview(picture) => self.change(|state| {
+            Event::Preview { image, picture, .. } => self.change(|state| {
+                let image = result + image;
                 let before = state.previews.iter();
-                let index = before.filter(|preview| preview.image == result).count();
+                let index = before.filter(|preview| preview.image == image).count();
                 state.previews.push(Preview {
-                    image: result,
+                    image,
                     index,
                     picture: Arc::new(picture),
                 });

@@ -148,11 +148,10 @@ impl ImageAsk {
         let partial_images = previews(context, &model, asked, one, decode);
         if partial_images > 0 {
             let support = model.support(ResultKind::Pictures);
-            let option = keys::PREVIEW_INTERVAL.definition();
+            let option = keys::PREVIEWS.definition();
             if support.is_some_and(|support| support.honours(option)) {
-                let interval = plan.steps.div_ceil(partial_images + 1).max(1);
                 for request in &mut requests {
-                    request.options.set(&keys::PREVIEW_INTERVAL, interval);
+                    request.options.set(&keys::PREVIEWS, partial_images);
                 }
             }
         }

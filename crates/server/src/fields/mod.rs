@@ -154,7 +154,15 @@ fn is_field(option: &Definition, endpoint: Endpoint) -> bool {
         Kind::Latents(_) | Kind::Codes | Kind::Path | Kind::Paths | Kind::Model | Kind::Pictures
     );
     let of_edits = option.needs == Some("init-image");
-    let own = ["images", "gen-length", "preview-interval", "init-image"];
+    let own = [
+        "images",
+        "gen-length",
+        "preview-interval",
+        "previews",
+        "init-image",
+        // Each picture of a request is one that could be asked for alone.
+        "one-generator",
+    ];
     named
         && option.scope == Scope::Request
         && !option.instead_of_prompt
