@@ -3,6 +3,7 @@
 
 use super::math;
 use crate::simd::simd_dispatch;
+use rayon::prelude::*;
 
 simd_dispatch! {
     /// The largest value; −∞ for an empty row. NaN is passed over.
@@ -52,6 +53,53 @@ pub fn softmax(row: &mut [f32]) {
     }
 }
 
+/// Most heads of [`softmax_by_head`].
+pub const MOST_HEADS: usize = 64;
+
+/// Turns the scores `[.., keys, heads]` of queries into probabilities over the keys of each head.
+///
+/// # Panics
+/// No head, or more than [`MOST_HEADS`]; scores that do not fill rows.
+pub fn softmax_by_head(scores: &mut [f32], keys: usize, heads: usize) {
+    assert!(
+        keys > 0 && (1..=MOST_HEADS).contains(&heads) && scores.len().is_multiple_of(keys * heads),
+        "{} scores of {keys} keys and {heads} heads",
+        scores.len()
+    );
+    let row = keys * heads;
+    let rows = (1usize << 14).div_ceil(row);
+    scores
+        .par_chunks_mut(rows * row)
+        .for_each(|some| rows_by_head(some, row, heads));
+}
+
+simd_dispatch! {
+    fn rows_by_head(scores: &mut [f32], row: usize, heads: usize) {
+        let (mut most, mut sums) = ([0.0f32; MOST_HEADS], [0.0f32; MOST_HEADS]);
+        let (most, sums) = (&mut most[..heads], &mut sums[..heads]);
+        for row in scores.chunks_exact_mut(row) {
+            most.fill(f32::NEG_INFINITY);
+            for keys in row.chunks_exact(heads) {
+                for (most, score) in most.iter_mut().zip(keys) {
+                    *most = if *score > *most { *score } else { *most };
+                }
+            }
+            sums.fill(0.0);
+            for keys in row.chunks_exact_mut(heads) {
+                for ((score, most), sum) in keys.iter_mut().zip(&*most).zip(&mut *sums) {
+                    *score = math::exp(*score - *most);
+                    *sum += *score;
+                }
+            }
+            for keys in row.chunks_exact_mut(heads) {
+                for (score, sum) in keys.iter_mut().zip(&*sums) {
+                    *score /= *sum;
+                }
+            }
+        }
+    }
+}
+
 /// Leaves out (−∞) what is below the `count`-th largest logit; equals of that one stay.
 pub fn keep_largest(row: &mut [f32], count: usize) {
     if count == 0 || count >= row.len() {
@@ -91,6 +139,27 @@ mod tests {
     use crate::reference::noise;
 
     const OUT: f32 = f32::NEG_INFINITY;
+
+    #[test]
+    fn heads_that_lie_side_by_side_are_apart() {
+        for (queries, keys, heads) in [(3, 5, 2), (40, 7, 8), (1, 1, 1), (9000, 3, 1)] {
+            let scores: Vec<f32> = noise(queries * keys * heads, 3)
+                .iter()
+                .map(|x| 9.0 * x)
+                .collect();
+            let mut found = scores.clone();
+            softmax_by_head(&mut found, keys, heads);
+            for (at, found) in found.iter().enumerate() {
+                let (query, head) = (at / (keys * heads), at % heads);
+                let mut row: Vec<f32> = (0..keys)
+                    .map(|key| scores[(query * keys + key) * heads + head])
+                    .collect();
+                softmax(&mut row);
+                let wanted = row[at / heads % keys];
+                assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
+            }
+        }
+    }
 
     #[test]
     fn the_likeliest_stay() {

@@ -220,7 +220,7 @@ impl MaskDecoder {
         let placed = (&tokens + &first)?;
         let looked =
             self.last
-                .forward(&placed, &image.broadcast_add(&picture.positions)?, &image)?;
+                .of_tokens(&placed, &image.broadcast_add(&picture.positions)?, &image)?;
         let tokens = self.last_norm.forward(&(tokens + looked)?)?;
         trace.see("tokens", &tokens);
 

@@ -3,6 +3,7 @@
 use brisk_nn::ops::{self, AttentionOptions};
 use brisk_nn::{
     AttentionNames, AttentionProjections, AttentionWidths, Init, LayerNorm, Tensor, Weights,
+    logits::MOST_HEADS,
 };
 
 use super::MaskDecoderConfig;
@@ -23,6 +24,71 @@ const NAMES: AttentionNames = AttentionNames {
 pub(super) struct Attention {
     pub projections: AttentionProjections,
     options: AttentionOptions,
+    /// The projections head by head, where few tokens may take them on themselves.
+    by_head: Option<ByHead>,
+}
+
+/// Weights `[heads, dim, C]` of the projections, and what is added by two of them.
+///
+/// A product of a token's query with a cell's key is one of the query, taken back through the projection of keys,
+/// with the cell itself: a few tokens are projected in place of thousands of cells.
+#[derive(Debug)]
+struct ByHead {
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    output: Tensor,
+    /// `[heads·dim, 1]`.
+    query_bias: Tensor,
+    /// `[heads·dim]`.
+    value_bias: Tensor,
+    /// `[C]`.
+    output_bias: Tensor,
+    /// `[1, 1, heads, heads·dim]`: 1 in the channels of a head.
+    own: Tensor,
+}
+
+impl ByHead {
+    fn load(weights: &Weights, widths: &AttentionWidths, heads: usize) -> Result<Self> {
+        let (width, inner) = (widths.width, widths.queries);
+        let dim = inner / heads;
+        let weight = |name: &str| -> Result<Tensor> {
+            let weight = weights
+                .pp(name)
+                .get("weight", &[inner, width], widths.init)?;
+            weight.reshape((heads, dim, width))?.contiguous()
+        };
+        let bias = |name: &str, side: usize| weights.pp(name).get("bias", &[side], Init::Zeros);
+        let output = weights
+            .pp(NAMES.output)
+            .get("weight", &[width, inner], widths.init)?;
+        let own = (0..heads * inner).map(|at| f32::from(at / inner == at % inner / dim));
+        Ok(Self {
+            query: weight(NAMES.query)?,
+            key: weight(NAMES.key)?,
+            value: weight(NAMES.value)?.transpose(1, 2)?.contiguous()?,
+            output: output
+                .transpose(0, 1)?
+                .contiguous()?
+                .reshape((heads, dim, width))?,
+            query_bias: bias(NAMES.query, inner)?.reshape((inner, 1))?,
+            value_bias: bias(NAMES.value, inner)?,
+            output_bias: bias(NAMES.output, width)?,
+            own: Tensor::from_vec(own.collect(), vec![1, 1, heads, inner])?,
+        })
+    }
+}
+
+/// Each head of `x` `[B, T, heads·from]` through its own of `weights` `[heads, from, to]`, `[B, T, heads·to]`.
+fn through(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
+    let (batch, tokens, _) = x.dims3()?;
+    let (heads, from, to) = weights.dims3()?;
+    let x = x
+        .reshape((batch * tokens, heads, from))?
+        .transpose(0, 1)?
+        .contiguous()?;
+    let y = x.matmul(weights)?.transpose(0, 1)?.contiguous()?;
+    y.reshape((batch, tokens, heads * to))
 }
 
 impl Attention {
@@ -41,10 +107,22 @@ impl Attention {
             init: Init::KaimingUniform,
         };
         let heads = config.num_attention_heads;
+        let projections = AttentionProjections::load(weights, NAMES, &widths)?;
+        let by_head = match weights.is_trainable() || heads > MOST_HEADS {
+            true => None,
+            false => Some(ByHead::load(weights, &widths, heads)?),
+        };
         Ok(Self {
-            projections: AttentionProjections::load(weights, NAMES, &widths)?,
+            projections,
             options: AttentionOptions::new(heads, inner / heads),
+            by_head,
         })
+    }
+
+    /// What is needed where it costs less to project the tokens than the cells of a picture.
+    fn contracted(&self, tokens: usize) -> Option<&ByHead> {
+        let fits = |of: &&ByHead| of.query.dim(1).is_ok_and(|dim| contracts(tokens, dim));
+        self.by_head.as_ref().filter(fits)
     }
 
     /// Queries, keys and values `[B,·,C]`, not yet projected, to `[B,queries,C]`.
@@ -55,6 +133,93 @@ impl Attention {
             ..
         } = &self.projections;
         self.look(query, &of_key.forward(key)?, &of_value.forward(value)?)
+    }
+
+    /// The same of tokens `[B,T,C]` that look at the cells of pictures.
+    pub(super) fn of_tokens(
+        &self,
+        tokens: &Tensor,
+        placed: &Tensor,
+        image: &Tensor,
+    ) -> Result<Tensor> {
+        let (batch, count, width) = tokens.dims3()?;
+        let Some(by_head) = self.contracted(count) else {
+            return self.forward(tokens, placed, image);
+        };
+        let heads = self.options.heads;
+        let queries = through(&self.projections.query.forward(tokens)?, &by_head.key)?;
+        // What the keys' bias adds is the same for all cells, and nothing to their shares.
+        let options = AttentionOptions {
+            scale: self.options.scale,
+            ..AttentionOptions::new(1, width)
+        };
+        let rows = queries.reshape((batch, count * heads, width))?;
+        let seen = ops::attention(&rows, placed, image, &options)?;
+        let seen = through(
+            &seen.reshape((batch, count, heads * width))?,
+            &by_head.value,
+        )?;
+        // Shares sum to one.
+        let seen = seen.broadcast_add(&by_head.value_bias)?;
+        self.projections.output.forward(&seen)
+    }
+
+    /// The same of cells that look at tokens: `placed` `[B,cells,C]`, or `query`, the projected queries `[1,cells,inner]`
+    /// of one picture; `keys` and `values` `[B,T,C]`. To `[B,cells,C]`.
+    pub(super) fn of_cells(&self, cells: Cells, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
+        let (batch, count, width) = keys.dims3()?;
+        let (heads, cell_count) = (self.options.heads, cells.count()?);
+        let Some(by_head) = self.contracted(count) else {
+            return match cells {
+                Cells::Placed(placed) => self.forward(placed, keys, values),
+                Cells::Projected(query) => {
+                    let inner = query.dim(2)?;
+                    let all = query
+                        .broadcast_as((batch, cell_count, inner))?
+                        .contiguous()?;
+                    self.seen(&all, keys, values)
+                }
+            };
+        };
+        let keys = (self.projections.key.forward(keys)? * f64::from(self.options.scale))?;
+        let inner = keys.dim(2)?;
+        let of_head = |keys: &Tensor| -> Result<Tensor> {
+            let keys = keys
+                .reshape((batch, count, 1, inner))?
+                .broadcast_mul(&by_head.own)?;
+            keys.reshape((batch, count * heads, inner))
+        };
+        let (keys, biases) = match cells {
+            Cells::Projected(_) => (of_head(&keys)?, None),
+            Cells::Placed(_) => {
+                let biases = of_head(&keys)?
+                    .reshape((batch * count * heads, inner))?
+                    .matmul(&by_head.query_bias)?
+                    .reshape((batch, count * heads))?;
+                let keys = through(&keys, &by_head.query)?;
+                (keys.reshape((batch, count * heads, width))?, Some(biases))
+            }
+        };
+        let values = through(&self.projections.value.forward(values)?, &by_head.output)?;
+        let values = values
+            .reshape((batch, count * heads, width))?
+            .transpose(1, 2)?
+            .contiguous()?;
+        let mut told = Vec::with_capacity(batch);
+        for index in 0..batch {
+            let of = |x: &Tensor| x.narrow(0, index, 1)?.squeeze(0)?.contiguous();
+            let rows = match cells {
+                Cells::Placed(placed) => of(placed)?,
+                Cells::Projected(query) => query.squeeze(0)?,
+            };
+            let bias = biases.as_ref().map(of).transpose()?;
+            let scores = ops::linear(&rows, &of(&keys)?, bias.as_ref())?;
+            let shares = ops::softmax_by_head(&scores, heads)?;
+            told.push(
+                ops::linear(&shares, &of(&values)?, Some(&by_head.output_bias))?.unsqueeze(0)?,
+            );
+        }
+        Tensor::cat(&told, 0)
     }
 
     /// The same where keys and values are projected; those of one picture `[1,·,inner]` may serve queries of
@@ -73,7 +238,7 @@ impl Attention {
     }
 
     /// The same where queries are projected too, `[B,·,inner]` as keys and values.
-    pub(super) fn seen(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
+    fn seen(&self, query: &Tensor, key: &Tensor, value: &Tensor) -> Result<Tensor> {
         let AttentionProjections {
             key: of_key,
             value: of_value,
@@ -87,6 +252,28 @@ impl Attention {
             &self.options,
         )?;
         output.forward(&seen)
+    }
+}
+
+/// Whether so many tokens are cheaper to project than a picture, by heads of `dim` channels.
+pub(super) fn contracts(tokens: usize, dim: usize) -> bool {
+    tokens < dim
+}
+
+/// Cells of pictures, as queries.
+#[derive(Clone, Copy)]
+pub(super) enum Cells<'a> {
+    /// With their positions, `[B,cells,C]`.
+    Placed(&'a Tensor),
+    /// Of one picture, projected, `[1,cells,inner]`.
+    Projected(&'a Tensor),
+}
+
+impl Cells<'_> {
+    fn count(&self) -> Result<usize> {
+        match self {
+            Self::Placed(cells) | Self::Projected(cells) => cells.dim(1),
+        }
     }
 }
 
@@ -171,12 +358,18 @@ impl TwoWayLayer {
         };
         let tokens = self.norm1.forward(&attended)?;
 
+        let placed_image;
         let placed = ops::add(&tokens, prompts)?;
-        let looked = match projected {
-            Some(Projected { key, value, .. }) => self.to_image.look(&placed, key, value)?,
-            None => self
-                .to_image
-                .forward(&placed, &image.broadcast_add(positions)?, image)?,
+        let (looked, cells) = match projected {
+            Some(Projected { key, value, query }) => (
+                self.to_image.look(&placed, key, value)?,
+                Cells::Projected(query),
+            ),
+            None => {
+                placed_image = image.broadcast_add(positions)?;
+                let looked = self.to_image.of_tokens(&placed, &placed_image, image)?;
+                (looked, Cells::Placed(&placed_image))
+            }
         };
         let tokens = self.norm2.forward(&ops::add(&tokens, &looked)?)?;
         let tokens = self
@@ -184,20 +377,60 @@ impl TwoWayLayer {
             .forward(&self.feed_forward.forward(&tokens, &tokens)?)?;
 
         let placed = ops::add(&tokens, prompts)?;
-        let count = tokens.dim(0)?;
-        let repeated = |x: &Tensor| -> Result<Tensor> {
-            let (_, cells, width) = x.dims3()?;
-            x.broadcast_as((count, cells, width))?.contiguous()
-        };
-        let told = match projected {
-            Some(Projected { query, .. }) => {
-                self.to_tokens.seen(&repeated(query)?, &placed, &tokens)?
-            }
-            None => self
-                .to_tokens
-                .forward(&image.broadcast_add(positions)?, &placed, &tokens)?,
-        };
+        let told = self.to_tokens.of_cells(cells, &placed, &tokens)?;
         let image = self.norm4.forward(&told.broadcast_add(image)?)?;
         Ok((tokens, image))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brisk_nn::Storage;
+
+    use super::*;
+
+    #[test]
+    fn few_tokens_take_the_projections_on_themselves() {
+        let config = MaskDecoderConfig {
+            hidden_size: 32,
+            num_attention_heads: 2,
+            ..MaskDecoderConfig::default()
+        };
+        let weights = Weights::random(3, Storage::F32);
+        let short = Attention::load(&weights.pp("a"), &config, 16).unwrap();
+        let long = Attention {
+            by_head: None,
+            ..Attention::load(&weights.pp("a"), &config, 16).unwrap()
+        };
+        let made = |rows: usize, seed: usize| {
+            let value = |at: usize| (((at + seed) * 7919 % 997) as f32 / 300.0) - 1.6;
+            Tensor::from_vec((0..2 * rows * 32).map(value).collect(), (2, rows, 32)).unwrap()
+        };
+        let (tokens, placed, image) = (made(7, 1), made(40, 2), made(40, 3));
+        assert!(short.contracted(7).is_some() && short.contracted(8).is_none());
+        let same = |a: Tensor, b: Tensor| {
+            let values = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            assert_eq!(a.dims(), b.dims());
+            for (a, b) in values(&a).iter().zip(values(&b)) {
+                assert!((a - b).abs() < 1e-4 * (1.0 + b.abs()), "{a} {b}");
+            }
+        };
+        let looked = |of: &Attention| of.of_tokens(&tokens, &placed, &image).unwrap();
+        same(looked(&short), looked(&long));
+        let told = |of: &Attention| {
+            of.of_cells(Cells::Placed(&placed), &made(7, 4), &tokens)
+                .unwrap()
+        };
+        same(told(&short), told(&long));
+        let query = long
+            .projections
+            .query
+            .forward(&image.narrow(0, 0, 1).unwrap())
+            .unwrap();
+        let told = |of: &Attention| {
+            of.of_cells(Cells::Projected(&query), &made(7, 4), &tokens)
+                .unwrap()
+        };
+        same(told(&short), told(&long));
     }
 }
