@@ -138,6 +138,6 @@ pub(crate) fn detect(start: &[u8], label: &str) -> Result<Format> {
     }
     Err(Error::malformed(
         label,
-        "not a weights file: expected safetensors, a shard index (JSON) or a PyTorch zip checkpoint",
+        "not a weights file: expected safetensors, a shard index (JSON) or a PyTorch checkpoint",
     ))
 }

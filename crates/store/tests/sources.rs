@@ -299,3 +299,54 @@ fn an_index_never_opens_an_index() {
         }
     }
 }
+
+#[test]
+fn a_checkpoint_from_before_the_zip_is_read() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/legacy_pickle/shared");
+    let file = open_weights(&folder.join("checkpoint.pth")).unwrap();
+    let wanted = open_weights(&folder.join("tensors.safetensors")).unwrap();
+    assert_eq!(file.names(), wanted.names());
+    for name in wanted.names() {
+        assert_eq!(file.info(&name), wanted.info(&name), "{name}");
+        let bytes =
+            |source: &dyn TensorSource| source.view(&name).unwrap().unwrap().data.into_owned();
+        assert_eq!(bytes(&*file), bytes(&*wanted), "{name}");
+    }
+}
+
+#[test]
+fn damaged_old_checkpoints_are_refused() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fixtures/legacy_pickle/shared");
+    let whole = std::fs::read(folder.join("checkpoint.pth")).unwrap();
+    for cut in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
+        let cut = whole[..cut].to_vec();
+        assert!(PickleFile::from_bytes(cut, "cut.pth").is_err());
+    }
+    // The number of elements before the first storage.
+    let last = whole.len() - 8 - 24 * 4;
+    for at in [last - 1, last - 4] {
+        let mut changed = whole.clone();
+        changed[at] ^= 0x40;
+        // Whatever is changed, it is read or refused.
+        let _ = PickleFile::from_bytes(changed, "changed.pth");
+    }
+    let wrong = |from: &[u8], to: &[u8]| {
+        let at = whole
+            .windows(from.len())
+            .position(|window| window == from)
+            .unwrap();
+        let mut changed = whole.clone();
+        changed[at..at + to.len()].copy_from_slice(to);
+        PickleFile::from_bytes(changed, "changed.pth")
+            .err()
+            .unwrap()
+            .to_string()
+    };
+    let message = wrong(b"little_endian", b"little_endiar");
+    assert!(message.contains("little endian"), "{message}");
+    let message = wrong(b"FloatStorage", b"FlootStorage");
+    assert!(
+        message.contains("FlootStorage") && message.contains("legacy"),
+        "{message}"
+    );
+}

@@ -1,6 +1,7 @@
-//! Reading PyTorch checkpoints (`torch.save`, since 1.6) without running them.
+//! Reading PyTorch checkpoints (`torch.save`) without running them.
 
 mod globals;
+mod legacy;
 mod value;
 mod vm;
 mod zip;
@@ -39,7 +40,8 @@ struct Entry {
     contiguous: bool,
 }
 
-/// A `.pth`, `.pt` or `.bin` checkpoint: a zip with one pickle and one entry a storage.
+/// A `.pth`, `.pt` or `.bin` checkpoint: a zip with one pickle and one entry a storage, or (before 1.6) pickles
+/// followed by the storages.
 ///
 /// Nested dicts and lists are flattened to names with dots; a `state_dict` at the top is unwrapped and
 /// whatever lies beside it is left out. Only data is read: code is an error.
@@ -150,11 +152,8 @@ impl Entry {
 
 fn parse(bytes: &[u8], label: &str) -> Result<BTreeMap<String, Entry>> {
     if is_legacy(bytes) {
-        return Err(Error::unsupported(
-            label,
-            "this checkpoint is in PyTorch's legacy (non-zip, before 1.6) format, which is not read; \
-             load it in PyTorch and save it again with torch.save, or convert it to safetensors",
-        ));
+        let (loaded, storages) = legacy::read(bytes, label)?;
+        return tensors(&loaded, "", &storages, label);
     }
     let files = zip::entries(bytes).map_err(|problem| Error::malformed(label, problem))?;
     let (prefix, pickle) = find_pickle(bytes, &files, label)?;
@@ -171,9 +170,19 @@ fn parse(bytes: &[u8], label: &str) -> Result<BTreeMap<String, Entry>> {
         offset: fault.offset,
         problem: fault.problem,
     })?;
+    tensors(&loaded, prefix, &files, label)
+}
+
+/// The tensors of an object whose storages are `files` in the folder `prefix`.
+fn tensors(
+    loaded: &Loaded,
+    prefix: &str,
+    files: &BTreeMap<String, Range<usize>>,
+    label: &str,
+) -> Result<BTreeMap<String, Entry>> {
     let mut entries = BTreeMap::new();
-    for (name, tensor) in collect(&loaded).map_err(|problem| Error::malformed(label, problem))? {
-        let entry = check(tensor, prefix, &files)
+    for (name, tensor) in collect(loaded).map_err(|problem| Error::malformed(label, problem))? {
+        let entry = check(tensor, prefix, files)
             .map_err(|problem| Error::malformed(label, format!("tensor {name:?}: {problem}")))?;
         if entries.insert(name.clone(), entry).is_some() {
             return Err(Error::malformed(

@@ -14,7 +14,7 @@ pub(super) type Ids = Rc<[Id]>;
 #[derive(Clone, Debug)]
 pub(super) enum Value {
     None,
-    Bool,
+    Bool(bool),
     Int(i64),
     Float(f64),
     Text(Rc<str>),
@@ -52,6 +52,8 @@ pub(super) struct Fault {
 
 /// All values, and which one is the result.
 pub(super) struct Loaded {
+    /// Bytes of the stream, its STOP included.
+    pub bytes: usize,
     pub values: Vec<Value>,
     pub root: Id,
 }
@@ -66,7 +68,7 @@ impl Loaded {
 pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::None => "None",
-        Value::Bool => "a bool",
+        Value::Bool(_) => "a bool",
         Value::Int(_) => "an integer",
         Value::Float(_) => "a float",
         Value::Text(_) => "a string",

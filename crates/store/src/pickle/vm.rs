@@ -27,6 +27,7 @@ pub(super) fn load(bytes: &[u8]) -> Result<Loaded, Fault> {
             Ok(None) => {}
             Ok(Some(root)) => {
                 return Ok(Loaded {
+                    bytes: machine.position,
                     values: machine.values,
                     root,
                 });
@@ -72,7 +73,7 @@ impl<'a> Machine<'a> {
                 self.stack.push(top);
             }
             b'N' => self.push(Value::None)?,
-            0x88 | 0x89 => self.push(Value::Bool)?,
+            0x88 | 0x89 => self.push(Value::Bool(opcode == 0x88))?,
             b'J' => self.int(|array| i32::from_le_bytes(array).into())?,
             b'K' => self.int(|[byte]: [u8; 1]| byte.into())?,
             b'M' => self.int(|array| u16::from_le_bytes(array).into())?,
@@ -506,13 +507,21 @@ impl<'a> Machine<'a> {
         }
     }
 
-    /// `("storage", class, key, location, elements)`.
+    /// `("storage", class, key, location, elements)`, before 1.6 with a sixth part.
     fn persistent(&mut self) -> Step {
         let id = self.pop()?;
         let Value::Tuple(parts) = self.value(id) else {
             return Err("a persistent id that is not a tuple".to_owned());
         };
-        let &[tag, class, key, _location, elements] = parts.as_ref() else {
+        let (parts, view) = match parts.as_ref() {
+            // Before 1.6 with what the storage is a part of.
+            [parts @ .., view] if parts.len() == 5 => (parts, Some(*view)),
+            parts => (parts, None),
+        };
+        if view.is_some_and(|view| !matches!(self.value(view), Value::None)) {
+            return Err("a storage that is a part of another one is not read".to_owned());
+        }
+        let &[tag, class, key, _location, elements] = parts else {
             return Err(format!(
                 "a persistent id of {} parts, expected 5",
                 parts.len()
