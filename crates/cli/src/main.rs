@@ -15,7 +15,6 @@ mod output;
 mod panic;
 mod progress;
 mod prompts;
-mod tensors;
 mod terminal;
 mod text;
 

@@ -21,6 +21,7 @@ pub mod ops;
 mod quantized;
 pub mod random;
 mod tensor;
+pub mod tensor_file;
 mod trace;
 mod weights;
 

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use brisk::options::Codes;
 use brisk::{Control, GeneratedImage, ImagePlan, described_png, keys};
+use brisk_nn::tensor_file;
 use brisk_store::{write_atomic, write_safetensors};
 use serde_json::json;
 
@@ -17,7 +18,7 @@ pub use arguments::ImageArguments;
 use super::stop_on_interrupt;
 use crate::failure::{Failure, Result};
 use crate::progress::Warnings;
-use crate::{output, tensors, text};
+use crate::{output, text};
 
 /// Runs the command.
 pub fn run(arguments: &ImageArguments) -> Result {
@@ -161,7 +162,7 @@ fn save_latents(path: &Path, images: &[GeneratedImage]) -> Result {
         .iter()
         .flat_map(|latents| latents.values.iter().copied())
         .collect();
-    let tensor = tensors::floats(
+    let tensor = tensor_file::floats(
         "latents",
         vec![latents.len(), channels, height, width],
         &values,
@@ -174,7 +175,7 @@ fn save_codes(path: &Path, images: &[GeneratedImage]) -> Result {
     let codes = Codes::stacked(images.iter().filter_map(|image| image.codes.as_ref()))?;
     let tensors = codes.0.iter();
     let tensors =
-        tensors.map(|(name, tensor)| tensors::ids(name, tensor.shape.clone(), &tensor.values));
+        tensors.map(|(name, tensor)| tensor_file::ids(name, tensor.shape.clone(), &tensor.values));
     let tensors: Vec<_> = tensors.collect();
     Ok(write_safetensors(path, &tensors, &Default::default())?)
 }

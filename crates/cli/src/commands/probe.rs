@@ -14,7 +14,7 @@ use super::component::Found;
 use super::{DeviceArguments, ThreadArguments};
 use crate::failure::{Failure, Result};
 use crate::output::Format;
-use crate::{models, output, tensors};
+use crate::{models, output};
 
 /// Run one component of a model on given tensors
 #[derive(Debug, Args)]
@@ -122,5 +122,9 @@ pub fn run(arguments: &ProbeArguments) -> Result {
     let model = opened
         .config
         .load(found.entry, &opened.weights, &settings)?;
-    tensors::write(&arguments.outputs, model.run(&inputs)?.iter())
+    let outputs = model.run(&inputs)?;
+    Ok(brisk_nn::tensor_file::write(
+        &arguments.outputs,
+        outputs.iter(),
+    )?)
 }

@@ -19,7 +19,6 @@ use super::stop_on_interrupt;
 use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::progress::Warnings;
-use crate::tensors::Inputs;
 use crate::{output, text};
 
 /// Runs the command.
@@ -136,7 +135,7 @@ fn prompts(
     model: &dyn TextModel,
 ) -> Result<Vec<TextPrompt>> {
     if let Some(path) = &arguments.input_ids {
-        let inputs = Inputs::open(path)?;
+        let inputs = brisk_nn::tensor_file::TensorFile::open(path)?;
         let (shape, ids) = inputs.ids("input_ids", model.vocabulary_size())?;
         return Ok(ids
             .chunks(shape[1])

@@ -5,7 +5,7 @@ use brisk_models::component::{
     Setting, SizeError, SizeName, Sizes,
 };
 use brisk_models::registry;
-use brisk_nn::{Quantization, Tensor, Trace};
+use brisk_nn::{Quantization, Tensor, Trace, tensor_file};
 use brisk_pipelines::diffusion::noise::TorchGenerator;
 use brisk_pipelines::folder::Wanted;
 use brisk_pipelines::memory;
@@ -19,8 +19,8 @@ use crate::commands::DeviceArguments;
 use crate::commands::component::Found;
 use crate::failure::{Failure, Result};
 use crate::models::quantization;
+use crate::output;
 use crate::output::Format;
-use crate::{output, tensors};
 
 const EXACT: &str = "exact";
 const STRIP_ROWS: &str = "strip_rows";
@@ -222,7 +222,7 @@ pub fn run(arguments: &ComponentArguments) -> Result {
         stages.push(Stage::new(&cost.name, seconds).with_cost(cost, weight_bytes));
     }
     if let Some(path) = &arguments.files.outputs {
-        tensors::write(path, ready.outputs()?.iter())?;
+        tensor_file::write(path, ready.outputs()?.iter())?;
     }
     let named = work.sizes.iter();
     let mut sizes: serde_json::Map<_, _> = named

@@ -1,10 +1,10 @@
 //! Made-up inputs: the same in every run, of the size that trained models see.
 
+use brisk_nn::tensor_file::TensorFile;
 use brisk_pipelines::diffusion::noise::TorchGenerator;
 use brisk_store::Dtype;
 
 use crate::failure::Result;
-use crate::tensors::Inputs;
 
 /// Collects tensors; floats come from one generator in the order they are asked for.
 pub struct MadeUp {
@@ -48,7 +48,7 @@ impl MadeUp {
     }
 
     /// As if they had been read.
-    pub fn finish(self) -> Result<Inputs> {
-        Inputs::made_up(self.tensors)
+    pub fn finish(self) -> Result<TensorFile> {
+        Ok(TensorFile::made_up(self.tensors)?)
     }
 }

@@ -1,6 +1,7 @@
 //! Two layers by themselves: a matrix product and a depthwise convolution.
 
 use brisk_models::Cost;
+use brisk_nn::tensor_file::{self, TensorFile};
 use brisk_nn::{DepthwiseConv2d, Init, Linear, Weights, ops};
 use clap::Args;
 use serde_json::{Map, json};
@@ -11,7 +12,6 @@ use super::report::{Report, Stage};
 use super::{FileArguments, RunArguments};
 use crate::failure::{Failure, Result};
 use crate::output::{self, Format};
-use crate::tensors::{self, Inputs};
 
 /// Multiply a matrix with a layer's weights
 #[derive(Debug, Args)]
@@ -77,9 +77,9 @@ fn begin(run: &RunArguments, files: &FileArguments) -> Result {
     }
 }
 
-fn open(files: &FileArguments, make: impl FnOnce(MadeUp) -> MadeUp) -> Result<Inputs> {
+fn open(files: &FileArguments, make: impl FnOnce(MadeUp) -> MadeUp) -> Result<TensorFile> {
     match &files.inputs {
-        Some(path) => Inputs::open(path),
+        Some(path) => Ok(TensorFile::open(path)?),
         None => make(MadeUp::new()).finish(),
     }
 }
@@ -126,7 +126,7 @@ pub fn gemm(arguments: &GemmArguments) -> Result {
         activations: (rows * (inner + columns)) as u64,
     };
     if let Some(path) = &arguments.files.outputs {
-        tensors::write(path, [("y", &measured.result)])?;
+        tensor_file::write(path, [("y", &measured.result)])?;
     }
     let sizes = [("rows", rows), ("inner", inner), ("columns", columns)];
     let stages = measured.stages("gemm", &[cost], inputs.value_bytes("weight"));
@@ -161,7 +161,7 @@ pub fn depthwise(arguments: &DepthwiseArguments) -> Result {
     };
     if let Some(path) = &arguments.files.outputs {
         let y = ops::to_nchw(&measured.result)?;
-        tensors::write(path, [("y", &y)])?;
+        tensor_file::write(path, [("y", &y)])?;
     }
     let sizes = [("channels", channels), ("height", height), ("width", width)];
     let stages = measured.stages("depthwise", &[cost], 4.0);

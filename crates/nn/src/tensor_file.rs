@@ -1,25 +1,29 @@
-//! Tensors from files and to files.
+//! Named tensors from files and to files: inputs of a component, latents, codes, results.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use brisk_nn::{DType, Tensor};
 use brisk_store::{
     Dtype, MemorySource, OutTensor, TensorSource, TensorView, open_weights, write_safetensors,
 };
+use candle_core::DType;
 
-use crate::failure::{Failure, Result};
+use crate::error::{Error, Result};
+use crate::tensor::Tensor;
 
-/// Named input tensors of one file.
-pub struct Inputs {
+/// Named tensors of one file, converted as they are asked for.
+pub struct TensorFile {
     label: String,
     source: Arc<dyn TensorSource>,
 }
 
-impl Inputs {
-    /// Opens a tensor file.
+impl TensorFile {
+    /// Opens a safetensors or PyTorch file.
+    ///
+    /// # Errors
+    /// When it cannot be read.
     pub fn open(path: &Path) -> Result<Self> {
         Ok(Self {
             label: path.display().to_string(),
@@ -27,7 +31,10 @@ impl Inputs {
         })
     }
 
-    /// Tensors that no file holds.
+    /// Tensors that no file holds: name, type, shape, little-endian values.
+    ///
+    /// # Errors
+    /// When bytes do not fit a shape.
     pub fn made_up(tensors: Vec<(String, Dtype, Vec<usize>, Vec<u8>)>) -> Result<Self> {
         Ok(Self {
             label: "made-up inputs".to_owned(),
@@ -46,13 +53,16 @@ impl Inputs {
     }
 
     /// Refuses tensors that are not among `known`.
-    pub fn check_names(&self, known: &[&str]) -> Result {
+    ///
+    /// # Errors
+    /// Names those that are not.
+    pub fn check_names(&self, known: &[&str]) -> Result<()> {
         let mut unknown = self.names();
         unknown.retain(|name| !known.contains(&name.as_str()));
         if unknown.is_empty() {
             return Ok(());
         }
-        Err(Failure::failed(format!(
+        Err(Error::Shape(format!(
             "{} has tensors that are not taken: {} (expected {})",
             self.label,
             unknown.join(", "),
@@ -66,7 +76,7 @@ impl Inputs {
 
     fn required(&self, name: &str, rank: usize) -> Result<TensorView<'_>> {
         let Some(view) = self.view(name)? else {
-            return Err(Failure::failed(format!(
+            return Err(Error::Shape(format!(
                 "{} has no tensor \"{name}\"; it holds {}",
                 self.label,
                 match self.names().join(", ") {
@@ -85,6 +95,9 @@ impl Inputs {
     }
 
     /// Shape of a tensor of `rank` dimensions.
+    ///
+    /// # Errors
+    /// When there is none of the name and rank.
     pub fn shape(&self, name: &str, rank: usize) -> Result<Vec<usize>> {
         Ok(self.required(name, rank)?.shape)
     }
@@ -96,11 +109,14 @@ impl Inputs {
             .map_or(4.0, |(dtype, _)| dtype.size() as f64)
     }
 
-    fn wrong(&self, name: &str, problem: &str) -> Failure {
-        Failure::failed(format!("{}: tensor \"{name}\" {problem}", self.label))
+    fn wrong(&self, name: &str, problem: &str) -> Error {
+        Error::Shape(format!("{}: tensor \"{name}\" {problem}", self.label))
     }
 
     /// Shape and f32 values of a tensor of `rank` dimensions.
+    ///
+    /// # Errors
+    /// When there is none of the name and rank, it is empty, or a value is not finite.
     pub fn floats(&self, name: &str, rank: usize) -> Result<(Vec<usize>, Vec<f32>)> {
         let view = self.required(name, rank)?;
         let values = view.to_f32()?;
@@ -114,12 +130,18 @@ impl Inputs {
     }
 
     /// A tensor of `rank` dimensions as f32.
+    ///
+    /// # Errors
+    /// As [`TensorFile::floats`].
     pub fn tensor(&self, name: &str, rank: usize) -> Result<Tensor> {
         let (shape, values) = self.floats(name, rank)?;
-        Ok(Tensor::from_vec(values, shape)?)
+        Tensor::from_vec(values, shape)
     }
 
     /// Token ids `[B,T]`, each below `limit`.
+    ///
+    /// # Errors
+    /// When there is no such matrix of whole numbers, it is empty, or an id is `limit` or more.
     pub fn ids(&self, name: &str, limit: usize) -> Result<(Vec<usize>, Vec<u32>)> {
         let view = self.required(name, 2)?;
         let values = view
@@ -143,7 +165,13 @@ impl Inputs {
 }
 
 /// Writes tensors, floats as f32 and ids as i64, whole or not at all.
-pub fn write<'a>(path: &Path, tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>) -> Result {
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn write<'a>(
+    path: &Path,
+    tensors: impl IntoIterator<Item = (&'a str, &'a Tensor)>,
+) -> Result<()> {
     let tensors = tensors
         .into_iter()
         .map(|(name, tensor)| {
