@@ -106,6 +106,14 @@ impl ComponentFolder {
         }
     }
 
+    /// Its own name for messages.
+    pub fn place(&self) -> String {
+        match &*self.name {
+            "" => self.model.label(),
+            name => format!("{}/{name}", self.model.label()),
+        }
+    }
+
     /// A file's name for messages.
     pub fn label(&self, file: &str) -> String {
         format!("{}/{}", self.model.label(), self.inside(file))

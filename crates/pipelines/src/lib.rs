@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod autoregressive;
+mod default_guidance;
 pub mod device;
 pub mod diffusion;
 pub mod error;

@@ -1,10 +1,11 @@
 //! Tokenizers in the files that models are published with.
 
-use brisk_store::{ModelFolder, shown};
+use brisk_store::{parse_json, shown};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
 use crate::error::{Error, Result};
+use crate::folder::ComponentFolder;
 
 /// The tokenizer in one file.
 pub(crate) const FILE: &str = "tokenizer.json";
@@ -15,7 +16,7 @@ const SETTINGS: &str = "tokenizer_config.json";
 ///
 /// # Errors
 /// As [`read_object`].
-pub(crate) fn settings(folder: &ModelFolder) -> Result<Value> {
+pub(crate) fn settings(folder: &ComponentFolder) -> Result<Value> {
     match folder.exists(SETTINGS) {
         true => read_object(folder, SETTINGS),
         false => Ok(Value::Null),
@@ -26,12 +27,12 @@ pub(crate) fn settings(folder: &ModelFolder) -> Result<Value> {
 ///
 /// # Errors
 /// A file that is no JSON, or holds something else.
-pub(crate) fn read_object(folder: &ModelFolder, file: &str) -> Result<Value> {
-    let value = folder.read_json(file)?;
+pub(crate) fn read_object(folder: &ComponentFolder, file: &str) -> Result<Value> {
+    let value = parse_json(&folder.read(file)?, &folder.label(file))?;
     match value {
         Value::Object(_) => Ok(value),
         other => Err(Error::config(
-            format!("{}/{file}", folder.label()),
+            folder.label(file),
             format!("found {}, expected an object", shown(&other.to_string())),
         )),
     }
@@ -42,11 +43,14 @@ pub(crate) fn read_object(folder: &ModelFolder, file: &str) -> Result<Value> {
 ///
 /// # Errors
 /// Neither is there, or they cannot be read.
-pub(crate) fn open(folder: &ModelFolder, settings: &Value, otherwise: &str) -> Result<Tokenizer> {
-    let place = |file: &str| format!("{}/{file}", folder.label());
+pub(crate) fn open(
+    folder: &ComponentFolder,
+    settings: &Value,
+    otherwise: &str,
+) -> Result<Tokenizer> {
     if folder.exists(FILE) {
         let bytes = folder.read(FILE)?;
-        return Ok(Tokenizer::from_bytes(&bytes, &place(FILE))?);
+        return Ok(Tokenizer::from_bytes(&bytes, &folder.label(FILE))?);
     }
     if folder.exists("vocab.json") && folder.exists("merges.txt") {
         let (vocabulary, merges) = (folder.read("vocab.json")?, folder.read("merges.txt")?);
@@ -54,11 +58,11 @@ pub(crate) fn open(folder: &ModelFolder, settings: &Value, otherwise: &str) -> R
             &vocabulary,
             &merges,
             settings,
-            &place("vocab.json"),
+            &folder.label("vocab.json"),
         )?);
     }
     Err(Error::folder(
-        folder.label(),
+        folder.place(),
         format!(
             "there is no tokenizer: expected {FILE}, or vocab.json with merges.txt; {otherwise}"
         ),

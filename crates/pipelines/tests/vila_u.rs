@@ -88,6 +88,10 @@ fn pictures_are_drawn_alike_alone_and_together_and_from_their_codes() {
     let seeds: Vec<u64> = three.iter().map(|image| image.seed).collect();
     assert_eq!(seeds, [5, 6, 7]);
     assert_ne!(codes(&three[0]).values, codes(&three[1]).values);
+    // What all share is the first one's, so that a sum counts it once.
+    let shared: Vec<f64> = three.iter().map(|image| image.seconds[0].1).collect();
+    assert!(shared[0] > 0.0 && shared[1..] == [0.0, 0.0], "{shared:?}");
+    assert!(three.iter().all(|image| image.seconds[1].1 > 0.0));
     let alone = draw(&mut *model, &request.clone().with(&keys::SEED, 6));
     assert_eq!(alone[0].codes, three[1].codes);
     assert_eq!(alone[0].picture, three[1].picture);

@@ -6,6 +6,7 @@ mod checked_first;
 mod device;
 mod files;
 mod harness;
+mod hart;
 mod hub;
 mod image;
 mod messages;

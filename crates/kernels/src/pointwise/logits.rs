@@ -1,4 +1,4 @@
-//! What sampling needs of a row of logits: its largest value, the sum of its exponentials, and the row with
+//! What sampling needs of a row of logits: its largest value and where it stands, the sum of its exponentials, and the row with
 //! all but the likeliest left out.
 
 use super::math;
@@ -100,6 +100,17 @@ simd_dispatch! {
     }
 }
 
+/// The place of the largest value, the first of equals; NaN is passed over.
+pub fn likeliest(row: &[f32]) -> u32 {
+    let first = (0, f32::NEG_INFINITY);
+    let places = row.iter().copied().enumerate();
+    let best = places.fold(
+        first,
+        |best, next| if next.1 > best.1 { next } else { best },
+    );
+    best.0 as u32
+}
+
 /// Leaves out (−∞) what is below the `count`-th largest logit; equals of that one stay.
 pub fn keep_largest(row: &mut [f32], count: usize) {
     if count == 0 || count >= row.len() {
@@ -136,6 +147,12 @@ pub fn keep_probable(row: &mut [f32], mass: f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_of_the_largest_is_likeliest() {
+        assert_eq!(likeliest(&[0.0, 2.0, f32::NAN, 2.0, -1.0]), 1);
+        assert_eq!(likeliest(&[f32::NEG_INFINITY; 3]), 0);
+    }
     use crate::reference::noise;
 
     const OUT: f32 = f32::NEG_INFINITY;

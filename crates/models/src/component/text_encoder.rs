@@ -2,8 +2,10 @@
 
 use brisk_nn::{DType, Tensor};
 
-use super::{Entry, NamedTensors, Port, PrepareError, SizeError, SizeName, Sizes};
-use crate::Result;
+use super::{
+    Entry, Examples, NamedTensors, Port, PrepareError, Size, SizeError, SizeName, Sizes, Work,
+};
+use crate::{Cost, Result};
 
 /// Tokens.
 pub(crate) const IDS: Port = Port::ids("input_ids", &["B", "T"], "vocabulary");
@@ -42,6 +44,40 @@ pub(crate) const PREFIX: SizeName = SizeName {
     largest: 65_536,
     of_inputs: false,
 };
+
+/// The sizes of example inputs, each of which may be as small as one.
+pub(crate) fn example_sizes(entry: &Entry) -> Vec<Size> {
+    entry.sizes.iter().map(|size| size.with(0, 1)).collect()
+}
+
+/// A text of the wanted size, of a vocabulary.
+///
+/// # Errors
+/// As [`Examples::text`].
+pub(crate) fn example_text(
+    sizes: &Sizes,
+    vocabulary: usize,
+    made: &mut Examples,
+) -> Result<NamedTensors> {
+    made.text(sizes.or_zero("tokens"), vocabulary)?;
+    Ok(made.take())
+}
+
+/// The work of encoding texts, by the `cost` of so many tokens behind so many that are kept.
+///
+/// # Errors
+/// Ids that are missing or of another shape.
+pub(crate) fn work(
+    inputs: &NamedTensors,
+    sizes: &Sizes,
+    cost: impl FnOnce(usize, usize) -> Vec<Cost>,
+) -> Result<Work> {
+    let ([batch, tokens], _) = inputs.ids(IDS.name)?;
+    let prefix = sizes.or_zero(PREFIX.name).min(tokens);
+    let costs = cost(tokens - prefix, prefix);
+    let sizes = vec![("batch", batch), ("tokens", tokens), ("prefix", prefix)];
+    Ok(Work::of_batch(batch, sizes, &costs))
+}
 
 /// Texts as they are given, row by row.
 pub(crate) struct Texts {

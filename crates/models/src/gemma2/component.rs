@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Gemma2Config, Gemma2Model, Prefix};
 use crate::Result;
-use crate::component::text_encoder::{IDS, PREFIX, TEXT_ENCODER, Texts};
+use crate::component::text_encoder::{self, TEXT_ENCODER, Texts};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, PrepareResult, Prepared, Recognised, Runnable, Setting, Size, Sizes, Work, ids,
@@ -122,7 +122,7 @@ impl ComponentConfig for Gemma2Config {
     }
 
     fn sizes(&self, entry: &Entry, _beside: &Sizes) -> Vec<Size> {
-        entry.sizes.iter().map(|size| size.with(0, 1)).collect()
+        text_encoder::example_sizes(entry)
     }
 
     fn example_inputs(
@@ -132,16 +132,13 @@ impl ComponentConfig for Gemma2Config {
         _beside: &Sizes,
         made: &mut Examples,
     ) -> Result<NamedTensors> {
-        made.text(sizes.or_zero("tokens"), self.vocab_size)?;
-        Ok(made.take())
+        text_encoder::example_text(sizes, self.vocab_size, made)
     }
 
     fn work(&self, _entry: &Entry, inputs: &NamedTensors, sizes: &Sizes) -> Result<Work> {
-        let ([batch, tokens], _) = inputs.ids(IDS.name)?;
-        let prefix = sizes.or_zero(PREFIX.name).min(tokens);
-        let costs = self.encode_cost(tokens - prefix, prefix);
-        let sizes = vec![("batch", batch), ("tokens", tokens), ("prefix", prefix)];
-        Ok(Work::of_batch(batch, sizes, &costs))
+        text_encoder::work(inputs, sizes, |tokens, before| {
+            self.encode_cost(tokens, before)
+        })
     }
 
     fn load(

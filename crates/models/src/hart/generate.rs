@@ -7,7 +7,7 @@ use super::transformer::{DiffusionSchedule, Transformer};
 use crate::{Error, Result};
 
 /// What the diffusion head's values are smaller by than what they stand for.
-const RESIDUAL_SCALE: f64 = 0.6;
+pub const RESIDUAL_SCALE: f64 = 0.6;
 /// Scales that choose among more codes.
 const EARLY_SCALES: usize = 7;
 
@@ -94,17 +94,7 @@ impl Chooser for Greedy {
         let mut values = logits.flatten_all()?.to_vec1::<f32>()?;
         let mut codes = Vec::with_capacity(batch * count);
         for row in values.chunks_exact_mut(width) {
-            let best =
-                row.iter()
-                    .enumerate()
-                    .fold((0, f32::NEG_INFINITY), |best, (code, value)| {
-                        if *value > best.1 {
-                            (code, *value)
-                        } else {
-                            best
-                        }
-                    });
-            codes.push(best.0 as u32);
+            codes.push(logits::likeliest(row));
             if self.smooth {
                 logits::keep_largest(row, stage.top_k);
                 stage.mix(row, |_| 0.0);

@@ -18,5 +18,5 @@ pub mod tokenizer;
 pub mod transformer;
 
 pub use component::COMPONENT;
-pub use generate::{Chooser, Chosen, Drawn, Generator, Greedy, Request, Stage};
+pub use generate::{Chooser, Chosen, Drawn, Generator, Greedy, RESIDUAL_SCALE, Request, Stage};
 pub use scales::Scales;

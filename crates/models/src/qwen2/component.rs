@@ -4,7 +4,7 @@ use brisk_nn::{Tensor, Trace, Weights, WeightsBuilder};
 use serde_json::{Map, Value, json};
 
 use super::{Prefix, Qwen2Encoder};
-use crate::component::text_encoder::{IDS, PREFIX, TEXT_ENCODER, Texts};
+use crate::component::text_encoder::{self, TEXT_ENCODER, Texts};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, PrepareResult, Prepared, Recognised, Runnable, Size, Sizes, Work, not_run,
@@ -130,7 +130,7 @@ impl ComponentConfig for Qwen2Config {
     }
 
     fn sizes(&self, entry: &Entry, _beside: &Sizes) -> Vec<Size> {
-        entry.sizes.iter().map(|size| size.with(0, 1)).collect()
+        text_encoder::example_sizes(entry)
     }
 
     fn example_inputs(
@@ -140,16 +140,13 @@ impl ComponentConfig for Qwen2Config {
         _beside: &Sizes,
         made: &mut Examples,
     ) -> Result<NamedTensors> {
-        made.text(sizes.or_zero("tokens"), self.0.vocab_size)?;
-        Ok(made.take())
+        text_encoder::example_text(sizes, self.0.vocab_size, made)
     }
 
     fn work(&self, _entry: &Entry, inputs: &NamedTensors, sizes: &Sizes) -> Result<Work> {
-        let ([batch, tokens], _) = inputs.ids(IDS.name)?;
-        let prefix = sizes.or_zero(PREFIX.name).min(tokens);
-        let costs = self.encode_cost(tokens - prefix, prefix);
-        let sizes = vec![("batch", batch), ("tokens", tokens), ("prefix", prefix)];
-        Ok(Work::of_batch(batch, sizes, &costs))
+        text_encoder::work(inputs, sizes, |tokens, before| {
+            self.encode_cost(tokens, before)
+        })
     }
 
     fn load(

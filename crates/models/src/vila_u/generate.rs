@@ -1,6 +1,6 @@
 //! Drawing: place by place, and at each place depth by depth (section 3.2 of the paper).
 
-use brisk_nn::{KeyValueCache, Tensor, Trace};
+use brisk_nn::{KeyValueCache, Tensor, Trace, logits};
 
 use super::projector::Projector;
 use super::tower::Tower;
@@ -23,16 +23,7 @@ pub struct Greedy;
 impl Chooser for Greedy {
     fn choose(&mut self, _place: usize, _depth: usize, logits: &Tensor) -> Result<Vec<u32>> {
         let rows = logits.to_vec2::<f32>()?;
-        let best = |row: Vec<f32>| {
-            let pairs = row.into_iter().enumerate();
-            let first = (0, f32::NEG_INFINITY);
-            let best = pairs.fold(
-                first,
-                |best, next| if next.1 > best.1 { next } else { best },
-            );
-            best.0 as u32
-        };
-        Ok(rows.into_iter().map(best).collect())
+        Ok(rows.iter().map(|row| logits::likeliest(row)).collect())
     }
 }
 

@@ -39,21 +39,6 @@ impl Sampling {
         // Rounding may leave the sum below the goal at the end.
         last as u32
     }
-
-    /// The likeliest code; the first of equals.
-    pub fn likeliest(row: &[f32]) -> u32 {
-        let largest = row
-            .iter()
-            .enumerate()
-            .fold((0, f32::NEG_INFINITY), |best, (code, value)| {
-                if *value > best.1 {
-                    (code, *value)
-                } else {
-                    best
-                }
-            });
-        largest.0 as u32
-    }
 }
 
 #[cfg(test)]
@@ -69,7 +54,6 @@ mod tests {
         }
         assert_eq!(counts, [500, 0, 200, 300]);
         assert_eq!(Sampling::draw(&row, 1.0), 3);
-        assert_eq!(Sampling::likeliest(&[0.0, 2.0, 2.0]), 1);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{Decisions, StageCost, StageMemory, WeightBytes};
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
-use crate::options::keys::{IMAGES, MAX_IMAGES};
+use crate::options::keys::{IMAGES, MAX_IMAGES, SEED};
 use crate::options::{Codes, Key, Latents, OptionValue, Options, Support};
 use crate::quantize::Quantizable;
 
@@ -51,6 +51,19 @@ impl ImageRequest {
     /// Pictures of each prompt.
     pub fn images_per_prompt(&self) -> usize {
         self.options.get(&IMAGES).unwrap_or(1)
+    }
+
+    /// Every picture, prompt after prompt: its prompt, and its seed, one more than that of the one before.
+    pub fn planned_images(&self) -> Vec<PlannedImage> {
+        let first = self.options.get(&SEED).unwrap_or(0);
+        let each = self.images_per_prompt();
+        let prompts = self.prompts.iter();
+        let prompts = prompts.flat_map(|prompt| std::iter::repeat_n(prompt, each));
+        let planned = prompts.zip(0..).map(|(prompt, index)| PlannedImage {
+            prompt: prompt.clone(),
+            seed: first.wrapping_add(index),
+        });
+        planned.collect()
     }
 
     /// Checks what every model needs: prompts of a bearable number and length.

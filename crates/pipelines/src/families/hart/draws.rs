@@ -1,7 +1,7 @@
 //! What the model leaves open, decided by each picture's own random numbers.
 
 use brisk_models::hart::{Chooser, Chosen, Stage};
-use brisk_nn::{Result, Tensor};
+use brisk_nn::{Result, Tensor, logits};
 use rayon::prelude::*;
 
 use crate::autoregressive::Sampling;
@@ -54,7 +54,7 @@ impl Draws {
     /// The code of a place, whose logits become the shares of its mixture.
     fn decide(&self, stage: &Stage, place: usize, picture: usize, row: &mut [f32]) -> u32 {
         if self.how.greedy {
-            return Sampling::likeliest(row);
+            return logits::likeliest(row);
         }
         let sampling = Sampling {
             top_k: self.how.top_k.unwrap_or(stage.top_k),

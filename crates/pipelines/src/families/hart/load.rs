@@ -11,6 +11,7 @@ use brisk_store::{ModelFolder, shown};
 
 use super::options as own;
 use super::prompt::PromptTokenizer;
+use crate::default_guidance::default_guidance;
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::known_prompts::KnownPrompts;
@@ -18,6 +19,8 @@ use crate::options::keys;
 use crate::request::{OpenSettings, RandomWeights};
 
 const CONFIG: &str = "config.json";
+/// Guidance that published models are drawn with.
+const GUIDANCE: f32 = 4.5;
 /// File in a model's folder with the text that is read before every prompt.
 pub(super) const SYSTEM_PROMPT_FILE: &str = "system_prompt.txt";
 
@@ -163,6 +166,8 @@ pub(super) struct Files {
     pub text: Option<TextFiles>,
     /// The folder's text before every prompt.
     pub system: Option<String>,
+    /// Where none is asked for.
+    pub guidance: f32,
     pub known_prompts: Option<KnownPrompts>,
     /// Keys of the configurations that nothing reads, each with its file.
     pub unread_keys: Vec<String>,
@@ -194,11 +199,11 @@ impl Files {
         let text_place = text_place(&root, settings)?;
         let mut places = vec![place, beside];
         let text = match text_place {
-            Some((place, folder)) => {
+            Some(place) => {
                 let read =
                     |bytes: &[u8], label: &str| Qwen2Config::from_json(bytes, label).map(Box::new);
                 let network = place.open(read, &wanted)?;
-                let tokenizer = PromptTokenizer::open(&folder, network.config.0.vocab_size)?;
+                let tokenizer = PromptTokenizer::open(&place, network.config.0.vocab_size)?;
                 places.push(place);
                 Some(TextFiles { network, tokenizer })
             }
@@ -217,6 +222,7 @@ impl Files {
             tokenizer,
             text,
             system,
+            guidance: default_guidance(&root, GUIDANCE)?,
             known_prompts: KnownPrompts::read(&root)?,
             unread_keys: unread_keys(&places)?,
         };
@@ -322,32 +328,15 @@ fn tokenizer_place(
     ))
 }
 
-/// The text encoder's folder, with the one in which its tokenizer lies.
-fn text_place(
-    root: &ModelFolder,
-    settings: &OpenSettings,
-) -> Result<Option<(ComponentFolder, ModelFolder)>> {
+/// The text encoder's folder, in which its tokenizer lies too.
+fn text_place(root: &ModelFolder, settings: &OpenSettings) -> Result<Option<ComponentFolder>> {
     const NAME: &str = "text_encoder";
-    let (place, given) = match settings.folder(&keys::TEXT_ENCODER)? {
-        Some(given) => {
-            let place = ComponentFolder::find(&given, &[NAME])
-                .map_err(|error| error.of(keys::TEXT_ENCODER.name()))?;
-            (place, given)
-        }
-        None => (ComponentFolder::new(root, NAME), root.clone()),
+    let place = match settings.folder(&keys::TEXT_ENCODER)? {
+        Some(given) => ComponentFolder::find(&given, &[NAME])
+            .map_err(|error| error.of(keys::TEXT_ENCODER.name()))?,
+        None => ComponentFolder::new(root, NAME),
     };
-    if !place.has_config() {
-        return Ok(None);
-    }
-    let folder = match (place.name(), &given) {
-        ("", _) => given,
-        (sub, ModelFolder::Disk(path)) => ModelFolder::Disk(path.join(sub)),
-        (sub, ModelFolder::Embedded { .. }) => {
-            let message = format!("{sub}/ of a folder in the program has no tokenizer of its own");
-            return Err(Error::folder(given.label(), message));
-        }
-    };
-    Ok(Some((place, folder)))
+    Ok(place.has_config().then_some(place))
 }
 
 /// Keys of some components' configurations that their readers do not know.

@@ -17,7 +17,7 @@ mod model;
 pub mod options;
 mod pipeline;
 mod plan;
-mod prompt;
+pub mod prompt;
 mod text;
 
 use brisk_store::ModelFolder;

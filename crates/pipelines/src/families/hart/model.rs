@@ -16,8 +16,8 @@ use crate::known_prompts::KnownPrompts;
 use crate::options::{OptionValue, Options, Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
-    Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
-    StageCost, WeightBytes,
+    Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
+    WeightBytes,
 };
 
 /// Opens a model of the family.
@@ -55,15 +55,11 @@ impl ImageModel for HartPipeline {
         let decided = plan(request, &self.files)?;
         let memory = self.plan_memory(&decided)?;
         let side = self.files.pixels();
-        let planned = |picture: usize| PlannedImage {
-            prompt: decided.prompts[decided.prompt_of(picture)].clone(),
-            seed: decided.seeds[picture],
-        };
         Ok(ImagePlan {
             model: self.files.label.clone(),
             request: request.clone(),
             opened: self.opened.clone(),
-            images: (0..decided.images()).map(planned).collect(),
+            images: request.planned_images(),
             independent: true,
             width: side,
             height: side,
@@ -143,7 +139,7 @@ impl HartPipeline {
         if !plan.draws(&self.files) {
             return Ok(warnings);
         }
-        if plan.system.is_none() && !given.has(own::SYSTEM_PROMPT.definition()) {
+        if self.files.system.is_none() && !given.has(own::SYSTEM_PROMPT.definition()) {
             warnings.push(format!(
                 "the model's folder has no {SYSTEM_PROMPT_FILE}; published models were trained with a system \
                  prompt before every prompt (`llm_system_prompt` of the authors' code), which the option \

@@ -72,7 +72,7 @@ pub(super) static HART: Support = Support {
         honoured(keys::HEIGHT.definition(), "the model's, no other"),
         honoured(keys::IMAGES.definition(), "1"),
         honoured(keys::SEED.definition(), "0"),
-        honoured(keys::GUIDANCE.definition(), "4.5"),
+        honoured(keys::GUIDANCE.definition(), "the model's, or 4.5"),
         honoured(
             keys::STEPS.definition(),
             "the model's, of the diffusion head",

@@ -13,8 +13,6 @@ use crate::error::{Error, Result};
 use crate::options::{Key, Latents, Scope, keys};
 use crate::request::{ImageRequest, preview_steps};
 
-/// Guidance that published models are drawn with.
-const GUIDANCE: f32 = 4.5;
 /// Places of the last scale that are drawn at once, of several pictures unless one has more.
 const PLACES_AT_ONCE: usize = 4096;
 /// Keys and values of a picture that are kept as they were computed.
@@ -109,7 +107,7 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<HartPlan> {
         let message = format!("is {steps}; the diffusion head takes 2 at least");
         return Err(Error::request(keys::STEPS.name(), message));
     }
-    let guidance = asked.get(&keys::GUIDANCE).unwrap_or(GUIDANCE);
+    let guidance = asked.get(&keys::GUIDANCE).unwrap_or(files.guidance);
     let given = match asked.get(&keys::CODES) {
         Some(file) => codes::given(
             &file,
@@ -124,12 +122,13 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<HartPlan> {
     if let Some(latents) = &latents {
         check_latents(latents, files, images)?;
     }
-    let seed = asked.get(&keys::SEED).unwrap_or(0);
     let mut plan = HartPlan {
         prompts: request.prompts.clone(),
         images_per_prompt: request.images_per_prompt(),
-        seeds: (0..images as u64)
-            .map(|index| seed.wrapping_add(index))
+        seeds: request
+            .planned_images()
+            .iter()
+            .map(|image| image.seed)
             .collect(),
         system: asked
             .get(&own::SYSTEM_PROMPT)

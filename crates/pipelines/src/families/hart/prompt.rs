@@ -1,14 +1,14 @@
 //! Prompts as HART wants them: padded to a fixed number of tokens, behind the tokens of a system prompt.
 
-use brisk_store::ModelFolder;
 use brisk_text::Tokenizer;
 
 use crate::error::{Error, Result};
+use crate::folder::ComponentFolder;
 use crate::tokenizer;
 
 /// A tokenizer with what padding needs.
 #[derive(Debug)]
-pub(super) struct PromptTokenizer {
+pub struct PromptTokenizer {
     tokenizer: Tokenizer,
     padding: u32,
     /// Whether padding stands before the text.
@@ -17,7 +17,8 @@ pub(super) struct PromptTokenizer {
 
 /// A prompt of exactly so many tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EncodedPrompt {
+pub struct EncodedPrompt {
+    /// Its tokens.
     pub ids: Vec<u32>,
     /// Which are no padding. A token of padding that the prompt itself spells is padding too.
     pub real: Vec<bool>,
@@ -27,11 +28,14 @@ pub(super) struct EncodedPrompt {
 
 impl PromptTokenizer {
     /// From the files beside a text encoder with a table of `rows` rows.
-    pub fn open(folder: &ModelFolder, rows: usize) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Files that are missing or damaged, or do not say how prompts are padded.
+    pub fn open(folder: &ComponentFolder, rows: usize) -> Result<Self> {
         let settings = tokenizer::settings(folder)?;
         let otherwise = "the tokenizer's files lie in the text encoder's folder";
         let read = tokenizer::open(folder, &settings, otherwise)?;
-        let wrong = |message: String| Error::folder(folder.label(), message);
+        let wrong = |message: String| Error::folder(folder.place(), message);
         if let Some(highest) = read.highest_id()
             && highest as usize >= rows
         {
@@ -64,14 +68,22 @@ impl PromptTokenizer {
                 )));
             }
         };
-        Ok(Self {
-            tokenizer: read,
+        Ok(Self::new(read, padding, left))
+    }
+
+    /// Of a tokenizer at hand; `left` says whether `padding` stands before the text.
+    pub fn new(tokenizer: Tokenizer, padding: u32, left: bool) -> Self {
+        Self {
+            tokenizer,
             padding,
             left,
-        })
+        }
     }
 
     /// A prompt of `length` tokens.
+    ///
+    /// # Errors
+    /// A text that the tokenizer refuses.
     pub fn prompt(&self, text: &str, length: usize) -> Result<EncodedPrompt> {
         let (mut ids, truncated) = self.tokenizer.encode_truncated(text, length)?;
         let filling = vec![self.padding; length.saturating_sub(ids.len())];
@@ -85,6 +97,9 @@ impl PromptTokenizer {
     }
 
     /// The tokens of a system prompt, at most `length`.
+    ///
+    /// # Errors
+    /// As [`Self::prompt`].
     pub fn system(&self, text: &str, length: usize) -> Result<Vec<u32>> {
         Ok(self.tokenizer.encode_truncated(text, length)?.0)
     }
@@ -94,9 +109,14 @@ impl PromptTokenizer {
 mod tests {
     use std::path::Path;
 
+    use brisk_store::ModelFolder;
     use brisk_text::train_bpe;
 
     use super::*;
+
+    fn place(folder: &Path) -> ComponentFolder {
+        ComponentFolder::new(&ModelFolder::Disk(folder.to_owned()), "")
+    }
 
     fn written(folder: &Path, settings: &str) -> Result<PromptTokenizer> {
         let lines = ["red heart", "red apple", "green heart"].map(String::from);
@@ -106,7 +126,7 @@ mod tests {
         )
         .unwrap();
         std::fs::write(folder.join("tokenizer_config.json"), settings).unwrap();
-        PromptTokenizer::open(&ModelFolder::Disk(folder.to_owned()), 400)
+        PromptTokenizer::open(&place(folder), 400)
     }
 
     #[test]
@@ -146,8 +166,9 @@ mod tests {
             assert!(error.contains(words), "{error}");
         }
         written(folder.path(), r#"{"pad_token": "<pad>"}"#).unwrap();
-        let place = ModelFolder::Disk(folder.path().to_owned());
-        let error = PromptTokenizer::open(&place, 10).unwrap_err().to_string();
+        let error = PromptTokenizer::open(&place(folder.path()), 10)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("`vocab_size` is 10"), "{error}");
     }
 }

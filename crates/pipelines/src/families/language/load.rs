@@ -101,20 +101,21 @@ impl TextPipeline {
             config.attention = Attention::BlockCausal(block);
         }
         let mut stop_tokens = Vec::new();
+        let component = ComponentFolder::new(folder, "");
         if folder.exists(LanguageFiles::GENERATION) {
-            let file = tokenizer::read_object(folder, LanguageFiles::GENERATION)?;
+            let file = tokenizer::read_object(&component, LanguageFiles::GENERATION)?;
             stop_tokens = end_tokens(&file).map_err(|problem| {
                 Error::config(place(folder, LanguageFiles::GENERATION), problem)
             })?;
         }
-        let unread = ComponentFolder::new(folder, "").unread_keys()?;
+        let unread = component.unread_keys()?;
         let mut notes: Vec<String> = unread_warning(&unread).into_iter().collect();
         let mut mask_token = None;
         let (mut tokenizer, mut template) = (None, None);
         if !options.without_tokenizer {
-            let settings = tokenizer::settings(folder)?;
+            let settings = tokenizer::settings(&component)?;
             let otherwise = "--input-ids and --output-ids work without one";
-            let read = tokenizer::open(folder, &settings, otherwise)?;
+            let read = tokenizer::open(&component, &settings, otherwise)?;
             mask_token = check_tokenizer(folder, &read, &settings, config)?;
             notes.extend(unknown_mask(folder, &read, &settings));
             let turns = TURN_ENDS.iter().filter_map(|token| read.token_id(token));

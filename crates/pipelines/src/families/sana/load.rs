@@ -11,15 +11,14 @@ use brisk_models::sana::{ControlWiring, SanaConfig};
 use brisk_models::sana_controlnet::SanaControlNetConfig;
 use brisk_nn::{Activations, Location, Lora, LoraFile, Quantization, WeightsBuilder};
 use brisk_store::read::without_last_line_end;
-use brisk_store::shown;
 use brisk_store::{ModelFolder, parse_json};
 use brisk_text::Tokenizer;
-use serde_json::Value;
 
 use super::index::Index;
 use super::plan::ModelKind;
 use super::scheduler::SchedulerFile;
 use super::transformer_files::{check_transformer, open_transformer};
+use crate::default_guidance::default_guidance;
 use crate::diffusion::preview::{self, PreviewDecoder};
 use crate::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::error::{Error, Result};
@@ -245,7 +244,7 @@ impl Files {
             preview: open_preview(folder, options, vae.config.latent_channels)?,
             vae,
             instruction: read_instruction(folder)?,
-            guidance: read_guidance(folder)?,
+            guidance: default_guidance(folder, GUIDANCE)?,
             known_prompts: KnownPrompts::read(folder)?,
             unread_keys: unread_keys(folder, options)?,
             notes,
@@ -439,48 +438,6 @@ fn located(
 
 /// The guidance that published models are drawn with.
 const GUIDANCE: f32 = 4.5;
-
-/// File in a model's folder with its own default, `guidance_scale`.
-const GENERATION_FILE: &str = "generation_config.json";
-
-fn read_guidance(folder: &ModelFolder) -> Result<f32> {
-    if !folder.exists(GENERATION_FILE) {
-        return Ok(GUIDANCE);
-    }
-    let label = format!("{}/{GENERATION_FILE}", folder.label());
-    let config = folder.read_json(GENERATION_FILE)?;
-    let known = |key: &str| {
-        key == "guidance_scale" || key == "transformers_version" || key.starts_with('_')
-    };
-    let Value::Object(object) = &config else {
-        let found = shown(&config.to_string());
-        return Err(Error::config(
-            label,
-            format!("found {found}, expected an object such as {{\"guidance_scale\": 4.5}}"),
-        ));
-    };
-    let mut keys = object.keys();
-    if let Some(unknown) = keys.find(|key| !known(key)) {
-        return Err(Error::config(
-            label,
-            format!(
-                "the key {} is not known; remove it, expected guidance_scale",
-                shown(unknown)
-            ),
-        ));
-    }
-    match config.get("guidance_scale") {
-        None => Ok(GUIDANCE),
-        Some(value) => value
-            .as_f64()
-            .filter(|value| (0.0..=100.0).contains(value))
-            .map(|value| value as f32)
-            .ok_or_else(|| {
-                let message = format!("guidance_scale is {value}, expected a number from 0 to 100");
-                Error::config(&label, message)
-            }),
-    }
-}
 
 /// The preview decoder that is named, or the one in the folder, which is for the folder's own autoencoder.
 fn open_preview(

@@ -1,7 +1,7 @@
 //! What the model leaves open, decided by each picture's own random numbers.
 
 use brisk_models::vila_u::Chooser;
-use brisk_nn::{Result, Tensor};
+use brisk_nn::{Result, Tensor, logits};
 
 use crate::autoregressive::Sampling;
 use crate::random::Random;
@@ -36,7 +36,7 @@ impl Chooser for Draws {
         let rows = logits.to_vec2::<f32>()?;
         let decide = |(mut row, picture): (Vec<f32>, &Random)| {
             if self.how.greedy {
-                return Sampling::likeliest(&row);
+                return logits::likeliest(&row);
             }
             let factor = 1.0 / self.how.temperature as f32;
             row.iter_mut().for_each(|logit| *logit *= factor);

@@ -120,12 +120,13 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<DrawPlan> {
         Some(codes) => Some(given(&codes, files, images)?),
         None => None,
     };
-    let seed = asked.get(&keys::SEED).unwrap_or(0);
     Ok(DrawPlan {
         prompts: request.prompts.clone(),
         images_per_prompt: request.images_per_prompt(),
-        seeds: (0..images as u64)
-            .map(|index| seed.wrapping_add(index))
+        seeds: request
+            .planned_images()
+            .iter()
+            .map(|image| image.seed)
             .collect(),
         guidance: asked.get(&keys::GUIDANCE).unwrap_or(GUIDANCE),
         how: How {

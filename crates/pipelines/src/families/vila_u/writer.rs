@@ -7,7 +7,7 @@ use brisk_models::Cost;
 use brisk_models::language_model::{LanguageModel, Place, Rows};
 use brisk_models::vila_u::projector::Projector;
 use brisk_models::vila_u::tower::{Parts, Tower};
-use brisk_nn::{KeyValueCache, Tensor, Trace};
+use brisk_nn::{KeyValueCache, Tensor, Trace, logits};
 use brisk_store::ModelFolder;
 use brisk_text::{ChatMessage, Tokenizer};
 use serde_json::{Map, Value, json};
@@ -541,7 +541,7 @@ fn write(
 /// The next token.
 fn choose(logits: &mut [f32], drawing: &Drawing, random: Random) -> u32 {
     if drawing.temperature == 0.0 {
-        return Sampling::likeliest(logits);
+        return logits::likeliest(logits);
     }
     let factor = 1.0 / drawing.temperature as f32;
     logits.iter_mut().for_each(|logit| *logit *= factor);
