@@ -42,6 +42,8 @@ use variables::Variables;
 pub struct Weights {
     shared: Arc<Shared>,
     prefix: String,
+    /// Whether layers stay as they are stored, whatever the others do.
+    as_stored: bool,
 }
 
 struct Shared {
@@ -105,6 +107,7 @@ impl Weights {
         Self {
             shared: Arc::new(shared),
             prefix: String::new(),
+            as_stored: false,
         }
     }
 
@@ -168,7 +171,8 @@ impl Weights {
         shape: &[usize],
         read: impl FnOnce() -> Result<Tensor>,
     ) -> Result<Option<Arc<QuantizedMatrix>>> {
-        let Some(bits) = self.shared.quantization.bits() else {
+        let quantization = self.shared.quantization;
+        let Some(bits) = quantization.bits().filter(|_| !self.as_stored) else {
             return Ok(None);
         };
         checkpoint()?;
@@ -207,8 +211,16 @@ impl Weights {
     /// The parameters below `part`, as in `weights.pp("blocks").pp(3)`.
     pub fn pp(&self, part: impl Display) -> Self {
         Self {
-            shared: self.shared.clone(),
             prefix: self.path(&part.to_string()),
+            ..self.clone()
+        }
+    }
+
+    /// The same parameters, of which no layer is quantized as it is loaded.
+    pub fn as_stored(&self) -> Self {
+        Self {
+            as_stored: true,
+            ..self.clone()
         }
     }
 

@@ -138,7 +138,8 @@ impl ComponentConfig for Configuration {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        Ok(weights.plain().exact(settings.exact))
+        let plain = weights.plain().exact(settings.exact);
+        Ok(plain.quantize(settings.quantization, None))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

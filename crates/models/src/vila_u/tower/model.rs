@@ -37,14 +37,16 @@ pub struct Tower {
 }
 
 impl Tower {
-    /// Reads `rqvaesiglip` and `rqtransformer`. SigLIP's text half, its last layer and its head, which are
+    /// Reads `rqvaesiglip` and `rqtransformer`, of which only the latter's layers are quantized where that is
+    /// asked for: codes and pixels hang on the last bits of the others. SigLIP's text half, its last layer and its head, which are
     /// only for comparing pictures with texts, are left out.
     ///
     /// # Errors
     /// An encoder whose sizes are not known, or one report of every tensor that is missing, unexpected or
     /// of another shape.
     pub fn load(config: &TowerConfig, weights: &Weights, parts: Parts) -> Result<Self> {
-        let vae = weights.pp("rqvaesiglip");
+        let stored = weights.as_stored();
+        let vae = stored.pp("rqvaesiglip");
         let quantizer = Quantizer::load(config, &vae.pp("quantizer"))?;
         let mut ignored: Vec<String> = [
             "rqvaesiglip.siglip_model.text_model.",
@@ -71,7 +73,7 @@ impl Tower {
                 let siglip = config.siglip()?;
                 let last = siglip.layers();
                 ignored.push(format!("{vision}.encoder.layers.{last}."));
-                Some(Encoder::load(siglip, &weights.pp(vision))?)
+                Some(Encoder::load(siglip, &stored.pp(vision))?)
             }
             false => {
                 ignored.push(format!("{vision}."));

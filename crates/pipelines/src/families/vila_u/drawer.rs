@@ -23,8 +23,8 @@ use crate::known_prompts::KnownPrompts;
 use crate::options::{Codes, OptionValue, Options, Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
-    Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
-    StageCost, StageMemory, WeightBytes,
+    Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
+    StageMemory, WeightBytes,
 };
 
 /// Opens a model of the family.
@@ -90,10 +90,6 @@ impl ImageModel for Drawer {
         let decided = plan(request, &self.files)?;
         let memory = self.plan_memory(&decided)?;
         let (width, height) = self.usual_size();
-        let planned = |picture: usize| PlannedImage {
-            prompt: decided.prompts[decided.prompt_of(picture)].clone(),
-            seed: decided.seeds[picture],
-        };
         let config = &self.files.tower_config;
         let steps = match decided.draws(&self.files) {
             true => config.places() - decided.given_places(config.depth),
@@ -103,7 +99,7 @@ impl ImageModel for Drawer {
             model: self.files.label.clone(),
             request: request.clone(),
             opened: self.opened.clone(),
-            images: (0..decided.images()).map(planned).collect(),
+            images: request.planned_images(),
             independent: true,
             width,
             height,
@@ -219,10 +215,7 @@ impl Drawer {
         let config = &self.files.tower_config;
         let available = crate::memory::available();
         let [language, _] = self.files.weight_bytes();
-        let parts = |parts: Parts| {
-            let count = config.parameter_count(parts) as f64;
-            (count * self.files.tower_weight_bytes()) as u64
-        };
+        let parts = |parts: Parts| self.files.tower_part_bytes(parts);
         let [height, width] = config.decoded_size();
         let maps = crate::memory::decode_whole(height, width, config.decoder.ch);
         let mut stages = Vec::new();

@@ -291,19 +291,22 @@ impl Files {
         ))
     }
 
-    /// The language model.
-    pub fn load_language(&self) -> Result<LanguageModel> {
-        let settings = LoadSettings {
+    fn settings(&self) -> LoadSettings {
+        LoadSettings {
             quantization: self.quantization,
             ..LoadSettings::default()
-        };
-        let weights = self.language.parameters(&settings)?.build()?;
+        }
+    }
+
+    /// The language model.
+    pub fn load_language(&self) -> Result<LanguageModel> {
+        let weights = self.language.parameters(&self.settings())?.build()?;
         Ok(LanguageModel::load(&self.language_config, &weights)?)
     }
 
     /// The tower with some of its parts.
     pub fn load_tower(&self, parts: Parts) -> Result<Tower> {
-        let weights = self.tower.parameters(&LoadSettings::default())?.build()?;
+        let weights = self.tower.parameters(&self.settings())?.build()?;
         Ok(Tower::load(&self.tower_config, &weights, parts)?)
     }
 
@@ -346,6 +349,18 @@ impl Files {
     /// Bytes of a weight of the tower as it is stored.
     pub fn tower_weight_bytes(&self) -> f64 {
         self.tower.bytes_per_value()
+    }
+
+    /// Bytes of the weights of some of the tower's parts, as they are kept.
+    pub fn tower_part_bytes(&self, parts: Parts) -> u64 {
+        let stored = self.tower.bytes_per_value();
+        let all = self.tower_config.parameter_count(parts);
+        let depth = match parts.depth {
+            true => self.tower_config.head.parameters(),
+            false => 0,
+        };
+        let rest = all.saturating_sub(depth) as f64 * stored;
+        (rest + depth as f64 * self.quantization.bytes_per_value(stored)) as u64
     }
 
     /// Bytes of a weight of the language model as it is kept.
