@@ -279,6 +279,119 @@ fn generator(case: &str) -> Generator {
     )
 }
 
+/// All scales in one pass are the scales one after another; places that are left out change no scale before
+/// them, and what stands for no text is what guidance is away from.
+#[test]
+fn what_is_taught_is_what_is_drawn() {
+    for case in ["base", "norms"] {
+        let generator = generator(case);
+        let (model, quantizer) = (generator.transformer(), generator.tokenizer().quantizer());
+        let golden = Golden::open(&format!("hart/{case}/golden_transformer.safetensors"));
+        let context = golden.get("inputs.context");
+        let masks = golden.mask("inputs.context_mask");
+        let scales = model.scales();
+        let (batch, last) = (masks.len(), scales.side().pow(2));
+        let codes: Vec<Vec<u32>> = (0..scales.count())
+            .map(|scale| {
+                let count = batch * scales.sides()[scale].pow(2);
+                (0..count)
+                    .map(|at| (at * 37 + scale) as u32 % 640)
+                    .collect()
+            })
+            .collect();
+        let sums = quantizer.taught(scales, &codes, batch).unwrap();
+        let (mut progress, first) = model
+            .begin(
+                &context,
+                &masks,
+                true,
+                KeyValueType::F32,
+                &mut Trace::none(),
+            )
+            .unwrap();
+        let mut hidden = vec![first];
+        let mut inputs = Vec::new();
+        for sum in &sums {
+            let next = model.next(&mut progress, sum, &mut Trace::none());
+            hidden.push(next.unwrap());
+            let (_, side, _, width) = sum.dims4().unwrap();
+            inputs.push(sum.reshape((batch, side * side, width)).unwrap());
+        }
+        let hidden = Tensor::cat(&hidden, 1).unwrap();
+        let logits = model
+            .logits(&progress, &hidden, &mut Trace::none())
+            .unwrap();
+        let inputs = Tensor::cat(&inputs, 1).unwrap();
+        let earlier = inputs.dim(1).unwrap() - last;
+        let taught = |absent: bool, kept: &[usize]| {
+            let own = kept.iter().map(|place| (earlier + place) as u32);
+            let places: Vec<u32> = (0..earlier as u32).chain(own).collect();
+            let places = Tensor::from_vec(places.clone(), places.len()).unwrap();
+            let lesson = transformer::Lesson {
+                context: &context,
+                masks: &masks,
+                absent: &vec![absent; batch],
+                inputs: &inputs.index_select(&places, 1).unwrap(),
+                kept: &vec![kept.to_vec(); batch],
+            };
+            model.taught(&lesson).unwrap()
+        };
+        let all: Vec<usize> = (0..last).collect();
+        for (absent, first) in [(false, 0), (true, batch)] {
+            let found = taught(absent, &all);
+            let wanted = logits.narrow(0, first, batch).unwrap();
+            assert_close("logits", &found.logits, &wanted, TOLERANCE);
+            let wanted = hidden.narrow(0, first, batch).unwrap();
+            assert_close("hidden", &found.hidden, &wanted, TOLERANCE);
+        }
+        // In another order, and some alone.
+        let turned: Vec<usize> = all.iter().rev().copied().collect();
+        let (straight, turned) = (taught(false, &all).logits, taught(false, &turned).logits);
+        let total = straight.dim(1).unwrap();
+        let row = |logits: &Tensor, at: usize| logits.narrow(1, at, 1).unwrap();
+        assert_close(
+            "turned",
+            &row(&straight, total - 1),
+            &row(&turned, total - last),
+            TOLERANCE,
+        );
+        let some = taught(false, &[1, 3]).logits;
+        let before = |logits: &Tensor| logits.narrow(1, 0, total - last).unwrap();
+        assert_eq!(some.dim(1).unwrap(), total - last + 2);
+        assert_close("before", &before(&some), &before(&straight), TOLERANCE);
+    }
+}
+
+#[test]
+fn lessons_that_do_not_fit_are_refused() {
+    let generator = generator("base");
+    let golden = Golden::open("hart/base/golden_transformer.safetensors");
+    let context = golden.get("inputs.context");
+    let masks = golden.mask("inputs.context_mask");
+    let model = generator.transformer();
+    let width = model.codewords().width;
+    let earlier: usize = model
+        .scales()
+        .sides()
+        .iter()
+        .map(|side| side * side)
+        .sum::<usize>()
+        - 1
+        - model.scales().side().pow(2);
+    for (kept, places) in [(vec![0, 9999], 2), (vec![0, 1], 3)] {
+        let inputs = Tensor::zeros((masks.len(), earlier + places, width), DType::F32).unwrap();
+        let lesson = transformer::Lesson {
+            context: &context,
+            masks: &masks,
+            absent: &vec![false; masks.len()],
+            inputs: &inputs,
+            kept: &vec![kept; masks.len()],
+        };
+        let error = model.taught(&lesson).unwrap_err().to_string();
+        assert!(error.contains("places of the last scale"), "{error}");
+    }
+}
+
 /// Codes that were drawn, given again, lead to the same codes behind them.
 #[test]
 fn late_scales_are_drawn_anew_from_given_codes() {

@@ -33,6 +33,13 @@ impl Part {
             None => x.narrow(1, self.offset, self.tokens),
         }
     }
+
+    /// Whether the tokens that are seen are the part's first, so that queries see a run of its keys.
+    fn sees_a_beginning(&self) -> bool {
+        let rows = self.kept.iter().flatten();
+        rows.zip(self.offset..)
+            .all(|(row, first)| *row as usize == first)
+    }
 }
 
 /// Which queries a layer answers: all tokens, or some of them by packed index, ascending.
@@ -272,9 +279,9 @@ impl Layer {
                 results.push(cache.attend_each(layer, &run, heads, ends, options.scale)?);
                 continue;
             }
-            if part.kept.is_some() {
+            if !part.sees_a_beginning() {
                 return Err(Error::Shape(
-                    "training runs over sequences whose tokens are all seen only".into(),
+                    "training runs over sequences only whose padding stands behind them".into(),
                 ));
             }
             // Runs of queries that see the same keys.

@@ -86,6 +86,33 @@ impl RotaryAngles {
         Ok(brisk_cuda::ops::rotary(x, &cosines, &sines, heads)?.into())
     }
 
+    /// Those of these tokens, then those of others.
+    ///
+    /// # Errors
+    /// Another number of channels.
+    pub fn followed_by(&self, other: &Self) -> Result<Self> {
+        if self.half != other.half {
+            let expected = format!("{} channels that rotate", 2 * self.half);
+            return Err(shape_error("followed_by", &[2 * other.half], &expected));
+        }
+        let both = |first: &Arc<[(f32, f32)]>, then: &Arc<[(f32, f32)]>| -> Arc<[(f32, f32)]> {
+            first.iter().chain(then.iter()).copied().collect()
+        };
+        let second = |angles: &Self| {
+            angles
+                .second
+                .clone()
+                .unwrap_or_else(|| angles.pairs.clone())
+        };
+        let mixed = self.second.is_some() || other.second.is_some();
+        Ok(Self {
+            tokens: self.tokens + other.tokens,
+            half: self.half,
+            pairs: both(&self.pairs, &other.pairs),
+            second: mixed.then(|| both(&second(self), &second(other))),
+        })
+    }
+
     /// Those of some of the tokens.
     ///
     /// # Panics
@@ -223,6 +250,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// Tokens of both kinds turn as they do apart.
+    #[test]
+    fn angles_follow_each_other() {
+        let x: Vec<f32> = (0..24).map(|i| (i as f32 * 0.7).sin()).collect();
+        let tensor = Tensor::from_slice(&x, (1, 3, 8)).unwrap();
+        let line = RotaryAngles::at(8, 100.0, &[2.0]);
+        let plane = RotaryAngles::mixed_axes(8, 100.0, &[[1.0, 3.0], [2.0, 0.5]]);
+        let both = line.followed_by(&plane).unwrap();
+        let found = values(&rotary_at(&tensor, 1, &both).unwrap());
+        for (angles, tokens) in [(line.clone(), 0..1), (plane, 1..3)] {
+            let own = tensor.narrow(1, tokens.start, tokens.len()).unwrap();
+            let wanted = values(&rotary_at(&own, 1, &angles).unwrap());
+            assert_eq!(found[8 * tokens.start..8 * tokens.end], wanted);
+        }
+        assert!(
+            line.followed_by(&RotaryAngles::at(6, 100.0, &[0.0]))
+                .is_err()
+        );
     }
 
     /// The map is linear: ⟨g, Rx⟩ = ⟨Rᵀg, x⟩.

@@ -1,6 +1,6 @@
 //! One block: attention and a gated feed-forward layer under one norm weight.
 
-use brisk_nn::ops::{self, RotaryAngles};
+use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryAngles};
 use brisk_nn::{
     GatedMlp, GatedMlpNames, Init, KeyValueCache, Linear, RmsNorm, RmsNormKind, Tensor, Trace,
     Weights,
@@ -22,6 +22,14 @@ pub(super) struct Part<'a> {
     pub caches: &'a mut [KeyValueCache],
     /// How the pass's own keys are kept.
     pub keep: Keep<'a>,
+}
+
+/// What the tokens of a pass attend to.
+pub(super) enum Seen<'a> {
+    /// Keys that are kept, and their own; no gradient flows through the attention.
+    Kept(Part<'a>),
+    /// Tokens of the same pass.
+    Spans(&'a [AttentionSpan]),
 }
 
 /// What becomes of a pass's keys and values.
@@ -95,7 +103,7 @@ impl Block {
         x: &Tensor,
         layer: usize,
         angles: &RotaryAngles,
-        part: &mut Part,
+        seen: &mut Seen,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let (_, _, width) = x.dims3()?;
@@ -111,7 +119,16 @@ impl Block {
         }
         let queries = ops::rotary_at(&queries, self.heads, angles)?;
         let keys = ops::rotary_at(&keys, self.heads, angles)?;
-        let attended = self.attend(layer, &queries, &keys, &values, part)?;
+        let attended = match seen {
+            Seen::Kept(part) => self.attend(layer, &queries, &keys, &values, part)?,
+            Seen::Spans(spans) => {
+                let options = AttentionOptions {
+                    scale: self.scale,
+                    ..AttentionOptions::new(self.heads, width / self.heads)
+                };
+                ops::span_attention(&queries, &keys, &values, spans.to_vec(), &options)?
+            }
+        };
         trace.see("attn.attention", &attended);
         let attended = self.output.forward(&attended)?;
         trace.see("attn", &attended);

@@ -8,8 +8,10 @@ mod head;
 mod model;
 mod positions;
 mod schedule;
+mod taught;
 
 pub use config::TransformerConfig;
 pub use head::DiffusionHead;
 pub use model::{Codewords, Progress, Transformer};
 pub use schedule::{DiffusionSchedule, Step};
+pub use taught::{Lesson, Taught};

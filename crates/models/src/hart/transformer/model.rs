@@ -7,12 +7,12 @@ use brisk_nn::{
 };
 
 use super::super::Scales;
-use super::block::{Block, Keep, Part};
+use super::block::{Block, Keep, Part, Seen};
 use super::embeddings::LevelEmbedding;
 use super::{DiffusionHead, TransformerConfig, positions};
 use crate::{Error, Result};
 
-const STAGE: &str = "transformer";
+pub(super) const STAGE: &str = "transformer";
 
 /// What training and attention masks left in files, which the configuration implies.
 const IGNORED: [&str; 3] = ["lvl_1L", "attn_bias_for_masking", ".attn.zero_k_bias"];
@@ -29,14 +29,14 @@ pub struct Codewords {
 /// HART's transformer with its heads.
 #[derive(Debug)]
 pub struct Transformer {
-    config: TransformerConfig,
+    pub(super) config: TransformerConfig,
     codewords: Codewords,
-    scales: Scales,
+    pub(super) scales: Scales,
     context_norm: Option<RmsNorm>,
     context_embed: Linear,
-    word_embed: Linear,
-    levels: LevelEmbedding,
-    blocks: Vec<Block>,
+    pub(super) word_embed: Linear,
+    pub(super) levels: LevelEmbedding,
+    pub(super) blocks: Vec<Block>,
     head_norm: RmsNorm,
     head_modulation: Linear,
     head: Linear,
@@ -160,20 +160,7 @@ impl Transformer {
         trace: &mut Trace,
     ) -> Result<(Progress, Tensor)> {
         let config = &self.config;
-        let (batch, length, channels) = context.dims3()?;
-        if [length, channels] != [config.context_token, config.context_dim]
-            || masks.len() != batch
-            || masks.iter().any(|mask| mask.len() != length)
-        {
-            return Err(Error::Shape(format!(
-                "a context {:?} with {} masks; expected rows of `context_token` = {} by `context_dim` = {}, and \
-                 a mask for each",
-                context.dims(),
-                masks.len(),
-                config.context_token,
-                config.context_dim
-            )));
-        }
+        let [batch, length] = self.check_context(context, masks)?;
         let rows = if guided { 2 * batch } else { batch };
         let kept: usize = self.scales.sides()[1..self.scales.count() - 1]
             .iter()
@@ -207,7 +194,7 @@ impl Transformer {
         }
         x = x.broadcast_add(&self.levels.forward(&[0])?)?;
         let angles = positions::context_angles(config.head_dim(), &places);
-        let mut part = Part {
+        let mut seen = Seen::Kept(Part {
             tokens: &tokens,
             filled: 0,
             caches: &mut caches,
@@ -215,18 +202,17 @@ impl Transformer {
                 true => Keep::Repeated(length),
                 false => Keep::Behind,
             },
-        };
-        x = self.through_blocks(x, &angles, &mut part, trace)?;
+        });
+        x = self.through_blocks(x, &angles, &mut seen, trace)?;
         let last = |row: usize| {
             (row.min(batch) * length + if row < batch { length - 1 } else { 0 }) as u32
         };
         let lasts: Vec<u32> = (0..rows).map(last).collect();
         let hidden = x.index_select(&Tensor::from_vec(lasts, rows)?, 1)?;
-        let pooled = ops::silu(&pooled.reshape((rows, config.embed_dim))?)?;
         let progress = Progress {
             caches,
             ends,
-            modulation: self.head_modulation.forward(&pooled)?,
+            modulation: self.modulation(&pooled.reshape((rows, config.embed_dim))?)?,
             kept_as,
             filled: length,
             scale: 1,
@@ -271,16 +257,17 @@ impl Transformer {
         let angles = positions::grid_angles(head_dim, &self.scales, scale, &progress.ends);
         let last = self.scales.is_last(scale);
         let mut room = last.then(|| self.cache(progress.kept_as, 1, progress.filled + count));
-        let mut part = Part {
-            tokens: &vec![count; rows],
+        let tokens = vec![count; rows];
+        let mut seen = Seen::Kept(Part {
+            tokens: &tokens,
             filled: progress.filled,
             caches: &mut progress.caches,
             keep: match &mut room {
                 Some(room) => Keep::Nowhere(room),
                 None => Keep::Behind,
             },
-        };
-        x = self.through_blocks(x, &angles, &mut part, trace)?;
+        });
+        x = self.through_blocks(x, &angles, &mut seen, trace)?;
         progress.scale += 1;
         if !last {
             progress.filled += count;
@@ -298,9 +285,25 @@ impl Transformer {
         hidden: &Tensor,
         trace: &mut Trace,
     ) -> Result<Tensor> {
+        self.modulated_logits(&progress.modulation, hidden, trace)
+    }
+
+    /// Factor less one, and addend, of the last norm `[rows,2C]`, by the largest of each channel of a text
+    /// `[rows,C]`.
+    pub(super) fn modulation(&self, pooled: &Tensor) -> Result<Tensor> {
+        self.head_modulation.forward(&ops::silu(pooled)?)
+    }
+
+    /// As [`Self::logits`], of rows with this [`Self::modulation`].
+    pub(super) fn modulated_logits(
+        &self,
+        modulation: &Tensor,
+        hidden: &Tensor,
+        trace: &mut Trace,
+    ) -> Result<Tensor> {
         let width = self.config.embed_dim;
         let part = |index: usize| {
-            let part = progress.modulation.narrow(1, index * width, width)?;
+            let part = modulation.narrow(1, index * width, width)?;
             part.unsqueeze(1)
         };
         let x = self.head_norm.forward(hidden)?;
@@ -327,19 +330,43 @@ impl Transformer {
         &self,
         mut x: Tensor,
         angles: &RotaryAngles,
-        part: &mut Part,
+        seen: &mut Seen,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         for (index, block) in self.blocks.iter().enumerate() {
             let name = format!("blocks.{index}");
-            x = block.forward(&x, index, angles, part, &mut trace.within(&name))?;
+            x = block.forward(&x, index, angles, seen, &mut trace.within(&name))?;
             check_finite(&x, STAGE, &name)?;
             trace.see(&name, &x);
         }
         Ok(x)
     }
 
-    fn embed_context(&self, context: &Tensor) -> Result<Tensor> {
+    /// Rows and length of texts `[B,L,D]` with a mask for each.
+    pub(super) fn check_context(
+        &self,
+        context: &Tensor,
+        masks: &[Vec<bool>],
+    ) -> Result<[usize; 2]> {
+        let config = &self.config;
+        let (batch, length, channels) = context.dims3()?;
+        if [length, channels] == [config.context_token, config.context_dim]
+            && masks.len() == batch
+            && masks.iter().all(|mask| mask.len() == length)
+        {
+            return Ok([batch, length]);
+        }
+        Err(Error::Shape(format!(
+            "a context {:?} with {} masks; expected rows of `context_token` = {} by `context_dim` = {}, and a \
+             mask for each",
+            context.dims(),
+            masks.len(),
+            config.context_token,
+            config.context_dim
+        )))
+    }
+
+    pub(super) fn embed_context(&self, context: &Tensor) -> Result<Tensor> {
         match &self.context_norm {
             Some(norm) => self.context_embed.forward(&norm.forward(context)?),
             None => self.context_embed.forward(context),

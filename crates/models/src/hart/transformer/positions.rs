@@ -30,13 +30,22 @@ pub(super) fn grid_angles(
     scale: usize,
     ends: &[f32],
 ) -> RotaryAngles {
-    let (side, whole) = (scales.sides()[scale], scales.side() as f32);
-    let place = |index: usize| index as f32 / side as f32 * whole;
     let places = ends.iter().flat_map(|end| {
-        let all = (0..side * side).map(move |index| [index / side, index % side]);
-        all.map(move |at| at.map(|index| place(index) + end))
+        let all = 0..scales.sides()[scale].pow(2);
+        all.map(move |index| grid_place(scales, scale, index, *end))
     });
-    RotaryAngles::mixed_axes(head_dim, THETA, &places.collect::<Vec<_>>())
+    mixed_angles(head_dim, &places.collect::<Vec<_>>())
+}
+
+/// Row and column of a scale's place in the units of the last scale's grid, from where the text ends.
+pub(super) fn grid_place(scales: &Scales, scale: usize, index: usize, end: f32) -> [f32; 2] {
+    let (side, whole) = (scales.sides()[scale], scales.side() as f32);
+    [index / side, index % side].map(|index| index as f32 / side as f32 * whole + end)
+}
+
+/// Angles of places on grids.
+pub(super) fn mixed_angles(head_dim: usize, places: &[[f32; 2]]) -> RotaryAngles {
+    RotaryAngles::mixed_axes(head_dim, THETA, places)
 }
 
 #[cfg(test)]
