@@ -37,6 +37,12 @@ impl Inputs {
         Ok(self)
     }
 
+    /// With the tokenizer whose codes are learned.
+    pub(crate) fn tokenizer(mut self, weights: &dyn TensorSource) -> Result<Self> {
+        self.0.insert("tokenizer".to_owned(), fingerprint(weights)?);
+        Ok(self)
+    }
+
     /// With the weights to start from, where there are any.
     pub(crate) fn start(mut self, weights: &[&dyn TensorSource]) -> Result<Self> {
         let mut found = Fingerprint::default();

@@ -20,8 +20,10 @@
 #![forbid(unsafe_code)]
 
 mod autoencoder;
+mod captions;
 pub mod checker;
 pub mod checkpoint;
+mod codes;
 pub mod data;
 pub mod ema;
 mod error;
@@ -45,6 +47,9 @@ mod tokenizer;
 
 pub use autoencoder::{AutoencoderReport, train_autoencoder};
 pub use checker::{CheckerReport, train_checker};
+pub use codes::{
+    CodesRecipe, DiffusionLoss, DropLaw, KeptPlaces, TokenizerFiles, open_codes_start, train_codes,
+};
 pub use error::{Error, Result};
 pub use image::{ImageReport, Start, train_image};
 pub use inputs::Inputs;

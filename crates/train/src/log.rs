@@ -153,6 +153,17 @@ pub fn read_log(path: &Path) -> Result<Vec<LogEntry>> {
     Ok(entries)
 }
 
+/// The mean of the last tenth of a log's losses; none where there are none.
+///
+/// # Errors
+/// As [`read_log`].
+pub(crate) fn mean_of_last_tenth(path: &Path) -> Result<Option<f64>> {
+    let entries = read_log(path)?;
+    let losses: Vec<f64> = entries.iter().filter_map(|entry| entry.loss).collect();
+    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
+    Ok((!tail.is_empty()).then(|| tail.iter().sum::<f64>() / tail.len() as f64))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -28,6 +28,14 @@ pub(crate) struct Loss {
 }
 
 impl Loss {
+    /// With a weight of another loss.
+    pub fn and(self, other: Self, weight: f64) -> Result<Self> {
+        Ok(Self {
+            value: self.value + weight * other.value,
+            surrogate: (self.surrogate + (other.surrogate * weight)?)?,
+        })
+    }
+
     /// With a weight of a scalar tensor.
     pub fn plus(self, other: &Tensor, weight: f64) -> Result<Self> {
         let other = (other * weight)?;

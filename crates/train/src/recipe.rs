@@ -9,6 +9,7 @@ use brisk_store::read::read;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::codes::CodesRecipe;
 use crate::data::emoji::SIZES;
 use crate::error::{Error, JsonContext, Result};
 use crate::loss::ReconstructionLoss;
@@ -194,9 +195,11 @@ pub enum Recipe {
     Checker(CheckerRecipe),
     /// A tokenizer of HART's kind.
     Tokenizer(TokenizerRecipe),
+    /// A text-to-image model of its codes.
+    Codes(CodesRecipe),
 }
 
-const BUILT_IN: [(&str, &str); 7] = [
+const BUILT_IN: [(&str, &str); 8] = [
     (
         "emoji-autoencoder",
         include_str!("../recipes/emoji-autoencoder.json"),
@@ -211,6 +214,7 @@ const BUILT_IN: [(&str, &str); 7] = [
         "emoji-tokenizer",
         include_str!("../recipes/emoji-tokenizer.json"),
     ),
+    ("emoji-codes", include_str!("../recipes/emoji-codes.json")),
     (
         "scene-checker",
         include_str!("../recipes/scene-checker.json"),
@@ -227,14 +231,26 @@ pub fn built_in_names() -> Vec<&'static str> {
 }
 
 impl Recipe {
-    /// What it trains, as its file says it.
+    /// What it trains, as the verb that takes it is called.
     pub fn kind(&self) -> &'static str {
         match self {
             Recipe::Autoencoder(_) => "autoencoder",
-            Recipe::Image(_) => "image",
+            Recipe::Image(_) | Recipe::Codes(_) => "image",
             Recipe::Text(_) => "text",
             Recipe::Checker(_) => "checker",
             Recipe::Tokenizer(_) => "tokenizer",
+        }
+    }
+
+    /// How it is trained, to be changed.
+    pub fn training_mut(&mut self) -> &mut TrainingOptions {
+        match self {
+            Recipe::Autoencoder(recipe) => &mut recipe.training,
+            Recipe::Image(recipe) => &mut recipe.training,
+            Recipe::Text(recipe) => &mut recipe.training,
+            Recipe::Checker(recipe) => &mut recipe.training,
+            Recipe::Tokenizer(recipe) => &mut recipe.training,
+            Recipe::Codes(recipe) => &mut recipe.training,
         }
     }
 
@@ -263,6 +279,7 @@ impl Recipe {
             Recipe::Text(recipe) => recipe.validate(),
             Recipe::Checker(recipe) => recipe.validate(),
             Recipe::Tokenizer(recipe) => recipe.validate(),
+            Recipe::Codes(recipe) => recipe.validate(),
         };
         match checked {
             Ok(()) => Ok(recipe),
@@ -294,7 +311,7 @@ pub const MAX_STEPS: u64 = 1_000_000_000;
 /// Pictures or problems that a measurement takes.
 pub(crate) const MAX_MEASURED: usize = 1_000_000;
 /// Prompts of a sample sheet, and solver steps.
-const MAX_SAMPLES: usize = 1000;
+pub(crate) const MAX_SAMPLES: usize = 1000;
 /// Tokens of a vocabulary, a caption or an answer.
 const MAX_TOKENS: u64 = 1_000_000;
 
@@ -519,6 +536,7 @@ mod tests {
                 Recipe::Text(recipe) => assert_eq!(recipe.name, name),
                 Recipe::Checker(recipe) => assert_eq!(recipe.name, name),
                 Recipe::Tokenizer(recipe) => assert_eq!(recipe.name, name),
+                Recipe::Codes(recipe) => assert_eq!(recipe.name, name),
             }
         }
     }

@@ -17,7 +17,10 @@ use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
 use brisk_train::log::{LogEntry, MEASURES, read_log};
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
-use brisk_train::{Start, train_autoencoder, train_image, train_text};
+use brisk_train::{
+    Start, TokenizerFiles, open_codes_start, train_autoencoder, train_codes, train_image,
+    train_text,
+};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
@@ -141,14 +144,14 @@ pub struct AutoencoderArguments {
     run: RunArguments,
 }
 
-/// Train a text-to-image model on a trained autoencoder
+/// Train a text-to-image model (SANA, HART) on a trained autoencoder or tokenizer
 #[derive(Debug, Args)]
 #[command(before_help = "A recipe is a JSON file with model, data and training settings.")]
 pub struct ImageTrainingArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-image")]
     recipe: String,
-    /// Autoencoder, or a model that has one; with --from, by default that model's
+    /// Autoencoder (or tokenizer), or a model that has one; with --from, by default that model's
     #[arg(long, value_name = "MODEL", required_unless_present = "from")]
     vae: Option<String>,
     /// Go on from this model's weights and tokenizer, of the recipe's shape
@@ -337,11 +340,11 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
 
 fn image(arguments: &ImageTrainingArguments) -> Result {
     arguments.run.threads.apply()?;
-    let mut recipe = match Recipe::open(&arguments.recipe)? {
-        Recipe::Image(recipe) => recipe,
-        other => return Err(wrong_kind(&arguments.recipe, &other, "image")),
-    };
-    arguments.run.adjust(&mut recipe.training);
+    let mut recipe = Recipe::open(&arguments.recipe)?;
+    if recipe.kind() != "image" {
+        return Err(wrong_kind(&arguments.recipe, &recipe, "image"));
+    }
+    arguments.run.adjust(recipe.training_mut());
     let data = EmojiData::open_all(&arguments.data)?;
     let variant = arguments.variant.as_deref();
     let open = |name: &str| models::open(Some(name), variant);
@@ -354,13 +357,26 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     for input in start.iter().chain([&vae]) {
         arguments.run.keeps("model", input)?;
     }
-    let vae = open_autoencoder(&vae, variant)?;
-    let start = start.map(|folder| Start::open(&folder, variant));
-    let start = start.transpose()?;
-    arguments.run.train("model", |control| {
-        let out = &arguments.run.output;
-        train_image(&recipe, &data, &vae, start.as_ref(), out, control)
-    })
+    let out = &arguments.run.output;
+    match &recipe {
+        Recipe::Image(recipe) => {
+            let vae = open_autoencoder(&vae, variant)?;
+            let start = start.map(|folder| Start::open(&folder, variant));
+            let start = start.transpose()?;
+            arguments.run.train("model", |control| {
+                train_image(recipe, &data, &vae, start.as_ref(), out, control)
+            })
+        }
+        Recipe::Codes(recipe) => {
+            let tokenizer = TokenizerFiles::open(&vae, variant)?;
+            let start = start.map(|folder| open_codes_start(&folder, variant));
+            let start = start.transpose()?;
+            arguments.run.train("model", |control| {
+                train_codes(recipe, &data, &tokenizer, start.as_ref(), out, control)
+            })
+        }
+        other => Err(wrong_kind(&arguments.recipe, other, "image")),
+    }
 }
 
 fn language(arguments: &TextTrainingArguments) -> Result {

@@ -1,42 +1,13 @@
 //! Training captions, tokenised as inference tokenises prompts.
 
-use std::collections::BTreeSet;
-
-use brisk_pipelines::KnownPrompts;
 use brisk_pipelines::families::sana::prompt;
 use brisk_text::Tokenizer;
 
+use crate::captions::caption;
 use crate::data::emoji::EmojiData;
 use crate::error::Result;
 use crate::recipe::ImageRecipe;
 use crate::rng::Rng;
-
-/// Keywords that a caption adds at most.
-const MAX_TAGS: usize = 4;
-
-/// The text a tokenizer is trained on.
-pub(super) fn lines(data: &EmojiData, training: &[usize]) -> Vec<String> {
-    training
-        .iter()
-        .map(|index| {
-            let entry = &data.entries[*index];
-            let mut line = entry.name.clone();
-            for tag in &entry.tags {
-                line.push_str(", ");
-                line.push_str(tag);
-            }
-            line.to_lowercase()
-        })
-        .collect()
-}
-
-/// What a model that was trained on these pictures knows.
-pub(super) fn known(data: &EmojiData, training: &[usize]) -> KnownPrompts {
-    let entries = || training.iter().map(|index| &data.entries[*index]);
-    let names: BTreeSet<String> = entries().map(|entry| entry.name.clone()).collect();
-    let keywords = entries().flat_map(|entry| entry.tags.clone());
-    KnownPrompts::new(names.into_iter().collect(), keywords)
-}
 
 /// Draws a caption for each picture.
 pub(super) struct Captions<'a> {
@@ -71,24 +42,11 @@ impl<'a> Captions<'a> {
                 if rng.chance(self.recipe.text_dropout) {
                     return Ok(self.empty.clone());
                 }
-                let caption = self.caption(self.training[*slot], rng);
+                let entry = &self.data.entries[self.training[*slot]];
+                let caption = caption(entry, self.recipe.name_probability, rng);
                 tokens(self.tokenizer, &caption, self.recipe.max_tokens)
             })
             .collect()
-    }
-
-    fn caption(&self, index: usize, rng: &mut Rng) -> String {
-        let entry = &self.data.entries[index];
-        let mut caption = entry.name.clone();
-        if rng.chance(self.recipe.name_probability) || entry.tags.is_empty() {
-            return caption;
-        }
-        let count = 1 + rng.below(entry.tags.len().min(MAX_TAGS));
-        for position in rng.permutation(entry.tags.len()).into_iter().take(count) {
-            caption.push_str(", ");
-            caption.push_str(&entry.tags[position]);
-        }
-        caption
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 
 use super::{Configs, ImageReport, MODEL, TEXT_ENCODER, TRANSFORMER};
 use crate::error::{FileContext, Result};
-use crate::log::read_log;
+use crate::log::mean_of_last_tenth;
 use crate::session::{LOG, REPORT, Session, write_json};
 use crate::tensors::NamedArray;
 
@@ -28,7 +28,7 @@ pub(super) struct Pieces<'a> {
 }
 
 /// Writes the tensors below `prefix` in bf16 and returns their number of values.
-fn write_part(arrays: &[NamedArray], prefix: &str, path: &Path) -> Result<usize> {
+pub(crate) fn write_part(arrays: &[NamedArray], prefix: &str, path: &Path) -> Result<usize> {
     let prefix = format!("{prefix}.");
     let mut count = 0;
     let mut tensors: Vec<OutTensor> = Vec::new();
@@ -119,11 +119,6 @@ pub(super) fn write(
     // Empty: this model was trained without an instruction before the prompt.
     write_atomic(&model.join("complex_human_instruction.txt"), b"")?;
     copy(&out.join(LOG), &model.join(LOG))?;
-    let losses: Vec<f64> = read_log(&out.join(LOG))?
-        .iter()
-        .filter_map(|entry| entry.loss)
-        .collect();
-    let tail = &losses[losses.len() - losses.len().div_ceil(10)..];
     let report = ImageReport {
         steps: session.step,
         seconds: session.seconds(),
@@ -131,7 +126,7 @@ pub(super) fn write(
         text_encoder_parameters,
         pictures,
         vocabulary: pieces.configs.text_model.vocab_size,
-        loss: (!tail.is_empty()).then(|| tail.iter().sum::<f64>() / tail.len() as f64),
+        loss: mean_of_last_tenth(&out.join(LOG))?,
     };
     write_json(&out.join(REPORT), &report)?;
     Ok(report)

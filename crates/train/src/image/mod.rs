@@ -2,9 +2,9 @@
 //! a frozen autoencoder.
 
 mod captions;
-mod export;
+pub(crate) mod export;
 mod sample;
-mod start;
+pub(crate) mod start;
 
 use std::path::Path;
 
@@ -38,9 +38,9 @@ pub use start::Start;
 /// Noise levels, as in the models that use this objective.
 const LEVELS: usize = 1000;
 /// The folder of the model in a run's folder.
-const MODEL: &str = "model";
-const TRANSFORMER: &str = "transformer";
-const TEXT_ENCODER: &str = "text_encoder";
+pub(crate) const MODEL: &str = "model";
+pub(crate) const TRANSFORMER: &str = "transformer";
+pub(crate) const TEXT_ENCODER: &str = "text_encoder";
 
 /// What a finished run is.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -217,10 +217,8 @@ pub fn train_image(
         Some(start) => start.tokenizer.clone(),
         None => {
             control.stage("training the tokenizer", Work::Run, 0);
-            let vocabulary = recipe.text_encoder["vocab_size"].as_u64().ok_or_else(|| {
-                Error::Recipe("text_encoder.vocab_size is missing; expected a number".to_owned())
-            })?;
-            brisk_text::train_bpe(&captions::lines(data, &training), vocabulary as usize)?
+            let vocabulary = crate::captions::vocabulary(&recipe.text_encoder)?;
+            brisk_text::train_bpe(&crate::captions::lines(data, &training), vocabulary)?
         }
     };
     let tokenizer = Tokenizer::from_bytes(&tokenizer_file, "the model's tokenizer")?;
@@ -285,7 +283,7 @@ pub fn train_image(
         vae,
         flow_shift: recipe.flow_shift,
         guidance: recipe.guidance,
-        known_prompts: captions::known(data, &training),
+        known_prompts: crate::captions::known(data, &training),
     };
     export::write(&pieces, &session, training.len(), out)
 }

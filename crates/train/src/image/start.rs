@@ -16,10 +16,10 @@ use crate::session::check_start;
 
 /// What a run takes from another model: parameters by the names they have in training.
 pub struct Start {
-    text: Arc<dyn TensorSource>,
-    transformer: Arc<dyn TensorSource>,
+    pub(crate) text: Arc<dyn TensorSource>,
+    pub(crate) transformer: Arc<dyn TensorSource>,
     /// Its `tokenizer.json`: the table of the text encoder is of its tokens.
-    pub(super) tokenizer: Vec<u8>,
+    pub(crate) tokenizer: Vec<u8>,
 }
 
 impl Start {
@@ -49,13 +49,16 @@ impl Start {
     }
 
     /// Everything that is taken.
-    pub(super) fn sources(&self) -> [&dyn TensorSource; 2] {
+    pub(crate) fn sources(&self) -> [&dyn TensorSource; 2] {
         [&*self.text, &*self.transformer]
     }
 }
 
 /// A part's tensors under the names that they have in training, which begin with the part's.
-fn below<C: ComponentConfig>(part: &str, opened: &Opened<C>) -> Result<Arc<dyn TensorSource>> {
+pub(crate) fn below<C: ComponentConfig + ?Sized>(
+    part: &str,
+    opened: &Opened<C>,
+) -> Result<Arc<dyn TensorSource>> {
     let Some(source) = opened.stored() else {
         return Err(Error::Data(format!(
             "the {part} to start from has no weights"
@@ -67,7 +70,7 @@ fn below<C: ComponentConfig>(part: &str, opened: &Opened<C>) -> Result<Arc<dyn T
 }
 
 /// The variables of a run, each part's by itself: a part is complete when all of its own are there.
-pub(super) struct PartWeights {
+pub(crate) struct PartWeights {
     pub text: Weights,
     pub transformer: Weights,
 }

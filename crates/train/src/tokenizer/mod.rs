@@ -5,6 +5,7 @@
 //! learns: at random it gets the sum of codewords or the latent as it is, so that in the end it draws both.
 //! The authors add an adversarial and a perceptual loss; here pixels alone count.
 
+mod level;
 mod objective;
 mod recipe;
 mod revive;

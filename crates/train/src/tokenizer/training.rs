@@ -15,9 +15,9 @@ use brisk_store::{ModelFolder, OutTensor, TensorSource, write_safetensors};
 use candle_core::Var;
 use serde::Serialize;
 
-use super::TokenizerRecipe;
 use super::objective::{Phase, objective};
 use super::revive::revive;
+use super::{TokenizerRecipe, level};
 use crate::autoencoder::config_with;
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, FileContext, Result};
@@ -35,7 +35,7 @@ const REVIVAL_PICTURES: usize = 64;
 /// Where the published class keeps the tokenizer.
 const PUBLISHED: &str = "vae.";
 /// The codebook.
-const CODEBOOK: &str = "quantize.embedding.weight";
+pub(super) const CODEBOOK: &str = "quantize.embedding.weight";
 
 /// What a finished run measured, all with the weights as written (moving average, rounded to bf16).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -235,7 +235,11 @@ fn export(
     out: &Path,
 ) -> Result<TokenizerReport> {
     let control = session.control;
-    let frozen = Frozen::of(config, session.ema.arrays(), true)?;
+    control.stage("measuring the latents", Work::Run, 0);
+    let trained = Frozen::of(config, session.ema.arrays(), false)?;
+    let factor = level::factor(&trained.model, &trained.scales, data, training, control)?;
+    let arrays = level::scaled(session.ema.arrays(), factor);
+    let frozen = Frozen::of(config, &arrays, true)?;
     control.stage("counting the codewords", Work::Run, 0);
     let mut taken = BTreeSet::new();
     for indices in training.chunks(BATCH) {
@@ -253,7 +257,6 @@ fn export(
     write_sheet(&mut session, &frozen, data, training, held_out)?;
     let folder = out.join(TOKENIZER);
     std::fs::create_dir_all(&folder).at(&folder)?;
-    let arrays = session.ema.arrays();
     let published = |array: &NamedArray| OutTensor {
         name: format!("{PUBLISHED}{}", array.name),
         ..array.to_bf16_tensor()

@@ -1,5 +1,6 @@
 //! Both loops on 8x8 pictures: the loss falls, and a run that was stopped ends with the weights of one that wasn't.
 
+mod codes;
 mod tokenizer;
 
 use std::path::Path;

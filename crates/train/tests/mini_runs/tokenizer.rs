@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{assert_same_checkpoint, assert_stopped, data, losses, stopping_at, training};
 
-fn document(steps: u64) -> Value {
+pub fn document(steps: u64) -> Value {
     json!({
         "kind": "tokenizer", "name": "tiny", "picture_size": 8, "training": training("adamw", steps),
         "config": {
@@ -27,7 +27,7 @@ fn document(steps: u64) -> Value {
     })
 }
 
-fn parse(document: &Value) -> brisk_train::Result<TokenizerRecipe> {
+pub fn parse(document: &Value) -> brisk_train::Result<TokenizerRecipe> {
     match Recipe::parse(document.to_string().as_bytes(), "tiny")? {
         Recipe::Tokenizer(recipe) => Ok(recipe),
         _ => unreachable!(),
