@@ -25,6 +25,8 @@ mod buffers;
 pub mod component;
 mod config;
 mod cost;
+pub mod craft;
+pub mod crnn;
 pub mod dcae;
 pub mod foreign;
 pub mod gemma2;

@@ -1,0 +1,98 @@
+//! A bidirectional LSTM (Hochreiter and Schmidhuber 1997) with PyTorch's gates, and a linear map behind it.
+
+use brisk_nn::{Init, Linear, Tensor, Weights, ops};
+
+use crate::Result;
+
+/// Gates: input, forget, candidate, output.
+const GATES: usize = 4;
+
+/// Both directions, and what joins them.
+#[derive(Debug)]
+pub(super) struct BidirectionalLstm {
+    directions: [Direction; 2],
+    join: Linear,
+}
+
+#[derive(Debug)]
+struct Direction {
+    /// From the inputs to all gates, both biases included.
+    inputs: Linear,
+    /// From the state to all gates, `[4·hidden, hidden]`.
+    state: Tensor,
+    hidden: usize,
+}
+
+impl BidirectionalLstm {
+    /// Reads `rnn` and `linear`.
+    pub fn load(weights: &Weights, from: usize, hidden: usize, to: usize) -> Result<Self> {
+        let rnn = weights.pp("rnn");
+        let direction = |suffix: &str| -> Result<Direction> {
+            let get = |name: &str, shape: &[usize]| {
+                rnn.get(&format!("{name}_l0{suffix}"), shape, Init::KaimingUniform)
+            };
+            let gates = GATES * hidden;
+            let bias = (get("bias_ih", &[gates])? + get("bias_hh", &[gates])?)?;
+            Ok(Direction {
+                inputs: Linear::new(get("weight_ih", &[gates, from])?, Some(bias))?,
+                state: get("weight_hh", &[gates, hidden])?,
+                hidden,
+            })
+        };
+        Ok(Self {
+            directions: [direction("")?, direction("_reverse")?],
+            join: Linear::load(
+                &weights.pp("linear"),
+                2 * hidden,
+                to,
+                true,
+                Init::KaimingUniform,
+            )?,
+        })
+    }
+
+    /// `[B, T, from]` to `[B, T, to]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let [ahead, back] =
+            [false, true].map(|back| self.directions[usize::from(back)].run(x, back));
+        self.join.forward(&Tensor::cat(&[ahead?, back?], 2)?)
+    }
+}
+
+impl Direction {
+    /// States `[B, T, hidden]`, from the last step to the first where it goes `back`.
+    fn run(&self, x: &Tensor, back: bool) -> Result<Tensor> {
+        let (batch, steps, _) = x.dims3()?;
+        let hidden = self.hidden;
+        let gates = self.inputs.forward(x)?.flatten_all()?.to_vec1::<f32>()?;
+        let mut states = vec![0.0f32; batch * steps * hidden];
+        let mut state = vec![0.0f32; batch * hidden];
+        let mut cell = vec![0.0f32; batch * hidden];
+        for step in 0..steps {
+            let at = if back { steps - 1 - step } else { step };
+            let before = Tensor::from_slice(&state, (batch, hidden))?;
+            let carried = ops::linear(&before, &self.state, None)?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            for row in 0..batch {
+                let own = &gates[(row * steps + at) * GATES * hidden..][..GATES * hidden];
+                let carried = &carried[row * GATES * hidden..][..GATES * hidden];
+                for unit in 0..hidden {
+                    let gate =
+                        |index: usize| own[index * hidden + unit] + carried[index * hidden + unit];
+                    let place = row * hidden + unit;
+                    let kept = sigmoid(gate(1)) * cell[place] + sigmoid(gate(0)) * gate(2).tanh();
+                    cell[place] = kept;
+                    state[place] = sigmoid(gate(3)) * kept.tanh();
+                }
+                states[(row * steps + at) * hidden..][..hidden]
+                    .copy_from_slice(&state[row * hidden..][..hidden]);
+            }
+        }
+        Tensor::from_vec(states, (batch, steps, hidden))
+    }
+}
+
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + (-x).exp())
+}
