@@ -8,7 +8,7 @@ import zlib
 from kit import chunk, clear, end, here, pixel, png, put, safetensors, tensors
 
 clear("lora", "scheduler", "captions", "data_set", "emoji_package", "training_log", "recipe", "redraw",
-      "quantized_weights")
+      "quantized_weights", "mask_prompts")
 
 # Adapters of layer x.0 [2, 3] in every naming, and of y [1, 2].
 nan = struct.pack("<f", float("nan"))
@@ -251,3 +251,21 @@ put("quantized_weights", "short", tensors(**{"a.weight": ("U8", (7,), bytes(7))}
 put("quantized_weights", "floats", tensors(**{"a.weight": ones(3, 40)}))
 put("quantized_weights", "other_name", tensors(**{"b.weight": ("U8", (7,), bytes(7))}))
 put("quantized_weights", "empty", b"")
+
+# Boxes and points of what to find in a picture.
+put("mask_prompts", "good_boxes", b"[[1, 2, 3, 4], [0.5, 0, 1e3, 7.25]]")
+put("mask_prompts", "good_objects", b'{"boxes": [{"name": "a", "box": [1, 2, 3, 4], "points": [[1, 2], [3, 4]], "labels": [1, 0]}]}')
+put("mask_prompts", "good_point", b'[{"points": [[7, 8]], "box": null}]')
+put("mask_prompts", "empty", b"")
+put("mask_prompts", "empty_list", b"[]")
+put("mask_prompts", "cut_off", b"[[1, 2, 3, 4]")
+put("mask_prompts", "number", b"7")
+put("mask_prompts", "text", b'["1,2,3,4"]')
+put("mask_prompts", "three_numbers", b"[[1, 2, 3]]")
+put("mask_prompts", "unknown_key", b'[{"bbox": [1, 2, 3, 4]}]')
+put("mask_prompts", "labels_differ", b'[{"points": [[1, 2]], "labels": [1, 0]}]')
+put("mask_prompts", "label_two", b'[{"points": [[1, 2]], "labels": [2]}]')
+put("mask_prompts", "label_text", b'[{"points": [[1, 2]], "labels": ["1"]}]')
+put("mask_prompts", "nested", b"[" * 500 + b"]" * 500)
+put("mask_prompts", "name_number", b'[{"name": 1, "box": [1, 2, 3, 4]}]')
+put("mask_prompts", "not_utf8", b'[{"name": "\xff", "box": [1, 2, 3, 4]}]')

@@ -13,12 +13,24 @@ const MAX_TEXTS: usize = 256;
 /// ASCII texts become `tEXt` chunks, which every tool reads, others `iTXt` (UTF-8). A keyword has 1 to 79 printable
 /// Latin-1 characters without spaces at its ends; a text holds no NUL.
 pub fn encode_png(picture: &Picture, metadata: &[(String, String)]) -> Result<Vec<u8>> {
-    check_size("PNG", picture.width as u64, picture.height as u64)?;
+    let size = [picture.width, picture.height];
+    let kind = (png::ColorType::Rgb, png::BitDepth::Eight);
+    encode(size, kind, &picture.pixels, metadata)
+}
+
+/// A PNG file of width and height, of pixels of this kind.
+pub(crate) fn encode(
+    [width, height]: [usize; 2],
+    (colours, depth): (png::ColorType, png::BitDepth),
+    pixels: &[u8],
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>> {
+    check_size("PNG", width as u64, height as u64)?;
     let failed = |e: png::EncodingError| Error::Png(e.to_string());
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, picture.width as u32, picture.height as u32);
-    encoder.set_color(png::ColorType::Rgb);
-    encoder.set_depth(png::BitDepth::Eight);
+    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+    encoder.set_color(colours);
+    encoder.set_depth(depth);
     encoder.set_compression(png::Compression::Balanced);
     for (keyword, text) in metadata {
         check_keyword(keyword)?;
@@ -35,7 +47,7 @@ pub fn encode_png(picture: &Picture, metadata: &[(String, String)]) -> Result<Ve
         added.map_err(failed)?;
     }
     let mut writer = encoder.write_header().map_err(failed)?;
-    writer.write_image_data(&picture.pixels).map_err(failed)?;
+    writer.write_image_data(pixels).map_err(failed)?;
     writer.finish().map_err(failed)?;
     Ok(bytes)
 }

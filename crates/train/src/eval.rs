@@ -2,6 +2,7 @@
 //! often a language model solves problems, how well pictures of scenes follow their prompts.
 
 mod alignment;
+pub mod masks;
 pub mod text;
 
 use brisk_media::{Picture, psnr};

@@ -52,7 +52,7 @@ pub struct Measure {
 }
 
 /// Everything that evaluations measure.
-pub const MEASURES: [Measure; 3] = [
+pub const MEASURES: [Measure; 5] = [
     Measure {
         key: "psnr",
         option: "psnr",
@@ -72,6 +72,20 @@ pub const MEASURES: [Measure; 3] = [
         option: "exact-match",
         name: "held-out problems right",
         title: "held-out problems right",
+        unit: Unit::Share,
+    },
+    Measure {
+        key: "fg_iou",
+        option: "fg-iou",
+        name: "letters",
+        title: "text pixels by boxes of letters (IoU)",
+        unit: Unit::Share,
+    },
+    Measure {
+        key: "fg_iou_words",
+        option: "fg-iou-words",
+        name: "words",
+        title: "text pixels by boxes of words (IoU)",
         unit: Unit::Share,
     },
 ];

@@ -13,6 +13,7 @@ use crate::codes::CodesRecipe;
 use crate::data::emoji::SIZES;
 use crate::error::{Error, JsonContext, Result};
 use crate::loss::ReconstructionLoss;
+use crate::masks::MasksRecipe;
 use crate::optimiser::OptimiserKind;
 use crate::pictures::{Augmentation, Selection};
 use crate::schedule::Decay;
@@ -197,9 +198,11 @@ pub enum Recipe {
     Tokenizer(TokenizerRecipe),
     /// A text-to-image model of its codes.
     Codes(CodesRecipe),
+    /// A model of masks.
+    Masks(MasksRecipe),
 }
 
-const BUILT_IN: [(&str, &str); 8] = [
+const BUILT_IN: [(&str, &str); 9] = [
     (
         "emoji-autoencoder",
         include_str!("../recipes/emoji-autoencoder.json"),
@@ -218,6 +221,10 @@ const BUILT_IN: [(&str, &str); 8] = [
     (
         "scene-checker",
         include_str!("../recipes/scene-checker.json"),
+    ),
+    (
+        "scene-text-masks",
+        include_str!("../recipes/scene-text-masks.json"),
     ),
     (
         "arithmetic-text",
@@ -239,6 +246,7 @@ impl Recipe {
             Recipe::Text(_) => "text",
             Recipe::Checker(_) => "checker",
             Recipe::Tokenizer(_) => "tokenizer",
+            Recipe::Masks(_) => "masks",
         }
     }
 
@@ -280,6 +288,7 @@ impl Recipe {
             Recipe::Checker(recipe) => recipe.validate(),
             Recipe::Tokenizer(recipe) => recipe.validate(),
             Recipe::Codes(recipe) => recipe.validate(),
+            Recipe::Masks(recipe) => recipe.validate(),
         };
         match checked {
             Ok(()) => Ok(recipe),
@@ -537,6 +546,7 @@ mod tests {
                 Recipe::Checker(recipe) => assert_eq!(recipe.name, name),
                 Recipe::Tokenizer(recipe) => assert_eq!(recipe.name, name),
                 Recipe::Codes(recipe) => assert_eq!(recipe.name, name),
+                Recipe::Masks(recipe) => assert_eq!(recipe.name, name),
             }
         }
     }

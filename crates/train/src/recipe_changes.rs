@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// Keys that may change between restarts, since they don't change what a step does, or, as the length of
 /// the run, only which rate it has.
-const FREE_KEYS: [&str; 12] = [
+const FREE_KEYS: [&str; 14] = [
     "steps",
     "max_minutes",
     "log_every",
@@ -12,6 +12,8 @@ const FREE_KEYS: [&str; 12] = [
     "eval_every",
     "eval_pictures",
     "eval_problems",
+    "eval_scenes",
+    "final_scenes",
     "sample_every",
     "sample_prompts",
     "sample_steps",

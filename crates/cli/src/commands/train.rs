@@ -1,6 +1,7 @@
 //! `brisk train`: prepare data, train, plot.
 
 mod checker;
+mod masks;
 mod packages;
 mod preview;
 mod scenes;
@@ -30,6 +31,7 @@ use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::{models, output, progress, text};
 use checker::CheckerArguments;
+use masks::MasksTrainingArguments;
 use packages::PackageArguments;
 use preview::PreviewArguments;
 use scenes::ScenesArguments;
@@ -57,6 +59,7 @@ pub enum TrainVerb {
     Checker(CheckerArguments),
     Tokenizer(TokenizerArguments),
     Preview(PreviewArguments),
+    Masks(MasksTrainingArguments),
     Plot(PlotArguments),
 }
 
@@ -257,6 +260,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Checker(arguments) => checker::run(arguments),
         TrainVerb::Tokenizer(arguments) => tokenizer::run(arguments),
         TrainVerb::Preview(arguments) => preview::run(arguments),
+        TrainVerb::Masks(arguments) => masks::run(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }

@@ -1,8 +1,10 @@
 //! Which pixels of a picture belong to something.
 
+mod drawn;
 mod regions;
 mod runs;
 
+pub use drawn::{Marks, overlay};
 pub use regions::Regions;
 pub use runs::Runs;
 

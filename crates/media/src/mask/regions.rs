@@ -1,4 +1,4 @@
-//! Regions of a mask whose pixels touch, corners included.
+//! Regions of a mask whose pixels touch.
 
 use super::Mask;
 
@@ -12,8 +12,17 @@ pub struct Regions {
 }
 
 impl Regions {
-    /// Regions of the pixels that are `inside` or not.
+    /// Regions of the pixels that are `inside` or not; touching corners are enough.
     pub fn of(mask: &Mask, inside: bool) -> Self {
+        Self::touching(mask, inside, true)
+    }
+
+    /// The same where only touching sides count.
+    pub fn by_sides(mask: &Mask, inside: bool) -> Self {
+        Self::touching(mask, inside, false)
+    }
+
+    fn touching(mask: &Mask, inside: bool, corners: bool) -> Self {
         let (width, height, pixels) = (mask.width(), mask.height(), mask.pixels());
         let mut found = Self {
             labels: vec![0; pixels.len()],
@@ -34,7 +43,8 @@ impl Regions {
                 for y in y.saturating_sub(1)..(y + 2).min(height) {
                     for x in x.saturating_sub(1)..(x + 2).min(width) {
                         let near = y * width + x;
-                        if pixels[near] == inside && found.labels[near] == 0 {
+                        let touches = corners || x == at % width || y == at / width;
+                        if touches && pixels[near] == inside && found.labels[near] == 0 {
                             found.labels[near] = label;
                             next.push(near);
                         }
@@ -53,6 +63,19 @@ impl Regions {
 }
 
 impl Mask {
+    /// Of each pixel whether it lies in a hole: outside, and by sides of pixels apart from the border.
+    pub fn holes(&self) -> Vec<bool> {
+        let outside = Regions::by_sides(self, false);
+        let mut open = vec![false; outside.sizes.len() + 1];
+        open[0] = true;
+        let (last_column, last_row) = (self.width - 1, self.height - 1);
+        for (at, label) in outside.labels.iter().enumerate() {
+            let (x, y) = (at % self.width, at / self.width);
+            open[*label] |= x == 0 || y == 0 || x == last_column || y == last_row;
+        }
+        outside.labels.iter().map(|label| !open[*label]).collect()
+    }
+
     /// Without holes of fewer than `least` pixels; none where there are none.
     pub fn without_holes(&self, least: usize) -> Option<Self> {
         let holes = Regions::of(self, false);
@@ -94,6 +117,16 @@ mod tests {
     fn mask(rows: [&str; 4]) -> Mask {
         let pixels = rows.concat().bytes().map(|letter| letter == b'#').collect();
         Mask::new(8, 4, pixels).unwrap()
+    }
+
+    #[test]
+    fn holes_are_closed_by_corners() {
+        let drawn = mask(["####..#.", "#..#.#.#", "####..#.", "........"]);
+        let holes = drawn.holes();
+        let found: Vec<usize> = (0..32).filter(|at| holes[*at]).collect();
+        assert_eq!(found, [9, 10, 14]);
+        assert_eq!(Regions::by_sides(&drawn, true).sizes().len(), 5);
+        assert_eq!(Regions::of(&drawn, true).sizes().len(), 2);
     }
 
     #[test]

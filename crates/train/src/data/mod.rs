@@ -5,6 +5,7 @@ pub mod captioned;
 pub mod emoji;
 mod icon_set;
 mod iconify;
+pub mod scene_text;
 pub mod scenes;
 
 /// Whether a fixed hash of a name puts it among the one in `every` that no model is trained on.

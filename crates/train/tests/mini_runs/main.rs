@@ -1,6 +1,7 @@
 //! Both loops on 8x8 pictures: the loss falls, and a run that was stopped ends with the weights of one that wasn't.
 
 mod codes;
+mod masks;
 mod tokenizer;
 
 use std::path::Path;

@@ -1,0 +1,5 @@
+//! Shapes seen aslant.
+
+mod projective;
+
+pub use projective::{Place, Projective};
