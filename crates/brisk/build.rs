@@ -67,9 +67,10 @@ fn write_model(code: &mut String, folder: &Path) -> String {
     let kind = match &*default_of {
         "pictures" => "Some(ResultKind::Pictures)",
         "text" => "Some(ResultKind::Text)",
+        "masks" => "Some(ResultKind::Masks)",
         NOTHING => "None",
         other => panic!(
-            "{}: default_of is {other:?}, expected pictures, text or {NOTHING}",
+            "{}: default_of is {other:?}, expected pictures, text, masks or {NOTHING}",
             card.display()
         ),
     };

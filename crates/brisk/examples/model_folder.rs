@@ -19,6 +19,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("writes text, over {} positions", model.context());
             (model.label().to_owned(), model.support())
         }
+        Model::Masks(model) => {
+            println!("finds masks, in a frame of {0} x {0} pixels", model.frame());
+            (model.label().to_owned(), model.support())
+        }
     };
     println!("{label} honours:");
     for honoured in support.honoured() {

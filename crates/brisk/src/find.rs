@@ -18,7 +18,7 @@ pub struct Found {
 }
 
 /// A model by folder, hub id or the name of one in the box; by default the one in the box that gives
-/// `kind`. A hub id is looked up in the local cache first, then downloaded.
+/// `kind`. A model of masks may be a single weights file. A hub id is looked up in the local cache first, then downloaded.
 ///
 /// # Errors
 /// No such model, a file instead of a folder, or a hub that cannot be asked.
@@ -41,7 +41,7 @@ pub fn find(
         return in_the_box(model);
     }
     let path = find_path(name, variant, false, progress)?;
-    if path.is_file() {
+    if path.is_file() && kind != ResultKind::Masks {
         return Err(Error::request(
             "model",
             format!(

@@ -1,4 +1,4 @@
-//! Pictures and text from efficient generative models, on a plain CPU, without Python.
+//! Pictures, text and masks from efficient generative models, on a plain CPU, without Python.
 //!
 //! ```no_run
 //! use brisk::{Control, ImageRequest, keys};
@@ -18,11 +18,14 @@
 //! makes models smaller.
 #![forbid(unsafe_code)]
 
+mod beside;
 mod box_models;
 mod description;
 mod find;
+mod masks;
 mod redraw;
 
+pub use beside::{report, write_codes, write_latents, write_sheet};
 pub use box_models::BoxModel;
 pub use brisk_media::Picture;
 pub use brisk_pipelines::events::Work;
@@ -33,15 +36,17 @@ pub use brisk_pipelines::request::{
     Canvas, FinishReason, PlannedImage, StageCost, StageMemory, WeightBytes,
 };
 pub use brisk_pipelines::{
-    Control, Error, Estimator, Event, GeneratedImage, GeneratedText, ImageModel, ImagePlan,
-    ImageRequest, KnownPrompts, Number, OpenSettings, Result, ResultKind, SequenceId, TextModel,
-    TextPlan, TextPrompt, TextRequest, TextSession, Turns, Unit,
+    Control, Error, Estimator, Event, GeneratedImage, GeneratedMask, GeneratedMasks, GeneratedText,
+    ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel, MaskPlan, MaskPrompt,
+    MaskRequest, Number, OpenSettings, Result, ResultKind, SequenceId, TextModel, TextPlan,
+    TextPrompt, TextRequest, TextSession, Turns, Unit,
 };
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;
 pub use description::{PARAMETERS_KEYWORD, REQUEST_KEYWORD, describe, described_png};
 pub use find::{Cached, Found, cached, find, find_file, find_path, folder_bytes};
 
+pub use masks::MaskFiles;
 pub use redraw::{Redraw, redraw};
 
 use std::sync::Arc;
@@ -54,6 +59,8 @@ pub enum Model {
     Image(Box<dyn ImageModel>),
     /// Text.
     Text(Box<dyn TextModel>),
+    /// Masks.
+    Masks(Box<dyn MaskModel>),
 }
 
 /// Opens a model by its name and gives what it is. A hub id that is not in the local cache is downloaded.
@@ -68,6 +75,10 @@ pub fn open(name: &str) -> Result<Model> {
         Some(results) if results == [ResultKind::Text] => {
             Ok(Model::Text(registry::open_text(&found.folder, &settings)?))
         }
+        Some(results) if results == [ResultKind::Masks] => Ok(Model::Masks(registry::open_masks(
+            &found.folder,
+            &settings,
+        )?)),
         _ => Ok(Model::Image(registry::open_image(
             &found.folder,
             &settings,
@@ -119,6 +130,29 @@ pub fn open_text_with(name: &str, options: Options) -> Result<Box<dyn TextModel>
         &NoProgress,
     )?;
     registry::open_text(&found.folder, &settings(options))
+}
+
+/// Opens a model that finds pixels; a single weights file serves too.
+///
+/// # Errors
+/// As [`open`]; also a model that gives something else.
+pub fn open_masks(name: &str) -> Result<Box<dyn MaskModel>> {
+    open_masks_with(name, Options::new())
+}
+
+/// As [`open_masks`], with options of opening.
+///
+/// # Errors
+/// As [`open_masks`]; also an option that this model does not honour.
+pub fn open_masks_with(name: &str, options: Options) -> Result<Box<dyn MaskModel>> {
+    let variant = options.get(&keys::VARIANT);
+    let found = find(
+        Some(name),
+        variant.as_deref(),
+        ResultKind::Masks,
+        &NoProgress,
+    )?;
+    registry::open_masks(&found.folder, &settings(options))
 }
 
 /// Settings whose options may name any model that [`find`] finds.

@@ -4,8 +4,8 @@ use brisk::{BoxModel, registry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    bench, compare, completions, convert, doctor, eval, image, inspect, models, probe, quantize,
-    reproduce, serve, text, train,
+    bench, compare, completions, convert, doctor, eval, image, inspect, masks, models, probe,
+    quantize, reproduce, serve, text, train,
 };
 
 /// The version, with the commit that it was built from where that is known.
@@ -13,7 +13,6 @@ const VERSION: &str = env!("BRISK_VERSION");
 
 /// What the command is for: what each family gives, in words.
 fn about() -> String {
-    let kinds = [brisk::ResultKind::Pictures, brisk::ResultKind::Text];
     let families = |kind| {
         let of_kind = registry::FAMILIES
             .iter()
@@ -21,7 +20,8 @@ fn about() -> String {
             .map(|family| family.about);
         of_kind.collect::<Vec<_>>().join(", ")
     };
-    let parts = kinds.map(|kind| format!("{} with {}", kind.name(), families(kind)));
+    let parts =
+        brisk::ResultKind::ALL.map(|kind| format!("{} with {}", kind.name(), families(kind)));
     format!("Makes {}; on a plain CPU.", parts.join(", "))
 }
 
@@ -63,6 +63,7 @@ pub struct Arguments {
 pub enum Verb {
     Image(Box<image::ImageArguments>),
     Text(Box<text::TextArguments>),
+    Masks(Box<masks::MasksArguments>),
     Models(models::ModelsArguments),
     Inspect(inspect::InspectArguments),
     Compare(compare::CompareArguments),

@@ -111,11 +111,10 @@ fn with_dashes(message: &str) -> String {
     written.push_str(parts.next().unwrap_or_default());
     let mut quoted = true;
     for part in parts {
-        let kinds = [brisk::ResultKind::Pictures, brisk::ResultKind::Text];
         let known = quoted
-            && kinds
-                .iter()
-                .any(|kind| brisk::registry::option(*kind, part).is_some());
+            && brisk::ResultKind::ALL
+                .into_iter()
+                .any(|kind| brisk::registry::option(kind, part).is_some());
         match (quoted, known) {
             (true, true) => {
                 written.push_str("--");
@@ -138,6 +137,7 @@ pub fn verb(kind: brisk::ResultKind) -> &'static str {
     match kind {
         brisk::ResultKind::Pictures => "image",
         brisk::ResultKind::Text => "text",
+        brisk::ResultKind::Masks => "masks",
     }
 }
 

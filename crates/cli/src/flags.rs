@@ -14,21 +14,18 @@ pub trait OfKind {
     const KIND: ResultKind;
 }
 
-/// Pictures.
-#[derive(Debug)]
-pub struct Pictures;
+macro_rules! kinds {
+    ($($kind:ident),+) => {$(
+        /// The kind of this name.
+        #[derive(Debug)]
+        pub struct $kind;
 
-impl OfKind for Pictures {
-    const KIND: ResultKind = ResultKind::Pictures;
+        impl OfKind for $kind {
+            const KIND: ResultKind = ResultKind::$kind;
+        }
+    )+};
 }
-
-/// Text.
-#[derive(Debug)]
-pub struct Text;
-
-impl OfKind for Text {
-    const KIND: ResultKind = ResultKind::Text;
-}
+kinds!(Pictures, Text, Masks);
 
 /// Every option that a model of this kind honours, as it was given on the command line.
 #[derive(Debug)]

@@ -1,6 +1,6 @@
-//! From a request to pixels or text.
+//! From a request to pixels, text or masks.
 //!
-//! A request ([`ImageRequest`], [`TextRequest`]) is put to a model that [`registry`] opens, which plans it
+//! A request ([`ImageRequest`], [`TextRequest`], [`MaskRequest`]) is put to a model that [`registry`] opens, which plans it
 //! (every decision, once) and carries the plan out, reporting through a [`Control`]. What can be asked
 //! for stands in [`options`]; the loops that families share stand in [`diffusion`] and
 //! [`autoregressive`]; each family has its
@@ -49,8 +49,8 @@ pub use estimate::{Estimator, StageSeconds};
 pub use events::{Control, Event, Number, Unit};
 pub use known_prompts::KnownPrompts;
 pub use request::{
-    GeneratedImage, GeneratedText, ImageModel, ImagePlan, ImageRequest, OpenSettings,
-    RandomWeights, ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest,
-    TextSession,
+    GeneratedImage, GeneratedMask, GeneratedMasks, GeneratedText, ImageModel, ImagePlan,
+    ImageRequest, MaskModel, MaskPlan, MaskPrompt, MaskRequest, OpenSettings, RandomWeights,
+    ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest, TextSession,
 };
 pub use turns::Turns;

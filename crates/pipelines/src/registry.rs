@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::families;
 use crate::options::{Definition, Options, Scope, Support};
 use crate::reproduce::Reproduction;
-use crate::request::{ImageModel, OpenSettings, ResultKind, TextModel};
+use crate::request::{ImageModel, MaskModel, OpenSettings, ResultKind, TextModel};
 
 /// Every family.
 pub static FAMILIES: &[&Family] = &[
@@ -16,6 +16,7 @@ pub static FAMILIES: &[&Family] = &[
     &families::hart::FAMILY,
     // Before the language models, which take any folder with a configuration.
     &families::vila_u::FAMILY,
+    &families::sam::FAMILY,
     &families::language::FAMILY,
     #[cfg(feature = "toy")]
     &families::toy::FAMILY,
@@ -25,6 +26,9 @@ pub static FAMILIES: &[&Family] = &[
 pub type OpenImage = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn ImageModel>>;
 /// Opens a model that writes.
 pub type OpenText = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn TextModel>>;
+
+/// Opens a model that finds pixels.
+pub type OpenMasks = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn MaskModel>>;
 
 /// Reads a network's `config.json`, named by the label, for how its layers lie in 4-bit files.
 pub type ReadLayout = fn(&[u8], &str) -> Result<Box<dyn LowBitLayout>>;
@@ -71,6 +75,8 @@ pub struct Family {
     pub image: Option<OpenImage>,
     /// How to open one for text.
     pub text: Option<OpenText>,
+    /// How to open one for masks.
+    pub masks: Option<OpenMasks>,
     /// What a pipeline of a class (`_class_name` of a `model_index.json`) is, in words.
     pub class_in_words: fn(&str) -> Option<&'static str>,
     /// How the layers of the network of a `config.json` lie in 4-bit files, where files of the family's
@@ -98,6 +104,7 @@ impl Family {
         [
             (ResultKind::Pictures, self.image.is_some()),
             (ResultKind::Text, self.text.is_some()),
+            (ResultKind::Masks, self.masks.is_some()),
         ]
         .into_iter()
         .filter_map(|(kind, gives)| gives.then_some(kind))
@@ -131,6 +138,16 @@ pub fn open_image(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<d
 pub fn open_text(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn TextModel>> {
     let (family, open) = opener(folder, &settings.options, ResultKind::Text, |f| f.text)?;
     check_open(family, folder, &settings.options, ResultKind::Text)?;
+    open(folder, settings)
+}
+
+/// Opens a model that finds pixels. Weights are read when they are first needed.
+///
+/// # Errors
+/// As [`open_image`].
+pub fn open_masks(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn MaskModel>> {
+    let (family, open) = opener(folder, &settings.options, ResultKind::Masks, |f| f.masks)?;
+    check_open(family, folder, &settings.options, ResultKind::Masks)?;
     open(folder, settings)
 }
 

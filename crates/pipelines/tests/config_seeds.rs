@@ -27,6 +27,9 @@ fn seeds_give_errors_and_never_panic() {
             Some("gemma") => "text_encoder",
             Some("hart") => "llm",
             Some("language") => "language_model",
+            Some("sam") => "sam",
+            Some("craft") => "detector",
+            Some("crnn") => "recogniser",
             Some("scheduler") => "scheduler",
             Some("projector") => "mm_projector",
             Some("tokenizer") => "tokenizer",
@@ -43,4 +46,12 @@ fn seeds_give_errors_and_never_panic() {
         seen += 1;
     }
     assert!(seen >= 20, "only {seen} seeds were found");
+}
+
+#[test]
+fn bad_files_of_boxes_are_refused_by_name() {
+    brisk_testkit::check_seeds("mask_prompts", true, |name, bytes| {
+        let text = std::str::from_utf8(bytes).map_err(|error| format!("{name}: {error}"))?;
+        brisk_pipelines::MaskPrompt::read_all(text, name).map_err(|error| error.to_string())
+    });
 }

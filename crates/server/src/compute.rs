@@ -291,6 +291,7 @@ fn load(served: &Served, kind: ResultKind) -> Result<Loaded> {
     let opened = match kind {
         ResultKind::Pictures => registry::open_image(&served.folder, &settings).map(Loaded::Image),
         ResultKind::Text => registry::open_text(&served.folder, &settings).map(Loaded::Text),
+        ResultKind::Masks => Err(served.gives_no(kind)),
     };
     opened.map_err(|error| {
         ApiError::new(

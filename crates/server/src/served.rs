@@ -82,6 +82,13 @@ impl Served {
         let writer = wants(ResultKind::Text)
             .then(|| registry::open_text(&found.folder, &settings))
             .transpose()?;
+        if drawer.is_none() && writer.is_none() {
+            return Err(Error::WrongResult {
+                model: id,
+                wanted: ResultKind::Pictures,
+                gives: results,
+            });
+        }
         let files = found.folder.list();
         let mut hash = Fingerprint::default();
         let mut bytes = 0;
@@ -144,6 +151,7 @@ impl Served {
         match kind {
             ResultKind::Pictures => self.with_drawer(|drawer| drawer.support()),
             ResultKind::Text => self.writer.as_ref().map(|writer| writer.support()),
+            ResultKind::Masks => None,
         }
     }
 
@@ -215,7 +223,8 @@ impl Served {
         &self.fingerprint
     }
 
-    fn gives_no(&self, wanted: ResultKind) -> Error {
+    /// That it gives other results than `wanted`.
+    pub fn gives_no(&self, wanted: ResultKind) -> Error {
         Error::WrongResult {
             model: self.id.clone(),
             wanted,

@@ -259,6 +259,7 @@ impl Recipe {
             Recipe::Checker(recipe) => &mut recipe.training,
             Recipe::Tokenizer(recipe) => &mut recipe.training,
             Recipe::Codes(recipe) => &mut recipe.training,
+            Recipe::Masks(recipe) => &mut recipe.training,
         }
     }
 

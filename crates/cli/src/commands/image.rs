@@ -4,13 +4,11 @@ mod arguments;
 mod listener;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
-use brisk::options::Codes;
-use brisk::{Control, GeneratedImage, ImagePlan, described_png, keys};
-use brisk_nn::tensor_file;
-use brisk_store::{write_atomic, write_safetensors};
+use brisk::{Control, GeneratedImage, described_png, keys};
+use brisk_store::write_atomic;
 use serde_json::json;
 
 pub use arguments::ImageArguments;
@@ -66,10 +64,10 @@ pub fn run(arguments: &ImageArguments) -> Result {
         .unzip();
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &arguments.save_latents {
-        save_latents(path, &images)?;
+        brisk::write_latents(path, &images)?;
     }
     if let Some(path) = &arguments.save_codes {
-        save_codes(path, &images)?;
+        brisk::write_codes(path, &images)?;
     }
     for ((image, index), path) in images.iter().zip(&indices).zip(&outputs) {
         let bytes = described_png(image, &plan, *index, &name)?;
@@ -80,10 +78,12 @@ pub fn run(arguments: &ImageArguments) -> Result {
         }
     }
     if let Some(path) = &arguments.sheet {
-        write_sheet(path, &images)?;
+        brisk::write_sheet(path, &images)?;
     }
     if arguments.json {
-        let mut document = document(arguments, &plan, &name, &images, &outputs, seconds);
+        let beside = [&arguments.save_codes, &arguments.save_latents].map(|path| path.as_deref());
+        let mut document = brisk::report(&plan, &name, &images, &outputs, beside);
+        document["seconds"] = json!(seconds);
         document["stages_seconds"] = json!(stages);
         document["warnings"] = warnings.take().into();
         return output::print_json(&document);
@@ -102,80 +102,4 @@ pub fn run(arguments: &ImageArguments) -> Result {
 
 fn is_stdout(path: &Path) -> bool {
     path == Path::new("-")
-}
-
-fn document(
-    arguments: &ImageArguments,
-    plan: &ImagePlan,
-    model: &str,
-    images: &[GeneratedImage],
-    outputs: &[PathBuf],
-    seconds: f64,
-) -> serde_json::Value {
-    let written: Vec<_> = images
-        .iter()
-        .zip(outputs)
-        .enumerate()
-        .map(|(index, (image, path))| {
-            json!({
-                "path": path.display().to_string(), "prompt": image.prompt, "seed": image.seed,
-                "index": index, "width": image.picture.width, "height": image.picture.height,
-            })
-        })
-        .collect();
-    json!({
-        "images": written, "model": model, "steps": plan.steps,
-        "guidance": plan.settings.get("guidance"), "settings": plan.settings,
-        "seconds": seconds,
-        "codes": arguments.save_codes.as_ref().map(|path| path.display().to_string()),
-        "latents": arguments.save_latents.as_ref().map(|path| path.display().to_string()),
-    })
-}
-
-/// Pictures in a row of a sheet.
-const SHEET_COLUMNS: usize = 8;
-
-/// Writes all pictures with their prompts below them.
-fn write_sheet(path: &Path, images: &[GeneratedImage]) -> Result {
-    let cells: Vec<_> = images
-        .iter()
-        .map(|image| (image.picture.clone(), image.prompt.clone()))
-        .collect();
-    let sheet = brisk_media::contact_sheet(&cells, SHEET_COLUMNS.min(cells.len()))?;
-    let bytes = brisk_media::encode_png(&sheet, &[])?;
-    Ok(write_atomic(path, &bytes)?)
-}
-
-/// Writes the final latents of all pictures as one tensor `latents` `[B,C,h,w]`.
-fn save_latents(path: &Path, images: &[GeneratedImage]) -> Result {
-    let latents: Vec<_> = images
-        .iter()
-        .filter_map(|image| image.latents.as_ref())
-        .collect();
-    let Some(first) = latents.first() else {
-        return Err(Failure::usage(
-            "--save-latents: this model draws without latents",
-        ));
-    };
-    let [_, channels, height, width] = first.shape;
-    let values: Vec<f32> = latents
-        .iter()
-        .flat_map(|latents| latents.values.iter().copied())
-        .collect();
-    let tensor = tensor_file::floats(
-        "latents",
-        vec![latents.len(), channels, height, width],
-        &values,
-    );
-    Ok(write_safetensors(path, &[tensor], &Default::default())?)
-}
-
-/// Writes the codes of all pictures, one picture a row of each tensor.
-fn save_codes(path: &Path, images: &[GeneratedImage]) -> Result {
-    let codes = Codes::stacked(images.iter().filter_map(|image| image.codes.as_ref()))?;
-    let tensors = codes.0.iter();
-    let tensors =
-        tensors.map(|(name, tensor)| tensor_file::ids(name, tensor.shape.clone(), &tensor.values));
-    let tensors: Vec<_> = tensors.collect();
-    Ok(write_safetensors(path, &tensors, &Default::default())?)
 }

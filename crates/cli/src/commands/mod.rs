@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod eval;
 pub mod image;
 pub mod inspect;
+pub mod masks;
 pub mod models;
 pub mod probe;
 pub mod quantize;
@@ -34,6 +35,7 @@ pub fn run(arguments: Arguments) -> Result {
     match arguments.verb {
         Verb::Image(arguments) => image::run(&arguments),
         Verb::Text(arguments) => text::run(&arguments),
+        Verb::Masks(arguments) => masks::run(&arguments),
         Verb::Models(arguments) => models::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Compare(arguments) => compare::run(&arguments),

@@ -9,6 +9,7 @@ mod harness;
 mod hart;
 mod hub;
 mod image;
+mod masks;
 mod messages;
 mod probe;
 mod quantize;

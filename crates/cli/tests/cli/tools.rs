@@ -59,6 +59,7 @@ fn help_fits_a_screen() {
     for (verb, kind) in [
         ("image", brisk::ResultKind::Pictures),
         ("text", brisk::ResultKind::Text),
+        ("masks", brisk::ResultKind::Masks),
     ] {
         let help = place.ok(&[verb, "--help"]).stdout;
         for option in brisk::registry::options(kind) {

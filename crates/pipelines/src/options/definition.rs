@@ -20,6 +20,8 @@ pub enum Heading {
     Picture,
     /// What the text is.
     Text,
+    /// What is looked for in a picture.
+    Finding,
     /// How a sampler walks.
     Sampling,
     /// How tokens are decided.
@@ -38,6 +40,7 @@ impl Heading {
         match self {
             Self::Picture => "Picture",
             Self::Text => "Text",
+            Self::Finding => "What to find",
             Self::Sampling => "Sampling",
             Self::Decoding => "Decoding",
             Self::FromPicture => "From a picture",

@@ -17,6 +17,7 @@ mod codes;
 mod definition;
 pub mod keys;
 mod kind;
+pub mod mask_keys;
 mod seed;
 mod support;
 pub mod text_keys;

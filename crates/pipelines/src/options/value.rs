@@ -175,6 +175,7 @@ option_value!(
     v => Value::Wholes(v.into_iter().map(u64::from).collect()),
     Value::Wholes(v) => v.iter().map(|each| u32::try_from(*each).ok()).collect()
 );
+option_value!(Vec<f64>, v => Value::Numbers(v), Value::Numbers(v) => Some(v.clone()));
 option_value!(
     Vec<f32>,
     v => Value::Numbers(v.into_iter().map(shortest).collect()),

@@ -1,14 +1,20 @@
 //! Requests, plans and results, by kind of result.
 
+mod embedding;
 mod image;
+mod mask;
+mod mask_prompt;
 mod open;
 mod previews;
 mod text;
 
+pub use embedding::{EmbeddingOrigin, PictureEmbedding};
 pub(crate) use image::check_length;
 pub use image::{
     GeneratedImage, ImageModel, ImagePlan, ImageRequest, MAX_PROMPT_BYTES, PlannedImage,
 };
+pub use mask::{GeneratedMask, GeneratedMasks, MaskModel, MaskPlan, MaskRequest};
+pub use mask_prompt::{MOST_PROMPTS, MaskPrompt};
 pub use open::{OpenSettings, RandomWeights, Resolve, ResolveFile};
 pub(crate) use previews::preview_steps;
 pub use text::{
@@ -27,14 +33,20 @@ pub enum ResultKind {
     Pictures,
     /// Text.
     Text,
+    /// Masks of pictures.
+    Masks,
 }
 
 impl ResultKind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Pictures, Self::Text, Self::Masks];
+
     /// In words.
     pub fn name(self) -> &'static str {
         match self {
             Self::Pictures => "pictures",
             Self::Text => "text",
+            Self::Masks => "masks",
         }
     }
 }

@@ -149,6 +149,20 @@ fn open_pictures(folder: &ModelFolder, settings: &OpenSettings) -> Result<Opened
     })
 }
 
+fn open_masks(folder: &ModelFolder, settings: &OpenSettings) -> Result<Opened> {
+    let model = registry::open_masks(folder, settings)?;
+    Ok(Opened {
+        kind: ResultKind::Masks,
+        support: model.support(),
+        facts: vec![(
+            "sees",
+            format!("pictures in a frame of {0} × {0} pixels", model.frame()),
+        )],
+        defaults: Map::new(),
+        known: None,
+    })
+}
+
 fn open_text(folder: &ModelFolder, settings: &OpenSettings) -> Result<Opened> {
     let model = registry::open_text(folder, settings)?;
     let writes = match model.has_chat_template() {
@@ -240,6 +254,7 @@ impl Card {
                 Some(open_text(&folder, &settings)?),
             ),
             (Some(_), None) => (open_pictures(&folder, &settings)?, None),
+            (None, None) => (open_masks(&folder, &settings)?, None),
             _ => (open_text(&folder, &settings)?, None),
         };
         let boxed = BoxModel::named(&name);

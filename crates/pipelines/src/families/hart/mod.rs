@@ -41,6 +41,7 @@ pub static FAMILY: Family = Family {
     }],
     image: Some(model::open),
     text: None,
+    masks: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[],

@@ -53,6 +53,7 @@ pub static FAMILY: Family = Family {
     published: &[],
     image: None,
     text: Some(model::open),
+    masks: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[&reproduce::FAST_DLLM],

@@ -190,10 +190,7 @@ impl Everything {
     ) -> Result<Vec<FoundMask>> {
         let ([left, top, ..], [width, height]) = (crop.bounds, crop.size());
         segmenter.look(&picture.crop(left, top, width, height)?)?;
-        let factor = self
-            .crop_n_points_downscale_factor
-            .saturating_pow(crop.layer as u32);
-        let points = grid((self.points_per_side / factor).max(1), [width, height]);
+        let points = grid(self.points_of(crop.layer), [width, height]);
         let mut found = Vec::new();
         for some in points.chunks(self.points_per_batch) {
             for (point, masks) in some.iter().zip(segmenter.masks(some)?) {
@@ -205,6 +202,14 @@ impl Everything {
         }
         let scores: Vec<f32> = found.iter().map(|mask| mask.quality).collect();
         Ok(best(found, &scores, self.box_nms_thresh))
+    }
+
+    /// Points along a side of a part of this layer.
+    pub(super) fn points_of(&self, layer: usize) -> usize {
+        let factor = self
+            .crop_n_points_downscale_factor
+            .saturating_pow(layer as u32);
+        (self.points_per_side / factor).max(1)
     }
 
     /// The mask of these logits over a part, if it is good enough.
@@ -219,10 +224,7 @@ impl Everything {
         if self.pred_iou_thresh > 0.0 && quality <= self.pred_iou_thresh {
             return Ok(None);
         }
-        let above = |least: f32| logits.iter().filter(|logit| **logit > least).count();
-        let strict = above(self.mask_threshold + self.stability_score_offset);
-        let stability =
-            strict as f32 / above(self.mask_threshold - self.stability_score_offset) as f32;
+        let stability = stability(logits, self.mask_threshold, self.stability_score_offset);
         // A mask without any pixel has no score, and fails.
         let stable = stability >= self.stability_score_thresh;
         if self.stability_score_thresh > 0.0 && !stable {
@@ -275,6 +277,13 @@ impl Everything {
             .filter_map(|index| cleaned[index].take())
             .collect()
     }
+}
+
+/// Share of the logits above `threshold − offset` that lies above `threshold + offset`; not a number where there are
+/// none.
+pub(super) fn stability(logits: &[f32], threshold: f32, offset: f32) -> f32 {
+    let above = |least: f32| logits.iter().filter(|logit| **logit > least).count();
+    above(threshold + offset) as f32 / above(threshold - offset) as f32
 }
 
 fn best(found: Vec<FoundMask>, scores: &[f32], most: f32) -> Vec<FoundMask> {

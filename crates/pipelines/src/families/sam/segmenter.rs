@@ -59,10 +59,29 @@ impl Segmenter {
     /// # Errors
     /// A picture out of limits, or a non-finite activation.
     pub fn look(&mut self, picture: &Picture) -> Result<()> {
+        let embedding = self.embed(picture)?;
+        self.look_at([picture.width, picture.height], &embedding)
+    }
+
+    /// Encodes a picture to `[1, h, w, C]`, which [`look_at`](Self::look_at) takes.
+    ///
+    /// # Errors
+    /// As [`look`](Self::look).
+    pub fn embed(&self, picture: &Picture) -> Result<Tensor> {
         let frame = Frame::new(self.side, [picture.width, picture.height]);
         let pixels = frame.pixels(picture)?;
-        let embedding = self.encoder.forward(&pixels, &mut Trace::none())?;
-        self.seen = Some((frame, self.decoder.prepare(&embedding)?));
+        Ok(self.encoder.forward(&pixels, &mut Trace::none())?)
+    }
+
+    /// Takes the embedding of a picture of this width and height, to which prompts refer from now on.
+    ///
+    /// # Errors
+    /// An embedding of another shape.
+    pub fn look_at(&mut self, size: [usize; 2], embedding: &Tensor) -> Result<()> {
+        self.seen = Some((
+            Frame::new(self.side, size),
+            self.decoder.prepare(embedding)?,
+        ));
         Ok(())
     }
 
@@ -100,6 +119,14 @@ impl Segmenter {
             qualities: decoded.qualities.flatten_all()?.to_vec1()?,
             coarse: decoded.masks,
         })
+    }
+
+    /// Width and height of the picture that was last looked at.
+    ///
+    /// # Errors
+    /// None was.
+    pub fn picture(&self) -> Result<[usize; 2]> {
+        Ok(self.seen()?.0.picture)
     }
 
     fn seen(&self) -> Result<(&Frame, &PreparedPicture)> {

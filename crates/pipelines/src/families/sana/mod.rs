@@ -54,6 +54,7 @@ pub static FAMILY: Family = Family {
     published: published::PUBLISHED,
     image: Some(model::open),
     text: None,
+    masks: None,
     class_in_words,
     low_bit_layout: Some(quantize::low_bit_layout),
     reproductions: &[&reproduce::SANA, &reproduce::SVDQUANT],

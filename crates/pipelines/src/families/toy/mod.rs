@@ -21,6 +21,7 @@ pub static FAMILY: Family = Family {
     published: &[],
     image: Some(model::open),
     text: None,
+    masks: None,
     class_in_words: |class| (class == CLASS).then_some("toy pipeline"),
     low_bit_layout: None,
     reproductions: &[&reproduce::STRAIGHT],

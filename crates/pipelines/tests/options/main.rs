@@ -2,6 +2,8 @@
 //! request is refused by the option's name. An option that nothing reads fails here, and so does one
 //! that has no case.
 
+mod masks;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;

@@ -1,0 +1,180 @@
+//! Masks of a picture, through the verbs.
+
+use brisk_media::mask::Runs;
+use brisk_media::{Mask, Picture, encode_png, read_picture};
+
+use crate::harness::{Place, fixture};
+
+/// A place with a picture.
+fn place() -> Place {
+    let place = Place::new();
+    let pixels = (0..90 * 70 * 3)
+        .map(|at| (at * at / 53 % 256) as u8)
+        .collect();
+    let picture = Picture::new(90, 70, pixels).unwrap();
+    std::fs::write(place.path("photo.png"), encode_png(&picture, &[]).unwrap()).unwrap();
+    place
+}
+
+fn mask(place: &Place, name: &str) -> Mask {
+    Mask::from_picture(&read_picture(&place.path(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn points_and_boxes_become_masks_in_a_folder() {
+    let (place, model) = (place(), fixture("sam/base"));
+    let masks = ["masks", "photo.png", "--model", &model];
+    std::fs::write(
+        place.path("boxes.json"),
+        r#"[{"name": "A", "box": [5, 5, 60, 40]}, [40, 30, 90, 70]]"#,
+    )
+    .unwrap();
+    let given = [
+        "--boxes",
+        "boxes.json",
+        "--json",
+        "--save-embedding",
+        "seen.safetensors",
+    ];
+    let summary = place.ok(&[&masks[..], &given].concat()).json();
+    assert_eq!(summary["masks"][0]["name"], "A");
+    assert_eq!(summary["prompts"][1]["box"][2], 90.0);
+    assert_eq!(summary["folder"], "photo-masks");
+    let mut names: Vec<String> = std::fs::read_dir(place.path("photo-masks"))
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    let expected = [
+        "coco.json",
+        "mask-0000.png",
+        "mask-0001.png",
+        "overlay.png",
+        "summary.json",
+    ];
+    assert_eq!(names, expected);
+    let read = |name: &str| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(place.path(name)).unwrap()).unwrap()
+    };
+    assert_eq!(read("photo-masks/summary.json"), summary);
+    let coco = read("photo-masks/coco.json");
+    for (index, annotation) in coco["annotations"].as_array().unwrap().iter().enumerate() {
+        let runs = annotation["segmentation"]["counts"].as_str().unwrap();
+        let runs = Runs::from_text(90, 70, runs).unwrap();
+        let drawn = mask(&place, &format!("photo-masks/mask-{index:04}.png"));
+        assert_eq!(Mask::from(&runs), drawn);
+        assert_eq!(annotation["area"], drawn.area());
+    }
+    assert_eq!(coco["categories"][0]["name"], "A");
+
+    // What the encoder saw serves again; a second run has a folder of its own.
+    let again = ["--embedding", "seen.safetensors", "--box", "5,5,60,40"];
+    let listed = place.ok(&[&masks[..], &again].concat()).stdout;
+    assert!(listed.contains("photo-masks-1/mask-0000.png"), "{listed}");
+    assert_eq!(
+        mask(&place, "photo-masks-1/mask-0000.png"),
+        mask(&place, "photo-masks/mask-0000.png")
+    );
+    let other = [
+        "--embedding",
+        "seen.safetensors",
+        "--point",
+        "1,1",
+        "-o",
+        "no",
+    ];
+    place.fails(
+        1,
+        &["--embedding", "another picture"],
+        &[
+            &["masks", "photo-masks/overlay.png", "--model", &model][..],
+            &other,
+        ]
+        .concat(),
+    );
+}
+
+#[test]
+fn everything_is_found() {
+    let (place, model) = (place(), fixture("sam/base"));
+    let given = [
+        "--everything",
+        "--points-per-side",
+        "3",
+        "--pred-iou-thresh",
+        "0",
+    ];
+    let json = place
+        .ok(&[
+            &["masks", "photo.png", "--model", &model, "--json"][..],
+            &given,
+        ]
+        .concat())
+        .json();
+    assert_eq!(json["settings"]["points_per_side"], 3);
+    let found = json["masks"].as_array().unwrap();
+    assert!(
+        found
+            .iter()
+            .all(|mask| mask["stability_score"].as_f64().unwrap() >= 0.95)
+    );
+}
+
+#[test]
+fn what_cannot_be_is_said_before_anything_is_written() {
+    let (place, model) = (place(), fixture("sam/base"));
+    let with = |more: &[&'static str]| -> Vec<String> {
+        let given = ["masks", "photo.png", "--model", &model];
+        given
+            .iter()
+            .chain(more)
+            .map(|part| (*part).to_owned())
+            .collect()
+    };
+    std::fs::create_dir(place.path("full")).unwrap();
+    std::fs::write(place.path("full/x"), "x").unwrap();
+    for (code, words, more) in [
+        (2, &["--point", "--everything"][..], &[][..]),
+        (2, &["--output", "full"], &["--point", "1,1", "-o", "full"]),
+        (
+            2,
+            &["--output", "photo.png"],
+            &["--point", "1,1", "-o", "photo.png/x"],
+        ),
+        (
+            2,
+            &["--save-embedding", "safetensors"],
+            &["--point", "1,1", "--save-embedding", "x.png"],
+        ),
+        (2, &["--point", "\"a,1\""], &["--point", "a,1"]),
+        (1, &["--boxes", "nowhere"], &["--boxes", "nowhere.json"]),
+    ] {
+        let given = with(more);
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        if words.contains(&"photo.png") {
+            let outcome = place.run(&given);
+            assert_ne!(outcome.code, Some(0), "{}", outcome.stderr);
+            continue;
+        }
+        place.fails(code, words, &given);
+    }
+    // Weights without a configuration, of a size that the authors did not publish; and no model of masks at all.
+    let bare = fixture("sam/authors/sam_vit_tiny.pth");
+    std::fs::copy(bare, place.path("sam.pth")).unwrap();
+    let point = ["masks", "photo.png", "--point", "1,1", "--model"];
+    place.fails(
+        1,
+        &["sam.pth", "width 32", "ViT-B (768, 12)"],
+        &[&point[..], &["sam.pth"]].concat(),
+    );
+    place.fails(
+        2,
+        &["not masks", "brisk image"],
+        &[&point[..], &["sana-emoji"]].concat(),
+    );
+    let shown = place.ok(&["models", "show", &model]).stdout;
+    assert!(
+        shown.contains("brisk masks") && shown.contains("--negative-point"),
+        "{shown}"
+    );
+}
