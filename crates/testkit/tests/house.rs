@@ -12,13 +12,12 @@ const MODEL_NAMES: [&str; 16] = [
     "vila", "toy", "sam", "craft", "crnn",
 ];
 
-/// Places that may name models: their own folders, the two registries, and the trainers, each of which
-/// trains one network.
+/// Places that may name models: their own folders and the two registries.
 const NAMING_PLACES: [&str; 7] = [
     "models/src/",
     "pipelines/src/families/",
     "pipelines/src/registry.rs",
-    "train/src/",
+    "train/src/families/",
     "testkit/",
     "/tests/",
     "/examples/",

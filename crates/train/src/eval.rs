@@ -2,26 +2,24 @@
 //! often a language model solves problems, how well pictures of scenes follow their prompts.
 
 mod alignment;
-pub mod masks;
 pub mod text;
 
 use brisk_media::{Picture, psnr};
-use brisk_models::component::LoadSettings;
-use brisk_models::dcae::{self, Autoencoder, AutoencoderConfig, Halves};
 use brisk_nn::Tensor;
 use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
-use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
-use brisk_store::ModelFolder;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, Result};
+use crate::families::autoencoder::Autoencoder;
 use crate::pictures::{self, Selection};
 use crate::rng::Rng;
 use crate::tensors;
 
+pub use crate::families::autoencoder::{load_autoencoder, open_autoencoder};
+pub use crate::families::masks::scores as masks;
 pub use alignment::{AlignmentOptions, AlignmentReport, Draw, Judged, Share, evaluate_alignment};
 
 /// Pictures that go through an autoencoder together.
@@ -29,37 +27,6 @@ pub(crate) const BATCH: usize = 16;
 
 /// PSNR counted for a picture without any error, dB.
 const MAX_PSNR: f64 = 100.0;
-
-/// Opens the autoencoder of a folder, its own or a pipeline's, however it is published, of this variant
-/// where there is one.
-///
-/// # Errors
-/// Files that are missing, damaged or of another network.
-pub fn open_autoencoder(
-    folder: &ModelFolder,
-    variant: Option<&str>,
-) -> Result<Opened<AutoencoderConfig>> {
-    let place = ComponentFolder::find(folder, dcae::COMPONENT.folders)?;
-    let wanted = Wanted {
-        variant: variant.map(str::to_owned),
-        ..Wanted::default()
-    };
-    Ok(place.open(
-        |bytes, label| dcae::open(bytes, label).map(Box::new),
-        &wanted,
-    )?)
-}
-
-/// Loads both halves of an autoencoder, frozen.
-///
-/// # Errors
-/// Weights that do not fit the configuration.
-pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencoder> {
-    let weights = opened.parameters(&LoadSettings::default())?.build()?;
-    let model = Autoencoder::load(&opened.config, &weights, Halves::Both)?;
-    weights.finish(&[])?;
-    Ok(model)
-}
 
 /// Mean over the pictures `indices` of each one's PSNR after encoding, decoding and rounding to bytes, dB.
 pub fn mean_psnr(model: &Autoencoder, data: &EmojiData, indices: &[usize]) -> Result<f64> {

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use brisk_models::dcae::AutoencoderConfig;
 use brisk_pipelines::folder::Opened;
 use brisk_store::{Fingerprint, TensorSource, fingerprint};
 use serde::{Deserialize, Serialize};
 
 use crate::data::emoji::EmojiData;
 use crate::error::{JsonContext, Result};
+use crate::families::autoencoder::AutoencoderConfig;
 
 /// Fingerprints by what they are of.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]

@@ -19,20 +19,17 @@
 //! ```
 #![forbid(unsafe_code)]
 
-mod autoencoder;
 mod captions;
 pub mod checker;
 pub mod checkpoint;
-mod codes;
 pub mod data;
 pub mod ema;
 mod error;
 pub mod eval;
-mod image;
+mod families;
 mod inputs;
 pub mod log;
 mod loss;
-mod masks;
 pub mod optimiser;
 mod pictures;
 pub mod recipe;
@@ -43,22 +40,20 @@ mod session;
 mod shards;
 mod sheet;
 mod tensors;
-mod text;
-mod tokenizer;
 
-pub use autoencoder::{AutoencoderReport, train_autoencoder};
 pub use checker::{CheckerReport, train_checker};
-pub use codes::{
+pub use error::{Error, Result};
+pub use families::autoencoder::{AutoencoderReport, train_autoencoder};
+pub use families::codes::{
     CodesRecipe, DiffusionLoss, DropLaw, KeptPlaces, TokenizerFiles, open_codes_start, train_codes,
 };
-pub use error::{Error, Result};
-pub use image::{ImageReport, Start, train_image};
-pub use inputs::Inputs;
-pub use loss::ReconstructionLoss;
-pub use masks::{MasksRecipe, MasksReport, train_masks};
-pub use pictures::{Augmentation, Selection, to_pictures};
-pub use tensors::NamedArray;
-pub use text::{TextReport, train_text};
-pub use tokenizer::{
+pub use families::image::{ImageReport, Start, train_image};
+pub use families::masks::{MasksRecipe, MasksReport, train_masks};
+pub use families::text::{TextReport, train_text};
+pub use families::tokenizer::{
     QuantizationLoss, TokenizerRecipe, TokenizerReport, open_tokenizer, train_tokenizer,
 };
+pub use inputs::Inputs;
+pub use loss::ReconstructionLoss;
+pub use pictures::{Augmentation, Selection, to_pictures};
+pub use tensors::NamedArray;

@@ -2,22 +2,22 @@
 
 use std::path::Path;
 
-use brisk_models::dcae::AutoencoderConfig;
 use brisk_pipelines::diffusion::schedulers::NUMBERS;
 use brisk_store::Limit;
 use brisk_store::read::read;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::codes::CodesRecipe;
 use crate::data::emoji::SIZES;
 use crate::error::{Error, JsonContext, Result};
+use crate::families::autoencoder::AutoencoderConfig;
+use crate::families::codes::CodesRecipe;
+use crate::families::masks::MasksRecipe;
+use crate::families::tokenizer::TokenizerRecipe;
 use crate::loss::ReconstructionLoss;
-use crate::masks::MasksRecipe;
 use crate::optimiser::OptimiserKind;
 use crate::pictures::{Augmentation, Selection};
 use crate::schedule::Decay;
-use crate::tokenizer::TokenizerRecipe;
 
 /// How any model is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

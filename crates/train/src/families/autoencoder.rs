@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use brisk_media::Picture;
-use brisk_models::dcae::{Autoencoder, AutoencoderConfig, Halves};
+use brisk_models::component::LoadSettings;
+use brisk_models::dcae::{self, Halves};
 use brisk_nn::{Tensor, Weights};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
-use brisk_pipelines::folder::Opened;
-use brisk_store::{OutTensor, TensorSource, write_safetensors};
+use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
+use brisk_store::{ModelFolder, OutTensor, TensorSource, write_safetensors};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -22,6 +23,8 @@ use crate::recipe::AutoencoderRecipe;
 use crate::session::{self, Session, check_start, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
+
+pub(crate) use brisk_models::dcae::{Autoencoder, AutoencoderConfig};
 
 /// The folder of the result.
 const VAE: &str = "vae";
@@ -41,6 +44,37 @@ pub struct AutoencoderReport {
     pub held_out_pictures: usize,
     /// 1 / root mean square of the training pictures' latents.
     pub scaling_factor: f64,
+}
+
+/// Opens the autoencoder of a folder, its own or a pipeline's, however it is published, of this variant
+/// where there is one.
+///
+/// # Errors
+/// Files that are missing, damaged or of another network.
+pub fn open_autoencoder(
+    folder: &ModelFolder,
+    variant: Option<&str>,
+) -> Result<Opened<AutoencoderConfig>> {
+    let place = ComponentFolder::find(folder, dcae::COMPONENT.folders)?;
+    let wanted = Wanted {
+        variant: variant.map(str::to_owned),
+        ..Wanted::default()
+    };
+    Ok(place.open(
+        |bytes, label| dcae::open(bytes, label).map(Box::new),
+        &wanted,
+    )?)
+}
+
+/// Loads both halves of an autoencoder, frozen.
+///
+/// # Errors
+/// Weights that do not fit the configuration.
+pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencoder> {
+    let weights = opened.parameters(&LoadSettings::default())?.build()?;
+    let model = Autoencoder::load(&opened.config, &weights, Halves::Both)?;
+    weights.finish(&[])?;
+    Ok(model)
 }
 
 /// The autoencoder of the recipe with the given weights, frozen.

@@ -12,11 +12,11 @@ use serde_json::{Value, json};
 use transformer::{Codewords, Transformer, TransformerConfig};
 
 use super::CodesRecipe;
-use crate::autoencoder::config_with;
 use crate::error::{Error, JsonContext, Result};
-use crate::image::Start;
-use crate::image::start::{PartWeights, below};
-use crate::image::{TEXT_ENCODER, TRANSFORMER};
+use crate::families::autoencoder::config_with;
+use crate::families::image::Start;
+use crate::families::image::start::{PartWeights, below};
+use crate::families::image::{TEXT_ENCODER, TRANSFORMER};
 use crate::tensors::{self, NamedArray};
 
 /// The token that short prompts are filled up with.

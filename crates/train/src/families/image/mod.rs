@@ -20,9 +20,9 @@ use brisk_store::TensorSource;
 use brisk_text::Tokenizer;
 use serde::Serialize;
 
-use crate::autoencoder::config_with;
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, JsonContext, Result};
+use crate::families::autoencoder::config_with;
 use crate::inputs::Inputs;
 use crate::loss;
 use crate::pictures::{self, Order};

@@ -184,8 +184,8 @@ fn answer_length(text: usize, lengths: &[(usize, f64)], block: usize, rng: &mut 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::families::text::examples::Examples;
     use crate::recipe::Recipe;
-    use crate::text::examples::Examples;
 
     fn recipe(block_share: f64) -> TextRecipe {
         let Recipe::Text(recipe) = Recipe::open("arithmetic-text").unwrap() else {

@@ -160,8 +160,8 @@ mod tests {
 
     use super::super::networks::Configs;
     use super::*;
-    use crate::codes::{CodesRecipe, KeptPlaces};
-    use crate::image::start::PartWeights;
+    use crate::families::codes::{CodesRecipe, KeptPlaces};
+    use crate::families::image::start::PartWeights;
     use crate::recipe::Recipe;
     use crate::rng::Rng;
 
@@ -169,7 +169,7 @@ mod tests {
     const WIDTH: usize = 4;
 
     fn recipe() -> CodesRecipe {
-        let text = include_str!("../../recipes/emoji-codes.json");
+        let text = include_str!("../../../recipes/emoji-codes.json");
         let Recipe::Codes(mut recipe) = Recipe::parse(text.as_bytes(), "r").unwrap() else {
             unreachable!()
         };

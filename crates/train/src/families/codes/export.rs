@@ -9,7 +9,7 @@ use serde_json::json;
 use super::TokenizerFiles;
 use super::networks::{Configs, PADDING};
 use crate::error::{FileContext, Result};
-use crate::image::{ImageReport, MODEL, TEXT_ENCODER, TRANSFORMER, export};
+use crate::families::image::{ImageReport, MODEL, TEXT_ENCODER, TRANSFORMER, export};
 use crate::log::mean_of_last_tenth;
 use crate::session::{LOG, REPORT, Session, write_json};
 

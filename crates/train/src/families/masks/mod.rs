@@ -7,6 +7,7 @@
 mod objective;
 mod recipe;
 mod sample;
+pub mod scores;
 mod training;
 
 pub use recipe::MasksRecipe;

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 
 use super::TextReport;
 use super::examples::{END, Examples, MASK, START, TEMPLATE};
-use crate::autoencoder::config_with;
 use crate::data::arithmetic;
 use crate::error::{FileContext, Result};
+use crate::families::autoencoder::config_with;
 use crate::log::read_log;
 use crate::recipe::TextRecipe;
 use crate::session::{LOG, REPORT, Session, write_json};

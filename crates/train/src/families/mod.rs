@@ -1,0 +1,8 @@
+//! Training, a folder or file each kind of network: the only places of this crate that know networks by name.
+
+pub(crate) mod autoencoder;
+pub(crate) mod codes;
+pub(crate) mod image;
+pub(crate) mod masks;
+pub(crate) mod text;
+pub(crate) mod tokenizer;
