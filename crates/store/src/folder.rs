@@ -302,7 +302,7 @@ pub(crate) fn is_weights(name: &str) -> bool {
 }
 
 /// The weights file among `files`, else all of them, sorted; safetensors goes before pickles, and what
-/// trainers keep beside their model counts for nothing.
+/// trainers keep beside their model counts for nothing, like the map that makes its previews.
 pub(crate) fn only_weights(mut files: Vec<String>) -> std::result::Result<String, Vec<String>> {
     let is_kept = |file: &String| {
         let name = file.rsplit('/').next().unwrap_or(file);
@@ -310,6 +310,7 @@ pub(crate) fn only_weights(mut files: Vec<String>) -> std::result::Result<String
             "training_args.bin",
             "optimizer.pt",
             "optimizer.bin",
+            "preview_decoder.safetensors",
             "scheduler.pt",
         ]
         .contains(&name)
@@ -479,6 +480,7 @@ mod tests {
             ("vae/config.json", b"{}".to_vec()),
             ("vae/autoencoder.safetensors", weights(1)),
             ("vae/training_args.bin", weights(2)),
+            ("vae/preview_decoder.safetensors", weights(6)),
             ("vae/old/model.safetensors", weights(3)),
             ("two/a.safetensors", weights(4)),
             ("two/b.safetensors", weights(5)),

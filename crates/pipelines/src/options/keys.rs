@@ -235,7 +235,8 @@ pub static GREEDY: Key<bool> = Key::new(
     "",
     Kind::Flag,
     "the likeliest code everywhere, no random draws",
-);
+)
+.rare();
 
 /// Most codes that come into question at a place.
 pub static TOP_K: Key<usize> = Key::new(
