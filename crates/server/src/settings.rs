@@ -44,7 +44,7 @@ pub struct Settings {
     #[arg(long = "allow-host", value_name = "NAME")]
     pub allowed_hosts: Vec<String>,
 
-    /// Web origin whose pages may use the server: https://example.org
+    /// Web origin whose pages may use the server, such as `https://example.org`
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub allowed_origins: Vec<String>,
 

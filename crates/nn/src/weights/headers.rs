@@ -22,8 +22,11 @@ impl Headers {
         Tensor::from(zero.as_tensor()).broadcast_as(shape)
     }
 
-    /// All of them.
+    /// All of them; what a layer reads twice is asked for once.
     pub fn asked(&self) -> Vec<NamedShape> {
-        lock(&self.0).clone()
+        let asked = lock(&self.0);
+        let mut seen = std::collections::HashSet::new();
+        let first = asked.iter().filter(|(name, _)| seen.insert(name));
+        first.cloned().collect()
     }
 }

@@ -33,11 +33,15 @@ fn find(folder: &Path, given: &GivenOptions) -> Result<String> {
     };
     let plan = model.plan(&request)?;
     let found = model.generate(&plan, &Control::silent())?;
-    let mut summary = format!(
-        "{:?} {}\n",
-        plan.settings.get("points_per_batch"),
-        found.seconds[0].1 > 0.0
-    );
+    // What changes no mask here: points at once change none ever, and of random weights no mask of a part is kept.
+    // The goldens in tests/sam.rs are of such parts.
+    let unseen = [
+        "points_per_batch",
+        "crop_overlap_ratio",
+        "crop_n_points_downscale_factor",
+    ];
+    let unseen = unseen.map(|name| plan.settings.get(name));
+    let mut summary = format!("{unseen:?} {}\n", found.seconds[0].1 > 0.0);
     for mask in &found.masks {
         let pixels = mask.mask();
         let sum = hash(pixels.pixels().iter().map(|inside| u8::from(*inside)));
@@ -125,7 +129,7 @@ fn cases(place: &Path) -> Vec<Case> {
         everything("stability-score-offset", "0.2"),
         everything("box-nms-thresh", "1"),
         everything("crop-n-layers", "1"),
-        parts("crop-nms-thresh", "0"),
+        parts("crop-nms-thresh", "1"),
         parts("crop-overlap-ratio", "0.1"),
         parts("crop-n-points-downscale-factor", "3"),
         everything("min-mask-region-area", "500"),

@@ -252,6 +252,9 @@ impl SamPlan {
                 document["pred_iou_thresh"] = json!(found.pred_iou_thresh);
                 document["stability_score_thresh"] = json!(found.stability_score_thresh);
                 document["crop_n_layers"] = json!(found.crop_n_layers);
+                document["crop_overlap_ratio"] = json!(found.crop_overlap_ratio);
+                document["crop_n_points_downscale_factor"] =
+                    json!(found.crop_n_points_downscale_factor);
             }
         }
         match document {
