@@ -10,6 +10,7 @@
 
 mod example;
 mod keys;
+mod pass;
 mod ports;
 mod sizes;
 mod tensors;
@@ -29,6 +30,7 @@ use crate::cost::Cost;
 use crate::{Error, Result};
 
 pub use example::Examples;
+pub(crate) use pass::pass;
 pub use ports::{Dimension, Kind, Port, read_inputs};
 pub use sizes::{Size, SizeError, SizeName, Sizes};
 pub use tensors::NamedTensors;
@@ -349,8 +351,10 @@ pub trait Runnable {
     /// Inputs that do not fit the sizes or each other, or a non-finite activation.
     fn prepare<'a>(&'a self, inputs: &NamedTensors, sizes: &Sizes) -> PrepareResult<'a>;
 
-    /// The part that a value of this name ends.
-    fn part<'a>(&self, traced: &'a str) -> &'a str;
+    /// The part that a value of this name ends: the name itself where parts are what is shown.
+    fn part<'a>(&self, traced: &'a str) -> &'a str {
+        traced
+    }
 }
 
 impl dyn Runnable + '_ {

@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Tensor, Trace, Weights, WeightsBuilder, ops};
+use brisk_nn::{Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
 use super::model::MULTIPLE;
 use super::names::{OWN, plain_names, prefix};
-use super::{Craft, CraftConfig, Scores};
+use super::{Craft, CraftConfig};
 use crate::Result;
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
-    NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Setting, Size, SizeName,
-    Sizes, Work, not_run,
+    NamedTensors, Port, PrepareResult, Recognised, Runnable, Setting, Size, SizeName, Sizes, Work,
+    pass,
 };
 
 /// CRAFT.
@@ -146,37 +146,16 @@ impl ComponentConfig for CraftConfig {
 
 impl Runnable for Craft {
     fn prepare<'a>(&'a self, inputs: &NamedTensors, _sizes: &Sizes) -> PrepareResult<'a> {
-        Ok(Box::new(Pass {
-            model: self,
-            pictures: ops::to_nhwc(inputs.required(PIXELS.name)?)?,
-            scores: None,
-        }))
-    }
-
-    fn part<'a>(&self, traced: &'a str) -> &'a str {
-        traced
-    }
-}
-
-struct Pass<'a> {
-    model: &'a Craft,
-    /// NHWC, as the result.
-    pictures: Tensor,
-    scores: Option<Scores>,
-}
-
-impl Prepared for Pass<'_> {
-    fn run(&mut self, trace: &mut Trace) -> Result<()> {
-        self.scores = Some(self.model.forward(&self.pictures, trace)?);
-        Ok(())
-    }
-
-    fn outputs(&self) -> Result<NamedTensors> {
-        let scores = self.scores.as_ref().ok_or_else(not_run)?;
-        let map = |index: usize| scores.maps.narrow(3, index, 1)?.squeeze(3)?.contiguous();
-        let mut outputs = NamedTensors::default();
-        outputs.insert(REGION.name, map(0)?);
-        outputs.insert(AFFINITY.name, map(1)?);
-        Ok(outputs)
+        let pictures = ops::to_nhwc(inputs.required(PIXELS.name)?)?;
+        Ok(pass(
+            move |trace| self.forward(&pictures, trace),
+            |scores| {
+                let map = |index: usize| scores.maps.narrow(3, index, 1)?.squeeze(3)?.contiguous();
+                let mut outputs = NamedTensors::default();
+                outputs.insert(REGION.name, map(0)?);
+                outputs.insert(AFFINITY.name, map(1)?);
+                Ok(outputs)
+            },
+        ))
     }
 }

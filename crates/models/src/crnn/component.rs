@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Tensor, Trace, Weights, WeightsBuilder, ops};
+use brisk_nn::{Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -13,8 +13,8 @@ use super::{Crnn, CrnnConfig};
 use crate::Result;
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
-    NamedTensors, Port, PrepareResult, Prepared, Recognised, Runnable, Setting, Size, SizeName,
-    Sizes, Work, not_run,
+    NamedTensors, Port, PrepareResult, Recognised, Runnable, Setting, Size, SizeName, Sizes, Work,
+    pass,
 };
 
 /// CRNN.
@@ -147,33 +147,14 @@ impl ComponentConfig for CrnnConfig {
 
 impl Runnable for Crnn {
     fn prepare<'a>(&'a self, inputs: &NamedTensors, _sizes: &Sizes) -> PrepareResult<'a> {
-        Ok(Box::new(Pass {
-            model: self,
-            lines: ops::to_nhwc(inputs.required(PIXELS.name)?)?,
-            logits: None,
-        }))
-    }
-
-    fn part<'a>(&self, traced: &'a str) -> &'a str {
-        traced
-    }
-}
-
-struct Pass<'a> {
-    model: &'a Crnn,
-    /// NHWC.
-    lines: Tensor,
-    logits: Option<Tensor>,
-}
-
-impl Prepared for Pass<'_> {
-    fn run(&mut self, trace: &mut Trace) -> Result<()> {
-        self.logits = Some(self.model.forward(&self.lines, trace)?);
-        Ok(())
-    }
-
-    fn outputs(&self) -> Result<NamedTensors> {
-        let logits = self.logits.clone().ok_or_else(not_run)?;
-        Ok([(LOGITS.name.to_owned(), logits)].into_iter().collect())
+        let lines = ops::to_nhwc(inputs.required(PIXELS.name)?)?;
+        Ok(pass(
+            move |trace| self.forward(&lines, trace),
+            |logits| {
+                Ok([(LOGITS.name.to_owned(), logits.clone())]
+                    .into_iter()
+                    .collect())
+            },
+        ))
     }
 }

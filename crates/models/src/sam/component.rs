@@ -14,7 +14,7 @@ use super::{
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareError, PrepareResult, Prepared, Recognised, Runnable, Setting, Size,
-    SizeName, Sizes, Work, not_run,
+    SizeName, Sizes, Work, not_run, pass,
 };
 use crate::{Error, Result};
 
@@ -272,36 +272,15 @@ impl MaskDecoder {
 
 impl Runnable for ImageEncoder {
     fn prepare<'a>(&'a self, inputs: &NamedTensors, _sizes: &Sizes) -> PrepareResult<'a> {
-        Ok(Box::new(Encode {
-            model: self,
-            pictures: ops::to_nhwc(inputs.required(PIXELS.name)?)?,
-            embeddings: None,
-        }))
-    }
-
-    fn part<'a>(&self, traced: &'a str) -> &'a str {
-        traced
-    }
-}
-
-struct Encode<'a> {
-    model: &'a ImageEncoder,
-    /// NHWC, as the result.
-    pictures: Tensor,
-    embeddings: Option<Tensor>,
-}
-
-impl Prepared for Encode<'_> {
-    fn run(&mut self, trace: &mut Trace) -> Result<()> {
-        self.embeddings = Some(self.model.forward(&self.pictures, trace)?);
-        Ok(())
-    }
-
-    fn outputs(&self) -> Result<NamedTensors> {
-        let embeddings = ops::to_nchw(self.embeddings.as_ref().ok_or_else(not_run)?)?;
-        Ok([(EMBEDDED.name.to_owned(), embeddings)]
-            .into_iter()
-            .collect())
+        let pictures = ops::to_nhwc(inputs.required(PIXELS.name)?)?;
+        Ok(pass(
+            move |trace| self.forward(&pictures, trace),
+            |embeddings| {
+                Ok([(EMBEDDED.name.to_owned(), ops::to_nchw(embeddings)?)]
+                    .into_iter()
+                    .collect())
+            },
+        ))
     }
 }
 

@@ -133,10 +133,6 @@ impl Runnable for ToyModel {
             result: None,
         }))
     }
-
-    fn part<'a>(&self, traced: &'a str) -> &'a str {
-        traced
-    }
 }
 
 struct Pass<'a> {

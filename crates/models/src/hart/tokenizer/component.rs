@@ -13,7 +13,7 @@ use super::{Parts, Tokenizer, TokenizerConfig, plain_names};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Neighbour, Port, PrepareResult, Prepared, Recognised, Runnable, Setting, Size,
-    SizeName, Sizes, Work, not_run,
+    SizeName, Sizes, Work, not_run, pass,
 };
 use crate::{Error, Result};
 
@@ -271,11 +271,14 @@ impl Runnable for Half {
     fn prepare<'a>(&'a self, inputs: &NamedTensors, _sizes: &Sizes) -> PrepareResult<'a> {
         if !self.encodes {
             let latent = ops::to_nhwc(inputs.required(LATENT.name)?)?;
-            return Ok(Box::new(Decode {
-                model: &self.model,
-                latent,
-                sample: None,
-            }));
+            return Ok(pass(
+                move |trace| self.model.picture(&latent, trace),
+                |sample| {
+                    Ok([(SAMPLE.name.to_owned(), ops::to_nchw(sample)?)]
+                        .into_iter()
+                        .collect())
+                },
+            ));
         }
         let sample = ops::to_nhwc(inputs.required(SAMPLE.name)?)?;
         let (_, height, width, _) = sample.dims4()?;
@@ -341,25 +344,6 @@ impl Prepared for Encode<'_> {
 
     fn outputs(&self) -> Result<NamedTensors> {
         self.outputs.clone().ok_or_else(not_run)
-    }
-}
-
-struct Decode<'a> {
-    model: &'a Tokenizer,
-    /// NHWC.
-    latent: Tensor,
-    sample: Option<Tensor>,
-}
-
-impl Prepared for Decode<'_> {
-    fn run(&mut self, trace: &mut Trace) -> Result<()> {
-        self.sample = Some(self.model.picture(&self.latent, trace)?);
-        Ok(())
-    }
-
-    fn outputs(&self) -> Result<NamedTensors> {
-        let sample = ops::to_nchw(self.sample.as_ref().ok_or_else(not_run)?)?;
-        Ok([(SAMPLE.name.to_owned(), sample)].into_iter().collect())
     }
 }
 

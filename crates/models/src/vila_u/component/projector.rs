@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use brisk_nn::{Trace, Weights, WeightsBuilder};
+use brisk_nn::{Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -10,13 +10,12 @@ use super::super::projector::{Projector, ProjectorConfig, Widths};
 use super::super::tower::TowerConfig;
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
-    NamedTensors, Neighbour, Port, PrepareResult, Prepared, Recognised, Runnable, Size, SizeName,
-    Sizes, Work, not_run,
+    NamedTensors, Neighbour, Port, PrepareResult, Recognised, Runnable, Size, SizeName, Sizes,
+    Work, pass,
 };
 use crate::cost::Cost;
 use crate::language_model::LanguageModelConfig;
 use crate::{Error, Result};
-use brisk_nn::Tensor;
 
 /// VILA-U's projector.
 pub static COMPONENT: Component = Component {
@@ -227,34 +226,13 @@ impl Runnable for Projector {
             ))
             .into());
         }
-        Ok(Box::new(Projection {
-            model: self,
-            features,
-            embeddings: None,
-        }))
-    }
-
-    fn part<'a>(&self, traced: &'a str) -> &'a str {
-        traced
-    }
-}
-
-struct Projection<'a> {
-    model: &'a Projector,
-    features: Tensor,
-    embeddings: Option<Tensor>,
-}
-
-impl Prepared for Projection<'_> {
-    fn run(&mut self, trace: &mut Trace) -> Result<()> {
-        self.embeddings = Some(self.model.forward(&self.features, trace)?);
-        Ok(())
-    }
-
-    fn outputs(&self) -> Result<NamedTensors> {
-        let embeddings = self.embeddings.clone().ok_or_else(not_run)?;
-        Ok([(EMBEDDINGS.name.to_owned(), embeddings)]
-            .into_iter()
-            .collect())
+        Ok(pass(
+            move |trace| self.forward(&features, trace),
+            |embeddings| {
+                Ok([(EMBEDDINGS.name.to_owned(), embeddings.clone())]
+                    .into_iter()
+                    .collect())
+            },
+        ))
     }
 }
