@@ -33,13 +33,13 @@ pub use brisk_pipelines::options::{self, Options, keys};
 pub use brisk_pipelines::quantize;
 pub use brisk_pipelines::registry::{self, Published};
 pub use brisk_pipelines::request::{
-    Canvas, FinishReason, PlannedImage, StageCost, StageMemory, WeightBytes,
+    Canvas, FinishReason, PREVIEWS, PlannedImage, StageCost, StageMemory, WeightBytes,
 };
 pub use brisk_pipelines::{
-    Control, Error, Estimator, Event, GeneratedImage, GeneratedMask, GeneratedMasks, GeneratedText,
-    ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel, MaskPlan, MaskPrompt,
-    MaskRequest, Number, OpenSettings, Result, ResultKind, SequenceId, TextModel, TextPlan,
-    TextPrompt, TextRequest, TextSession, Turns, Unit,
+    Control, Cost, Error, Estimator, Event, GeneratedImage, GeneratedMask, GeneratedMasks,
+    GeneratedText, ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel, MaskPlan,
+    MaskPrompt, MaskRequest, Number, OpenSettings, Result, ResultKind, SequenceId, TextModel,
+    TextPlan, TextPrompt, TextRequest, TextSession, Turns, Unit,
 };
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;

@@ -44,6 +44,7 @@ pub mod request;
 mod tokenizer;
 mod turns;
 
+pub use brisk_models::Cost;
 pub use error::{Error, Result};
 pub use estimate::{Estimator, StageSeconds};
 pub use events::{Control, Event, Number, Unit};
@@ -53,4 +54,4 @@ pub use request::{
     ImageRequest, MaskModel, MaskPlan, MaskPrompt, MaskRequest, OpenSettings, RandomWeights,
     ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest, TextSession,
 };
-pub use turns::Turns;
+pub use turns::{Turns, waited};

@@ -1,6 +1,6 @@
 //! Jobs that take turns on the machine's threads.
 
-use std::collections::VecDeque;
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
@@ -11,10 +11,21 @@ const SHORTEST: Duration = Duration::from_millis(2);
 /// How often one who waits looks whether it was stopped.
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Lets one job at a time compute, in the order in which they ask.
+thread_local! {
+    static WAITED: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+}
+
+/// How long this thread waited for turns so far, all together.
+pub fn waited() -> Duration {
+    WAITED.get()
+}
+
+/// Lets one job at a time compute; they share the time evenly.
 ///
 /// Jobs whose [`Control`](crate::Control) shares it change places between operations: whoever computes
-/// goes to the end of the line where somebody waits.
+/// goes to the line where somebody waits who had less time. So a job of many short operations gets as much
+/// beside one of few long ones as the other way round. Who comes in begins where the others are, and saves
+/// up nothing while it is away.
 #[derive(Debug, Default)]
 pub struct Turns {
     line: Mutex<Line>,
@@ -26,8 +37,25 @@ pub struct Turns {
 #[derive(Debug, Default)]
 struct Line {
     next: u64,
-    waiting: VecDeque<u64>,
-    computing: Option<(ThreadId, Instant)>,
+    waiting: Vec<Waiting>,
+    computing: Option<Computing>,
+    /// What whoever got the last turn had had before it.
+    clock: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Waiting {
+    ticket: u64,
+    /// Time that it had, on a clock that all share.
+    had: Duration,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Computing {
+    thread: ThreadId,
+    since: Instant,
+    /// Time that it had before.
+    had: Duration,
 }
 
 impl Turns {
@@ -37,60 +65,78 @@ impl Turns {
     }
 
     /// Waits until this thread may compute; it does until the turn is dropped. A thread whose turn it is
-    /// already goes on with that. None: `stop` was set before.
+    /// already goes on with that, after those who had less time. None: `stop` was set before.
     pub(crate) fn take(self: &Arc<Self>, stop: &AtomicBool) -> Option<Turn> {
         let own = std::thread::current().id();
         let inner = self.line().is_held_by(own);
-        if !inner && !self.wait(stop) {
-            return None;
-        }
-        Some(Turn {
+        let goes_on = match inner {
+            true => self.pass_on(stop),
+            false => self.wait(stop, None),
+        };
+        goes_on.then(|| Turn {
             turns: (!inner).then(|| Arc::clone(self)),
         })
     }
 
-    /// Lets those who wait go first, where it is this thread's turn. False: `stop` was set meanwhile.
+    /// Lets those who wait and had less time go first, where it is this thread's turn. False: `stop` was
+    /// set meanwhile.
     pub(crate) fn pass_on(&self, stop: &AtomicBool) -> bool {
         if self.waiting() == 0 {
             return true;
         }
         let own = std::thread::current().id();
-        {
+        let had = {
             let mut line = self.line();
-            match line.computing {
-                Some((thread, since)) if thread == own && since.elapsed() >= SHORTEST => {
-                    line.computing = None;
-                }
-                _ => return true,
+            let Some(turn) = line.computing.filter(|turn| turn.thread == own) else {
+                return true;
+            };
+            let took = turn.since.elapsed();
+            let had = turn.had + took;
+            let least = line.waiting.iter().map(|other| other.had).min();
+            if took < SHORTEST || least.is_none_or(|least| least > had) {
+                return true;
             }
-        }
+            line.computing = None;
+            had
+        };
         self.moved.notify_all();
-        self.wait(stop)
+        self.wait(stop, Some(had))
     }
 
-    fn wait(&self, stop: &AtomicBool) -> bool {
+    /// Waits for a turn, as one who `had` so much time, or comes in.
+    fn wait(&self, stop: &AtomicBool, had: Option<Duration>) -> bool {
+        let began = Instant::now();
         let mut line = self.line();
         let ticket = line.next;
         line.next += 1;
-        line.waiting.push_back(ticket);
+        let had = had.unwrap_or(line.clock);
+        line.waiting.push(Waiting { ticket, had });
         self.count(&line);
-        loop {
+        let got = loop {
             let stopped = stop.load(Ordering::Relaxed);
-            let first = line.computing.is_none() && line.waiting.front() == Some(&ticket);
+            let first = line.computing.is_none() && line.first() == Some(ticket);
             if stopped || first {
-                line.waiting.retain(|other| *other != ticket);
+                line.waiting.retain(|other| other.ticket != ticket);
                 self.count(&line);
                 if !stopped {
-                    line.computing = Some((std::thread::current().id(), Instant::now()));
-                    return true;
+                    line.clock = line.clock.max(had);
+                    line.computing = Some(Computing {
+                        thread: std::thread::current().id(),
+                        since: Instant::now(),
+                        had,
+                    });
                 }
-                drop(line);
-                self.moved.notify_all();
-                return false;
+                break !stopped;
             }
             let waited = self.moved.wait_timeout(line, LOOK);
             (line, _) = waited.unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(line);
+        WAITED.set(WAITED.get() + began.elapsed());
+        if !got {
+            self.moved.notify_all();
         }
+        got
     }
 
     fn line(&self) -> MutexGuard<'_, Line> {
@@ -104,7 +150,14 @@ impl Turns {
 
 impl Line {
     fn is_held_by(&self, thread: ThreadId) -> bool {
-        self.computing.is_some_and(|(holder, _)| holder == thread)
+        self.computing.is_some_and(|turn| turn.thread == thread)
+    }
+
+    /// Whose turn is next: who had least, and came first of those.
+    fn first(&self) -> Option<u64> {
+        let waiting = self.waiting.iter();
+        let least = waiting.min_by_key(|other| (other.had, other.ticket));
+        least.map(|other| other.ticket)
     }
 }
 
@@ -162,6 +215,34 @@ mod tests {
         let changes = both.windows(2).filter(|pair| pair[0].1 != pair[1].1);
         assert!(changes.count() > 20, "{both:?}");
         assert_eq!(turns.waiting(), 0);
+    }
+
+    /// Short operations beside long ones get half of the time, not one for one.
+    #[test]
+    fn time_is_shared_whatever_operations_take() {
+        let (turns, stop) = (Arc::<Turns>::default(), AtomicBool::new(false));
+        let over = AtomicBool::new(false);
+        let busy = |piece: Duration| {
+            let turn = turns.take(&stop).unwrap();
+            let mut worked = Duration::ZERO;
+            while !over.load(Ordering::Relaxed) {
+                assert!(turns.pass_on(&stop));
+                std::thread::sleep(piece);
+                worked += piece;
+            }
+            drop(turn);
+            (worked, waited())
+        };
+        let (long, short) = std::thread::scope(|scope| {
+            let long = scope.spawn(|| busy(Duration::from_millis(60)));
+            let short = scope.spawn(|| busy(Duration::from_millis(3)));
+            std::thread::sleep(Duration::from_millis(1200));
+            over.store(true, Ordering::Relaxed);
+            (long.join().unwrap(), short.join().unwrap())
+        });
+        let share = short.0.as_secs_f64() / (short.0 + long.0).as_secs_f64();
+        assert!((0.3..0.7).contains(&share), "{short:?} beside {long:?}");
+        assert!(short.1 > Duration::from_millis(300), "{short:?}");
     }
 
     #[test]

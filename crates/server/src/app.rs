@@ -17,7 +17,8 @@ use crate::finish;
 use crate::job::{Job, Status};
 use crate::kept::Kept;
 use crate::metrics::Metrics;
-use crate::queue::{Limits, Queue};
+use crate::queue::{Lane, Limits, Queue};
+use crate::residents::Residents;
 use crate::security::{Caller, Keys, Rates};
 use crate::served::Models;
 use crate::settings::{LONGEST_RUN, LONGEST_WAIT, Settings};
@@ -51,6 +52,8 @@ pub struct App {
     pub rates: Rates,
     /// Bytes that models and jobs may take together.
     pub memory: u64,
+    /// The models in memory.
+    pub residents: Arc<Residents>,
     /// Announces that some job changed.
     pub pulse: Arc<watch::Sender<u64>>,
     /// Permits to receive a large body.
@@ -88,19 +91,24 @@ impl App {
         }));
         let (speeds, metrics) = (Arc::new(Speeds::default()), Arc::new(Metrics::default()));
         let (sender, receiver) = mpsc::channel();
-        let compute = Compute::new(
-            Arc::clone(&queue),
-            Arc::clone(&speeds),
-            Arc::clone(&metrics),
-            memory,
-            sender,
-        );
+        let residents = Arc::new(Residents::new(memory, Arc::clone(&metrics)));
+        let compute = Arc::new(Compute {
+            queue: Arc::clone(&queue),
+            speeds: Arc::clone(&speeds),
+            metrics: Arc::clone(&metrics),
+            residents: Arc::clone(&residents),
+            drawn: sender,
+            turns: Arc::default(),
+        });
         let preload: Vec<_> = settings
             .preload
             .iter()
             .filter_map(|id| models.named(id).cloned())
             .collect();
-        thread("compute", move || compute.run(&preload))?;
+        for (lane, name) in [(Lane::Pictures, "pictures"), (Lane::Texts, "texts")] {
+            let (compute, preload) = (Arc::clone(&compute), preload.clone());
+            thread(name, move || compute.run(lane, &preload))?;
+        }
         let (save, counted) = (settings.save.clone(), Arc::clone(&metrics));
         thread("finish", move || {
             finish::run(&receiver, save.as_deref(), &counted)
@@ -114,6 +122,7 @@ impl App {
             kept: Kept::default(),
             keys,
             memory,
+            residents,
             pulse: Arc::new(watch::Sender::new(0)),
             large_bodies: Semaphore::new(LARGE_BODIES),
             readers: Arc::new(Semaphore::new(READERS)),
@@ -163,7 +172,7 @@ impl App {
         if self.is_draining() {
             return Err(ApiError::shutting_down());
         }
-        let estimate = self.speeds.seconds(&ask.model().id, ask.units());
+        let estimate = self.speeds.seconds(&ask.model().id, ask.costs());
         let caller = Arc::clone(&caller.name);
         let job = Arc::new(Job::new(caller, ask, channel, estimate).with_pulse(&self.pulse));
         self.queue.push(&job)?;
@@ -210,7 +219,7 @@ impl App {
         for job in self.queue.remove(Job::is_cancelled) {
             job.fail(Status::Cancelled, None);
         }
-        if let Some(job) = self.queue.running() {
+        for job in self.queue.running() {
             let started = job.state().started;
             if started.is_some_and(|started| started.elapsed() > LONGEST_RUN) {
                 let message = format!("the job ran {} seconds in vain", LONGEST_RUN.as_secs());
@@ -225,19 +234,24 @@ impl App {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Takes no more jobs, fails those that wait, and gives the running one some time to end.
+    /// Takes no more jobs, fails those that wait, and gives the running ones some time to end.
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         self.queue.close();
-        let Some(job) = self.queue.running() else {
-            return;
+        let running = self.queue.running();
+        let all = async {
+            for job in &running {
+                job.ended().await;
+            }
         };
-        if tokio::time::timeout(self.settings.grace(), job.ended())
+        if tokio::time::timeout(self.settings.grace(), all)
             .await
             .is_err()
         {
-            job.fail(Status::Failed, Some(ApiError::shutting_down()));
-            job.cancel();
+            for job in &running {
+                job.fail(Status::Failed, Some(ApiError::shutting_down()));
+                job.cancel();
+            }
         }
     }
 

@@ -50,7 +50,13 @@ fn outcome(drawn: Drawn, save: Option<&Path>) -> Result<Images> {
             saved,
         });
     }
-    Ok(Images { files, told })
+    let made = drawn.pictures.iter();
+    Ok(Images {
+        files,
+        told,
+        prompt_tokens: drawn.prompt_tokens * drawn.pictures.len(),
+        cells: made.map(|(_, image)| cells(image)).sum(),
+    })
 }
 
 fn encode(ask: &ImageAsk, plan: &ImagePlan, image: &GeneratedImage) -> Result<Vec<u8>> {
@@ -64,6 +70,15 @@ fn encode(ask: &ImageAsk, plan: &ImagePlan, image: &GeneratedImage) -> Result<Ve
             .map_err(|error| ApiError::internal(error.to_string())),
         Format::WebP => brisk_media::encode_webp(&image.picture)
             .map_err(|error| ApiError::internal(error.to_string())),
+    }
+}
+
+/// Cells of a picture's latents, or the codes that it was made of; 0 of a model that has neither.
+fn cells(image: &GeneratedImage) -> usize {
+    match (&image.latents, &image.codes) {
+        (Some(latents), _) => latents.shape[2] * latents.shape[3],
+        (None, Some(codes)) => codes.0.values().map(|codes| codes.values.len()).sum(),
+        (None, None) => 0,
     }
 }
 

@@ -137,6 +137,8 @@ pub struct Job {
     unwanted: AtomicBool,
     /// What the model looks at.
     halt: Arc<AtomicBool>,
+    /// What else is to be halted.
+    halted: Mutex<Vec<Arc<AtomicBool>>>,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
     /// Announces that some job changed.
@@ -160,6 +162,7 @@ impl Job {
             created_at: crate::served::seconds_since_1970(),
             unwanted: AtomicBool::new(false),
             halt: Arc::default(),
+            halted: Mutex::default(),
             state: Mutex::new(State {
                 canvases: vec![Canvas::default(); texts],
                 ..State::default()
@@ -203,6 +206,15 @@ impl Job {
         Arc::clone(&self.halt)
     }
 
+    /// Sets this flag, too, when it is asked to stop.
+    pub fn halts(&self, flag: &Arc<AtomicBool>) {
+        let mut halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner);
+        halted.push(Arc::clone(flag));
+        if self.is_cancelled() {
+            flag.store(true, Ordering::Relaxed);
+        }
+    }
+
     /// Lets the model work on, after it was halted for the job's own sake.
     pub fn go_on(&self) {
         self.halt.store(self.is_cancelled(), Ordering::Relaxed);
@@ -210,14 +222,18 @@ impl Job {
 
     /// Whether it was asked to stop.
     pub fn is_cancelled(&self) -> bool {
-        self.unwanted.load(Ordering::Relaxed)
+        self.unwanted.load(Ordering::SeqCst)
     }
 
     /// Asks it to stop at its next check.
     pub fn cancel(&self) {
         self.state().unwanted.get_or_insert_with(Instant::now);
-        self.unwanted.store(true, Ordering::Relaxed);
+        self.unwanted.store(true, Ordering::SeqCst);
         self.halt.store(true, Ordering::Relaxed);
+        let halted = self.halted.lock().unwrap_or_else(PoisonError::into_inner);
+        for flag in halted.iter() {
+            flag.store(true, Ordering::SeqCst);
+        }
     }
 
     /// Ends it without a result; what ended already stays as it is.

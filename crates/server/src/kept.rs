@@ -177,6 +177,8 @@ mod tests {
                 saved: None,
             }],
             told: serde_json::Value::Null,
+            prompt_tokens: 0,
+            cells: 0,
         })
     }
 

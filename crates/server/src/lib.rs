@@ -1,7 +1,7 @@
 //! Pictures and texts over HTTP: OpenAI's interface with brisk's options, jobs, metrics.
 //!
 //! A request's fields are read by tables that derive from the models' options ([`fields`]), checked against
-//! the model, which plans it, and become a job that waits for its turn. One thread computes; whoever waits
+//! the model, which plans it, and become a job that waits for its turn. Two threads compute in turn, one draws and one writes; whoever waits
 //! looks at the job's newest state, so that a slow reader holds up nobody. This crate touches no tensor:
 //! it stands on the library `brisk` and its one channel of events.
 //!
@@ -33,6 +33,7 @@ mod outcome;
 mod page;
 mod queue;
 mod reply;
+mod residents;
 mod security;
 mod served;
 mod settings;

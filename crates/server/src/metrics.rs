@@ -38,6 +38,7 @@ pub struct Metrics {
     stages: Histograms,
     first_block: Histogram,
     cancel: Histogram,
+    rows: Histogram,
     images: Counter,
     tokens: Family<Labels, Counter>,
     passes: Counter,
@@ -67,6 +68,7 @@ impl Default for Metrics {
             stages: Family::new_with_constructor(seconds),
             first_block: seconds(),
             cancel: short(),
+            rows: Histogram::new([1.0, 2.0, 4.0, 8.0, 12.0, 16.0]),
             images: Counter::default(),
             tokens: Family::default(),
             passes: Counter::default(),
@@ -97,6 +99,8 @@ impl Default for Metrics {
         all.register("first_block_seconds", help, metrics.first_block.clone());
         let help = "Seconds from the wish to stop to the end";
         all.register("cancel_seconds", help, metrics.cancel.clone());
+        let help = "Sequences that share a forward pass";
+        all.register("batch_rows", help, metrics.rows.clone());
         all.register("images", "Pictures drawn", metrics.images.clone());
         all.register("tokens", "Tokens of texts", metrics.tokens.clone());
         let help = "Forward passes of texts";
@@ -190,6 +194,11 @@ impl Metrics {
         self.first_block.observe(seconds);
     }
 
+    /// So many sequences shared a forward pass.
+    pub fn passed(&self, sequences: usize) {
+        self.rows.observe(sequences as f64);
+    }
+
     /// A model was loaded.
     pub fn loaded(&self, model: &str) {
         let labels = vec![("model", model.to_owned())];
@@ -203,12 +212,13 @@ impl Metrics {
     }
 
     /// The text that Prometheus reads.
-    pub fn text(&self, models: &Models, queued: usize, running: Option<&Job>) -> String {
+    pub fn text(&self, models: &Models, queued: usize, running: &[Arc<Job>]) -> String {
         self.queued.set(queued as i64);
         for endpoint in crate::fields::Endpoint::ALL {
             let labels = vec![("kind", endpoint.job_kind().to_owned())];
-            let runs = running.is_some_and(|job| job.ask.endpoint() == endpoint);
-            self.running.get_or_create(&labels).set(runs.into());
+            let runs = running.iter().filter(|job| job.ask.endpoint() == endpoint);
+            let runs = runs.count() as i64;
+            self.running.get_or_create(&labels).set(runs);
         }
         for model in models.all() {
             let loaded = model.residence() == Residence::Loaded;

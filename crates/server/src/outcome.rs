@@ -19,6 +19,10 @@ pub struct Images {
     pub files: Vec<File>,
     /// What the plan decided, as replies tell it.
     pub told: Value,
+    /// Tokens of the prompt that were read, for all pictures.
+    pub prompt_tokens: usize,
+    /// Cells of the latents, or codes, that were made.
+    pub cells: usize,
 }
 
 /// One picture's file.

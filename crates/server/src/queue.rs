@@ -4,6 +4,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use brisk::ResultKind;
+
 use crate::error::ApiError;
 use crate::job::{Job, Status};
 
@@ -11,6 +13,28 @@ use crate::job::{Job, Status};
 const MOST_IN_A_ROW: usize = 8;
 /// Longest time of one model in a row while others wait for another.
 const LONGEST_IN_A_ROW: Duration = Duration::from_secs(60);
+
+/// Jobs that one thread takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// Those for pictures.
+    Pictures,
+    /// Those for texts.
+    Texts,
+}
+
+impl Lane {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Pictures, Self::Texts];
+
+    /// What its jobs give.
+    pub fn gives(self) -> ResultKind {
+        match self {
+            Self::Pictures => ResultKind::Pictures,
+            Self::Texts => ResultKind::Text,
+        }
+    }
+}
 
 /// How many may wait.
 #[derive(Debug, Clone, Copy)]
@@ -23,12 +47,20 @@ pub struct Limits {
 
 #[derive(Debug, Default)]
 struct Caller {
+    /// Of all lanes, in the order in which they came.
     waiting: VecDeque<Arc<Job>>,
     /// Seconds that its jobs used, on a clock that all callers share.
     used: f64,
 }
 
-/// The model that computes, and since when.
+impl Caller {
+    fn of(&self, lane: Lane) -> impl Iterator<Item = &Arc<Job>> {
+        let waiting = self.waiting.iter();
+        waiting.filter(move |job| job.ask.lane() == lane)
+    }
+}
+
+/// The model that computes in a lane, and since when.
 #[derive(Debug, Default)]
 struct Row {
     model: String,
@@ -41,8 +73,8 @@ struct Inner {
     callers: HashMap<Arc<str>, Caller>,
     /// What the caller had used whose turn was last: where newcomers begin.
     clock: f64,
-    row: Row,
-    running: Option<Arc<Job>>,
+    rows: [Row; Lane::ALL.len()],
+    running: Vec<Arc<Job>>,
     closed: bool,
 }
 
@@ -102,22 +134,19 @@ impl Queue {
         }
         caller.waiting.push_back(Arc::clone(job));
         inner.tell_positions();
-        self.grown.notify_one();
+        self.grown.notify_all();
         Ok(())
     }
 
-    /// The next job, when there is one; none when the queue is closed.
-    pub fn next(&self) -> Option<Arc<Job>> {
+    /// The next job of a lane, when there is one; none when the queue is closed.
+    pub fn next(&self, lane: Lane) -> Option<Arc<Job>> {
         let mut inner = self.inner();
-        inner.running = None;
         loop {
             if inner.closed {
                 return None;
             }
-            if let Some(job) = inner.take() {
-                inner.running = Some(Arc::clone(&job));
-                inner.tell_positions();
-                return Some(job);
+            if let Some(name) = inner.chosen(lane) {
+                return inner.take(lane, &name);
             }
             inner = self
                 .grown
@@ -126,9 +155,27 @@ impl Queue {
         }
     }
 
-    /// Charges a caller for a job that estimated its time wrongly.
-    pub fn charge(&self, job: &Job, seconds: f64) {
+    /// The next job of a lane, if it is there, to `model`, and `fits`, with what that gave.
+    pub fn next_of<T>(
+        &self,
+        lane: Lane,
+        model: &str,
+        fits: impl FnOnce(&Job) -> Option<T>,
+    ) -> Option<(Arc<Job>, T)> {
         let mut inner = self.inner();
+        let name = inner.chosen(lane).filter(|_| !inner.closed)?;
+        let job = inner.callers.get(&name)?.of(lane).next()?;
+        if job.ask.model().id != model {
+            return None;
+        }
+        let fit = fits(job)?;
+        Some((inner.take(lane, &name)?, fit))
+    }
+
+    /// A job runs no more; its caller is charged for the seconds that it took.
+    pub fn left(&self, job: &Job, seconds: f64) {
+        let mut inner = self.inner();
+        inner.running.retain(|running| running.id != job.id);
         if let Some(caller) = inner.callers.get_mut(&job.caller) {
             caller.used += seconds - job.estimate;
         }
@@ -172,12 +219,12 @@ impl Queue {
         self.inner().closed
     }
 
-    /// The job that runs.
-    pub fn running(&self) -> Option<Arc<Job>> {
+    /// The jobs that run.
+    pub fn running(&self) -> Vec<Arc<Job>> {
         self.inner().running.clone()
     }
 
-    /// Number of jobs that wait, and the seconds that they and the running one will take.
+    /// Number of jobs that wait, and the seconds that they and the running ones will take.
     pub fn load(&self) -> (usize, f64) {
         let inner = self.inner();
         let waiting = inner.callers.values().map(|caller| caller.waiting.len());
@@ -189,15 +236,17 @@ impl Inner {
     /// Estimated seconds of everything that waits and runs.
     fn seconds(&self) -> f64 {
         let waiting = self.callers.values().flat_map(|caller| &caller.waiting);
-        waiting.chain(&self.running).map(|job| job.estimate).sum()
+        waiting
+            .chain(&self.running)
+            .fold(0.0, |sum, job| sum + job.estimate)
     }
 
-    /// Callers with jobs, the one whose turn it is first.
-    fn turns(&self) -> Vec<Arc<str>> {
+    /// Callers with jobs of a lane, the one whose turn it is first.
+    fn turns(&self, lane: Lane) -> Vec<Arc<str>> {
         let mut turns: Vec<(f64, Instant, &Arc<str>)> = self
             .callers
             .iter()
-            .filter_map(|(name, caller)| Some((caller.used, caller.waiting.front()?.created, name)))
+            .filter_map(|(name, caller)| Some((caller.used, caller.of(lane).next()?.created, name)))
             .collect();
         turns.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         turns
@@ -208,21 +257,19 @@ impl Inner {
 
     /// The caller whose job is next: the first in turn, unless one further back asks for the model that
     /// computes already, which may go on for a while.
-    fn chosen(&self) -> Option<Arc<str>> {
-        let turns = self.turns();
+    fn chosen(&self, lane: Lane) -> Option<Arc<str>> {
+        let turns = self.turns(lane);
         let first = turns.first()?;
-        let fresh = self.row.jobs < MOST_IN_A_ROW
-            && self
-                .row
+        let row = &self.rows[lane as usize];
+        let fresh = row.jobs < MOST_IN_A_ROW
+            && row
                 .since
                 .is_some_and(|since| since.elapsed() < LONGEST_IN_A_ROW);
         if fresh {
             let same = turns.iter().find(|name| {
-                let front = self
-                    .callers
-                    .get(*name)
-                    .and_then(|caller| caller.waiting.front());
-                front.is_some_and(|job| job.ask.model().id == self.row.model)
+                let caller = self.callers.get(*name);
+                let front = caller.and_then(|caller| caller.of(lane).next());
+                front.is_some_and(|job| job.ask.model().id == row.model)
             });
             if let Some(same) = same {
                 return Some(Arc::clone(same));
@@ -231,17 +278,20 @@ impl Inner {
         Some(Arc::clone(first))
     }
 
-    fn take(&mut self) -> Option<Arc<Job>> {
-        let name = self.chosen()?;
-        let caller = self.callers.get_mut(&name)?;
-        let job = caller.waiting.pop_front()?;
+    /// Takes the next job of a caller.
+    fn take(&mut self, lane: Lane, name: &Arc<str>) -> Option<Arc<Job>> {
+        let caller = self.callers.get_mut(name)?;
+        let mut waiting = caller.waiting.iter();
+        let at = waiting.position(|job| job.ask.lane() == lane)?;
+        let job = caller.waiting.remove(at)?;
         self.clock = self.clock.max(caller.used);
         caller.used += job.estimate;
         let model = &job.ask.model().id;
-        if self.row.model == *model {
-            self.row.jobs += 1;
+        let row = &mut self.rows[lane as usize];
+        if row.model == *model {
+            row.jobs += 1;
         } else {
-            self.row = Row {
+            *row = Row {
                 model: model.clone(),
                 jobs: 1,
                 since: Some(Instant::now()),
@@ -251,21 +301,27 @@ impl Inner {
         let clock = self.clock;
         self.callers
             .retain(|_, caller| !caller.waiting.is_empty() || caller.used > clock);
+        self.running.push(Arc::clone(&job));
+        self.tell_positions();
         Some(job)
     }
 
-    /// Tells every job that waits how many are before it, as turns would go now.
+    /// Tells every job that waits how many of its lane are before it, as turns would go now.
     fn tell_positions(&self) {
-        let mut used: Vec<(f64, usize, &Caller)> = self
+        Lane::ALL.into_iter().for_each(|lane| self.tell(lane));
+    }
+
+    fn tell(&self, lane: Lane) {
+        let mut used: Vec<(f64, usize, Vec<&Arc<Job>>)> = self
             .callers
             .values()
-            .map(|caller| (caller.used, 0, caller))
+            .map(|caller| (caller.used, 0, caller.of(lane).collect()))
             .collect();
-        let waiting: usize = used.iter().map(|(_, _, caller)| caller.waiting.len()).sum();
+        let waiting: usize = used.iter().map(|(_, _, jobs)| jobs.len()).sum();
         for position in 0..waiting {
             let turn = |place: &usize| {
-                let (used, at, caller) = &used[*place];
-                Some((*used, caller.waiting.get(*at)?.created))
+                let (used, at, jobs) = &used[*place];
+                Some((*used, jobs.get(*at)?.created))
             };
             let next = (0..used.len())
                 .filter_map(|place| Some((turn(&place)?, place)))
@@ -273,8 +329,8 @@ impl Inner {
             let Some((_, place)) = next else {
                 return;
             };
-            let (used, at, caller) = &mut used[place];
-            let job = &caller.waiting[*at];
+            let (used, at, jobs) = &mut used[place];
+            let job = jobs[*at];
             if job.state().position != Some(position) {
                 job.change(|state| state.position = Some(position));
             }
@@ -301,7 +357,7 @@ mod tests {
 
     fn order(queue: &Queue, count: usize) -> Vec<String> {
         (0..count)
-            .map(|_| queue.next().unwrap().caller.to_string())
+            .map(|_| queue.next(Lane::Pictures).unwrap().caller.to_string())
             .collect()
     }
 
@@ -325,16 +381,34 @@ mod tests {
     fn a_model_goes_on_for_a_while() {
         let queue = queue(64, 32);
         queue.push(&job("one", "a", 1.0)).unwrap();
-        assert_eq!(queue.next().unwrap().ask.model().id, "a");
+        assert_eq!(queue.next(Lane::Pictures).unwrap().ask.model().id, "a");
         queue.push(&job("two", "b", 1.0)).unwrap();
         for _ in 0..20 {
             queue.push(&job("one", "a", 1.0)).unwrap();
         }
         let models: Vec<String> = (0..10)
-            .map(|_| queue.next().unwrap().ask.model().id.clone())
+            .map(|_| queue.next(Lane::Pictures).unwrap().ask.model().id.clone())
             .collect();
         let other = models.iter().position(|model| model == "b");
         assert_eq!(other, Some(MOST_IN_A_ROW - 1), "{models:?}");
+    }
+
+    #[test]
+    fn only_the_next_job_joins_and_only_where_it_fits() {
+        let queue = queue(8, 8);
+        queue.push(&job("one", "a", 1.0)).unwrap();
+        queue.push(&job("one", "b", 1.0)).unwrap();
+        let join = |model: &str, fits: bool| {
+            let fits = |_: &Job| fits.then_some(());
+            queue.next_of(Lane::Pictures, model, fits).is_some()
+        };
+        assert!(!join("b", true) && !join("a", false));
+        assert!(queue.next_of(Lane::Texts, "a", |_| Some(())).is_none());
+        assert!(join("a", true) && join("b", true) && !join("b", true));
+        assert_eq!(queue.running().len(), 2);
+        let first = queue.running()[0].clone();
+        queue.left(&first, 1.0);
+        assert_eq!(queue.running().len(), 1);
     }
 
     #[test]
@@ -367,7 +441,7 @@ mod tests {
         let waiting = job("a", "m", 1.0);
         queue.push(&waiting).unwrap();
         queue.close();
-        assert!(queue.next().is_none());
+        assert!(queue.next(Lane::Pictures).is_none());
         assert_eq!(
             waiting.state().error.as_ref().unwrap().code,
             "shutting_down"

@@ -61,6 +61,11 @@ pub fn of_pictures(ask: &ImageAsk, images: &Images) -> Value {
     json!({
         "output_format": ask.format.name(), "size": format!("{}x{}", ask.size.0, ask.size.1),
         "quality": "auto", "background": "opaque", "brisk": images.told,
+        "usage": {
+            "input_tokens": images.prompt_tokens, "output_tokens": images.cells,
+            "total_tokens": images.prompt_tokens + images.cells,
+            "input_tokens_details": {"text_tokens": images.prompt_tokens, "image_tokens": 0},
+        },
     })
 }
 

@@ -1,13 +1,12 @@
 //! The models that are served: their ids, what they are, and plans of requests to them.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use brisk::options::{Options, Support};
 use brisk::{
     BoxModel, Error, HubProgress, ImageModel, ImagePlan, ImageRequest, KnownPrompts, ModelFolder,
-    OpenSettings, ResultKind, TextModel, TextPlan, TextRequest, registry,
+    OpenSettings, ResultKind, StageCost, TextModel, TextPlan, TextRequest, registry,
 };
 use brisk_store::Fingerprint;
 
@@ -45,6 +44,17 @@ impl Residence {
             Self::Failed { .. } => "failed",
         }
     }
+}
+
+/// A plan of pictures, and what can be said of it beforehand.
+#[derive(Debug)]
+pub struct Planned {
+    /// It.
+    pub plan: ImagePlan,
+    /// What its stages compute.
+    pub costs: Vec<StageCost>,
+    /// Tokens of its prompt.
+    pub prompt_tokens: usize,
 }
 
 /// A model that is served.
@@ -172,23 +182,41 @@ impl Served {
         of_drawer.flatten().or_else(of_writer)
     }
 
-    /// Plans pictures, with what the stages of the plan compute, in operations by stage.
+    /// Plans pictures.
     ///
     /// # Errors
     /// What the model refuses.
-    pub fn plan_images(
-        &self,
-        request: &ImageRequest,
-    ) -> brisk::Result<(ImagePlan, BTreeMap<String, f64>)> {
+    pub fn plan_images(&self, request: &ImageRequest) -> brisk::Result<Planned> {
         self.with_drawer(|drawer| {
             let plan = drawer.plan(request)?;
-            let costs = drawer.cost(&plan)?;
-            let operations = costs
-                .into_iter()
-                .map(|stage| (stage.cost.name.to_string(), stage.cost.flops as f64));
-            Ok((plan, operations.collect()))
+            Ok(Planned {
+                costs: drawer.cost(&plan)?,
+                prompt_tokens: drawer.prompt_tokens(&plan)?,
+                plan,
+            })
         })
         .unwrap_or_else(|| Err(self.gives_no(ResultKind::Pictures)))
+    }
+
+    /// What the texts of a plan compute, if every step that it allows is taken.
+    ///
+    /// # Errors
+    /// A plan of another model.
+    pub fn text_cost(&self, plan: &TextPlan) -> brisk::Result<StageCost> {
+        match &self.writer {
+            Some(writer) => writer.cost(plan),
+            None => Err(self.gives_no(ResultKind::Text)),
+        }
+    }
+
+    /// Bytes of its weights in memory, where it gives a kind of result.
+    pub fn weight_bytes(&self, kind: ResultKind) -> u64 {
+        match kind {
+            ResultKind::Pictures => self.with_drawer(|drawer| drawer.weight_bytes().all),
+            ResultKind::Text => self.writer.as_ref().map(|writer| writer.weight_bytes()),
+            ResultKind::Masks => None,
+        }
+        .unwrap_or(self.bytes)
     }
 
     /// Plans texts.

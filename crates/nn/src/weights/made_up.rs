@@ -2,6 +2,7 @@
 //! shapes can be timed without its files.
 
 use super::init::{Init, fans};
+use crate::checkpoint::checkpoint;
 use crate::error::Result;
 use crate::random::{SplitMix64, hash, mix};
 use crate::tensor::Tensor;
@@ -10,6 +11,8 @@ use rayon::prelude::*;
 
 /// Values made by one run of the generator; fixed, so that threads do not change the values.
 const CHUNK: usize = 1 << 16;
+/// Runs between two questions whether to go on.
+const RUNS: usize = 256;
 
 /// The centre and half-width of a uniform distribution.
 #[derive(Clone, Copy)]
@@ -54,24 +57,24 @@ pub(super) fn tensor(
     storage: Storage,
 ) -> Result<Tensor> {
     match storage {
-        Storage::F32 => Tensor::from_vec(values_f32(path, seed, shape, init), shape),
-        Storage::Bf16 => Tensor::from_vec(values_bf16(path, seed, shape, init), shape),
+        Storage::F32 => Tensor::from_vec(values_f32(path, seed, shape, init)?, shape),
+        Storage::Bf16 => Tensor::from_vec(values_bf16(path, seed, shape, init)?, shape),
     }
 }
 
 /// `shape.product()` values for the parameter `name`.
-fn values_f32(name: &str, seed: u64, shape: &[usize], init: Init) -> Vec<f32> {
+fn values_f32(name: &str, seed: u64, shape: &[usize], init: Init) -> Result<Vec<f32>> {
     let mut values = vec![0.0; shape.iter().product()];
-    fill(&mut values, name, seed, Range::of(init, shape), |x| x);
-    values
+    fill(&mut values, name, seed, Range::of(init, shape), |x| x)?;
+    Ok(values)
 }
 
 /// As [`values_f32`], rounded to bf16.
-fn values_bf16(name: &str, seed: u64, shape: &[usize], init: Init) -> Vec<bf16> {
+fn values_bf16(name: &str, seed: u64, shape: &[usize], init: Init) -> Result<Vec<bf16>> {
     let mut values = vec![bf16::ZERO; shape.iter().product()];
     let range = Range::of(init, shape);
-    fill(&mut values, name, seed, range, bf16::from_f32);
-    values
+    fill(&mut values, name, seed, range, bf16::from_f32)?;
+    Ok(values)
 }
 
 fn fill<T: Send>(
@@ -80,23 +83,28 @@ fn fill<T: Send>(
     seed: u64,
     range: Range,
     convert: impl Fn(f32) -> T + Sync,
-) {
+) -> Result<()> {
     let start = hash(name, seed);
     let scale = range.width / 32768.0;
-    values
-        .par_chunks_mut(CHUNK)
-        .enumerate()
-        .for_each(|(index, chunk)| {
-            // One step of the generator gives four values of 16 bits.
-            let mut random = SplitMix64::new(mix(start.wrapping_add(index as u64)));
-            for values in chunk.chunks_mut(4) {
-                let bits = random.next_u64();
-                for (place, value) in values.iter_mut().enumerate() {
-                    let step = (bits >> (16 * place)) as i16;
-                    *value = convert(range.centre + f32::from(step) * scale);
-                }
+    let run = |index: usize, chunk: &mut [T]| {
+        // One step of the generator gives four values of 16 bits.
+        let mut random = SplitMix64::new(mix(start.wrapping_add(index as u64)));
+        for values in chunk.chunks_mut(4) {
+            let bits = random.next_u64();
+            for (place, value) in values.iter_mut().enumerate() {
+                let step = (bits >> (16 * place)) as i16;
+                *value = convert(range.centre + f32::from(step) * scale);
             }
-        });
+        }
+    };
+    for (part, values) in values.chunks_mut(RUNS * CHUNK).enumerate() {
+        checkpoint()?;
+        values
+            .par_chunks_mut(CHUNK)
+            .enumerate()
+            .for_each(|(index, chunk)| run(part * RUNS + index, chunk));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -105,7 +113,7 @@ mod tests {
 
     #[test]
     fn values_have_the_asked_deviation_and_no_period() {
-        let values = values_f32("a.weight", 7, &[512, 512], Init::Normal(0.02));
+        let values = values_f32("a.weight", 7, &[512, 512], Init::Normal(0.02)).unwrap();
         let count = values.len() as f64;
         let mean = values.iter().map(|x| f64::from(*x)).sum::<f64>() / count;
         let square = values.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>() / count;
@@ -114,14 +122,32 @@ mod tests {
         assert_ne!(values[..64], values[CHUNK..CHUNK + 64]);
         assert_ne!(
             values[..64],
-            values_f32("b.weight", 7, &[512, 512], Init::Normal(0.02))[..64]
+            values_f32("b.weight", 7, &[512, 512], Init::Normal(0.02)).unwrap()[..64]
         );
     }
 
     #[test]
+    fn a_large_table_stops_on_the_way() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+        struct Once(AtomicUsize);
+        impl crate::Checkpoint for Once {
+            fn go_on(&self) -> bool {
+                self.0.fetch_add(1, Ordering::Relaxed) == 0
+            }
+        }
+        let asked = std::sync::Arc::new(Once(AtomicUsize::new(0)));
+        let shape = [2, RUNS * CHUNK];
+        let stopped = crate::with_checkpoint(asked.clone(), || {
+            values_bf16("table", 1, &shape, Init::Normal(0.02))
+        });
+        assert!(matches!(stopped, Err(crate::Error::Stopped)));
+        assert_eq!(asked.0.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
     fn half_values_are_the_rounded_ones() {
-        let full = values_f32("x", 1, &[3, 5], Init::Ones);
-        let half = values_bf16("x", 1, &[3, 5], Init::Ones);
+        let full = values_f32("x", 1, &[3, 5], Init::Ones).unwrap();
+        let half = values_bf16("x", 1, &[3, 5], Init::Ones).unwrap();
         let rounded: Vec<bf16> = full.iter().map(|x| bf16::from_f32(*x)).collect();
         assert_eq!(half, rounded);
         assert!(full.iter().all(|x| (0.9..=1.1).contains(x)));

@@ -1,10 +1,16 @@
 //! Parameters of a file.
 
+use std::borrow::Cow;
+
 use super::ledger::Ledger;
+use crate::checkpoint::checkpoint;
 use crate::error::Result;
 use crate::lora::Adapters;
 use crate::tensor::Tensor;
-use brisk_store::{Dtype, TensorSource};
+use brisk_store::{Dtype, TensorSource, TensorView};
+
+/// Bytes read between two questions whether to go on.
+const PART: usize = 64 << 20;
 
 /// Reads from a source, adapts what is read, and records what is wrong.
 pub(super) struct Stored<'a> {
@@ -50,18 +56,19 @@ impl Stored<'_> {
         };
         let changed = self.adapters.change(path);
         if let (true, Some(exponent), false) = (keep_half, exponent, changed) {
-            let (pairs, _) = view.data.as_chunks::<2>();
-            if pairs
-                .iter()
-                .any(|b| u16::from_le_bytes(*b) & exponent == exponent)
-            {
-                self.ledger.non_finite(path);
+            let is_infinite = |b: &[u8; 2]| u16::from_le_bytes(*b) & exponent == exponent;
+            for part in view.data.chunks(PART) {
+                checkpoint()?;
+                if part.as_chunks::<2>().0.iter().any(is_infinite) {
+                    self.ledger.non_finite(path);
+                    break;
+                }
             }
             let tensor = Tensor::from_view(&view)?;
             self.source.forget(path);
             return Ok(Some(tensor));
         }
-        let values = view.to_f32()?;
+        let values = widened(&view)?;
         self.source.forget(path);
         if !brisk_kernels::finite::all_finite(&values) {
             self.ledger.non_finite(path);
@@ -69,4 +76,23 @@ impl Stored<'_> {
         let tensor = Tensor::from_vec(values, shape)?;
         self.adapters.apply(path, tensor).map(Some)
     }
+}
+
+/// All elements as f32.
+fn widened(view: &TensorView) -> Result<Vec<f32>> {
+    if view.data.len() <= PART {
+        return Ok(view.to_f32()?);
+    }
+    let size = view.dtype.size();
+    let mut values = Vec::with_capacity(view.data.len() / size);
+    for part in view.data.chunks(PART / size * size) {
+        checkpoint()?;
+        let part = TensorView {
+            dtype: view.dtype,
+            shape: vec![part.len() / size],
+            data: Cow::Borrowed(part),
+        };
+        values.extend(part.to_f32()?);
+    }
+    Ok(values)
 }

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use brisk_media::{Filter, Picture, resize_pil, signed_to_byte};
+use brisk_models::Cost;
 use brisk_nn::{Conv2d, ConvOptions, Tensor};
 use brisk_store::{Dtype, OutTensor, TensorSource, write_safetensors};
 use half::f16;
@@ -17,7 +18,7 @@ use super::latents::from_planes;
 use crate::error::{Error, Result};
 use crate::events::{Control, StepClock, Work};
 use crate::options::{Latents, keys};
-use crate::request::{ImageModel, ImageRequest};
+use crate::request::{ImageModel, ImageRequest, PREVIEWS};
 
 /// The file beside a model's folders.
 pub const FILE: &str = "preview_decoder.safetensors";
@@ -120,6 +121,18 @@ impl PreviewDecoder {
             tensor("weight", vec![outputs, self.channels, 3, 3], &self.weight),
         ];
         Ok(write_safetensors(path, &tensors, &Default::default())?)
+    }
+
+    /// What a picture of so many latent cells costs.
+    pub fn cost(&self, cells: usize) -> Cost {
+        let (cells, outputs) = (cells as u64, self.bias.len() as u64);
+        let parameters = self.weight.len() as u64;
+        Cost {
+            name: PREVIEWS.to_owned(),
+            flops: 2 * cells * parameters,
+            parameters,
+            activations: cells * (self.channels as u64 + outputs),
+        }
     }
 
     /// Latent channels that it takes.

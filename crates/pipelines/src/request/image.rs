@@ -16,6 +16,9 @@ use crate::quantize::Quantizable;
 /// Longest prompt that is accepted, in bytes.
 pub const MAX_PROMPT_BYTES: usize = 1 << 20;
 
+/// The stage of a plan's costs that its previews are.
+pub const PREVIEWS: &str = "previews";
+
 /// What to draw.
 #[derive(Debug, Clone, Default)]
 pub struct ImageRequest {
@@ -176,6 +179,8 @@ impl ImagePlan {
             document.insert(name.to_owned(), value);
         }
         document.retain(|_, value| !value.is_null());
+        // The same, whatever of it was given and whatever was decided.
+        document.sort_keys();
         document
     }
 }
@@ -233,11 +238,20 @@ pub trait ImageModel: Send {
     /// A plan of another model, unfit weights, values that are not finite, or [`Error::Cancelled`].
     fn generate(&mut self, plan: &ImagePlan, control: &Control) -> Result<Vec<GeneratedImage>>;
 
-    /// What the stages of a plan compute and move, by the names under which results report seconds.
+    /// What the stages of a plan compute and move, by the names under which results report seconds; what its
+    /// previews take besides is the stage [`PREVIEWS`].
     ///
     /// # Errors
     /// A plan of another model.
     fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>>;
+
+    /// Tokens of a plan's prompts, as its text encoder reads them; none of a model that reads no tokens.
+    ///
+    /// # Errors
+    /// A plan of another model, or a prompt that cannot be tokenised.
+    fn prompt_tokens(&self, _plan: &ImagePlan) -> Result<usize> {
+        Ok(0)
+    }
 
     /// Bytes of the weights of all its networks, as they are kept in memory.
     fn weight_bytes(&self) -> WeightBytes;

@@ -11,7 +11,7 @@ mod text;
 pub use embedding::{EmbeddingOrigin, PictureEmbedding};
 pub(crate) use image::check_length;
 pub use image::{
-    GeneratedImage, ImageModel, ImagePlan, ImageRequest, MAX_PROMPT_BYTES, PlannedImage,
+    GeneratedImage, ImageModel, ImagePlan, ImageRequest, MAX_PROMPT_BYTES, PREVIEWS, PlannedImage,
 };
 pub use mask::{GeneratedMask, GeneratedMasks, MaskModel, MaskPlan, MaskRequest};
 pub use mask_prompt::{MOST_PROMPTS, MaskPrompt};

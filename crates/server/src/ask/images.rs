@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use brisk::options::{Key, Options, Value as OptionValue};
-use brisk::{ImageRequest, ResultKind, keys};
+use brisk::{ImageRequest, PREVIEWS, ResultKind, StageCost, keys};
 use serde_json::{Map, Value};
 
 use super::{Context, seed, seeds};
@@ -12,8 +12,6 @@ use crate::fields::{Endpoint, Given, decode_picture, from_data_url};
 use crate::served::Served;
 use crate::settings::MAX_REQUEST_PIXELS;
 
-/// Seconds of a preview that nobody minds.
-const CHEAP_PREVIEW: f64 = 0.1;
 /// Share of a picture's time that its previews may take.
 const PREVIEW_SHARE: f64 = 0.1;
 
@@ -74,10 +72,12 @@ pub struct ImageAsk {
     pub stream: bool,
     /// Previews of each picture that are to come.
     pub partial_images: usize,
-    /// Work, in operations or what stands for them.
-    pub units: f64,
-    /// Bytes of the stage that needs most.
+    /// What all of it computes, stage by stage.
+    pub costs: Vec<StageCost>,
+    /// Bytes of the stage that needs most, the model's own among them.
     pub memory: u64,
+    /// Tokens of the prompt, for each picture.
+    pub prompt_tokens: usize,
 }
 
 impl ImageAsk {
@@ -125,10 +125,16 @@ impl ImageAsk {
             return Err(too_long(steps));
         }
         check_size(context, &options, count)?;
-        let (plan, operations) = match model.plan_images(&requests[0]) {
-            Ok(planned) => planned,
-            Err(error) => return Err(refusal(context, &error)),
-        };
+        let asked = given.whole("partial_images").unwrap_or(0);
+        let partial_images = previews(context, &model, &requests[0], asked)?;
+        if partial_images > 0 {
+            for request in &mut requests {
+                request.options.set(&keys::PREVIEWS, partial_images);
+            }
+        }
+        let planned = model.plan_images(&requests[0]);
+        let planned = planned.map_err(|error| refusal(context, &error))?;
+        let plan = planned.plan;
         if plan.steps > most {
             return Err(too_long(plan.steps));
         }
@@ -142,19 +148,6 @@ impl ImageAsk {
         if memory > context.memory {
             return Err(exceeds(memory, context.memory));
         }
-        let one: f64 = operations.values().sum();
-        let asked = given.whole("partial_images").unwrap_or(0);
-        let decode = operations.get("decode").copied().unwrap_or(0.0);
-        let partial_images = previews(context, &model, asked, one, decode);
-        if partial_images > 0 {
-            let support = model.support(ResultKind::Pictures);
-            let option = keys::PREVIEWS.definition();
-            if support.is_some_and(|support| support.honours(option)) {
-                for request in &mut requests {
-                    request.options.set(&keys::PREVIEWS, partial_images);
-                }
-            }
-        }
         Ok(Self {
             endpoint,
             model,
@@ -165,8 +158,16 @@ impl ImageAsk {
             links: given.text("response_format") == Some("url"),
             stream: given.flag("stream").unwrap_or(false),
             partial_images,
-            units: one.max(1.0) * requests.len() as f64,
+            costs: planned
+                .costs
+                .into_iter()
+                .map(|stage| StageCost {
+                    cost: stage.cost.repeated(requests.len() as u64),
+                    ..stage
+                })
+                .collect(),
             memory,
+            prompt_tokens: planned.prompt_tokens,
             requests,
         })
     }
@@ -184,8 +185,9 @@ impl ImageAsk {
             links: false,
             stream: false,
             partial_images: 0,
-            units: 1.0,
+            costs: Vec::new(),
             memory: 0,
+            prompt_tokens: 0,
         }
     }
 }
@@ -217,19 +219,63 @@ fn exceeds(needed: u64, budget: u64) -> ApiError {
     )
 }
 
-/// Previews that a request gets: those that it asks for, where they cost little.
+/// Previews that a request gets: those that it asks for, as long as they take little of its time.
 fn previews(
     context: Context<'_>,
     model: &Served,
+    request: &ImageRequest,
     asked: usize,
-    operations: f64,
-    decode: f64,
-) -> usize {
-    let seconds = context.speeds.seconds(&model.id, decode);
-    if asked == 0 || seconds <= CHEAP_PREVIEW || decode <= 0.0 {
-        return asked;
+) -> Result<usize> {
+    let support = model.support(ResultKind::Pictures);
+    let option = keys::PREVIEWS.definition();
+    if asked == 0 || !support.is_some_and(|support| support.honours(option)) {
+        return Ok(0);
     }
-    asked.min((PREVIEW_SHARE * operations / decode) as usize)
+    let shown = request.clone().with(&keys::PREVIEWS, asked);
+    let planned = match model.plan_images(&shown) {
+        Ok(planned) => planned,
+        // They need memory that is not there.
+        Err(brisk::Error::Memory { .. }) => return Ok(0),
+        Err(error) => return Err(refusal(context, &error)),
+    };
+    let (previews, stages): (Vec<_>, Vec<_>) = planned
+        .costs
+        .into_iter()
+        .partition(|stage| stage.cost.name == PREVIEWS);
+    let seconds = |stages: &[StageCost]| context.speeds.seconds(&model.id, stages);
+    Ok(affordable(
+        asked,
+        previews_share(&previews, &stages, seconds),
+    ))
+}
+
+/// How many of `asked` previews, which take a share of the picture's time together, are not too many.
+fn affordable(asked: usize, share: f64) -> usize {
+    match share > PREVIEW_SHARE {
+        true => (PREVIEW_SHARE / share * asked as f64) as usize,
+        false => asked,
+    }
+}
+
+/// What previews take, in shares of the picture's time.
+fn previews_share(
+    previews: &[StageCost],
+    stages: &[StageCost],
+    seconds: impl Fn(&[StageCost]) -> f64,
+) -> f64 {
+    let flops =
+        |costs: &[StageCost]| -> f64 { costs.iter().map(|stage| stage.cost.flops as f64).sum() };
+    // A preview is decoded, so it is as fast as decoding is.
+    let decode: Vec<StageCost> = stages
+        .iter()
+        .filter(|stage| stage.cost.name == "decode")
+        .cloned()
+        .collect();
+    let (work, whole) = (flops(&decode), seconds(stages));
+    if work <= 0.0 || whole <= 0.0 {
+        return 0.0;
+    }
+    flops(previews) / work * seconds(&decode) / whole
 }
 
 fn format(given: &Given) -> Format {
@@ -324,5 +370,41 @@ fn start(given: &Given, files: &[Vec<u8>]) -> Result<Arc<brisk::Picture>> {
         ([url], []) => decode_picture("image", &from_data_url("image", url)?),
         ([], [file]) => decode_picture("image", file),
         (urls, files) => Err(one(urls.len() + files.len())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use brisk::Cost;
+
+    use super::*;
+
+    fn stage(name: &str, flops: u64) -> StageCost {
+        let mut cost = Cost::new(name);
+        cost.flops = flops;
+        StageCost {
+            cost,
+            weight_bytes: 4.0,
+        }
+    }
+
+    #[test]
+    fn previews_that_take_long_are_fewer() {
+        let stages = [stage("denoise", 600), stage("decode", 300)];
+        // Decoding is three times as slow as the rest.
+        let seconds = |stages: &[StageCost]| -> f64 {
+            let of = |stage: &StageCost| match stage.cost.name.as_str() {
+                "decode" => 3.0 * stage.cost.flops as f64,
+                _ => stage.cost.flops as f64,
+            };
+            stages.iter().map(of).sum()
+        };
+        let share = |flops| previews_share(&[stage(PREVIEWS, flops)], &stages, seconds);
+        assert_eq!(share(300), 0.6);
+        assert_eq!(previews_share(&[], &stages, seconds), 0.0);
+        // Three whole decodings are too many, and so is one; three small maps are nothing.
+        assert_eq!(affordable(3, share(900)), 0);
+        assert_eq!(affordable(3, share(100)), 1);
+        assert_eq!(affordable(3, share(3)), 3);
     }
 }

@@ -6,12 +6,14 @@ mod texts;
 
 use std::sync::Arc;
 
+use brisk::StageCost;
 use serde_json::{Map, Value};
 
-use crate::error::Result;
+use crate::error::{ApiError, Result};
 use crate::fields::Endpoint;
+use crate::queue::Lane;
 use crate::served::{Models, Served};
-use crate::settings::Settings;
+use crate::settings::{LONGEST_RUN, Settings};
 use crate::speed::Speeds;
 
 pub use images::{Format, ImageAsk};
@@ -50,14 +52,32 @@ impl Ask {
         body: Map<String, Value>,
         pictures: &[Vec<u8>],
     ) -> Result<Self> {
-        match endpoint {
+        let ask = match endpoint {
             Endpoint::Generations | Endpoint::Edits => {
                 ImageAsk::read(context, endpoint, body, pictures).map(Self::Images)
             }
             Endpoint::Chat | Endpoint::Completions => {
                 TextAsk::read(context, endpoint, body).map(Self::Texts)
             }
+        }?;
+        ask.check_time(context)?;
+        Ok(ask)
+    }
+
+    /// Refuses what would be stopped before its end. A model that has not run yet is not judged.
+    fn check_time(&self, context: Context<'_>) -> Result<()> {
+        let id = &self.model().id;
+        let seconds = context.speeds.seconds(id, self.costs());
+        if seconds <= LONGEST_RUN.as_secs_f64() || !context.speeds.knows(id) {
+            return Ok(());
         }
+        let message = format!(
+            "the request would take about {:.0} minutes, and jobs are stopped after {}; ask for less at once",
+            seconds / 60.0,
+            LONGEST_RUN.as_secs() / 60
+        );
+        let status = axum::http::StatusCode::BAD_REQUEST;
+        Err(ApiError::new(status, "invalid_value", message))
     }
 
     /// The endpoint that was asked.
@@ -97,11 +117,19 @@ impl Ask {
         }
     }
 
-    /// Work, in the units that the model's speed is measured in.
-    pub fn units(&self) -> f64 {
+    /// What it computes, stage by stage.
+    pub fn costs(&self) -> &[StageCost] {
         match self {
-            Self::Images(ask) => ask.units,
-            Self::Texts(ask) => ask.units,
+            Self::Images(ask) => &ask.costs,
+            Self::Texts(ask) => &ask.costs,
+        }
+    }
+
+    /// The thread that carries it out.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Self::Images(_) => Lane::Pictures,
+            Self::Texts(_) => Lane::Texts,
         }
     }
 
@@ -110,14 +138,6 @@ impl Ask {
         match self {
             Self::Images(ask) => ask.stream,
             Self::Texts(ask) => ask.stream,
-        }
-    }
-
-    /// Bytes that it needs beside other models.
-    pub fn memory(&self) -> u64 {
-        match self {
-            Self::Images(ask) => ask.memory,
-            Self::Texts(ask) => ask.model.bytes,
         }
     }
 
@@ -149,7 +169,7 @@ fn seeds(first: u64, count: usize) -> Result<Vec<u64>> {
     let last = first + count as u64 - 1;
     if last > crate::fields::MAX_SEED {
         let problem = format!("{first} leaves no room for {count} results; 2^53-1 is the last");
-        return Err(crate::error::ApiError::invalid("seed", problem));
+        return Err(ApiError::invalid("seed", problem));
     }
     Ok((first..=last).collect())
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use brisk::options::{Kind, Options, Value as OptionValue};
-use brisk::{Picture, ResultKind, TextPlan, TextPrompt, TextRequest, keys, registry};
+use brisk::{Picture, ResultKind, StageCost, TextPlan, TextPrompt, TextRequest, keys, registry};
 use serde_json::{Map, Value};
 
 use super::{Context, messages, seed, seeds};
@@ -20,9 +20,8 @@ const MAX_PROMPTS: usize = 16;
 const MAX_PROMPT: usize = 256 << 10;
 /// Most texts that end an answer.
 const MAX_STOPS: usize = 4;
-/// Operations of a forward pass for each token that it decides, by those of one token: a block is computed to
-/// decide a few of its tokens.
-const PASSES: f64 = 10.0;
+/// Sequences of a request that run at the same time, at most.
+const AT_ONCE: usize = 16;
 
 /// What is asked for.
 #[derive(Debug)]
@@ -43,8 +42,10 @@ pub struct TextAsk {
     pub include_usage: bool,
     /// Whether a stream shows the text while it fills.
     pub canvas: bool,
-    /// Work, in operations or what stands for them.
-    pub units: f64,
+    /// What all of it computes.
+    pub costs: Vec<StageCost>,
+    /// Bytes that it needs beside the model.
+    pub memory: u64,
     /// The prompt in words.
     pub shown_prompt: String,
 }
@@ -117,18 +118,25 @@ impl TextAsk {
             }
             Some(suffix) => between(&model, request, suffix, length, &stops)?,
         };
-        let memory = model.bytes;
-        if memory > context.memory {
+        let texts_at_once = (plan.prompts.len() * count).clamp(1, AT_ONCE) as u64;
+        let memory = plan.memory.needed / plan.prompts.len().max(1) as u64 * texts_at_once;
+        let weights = model.weight_bytes(ResultKind::Text);
+        if weights.saturating_add(memory) > context.memory {
             return Err(ApiError::new(
                 axum::http::StatusCode::BAD_REQUEST,
                 "exceeds_memory",
                 format!(
-                    "the model takes {} MiB, and the server may use {}",
+                    "the model takes {} MiB and the request {} more, and the server may use {}; ask for fewer \
+                     or shorter texts",
+                    weights >> 20,
                     memory >> 20,
                     context.memory >> 20
                 ),
             ));
         }
+        let cost = model
+            .text_cost(&plan)
+            .map_err(|error| ApiError::of_library(&error))?;
         let plans = seeds
             .into_iter()
             .map(|seed| match seed == first {
@@ -141,11 +149,13 @@ impl TextAsk {
                 }
             })
             .collect::<Result<Vec<_>>>()?;
-        // Half the bytes are parameters, and each takes two operations a token.
-        let tokens = (plan.length.max(length) * plan.prompts.len() * count) as f64;
         Ok(Self {
             endpoint,
-            units: (tokens * model.bytes as f64 * PASSES).max(1.0),
+            costs: vec![StageCost {
+                cost: cost.cost.repeated(count as u64),
+                ..cost
+            }],
+            memory,
             model,
             plans,
             seed: first,
@@ -155,6 +165,16 @@ impl TextAsk {
             canvas,
             shown_prompt: texts.shown,
         })
+    }
+
+    /// Whether a text of it may end before the model ends it.
+    pub fn stops(&self) -> bool {
+        self.answers.iter().any(|answer| !answer.stops.is_empty())
+    }
+
+    /// Whether somebody looks at its texts while they fill.
+    pub fn is_watched(&self) -> bool {
+        self.stream || self.stops()
     }
 
     /// Number of texts.

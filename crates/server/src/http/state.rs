@@ -34,7 +34,7 @@ pub async fn ready(State(app): State<Arc<App>>) -> Response {
 pub async fn metrics(State(app): State<Arc<App>>) -> Response {
     let (queued, _) = app.queue.load();
     let running = app.queue.running();
-    let text = app.metrics.text(&app.models, queued, running.as_deref());
+    let text = app.metrics.text(&app.models, queued, &running);
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, kind)], text).into_response()
 }
@@ -47,13 +47,15 @@ pub async fn capabilities(State(app): State<Arc<App>>) -> Json<Value> {
 /// `GET /brisk/v1/status`.
 pub async fn status(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
     let (queued, seconds) = app.queue.load();
-    let running = app.queue.running().map(|job| {
+    let running = app.queue.running();
+    let running = running.iter().map(|job| {
         let state = job.state();
         json!({
             "kind": job.ask.kind(), "model": job.ask.model().id, "stage": state.stage,
             "step": state.step, "total": state.total,
         })
     });
+    let running: Vec<Value> = running.collect();
     let loaded: Vec<&str> = app
         .models
         .all()
@@ -65,7 +67,8 @@ pub async fn status(State(app): State<Arc<App>>) -> (StatusCode, Json<Value>) {
         "queued": queued, "queue_seconds": seconds, "running": running, "loaded": loaded,
         "draining": app.is_draining(),
         "memory": {
-            "budget_bytes": app.memory, "available_bytes": brisk_pipelines::memory::available(),
+            "budget_bytes": app.memory, "taken_bytes": app.residents.taken(),
+            "available_bytes": brisk_pipelines::memory::available(),
             "peak_bytes": brisk_pipelines::machine::peak_memory(),
         },
         "seconds_by_stage": app.speeds.to_json(),

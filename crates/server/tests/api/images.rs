@@ -208,3 +208,63 @@ async fn what_is_kept_on_disk_is_the_picture() {
         picture(&reply["data"][0])
     );
 }
+
+/// What the page's "use these settings" does: every honoured setting of the file becomes a field.
+#[tokio::test]
+async fn the_settings_of_a_picture_draw_the_same_file() {
+    let server = Server::new();
+    let capabilities = server.get("/brisk/v1/capabilities").await.json();
+    let models = capabilities["models"].as_array().unwrap();
+    let model = models.iter().find(|model| model["id"] == "sana-emoji");
+    let fields = model.unwrap()["tasks"]["image"]["fields"]
+        .as_object()
+        .unwrap();
+    let first = server
+        .ok(
+            PATH,
+            json!({"prompt": "red heart", "steps": 3, "partial_images": 2}),
+        )
+        .await;
+    let first = picture(&first["data"][0]);
+    let texts = brisk_media::read_png_metadata(&first).unwrap();
+    let (_, settings) = texts.iter().find(|(key, _)| key == "brisk").unwrap();
+    let settings: Value = serde_json::from_str(settings).unwrap();
+    let mut body = json!({"model": "sana-emoji", "prompt": settings["prompt"]});
+    let mut used = 0;
+    for (name, value) in settings.as_object().unwrap() {
+        let field = fields.get(name);
+        if field.is_some_and(|field| field["class"] == "model" && field["honoured"] == true) {
+            body[name] = value.clone();
+            used += 1;
+        }
+    }
+    assert!(used > 5, "{body}");
+    let again = server.ok(PATH, body.clone()).await;
+    assert!(picture(&again["data"][0]) == first, "{settings} by {body}");
+}
+
+#[tokio::test]
+async fn usage_counts_the_prompt_and_the_latent_cells() {
+    let server = Server::new();
+    let body = json!({"prompt": "red heart", "seed": 7, "steps": 1, "n": 2});
+    let usage = server.ok(PATH, body).await["usage"].clone();
+    // 128 pixels a side are 8 cells of 16.
+    assert_eq!(usage["output_tokens"], 2 * 64);
+    let prompt = usage["input_tokens"].as_u64().unwrap();
+    assert!(prompt >= 2 * 2 && prompt.is_multiple_of(2), "{usage}");
+    assert_eq!(usage["total_tokens"], prompt + 128);
+}
+
+/// A small decoder of previews costs next to nothing, so all that were asked for come.
+#[tokio::test]
+async fn a_stream_has_the_previews_that_it_asks_for() {
+    let server = Server::new();
+    let body =
+        json!({"prompt": "red heart", "seed": 7, "steps": 8, "stream": true, "partial_images": 3});
+    let reply = server.post(PATH, body).await;
+    let events = reply.events();
+    let partial = events
+        .iter()
+        .filter(|(name, _)| name.ends_with("partial_image"));
+    assert_eq!(partial.count(), 3);
+}

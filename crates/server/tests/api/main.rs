@@ -9,3 +9,4 @@ mod security;
 mod seeds;
 mod service;
 mod texts;
+mod together;

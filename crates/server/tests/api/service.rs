@@ -184,7 +184,7 @@ async fn who_goes_away_stops_the_job() {
         let began = Instant::now();
         loop {
             let status = server.get("/brisk/v1/status").await.json();
-            if status["running"].is_null() && status["queued"] == 0 {
+            if status["running"] == json!([]) && status["queued"] == 0 {
                 break;
             }
             assert!(began.elapsed() < Duration::from_secs(20), "{status}");

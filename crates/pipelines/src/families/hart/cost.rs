@@ -4,11 +4,12 @@ use brisk_models::Cost;
 
 use super::pipeline::HartPipeline;
 use super::plan::HartPlan;
+use super::prompt::EncodedPrompt;
 use crate::error::Result;
-use crate::request::StageCost;
+use crate::request::{PREVIEWS, StageCost};
 
 impl HartPipeline {
-    /// Costs of the stages `text`, `generate` and `decode`.
+    /// Costs of the stages `text`, `generate` and `decode`, and of previews, which are decoded as pictures are.
     ///
     /// # Errors
     /// A prompt that cannot be tokenised.
@@ -50,10 +51,35 @@ impl HartPipeline {
         let side = files.scales.side();
         let decode = Cost::sum("decode", &files.tokenizer_config.decode_cost(side, side));
         // Convolutions compute on f32 copies, whatever the file holds.
+        let weight_bytes = 4.0;
+        let shown = plan.preview_steps.len() as u64;
+        if shown > 0 {
+            costs.push(StageCost {
+                cost: Cost {
+                    name: PREVIEWS.to_owned(),
+                    ..decode.repeated(images * shown)
+                },
+                weight_bytes,
+            });
+        }
         costs.push(StageCost {
             cost: decode.repeated(images),
-            weight_bytes: 4.0,
+            weight_bytes,
         });
         Ok(costs)
+    }
+
+    /// Tokens of the prompts and of what stands before them.
+    pub(super) fn tokens_of_prompts(&self, plan: &HartPlan) -> Result<usize> {
+        if !plan.draws(&self.files) {
+            return Ok(0);
+        }
+        let job = self.text_job(plan)?;
+        let real = |prompt: &EncodedPrompt| prompt.real.iter().filter(|real| **real).count();
+        let prompts = job
+            .prompts
+            .iter()
+            .map(|prompt| job.system.len() + real(prompt));
+        Ok(prompts.sum())
     }
 }

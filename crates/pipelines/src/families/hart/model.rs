@@ -87,6 +87,10 @@ impl ImageModel for HartPipeline {
         self.stage_costs(plan.decisions.of(&self.files.label)?)
     }
 
+    fn prompt_tokens(&self, plan: &ImagePlan) -> Result<usize> {
+        self.tokens_of_prompts(plan.decisions.of(&self.files.label)?)
+    }
+
     fn weight_bytes(&self) -> WeightBytes {
         self.resident_bytes()
     }

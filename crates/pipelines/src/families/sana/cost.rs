@@ -8,11 +8,11 @@ use super::prompt;
 use super::text::TextJob;
 use crate::error::Result;
 use crate::events::Control;
-use crate::request::StageCost;
+use crate::request::{PREVIEWS, StageCost};
 
 impl SanaPipeline {
-    /// Costs of the stages that every request has: `text`, `denoise` and `decode`. Initial and
-    /// control pictures are not counted, and one-row captions as if they were attended to.
+    /// Costs of the stages that every request has, `text`, `denoise` and `decode`, and of previews. Initial
+    /// and control pictures are not counted, and one-row captions as if they were attended to.
     ///
     /// # Errors
     /// A prompt that can't be tokenised.
@@ -58,7 +58,19 @@ impl SanaPipeline {
             "decode",
             &files.vae.config.decode_cost(plan.height, plan.width),
         );
-        Ok(vec![
+        let shown = plan.preview_steps.len() as u64;
+        let previews = (shown > 0).then(|| match &files.preview {
+            Some(small) => small.cost(height * width).repeated(plan.images as u64),
+            None => decode.clone(),
+        });
+        let previews = previews.map(|preview| StageCost {
+            cost: Cost {
+                name: PREVIEWS.to_owned(),
+                ..preview.repeated(shown)
+            },
+            weight_bytes: 4.0,
+        });
+        let mut costs = vec![
             StageCost {
                 cost: text,
                 weight_bytes: self
@@ -78,6 +90,15 @@ impl SanaPipeline {
                 cost: decode.repeated(plan.images as u64),
                 weight_bytes: 4.0,
             },
-        ])
+        ];
+        costs.extend(previews);
+        Ok(costs)
+    }
+
+    /// Tokens of the prompts, with what the text encoder reads before them.
+    pub(super) fn tokens_of_prompts(&self, plan: &SanaPlan) -> Result<usize> {
+        let job = TextJob::of(plan, self.options.native);
+        let encoded = job.encode_prompts(&self.files.tokenizer, &Control::silent())?;
+        Ok(encoded.iter().map(|prompt| prompt.ids.len()).sum())
     }
 }

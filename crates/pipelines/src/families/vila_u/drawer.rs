@@ -138,6 +138,17 @@ impl ImageModel for Drawer {
         Ok(images)
     }
 
+    fn prompt_tokens(&self, plan: &ImagePlan) -> Result<usize> {
+        let decided: &DrawPlan = plan.decisions.of(&self.files.label)?;
+        if !decided.draws(&self.files) {
+            return Ok(0);
+        }
+        let prompts = decided.prompts.iter().map(|text| self.tokens(text));
+        prompts
+            .map(|tokens| tokens.map(|tokens| tokens.len()))
+            .sum()
+    }
+
     fn cost(&self, plan: &ImagePlan) -> Result<Vec<StageCost>> {
         let decided: &DrawPlan = plan.decisions.of(&self.files.label)?;
         let config = &self.files.tower_config;

@@ -1,0 +1,164 @@
+//! The threads that compute: one for pictures, one for texts, which take turns between operations.
+
+mod alone;
+mod pictures;
+mod texts;
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Sender;
+
+use brisk::{Control, ResultKind, Turns};
+use brisk_pipelines::{machine, waited};
+
+use crate::ask::Ask;
+use crate::error::{ApiError, Result};
+use crate::job::{Job, Status};
+use crate::metrics::Metrics;
+use crate::queue::{Lane, Queue};
+use crate::residents::{Lent, Residents};
+use crate::served::Served;
+use crate::speed::Speeds;
+
+pub use pictures::Drawn;
+
+/// What the threads work with.
+pub struct Compute {
+    /// The jobs that wait.
+    pub queue: Arc<Queue>,
+    /// How fast models are.
+    pub speeds: Arc<Speeds>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// The models in memory.
+    pub residents: Arc<Residents>,
+    /// Where drawn pictures go.
+    pub drawn: Sender<Drawn>,
+    /// Who computes.
+    pub turns: Arc<Turns>,
+}
+
+impl Compute {
+    /// Takes jobs of a lane until the queue is closed; first opens the models that are to be there.
+    pub fn run(&self, lane: Lane, preload: &[Arc<Served>]) {
+        // As every thread of the pool does: the same request gives the same bits as on a command line.
+        machine::flush_denormals();
+        for served in preload {
+            self.preload(lane.gives(), served);
+        }
+        while let Some(job) = self.queue.next(lane) {
+            match lane {
+                Lane::Pictures => self.draw(&job),
+                Lane::Texts => self.write(job),
+            }
+        }
+    }
+
+    fn preload(&self, kind: ResultKind, served: &Arc<Served>) {
+        if !served.results().contains(&kind) {
+            return;
+        }
+        let control = self.control(Control::silent());
+        let opened = self
+            .residents
+            .lend(served, kind, served.weight_bytes(kind), || true)
+            .and_then(|lent| lent.map_or(Ok(()), |mut lent| lent.open(&control).map(drop)));
+        if let Err(error) = opened {
+            tracing::error!(model = served.id, error = error.message, "cannot load");
+        }
+    }
+
+    /// Shares the machine with the other thread.
+    fn control(&self, control: Control) -> Control {
+        control.with_turns(Arc::clone(&self.turns))
+    }
+
+    /// The model of a job, once there is room for it; none, and the job has ended, where there never will be.
+    fn lend(&self, job: &Arc<Job>, needed: u64) -> Option<Lent> {
+        let (model, kind) = (job.ask.model(), job.ask.lane().gives());
+        let lent = self
+            .residents
+            .lend(model, kind, needed, || !job.is_cancelled());
+        match lent {
+            Ok(Some(lent)) => return Some(lent),
+            Ok(None) => job.fail(Status::Cancelled, None),
+            Err(error) => job.fail(Status::Failed, Some(error)),
+        }
+        self.left(job, 0.0);
+        None
+    }
+
+    /// Runs `work` with a model for `job`, which fails where that does. A model that panics goes.
+    fn with_lent(
+        &self,
+        job: &Arc<Job>,
+        mut lent: Lent,
+        work: impl FnOnce(&mut Lent) -> Result<()>,
+    ) -> bool {
+        match catch_unwind(AssertUnwindSafe(|| work(&mut lent))) {
+            Ok(Ok(())) => return true,
+            Ok(Err(_)) if job.is_cancelled() => job.fail(Status::Cancelled, None),
+            Ok(Err(error)) => job.fail(Status::Failed, Some(error)),
+            Err(panic) => {
+                job.fail(Status::Failed, Some(panicked(&*panic)));
+                lent.discard();
+            }
+        }
+        false
+    }
+
+    /// A job leaves its thread after so many seconds of computing.
+    fn left(&self, job: &Arc<Job>, seconds: f64) {
+        self.queue.left(job, seconds);
+        self.metrics.ran(job, seconds);
+    }
+
+    /// Takes in what the stages of a job took.
+    fn measured<'s>(&self, job: &Job, stages: impl IntoIterator<Item = (&'s str, f64)>) {
+        let (model, costs) = match &job.ask {
+            Ask::Images(ask) => (&ask.model, &ask.costs),
+            Ask::Texts(ask) => (&ask.model, &ask.costs),
+        };
+        self.speeds.measured(&model.id, costs, stages);
+    }
+}
+
+/// Seconds of computing since then, without those in which others did.
+struct Clock {
+    began: std::time::Instant,
+    waited: std::time::Duration,
+}
+
+impl Clock {
+    fn start() -> Self {
+        Self {
+            began: std::time::Instant::now(),
+            waited: waited(),
+        }
+    }
+
+    fn seconds(&self) -> f64 {
+        let waited = waited().saturating_sub(self.waited);
+        self.began.elapsed().saturating_sub(waited).as_secs_f64()
+    }
+
+    /// Share of the time in which this thread computed.
+    fn share(&self) -> f64 {
+        let whole = self.began.elapsed().as_secs_f64();
+        if whole > 0.0 {
+            self.seconds() / whole
+        } else {
+            1.0
+        }
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> ApiError {
+    let words = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    ApiError::internal(format!("brisk failed at this request: {words}"))
+}
