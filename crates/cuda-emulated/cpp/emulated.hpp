@@ -188,6 +188,14 @@ DEVICE bf16 to_bf16(float x) {
     u += 0x7fff + (u >> 16 & 1);
     return {(unsigned short)(u >> 16)};
 }
+DEVICE unsigned fused2(unsigned a, unsigned b, unsigned c) {
+    // In f64 product and sum are exact enough that only the last rounding counts.
+    auto half = [](unsigned u, int i) { return (double)bits_to_f32(i ? u & 0xffff0000u : u << 16); };
+    unsigned y = 0;
+    for (int i = 0; i < 2; i++) y |= (unsigned)to_bf16((float)(half(a, i) * half(b, i) + half(c, i))).bits << 16 * i;
+    return y;
+}
+DEVICE int to_nearest(float x) { return x != x ? 0 : (int)std::nearbyint(x); }
 DEVICE unsigned pack2(float low, float high) { return to_bf16(low).bits | (unsigned)to_bf16(high).bits << 16; }
 DEVICE float exponential(float x) { return std::exp(x); }
 DEVICE float inverse_root(float x) { return 1.0f / std::sqrt(x); }
@@ -261,6 +269,37 @@ DEVICE void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, uns
             const int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
             float sum = in[l].c[i];
             for (int k = 0; k < 16; k++) sum += left[row][k] * right[column][k];
+            out[l].c[i] = sum;
+        }
+    });
+    std::memcpy(c, y.c, sizeof y.c);
+}
+namespace emulated {
+struct ByteFragments { int c[4]; unsigned a[4], b[2]; };
+struct ByteSums { int c[4]; };
+}  // namespace emulated
+DEVICE void multiply_add_bytes(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    emulated::ByteFragments mine;
+    std::memcpy(mine.c, c, sizeof mine.c);
+    std::memcpy(mine.a, a, sizeof mine.a);
+    mine.b[0] = b0;
+    mine.b[1] = b1;
+    auto y = emulated::collective<emulated::ByteFragments, emulated::ByteSums>(mine, [](emulated::ByteFragments* in, emulated::ByteSums* out) {
+        int left[16][32], right[8][32];
+        auto byte = [](unsigned u, int i) { return (int)(signed char)(u >> 8 * i); };
+        for (int l = 0; l < 32; l++) for (int i = 0; i < 4; i++) {
+            const int g = l / 4, t = l % 4 * 4 + i;
+            left[g][t] = byte(in[l].a[0], i);
+            left[g + 8][t] = byte(in[l].a[1], i);
+            left[g][t + 16] = byte(in[l].a[2], i);
+            left[g + 8][t + 16] = byte(in[l].a[3], i);
+            right[g][t] = byte(in[l].b[0], i);
+            right[g][t + 16] = byte(in[l].b[1], i);
+        }
+        for (int l = 0; l < 32; l++) for (int i = 0; i < 4; i++) {
+            const int row = l / 4 + i / 2 * 8, column = l % 4 * 2 + i % 2;
+            int sum = in[l].c[i];
+            for (int k = 0; k < 32; k++) sum += left[row][k] * right[column][k];
             out[l].c[i] = sum;
         }
     });

@@ -80,6 +80,108 @@ const IN_PRODUCTS: &[Planted] = &[
     ),
 ];
 
+const IN_FEW_BITS: &[Planted] = &[
+    ("low_bit", "v[j] *= factors[k + j];", "v[j] *= factors[k];"),
+    (
+        "low_bit",
+        "to_nearest(v[j] * inverse)",
+        "(int)(v[j] * inverse)",
+    ),
+    (
+        "low_bit",
+        "for (int part = 0; part < 4; part++)",
+        "for (int part = 0; part < 3; part++)",
+    ),
+    (
+        "low_bit",
+        "    barrier();\n    for (int i = thread; i < 16 * 32",
+        "    for (int i = thread; i < 16 * 32",
+    ),
+    (
+        "low_bit",
+        "multiply_add(sums[n], second, right.u[2], right.u[3])",
+        "multiply_add(sums[n], second, right.u[3], right.u[2])",
+    ),
+    (
+        "low_bit",
+        "        wait<STAGES - 2>();\n        barrier();",
+        "        barrier();",
+    ),
+    (
+        "low_bit",
+        "step < STAGES - 1; step++) {\n        if (step < count) load(step);\n        commit();",
+        "step < STAGES - 1; step++) {\n        if (step < count) load(step);",
+    ),
+    ("low_bit", "branch ? step - whole : step", "step"),
+    (
+        "low_bit",
+        "x_scales[row] * w_scales[column]",
+        "x_scales[row] * w_scales[column0]",
+    ),
+    (
+        "low_bit",
+        "    float* room = (float*)memory;\n    barrier();\n#pragma",
+        "    float* room = (float*)memory;\n#pragma",
+    ),
+    (
+        "few_rows_tiles",
+        "within % (EACH / 8) * 4 + within / (EACH / 8)",
+        "within",
+    ),
+    (
+        "few_rows_tiles",
+        ">> 4 * i & 0x000f000fu",
+        ">> 4 * (3 - i) & 0x000f000fu",
+    ),
+    (
+        "few_rows_tiles",
+        "const long long group = (row * w.depth + k) / 32;",
+        "const long long group = (row * w.depth + k) / 64;",
+    ),
+    (
+        "few_rows_tiles",
+        "w.zeros ? twice(w.zeros[group]) : 0x80008000u",
+        "0x80008000u",
+    ),
+    (
+        "few_rows_tiles",
+        "to_f32(w.scales[(row * w.depth + k) / 32])",
+        "to_f32(w.scales[row * w.depth / 32])",
+    ),
+    ("few_rows_tiles", ">> 16 * (i % 2)", ">> 16 * (i / 2)"),
+    (
+        "few_rows_tiles",
+        "r < rows && k0 + c * 8 < inputs",
+        "r < rows",
+    ),
+    (
+        "few_rows_tiles",
+        "        wait<1>();\n        barrier();",
+        "        wait<1>();",
+    ),
+    (
+        "few_rows_tiles",
+        "        } else {\n            commit();\n        }",
+        "        }",
+    ),
+    (
+        "few_rows_tiles",
+        "        barrier();\n    }\n    float* room",
+        "    }\n    float* room",
+    ),
+    (
+        "few_rows_tiles",
+        "for (int span = 0; span < spans; span++)",
+        "for (int span = 0; span < 1; span++)",
+    ),
+    ("few_rows_tiles", "(j / 2 + j % 2 * 4) & 15", "j & 15"),
+    (
+        "few_rows_tiles",
+        "k < depth ? *(const Four*)(w + row",
+        "true ? *(const Four*)(w + row",
+    ),
+];
+
 const ELSEWHERE: &[Planted] = &[
     (
         "few_rows",
@@ -254,6 +356,14 @@ fn every_bug_planted_into_products_is_found() {
         return;
     }
     assert_eq!(missed(IN_PRODUCTS), [""; 0]);
+}
+
+#[test]
+fn every_bug_planted_into_layers_of_few_bits_is_found() {
+    if brisk_cuda_emulated::is_missing() {
+        return;
+    }
+    assert_eq!(missed(IN_FEW_BITS), [""; 0]);
 }
 
 #[test]

@@ -35,8 +35,8 @@ DEVICE float shortcut(const Steps& s, long long pixel, int channel, int columns)
     return sum / group;
 }
 
-// `count` of eight neighbouring columns of a row.
-DEVICE void finish(const Steps& s, float (&v)[8], long long row, int column, int columns) {
+// `count` of eight neighbouring columns of a row. Without MAPS there are no shortcuts, whose code is large.
+template <bool MAPS = true> DEVICE void finish(const Steps& s, float (&v)[8], long long row, int column, int columns) {
     const long long at = row * columns + column;
     const bool whole = columns % 8 == 0;
     const int count = columns - column < 8 ? columns - column : 8;
@@ -63,7 +63,7 @@ DEVICE void finish(const Steps& s, float (&v)[8], long long row, int column, int
 #pragma unroll
             for (int j = 0; j < 8; j++) if (j < count) v[j] += get(s.residual, at + j);
         }
-    } else if (s.kind != NO_RESIDUAL) {
+    } else if (MAPS && s.kind != NO_RESIDUAL) {
 #pragma unroll
         for (int j = 0; j < 8; j++) if (j < count) v[j] += shortcut(s, row, column + j, columns);
     }

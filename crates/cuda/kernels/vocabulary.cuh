@@ -9,6 +9,7 @@ struct bf16 { unsigned short bits; };
 #define KERNEL(threads, name, ...) extern "C" __global__ void __launch_bounds__(threads, 2) name(__VA_ARGS__)
 #define SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 
+DEVICE float bits_to_f32(unsigned bits) { return __uint_as_float(bits); }
 DEVICE float to_f32(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
 DEVICE bf16 to_bf16(float x) { bf16 y; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); return y; }
 // Two values side by side, the first in the lower half.
@@ -17,6 +18,14 @@ DEVICE unsigned pack2(float low, float high) {
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
     return y;
 }
+// a b + c of two values side by side, each rounded once.
+DEVICE unsigned fused2(unsigned a, unsigned b, unsigned c) {
+    unsigned y;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(y) : "r"(a), "r"(b), "r"(c));
+    return y;
+}
+// The nearest whole number, the even one of two.
+DEVICE int to_nearest(float x) { return __float2int_rn(x); }
 // All threads of the block.
 DEVICE void barrier() { __syncthreads(); }
 // All threads of the warp: what one wrote to shared memory, the others see.
@@ -52,6 +61,12 @@ DEVICE void load_matrices_transposed(unsigned (&r)[4], const void* p) {
 DEVICE void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// The same over bytes with a sign, c[16x8] += a[16x32] b[32x8]: four bytes where two halves were.
+DEVICE void multiply_add_bytes(int (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+r"(c[0]), "+r"(c[1]), "+r"(c[2]), "+r"(c[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 #endif

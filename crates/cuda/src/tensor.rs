@@ -18,6 +18,8 @@ pub enum Element {
     Bf16,
     /// Indices.
     U32,
+    /// Bytes, as codes lie in.
+    U8,
 }
 
 impl Element {
@@ -26,7 +28,13 @@ impl Element {
         match self {
             Self::F32 | Self::U32 => 4,
             Self::Bf16 => 2,
+            Self::U8 => 1,
         }
+    }
+
+    /// Whether values are floats.
+    pub fn is_float(self) -> bool {
+        matches!(self, Self::F32 | Self::Bf16)
     }
 }
 
@@ -94,7 +102,7 @@ impl Device {
     /// # Errors
     /// Memory that ran out, or another number of values than `dims` says.
     pub fn upload(&self, values: &[f32], dims: &[usize]) -> Result<Tensor> {
-        self.upload_as(values, dims, Element::F32, f32::to_le_bytes)
+        self.upload_as(values, dims, Element::F32)
     }
 
     /// As [`Device::upload`], of bf16.
@@ -102,7 +110,7 @@ impl Device {
     /// # Errors
     /// As [`Device::upload`].
     pub fn upload_bf16(&self, values: &[bf16], dims: &[usize]) -> Result<Tensor> {
-        self.upload_as(values, dims, Element::Bf16, bf16::to_le_bytes)
+        self.upload_as(values, dims, Element::Bf16)
     }
 
     /// As [`Device::upload`], of indices.
@@ -110,25 +118,39 @@ impl Device {
     /// # Errors
     /// As [`Device::upload`].
     pub fn upload_u32(&self, values: &[u32], dims: &[usize]) -> Result<Tensor> {
-        self.upload_as(values, dims, Element::U32, u32::to_le_bytes)
+        self.upload_as(values, dims, Element::U32)
     }
 
-    fn upload_as<T: Copy, const N: usize>(
-        &self,
-        values: &[T],
-        dims: &[usize],
-        element: Element,
-        bytes_of: fn(T) -> [u8; N],
-    ) -> Result<Tensor> {
+    /// As [`Device::upload`], of bytes.
+    ///
+    /// # Errors
+    /// As [`Device::upload`].
+    pub fn upload_bytes(&self, bytes: &[u8], dims: &[usize]) -> Result<Tensor> {
+        if bytes.len() != count(dims)? {
+            let expected = format!("as many as the {} bytes", bytes.len());
+            return Err(Error::shape("upload", dims, &expected));
+        }
+        let tensor = self.unset(dims, Element::U8)?;
+        if !bytes.is_empty() {
+            // SAFETY: the buffer has so many bytes.
+            unsafe { self.driver().upload(tensor.address(), bytes)? };
+        }
+        Ok(tensor)
+    }
+
+    fn upload_as<T: Copy>(&self, values: &[T], dims: &[usize], element: Element) -> Result<Tensor> {
         if values.len() != count(dims)? {
             let expected = format!("as many as the {} values", values.len());
             return Err(Error::shape("upload", dims, &expected));
         }
         let tensor = self.unset(dims, element)?;
         if !values.is_empty() {
-            let bytes: Vec<u8> = values.iter().flat_map(|value| bytes_of(*value)).collect();
+            // SAFETY: floats and indices are all bytes, in the order of every machine that has a card.
+            let bytes = unsafe {
+                std::slice::from_raw_parts(values.as_ptr().cast::<u8>(), size_of_val(values))
+            };
             // SAFETY: the buffer has so many bytes.
-            unsafe { self.driver().upload(tensor.address(), &bytes)? };
+            unsafe { self.driver().upload(tensor.address(), bytes)? };
         }
         Ok(tensor)
     }
@@ -196,7 +218,9 @@ impl Tensor {
         match self.element {
             Element::F32 => Ok(from_bytes(&bytes, f32::from_le_bytes)),
             Element::Bf16 => Ok(from_bytes(&bytes, |b| bf16::from_le_bytes(b).to_f32())),
-            Element::U32 => Err(Error::Shape("indices are no floats".to_owned())),
+            Element::U32 | Element::U8 => {
+                Err(Error::Shape("indices and bytes are no floats".to_owned()))
+            }
         }
     }
 
@@ -207,7 +231,7 @@ impl Tensor {
     pub fn to_u32(&self) -> Result<Vec<u32>> {
         match self.element {
             Element::U32 => Ok(from_bytes(&self.download()?, u32::from_le_bytes)),
-            _ => Err(Error::Shape("floats are no indices".to_owned())),
+            _ => Err(Error::Shape("only indices are indices".to_owned())),
         }
     }
 

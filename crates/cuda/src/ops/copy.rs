@@ -31,11 +31,12 @@ impl Copy<'_> {
                 &format!("at most {DIMENSIONS} dimensions"),
             ));
         }
-        if (x.element() == Element::U32) != (y.element() == Element::U32) {
+        let bytes = [x, y].iter().any(|tensor| tensor.element() == Element::U8);
+        if bytes || x.element().is_float() != y.element().is_float() {
             return Err(Error::shape(
                 "copy",
                 x.dims(),
-                "values of one kind, not floats and indices",
+                "values of one kind, floats or indices",
             ));
         }
         let filled = |values: &[usize], fill: usize| {

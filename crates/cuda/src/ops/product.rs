@@ -3,6 +3,7 @@
 use std::sync::OnceLock;
 
 use super::copy::{cast, padded_width};
+use super::few_rows;
 use super::pointwise::steps;
 use super::steps::Steps;
 use super::{THREADS, blocks, device_of, map_of, optional, within};
@@ -25,7 +26,7 @@ struct Kernel {
 
 fn kernel(element: Element) -> Kernel {
     match element {
-        Element::F32 | Element::U32 => Kernel {
+        Element::F32 | Element::U32 | Element::U8 => Kernel {
             linear: ("precise", "linear_f32"),
             convolution: ("precise", "conv_f32"),
             tile: 64,
@@ -88,8 +89,17 @@ pub fn linear(x: &Tensor, w: &LinearWeight, after: &Steps) -> Result<Tensor> {
     dims.push(outputs);
     let depth = w.weight.width();
     let x = padded_width(x, CHUNK)?;
+    let narrow =
+        device.element() == Element::Bf16 && rows <= few_rows::MOST && !after.has_shortcut();
+    if narrow && (rows > FEW_ROWS || x.element() == Element::Bf16) {
+        let x = cast(&x, Element::Bf16)?;
+        let y = device.unset(&dims, after.element(&x))?;
+        few_rows::run(&x, few_rows::Weights::Halves(&w.weight), &y, after)?;
+        return Ok(y);
+    }
     if rows <= FEW_ROWS {
         let element = match x.element() {
+            _ if after.wide => Element::F32,
             Element::F32 => Element::F32,
             _ => device.element(),
         };

@@ -50,12 +50,20 @@ pub struct Steps<'a> {
     pub gate: Option<&'a Tensor>,
     /// Added at the end.
     pub residual: Option<Residual<'a>>,
+    /// Whether the result is f32, whatever the device keeps.
+    pub wide: bool,
 }
 
 impl Steps<'_> {
+    /// Whether what is added is a map of another size.
+    pub(super) fn has_shortcut(&self) -> bool {
+        matches!(self.residual, Some(Residual::Shortcut(..)))
+    }
+
     /// The type of the result: a residual stream keeps its own.
     pub(super) fn element(&self, x: &Tensor) -> Element {
         match self.residual {
+            _ if self.wide => Element::F32,
             Some(Residual::Rows(rows)) => rows.element(),
             _ => x.device().element(),
         }

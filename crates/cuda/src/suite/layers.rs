@@ -125,6 +125,7 @@ fn linear(s: &Setting, [rows, columns, depth]: [usize; 3]) -> Result<Ready> {
             activation: Activation::Silu,
             gate: Some(&gate.tensor),
             residual: Some(Residual::Rows(&residual.tensor)),
+            ..Steps::default()
         };
         ops::linear(&x.tensor, &weight, &steps)
     };
@@ -223,8 +224,8 @@ fn conv(
             } else {
                 Activation::Identity
             },
-            gate: None,
             residual: shortcut.map(|kind| Residual::Shortcut(&map, kind)),
+            ..Steps::default()
         };
         ops::conv2d(&map, &weight, doubled, &steps)
     };

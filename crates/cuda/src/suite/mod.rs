@@ -5,6 +5,7 @@
 //! there (all places of small ones, some of large ones), and a second run must give the same bits.
 
 mod attention;
+mod few_bits;
 mod layers;
 mod rows;
 
@@ -122,11 +123,16 @@ impl Outcome {
 
 /// All cases.
 pub fn cases() -> Vec<Case> {
-    [layers::CASES, rows::CASES, attention::CASES]
-        .concat()
-        .into_iter()
-        .map(|(name, files, make)| Case { name, files, make })
-        .collect()
+    [
+        layers::CASES,
+        few_bits::CASES,
+        rows::CASES,
+        attention::CASES,
+    ]
+    .concat()
+    .into_iter()
+    .map(|(name, files, make)| Case { name, files, make })
+    .collect()
 }
 
 type Listed = (

@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::ops::{self, Epilogue, PackedInt4, PackedLinear, can_pack};
-use crate::tensor::Tensor;
+use crate::tensor::{Location, Tensor};
 use crate::weights::{Init, InputWatcher, Weights};
 use brisk_kernels::glu_mb_conv::Pointwise;
 use std::fmt;
@@ -90,15 +90,15 @@ impl Linear {
         } else {
             None
         };
-        let read = || weights.get_stored("weight", shape, init);
+        let read = || weights.get_stored_on_host("weight", shape, init);
         if let Some(matrix) = weights.quantize("weight", shape, read)? {
-            let packed = PackedLinear::quantized(matrix, bias.as_ref())?;
+            let packed = PackedLinear::quantized(matrix, bias.as_ref(), weights.location())?;
             return Ok(Self {
                 parameters: Parameters::Frozen(packed),
                 watcher,
             });
         }
-        let mut weight = read()?;
+        let mut weight = weights.get_stored("weight", shape, init)?;
         while weight.rank() > 2 {
             weight = weight.squeeze(weight.rank() - 1)?;
         }
@@ -138,11 +138,15 @@ impl Linear {
 
     /// A head that shares the embedding table `name` `[outputs, inputs]`, which was read already.
     pub fn tied(weights: &Weights, name: &str, table: &Tensor) -> Result<Self> {
-        match weights.quantize(name, table.dims(), || Ok(table.clone()))? {
-            Some(matrix) => Ok(Self {
-                parameters: Parameters::Frozen(PackedLinear::quantized(matrix, None)?),
-                watcher: None,
-            }),
+        let read = || table.to(&Location::HOST);
+        match weights.quantize(name, table.dims(), read)? {
+            Some(matrix) => {
+                let packed = PackedLinear::quantized(matrix, None, weights.location())?;
+                Ok(Self {
+                    parameters: Parameters::Frozen(packed),
+                    watcher: None,
+                })
+            }
             None => Self::new(table.clone(), None),
         }
     }
@@ -196,7 +200,7 @@ impl Linear {
         match &self.parameters {
             _ if self.watcher.is_some() => None,
             Parameters::Frozen(packed) => packed.pointwise(),
-            Parameters::LowBit(packed) => Some(packed.pointwise()),
+            Parameters::LowBit(packed) => packed.pointwise(),
             Parameters::Trainable(..) => None,
         }
     }

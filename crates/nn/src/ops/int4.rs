@@ -1,27 +1,96 @@
 //! The linear layer over 4-bit weights.
 
 use super::epilogue::Epilogue;
+use super::int4_on_device::DeviceInt4;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{Location, Tensor};
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::epilogue::Epilogue as Steps;
 use brisk_kernels::glu_mb_conv::Pointwise;
-use brisk_kernels::int4::{self, Activations, Int4Linear};
+use brisk_kernels::int4::{self, Activations, Int4Linear, Int4Weight};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, bail};
 use std::ops::Range;
 use std::sync::Arc;
 
 /// Layers that share their input, mostly a single one, ready for use. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct PackedInt4 {
+pub struct PackedInt4(Form);
+
+#[derive(Clone, Debug)]
+enum Form {
+    Host(OnHost),
+    /// On a card.
+    Device(Arc<DeviceInt4>),
+}
+
+impl PackedInt4 {
+    /// Packs layers that fit, for where `location` says; `activations` says how inputs are rounded.
+    ///
+    /// # Errors
+    /// Memory that ran out, and rounding that a card has not.
+    pub fn at(weight: &Int4Weight, activations: Activations, location: &Location) -> Result<Self> {
+        let form = match location.device() {
+            None => Form::Host(OnHost::new(Int4Linear::new(weight), activations)),
+            Some(device) => Form::Device(Arc::new(DeviceInt4::new(weight, activations, device)?)),
+        };
+        Ok(Self(form))
+    }
+
+    /// `[.., inputs]` to `[.., outputs]`, of a single layer.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.0 {
+            Form::Host(layer) => layer.forward(x),
+            Form::Device(layer) => layer.forward_with(x, &Epilogue::default()),
+        }
+    }
+
+    /// As [`PackedInt4::forward`], followed by `steps` in the same pass where nothing is to be
+    /// differentiated.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+        match &self.0 {
+            Form::Host(layer) => layer.forward_with(x, steps),
+            Form::Device(layer) => layer.forward_with(x, steps),
+        }
+    }
+
+    /// The layer as a part of larger kernels, on the host.
+    pub(crate) fn pointwise(&self) -> Option<Pointwise<'_>> {
+        match &self.0 {
+            Form::Host(layer) => Some(layer.pointwise()),
+            Form::Device(_) => None,
+        }
+    }
+
+    /// What each of some layers makes of `x`, which is rounded once for all unless something is to be
+    /// differentiated.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_each(&self, layers: Range<usize>, x: &Tensor) -> Result<Vec<Tensor>> {
+        match &self.0 {
+            Form::Host(layer) => layer.forward_each(layers, x),
+            Form::Device(layer) => layer.forward_each(layers, x),
+        }
+    }
+}
+
+/// Layers in ordinary memory.
+#[derive(Clone, Debug)]
+struct OnHost {
     linear: Arc<Int4Linear>,
     activations: Activations,
 }
 
-impl PackedInt4 {
+impl OnHost {
     /// `activations` says how inputs are rounded; they are not where a layer has zero points.
-    pub fn new(linear: Int4Linear, activations: Activations) -> Self {
+    fn new(linear: Int4Linear, activations: Activations) -> Self {
         let activations = if linear.rounds_activations() {
             activations
         } else {
@@ -33,17 +102,11 @@ impl PackedInt4 {
         }
     }
 
-    /// `[.., inputs]` to `[.., outputs]`, of a single layer.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.contiguous()?.apply_op1(self.layer(0))
     }
 
-    /// As [`PackedInt4::forward`], followed by `steps` in the same pass where nothing is to be
-    /// differentiated.
-    ///
-    /// # Errors
-    /// Sizes that do not fit.
-    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
+    fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         if !steps.fuses(x) {
             return steps.apply(self.forward(x)?);
         }
@@ -55,17 +118,11 @@ impl PackedInt4 {
         })
     }
 
-    /// The layer as a part of larger kernels.
-    pub(crate) fn pointwise(&self) -> Pointwise<'_> {
+    fn pointwise(&self) -> Pointwise<'_> {
         Pointwise::Int4(&self.linear, self.activations)
     }
 
-    /// What each of some layers makes of `x`, which is rounded once for all unless something is to be
-    /// differentiated.
-    ///
-    /// # Errors
-    /// Sizes that do not fit.
-    pub fn forward_each(&self, layers: Range<usize>, x: &Tensor) -> Result<Vec<Tensor>> {
+    fn forward_each(&self, layers: Range<usize>, x: &Tensor) -> Result<Vec<Tensor>> {
         if x.track_op() {
             let x = x.contiguous()?;
             return layers.map(|index| x.apply_op1(self.layer(index))).collect();
@@ -99,7 +156,7 @@ impl PackedInt4 {
 
 /// One of the layers, as an operation.
 struct OneLayer {
-    packed: PackedInt4,
+    packed: OnHost,
     index: usize,
 }
 

@@ -13,6 +13,7 @@ mod glu_mb_conv;
 mod group_norm;
 mod head_scores;
 mod int4;
+mod int4_on_device;
 mod linear;
 mod lite_mla;
 mod norm;

@@ -1,7 +1,8 @@
 //! The operations of a card, in the words of this module.
 
-use brisk_cuda::Element;
-use brisk_cuda::ops::{self, Steps};
+use brisk_cuda::ops::{self, Bits, FewBitsWeight, GroupCodes, Steps};
+use brisk_cuda::{Device, Element};
+use brisk_kernels::quantized::{self, QuantizedMatrix};
 
 use super::epilogue::{Activation, Epilogue, Residual, ShortcutKind};
 use crate::error::Result;
@@ -32,8 +33,16 @@ pub(super) fn activation(x: &Tensor, which: Activation) -> Option<Result<Tensor>
 /// A linear layer that is ready for products on a card.
 #[derive(Clone, Debug)]
 pub(crate) struct DeviceLinear {
-    weight: LinearWeight,
+    weight: Weight,
     bias: Option<Tensor>,
+}
+
+#[derive(Clone, Debug)]
+enum Weight {
+    /// In the card's type.
+    Plain(LinearWeight),
+    /// Codes of few bits.
+    FewBits(FewBitsWeight),
 }
 
 impl DeviceLinear {
@@ -43,20 +52,58 @@ impl DeviceLinear {
             return Ok(None);
         };
         Ok(Some(Self {
-            weight: LinearWeight::new(weight.tensor())?,
+            weight: Weight::Plain(LinearWeight::new(weight.tensor())?),
             bias: bias.cloned(),
         }))
     }
 
+    /// From a weight of 4 or 8 bits, and `[outputs]` on the card.
+    pub(crate) fn quantized(
+        matrix: &QuantizedMatrix,
+        bias: Option<&Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
+        let (codes, scales) = matrix.codes_and_scales();
+        let groups = GroupCodes {
+            outputs: matrix.outputs(),
+            inputs: matrix.inputs(),
+            group: brisk_kernels::quantized::GROUP,
+            bits: match matrix.bits() {
+                quantized::Bits::Four => Bits::Four,
+                quantized::Bits::Eight => Bits::Eight,
+            },
+            codes: &codes,
+            scales: &scales,
+            zeros: None,
+        };
+        Self::of_codes(&groups, bias, device)
+    }
+
+    /// From codes in groups, and `[outputs]` on the card.
+    pub(super) fn of_codes(
+        groups: &GroupCodes,
+        bias: Option<&Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
+        Ok(Self {
+            weight: Weight::FewBits(FewBitsWeight::new(device, groups)?),
+            bias: bias.cloned(),
+        })
+    }
+
     /// Outputs and inputs.
     pub(crate) fn sides(&self) -> (usize, usize) {
-        self.weight.sides()
+        match &self.weight {
+            Weight::Plain(weight) => weight.sides(),
+            Weight::FewBits(weight) => weight.sides(),
+        }
     }
 
     pub(crate) fn forward(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         let x = x.on_device("linear")?.tensor();
-        steps.on_device(self.bias.as_ref(), |steps| {
-            ops::linear(x, &self.weight, steps)
+        steps.on_device(self.bias.as_ref(), |steps| match &self.weight {
+            Weight::Plain(weight) => ops::linear(x, weight, steps),
+            Weight::FewBits(weight) => ops::few_bits_linear(x, weight, steps),
         })
     }
 }

@@ -6,7 +6,7 @@ use super::epilogue::Epilogue;
 use super::on_device::{DeviceConv, DeviceLinear};
 use super::storage::{Reach, cpu_slice, tensor, with_slices};
 use crate::error::Result;
-use crate::tensor::Tensor;
+use crate::tensor::{Location, Tensor};
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::conv::{self, ConvShape};
 use brisk_kernels::epilogue::Epilogue as Steps;
@@ -81,8 +81,19 @@ impl PackedLinear {
         })
     }
 
-    /// From a quantized weight and `bias` `[outputs]`.
-    pub fn quantized(matrix: Arc<QuantizedMatrix>, bias: Option<&Tensor>) -> Result<Self> {
+    /// From a quantized weight, which goes to `location`, and `bias` `[outputs]`, which is there.
+    pub(crate) fn quantized(
+        matrix: Arc<QuantizedMatrix>,
+        bias: Option<&Tensor>,
+        location: &Location,
+    ) -> Result<Self> {
+        if let Some(device) = location.device() {
+            let layer = DeviceLinear::quantized(&matrix, bias, device)?;
+            return Ok(Self {
+                matrix: LinearWeight::Device(Arc::new(layer)),
+                bias: None,
+            });
+        }
         Ok(Self {
             matrix: LinearWeight::Quantized(matrix),
             bias: bias.map(values).transpose()?,

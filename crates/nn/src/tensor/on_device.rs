@@ -89,6 +89,7 @@ impl OnDevice {
             Element::F32 => DType::F32,
             Element::Bf16 => DType::BF16,
             Element::U32 => DType::U32,
+            Element::U8 => DType::U8,
         }
     }
 

@@ -171,8 +171,14 @@ impl WeightsBuilder {
             return refuse("quantized weights are kept, but no layer is to be quantized");
         }
         if self.location != Location::HOST && !self.headers_only {
-            if !self.low_bit.is_empty() || quantized.is_some() {
-                return refuse("layers of few bits run on the CPU only; use --device cpu");
+            if self
+                .low_bit
+                .iter()
+                .any(|(_, how)| *how == Activations::Four)
+            {
+                return refuse(
+                    "activations of 4 bits are computed on the CPU only; take 8 bits, or --device cpu",
+                );
             }
             if matches!(self.source, Source::Variables(..)) {
                 return refuse("training runs on the CPU only; use --device cpu");

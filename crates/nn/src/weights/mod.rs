@@ -22,7 +22,7 @@ use crate::ops::{self, PackedInt4};
 use crate::quantized::{Quantization, QuantizedWeights};
 use crate::tensor::{DType, Location, Tensor};
 use brisk_cuda::Precision;
-use brisk_kernels::int4::{Activations, Int4Linear, Int4Weight};
+use brisk_kernels::int4::{Activations, Int4Weight};
 use brisk_kernels::quantized::QuantizedMatrix;
 use brisk_store::TensorSource;
 use candle_core::Var;
@@ -145,14 +145,15 @@ impl Weights {
         for path in &paths {
             self.shared.ledger.used(&format!("{path}.{LOW_BIT}"));
         }
-        let packed = |weight: &Int4Weight| PackedInt4::new(Int4Linear::new(weight), *activations);
+        let location = &self.shared.location;
+        let packed = |weight: &Int4Weight| PackedInt4::at(weight, *activations, location);
         if !paths.iter().any(|path| adapters.change_layer(path)) {
-            return Ok(Some(vec![packed(&weight)]));
+            return Ok(Some(vec![packed(&weight)?]));
         }
         let each = weight.split().into_iter().zip(&paths);
         let each = each.map(|(mut weight, path)| {
             adapters.apply_low_bit(path, &mut weight)?;
-            Ok(packed(&weight))
+            packed(&weight)
         });
         each.collect::<Result<_>>().map(Some)
     }
@@ -164,7 +165,7 @@ impl Weights {
     }
 
     /// The matrix `[outputs, inputs]` of shape `shape`, quantized; none where it is to be kept as it
-    /// is stored. `read` gives the stored one.
+    /// is stored. `read` gives the stored one, in ordinary memory.
     pub(crate) fn quantize(
         &self,
         name: &str,
@@ -261,6 +262,21 @@ impl Weights {
     /// As [`Weights::get`], keeping bf16 and f16 as they are stored.
     pub fn get_stored(&self, name: &str, shape: &[usize], init: Init) -> Result<Tensor> {
         self.shared.get(&self.path(name), shape, init, true)
+    }
+
+    /// As [`Weights::get_stored`], in ordinary memory wherever parameters are put: for what is made of them first.
+    ///
+    /// # Errors
+    /// As [`Weights::get`].
+    pub(crate) fn get_stored_on_host(
+        &self,
+        name: &str,
+        shape: &[usize],
+        init: Init,
+    ) -> Result<Tensor> {
+        checkpoint()?;
+        let path = self.path(name);
+        self.shared.get_on_host(&path, shape, init, true)
     }
 
     /// Names and shapes that were asked for, in order, of [`WeightsBuilder::headers_only`]; empty

@@ -187,6 +187,35 @@ impl QuantizedMatrix {
         &self.panels[index * length..(index + 1) * length]
     }
 
+    /// Codes `[outputs, groups·32]`, zeros behind the last input, and scales `[outputs, groups]`, in plain order.
+    pub fn codes_and_scales(&self) -> (Vec<i8>, Vec<f32>) {
+        let groups = self.groups();
+        let mut codes = vec![0; self.outputs * groups * GROUP];
+        let mut scales = vec![0.0; self.outputs * groups];
+        if codes.is_empty() {
+            return (codes, scales);
+        }
+        codes
+            .par_chunks_mut(PANEL * groups * GROUP)
+            .zip(scales.par_chunks_mut(PANEL * groups))
+            .enumerate()
+            .for_each(|(index, (codes, scales))| {
+                let mut found = [[0i8; GROUP]; PANEL];
+                let blocks = self.panel(index).chunks_exact(self.bits.block());
+                for (group, block) in blocks.enumerate() {
+                    read_codes(self.bits, block, &mut found);
+                    let rows = codes
+                        .chunks_exact_mut(groups * GROUP)
+                        .zip(scales.chunks_exact_mut(groups));
+                    for (j, (codes, scales)) in rows.enumerate() {
+                        codes[group * GROUP..][..GROUP].copy_from_slice(&found[j]);
+                        scales[group] = read_scale(self.bits, block, j);
+                    }
+                }
+            });
+        (codes, scales)
+    }
+
     /// The values that the codes stand for, `[outputs, inputs]`.
     pub fn unpack(&self) -> Vec<f32> {
         let mut w = vec![0.0; self.outputs * self.inputs];
