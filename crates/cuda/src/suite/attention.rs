@@ -6,14 +6,24 @@ use crate::ops::{self, Attention, HeadLayout};
 
 pub(super) const CASES: &[Listed] = &[
     ("linear attention", &["linear_attention"], |s| {
-        linear(s, s.pick([2, 77, 3, 24], [1, 1024, 36, 32]))
+        linear(s, s.pick([2, 77, 3, 24], [1, 1024, 36, 28]))
     }),
+    (
+        "linear attention, heads of 32",
+        &["linear_attention"],
+        |s| linear(s, s.pick([1, 301, 3, 32], [1, 1024, 36, 32])),
+    ),
     (
         "linear attention, scales interleaved",
         &["linear_attention"],
         interleaved,
     ),
-    ("a matrix a group", &["linear_attention"], grouped),
+    ("a matrix a group", &["linear_attention"], |s| {
+        grouped(s, s.pick([150, 3, 20], [16384, 48, 20]))
+    }),
+    ("a matrix a group of 32", &["linear_attention"], |s| {
+        grouped(s, s.pick([300, 5, 32], [16384, 48, 32]))
+    }),
     (
         "attention, lengths of keys",
         &["attention", "attention_tiles"],
@@ -140,8 +150,7 @@ fn interleaved(s: &Setting) -> Result<Ready> {
     ))
 }
 
-fn grouped(s: &Setting) -> Result<Ready> {
-    let [rows, groups, dim] = s.pick([150, 3, 20], [16384, 48, 32]);
+fn grouped(s: &Setting, [rows, groups, dim]: [usize; 3]) -> Result<Ready> {
     let (x, mix) = (
         s.noise(1, &[rows, groups * dim])?,
         s.vector(2, &[groups, dim, dim])?,
