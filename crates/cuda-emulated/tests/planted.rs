@@ -206,30 +206,7 @@ const ELSEWHERE: &[Planted] = &[
         "const int left = pixel % m.width",
         "const int left = pixel % m.height",
     ),
-    ("depthwise", "silu(sums[1][r][u][0])", "sums[1][r][u][0]"),
-    ("depthwise", "(u + s) % side", "(u + s + 1) % side"),
-    ("depthwise", "done >= first", "done > first"),
-    ("depthwise", "+ r < m.height", "+ r <= m.height"),
-    (
-        "linear_attention",
-        "highs(u[2], u[3])}",
-        "highs(u[3], u[2])}",
-    ),
-    (
-        "linear_attention",
-        "8 * t + 4 * step + 2 * half",
-        "8 * t + 4 * half + 2 * step",
-    ),
-    (
-        "linear_attention",
-        "    barrier();\n    float* to = states",
-        "    float* to = states",
-    ),
-    (
-        "linear_attention",
-        "weights[2 * half] + eps",
-        "weights[half] + eps",
-    ),
+    ("depthwise", "silu(gates[j])", "gates[j]"),
     (
         "linear_attention",
         "weight += q * s[h.dim * h.dim + c]",

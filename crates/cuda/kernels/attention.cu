@@ -14,9 +14,10 @@ enum { QUERIES = 16, KEYS = 32, WARPS = 4, EACH = QUERIES / WARPS, CHANNELS = 8 
 using namespace attention_parts;
 
 // q and o are [batch, queries, heads, dim], k and v [batch, keys, groups, dim]. `lengths` [batch]: keys that are
-// valid, or null; `mask` [batch, keys]: keys that are seen, or null. A block of 128 a (16 queries, head, batch); a
+// valid, or null; `mask` [batch, keys]: keys that are seen, or null; `ends` [queries]: one past the last key of
+// each query, or null. A block of 128 a (16 queries, head, batch); a
 // warp has four queries, a lane a key of a tile, then channels. (16 + 32 + 33) dim + 512 floats of shared memory.
-KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengths, const unsigned* mask, AttentionShape s) {
+KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengths, const unsigned* mask, const unsigned* ends, AttentionShape s) {
     SHARED(memory);
     float* qs = (float*)memory;                  // [QUERIES][dim]
     float* ks = qs + QUERIES * s.dim;            // [KEYS][dim + 1]
@@ -36,6 +37,11 @@ KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengt
         const int last = q0 + QUERIES + s.causal;
         if (last < end) end = last;
         if (s.window && q0 + s.causal + 1 - s.window > 0) begin = (q0 + s.causal + 1 - s.window) / KEYS * KEYS;
+    }
+    if (ends) {
+        int last = 0;
+        for (int row = q0; row < q0 + QUERIES && row < s.queries; row++) if ((int)ends[row] > last) last = ends[row];
+        if (last < end) end = last;
     }
     for (int k0 = begin; k0 < end; k0 += KEYS) {
         barrier();
@@ -57,7 +63,7 @@ KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengt
 #pragma unroll
         for (int e = 0; e < EACH; e++) {
             const int row = q0 + warp * EACH + e, reach = row + s.causal;
-            bool seen = known;
+            bool seen = known && (!ends || row >= s.queries || key < (int)ends[row]);
             if (s.causal >= 0) seen = seen && key <= reach && (!s.window || key > reach - s.window);
             if (s.softcap > 0.0f) scores[e] = s.softcap * hyperbolic_tangent(scores[e] / s.softcap);
             const float top = largest_of_warp(seen ? scores[e] : -1e30f);
@@ -92,13 +98,18 @@ KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengt
     }
 }
 
-// Half-split rotation of [rows, heads, dim] by the angles [rows, dim / 2], given as cosines and sines.
-KERNEL(256, rotary, Array x, const float* cosines, const float* sines, Array y, long long rows, int heads, int dim) {
-    const int half = dim / 2;
+// Half-split rotation of the first 2 half channels of [rows, heads, dim] by the angles [rows, half], given as cosines
+// and sines; the others pass.
+KERNEL(256, rotary, Array x, const float* cosines, const float* sines, Array y, long long rows, int heads, int dim, int half) {
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * heads * half) return;
-    const long long row = i / half / heads, at = i / half * dim + i % half;
-    const float a = get(x, at), b = get(x, at + half), cosine = cosines[row * half + i % half], sine = sines[row * half + i % half];
-    put(y, at, a * cosine - b * sine);
-    put(y, at + half, b * cosine + a * sine);
+    if (i >= rows * heads * dim) return;
+    const int channel = i % dim;
+    if (channel >= 2 * half) {
+        put(y, i, get(x, i));
+        return;
+    }
+    const bool first = channel < half;
+    const long long angle = i / dim / heads * half + channel % half;
+    const float own = get(x, i), other = get(x, first ? i + half : i - half);
+    put(y, i, own * cosines[angle] + (first ? -other : other) * sines[angle]);
 }

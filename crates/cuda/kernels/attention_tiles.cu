@@ -22,8 +22,11 @@ DEVICE void load(bf16* to, const bf16* from, int first, int rows, int dim, long 
     }
 }
 
-template <int steps>
-DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const unsigned* lengths, const unsigned* mask, const AttentionTiles& s) {
+// With SPANS, blocks along z take spans of the keys instead of batches, and give what `join_spans` takes.
+struct Parts { float* sums; float* marks; int span; };
+template <int steps, bool SPANS>
+DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const unsigned* lengths, const unsigned* mask, const unsigned* ends,
+                   const Parts& parts, const AttentionTiles& s) {
     SHARED(memory);
     constexpr int pitch = steps * 16 + 8;  // an odd number of chunks: eight rows lie in all banks
     bf16* qs = (bf16*)memory;
@@ -31,7 +34,7 @@ DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const u
     bf16* vs = ks + KEYS * pitch;
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
     const int q0 = blockIdx.x * QUERIES, head = blockIdx.y, group = head / (s.heads / s.groups);
-    const long long batch = blockIdx.z, wide = (long long)s.heads * s.dim, narrow = (long long)s.groups * s.dim;
+    const long long batch = SPANS ? 0 : blockIdx.z, wide = (long long)s.heads * s.dim, narrow = (long long)s.groups * s.dim;
     const bf16* queries = q + batch * s.queries * wide + (long long)head * s.dim;
     const bf16* keys = k + batch * s.keys * narrow + (long long)group * s.dim;
     const bf16* values = v + batch * s.keys * narrow + (long long)group * s.dim;
@@ -49,6 +52,15 @@ DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const u
         const int last = q0 + QUERIES + s.causal;
         if (last < end) end = last;
         if (s.window && q0 + s.causal + 1 - s.window > 0) begin = (q0 + s.causal + 1 - s.window) / KEYS * KEYS;
+    }
+    if (ends) {
+        int last = 0;
+        for (int row = q0; row < q0 + QUERIES && row < s.queries; row++) if ((int)ends[row] > last) last = ends[row];
+        if (last < end) end = last;
+    }
+    if (SPANS) {
+        begin = blockIdx.z * parts.span;
+        if (begin + parts.span < end) end = begin + parts.span;
     }
 #pragma unroll 1
     for (int k0 = begin; k0 < end; k0 += KEYS) {
@@ -74,12 +86,13 @@ DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const u
             const int row = q0 + warp * 16 + half * 8 + lane / 4, reach = row + s.causal;
             float top = -1e30f;
             unsigned seen = 0;
+            const int last = ends && row < s.queries ? (int)ends[row] : end;
 #pragma unroll
             for (int n = 0; n < KEYS / 8; n++)
 #pragma unroll
                 for (int j = 0; j < 2; j++) {
                     const int key = k0 + n * 8 + lane % 4 * 2 + j;
-                    bool known = key < end && (!mask || mask[batch * s.keys + key]);
+                    bool known = key < end && key < last && (!mask || mask[batch * s.keys + key]);
                     if (s.causal >= 0) known = known && key <= reach && (!s.window || key > reach - s.window);
                     float& score = scores[n][half * 2 + j];
                     score *= s.scale;
@@ -122,6 +135,22 @@ DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const u
         for (int other = 1; other < 4; other *= 2) all += shuffle_xor(all, other);
         const int row = q0 + warp * 16 + half * 8 + lane / 4;
         if (row >= s.queries) continue;
+        if (SPANS) {
+            const long long at = ((long long)blockIdx.z * s.queries + row) * s.heads + head;
+            if (lane % 4 == 0) {
+                parts.marks[at * 2] = largest[half];
+                parts.marks[at * 2 + 1] = all;
+            }
+#pragma unroll
+            for (int n = 0; n < steps * 2; n++) {
+                const int channel = n * 8 + lane % 4 * 2;
+                if (channel < s.dim) {
+                    parts.sums[at * s.dim + channel] = sums[n][half * 2];
+                    parts.sums[at * s.dim + channel + 1] = sums[n][half * 2 + 1];
+                }
+            }
+            continue;
+        }
         // A query that sees no key gets nothing.
         const float factor = all > 0.0f ? 1.0f / all : 0.0f;
 #pragma unroll
@@ -135,14 +164,23 @@ DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const u
 }
 }  // namespace attention_tiles_parts
 
-// q and o are [batch, queries, heads, dim], k and v [batch, keys, groups, dim]; `lengths` and `mask` as for `attention`.
-// A block of 128 a (64 queries, head, batch). 192 (16 steps + 8) halves of shared memory, for 16 steps >= dim.
+// q and o are [batch, queries, heads, dim], k and v [batch, keys, groups, dim]; `lengths`, `mask` and `ends` as for
+// `attention`. A block of 128 a (64 queries, head, batch). 192 (16 steps + 8) halves of shared memory, for
+// 16 steps >= dim. Of spans: of one batch, a block a (64 queries, head, `span` keys), which divide by 64.
 #define ATTENTION_TILES(steps)                                                                                             \
     KERNEL(128, attention_tiles_##steps, const bf16* q, const bf16* k, const bf16* v, bf16* o, const unsigned* lengths,    \
-           const unsigned* mask, AttentionTiles shape) {                                                                   \
-        attention_tiles_parts::attend<steps>(q, k, v, o, lengths, mask, shape);                                            \
+           const unsigned* mask, const unsigned* ends, AttentionTiles shape) {                                             \
+        attention_tiles_parts::attend<steps, false>(q, k, v, o, lengths, mask, ends, {}, shape);                           \
+    }
+#define ATTENTION_SPANS(steps)                                                                                             \
+    KERNEL(128, attention_spans_##steps, const bf16* q, const bf16* k, const bf16* v, const unsigned* ends, float* sums,   \
+           float* marks, int span, AttentionTiles shape) {                                                                 \
+        attention_tiles_parts::attend<steps, true>(q, k, v, nullptr, nullptr, nullptr, ends, {sums, marks, span}, shape);  \
     }
 ATTENTION_TILES(2)
 ATTENTION_TILES(4)
 ATTENTION_TILES(5)
 ATTENTION_TILES(8)
+ATTENTION_SPANS(2)
+ATTENTION_SPANS(4)
+ATTENTION_SPANS(8)

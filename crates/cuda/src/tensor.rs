@@ -235,6 +235,17 @@ impl Tensor {
         }
     }
 
+    /// The bytes on the host.
+    ///
+    /// # Errors
+    /// Faults of kernels; values that are no bytes.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        match self.element {
+            Element::U8 => self.download(),
+            _ => Err(Error::Shape("floats and indices are no bytes".to_owned())),
+        }
+    }
+
     fn download(&self) -> Result<Vec<u8>> {
         let mut bytes = vec![0; self.count() * self.element.bytes()];
         if !bytes.is_empty() {

@@ -19,6 +19,13 @@ const TILES: [(usize, &str); 4] = [
     (8, "attention_tiles_8"),
 ];
 
+/// The kernels that split the keys, by sixteens of channels.
+const SPANS: [(usize, &str); 3] = [
+    (2, "attention_spans_2"),
+    (4, "attention_spans_4"),
+    (8, "attention_spans_8"),
+];
+
 /// Heads and masks of [`attention`].
 #[derive(Clone, Debug)]
 pub struct Attention<'a> {
@@ -38,6 +45,8 @@ pub struct Attention<'a> {
     pub lengths: Option<&'a Tensor>,
     /// Keys that are seen, `[batch, keys]` of indices: others than zero.
     pub mask: Option<&'a Tensor>,
+    /// One past the last key that each query sees, `[queries]` of indices.
+    pub ends: Option<&'a Tensor>,
 }
 
 /// `q` `[batch, queries, heads·dim]`, `k` and `v` `[batch, keys, key_value_heads·dim]`, to the shape of q; dim at
@@ -92,15 +101,62 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
         indices(how.lengths, batch)?,
         indices(how.mask, batch * keys)?,
     );
+    let ends = indices(how.ends, queries)?;
     // Tensor cores take bf16 in chunks of eight. A cap would be most of that kernel's code.
     let halves = how.softcap.is_none() && [q, k, v].iter().all(|x| x.element() == Element::Bf16);
     let tiles = TILES.iter().find(|(steps, _)| 16 * steps >= dim);
     if let (true, true, Some((steps, kernel))) = (halves, dim.is_multiple_of(8), tiles) {
+        let tiles = queries.div_ceil(TILE) * heads;
+        let plain = batch == 1 && queries <= TILE && lengths == 0 && mask == 0 && causal.is_none();
+        let spans = (2 * device.card().multiprocessors).div_ceil(tiles.max(1));
+        let spans = spans.min(keys.div_ceil(2 * TILE));
+        if let (true, 2.., Some((steps, kernel))) = (
+            plain,
+            spans,
+            SPANS.iter().find(|(steps, _)| 16 * steps >= dim),
+        ) {
+            let span = keys.div_ceil(TILE).div_ceil(spans) * TILE;
+            let spans = keys.div_ceil(span);
+            let rows = queries * heads;
+            let sums = device.unset(&[spans, rows, dim], Element::F32)?;
+            let marks = device.unset(&[spans, rows, 2], Element::F32)?;
+            let arguments = [q, k, v]
+                .into_iter()
+                .fold(Arguments::new(), |all, x| all.pointer(x.address()))
+                .pointer(ends)
+                .pointer(sums.address())
+                .pointer(marks.address())
+                .int(span)
+                .structure(&shape());
+            let grid = [queries.div_ceil(TILE), heads, spans];
+            let shared = 3 * TILE * (16 * steps + 8) * 2;
+            // SAFETY: as below; there are sums and marks for every span.
+            unsafe { device.launch(("attention_tiles", kernel), grid, 128, shared, &arguments)? };
+            let arguments = Arguments::new()
+                .pointer(sums.address())
+                .pointer(marks.address())
+                .structure(&o.array())
+                .long(rows)
+                .int(dim)
+                .int(spans);
+            // SAFETY: as above.
+            unsafe {
+                device.launch(
+                    ("cache", "join_spans"),
+                    blocks(rows * dim),
+                    THREADS,
+                    0,
+                    &arguments,
+                )?
+            };
+            return Ok(o);
+        }
         let arguments = [q, k, v, &o]
             .into_iter()
             .fold(Arguments::new(), |all, x| all.pointer(x.address()))
             .pointer(lengths)
             .pointer(mask)
+            .pointer(ends)
             .structure(&shape());
         let grid = [queries.div_ceil(TILE), heads, batch];
         let shared = 3 * TILE * (16 * steps + 8) * 2;
@@ -113,6 +169,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
         .fold(Arguments::new(), |all, x| all.structure(&x.array()))
         .pointer(lengths)
         .pointer(mask)
+        .pointer(ends)
         .structure(&shape().float(how.softcap.unwrap_or(0.0)));
     let shared = ((QUERIES + KEYS + KEYS + 1) * dim + KEYS + QUERIES * KEYS) * 4;
     let grid = [queries.div_ceil(QUERIES), heads, batch];
@@ -121,20 +178,24 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
     Ok(o)
 }
 
-/// Rotates each head's `[dim]` as pairs of its halves: `x` `[.., heads·dim]` of so many rows, `cosines` and `sines`
-/// `[rows, dim/2]` of f32.
+/// Rotates the first channels of each head as pairs of their halves: `x` `[.., heads·dim]` of so many rows, `cosines`
+/// and `sines` `[rows, half]` of f32; other channels pass.
 ///
 /// # Errors
 /// As the module says.
 pub fn rotary(x: &Tensor, cosines: &Tensor, sines: &Tensor, heads: usize) -> Result<Tensor> {
     let device = device_of("rotary", &[x, cosines, sines])?;
     let (rows, dim) = (x.rows(), x.width() / heads.max(1));
-    if heads == 0 || x.width() != heads * dim || !dim.is_multiple_of(2) {
-        let expected = format!("{heads} heads of an even number of channels");
+    let half = cosines.width();
+    if heads == 0 || x.width() != heads * dim || 2 * half > dim {
+        let expected = format!("{heads} heads of at least {} channels", 2 * half);
         return Err(Error::shape("rotary", x.dims(), &expected));
     }
+    if half == 0 {
+        return Ok(x.clone());
+    }
     let y = device.unset(x.dims(), x.element())?;
-    let angles = rows * (dim / 2);
+    let angles = rows * half;
     let arguments = Arguments::new()
         .structure(&x.array())
         .pointer(vector("rotary", cosines, angles)?)
@@ -142,12 +203,13 @@ pub fn rotary(x: &Tensor, cosines: &Tensor, sines: &Tensor, heads: usize) -> Res
         .structure(&y.array())
         .long(rows)
         .int(heads)
-        .int(dim);
+        .int(dim)
+        .int(half);
     // SAFETY: there are angles for every row, and `y` has the shape of x.
     unsafe {
         device.launch(
             ("attention", "rotary"),
-            blocks(x.count() / 2),
+            blocks(x.count()),
             THREADS,
             0,
             &arguments,

@@ -6,6 +6,7 @@
 //! that ran out and what the driver says.
 
 mod attention;
+mod cache;
 mod copy;
 mod depthwise;
 mod few_bits;
@@ -18,6 +19,7 @@ mod product;
 mod steps;
 
 pub use attention::{Attention, attention, rotary};
+pub use cache::{Barred, LargestLogit, largest_logits, write_keys};
 pub use copy::{broadcast, cast, concatenate, gather, group_mean, narrow, permute, write_slice};
 pub use depthwise::{depthwise, depthwise_gate};
 pub use few_bits::{Bits, FewBitsWeight, GroupCodes, few_bits_linear};

@@ -48,7 +48,7 @@ const LANGUAGE_MODEL: Entry = Entry {
         },
         BLOCK,
     ],
-    settings: &[Setting::Quantization],
+    settings: &[Setting::Quantization, Setting::Device],
 };
 
 const BLOCK: SizeName = SizeName {
@@ -105,7 +105,10 @@ impl ComponentConfig for LanguageModelConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        Ok(weights.plain().quantize(settings.quantization, None))
+        Ok(weights
+            .plain()
+            .quantize(settings.quantization, None)
+            .at(&settings.location))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

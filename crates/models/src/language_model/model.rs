@@ -12,6 +12,7 @@ use super::names::Names;
 use crate::buffers::ROTARY;
 use crate::{Error, Result};
 
+/// What its errors call it.
 const STAGE: &str = "language model";
 
 /// A language model with its head.
@@ -180,12 +181,14 @@ impl LanguageModel {
             )));
         }
         let config = &self.config;
-        Ok(KeyValueCache::new(
+        let location = self.embedding.table().location();
+        KeyValueCache::at(
+            &location,
             self.layers.len(),
             positions,
             config.num_key_value_heads,
             config.head_dim,
-        ))
+        )
     }
 
     /// Logits `[T,V]` of whole sequences, packed one after another.
@@ -309,7 +312,7 @@ impl LanguageModel {
             return Tensor::zeros(shape, DType::F32);
         }
         match &self.head {
-            Some(head) => head.forward(hidden),
+            Some(head) => head.forward_wide(hidden),
             None => Err(Error::Config(
                 "the language model was loaded without its head".into(),
             )),

@@ -1,8 +1,8 @@
 //! Keys and values of one sequence, a slot a position, overwritten in place.
 
 use crate::error::{Error, Result};
-use crate::ops;
-use crate::tensor::Tensor;
+use crate::ops::{self, DeviceCache};
+use crate::tensor::{Location, Tensor};
 use brisk_kernels::packed_attention::{Ends, PackedKeyValues};
 
 /// Rotated keys and values of every layer for one sequence of at most [`capacity`](Self::capacity)
@@ -10,8 +10,25 @@ use brisk_kernels::packed_attention::{Ends, PackedKeyValues};
 /// cache and the exact cache of block-causal models differ only in what they write again.
 #[derive(Debug)]
 pub struct KeyValueCache {
-    layers: Vec<PackedKeyValues>,
+    layers: Layers,
     capacity: usize,
+}
+
+/// Where they lie.
+#[derive(Debug)]
+enum Layers {
+    Host(Vec<PackedKeyValues>),
+    /// On a card, in its type.
+    Device(DeviceCache),
+}
+
+impl Layers {
+    fn count(&self) -> usize {
+        match self {
+            Self::Host(layers) => layers.len(),
+            Self::Device(cache) => cache.layers(),
+        }
+    }
 }
 
 /// What keys and values are kept as.
@@ -54,9 +71,29 @@ impl KeyValueCache {
             KeyValueType::F16 => PackedKeyValues::half(capacity, heads, dim),
         };
         Self {
-            layers: (0..layers).map(layer).collect(),
+            layers: Layers::Host((0..layers).map(layer).collect()),
             capacity,
         }
+    }
+
+    /// As [`Self::new`], where `location` says; a card keeps keys and values in its own type.
+    ///
+    /// # Errors
+    /// Memory that ran out.
+    pub fn at(
+        location: &Location,
+        layers: usize,
+        capacity: usize,
+        heads: usize,
+        dim: usize,
+    ) -> Result<Self> {
+        let Some(device) = location.device() else {
+            return Ok(Self::new(layers, capacity, heads, dim));
+        };
+        Ok(Self {
+            layers: Layers::Device(DeviceCache::new(device, layers, capacity, heads, dim)?),
+            capacity,
+        })
     }
 
     /// One layer that holds `keys` and `values` `[1, tokens, heads·dim]`, for a pass without a cache.
@@ -64,7 +101,21 @@ impl KeyValueCache {
     /// # Errors
     /// Tensors of another shape.
     pub fn of(keys: &Tensor, values: &Tensor, heads: usize, dim: usize) -> Result<Self> {
-        let mut cache = Self::new(1, keys.dim(1)?, heads, dim);
+        let capacity = keys.dim(1)?;
+        if let (Some(k), Some(v)) = (keys.device(), values.device()) {
+            if keys.dims() != [1, capacity, heads * dim] || values.dims() != keys.dims() {
+                return Err(Error::Shape(format!(
+                    "keys {:?} and values {:?} for {heads} heads of {dim} channels",
+                    keys.dims(),
+                    values.dims()
+                )));
+            }
+            return Ok(Self {
+                layers: Layers::Device(DeviceCache::of(k.tensor(), v.tensor(), heads, dim)),
+                capacity,
+            });
+        }
+        let mut cache = Self::new(1, capacity, heads, dim);
         cache.write(0, 0, keys, values)?;
         Ok(cache)
     }
@@ -85,25 +136,30 @@ impl KeyValueCache {
         keys: &Tensor,
         values: &Tensor,
     ) -> Result<()> {
-        let (capacity, count) = (self.capacity, self.layers.len());
-        let kept = self
-            .layers
-            .get_mut(layer)
-            .ok_or_else(|| absent(count, layer))?;
+        let (capacity, count) = (self.capacity, self.layers.count());
+        if layer >= count {
+            return Err(absent(count, layer));
+        }
+        let wanted = match &self.layers {
+            Layers::Host(layers) => layers[layer].width(),
+            Layers::Device(cache) => cache.width(),
+        };
         let (batch, tokens, width) = keys.dims3()?;
         let fits = batch == 1
-            && width == kept.width()
+            && width == wanted
             && values.dims() == keys.dims()
             && start.checked_add(tokens).is_some_and(|end| end <= capacity);
         if !fits {
             return Err(Error::Shape(format!(
-                "keys {:?} and values {:?} for slots from {start} of {capacity} with {} channels",
+                "keys {:?} and values {:?} for slots from {start} of {capacity} with {wanted} channels",
                 keys.dims(),
                 values.dims(),
-                kept.width()
             )));
         }
-        ops::write_key_values(kept, start, keys, values)
+        match &mut self.layers {
+            Layers::Host(layers) => ops::write_key_values(&mut layers[layer], start, keys, values),
+            Layers::Device(cache) => cache.write(layer, start, keys, values),
+        }
     }
 
     /// Attention of `queries` `[1, n, heads·dim]` to the first `end` slots of `layer`; `scale` is the
@@ -145,9 +201,29 @@ impl KeyValueCache {
         ends: Ends,
         scale: f32,
     ) -> Result<Tensor> {
-        let count = self.layers.len();
-        let kept = self.layers.get(layer).ok_or_else(|| absent(count, layer))?;
-        ops::packed_attention(queries, heads, kept, ends, scale)
+        let cache = match &self.layers {
+            Layers::Host(layers) => {
+                let kept = layers.get(layer);
+                let kept = kept.ok_or_else(|| absent(layers.len(), layer))?;
+                return ops::packed_attention(queries, heads, kept, ends, scale);
+            }
+            Layers::Device(cache) if layer < cache.layers() => cache,
+            Layers::Device(cache) => return Err(absent(cache.layers(), layer)),
+        };
+        let count = queries.dim(1)?;
+        let ends = match ends {
+            Ends::Same(end) => vec![end; count],
+            Ends::Each(ends) => ends.to_vec(),
+        };
+        let end = ends.iter().copied().max().unwrap_or(0);
+        if ends.len() != count || end > self.capacity {
+            return Err(Error::Shape(format!(
+                "{count} queries with {} ends up to {end}, for {} slots",
+                ends.len(),
+                self.capacity
+            )));
+        }
+        cache.attend(layer, queries, heads, &ends, scale)
     }
 
     /// Attention of `queries` `[1, n, heads·dim]` to the first `end` slots of `layer` and, behind them, to
@@ -167,9 +243,14 @@ impl KeyValueCache {
         scale: f32,
         room: &mut Self,
     ) -> Result<Tensor> {
-        let count = self.layers.len();
-        let kept = self.layers.get(layer).ok_or_else(|| absent(count, layer))?;
-        let Some(all) = room.layers.first_mut() else {
+        let (Layers::Host(layers), Layers::Host(rooms)) = (&self.layers, &mut room.layers) else {
+            return Err(Error::Config(
+                "attention beyond a cache runs on the CPU only; use --device cpu".to_owned(),
+            ));
+        };
+        let kept = layers.get(layer);
+        let kept = kept.ok_or_else(|| absent(layers.len(), layer))?;
+        let Some(all) = rooms.first_mut() else {
             return Err(absent(0, 0));
         };
         let fits = all.heads() == kept.heads()

@@ -179,6 +179,20 @@ impl Linear {
         }
     }
 
+    /// As [`Linear::forward`], in f32 on a card too, whatever that keeps: for logits.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.parameters {
+            Parameters::Frozen(packed) => {
+                self.watched(x);
+                packed.forward_wide(x)
+            }
+            _ => self.forward(x)?.to_dtype(crate::tensor::DType::F32),
+        }
+    }
+
     /// As [`Linear::forward`], followed by `steps`; a frozen layer takes them in the same pass.
     pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         match &self.parameters {

@@ -222,6 +222,7 @@ fn on_device(
         window: options.sliding_window,
         lengths: None,
         mask: flags.as_ref(),
+        ends: None,
     };
     Ok(brisk_cuda::ops::attention(q.tensor(), k.tensor(), v.tensor(), &how)?.into())
 }

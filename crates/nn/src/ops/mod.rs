@@ -7,7 +7,9 @@
 mod activation;
 mod attention;
 mod biased_attention;
+mod confidence;
 mod conv;
+mod device_cache;
 mod epilogue;
 mod glu_mb_conv;
 mod group_norm;
@@ -33,7 +35,10 @@ pub use activation::{
 };
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use biased_attention::biased_attention;
+pub use brisk_cuda::ops::{Barred, LargestLogit};
+pub use confidence::largest_logits;
 pub use conv::{conv2d, depthwise_conv2d};
+pub(crate) use device_cache::DeviceCache;
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
 pub use glu_mb_conv::DepthwiseWeight;
 pub(crate) use glu_mb_conv::glu_mb_conv;

@@ -101,10 +101,27 @@ impl DeviceLinear {
 
     pub(crate) fn forward(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         let x = x.on_device("linear")?.tensor();
-        steps.on_device(self.bias.as_ref(), |steps| match &self.weight {
+        steps.on_device(self.bias.as_ref(), |steps| self.run(x, steps))
+    }
+
+    /// With a result of f32.
+    pub(crate) fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+        let x = x.on_device("linear")?.tensor();
+        let steps = Epilogue::default();
+        steps.on_device(self.bias.as_ref(), |steps| {
+            let wide = Steps {
+                wide: true,
+                ..*steps
+            };
+            self.run(x, &wide)
+        })
+    }
+
+    fn run(&self, x: &brisk_cuda::Tensor, steps: &Steps) -> brisk_cuda::Result<brisk_cuda::Tensor> {
+        match &self.weight {
             Weight::Plain(weight) => ops::linear(x, weight, steps),
             Weight::FewBits(weight) => ops::few_bits_linear(x, weight, steps),
-        })
+        }
     }
 }
 

@@ -141,6 +141,17 @@ impl PackedLinear {
         x.contiguous()?.apply_op1(self.clone())
     }
 
+    /// As [`PackedLinear::forward`], in f32 on a card too.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_wide(&self, x: &Tensor) -> Result<Tensor> {
+        match &self.matrix {
+            LinearWeight::Device(layer) => layer.forward_wide(x),
+            _ => self.forward(x),
+        }
+    }
+
     /// As [`PackedLinear::forward`], followed by `steps` while the result is in a cache.
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use crate::tensor::{OnDevice, Tensor};
 use candle_core::{
     CpuStorage, CustomOp1, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 /// Sines and cosines of some positions, computed once for all layers. Angles are f32, as in the
 /// published models.
@@ -19,7 +19,12 @@ pub struct RotaryAngles {
     pairs: Arc<[(f32, f32)]>,
     /// Those of the second half of the channels, where they are others.
     second: Option<Arc<[(f32, f32)]>>,
+    /// Sines and cosines on a card, repeated for so many rows of a batch, once they were needed there.
+    uploaded: Arc<Mutex<Option<Uploaded>>>,
 }
+
+/// How often they are repeated, sines, and cosines.
+type Uploaded = (usize, [brisk_cuda::Tensor; 2]);
 
 /// `1/θ^(step·i/dim)` for `i` below `count`.
 fn frequencies(count: usize, step: usize, dim: usize, theta: f32) -> Vec<f32> {
@@ -49,6 +54,7 @@ impl RotaryAngles {
             half,
             pairs: pairs.collect(),
             second: None,
+            uploaded: Arc::default(),
         }
     }
 
@@ -70,19 +76,41 @@ impl RotaryAngles {
             half: 2 * frequencies.len(),
             pairs: axis(0),
             second: Some(axis(1)),
+            uploaded: Arc::default(),
         }
     }
 
-    /// Every head of `x` `[batch, tokens, heads·dim]` turned by the angles, on a card.
+    /// Every head of `x` `[batch, tokens, heads·dim]` turned by the angles, on a card. They are uploaded once.
     pub(super) fn turn_on_device(&self, x: &OnDevice, heads: usize) -> Result<Tensor> {
+        if self.second.is_some() {
+            return Err(crate::error::Error::Config(
+                "positions on a plane run on the CPU only; use --device cpu".to_owned(),
+            ));
+        }
         let (x, batch) = (x.tensor(), x.shape().dims()[0]);
-        let rows = [batch * self.tokens, self.half];
-        let all = |which: fn(&(f32, f32)) -> f32| -> Vec<f32> {
-            let once: Vec<f32> = self.pairs.iter().map(which).collect();
-            once.repeat(batch)
+        let mut uploaded = self
+            .uploaded
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let known = uploaded
+            .as_ref()
+            .filter(|(known, [sines, _])| *known == batch && sines.device() == x.device());
+        let [sines, cosines] = match known {
+            Some((_, angles)) => angles.clone(),
+            None => {
+                let rows = [batch * self.tokens, self.half];
+                let all = |which: fn(&(f32, f32)) -> f32| -> Vec<f32> {
+                    let once: Vec<f32> = self.pairs.iter().map(which).collect();
+                    once.repeat(batch)
+                };
+                let angles = [
+                    x.device().upload(&all(|pair| pair.0), &rows)?,
+                    x.device().upload(&all(|pair| pair.1), &rows)?,
+                ];
+                *uploaded = Some((batch, angles.clone()));
+                angles
+            }
         };
-        let sines = x.device().upload(&all(|pair| pair.0), &rows)?;
-        let cosines = x.device().upload(&all(|pair| pair.1), &rows)?;
         Ok(brisk_cuda::ops::rotary(x, &cosines, &sines, heads)?.into())
     }
 
@@ -110,6 +138,7 @@ impl RotaryAngles {
             half: self.half,
             pairs: both(&self.pairs, &other.pairs),
             second: mixed.then(|| both(&second(self), &second(other))),
+            uploaded: Arc::default(),
         })
     }
 
@@ -130,6 +159,7 @@ impl RotaryAngles {
             half: self.half,
             pairs: chosen(&self.pairs),
             second: self.second.as_ref().map(chosen),
+            uploaded: Arc::default(),
         }
     }
 }
@@ -155,6 +185,9 @@ pub fn rotary_at(x: &Tensor, heads: usize, angles: &RotaryAngles) -> Result<Tens
             2 * angles.half
         );
         return Err(shape_error("rotary_at", x.dims(), &expected));
+    }
+    if let Some(x) = x.device() {
+        return angles.turn_on_device(x, heads);
     }
     let op = RotaryAt {
         width,

@@ -154,6 +154,12 @@ impl OnDevice {
 
     /// Indices may lie on the host.
     pub(crate) fn index_select(&self, indices: &Tensor, dim: usize) -> Result<Self> {
+        let dims = self.shape.dims();
+        if dim == 1 && dims[0] == 1 {
+            // Rows of the only matrix.
+            let rows = self.reshape(&dims[1..].into())?.index_select(indices, 0)?;
+            return rows.unsqueeze(0);
+        }
         if dim != 0 {
             return Err(Error::Config(
                 "index_select on a card takes rows only; run this part with --device cpu"

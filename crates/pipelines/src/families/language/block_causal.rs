@@ -8,10 +8,13 @@
 
 use std::sync::Arc;
 
+use brisk_nn::ops::Barred;
+
 use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::decoding::DecodingPlan;
 use super::proposal::{Confidence, Proposer};
+use super::row::Row;
 use super::selection::{Selection, quota};
 use super::session::{Decoder, Pass};
 use crate::error::Result;
@@ -147,6 +150,14 @@ impl BlockCausalDecoder {
         self.step = 0;
     }
 
+    fn confidence(&self) -> Confidence {
+        if self.plan.algorithm == Algorithm::EntropyBounded {
+            Confidence::Entropy
+        } else {
+            Confidence::Probability
+        }
+    }
+
     fn choose(&self, candidates: Vec<Candidate>) -> Vec<Candidate> {
         let decision = |candidates| Decision::new(candidates, Some(&self.proposer));
         let quota = quota(
@@ -242,7 +253,11 @@ impl Decoder for BlockCausalDecoder {
         }
     }
 
-    fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<()> {
+    fn barred(&self) -> Option<Vec<(u32, Barred)>> {
+        self.proposer.barred(self.confidence())
+    }
+
+    fn take(&mut self, rows: Vec<Row>) -> Result<()> {
         let total = self.total;
         self.total += 1;
         if self.phase != Phase::Denoise {
@@ -251,26 +266,22 @@ impl Decoder for BlockCausalDecoder {
             }
             self.phase = Phase::Denoise;
             self.block_cached = false;
-            if let Some(mut row) = logits.into_iter().next()
+            if let Some(mut row) = rows.into_iter().next()
                 && self.ids.get(self.start) == Some(&self.plan.mask)
             {
                 let kind = Confidence::Probability;
-                let proposal = self.proposer.propose(&mut row, kind, total, self.start);
+                let proposal = self.proposer.propose_row(&mut row, kind, total, self.start);
                 self.ids[self.start] = proposal.token;
             }
             return Ok(());
         }
         let positions = std::mem::take(&mut self.positions);
-        let kind = if self.plan.algorithm == Algorithm::EntropyBounded {
-            Confidence::Entropy
-        } else {
-            Confidence::Probability
-        };
-        let rows = positions.into_iter().zip(logits);
-        let candidates = rows.map(|(position, mut logits)| Candidate {
+        let kind = self.confidence();
+        let rows = positions.into_iter().zip(rows);
+        let candidates = rows.map(|(position, mut row)| Candidate {
             position,
-            proposal: self.proposer.propose(&mut logits, kind, total, position),
-            logits,
+            proposal: self.proposer.propose_row(&mut row, kind, total, position),
+            row,
         });
         for candidate in self.choose(candidates.collect()) {
             self.ids[candidate.position] = candidate.proposal.token;

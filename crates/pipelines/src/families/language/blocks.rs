@@ -9,10 +9,13 @@
 
 use std::sync::Arc;
 
+use brisk_nn::ops::Barred;
+
 use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::decoding::DecodingPlan;
 use super::proposal::{Confidence, Proposer};
+use super::row::Row;
 use super::selection::quota;
 use super::session::{Decoder, Pass};
 use crate::error::Result;
@@ -160,27 +163,31 @@ impl Decoder for BlockDecoder {
         })
     }
 
-    fn take(&mut self, mut logits: Vec<Vec<f32>>) -> Result<()> {
+    fn barred(&self) -> Option<Vec<(u32, Barred)>> {
+        self.proposer.barred(Confidence::Probability)
+    }
+
+    fn take(&mut self, mut rows: Vec<Row>) -> Result<()> {
         let positions = std::mem::take(&mut self.candidates);
         if self.shifted
             && positions.starts_with(&[0, 1])
-            && let Some(first) = logits.first().cloned()
+            && let Some(first) = rows.first().cloned()
         {
-            logits.insert(1, first);
+            rows.insert(1, first);
         }
-        let rows = positions.into_iter().zip(logits);
-        let candidates = rows.map(|(position, mut logits)| {
+        let rows = positions.into_iter().zip(rows);
+        let candidates = rows.map(|(position, mut row)| {
             let kind = Confidence::Probability;
             let mut proposal = self
                 .proposer
-                .propose(&mut logits, kind, self.total, position);
+                .propose_row(&mut row, kind, self.total, position);
             if self.plan.algorithm == Algorithm::Random {
                 proposal.confidence = self.proposer.random_confidence(self.total, position);
             }
             Candidate {
                 position,
                 proposal,
-                logits,
+                row,
             }
         });
         let candidates: Vec<Candidate> = candidates.collect();

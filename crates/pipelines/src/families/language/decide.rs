@@ -1,6 +1,7 @@
 //! Which candidates of a step are decided.
 
 use super::proposal::{Proposal, Proposer};
+use super::row::Row;
 use super::selection::Selection;
 
 /// A masked position with its proposal.
@@ -9,7 +10,7 @@ pub(super) struct Candidate {
     pub(super) position: usize,
     pub(super) proposal: Proposal,
     /// The row that the proposal came from, for a second look.
-    pub(super) logits: Vec<f32>,
+    pub(super) row: Row,
 }
 
 /// How far a confidence from f32 exponentials may be off.
@@ -51,7 +52,7 @@ impl<'a> Decision<'a> {
         {
             for candidate in &mut self.sorted {
                 candidate.proposal.confidence =
-                    proposer.exact(&candidate.logits, candidate.proposal.token);
+                    proposer.exact_row(&candidate.row, candidate.proposal.token);
             }
             self.sort();
         }

@@ -9,11 +9,14 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use brisk_nn::ops::Barred;
+
 use super::algorithm::{Algorithm, CacheMode};
 use super::decide::{Candidate, Decision};
 use super::decoding::DecodingPlan;
 use super::proposal::Proposer;
 use super::random::Use;
+use super::row::Row;
 use super::selection::{Selection, time_quota, timesteps};
 use super::session::{Decoder, Pass};
 use crate::error::Result;
@@ -39,13 +42,13 @@ fn propose(
     plan: &DecodingPlan,
     step: usize,
     positions: &[usize],
-    logits: Vec<Vec<f32>>,
+    rows: Vec<Row>,
 ) -> Vec<Candidate> {
-    let rows = positions.iter().zip(logits);
-    rows.map(|(&position, mut logits)| Candidate {
+    let rows = positions.iter().zip(rows);
+    rows.map(|(&position, mut row)| Candidate {
         position,
-        proposal: proposer.propose(&mut logits, plan.confidence(), step, position),
-        logits,
+        proposal: proposer.propose_row(&mut row, plan.confidence(), step, position),
+        row,
     })
     .collect()
 }
@@ -140,9 +143,13 @@ impl Decoder for DreamDecoder {
         })
     }
 
-    fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<()> {
+    fn barred(&self) -> Option<Vec<(u32, Barred)>> {
+        self.proposer.barred(self.plan.confidence())
+    }
+
+    fn take(&mut self, rows: Vec<Row>) -> Result<()> {
         let positions = std::mem::take(&mut self.positions);
-        let candidates = propose(&self.proposer, &self.plan, self.step, &positions, logits);
+        let candidates = propose(&self.proposer, &self.plan, self.step, &positions, rows);
         let last = self.step + 1 == self.steps;
         let chosen = match (self.plan.algorithm, self.plan.selection) {
             (Algorithm::ConfidenceThreshold, Selection::Threshold(threshold)) => {
@@ -263,9 +270,13 @@ impl Decoder for DreamBlockDecoder {
         })
     }
 
-    fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<()> {
+    fn barred(&self) -> Option<Vec<(u32, Barred)>> {
+        self.proposer.barred(self.plan.confidence())
+    }
+
+    fn take(&mut self, rows: Vec<Row>) -> Result<()> {
         let positions = std::mem::take(&mut self.positions);
-        let candidates = propose(&self.proposer, &self.plan, self.total, &positions, logits);
+        let candidates = propose(&self.proposer, &self.plan, self.total, &positions, rows);
         let chosen = match self.plan.selection {
             _ if self.step == 0 => candidates,
             Selection::Quota => {

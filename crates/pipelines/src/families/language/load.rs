@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use brisk_models::language_model::{Attention, LanguageModelConfig};
-use brisk_nn::Quantization;
+use brisk_nn::{Location, Quantization};
 use brisk_store::{ModelFolder, shown};
 use brisk_text::{ChatTemplate, ChatTemplates, Tokenizer};
 use serde_json::Value;
@@ -32,6 +32,8 @@ pub struct LoadOptions {
     pub block_causal: Option<usize>,
     /// How linear layers and the head keep their weights.
     pub quantization: Quantization,
+    /// Where weights and caches are put, and so where the model computes.
+    pub location: Location,
     /// A file for quantized weights: made by the first load, used by later ones, refused where it was
     /// made of other weights.
     pub quantized_weights: Option<PathBuf>,

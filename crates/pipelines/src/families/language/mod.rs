@@ -27,6 +27,7 @@ mod pipeline;
 mod proposal;
 mod random;
 mod reproduce;
+mod row;
 mod selection;
 mod session;
 mod weights;

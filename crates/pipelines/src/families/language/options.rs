@@ -236,6 +236,8 @@ pub(super) static SUPPORT: Support = Support {
         honoured(STOP_TOKEN.definition(), ""),
         honoured(MASK_TOKEN.definition(), "the model's"),
         honoured(keys::VARIANT.definition(), ""),
+        honoured(keys::DEVICE.definition(), "cpu"),
+        honoured(keys::PRECISE.definition(), ""),
         honoured(QUANTIZE.definition(), "none"),
         honoured(QUANTIZED_WEIGHTS.definition(), ""),
         honoured(BLOCK_CAUSAL.definition(), "the model's"),
@@ -315,7 +317,10 @@ impl LoadOptions {
     pub(super) fn read(settings: &OpenSettings) -> Result<Self> {
         let asked = &settings.options;
         let quantize = asked.get(&QUANTIZE).unwrap_or_else(|| "none".to_owned());
+        let place = asked.get(&keys::DEVICE).unwrap_or_else(|| "cpu".to_owned());
+        let precise = asked.get(&keys::PRECISE).unwrap_or(false);
         Ok(Self {
+            location: crate::device::location(&place, precise)?,
             variant: asked.get(&keys::VARIANT),
             chat_template: asked.get(&CHAT_TEMPLATE),
             without_tokenizer: asked.get(&WITHOUT_TOKENIZER).unwrap_or(false),

@@ -4,12 +4,14 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use brisk_models::language_model::{LanguageModel, Rows, Span};
+use brisk_nn::ops::Barred;
 use brisk_nn::{KeyValueCache, Tokens};
 
 use rayon::prelude::*;
 
 use super::decoding::DecodingPlan;
-use crate::error::{Error, Result};
+use super::row::{Row, rows};
+use crate::error::Result;
 use crate::events::Control;
 
 /// A forward pass that one sequence needs.
@@ -26,8 +28,10 @@ pub(super) struct Pass {
 pub(super) trait Decoder: Send {
     /// The pass it needs next; none: it is done.
     fn next(&mut self) -> Option<Pass>;
+    /// Tokens to pass over in the rows of that pass, where the largest logit of each is all that it takes.
+    fn barred(&self) -> Option<Vec<(u32, Barred)>>;
     /// Takes the wanted rows of that pass.
-    fn take(&mut self, logits: Vec<Vec<f32>>) -> Result<()>;
+    fn take(&mut self, rows: Vec<Row>) -> Result<()>;
     /// The canvas, masks included.
     fn ids(&self) -> &[u32];
 }
@@ -106,12 +110,23 @@ impl Sequence {
         self.pending.is_some()
     }
 
+    /// As [`Decoder::barred`]; guidance mixes all logits.
+    fn barred(&self) -> Option<Vec<(u32, Barred)>> {
+        match self.branches() {
+            1 => self.own.decoder.barred(),
+            _ => None,
+        }
+    }
+
     /// Takes the rows of the pass that was run: those with the prompt, then those without.
-    fn take(&mut self, mut rows: Vec<Vec<f32>>) -> Result<()> {
+    fn take(&mut self, mut rows: Vec<Row>) -> Result<()> {
         if self.branches() == 2 {
             let strength = self.own.guidance + 1.0;
             let without = rows.split_off(rows.len() / 2);
-            for (row, without) in rows.iter_mut().zip(without) {
+            for pair in rows.iter_mut().zip(without) {
+                let (Row::Logits(row), Row::Logits(without)) = pair else {
+                    continue; // `barred` asked for all logits
+                };
                 for (logit, without) in row.iter_mut().zip(without) {
                     *logit = without + strength * (*logit - without);
                 }
@@ -174,8 +189,8 @@ impl<'s> Packed<'s> {
         branches * pass.wanted.len()
     }
 
-    /// Logits of the wanted rows.
-    fn run(mut self, model: &LanguageModel) -> Result<Vec<Vec<f32>>> {
+    /// The wanted rows; with `barred`, their largest logits may be enough.
+    fn run(mut self, model: &LanguageModel, barred: Option<&[(u32, Barred)]>) -> Result<Vec<Row>> {
         let spans: Vec<Span> = self
             .tokens
             .iter()
@@ -191,25 +206,25 @@ impl<'s> Packed<'s> {
             Rows::Some(&self.rows)
         };
         let hidden = model.hidden(&spans, &mut self.caches, wanted)?;
-        let logits = model.logits(&hidden)?;
-        if !brisk_nn::ops::all_finite(&logits)? {
-            return Err(Error::Nn(brisk_nn::Error::NonFinite {
-                stage: "language model".into(),
-                layer: "head".into(),
-            }));
+        if hidden.dim(0)? == 0 {
+            return Ok(Vec::new());
         }
-        Ok(logits.to_vec2::<f32>()?)
+        rows(&model.logits(&hidden)?, barred)
     }
 }
 
 /// The passes of `sequences`, which have one each, as one.
 fn forward(model: &LanguageModel, sequences: &mut [&mut Sequence]) -> Result<()> {
+    // Sequences of one pass that pass over the same tokens, as those of one request do.
+    let mut barred = sequences.iter().map(|sequence| sequence.barred());
+    let first = barred.next().flatten();
+    let same = first.filter(|first| barred.all(|other| other.as_ref() == Some(first)));
     let mut packed = Packed::default();
     let counts: Vec<usize> = sequences
         .iter_mut()
         .map(|sequence| packed.add(sequence))
         .collect();
-    let mut rows = packed.run(model)?.into_iter();
+    let mut rows = packed.run(model, same.as_deref())?.into_iter();
     for (sequence, count) in sequences.iter_mut().zip(counts) {
         sequence.take(rows.by_ref().take(count).collect())?;
     }

@@ -36,14 +36,18 @@ pub(super) fn load(
             "there are none without --quantize 8bit or --quantize 4bit",
         ));
     }
-    let weights = network.parameters(&LoadSettings::default())?;
+    let settings = LoadSettings {
+        location: options.location.clone(),
+        ..LoadSettings::default()
+    };
+    let weights = network.parameters(&settings)?;
     if options.plan_only {
         return Ok(LanguageModel::load(
             config,
             &weights.headers_only().build()?,
         )?);
     }
-    check_memory(config, how, network.bytes_per_value())?;
+    check_memory(options, config, network.bytes_per_value())?;
     let (Some(path), Some(source)) = (&options.quantized_weights, network.stored()) else {
         let weights = weights.quantize(how, None).build()?;
         return Ok(LanguageModel::load(config, &weights)?);
@@ -73,13 +77,18 @@ pub(super) fn bytes(config: &LanguageModelConfig, how: Quantization, stored: f64
 }
 
 /// Refuses a model whose weights would not fit, before anything is read.
-fn check_memory(config: &LanguageModelConfig, how: Quantization, stored: f64) -> Result<()> {
+fn check_memory(options: &LoadOptions, config: &LanguageModelConfig, stored: f64) -> Result<()> {
+    let how = options.quantization;
     let needed = bytes(config, how, stored);
     let suggestion = match how {
         Quantization::FourBit => "a smaller model",
         _ => "use --quantize 4bit, or a smaller model",
     };
-    memory::check("weights", needed, memory::available(), suggestion)
+    let free = match options.location.device() {
+        Some(device) => Some(device.memory().0 as u64),
+        None => memory::available(),
+    };
+    memory::check("weights", needed, free, suggestion)
 }
 
 /// What tells whether a file belongs to weights and their quantization.
