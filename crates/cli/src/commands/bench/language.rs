@@ -33,6 +33,14 @@ pub struct TextArguments {
     /// Steps in all
     #[arg(long, value_name = "N", default_value_t = 8)]
     steps: u32,
+    /// cpu (default), cuda, cuda:N or auto
+    #[arg(
+        long,
+        value_name = "PLACE",
+        default_value = "cpu",
+        hide_default_value = true
+    )]
+    device: String,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -52,6 +60,7 @@ pub fn text(arguments: &TextArguments) -> Result {
     let mut options = Options::new().with_some(&keys::VARIANT, arguments.model.variant.clone());
     registry::give(&mut options, kind, "quantize", &arguments.quantize)?;
     registry::give(&mut options, kind, "without-tokenizer", "true")?;
+    registry::give(&mut options, kind, "device", &arguments.device)?;
     let settings = OpenSettings {
         random: arguments.model.random(),
         ..models::settings(options)
@@ -92,6 +101,10 @@ pub fn text(arguments: &TextArguments) -> Result {
         Ok(model.generate(&plan, &Control::silent())?)
     })?;
     let forwards = measured.result.first().map_or(0, |row| row.forward_passes);
+    let mut seconds = measured.total.clone();
+    seconds.sort_by(f64::total_cmp);
+    let median = seconds.get(seconds.len() / 2).copied().unwrap_or(f64::NAN);
+    let speed = (f64::from(arguments.gen_length) / median * 10.0).round() / 10.0;
     Report {
         component: "text",
         model: Some(folder.label()),
@@ -100,6 +113,8 @@ pub fn text(arguments: &TextArguments) -> Result {
             ("prompt_tokens", json!(arguments.prompt_tokens)),
             ("gen_length", json!(arguments.gen_length)),
             ("forwards", json!(forwards)),
+            ("device", json!(arguments.device)),
+            ("tokens_per_second", json!(speed)),
             ("quantize", json!(arguments.quantize)),
         ]),
         stages: vec![Stage::new("text", measured.total)],
