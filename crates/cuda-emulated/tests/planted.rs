@@ -253,6 +253,55 @@ const ELSEWHERE: &[Planted] = &[
         "head / (s.heads / s.groups)",
         "head % s.groups",
     ),
+    ("attention", "key < (int)ends[row]", "key <= (int)ends[row]"),
+    (
+        "attention",
+        "first ? -other : other",
+        "first ? other : -other",
+    ),
+    (
+        "attention",
+        "if (channel >= 2 * half)",
+        "if (channel > 2 * half)",
+    ),
+    ("attention_tiles", "key < last &&", "key <= last &&"),
+    (
+        "attention_tiles",
+        "begin = blockIdx.z * parts.span;",
+        "begin = blockIdx.z * parts.span + 1;",
+    ),
+    (
+        "attention_tiles",
+        "parts.marks[at * 2 + 1] = all;",
+        "parts.marks[at * 2 + 1] = total[half];",
+    ),
+    ("cache", "total += mark[1] * factor;", "total += mark[1];"),
+    (
+        "cache",
+        "const float factor = exponential(mark[0] - largest);",
+        "const float factor = 1.0f;",
+    ),
+    (
+        "cache",
+        "if (slot >= (unsigned)capacity) return;",
+        "if (slot > (unsigned)capacity) return;",
+    ),
+    (
+        "cache",
+        "places[other] < places[thread]",
+        "places[other] > places[thread]",
+    ),
+    (
+        "cache",
+        "kind(token) & 2) continue;",
+        "kind(token) & 1) continue;",
+    ),
+    ("cache", "if (!(bars & 1) &&", "if (!(bars & 2) &&"),
+    (
+        "cache",
+        "        barrier();\n        if (thread < half) sums",
+        "        if (thread < half) sums",
+    ),
     (
         "pointwise",
         "right += at * o.right[d];",
