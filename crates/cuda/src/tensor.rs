@@ -259,6 +259,28 @@ impl Tensor {
         Ok(bytes)
     }
 
+    /// Bytes, of which four divide the last side, as indices; their values are shared.
+    ///
+    /// # Errors
+    /// Another type or side.
+    pub(crate) fn as_words(&self) -> Result<Self> {
+        let width = self.width();
+        if self.element != Element::U8 && self.element != Element::U32 || width % 4 != 0 {
+            return Err(Error::shape("as_words", &self.dims, "bytes in fours"));
+        }
+        if self.element == Element::U32 {
+            return Ok(self.clone());
+        }
+        let mut dims = self.dims.clone();
+        dims.pop();
+        dims.push(width / 4);
+        Ok(Self {
+            dims,
+            element: Element::U32,
+            ..self.clone()
+        })
+    }
+
     pub(crate) fn address(&self) -> u64 {
         self.buffer.address()
     }

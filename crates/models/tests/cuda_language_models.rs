@@ -70,6 +70,9 @@ fn every_dense_architecture_agrees_with_its_reference() {
             let logits = model.logits(&hidden).unwrap().unsqueeze(0).unwrap();
             assert_eq!(logits.dtype(), DType::F32);
             assert!(golden.compare("outputs.logits", &logits, tolerance));
+            // Unwatched, additions run inside the layers before them.
+            let logits = model.forward(&[&ids]).unwrap().unsqueeze(0).unwrap();
+            assert!(golden.compare("outputs.logits", &logits, tolerance));
             golden.report();
         }
     }

@@ -49,6 +49,11 @@ impl<'a> Trace<'a> {
         }
     }
 
+    /// Whether anybody watches.
+    pub fn is_watched(&self) -> bool {
+        self.see.is_some()
+    }
+
     /// Whether values inside blocks are wanted.
     pub fn is_detailed(&self) -> bool {
         self.details

@@ -113,6 +113,45 @@ impl FewBitsWeight {
     pub fn sides(&self) -> (usize, usize) {
         (self.outputs, self.inputs)
     }
+
+    /// One weight of the outputs of all `parts`; none where they differ in inputs or bits, or only some have zeros.
+    ///
+    /// # Errors
+    /// Memory that ran out.
+    pub fn joined(parts: &[&Self]) -> Result<Option<Self>> {
+        let Some(first) = parts.first() else {
+            return Ok(None);
+        };
+        let (mut wide, mut arrays) = (Vec::new(), Vec::new());
+        for part in parts {
+            match (&part.form, &first.form) {
+                _ if part.inputs != first.inputs => return Ok(None),
+                (Form::Wide(weight), _) => wide.push(weight),
+                (Form::Codes(codes, bits), Form::Codes(_, other)) if bits == other => {
+                    arrays.push(codes);
+                }
+                (Form::Codes(..), _) => return Ok(None),
+            }
+        }
+        let form = match (&first.form, arrays.len() == parts.len()) {
+            (Form::Codes(_, bits), true) => {
+                let Some(joined) = CodeArrays::joined(&arrays)? else {
+                    return Ok(None);
+                };
+                Form::Codes(joined, *bits)
+            }
+            _ if wide.len() == parts.len() => match LinearWeight::joined(&wide)? {
+                Some(joined) => Form::Wide(joined),
+                None => return Ok(None),
+            },
+            _ => return Ok(None),
+        };
+        Ok(Some(Self {
+            form,
+            inputs: first.inputs,
+            outputs: parts.iter().map(|part| part.outputs).sum(),
+        }))
+    }
 }
 
 /// The values that the codes stand for, `[outputs, inputs]`.

@@ -1,5 +1,6 @@
 //! Products of few rows, bound by reading weights.
 
+use super::copy::concatenate;
 use super::steps::Steps;
 use super::{THREADS, blocks, within};
 use crate::driver::{Arguments, Structure};
@@ -36,6 +37,31 @@ pub(super) struct CodeArrays {
 }
 
 impl CodeArrays {
+    /// The outputs of all `parts`, which have one depth; none where only some have zeros.
+    pub fn joined(parts: &[&Self]) -> Result<Option<Self>> {
+        let zeros: Vec<&Tensor> = parts
+            .iter()
+            .filter_map(|part| part.zeros.as_ref())
+            .collect();
+        let zeros = match zeros.len() {
+            0 => None,
+            count if count == parts.len() => Some(concatenate(&zeros, 0)?),
+            _ => return Ok(None),
+        };
+        let scales: Vec<&Tensor> = parts.iter().map(|part| &part.scales).collect();
+        // Bytes are moved four at a time: the depth divides by 128.
+        let words = parts.iter().map(|part| part.codes.as_words());
+        let words: Vec<Tensor> = words.collect::<Result<_>>()?;
+        let words: Vec<&Tensor> = words.iter().collect();
+        Ok(Some(Self {
+            codes: concatenate(&words, 0)?,
+            scales: concatenate(&scales, 0)?,
+            zeros,
+            outputs: parts.iter().map(|part| part.outputs).sum(),
+            depth: parts.first().map_or(0, |part| part.depth),
+        }))
+    }
+
     pub fn structure(&self) -> Structure {
         Structure::new()
             .pointer(self.codes.address())

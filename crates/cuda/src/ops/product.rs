@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use super::copy::{cast, padded_width};
+use super::copy::{cast, concatenate, padded_width};
 use super::few_rows;
 use super::pointwise::steps;
 use super::steps::Steps;
@@ -68,6 +68,24 @@ impl LinearWeight {
     /// Outputs and inputs.
     pub fn sides(&self) -> (usize, usize) {
         (self.weight.dims()[0], self.inputs)
+    }
+
+    /// One weight of the outputs of all `parts`; none where their inputs differ.
+    ///
+    /// # Errors
+    /// Memory that ran out.
+    pub fn joined(parts: &[&Self]) -> Result<Option<Self>> {
+        let Some(first) = parts.first() else {
+            return Ok(None);
+        };
+        if parts.iter().any(|part| part.inputs != first.inputs) {
+            return Ok(None);
+        }
+        let weights: Vec<&Tensor> = parts.iter().map(|part| &part.weight).collect();
+        Ok(Some(Self {
+            weight: concatenate(&weights, 0)?,
+            inputs: first.inputs,
+        }))
     }
 }
 

@@ -1,9 +1,9 @@
 //! One decoder layer over packed sequences.
 
-use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, RotaryAngles};
+use brisk_nn::ops::{self, AttentionOptions, AttentionSpan, Epilogue, Residual, RotaryAngles};
 use brisk_nn::{
-    GatedMlp, Init, KeyValueCache, Linear, MixtureOfExperts, QueryKeyNorms, RmsNorm, RmsNormKind,
-    Tensor, Trace, Weights,
+    GatedMlp, Init, KeyValueCache, Linear, Location, MixtureOfExperts, QueryKeyNorms, RmsNorm,
+    RmsNormKind, Tensor, Trace, Weights,
 };
 
 use super::config::{LanguageModelConfig, QueryKeyNorm};
@@ -183,13 +183,22 @@ impl Layer {
             Some(rows) => ops::rotary_at(&q, config.num_heads, &angles.select(rows))?,
         };
         let attended = self.attend(&q, &k, &v, parts, caches, layer, queries, &ends)?;
-        let attended = self.to_out.forward(&attended)?;
-        trace.see("attention", &attended);
-        let x = ops::add(&select(x, queries)?, &attended)?;
+        let x = select(x, queries)?;
+        // On a card an addition is a launch of its own, unless the layer before takes it along.
+        let fuses = x.location() != Location::HOST && !trace.is_watched();
+        let x = match fuses {
+            true => self.to_out.forward_with(&attended, &residual(&x))?,
+            false => {
+                let attended = self.to_out.forward(&attended)?;
+                trace.see("attention", &attended);
+                ops::add(&x, &attended)?
+            }
+        };
 
         let b = self.mlp_norm.forward(&x)?;
         trace.see("mlp_norm", &b);
         let hidden = match &self.mlp {
+            FeedForward::Dense(mlp) if fuses => return mlp.forward_with(&b, &residual(&x)),
             FeedForward::Dense(mlp) => mlp.forward(&b)?,
             FeedForward::Experts(experts) => experts.forward(&b)?,
         };
@@ -307,6 +316,14 @@ impl Layer {
             [one] => Ok(one.clone()),
             several => Ok(Tensor::cat(several, 1)?),
         }
+    }
+}
+
+/// What adds the residual stream.
+fn residual(x: &Tensor) -> Epilogue<'_> {
+    Epilogue {
+        residual: Some(Residual::Same(x)),
+        ..Epilogue::default()
     }
 }
 

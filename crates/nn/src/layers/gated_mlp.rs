@@ -2,7 +2,7 @@
 
 use super::Linear;
 use crate::error::Result;
-use crate::ops;
+use crate::ops::{self, Epilogue};
 use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
 
@@ -72,10 +72,18 @@ impl GatedMlp {
 
     /// `[.., width]` to the same shape.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(x, &Epilogue::default())
+    }
+
+    /// As [`GatedMlp::forward`], followed by `steps`.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub fn forward_with(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         let inner = match &self.expand {
             Expand::Separate { gate, up } => ops::silu_times(&gate.forward(x)?, &up.forward(x)?)?,
             Expand::Joined(both) => ops::gated_silu(&both.forward(x)?)?,
         };
-        self.down.forward(&inner)
+        self.down.forward_with(&inner, steps)
     }
 }

@@ -91,6 +91,29 @@ impl DeviceLinear {
         })
     }
 
+    /// One layer of the outputs of all `parts`; none where they are of several kinds.
+    pub(crate) fn joined(parts: &[&Self]) -> Result<Option<Self>> {
+        let (mut plain, mut few_bits) = (Vec::new(), Vec::new());
+        for part in parts {
+            match &part.weight {
+                Weight::Plain(weight) => plain.push(weight),
+                Weight::FewBits(weight) => few_bits.push(weight),
+            }
+        }
+        let weight = match (plain.len(), few_bits.len()) {
+            (_, 0) => LinearWeight::joined(&plain)?.map(Weight::Plain),
+            (0, _) => FewBitsWeight::joined(&few_bits)?.map(Weight::FewBits),
+            _ => None,
+        };
+        let biases: Vec<&Tensor> = parts.iter().filter_map(|part| part.bias.as_ref()).collect();
+        let bias = match biases.len() {
+            0 => None,
+            count if count == parts.len() => Some(Tensor::cat(&biases, 0)?),
+            _ => return Ok(None),
+        };
+        Ok(weight.map(|weight| Self { weight, bias }))
+    }
+
     /// Outputs and inputs.
     pub(crate) fn sides(&self) -> (usize, usize) {
         match &self.weight {

@@ -114,8 +114,12 @@ impl PackedLinear {
         };
         let mut packed = Vec::new();
         let mut quantized = Vec::new();
+        let mut device = Vec::new();
         for part in parts {
             match &part.matrix {
+                LinearWeight::Device(layer) if Arc::strong_count(layer) == 1 => {
+                    device.push(&**layer);
+                }
                 LinearWeight::Packed(matrix) if Arc::strong_count(matrix) == 1 => {
                     packed.push(&**matrix);
                 }
@@ -125,7 +129,16 @@ impl PackedLinear {
                 _ => return None,
             }
         }
+        if device.len() == parts.len() {
+            // Without memory for a second copy they stay apart.
+            let joined = DeviceLinear::joined(&device).ok().flatten()?;
+            return Some(Self {
+                matrix: LinearWeight::Device(Arc::new(joined)),
+                bias: None,
+            });
+        }
         let matrix = match (packed.len(), quantized.len()) {
+            _ if !device.is_empty() => return None,
             (_, 0) => LinearWeight::Packed(Arc::new(PackedMatrix::joined(&packed)?)),
             (0, _) => LinearWeight::Quantized(Arc::new(QuantizedMatrix::joined(&quantized)?)),
             _ => return None,
