@@ -46,6 +46,7 @@ pub static FILES: &[File] = files![
     "chat.js" SCRIPT,
     "draw.js" SCRIPT,
     "fields.js" SCRIPT,
+    "gallery.js" SCRIPT,
     "png.js" SCRIPT,
     "store.js" SCRIPT,
     "vendor/lit-html/lit-html.js" SCRIPT,

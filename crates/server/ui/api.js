@@ -54,9 +54,11 @@ export const blob = async (path) => (await send(path)).blob();
  * @param {string} path
  * @param {{body?: unknown, signal?: AbortSignal}} options
  * @param {(name: string | undefined, data: string) => void} take
+ * @param {() => void} [opened] told when the server has answered
  */
-export async function stream(path, options, take) {
+export async function stream(path, options, take, opened) {
   const response = await send(path, options);
+  opened?.();
   if (!response.body) return;
   const parser = createParser({ onEvent: (/** @type {any} */ event) => take(event.event, event.data) });
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();

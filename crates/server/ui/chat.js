@@ -5,6 +5,8 @@ import { control, honoured, read } from "./fields.js";
 
 /** Undecided tokens that are shown one by one. */
 const SHOWN = 240;
+/** Questions that are offered as examples. */
+const EXAMPLES = 3;
 /** Fields that stand in front. */
 const FIRST = ["cache", "threshold", "temperature", "seed"];
 
@@ -84,38 +86,46 @@ export function chatting(state, update, failed) {
   /** @param {[string, any]} entry */
   const field = ([name, found]) => control(name, found, chat.values[name], (value) => { chat.values[name] = value; update(); });
 
+  /** @param {string} text */
+  const ask = (text) => { chat.text = text; void send(); };
+
+  const welcome = () => html`<div class="welcome"><p>Ask something; the answer fills in from everywhere at once.</p>
+    <div class="chips">${(model().examples ?? []).slice(0, EXAMPLES).map((/** @type {string} */ text) =>
+      html`<button type="button" @click=${() => ask(text)}>${text}</button>`)}</div></div>`;
+
+  const composer = () => html`<form class="panel composer" @submit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}
+      @keydown=${(/** @type {KeyboardEvent} */ event) => {
+        if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); void send(); }
+      }}>
+    <label for="message">Message
+      <textarea id="message" .value=${chat.text} placeholder="Write a message"
+        @input=${(/** @type {any} */ event) => { chat.text = event.target.value; update(); }}></textarea></label>
+    <div class="actions">
+      <button class="main" type="submit" ?disabled=${!chat.text.trim() || chat.abort !== null}>Send</button>
+      ${chat.abort ? html`<button type="button" @click=${stop}>Stop</button>` : nothing}
+      <span class="hint">Ctrl+Enter sends, Esc stops</span></div></form>`;
+
   const view = () => {
-    if (models().length === 0) return html`<main><p class="empty">No model here writes.</p></main>`;
+    if (models().length === 0) return html`<main><p class="hint">No model here writes.</p></main>`;
     const fields = honoured(model().tasks.text.fields);
     const first = fields.filter(([name]) => FIRST.includes(name));
-    return html`<main class="split">
-      <section class="panel" aria-label="Options">
-        <label for="writer">Model
-          <select id="writer" @change=${(/** @type {any} */ event) => { chat.model = event.target.value; update(); }}>
-            ${models().map((/** @type {any} */ each) => html`<option value=${each.id} ?selected=${each === model()}>${each.id}</option>`)}
-          </select></label>
-        <label for="most">Most tokens
-          <input id="most" type="number" min="1" max=${state.capabilities.limits.tokens} .value=${chat.most}
-            @input=${(/** @type {any} */ event) => { chat.most = event.target.value; }}></label>
-        ${first.map(field)}
-        <details><summary>Further options</summary>${fields.filter(([name]) => !FIRST.includes(name)).map(field)}</details>
-        <div class="actions"><button @click=${() => { chat.turns = []; update(); }}>New conversation</button></div>
+    return html`<main class="split talks">
+      <section class="panel side" aria-label="Options">
+        <div class="fields">
+          <label class="wide" for="writer">Model
+            <select id="writer" @change=${(/** @type {any} */ event) => { chat.model = event.target.value; update(); }}>
+              ${models().map((/** @type {any} */ each) => html`<option value=${each.id} ?selected=${each === model()}>${each.id}</option>`)}
+            </select></label>
+          <label class="wide" for="most">Most tokens
+            <input id="most" type="number" min="1" max=${state.capabilities.limits.tokens} .value=${chat.most} placeholder="usually 256"
+              @input=${(/** @type {any} */ event) => { chat.most = event.target.value; }}></label>
+          ${first.map(field)}</div>
+        <details><summary>Further options</summary><div class="fields">${fields.filter(([name]) => !FIRST.includes(name)).map(field)}</div></details>
+        <div class="actions"><button @click=${() => { chat.turns = []; update(); }} ?disabled=${chat.turns.length === 0}>New conversation</button></div>
       </section>
-      <section aria-label="Conversation">
-        <div class="turns">${chat.turns.map(shownTurn)}</div>
-        <form @submit=${(/** @type {Event} */ event) => { event.preventDefault(); void send(); }}
-          @keydown=${(/** @type {KeyboardEvent} */ event) => {
-            if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); void send(); }
-          }}>
-          <label for="message">Message
-            <textarea id="message" .value=${chat.text} placeholder=${model().examples?.[0] ?? ""}
-              @input=${(/** @type {any} */ event) => { chat.text = event.target.value; update(); }}></textarea></label>
-          <div class="actions">
-            <button class="main" type="submit" ?disabled=${!chat.text.trim() || chat.abort !== null}>Send</button>
-            ${chat.abort ? html`<button type="button" @click=${stop}>Stop</button>` : nothing}
-            <span class="hint">Ctrl+Enter sends, Esc stops</span></div>
-        </form>
-      </section></main>`;
+      <section class="talk" aria-label="Conversation">
+        ${chat.turns.length === 0 ? welcome() : html`<div class="turns">${chat.turns.map(shownTurn)}</div>`}
+        ${composer()}</section></main>`;
   };
 
   const stop = () => chat.abort?.abort();

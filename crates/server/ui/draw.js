@@ -3,11 +3,14 @@ import { html, nothing } from "./vendor/lit-html/lit-html.js";
 import * as api from "./api.js";
 import { control, dataUrl, honoured, read } from "./fields.js";
 import { settingsOf } from "./png.js";
+import { shownPicture, shownRunning, thumbnails } from "./gallery.js";
 import * as store from "./store.js";
 
 /** Names of fields that have a place of their own in the form. */
 const OWN = ["width", "height", "steps", "guidance", "seed", "negative_prompt", "strength", "strength_on_grid", "control_image"];
 const FINAL = ["done", "failed", "cancelled"];
+/** Prompts that are offered as examples. */
+const EXAMPLES = 6;
 
 /**
  * @param {any} state the page's state; `draw` is this part's
@@ -16,12 +19,14 @@ const FINAL = ["done", "failed", "cancelled"];
  */
 export function drawing(state, update, failed) {
   const draw = (state.draw = {
-    prompt: "", model: "", n: 1, locked: false, values: /** @type {Record<string, any>} */ ({}),
+    prompt: "", model: "", count: "1", locked: false, values: /** @type {Record<string, any>} */ ({}),
     start: /** @type {null | {file: Blob, url: string}} */ (null), over: false,
     jobs: /** @type {Map<string, any>} */ (new Map()), previews: /** @type {Map<string, {number: number, url: string}>} */ (new Map()),
-    gallery: /** @type {(store.Entry & {url: string})[]} */ ([]), said: "", saidAt: 0,
+    gallery: /** @type {(store.Entry & {url: string})[]} */ ([]), chosen: "", prompts: /** @type {Map<string, string>} */ (new Map()), said: "", saidAt: 0,
   });
   const taking = new Set();
+  /** Jobs that are over: a reply that comes late tells of them as they were. */
+  const over = new Set();
 
   const models = () => state.capabilities.models.filter((/** @type {any} */ model) => model.tasks.image);
   const model = () => models().find((/** @type {any} */ model) => model.id === draw.model) ?? models()[0];
@@ -38,7 +43,7 @@ export function drawing(state, update, failed) {
     if (!draw.prompt.trim()) return;
     if (!draw.locked) draw.values.seed = String(Math.floor(Math.random() * 2 ** 48));
     /** @type {Record<string, any>} */
-    const request = { model: model().id, prompt: draw.prompt, n: draw.n, partial_images: 3 };
+    const request = { model: model().id, prompt: draw.prompt, n: Number(draw.count) || 1, partial_images: 3 };
     for (const [name, field] of honoured(fields)) {
       const value = read(field, draw.values[name] ?? "");
       const needed = field.needs;
@@ -47,7 +52,10 @@ export function drawing(state, update, failed) {
     if (draw.start) request.images = [{ image_url: await dataUrl(draw.start.file) }];
     try {
       const kind = draw.start ? "edit" : "image";
-      take(await api.json("/brisk/v1/jobs", { kind, request }));
+      const job = await api.json("/brisk/v1/jobs", { kind, request });
+      draw.prompts.set(job.id, draw.prompt);
+      draw.chosen = "";
+      take(job);
     } catch (error) {
       failed(error);
     }
@@ -57,7 +65,8 @@ export function drawing(state, update, failed) {
   /** Takes a snapshot of a job. @param {any} job */
   function take(job) {
     const before = draw.jobs.get(job.id);
-    if ((job.kind !== "image" && job.kind !== "edit") || (before && before.seq > job.seq)) return;
+    if ((job.kind !== "image" && job.kind !== "edit") || over.has(job.id) || (before && before.seq > job.seq)) return;
+    if (FINAL.includes(job.status)) over.add(job.id);
     draw.jobs.set(job.id, job);
     if (job.preview > (draw.previews.get(job.id)?.number ?? 0)) void preview(job);
     if (job.status === "done") void finish(job);
@@ -102,6 +111,7 @@ export function drawing(state, update, failed) {
         const settings = (await settingsOf(blob)) ?? { model: job.model, seed: job.seed + index };
         await store.keep({ id, blob, settings, when: Date.now() + index });
       }
+      draw.chosen = "";
       await load();
     } catch (error) {
       failed(error);
@@ -160,7 +170,8 @@ export function drawing(state, update, failed) {
   /** A control of the form, where the model honours the field. @param {string} name */
   const field = (name) => {
     const found = task().fields[name];
-    return found?.honoured ? control(name, found, draw.values[name], (value) => set(name, value)) : nothing;
+    const side = model().size?.[name];
+    return found?.honoured ? control(name, side ? { ...found, default: String(side) } : found, draw.values[name], (value) => set(name, value)) : nothing;
   };
 
   const form = () => html`<form class="panel" @submit=${(/** @type {Event} */ event) => { event.preventDefault(); void submit(); }}
@@ -168,64 +179,56 @@ export function drawing(state, update, failed) {
         if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); void submit(); }
       }}>
     <label for="prompt">What to draw
-      <textarea id="prompt" maxlength="16000" .value=${draw.prompt} placeholder=${model().examples?.[0] ?? ""}
+      <textarea id="prompt" maxlength="16000" .value=${draw.prompt} placeholder=${model().examples?.[0] ?? "a red heart"}
         @input=${(/** @type {any} */ event) => { draw.prompt = event.target.value; update(); }}></textarea></label>
-    ${field("negative_prompt")}
-    <label for="model">Model
-      <select id="model" @change=${(/** @type {any} */ event) => { draw.model = event.target.value; update(); }}>
-        ${models().map((/** @type {any} */ each) => html`<option value=${each.id} ?selected=${each === model()}>${each.id}</option>`)}
-      </select></label>
-    <div class="row">${field("width")}${field("height")}</div>
-    <div class="row">${field("steps")}${field("guidance")}</div>
-    <div class="row">${field("seed")}
-      <button type="button" aria-label="Draw another seed" title="Draw another seed"
-        @click=${() => { set("seed", String(Math.floor(Math.random() * 2 ** 48))); draw.locked = false; update(); }}>⚄</button>
-      <button type="button" aria-pressed=${draw.locked} title="Keep this seed"
-        @click=${() => { draw.locked = !draw.locked; update(); }}>${draw.locked ? "Kept" : "Keep"}</button></div>
-    <label for="count">Pictures
-      <input id="count" type="number" min="1" max=${state.capabilities.limits.results} .value=${String(draw.n)}
-        @input=${(/** @type {any} */ event) => { draw.n = Number(event.target.value) || 1; }}></label>
+    ${draw.prompt || !model().examples ? nothing : html`<div class="chips" role="group" aria-label="Examples">
+      ${model().examples.slice(0, EXAMPLES).map((/** @type {string} */ text) => html`<button type="button"
+        @click=${() => { draw.prompt = text; update(); }}>${text}</button>`)}</div>`}
+    <button class="main wide" type="submit" ?disabled=${!draw.prompt.trim()}>${draw.start ? "Redraw" : "Draw"}${Number(draw.count) > 1 ? ` ${draw.count} pictures` : ""}</button>
+    <p class="hint keys">Ctrl+Enter draws, Esc stops</p>
+    <div class="fields">
+      <div class="wide">${field("negative_prompt")}</div>
+      <label for="model">Model
+        <select id="model" @change=${(/** @type {any} */ event) => { draw.model = event.target.value; update(); }}>
+          ${models().map((/** @type {any} */ each) => html`<option value=${each.id} ?selected=${each === model()}>${each.id}</option>`)}
+        </select></label>
+      <label for="count">Pictures
+        <input id="count" type="number" min="1" max=${state.capabilities.limits.results} .value=${draw.count}
+          @input=${(/** @type {any} */ event) => { draw.count = event.target.value; update(); }}></label>
+      ${field("width")}${field("height")}${field("steps")}${field("guidance")}
+      <div class="inputs wide">${field("seed")}
+        <button type="button" aria-label="Draw another seed" title="Draw another seed"
+          @click=${() => { set("seed", String(Math.floor(Math.random() * 2 ** 48))); draw.locked = false; update(); }}>⚄</button>
+        <button type="button" aria-pressed=${draw.locked} title="Keep this seed"
+          @click=${() => { draw.locked = !draw.locked; update(); }}>${draw.locked ? "Kept" : "Keep"}</button></div>
+    </div>
     ${draw.start
       ? html`<div class="start"><img src=${draw.start.url} alt="The picture to start from">
           <button type="button" @click=${() => start(null)}>Start from nothing</button></div>
-          ${field("strength")}${field("strength_on_grid")}`
-      : html`<div class="drop ${draw.over ? "over" : ""}"><label for="file">Drop a picture here, or choose one: one of brisk's restores its settings
+          <div class="fields">${field("strength")}${field("strength_on_grid")}</div>`
+      : html`<div class="drop ${draw.over ? "over" : ""}"><label for="file">Start from a picture: drop it here, or choose one. One of brisk's restores its settings.
           <input id="file" type="file" accept="image/png,image/jpeg,image/webp"
             @change=${(/** @type {any} */ event) => { void drop(event.target.files[0]); event.target.value = ""; }}></label></div>`}
-    <details><summary>Further options</summary>
-      ${honoured(task().fields).filter(([name]) => !OWN.includes(name)).map(([name]) => field(name))}
+    <details><summary>Further options</summary><div class="fields">
+      ${honoured(task().fields).filter(([name]) => !OWN.includes(name)).map(([name]) => field(name))}</div>
     </details>
-    <div class="actions"><button class="main" type="submit" ?disabled=${!draw.prompt.trim()}>Draw</button>
-      <span class="hint">Ctrl+Enter draws, Esc stops</span></div>
   </form>`;
 
   /** @param {any} job */
-  const shownJob = (job) => html`<li>
-    ${draw.previews.get(job.id)?.url ? html`<img src=${draw.previews.get(job.id)?.url} alt="Preview">` : html`<span></span>`}
-    <div>
-      <div>${job.status === "queued" ? `waiting, ${job.position ?? 0} before it` : (job.stage ?? job.status)}
-        ${job.results > 1 ? `, picture ${job.result + 1} of ${job.results}` : ""}
-        ${job.total ? `, step ${job.step} of ${job.total}` : ""}
-        ${job.eta_seconds ? `, about ${Math.ceil(job.eta_seconds)} s` : ""}</div>
-      ${job.error ? html`<div class="problem">${job.error.message}</div>`
-        : html`<progress aria-label="How far it is" max=${job.total || 1} .value=${job.step}></progress>`}
-      ${job.warnings.map((/** @type {string} */ warning) => html`<div class="warning">${warning}</div>`)}
-    </div>
+  const shownJob = (job) => html`<li><div>
+      ${job.error ? html`<div class="problem">${job.error.message}</div>` : html`${draw.prompts.get(job.id) ?? "A picture"}
+        <div class="hint">${job.position ? `${job.position} before it` : "next"}</div>`}</div>
     ${job.error ? html`<button @click=${() => { draw.jobs.delete(job.id); update(); }}>Dismiss</button>`
       : html`<button @click=${() => cancel(job)}>Stop</button>`}</li>`;
 
   /** @param {store.Entry & {url: string}} entry */
-  const shownEntry = (entry) => html`<li>
-    <img src=${entry.url} alt=${entry.settings.prompt ?? "A picture"} loading="lazy">
-    <p>${entry.settings.prompt ?? ""}</p>
-    <p class="hint">${entry.settings.model ?? ""}, seed ${entry.settings.seed ?? "unknown"}${entry.settings.steps ? `, ${entry.settings.steps} steps` : ""}</p>
-    <div class="actions">
-      <button @click=${() => use(entry.settings)}>Use these settings</button>
-      <button @click=${() => { use(entry.settings); draw.locked = false; void submit(); }}>New seed</button>
-      <button @click=${() => start(entry.blob)}>Start from this</button>
-      <button @click=${() => download(entry)}>Download</button>
-      <button @click=${async () => { await store.drop(entry.id); await load(); }}>Delete</button>
-    </div></li>`;
+  const acts = (entry) => [
+    { title: "Use these settings", act: () => use(entry.settings) },
+    { title: "New seed", act: () => { use(entry.settings); draw.locked = false; void submit(); } },
+    { title: "Start from this", act: () => start(entry.blob) },
+    { title: "Download", act: () => download(entry) },
+    { title: "Delete", act: async () => { await store.drop(entry.id); await load(); } },
+  ];
 
   /** @param {store.Entry & {url: string}} entry */
   function download(entry) {
@@ -235,8 +238,24 @@ export function drawing(state, update, failed) {
     link.click();
   }
 
+  const results = () => {
+    const jobs = [...draw.jobs.values()].filter((job) => job.status !== "done");
+    const running = jobs.find((job) => job.status === "running" || job.status === "loading");
+    const chosen = draw.gallery.find((entry) => entry.id === draw.chosen) ?? draw.gallery[0];
+    const hero = running && !draw.chosen
+      ? shownRunning(running, draw.previews.get(running.id)?.url, draw.prompts.get(running.id), () => cancel(running))
+      : chosen ? shownPicture(chosen, acts(chosen))
+        : html`<div class="panel"><div class="frame"><p>Say what to draw, and it appears here.<br>Pictures stay in this browser; the server keeps none.</p></div></div>`;
+    return html`<section class="column" aria-label="Pictures">
+      <div class="visually-hidden" role="status">${draw.said}</div>
+      ${hero}
+      ${jobs.some((job) => job !== running || draw.chosen) ? html`<ul class="jobs">${jobs.filter((job) => job !== running || draw.chosen).map(shownJob)}</ul>` : nothing}
+      ${draw.gallery.length > 0 ? thumbnails(draw.gallery, running && !draw.chosen ? null : chosen, (entry) => { draw.chosen = entry.id; update(); }) : nothing}
+    </section>`;
+  };
+
   const view = () => (models().length === 0
-    ? html`<main><p class="empty">No model here draws.</p></main>`
+    ? html`<main><p class="hint">No model here draws.</p></main>`
     : html`<main class="split"
         @dragover=${(/** @type {DragEvent} */ event) => { event.preventDefault(); if (!draw.over) { draw.over = true; update(); } }}
         @dragleave=${() => { draw.over = false; update(); }}
@@ -246,13 +265,8 @@ export function drawing(state, update, failed) {
           void drop(event.dataTransfer?.files[0]);
           update();
         }}>
-      <section aria-label="What to draw">${form()}</section>
-      <section aria-label="Pictures">
-        <div class="visually-hidden" role="status">${draw.said}</div>
-        <ul class="jobs">${[...draw.jobs.values()].filter((job) => job.status !== "done").map(shownJob)}</ul>
-        ${draw.gallery.length === 0 ? html`<p class="empty">Pictures that you draw are kept here, in this browser.</p>` : nothing}
-        <ul class="gallery">${draw.gallery.map(shownEntry)}</ul>
-      </section></main>`);
+      <section class="side" aria-label="What to draw">${form()}</section>
+      ${results()}</main>`);
 
   const stop = () => [...draw.jobs.values()].filter((job) => !FINAL.includes(job.status)).forEach((job) => void cancel(job));
   return { view, take, load, stop };

@@ -37,7 +37,8 @@ export function read(field, value) {
  */
 export function control(name, field, value, change) {
   const { schema } = field;
-  const usual = field.default ? `usually ${field.default}` : "";
+  // The rest of what holds where it is absent is in the documentation.
+  const usual = field.default ? `usually ${field.default.split(",")[0]}` : "";
   const id = `field-${name}`;
   if (schema.type === "boolean") {
     return html`<label class="check" title=${schema.description}>

@@ -35,10 +35,10 @@ const chat = chatting(state, update, failed);
 async function follow() {
   for (let wait = 500; ; wait = Math.min(wait * 2, 10000)) {
     try {
-      await api.stream("/brisk/v1/events", {}, (_, data) => {
+      await api.stream("/brisk/v1/events", {}, (_, data) => draw.take(JSON.parse(data)), () => {
         wait = 500;
         state.lost = false;
-        draw.take(JSON.parse(data));
+        update();
       });
     } catch (error) {
       if (error instanceof api.Failure && error.status === 401) return failed(error);
@@ -78,13 +78,13 @@ const keyDialog = () => html`<dialog aria-labelledby="key-title" @cancel=${(/** 
   </form></dialog>`;
 
 const view = () => html`
-  <header><h1>brisk</h1><nav role="tablist" aria-label="What to make">${tab("draw", "Draw")}${tab("text", "Text")}</nav>
+  <header><h1><img src="/ui/icon.svg" alt="">brisk</h1><nav role="tablist" aria-label="What to make">${tab("draw", "Draw")}${tab("text", "Text")}</nav>
     ${state.lost ? html`<span class="warning" role="status">The server is away; trying again.</span>` : nothing}
-    ${state.capabilities ? html`<span class="hint">${state.capabilities.version}</span>` : nothing}</header>
-  ${state.problem ? html`<p class="panel problem" role="alert">${state.problem}
-    <button @click=${() => { state.problem = ""; update(); }}>Dismiss</button></p>` : nothing}
+    ${state.capabilities ? html`<span class="about">version ${state.capabilities.version}</span>` : nothing}</header>
+  ${state.problem ? html`<div class="panel problem banner" role="alert"><span>${state.problem}</span>
+    <button @click=${() => { state.problem = ""; update(); }}>Dismiss</button></div>` : nothing}
   ${state.needsKey ? keyDialog() : nothing}
-  ${state.capabilities ? (state.tab === "draw" ? draw.view() : chat.view()) : html`<main><p class="empty">Loading…</p></main>`}`;
+  ${state.capabilities ? (state.tab === "draw" ? draw.view() : chat.view()) : html`<main><p class="hint">Loading…</p></main>`}`;
 
 addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
