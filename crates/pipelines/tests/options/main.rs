@@ -515,8 +515,7 @@ fn text_cases(place: &Path) -> Vec<Case> {
             folder: variant,
             ..on_llada("variant", "bf16")
         },
-        // Refused without a card.
-        on_llada("device", "cuda"),
+        on_llada("device", "cuda"), // Refused without a card.
         on_llada("precise", "true"),
         on_llada("quantize", "4bit"),
         case(
