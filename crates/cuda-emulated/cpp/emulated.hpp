@@ -199,6 +199,11 @@ DEVICE int to_nearest(float x) { return x != x ? 0 : (int)std::nearbyint(x); }
 DEVICE unsigned pack2(float low, float high) { return to_bf16(low).bits | (unsigned)to_bf16(high).bits << 16; }
 DEVICE float exponential(float x) { return std::exp(x); }
 DEVICE double exponential_wide(double x) { return std::exp(x); }
+DEVICE float quick_quotient(float x, float y) { return x / y; }
+DEVICE unsigned relu2(unsigned x) {
+    auto half = [](unsigned u) { return (u & 0x7fff) > 0x7f80 ? 0x7fffu : u & 0x8000 ? 0u : u; };
+    return half(x & 0xffff) | half(x >> 16) << 16;
+}
 DEVICE float inverse_root(float x) { return 1.0f / std::sqrt(x); }
 DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
 DEVICE float error_function(float x) { return std::erf(x); }

@@ -17,6 +17,12 @@ DEVICE void put(const Array& y, long long i, float v) {
     if (y.wide) ((float*)y.at)[i] = v;
     else ((bf16*)y.at)[i] = to_bf16(v);
 }
+// Two neighbours; `i` is even.
+DEVICE void put2(const Array& y, long long i, const float (&v)[2]) {
+    struct alignas(8) Two { float v[2]; };
+    if (y.wide) *(Two*)((float*)y.at + i) = {{v[0], v[1]}};
+    else *(unsigned*)((bf16*)y.at + i) = pack2(v[0], v[1]);
+}
 struct alignas(16) Floats { float v[4]; };
 // Eight neighbours; `i` divides by eight and the array begins on 16 bytes.
 DEVICE void get8(const Array& x, long long i, float (&v)[8]) {
@@ -38,7 +44,7 @@ DEVICE void put8(const Array& y, long long i, const float (&v)[8]) {
 }
 
 enum { IDENTITY, RELU, SILU, GELU_TANH, GELU_ERF };
-DEVICE float silu(float x) { return x / (1.0f + exponential(-x)); }
+DEVICE float silu(float x) { return quick_quotient(x, 1.0f + exponential(-x)); }
 DEVICE float gelu_tanh(float x) { return 0.5f * x * (1.0f + hyperbolic_tangent(0.7978845608f * (x + 0.044715f * x * x * x))); }
 DEVICE float activate(int kind, float x) {
     if (kind == RELU) return x > 0.0f || x != x ? x : 0.0f;

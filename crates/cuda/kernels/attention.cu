@@ -99,17 +99,39 @@ KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengt
 }
 
 // Half-split rotation of the first 2 half channels of [rows, heads, dim] by the angles [rows, half], given as cosines
-// and sines; the others pass.
+// and sines; the others pass. A thread has eight pairs, or eight channels that pass, where both divide by eight, else
+// one.
 KERNEL(256, rotary, Array x, const float* cosines, const float* sines, Array y, long long rows, int heads, int dim, int half) {
+    const int each = half % 8 == 0 && dim % 8 == 0 ? 8 : 1, turned = half / each, chunks = dim / each - turned;
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= rows * heads * dim) return;
-    const int channel = i % dim;
-    if (channel >= 2 * half) {
-        put(y, i, get(x, i));
+    if (i >= rows * heads * chunks) return;
+    const long long head = i / chunks, row = head / heads;
+    const int chunk = (int)(i - head * chunks);
+    const bool passes = chunk >= turned;
+    const long long at = head * dim + (passes ? chunk + turned : chunk) * each, angle = row * half + chunk * each;
+    if (each == 8) {
+        float a[8], b[8], c[8], s[8];
+        get8(x, at, a);
+        if (!passes) {
+            get8(x, at + half, b);
+            get8(Array{(void*)cosines, 1, 0}, angle, c);
+            get8(Array{(void*)sines, 1, 0}, angle, s);
+            for (int j = 0; j < 8; j++) {
+                const float first = a[j] * c[j] - b[j] * s[j];
+                b[j] = b[j] * c[j] + a[j] * s[j];
+                a[j] = first;
+            }
+            put8(y, at + half, b);
+        }
+        put8(y, at, a);
         return;
     }
-    const bool first = channel < half;
-    const long long angle = i / dim / heads * half + channel % half;
-    const float own = get(x, i), other = get(x, first ? i + half : i - half);
-    put(y, i, own * cosines[angle] + (first ? -other : other) * sines[angle]);
+    const float a = get(x, at);
+    if (passes) {
+        put(y, at, a);
+        return;
+    }
+    const float b = get(x, at + half);
+    put(y, at, a * cosines[angle] - b * sines[angle]);
+    put(y, at + half, b * cosines[angle] + a * sines[angle]);
 }

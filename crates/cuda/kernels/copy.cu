@@ -1,27 +1,53 @@
 // Values in another arrangement.
 #include "arrays.cuh"
 
-// Sides and strides in elements, outermost first.
-struct Strides { long long sides[6], from[6], to[6]; };
-KERNEL(256, copy_strided, Array x, Array y, long long count, Strides s) {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
-    if (i >= count) return;
-    long long rest = i, from = 0, to = 0;
+// Sides and strides in elements, outermost first; those before the `first` side are one.
+struct Strides { long long from[6], to[6]; int sides[6], first; };
+DEVICE void places(const Strides& s, unsigned i, long long& from, long long& to) {
+    from = to = 0;
+#pragma unroll
     for (int d = 5; d >= 0; d--) {
-        long long at = rest % s.sides[d];
-        rest /= s.sides[d];
+        if (d < s.first) break;
+        const unsigned rest = i / (unsigned)s.sides[d], at = i - rest * s.sides[d];
         from += at * s.from[d];
         to += at * s.to[d];
+        i = rest;
     }
+}
+KERNEL(256, copy_strided, Array x, Array y, unsigned count, Strides s) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i >= count) return;
+    long long from, to;
+    places(s, i, from, to);
     put(y, to, get(x, from));
 }
-
-// y[i] is row rows[i] of x, `width` values long; rows beyond `known` give NaN.
-KERNEL(256, gather_rows, Array x, const unsigned* rows, Array y, long long count, int width, int known) {
-    const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
+// Eight neighbours at a time, in which the last side is counted.
+KERNEL(256, copy_eights, Array x, Array y, unsigned count, Strides s) {
+    const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    const unsigned row = rows[i / width];
-    put(y, i, row < (unsigned)known ? get(x, (long long)row * width + i % width) : to_f32({0x7fc0}));
+    long long from, to;
+    places(s, i, from, to);
+    float v[8];
+    get8(x, from, v);
+    put8(y, to, v);
+}
+
+// y[i] is row rows[i] of x, `width` values long; rows beyond `known` give NaN. Eight at a time where `width` divides by
+// it.
+KERNEL(256, gather_rows, Array x, const unsigned* rows, Array y, long long count, int width, int known) {
+    const int each = width % 8 == 0 ? 8 : 1;
+    const long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * each;
+    if (i >= count) return;
+    const long long at = i / width, column = i - at * width;
+    const unsigned row = rows[at];
+    if (each == 8) {
+        float v[8];
+        for (int j = 0; j < 8; j++) v[j] = to_f32({0x7fc0});
+        if (row < (unsigned)known) get8(x, (long long)row * width + column, v);
+        put8(y, i, v);
+        return;
+    }
+    put(y, i, row < (unsigned)known ? get(x, (long long)row * width + column) : to_f32({0x7fc0}));
 }
 
 // Means of `group` neighbours.

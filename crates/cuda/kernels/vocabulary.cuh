@@ -34,6 +34,8 @@ DEVICE void warp_barrier() { __syncwarp(); }
 DEVICE float shuffle_xor(float x, int mask) { return __shfl_xor_sync(0xffffffffu, x, mask); }
 DEVICE float exponential(float x) { return expf(x); }
 DEVICE double exponential_wide(double x) { return exp(x); }
+// To two units in the last place; zero for divisors beyond 2^126.
+DEVICE float quick_quotient(float x, float y) { return __fdividef(x, y); }
 DEVICE float inverse_root(float x) { return rsqrtf(x); }
 DEVICE float hyperbolic_tangent(float x) { return tanhf(x); }
 DEVICE float error_function(float x) { return erff(x); }
@@ -48,6 +50,12 @@ DEVICE void copy16(void* to, const void* from, int bytes) {
 DEVICE void commit() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 // Until at most `left` groups of this thread are under way.
 template <int left> DEVICE void wait() { asm volatile("cp.async.wait_group %0;" :: "n"(left) : "memory"); }
+// max(x, 0) of two halves side by side; NaN stays.
+DEVICE unsigned relu2(unsigned x) {
+    unsigned y;
+    asm("max.NaN.bf16x2 %0, %1, %2;" : "=r"(y) : "r"(x), "r"(0u));
+    return y;
+}
 // Four matrices of 8x8 halves; lane l gives the address of row l % 8 of matrix l / 8.
 DEVICE void load_matrices(unsigned (&r)[4], const void* p) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"

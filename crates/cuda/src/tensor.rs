@@ -39,10 +39,12 @@ impl Element {
 }
 
 /// An array on a device, its values side by side in the order of rows. Cheap to clone: clones share
-/// their values.
+/// their values, as parts do.
 #[derive(Clone)]
 pub struct Tensor {
     buffer: Arc<Buffer>,
+    /// Bytes of the buffer before the first value.
+    before: usize,
     dims: Vec<usize>,
     element: Element,
 }
@@ -76,6 +78,7 @@ impl Device {
         let buffer = self.buffer(count(dims)? * element.bytes())?;
         Ok(Tensor {
             buffer: Arc::new(buffer),
+            before: 0,
             dims: dims.to_vec(),
             element,
         })
@@ -204,6 +207,19 @@ impl Tensor {
         })
     }
 
+    /// The values from the one at `first` on as a tensor of their own, which shares them.
+    pub(crate) fn part(&self, first: usize, dims: &[usize]) -> Result<Self> {
+        if first + count(dims)? > self.count() {
+            let expected = format!("{dims:?} from value {first} on");
+            return Err(Error::shape("part", &self.dims, &expected));
+        }
+        Ok(Self {
+            before: self.before + first * self.element.bytes(),
+            dims: dims.to_vec(),
+            ..self.clone()
+        })
+    }
+
     /// Whether two share their values.
     pub fn shares(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.buffer, &other.buffer)
@@ -265,7 +281,7 @@ impl Tensor {
     /// Another type or side.
     pub(crate) fn as_words(&self) -> Result<Self> {
         let width = self.width();
-        if self.element != Element::U8 && self.element != Element::U32 || width % 4 != 0 {
+        if self.element != Element::U8 && self.element != Element::U32 || !width.is_multiple_of(4) {
             return Err(Error::shape("as_words", &self.dims, "bytes in fours"));
         }
         if self.element == Element::U32 {
@@ -282,7 +298,7 @@ impl Tensor {
     }
 
     pub(crate) fn address(&self) -> u64 {
-        self.buffer.address()
+        self.buffer.address() + self.before as u64
     }
 
     /// As kernels take it: `Array`.

@@ -26,6 +26,11 @@ const SPANS: [(usize, &str); 3] = [
     (8, "attention_spans_8"),
 ];
 
+/// Queries of a block for wide heads and capped scores, and its shared memory: queries, keys and values of 256
+/// channels, and scores.
+const WIDE_QUERIES: usize = 16;
+const WIDE_SHARED: usize = (16 + 64 + 64) * (256 + 8) * 2 + 16 * 68 * 4;
+
 /// Heads and masks of [`attention`].
 #[derive(Clone, Debug)]
 pub struct Attention<'a> {
@@ -102,9 +107,10 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
         indices(how.mask, batch * keys)?,
     );
     let ends = indices(how.ends, queries)?;
-    // Tensor cores take bf16 in chunks of eight. A cap would be most of that kernel's code.
-    let halves = how.softcap.is_none() && [q, k, v].iter().all(|x| x.element() == Element::Bf16);
+    // Tensor cores take bf16 in chunks of eight.
+    let halves = [q, k, v, &o].iter().all(|x| x.element() == Element::Bf16);
     let tiles = TILES.iter().find(|(steps, _)| 16 * steps >= dim);
+    let tiles = tiles.filter(|_| how.softcap.is_none());
     if let (true, true, Some((steps, kernel))) = (halves, dim.is_multiple_of(8), tiles) {
         let tiles = queries.div_ceil(TILE) * heads;
         let plain = batch == 1 && queries <= TILE && lengths == 0 && mask == 0 && causal.is_none();
@@ -164,6 +170,19 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
         unsafe { device.launch(("attention_tiles", kernel), grid, 128, shared, &arguments)? };
         return Ok(o);
     }
+    if halves && dim.is_multiple_of(8) && ends == 0 {
+        let arguments = [q, k, v, &o]
+            .into_iter()
+            .fold(Arguments::new(), |all, x| all.pointer(x.address()))
+            .pointer(lengths)
+            .pointer(mask)
+            .structure(&shape().float(how.softcap.unwrap_or(0.0)));
+        let grid = [queries.div_ceil(WIDE_QUERIES), heads, batch];
+        let kernel = ("attention_wide", "attention_wide");
+        // SAFETY: as above.
+        unsafe { device.launch(kernel, grid, 128, WIDE_SHARED, &arguments)? };
+        return Ok(o);
+    }
     let arguments = [q, k, v, &o]
         .into_iter()
         .fold(Arguments::new(), |all, x| all.structure(&x.array()))
@@ -205,11 +224,14 @@ pub fn rotary(x: &Tensor, cosines: &Tensor, sines: &Tensor, heads: usize) -> Res
         .int(heads)
         .int(dim)
         .int(half);
+    // Eight pairs a thread where the kernel can.
+    let eights = half.is_multiple_of(8) && dim.is_multiple_of(8);
+    let each = if eights { 8 } else { 1 };
     // SAFETY: there are angles for every row, and `y` has the shape of x.
     unsafe {
         device.launch(
             ("attention", "rotary"),
-            blocks(x.count()),
+            blocks(rows * heads * (dim - half) / each),
             THREADS,
             0,
             &arguments,

@@ -1,14 +1,12 @@
 //! Values in another arrangement or type.
 
+use super::walk::Walk;
 use super::{THREADS, blocks, device_of, within};
 use crate::device::Device;
-use crate::driver::{Arguments, Structure};
+use crate::driver::Arguments;
 use crate::error::{Error, Result};
 use crate::ops::Activation;
 use crate::tensor::{Element, Tensor, array};
-
-/// Most dimensions of a copy.
-const DIMENSIONS: usize = 6;
 
 /// A copy between strides, in values; dimensions outermost first.
 struct Copy<'a> {
@@ -24,13 +22,6 @@ impl Copy<'_> {
     /// All places lie in the tensors.
     unsafe fn run(&self, device: &Device) -> Result<()> {
         let (x, y) = (self.from.0, self.to.0);
-        if self.sides.len() > DIMENSIONS {
-            return Err(Error::shape(
-                "copy",
-                x.dims(),
-                &format!("at most {DIMENSIONS} dimensions"),
-            ));
-        }
         let bytes = [x, y].iter().any(|tensor| tensor.element() == Element::U8);
         if bytes || x.element().is_float() != y.element().is_float() {
             return Err(Error::shape(
@@ -39,35 +30,29 @@ impl Copy<'_> {
                 "values of one kind, floats or indices",
             ));
         }
-        let filled = |values: &[usize], fill: usize| {
-            let mut all = vec![fill; DIMENSIONS - values.len()];
-            all.extend(values);
-            all
+        let place = |tensor: &Tensor, first: usize| {
+            let address = tensor.address() + (first * tensor.element().bytes()) as u64;
+            (address, array(address, tensor.element()))
         };
-        let strides = Structure::new()
-            .longs(&filled(self.sides, 1))
-            .longs(&filled(self.from.2, 0))
-            .longs(&filled(self.to.2, 0));
-        let count: usize = self.sides.iter().product();
-        let start = |tensor: &Tensor, first: usize| {
-            let bytes = first * tensor.element().bytes();
-            array(tensor.address() + bytes as u64, tensor.element())
+        let (from, to) = (place(x, self.from.1), place(y, self.to.1));
+        let aligned = [from.0, to.0].iter().all(|at| at.is_multiple_of(16));
+        let walk = Walk::new(self.sides, [self.from.2, self.to.2]);
+        let (kernel, walk) = match walk.by_eights(false) {
+            Some(eights) if aligned => ("copy_eights", eights),
+            _ => ("copy_strided", walk),
         };
-        let arguments = Arguments::new()
-            .structure(&start(x, self.from.1))
-            .structure(&start(y, self.to.1))
-            .long(count)
-            .structure(&strides);
-        // SAFETY: the caller's.
-        unsafe {
-            device.launch(
-                ("copy", "copy_strided"),
-                blocks(count),
-                THREADS,
-                0,
-                &arguments,
-            )
+        if !walk.fits() {
+            let expected = "fewer dimensions and values; copy it in parts";
+            return Err(Error::shape("copy", x.dims(), expected));
         }
+        let arguments = Arguments::new()
+            .structure(&from.1)
+            .structure(&to.1)
+            .int(walk.count())
+            .structure(&walk.structure());
+        let blocks = blocks(walk.count());
+        // SAFETY: the caller's; eights of neighbours begin on 16 bytes.
+        unsafe { device.launch(("copy", kernel), blocks, THREADS, 0, &arguments) }
     }
 }
 
@@ -175,7 +160,7 @@ fn gathered(x: &Tensor, sides: &[usize], from: &[usize], first: usize) -> Result
     Ok(y)
 }
 
-/// `length` indices of `dim` from `start`, copied.
+/// `length` indices of `dim` from `start`, copied where they do not lie side by side.
 ///
 /// # Errors
 /// As the module says.
@@ -191,7 +176,13 @@ pub fn narrow(x: &Tensor, dim: usize, start: usize, length: usize) -> Result<Ten
     let own = strides(x.dims());
     let mut sides = x.dims().to_vec();
     sides[dim] = length;
-    gathered(x, &sides, &own, start * own[dim])
+    let first = start * own[dim];
+    // What lies side by side and begins as kernels want it needs no copy.
+    let whole = x.dims()[..dim].iter().all(|side| *side == 1);
+    if whole && (first * x.element().bytes()).is_multiple_of(16) {
+        return x.part(first, &sides);
+    }
+    gathered(x, &sides, &own, first)
 }
 
 /// Overwrites `y` along `dim` from `start` with `x`; clones of `y` see it.
@@ -291,7 +282,7 @@ pub fn gather(x: &Tensor, indices: &Tensor) -> Result<Tensor> {
     unsafe {
         device.launch(
             ("copy", "gather_rows"),
-            blocks(y.count()),
+            blocks(y.count() / if width.is_multiple_of(8) { 8 } else { 1 }),
             THREADS,
             0,
             &arguments,

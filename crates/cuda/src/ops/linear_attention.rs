@@ -9,6 +9,12 @@ use crate::tensor::{Element, Tensor, array};
 const LARGEST_HEAD: usize = 32;
 /// Blocks of states per multiprocessor that are worth adding up later.
 const BLOCKS: usize = 4;
+/// Channels of a head that tensor cores take, tokens of a block's step, blocks per multiprocessor, and the shared
+/// memory of a block's states.
+const TILE_HEAD: usize = 32;
+const TILE_TOKENS: usize = 128;
+const TILE_BLOCKS: usize = 2;
+const TILE_STATES: usize = (TILE_HEAD + 1) * TILE_HEAD * 4;
 
 /// Where queries, keys and values of heads lie.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +62,18 @@ pub fn linear_attention(layouts: &[HeadLayout], heads: usize, eps: f32) -> Resul
     )?;
     let width = layouts.len() * heads * dim;
     let y = device.unset(&[batch, tokens, width], device.element())?;
+    let halves = layouts.iter().all(|layout| match layout {
+        HeadLayout::Apart(q, k, v) => [q, k, v].iter().all(|x| x.element() == Element::Bf16),
+        HeadLayout::Interleaved(x) => x.element() == Element::Bf16,
+    });
+    let tiles = halves && dim == TILE_HEAD && y.element() == Element::Bf16;
     // Few heads leave a card idle: their tokens are summed in several runs.
-    let wanted = (BLOCKS * device.card().multiprocessors).div_ceil(heads * batch);
-    let run = tokens.div_ceil(wanted).next_multiple_of(32);
+    let (blocks, step) = match tiles {
+        true => (TILE_BLOCKS, TILE_TOKENS),
+        false => (BLOCKS, 32),
+    };
+    let wanted = (blocks * device.card().multiprocessors).div_ceil((heads * batch).max(1));
+    let run = tokens.div_ceil(wanted).next_multiple_of(step);
     let runs = tokens.div_ceil(run);
     let states = device.unset(&[batch, runs, heads, (dim + 1) * dim], Element::F32)?;
     for (number, layout) in layouts.iter().enumerate() {
@@ -73,7 +88,8 @@ pub fn linear_attention(layouts: &[HeadLayout], heads: usize, eps: f32) -> Resul
                         &format!("queries, keys and values {:?}", q.dims()),
                     ));
                 }
-                (q.array(), k.array(), v.array(), heads * dim, dim)
+                let [q, k, v] = [q, k, v].map(|x| (x.address(), x.element()));
+                (q, k, v, heads * dim, dim)
             }
             HeadLayout::Interleaved(x) => {
                 device_of(operation, &[first, x])?;
@@ -86,50 +102,71 @@ pub fn linear_attention(layouts: &[HeadLayout], heads: usize, eps: f32) -> Resul
                 }
                 let part = |at: usize| {
                     let bytes = at * dim * x.element().bytes();
-                    array(x.address() + bytes as u64, x.element())
+                    (x.address() + bytes as u64, x.element())
                 };
                 (part(0), part(1), part(2), 3 * heads * dim, 3 * dim)
             }
         };
         let from = Structure::new().ints(&[tokens, heads, dim, token, head]);
+        let bytes = (number * heads * dim * y.element().bytes()) as u64;
+        let to = Structure::new().ints(&[tokens, heads, dim, width, dim]);
+        let states = states.address();
+        let file = "linear_attention";
+        if tiles {
+            let arguments = Arguments::new()
+                .pointer(k.0)
+                .pointer(v.0)
+                .structure(&from)
+                .int(run)
+                .pointer(states);
+            let kernel = (file, "linear_attention_states_tiles");
+            let (grid, shared) = ([heads, runs, batch], 8 * TILE_STATES);
+            // SAFETY: the strides reach all tokens and heads and no further, and states have room for every run; all
+            // of them divide by the 32 channels of a head, so rows begin on 16 bytes.
+            unsafe { device.launch(kernel, grid, THREADS, shared, &arguments)? };
+            let arguments = Arguments::new()
+                .pointer(q.0)
+                .structure(&from)
+                .pointer(states)
+                .int(runs)
+                .float(eps)
+                .pointer(y.address() + bytes)
+                .structure(&to)
+                .int(run);
+            let kernel = (file, "linear_attention_apply_tiles");
+            // SAFETY: as above; the result has a row a token with room for all layouts.
+            unsafe { device.launch(kernel, grid, THREADS, TILE_STATES, &arguments)? };
+            continue;
+        }
+        let [q, k, v] = [q, k, v].map(|(address, element)| array(address, element));
         let arguments = Arguments::new()
             .structure(&k)
             .structure(&v)
             .structure(&from)
             .int(run)
-            .pointer(states.address());
+            .pointer(states);
         let shared = 2 * 32 * 33 * 4;
-        let kernel = ("linear_attention", "linear_attention_states");
+        let kernel = (file, "linear_attention_states");
         // SAFETY: the strides reach all tokens and heads and no further, and states have room for every run.
         unsafe { device.launch(kernel, [heads, runs, batch], 128, shared, &arguments)? };
-        let bytes = number * heads * dim * y.element().bytes();
-        let to = Structure::new().ints(&[tokens, heads, dim, width, dim]);
         let arguments = Arguments::new()
             .structure(&q)
             .structure(&from)
-            .pointer(states.address())
+            .pointer(states)
             .int(runs)
             .float(eps)
-            .structure(&array(y.address() + bytes as u64, y.element()))
+            .structure(&array(y.address() + bytes, y.element()))
             .structure(&to);
-        let shared = (dim + 1) * dim * 4;
-        let kernel = ("linear_attention", "linear_attention_apply");
+        let (grid, shared) = ([heads, tokens.div_ceil(32), batch], (dim + 1) * dim * 4);
+        let kernel = (file, "linear_attention_apply");
         // SAFETY: as above; the result has a row a token with room for all layouts.
-        unsafe {
-            device.launch(
-                kernel,
-                [heads, tokens.div_ceil(32), batch],
-                128,
-                shared,
-                &arguments,
-            )?
-        };
+        unsafe { device.launch(kernel, grid, 128, shared, &arguments)? };
     }
     Ok(y)
 }
 
 /// Each group of channels by a matrix of its own: `x` `[.., groups·dim]`, `mix` `[groups, dim (in), dim (out)]` of
-/// f32, dim at most 32.
+/// f32, dim at most 32; bf16 values meet the matrices as bf16.
 ///
 /// # Errors
 /// As the module says.
@@ -151,25 +188,37 @@ pub fn grouped(x: &Tensor, mix: &Tensor) -> Result<Tensor> {
     };
     within("grouped", x, &[x.rows(), x.width()])?;
     let y = device.unset(x.dims(), device.element())?;
+    let mix = vector("grouped", mix, groups * dim * dim)?;
+    let halves = [x, &y].iter().all(|x| x.element() == Element::Bf16);
+    if halves && dim == TILE_HEAD {
+        // Few enough blocks that each makes good use of its matrices.
+        let runs = (3 * device.card().multiprocessors / groups.max(1)).max(1);
+        let run = x.rows().div_ceil(runs).next_multiple_of(TILE_TOKENS);
+        let arguments = Arguments::new()
+            .pointer(x.address())
+            .pointer(mix)
+            .pointer(y.address())
+            .int(x.rows())
+            .int(groups)
+            .int(run);
+        let grid = [groups, x.rows().div_ceil(run), 1];
+        let kernel = ("linear_attention", "grouped_tiles");
+        // SAFETY: the matrices were checked, and rows beyond the last are left alone.
+        unsafe { device.launch(kernel, grid, THREADS, 0, &arguments)? };
+        return Ok(y);
+    }
     let run = 128;
     let arguments = Arguments::new()
         .structure(&x.array())
-        .pointer(vector("grouped", mix, groups * dim * dim)?)
+        .pointer(mix)
         .structure(&y.array())
         .int(x.rows())
         .int(groups)
         .int(dim)
         .int(run);
     let grid = [groups, x.rows().div_ceil(run), 1];
-    // SAFETY: the matrices were checked, and rows beyond the last are left alone.
-    unsafe {
-        device.launch(
-            ("linear_attention", "grouped"),
-            grid,
-            THREADS,
-            dim * dim * 4,
-            &arguments,
-        )?
-    };
+    let kernel = ("linear_attention", "grouped");
+    // SAFETY: as above.
+    unsafe { device.launch(kernel, grid, THREADS, dim * dim * 4, &arguments)? };
     Ok(y)
 }

@@ -9,6 +9,7 @@ mod attention;
 mod cache;
 mod copy;
 mod depthwise;
+mod ends;
 mod few_bits;
 mod few_rows;
 mod linear_attention;
@@ -17,6 +18,7 @@ mod norm;
 mod pointwise;
 mod product;
 mod steps;
+mod walk;
 
 pub use attention::{Attention, attention, rotary};
 pub use cache::{Barred, LargestLogit, largest_logits, write_keys};
@@ -27,7 +29,7 @@ pub use linear_attention::{HeadLayout, grouped, linear_attention};
 pub use low_bit::{LowBitBranch, LowBitLayer, LowBitWeight, low_bit_linear};
 pub use norm::{layer_norm_modulate, rms_norm};
 pub(crate) use pointwise::flag_not_finite;
-pub use pointwise::{Binary, activation, affine, binary, gated, steps};
+pub use pointwise::{Binary, activation, affine, binary, gated, gated_pair, steps};
 pub use product::{ConvWeight, LinearWeight, conv2d, linear};
 pub use steps::{Activation, Residual, ShortcutKind, Steps};
 

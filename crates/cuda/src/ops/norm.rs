@@ -6,8 +6,30 @@ use crate::driver::Arguments;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
-/// Rows of a block: a warp each.
-const ROWS: usize = 8;
+/// How a norm's rows are spread over threads.
+struct Spread {
+    /// Whether a row's values stay in registers.
+    held: bool,
+    /// Threads of a row, a power of two up to those of a block.
+    lanes: usize,
+    blocks: usize,
+}
+
+impl Spread {
+    /// Two chunks of eight columns a thread, up to four where a row is longer than a block.
+    fn of(x: &Tensor) -> Self {
+        let chunks = x.width().div_ceil(8);
+        let most = THREADS as usize;
+        let lanes = chunks.div_ceil(2).next_power_of_two().clamp(4, most);
+        Self {
+            held: chunks <= 4 * lanes,
+            lanes,
+            blocks: x.rows().div_ceil(most / lanes),
+        }
+    }
+}
+/// Sums of a block's warps, of two kinds.
+const SHARED: usize = 2 * 8 * 4;
 
 /// `steps(x / √(mean(x²) + eps)·weight + shift)`; vectors `[channels]` of f32. `after` has no bias.
 ///
@@ -24,17 +46,24 @@ pub fn rms_norm(
     let channels = x.width();
     within("rms_norm", x, &[x.rows(), channels])?;
     let y = device.unset(x.dims(), after.element(x))?;
+    let spread = Spread::of(x);
     let arguments = Arguments::new()
         .structure(&x.array())
         .pointer(vector("rms_norm", weight, channels)?)
         .pointer(optional("rms_norm", shift, channels)?)
         .int(x.rows())
         .int(channels)
+        .int(spread.lanes)
         .float(eps)
         .structure(&after.structure("rms_norm", &y)?);
-    let grid = [x.rows().div_ceil(ROWS), 1, 1];
+    let kernel = if spread.held {
+        "rms_norm"
+    } else {
+        "rms_norm_long"
+    };
+    let grid = [spread.blocks, 1, 1];
     // SAFETY: vectors have the channels, and `structure` checked the rest.
-    unsafe { device.launch(("norm", "rms_norm"), grid, THREADS, 0, &arguments)? };
+    unsafe { device.launch(("norm", kernel), grid, THREADS, SHARED, &arguments)? };
     Ok(y)
 }
 
@@ -54,25 +83,24 @@ pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f32)
     };
     within("layer_norm_modulate", x, &[x.rows(), channels])?;
     let y = device.unset(x.dims(), device.element())?;
+    let spread = Spread::of(x);
     let arguments = Arguments::new()
         .structure(&x.array())
         .pointer(vector("layer_norm_modulate", shift, batch * channels)?)
         .pointer(vector("layer_norm_modulate", scale, batch * channels)?)
         .int(x.rows())
         .int(channels)
+        .int(spread.lanes)
         .int(tokens)
         .float(eps)
         .structure(&y.array());
-    let grid = [x.rows().div_ceil(ROWS), 1, 1];
-    // SAFETY: vectors have the channels for every picture, and `y` the shape of x.
-    unsafe {
-        device.launch(
-            ("norm", "layer_norm_modulate"),
-            grid,
-            THREADS,
-            0,
-            &arguments,
-        )?
+    let kernel = if spread.held {
+        "layer_norm_modulate"
+    } else {
+        "layer_norm_modulate_long"
     };
+    let grid = [spread.blocks, 1, 1];
+    // SAFETY: vectors have the channels for every picture, and `y` the shape of x.
+    unsafe { device.launch(("norm", kernel), grid, THREADS, SHARED, &arguments)? };
     Ok(y)
 }

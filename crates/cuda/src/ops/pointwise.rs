@@ -2,10 +2,11 @@
 
 use super::copy::broadcast_strides;
 use super::steps::{Activation, Residual, Steps};
+use super::walk::Walk;
 use super::{THREADS, blocks, device_of};
 use crate::driver::{Arguments, Structure};
 use crate::error::{Error, Result};
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Element, Tensor, array};
 
 /// `activation(factor·x + addend)` as another type.
 pub(super) fn unary(
@@ -98,8 +99,10 @@ pub fn binary(operation: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
         broadcast_strides(a.dims(), &dims),
         broadcast_strides(b.dims(), &dims),
     );
-    let indices = [a, b].iter().any(|x| x.element() == Element::U32);
-    let (Some(left), Some(right), true, false) = (left, right, rank <= 6, indices) else {
+    let walk = left
+        .zip(right)
+        .map(|(left, right)| Walk::new(&dims, [&left, &right]));
+    let Some(walk) = walk.filter(|walk| floats && walk.fits()) else {
         return Err(Error::shape(
             "arithmetic",
             a.dims(),
@@ -108,32 +111,20 @@ pub fn binary(operation: Binary, a: &Tensor, b: &Tensor) -> Result<Tensor> {
     };
     let wide = [a, b].iter().any(|x| x.element() == Element::F32);
     let y = device.unset(&dims, if wide { Element::F32 } else { Element::Bf16 })?;
-    let filled = |values: &[usize], fill: usize| {
-        let mut all = vec![fill; 6 - rank];
-        all.extend(values);
-        all
+    let (kernel, walk) = match walk.by_eights(true) {
+        Some(eights) => ("binary_eights", eights),
+        None => ("binary", walk),
     };
-    let operands = Structure::new()
-        .longs(&filled(&dims, 1))
-        .longs(&filled(&left, 0))
-        .longs(&filled(&right, 0));
     let arguments = Arguments::new()
         .structure(&a.array())
         .structure(&b.array())
         .structure(&y.array())
-        .long(y.count())
+        .int(walk.count())
         .int(operation as usize)
-        .structure(&operands);
+        .structure(&walk.structure());
+    let blocks = blocks(walk.count());
     // SAFETY: the strides are those of the operands, and `y` has a value for each place.
-    unsafe {
-        device.launch(
-            ("pointwise", "binary"),
-            blocks(y.count()),
-            THREADS,
-            0,
-            &arguments,
-        )?
-    };
+    unsafe { device.launch(("pointwise", kernel), blocks, THREADS, 0, &arguments)? };
     Ok(y)
 }
 
@@ -169,35 +160,70 @@ pub fn steps(x: &Tensor, after: &Steps) -> Result<Tensor> {
 /// As the module says.
 pub fn gated(x: &Tensor, which: Activation) -> Result<Tensor> {
     let half = x.width() / 2;
-    if !x.width().is_multiple_of(2)
-        || half == 0
-        || !matches!(which, Activation::Silu | Activation::GeluTanh)
-    {
+    let fits = x.width().is_multiple_of(2)
+        && half > 0
+        && matches!(which, Activation::Silu | Activation::GeluTanh);
+    if !fits {
         return Err(Error::shape(
             "gated",
             x.dims(),
             "an even last side, and SiLU or GELU by tanh",
         ));
     }
+    let second = array(
+        x.address() + (half * x.element().bytes()) as u64,
+        x.element(),
+    );
+    gate(x, &second, half, x.width(), which as usize)
+}
+
+/// `activation(gates)·values`, of one shape and the type of the gates, by SiLU or GELU by tanh.
+///
+/// # Errors
+/// As the module says.
+pub fn gated_pair(gates: &Tensor, values: &Tensor, which: Activation) -> Result<Tensor> {
+    device_of("gated", &[gates, values])?;
+    let mode = match which {
+        Activation::Silu => SILU_FIRST,
+        other => other as usize,
+    };
+    let known = matches!(which, Activation::Silu | Activation::GeluTanh);
+    if gates.dims() != values.dims() || !known || !values.element().is_float() {
+        return Err(Error::shape(
+            "gated",
+            values.dims(),
+            &format!("{:?} floats, and SiLU or GELU by tanh", gates.dims()),
+        ));
+    }
+    let width = gates.width();
+    gate(gates, &values.array(), width, width, mode)
+}
+
+/// The kernel's word for the SiLU of the first.
+const SILU_FIRST: usize = 16;
+
+/// Runs the kernel over the rows of `x`, `half` values of which each begin every `stride`.
+fn gate(x: &Tensor, second: &Structure, half: usize, stride: usize, mode: usize) -> Result<Tensor> {
     let mut dims = x.dims().to_vec();
     dims.pop();
     dims.push(half);
     let y = x.device().unset(&dims, x.element())?;
+    let rows = y.count() / half.max(1);
     let arguments = Arguments::new()
         .structure(&x.array())
+        .structure(second)
         .structure(&y.array())
-        .long(x.rows())
+        .long(rows)
         .int(half)
-        .int(which as usize);
-    // SAFETY: x has two values for each of y.
+        .int(stride)
+        .int(mode);
+    // Eight values a thread where the kernel can.
+    let each = if half.is_multiple_of(8) { 8 } else { 1 };
+    let blocks = blocks(y.count() / each);
+    // SAFETY: both have a value for each of y's, as callers saw to.
     unsafe {
-        x.device().launch(
-            ("pointwise", "gated"),
-            blocks(y.count()),
-            THREADS,
-            0,
-            &arguments,
-        )?
+        x.device()
+            .launch(("pointwise", "gated"), blocks, THREADS, 0, &arguments)?
     };
     Ok(y)
 }

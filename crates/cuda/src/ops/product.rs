@@ -3,10 +3,10 @@
 use std::sync::OnceLock;
 
 use super::copy::{cast, concatenate, padded_width};
-use super::few_rows;
 use super::pointwise::steps;
 use super::steps::Steps;
 use super::{THREADS, blocks, device_of, map_of, optional, within};
+use super::{ends, few_rows};
 use crate::driver::{Arguments, Structure};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Tensor};
@@ -227,6 +227,11 @@ impl ConvWeight {
         (self.weight.dims()[0], self.weight.dims()[1], self.inputs)
     }
 
+    /// `[outputs, side, side, inputs]`, inputs filled with zeros to a multiple of [`CHUNK`].
+    pub(super) fn weight(&self) -> &Tensor {
+        &self.weight
+    }
+
     /// Whether it can be run over a doubled map that is not made.
     pub fn doubles(&self) -> bool {
         self.weight.dims()[1] == 3 && self.stride == 1 && self.padding == 1
@@ -272,6 +277,9 @@ pub fn conv2d(x: &Tensor, w: &ConvWeight, doubled: bool, after: &Steps) -> Resul
     if !fits || (doubled && !w.doubles()) {
         let expected = format!("[batch, height, width, {inputs}] of at least {side}×{side}");
         return Err(Error::shape("conv2d", x.dims(), &expected));
+    }
+    if !doubled && let Some(y) = ends::conv2d(x, w, after)? {
+        return Ok(y);
     }
     let x = cast(&padded_width(x, CHUNK)?, device.element())?;
     let [rows, columns] = [height, width].map(|size| match doubled {

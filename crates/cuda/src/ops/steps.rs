@@ -55,6 +55,12 @@ pub struct Steps<'a> {
 }
 
 impl Steps<'_> {
+    /// Whether there are none.
+    pub fn are_none(&self) -> bool {
+        let plain = self.activation == Activation::Identity && !self.wide;
+        plain && self.bias.is_none() && self.gate.is_none() && self.residual.is_none()
+    }
+
     /// Whether what is added is a map of another size.
     pub(super) fn has_shortcut(&self) -> bool {
         matches!(self.residual, Some(Residual::Shortcut(..)))

@@ -6,14 +6,24 @@ use crate::ops::{self, Attention, HeadLayout};
 
 pub(super) const CASES: &[Listed] = &[
     ("linear attention", &["linear_attention"], |s| {
-        linear(s, s.pick([2, 77, 3, 24], [1, 1024, 36, 32]))
+        linear(s, s.pick([2, 77, 3, 24], [1, 1024, 36, 28]))
     }),
+    (
+        "linear attention, heads of 32",
+        &["linear_attention"],
+        |s| linear(s, s.pick([1, 301, 3, 32], [1, 1024, 36, 32])),
+    ),
     (
         "linear attention, scales interleaved",
         &["linear_attention"],
         interleaved,
     ),
-    ("a matrix a group", &["linear_attention"], grouped),
+    ("a matrix a group", &["linear_attention"], |s| {
+        grouped(s, s.pick([150, 3, 20], [16384, 48, 20]))
+    }),
+    ("a matrix a group of 32", &["linear_attention"], |s| {
+        grouped(s, s.pick([300, 5, 32], [16384, 48, 32]))
+    }),
     (
         "attention, lengths of keys",
         &["attention", "attention_tiles"],
@@ -27,15 +37,33 @@ pub(super) const CASES: &[Listed] = &[
     ),
     (
         "attention, causal, window, cap, shared keys",
-        &["attention", "attention_tiles"],
+        &["attention", "attention_wide"],
         |s| {
             softmax(
                 s,
                 &Masks::CAUSAL,
-                s.pick([2, 40, 40, 4, 2, 16], [1, 300, 300, 8, 4, 256]),
+                s.pick([2, 40, 150, 4, 2, 40], [1, 300, 300, 8, 4, 256]),
             )
         },
     ),
+    (
+        "attention, wide heads, lengths of keys",
+        &["attention", "attention_wide"],
+        |s| {
+            softmax(
+                s,
+                &Masks::LENGTHS,
+                s.pick([2, 18, 139, 2, 1, 232], [4, 300, 300, 8, 4, 256]),
+            )
+        },
+    ),
+    ("attention, wide heads, odd channels", &["attention"], |s| {
+        softmax(
+            s,
+            &Masks::HOLES,
+            s.pick([1, 19, 40, 2, 2, 26], [1, 64, 77, 4, 4, 250]),
+        )
+    }),
     (
         "attention, masked keys",
         &["attention", "attention_tiles"],
@@ -96,7 +124,13 @@ pub(super) const CASES: &[Listed] = &[
         },
     ),
     ("rotary positions", &["attention"], |s| {
-        rotary(s, s.pick([7, 3, 10], [300, 8, 256]), 2)
+        rotary(s, s.pick([7, 3, 32], [300, 8, 256]), 2)
+    }),
+    ("rotary positions, odd halves", &["attention"], |s| {
+        rotary(s, s.pick([7, 3, 10], [300, 8, 250]), 2)
+    }),
+    ("rotary positions, half the channels", &["attention"], |s| {
+        rotary(s, s.pick([5, 2, 32], [1280, 32, 128]), 4)
     }),
     ("rotary positions, some channels", &["attention"], |s| {
         rotary(s, s.pick([5, 2, 11], [1280, 32, 128]), 4)
@@ -180,8 +214,7 @@ fn interleaved(s: &Setting) -> Result<Ready> {
     ))
 }
 
-fn grouped(s: &Setting) -> Result<Ready> {
-    let [rows, groups, dim] = s.pick([150, 3, 20], [16384, 48, 32]);
+fn grouped(s: &Setting, [rows, groups, dim]: [usize; 3]) -> Result<Ready> {
     let (x, mix) = (
         s.noise(1, &[rows, groups * dim])?,
         s.vector(2, &[groups, dim, dim])?,

@@ -58,11 +58,33 @@ pub(super) const CASES: &[Listed] = &[
     }),
     (
         "conv 3x3 of 3 channels",
+        &["ends", "precise", "copy"],
+        |s| {
+            conv(
+                s,
+                s.pick([2, 11, 37, 3, 160], [1, 1024, 1024, 3, 128]),
+                3,
+                1,
+                None,
+            )
+        },
+    ),
+    ("conv 3x3 to 3 channels", &["ends", "precise"], |s| {
+        conv(
+            s,
+            s.pick([2, 18, 35, 96, 3], [1, 1024, 1024, 128, 3]),
+            3,
+            1,
+            None,
+        )
+    }),
+    (
+        "conv 3x3 of 4 channels",
         &["product", "precise", "copy"],
         |s| {
             conv(
                 s,
-                s.pick([1, 9, 10, 3, 16], [1, 1024, 1024, 3, 128]),
+                s.pick([1, 9, 10, 4, 16], [1, 256, 256, 4, 128]),
                 3,
                 1,
                 None,
@@ -92,12 +114,20 @@ pub(super) const CASES: &[Listed] = &[
         },
     ),
     ("depthwise 5x5", &["depthwise"], |s| {
-        depthwise(s, s.pick([2, 7, 9, 24], [1, 128, 128, 1536]), 5)
+        depthwise(s, s.pick([2, 7, 23, 66], [1, 128, 128, 1536]), 5)
     }),
     ("depthwise 3x3, odd channels", &["depthwise"], |s| {
         depthwise(s, s.pick([1, 6, 11, 7], [1, 64, 64, 513]), 3)
     }),
-    ("depthwise 3x3 and gate", &["depthwise"], depthwise_gate),
+    ("depthwise 3x3", &["depthwise"], |s| {
+        depthwise(s, s.pick([1, 9, 40, 6], [1, 1024, 1024, 32]), 3)
+    }),
+    ("depthwise 3x3 and gate", &["depthwise"], |s| {
+        depthwise_gate(s, s.pick([2, 5, 21, 36], [1, 128, 128, 4096]))
+    }),
+    ("depthwise 3x3 and gate, few pixels", &["depthwise"], |s| {
+        depthwise_gate(s, s.pick([1, 4, 3, 14], [1, 32, 32, 5760]))
+    }),
 ];
 
 fn dot(x: &Values, from: usize, w: &Values, row: usize, depth: usize) -> f64 {
@@ -321,8 +351,7 @@ fn depthwise(s: &Setting, dims: [usize; 4], side: usize) -> Result<Ready> {
     ))
 }
 
-fn depthwise_gate(s: &Setting) -> Result<Ready> {
-    let dims = s.pick([1, 5, 9, 32], [1, 128, 128, 4096]);
+fn depthwise_gate(s: &Setting, dims: [usize; 4]) -> Result<Ready> {
     let channels = dims[3];
     let (x, w, bias) = (
         s.noise(1, &dims)?,

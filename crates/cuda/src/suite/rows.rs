@@ -3,28 +3,68 @@
 use super::{Listed, Ready, Setting, gelu_tanh, silu};
 use crate::error::Result;
 use crate::ops::{self, Activation, Binary, Residual, Steps};
+use crate::tensor::Element;
 
 pub(super) const CASES: &[Listed] = &[
     ("RMS norm, shift, residual", &["norm"], |s| {
         rms_norm(s, s.pick([19, 264], [65536, 512]))
     }),
+    ("RMS norm of a map", &["norm"], |s| {
+        rms_norm(s, s.pick([70, 40], [1024 * 1024, 128]))
+    }),
+    ("RMS norm, few long rows", &["norm"], |s| {
+        rms_norm(s, s.pick([3, 2304], [300, 2304]))
+    }),
+    ("RMS norm beyond registers", &["norm"], |s| {
+        rms_norm(s, s.pick([2, 8203], [16, 16384]))
+    }),
     ("RMS norm, odd width", &["norm"], |s| {
         rms_norm(s, s.pick([5, 37], [1024, 1153]))
     }),
-    ("layer norm, modulated", &["norm"], layer_norm),
+    ("layer norm, modulated", &["norm"], |s| {
+        layer_norm(s, s.pick([2, 11, 72], [2, 1024, 1152]))
+    }),
+    ("layer norm, modulated, long rows", &["norm"], |s| {
+        layer_norm(s, s.pick([2, 3, 1153], [1, 1024, 2240]))
+    }),
+    ("layer norm beyond registers", &["norm"], |s| {
+        layer_norm(s, s.pick([1, 2, 8200], [1, 16, 16384]))
+    }),
     ("activation", &["pointwise"], activation),
-    ("product, sides repeated", &["pointwise"], broadcast_product),
+    ("product, sides repeated", &["pointwise"], |s| {
+        broadcast_product(s, s.pick([3, 6, 24], [2, 1024, 1152]))
+    }),
+    ("product, sides repeated, odd", &["pointwise"], |s| {
+        broadcast_product(s, s.pick([3, 6, 20], [2, 1024, 1155]))
+    }),
+    ("quotient, a value a row", &["pointwise"], quotient),
     ("sum of f32 and the rest", &["pointwise"], sum),
     ("value by SiLU of gate", &["pointwise"], |s| {
-        gated(s, Activation::Silu)
+        gated(s, s.pick([9, 21], [300, 9216]), Activation::Silu)
     }),
     ("GELU of gate by value", &["pointwise"], |s| {
-        gated(s, Activation::GeluTanh)
+        gated(s, s.pick([9, 24], [300, 9216]), Activation::GeluTanh)
+    }),
+    ("SiLU of gate by value, apart", &["pointwise"], |s| {
+        gated_pair(s, Activation::Silu)
+    }),
+    ("GELU of gate by value, apart", &["pointwise"], |s| {
+        gated_pair(s, Activation::GeluTanh)
     }),
     ("gate and residual alone", &["pointwise"], steps_alone),
     ("permute", &["copy"], permute),
-    ("slices joined", &["copy"], joined),
-    ("rows by index", &["copy"], gather),
+    ("slices joined", &["copy"], |s| {
+        joined(s, s.pick([4, 5, 9], [1024, 1152, 2304]), 1)
+    }),
+    ("slices joined in eights", &["copy"], |s| {
+        joined(s, s.pick([4, 16, 40], [1024, 1152, 2304]), 8)
+    }),
+    ("rows by index", &["copy"], |s| {
+        gather(s, s.pick([17, 6, 24], [256_000, 300, 2304]))
+    }),
+    ("rows by index, odd width", &["copy"], |s| {
+        gather(s, s.pick([17, 6, 20], [256_000, 300, 2305]))
+    }),
     ("means of neighbours", &["copy"], group_mean),
 ];
 
@@ -58,8 +98,7 @@ fn rms_norm(s: &Setting, [rows, channels]: [usize; 2]) -> Result<Ready> {
     ))
 }
 
-fn layer_norm(s: &Setting) -> Result<Ready> {
-    let [batch, tokens, channels] = s.pick([2, 11, 72], [2, 1024, 1152]);
+fn layer_norm(s: &Setting, [batch, tokens, channels]: [usize; 3]) -> Result<Ready> {
     // The residual stream is f32.
     let x = s.vector(1, &[batch, tokens, channels])?;
     let (shift, scale) = (
@@ -96,8 +135,19 @@ fn activation(s: &Setting) -> Result<Ready> {
     ))
 }
 
-fn broadcast_product(s: &Setting) -> Result<Ready> {
-    let [batch, rows, channels] = s.pick([3, 6, 20], [2, 1024, 1152]);
+fn quotient(s: &Setting) -> Result<Ready> {
+    let [rows, channels] = s.pick([7, 24], [4096, 1152]);
+    let a = s.noise(1, &[rows, channels])?;
+    let b: Vec<f32> = super::noise(2, rows).iter().map(|v| v + 2.0).collect();
+    let b = s.filled(&[rows, 1], Element::F32, b)?;
+    let parts = (a.tensor.clone(), b.tensor.clone());
+    let run = move || ops::binary(Binary::Divide, &parts.0, &parts.1);
+    let count = rows * channels;
+    let wanted = move |at: usize| a.at(at) / b.at(at / channels);
+    Ok(Ready::new(run, wanted, (count, 4 * count + s.bytes(count))))
+}
+
+fn broadcast_product(s: &Setting, [batch, rows, channels]: [usize; 3]) -> Result<Ready> {
     let (a, b) = (
         s.noise(1, &[batch, 1, channels])?,
         s.vector(2, &[rows, channels])?,
@@ -131,8 +181,25 @@ fn sum(s: &Setting) -> Result<Ready> {
     ))
 }
 
-fn gated(s: &Setting, which: Activation) -> Result<Ready> {
-    let [rows, half] = s.pick([9, 21], [300, 9216]);
+fn gated_pair(s: &Setting, which: Activation) -> Result<Ready> {
+    let dims = s.pick([3, 32], [300, 9216]);
+    let (gates, values) = (s.noise(1, &dims)?, s.noise(2, &dims)?);
+    let parts = (gates.tensor.clone(), values.tensor.clone());
+    let run = move || ops::gated_pair(&parts.0, &parts.1, which);
+    let count: usize = dims.iter().product();
+    let wanted = move |at: usize| {
+        let gate = gates.at(at);
+        let gate = if which == Activation::Silu {
+            silu(gate)
+        } else {
+            gelu_tanh(gate)
+        };
+        gate * values.at(at)
+    };
+    Ok(Ready::new(run, wanted, (6 * count, s.bytes(3 * count))))
+}
+
+fn gated(s: &Setting, [rows, half]: [usize; 2], which: Activation) -> Result<Ready> {
     let x = s.noise(1, &[rows, 2 * half])?;
     let tensor = x.tensor.clone();
     let run = move || ops::gated(&tensor, which);
@@ -197,24 +264,23 @@ fn permute(s: &Setting) -> Result<Ready> {
     Ok(Ready::new(run, wanted, (0, s.bytes(2 * count))).exactly())
 }
 
-fn joined(s: &Setting) -> Result<Ready> {
-    let [rows, first, second] = s.pick([4, 5, 9], [1024, 1152, 2304]);
+/// A part and what is left of another without its first `skipped` columns.
+fn joined(s: &Setting, [rows, first, second]: [usize; 3], skipped: usize) -> Result<Ready> {
     let (a, b) = (s.noise(1, &[rows, first])?, s.noise(2, &[rows, second])?);
     let parts = (a.tensor.clone(), b.tensor.clone());
-    let width = second - 1 + first;
+    let width = second - skipped + first;
     let run = move || {
-        let shorter = ops::narrow(&parts.1, 1, 1, second - 1)?;
+        let shorter = ops::narrow(&parts.1, 1, skipped, second - skipped)?;
         ops::concatenate(&[&parts.0, &shorter], 1)
     };
     let wanted = move |at: usize| match at % width {
         column if column < first => a.at(at / width * first + column),
-        column => b.at(at / width * second + column - first + 1),
+        column => b.at(at / width * second + column - first + skipped),
     };
     Ok(Ready::new(run, wanted, (0, s.bytes(4 * rows * width))).exactly())
 }
 
-fn gather(s: &Setting) -> Result<Ready> {
-    let [known, rows, width] = s.pick([17, 6, 20], [256_000, 300, 2304]);
+fn gather(s: &Setting, [known, rows, width]: [usize; 3]) -> Result<Ready> {
     let x = s.noise(1, &[known, width])?;
     let indices: Vec<u32> = (0..rows).map(|row| (row * 7919 % known) as u32).collect();
     let chosen = s.device.upload_u32(&indices, &[rows])?;

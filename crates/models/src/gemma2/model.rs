@@ -1,6 +1,6 @@
 //! The forward pass.
 
-use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::ops::{self, AttentionOptions, Epilogue, Residual};
 use brisk_nn::{
     AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear,
     Location, RmsNorm, RmsNormKind, Tensor, Trace, Weights, check_finite,
@@ -291,20 +291,49 @@ impl Layer {
         let attended = ops::attention(&q, &all.keys, &all.values, &options)?;
         let attended = self.attention.output.forward(&attended)?;
         trace.see("self_attn", &attended);
-        let attended = self.post_attention_norm.forward(&attended)?;
-        trace.see("post_attention_layernorm", &attended);
-        let x = (x + attended)?;
+        let x = normed_sum(
+            x,
+            attended,
+            &self.post_attention_norm,
+            trace,
+            "post_attention_layernorm",
+        )?;
 
         let b = self.pre_feedforward_norm.forward(&x)?;
         trace.see("pre_feedforward_layernorm", &b);
         let hidden = ops::gated_gelu_tanh(&self.gate.forward(&b)?, &self.up.forward(&b)?)?;
         let hidden = self.down.forward(&hidden)?;
         trace.see("mlp", &hidden);
-        let hidden = self.post_feedforward_norm.forward(&hidden)?;
-        trace.see("post_feedforward_layernorm", &hidden);
-        let x = (x + hidden)?;
+        let x = normed_sum(
+            &x,
+            hidden,
+            &self.post_feedforward_norm,
+            trace,
+            "post_feedforward_layernorm",
+        )?;
         Ok((x, all))
     }
+}
+
+/// `x + norm(part)` in one pass; watched in detail, one after the other.
+fn normed_sum(
+    x: &Tensor,
+    part: Tensor,
+    norm: &RmsNorm,
+    trace: &mut Trace,
+    name: &str,
+) -> Result<Tensor> {
+    if trace.is_detailed() {
+        let part = norm.forward(&part)?;
+        trace.see(name, &part);
+        return x + part;
+    }
+    let steps = Epilogue {
+        norm: Some(norm.step()),
+        residual: Some(Residual::Same(x)),
+        ..Epilogue::default()
+    };
+    steps.apply(part)
 }
 
 fn norm(config: &Gemma2Config, weights: &Weights) -> Result<RmsNorm> {

@@ -150,12 +150,13 @@ fn gated(kind: Gate, name: &'static str, gate: &Tensor, up: &Tensor) -> Result<T
     if gate.dims() != up.dims() {
         return Err(shape_error(name, up.dims(), &format!("{:?}", gate.dims())));
     }
-    if gate.device().is_some() {
-        let activated = match kind {
-            Gate::Silu => silu(gate)?,
-            Gate::GeluTanh => gelu_tanh(gate)?,
+    if let Some(gate) = gate.device() {
+        let which = match kind {
+            Gate::Silu => brisk_cuda::ops::Activation::Silu,
+            Gate::GeluTanh => brisk_cuda::ops::Activation::GeluTanh,
         };
-        return activated * up;
+        let up = up.on_device(name)?.tensor();
+        return Ok(brisk_cuda::ops::gated_pair(gate.tensor(), up, which)?.into());
     }
     gate.contiguous()?
         .apply_op2(&up.contiguous()?, Gated { kind, name })

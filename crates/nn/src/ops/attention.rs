@@ -5,6 +5,7 @@ use super::rotary_at::RotaryAngles;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
 use crate::tensor::{OnDevice, Tensor};
+use brisk_cuda::Device;
 use brisk_cuda::ops::HeadLayout;
 use brisk_kernels::attention::{self as softmax, AttentionShape};
 use brisk_kernels::linear_attention::{self as relu, LinearAttentionShape};
@@ -207,12 +208,7 @@ fn on_device(
     options: &AttentionOptions,
 ) -> Result<Tensor> {
     let (k, v) = (k.on_device("attention")?, v.on_device("attention")?);
-    let flags = mask.map(|rows| {
-        let sides = [rows.len(), rows.first().map_or(0, Vec::len)];
-        let flags: Vec<u32> = rows.into_iter().flatten().map(u32::from).collect();
-        q.device().upload_u32(&flags, &sides)
-    });
-    let flags = flags.transpose()?;
+    let flags = mask.map(|rows| flags(rows, q.device())).transpose()?;
     let how = brisk_cuda::ops::Attention {
         heads: options.heads,
         key_value_heads: options.key_value_heads,
@@ -225,6 +221,24 @@ fn on_device(
         ends: None,
     };
     Ok(brisk_cuda::ops::attention(q.tensor(), k.tensor(), v.tensor(), &how)?.into())
+}
+
+/// Flags of keys on a card, the last ones kept: all layers of a pass mask the same.
+fn flags(rows: Vec<Vec<bool>>, device: &Device) -> Result<brisk_cuda::Tensor> {
+    type Last = Option<(Vec<Vec<bool>>, brisk_cuda::Tensor)>;
+    static LAST: Mutex<Last> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    match &*last {
+        Some((known, flags)) if *known == rows && flags.device() == device => {
+            return Ok(flags.clone());
+        }
+        _ => {}
+    }
+    let sides = [rows.len(), rows.first().map_or(0, Vec::len)];
+    let values: Vec<u32> = rows.iter().flatten().copied().map(u32::from).collect();
+    let flags = device.upload_u32(&values, &sides)?;
+    *last = Some((rows, flags.clone()));
+    Ok(flags)
 }
 
 struct Attention(AttentionShape);

@@ -97,7 +97,10 @@ impl<'a> Epilogue<'a> {
     /// Sizes that do not fit.
     pub fn apply(&self, mut y: Tensor) -> Result<Tensor> {
         if let Some(y) = y.device() {
-            return self.on_device(None, |steps| brisk_cuda::ops::steps(y.tensor(), steps));
+            return self.on_device(None, |steps| match steps.are_none() {
+                true => Ok(y.tensor().clone()),
+                false => brisk_cuda::ops::steps(y.tensor(), steps),
+            });
         }
         y = match self.activation {
             Some(Activation::Relu) => relu(&y)?,
