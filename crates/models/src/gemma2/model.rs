@@ -201,6 +201,37 @@ impl Gemma2Model {
     }
 }
 
+/// From the residual width to the inner one.
+#[derive(Debug)]
+enum Expand {
+    Separate {
+        gate: Linear,
+        up: Linear,
+    },
+    /// Gates, then values, in one product: on a card, where products of few rows leave it half idle.
+    Joined(Linear),
+}
+
+impl Expand {
+    fn new(gate: Linear, up: Linear, location: &Location) -> Result<Self> {
+        let joined = match location.device().is_none() {
+            true => None,
+            false => Linear::joined(&[&gate, &up])?,
+        };
+        Ok(match joined {
+            Some(both) => Self::Joined(both),
+            None => Self::Separate { gate, up },
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Separate { gate, up } => ops::gated_gelu_tanh(&gate.forward(x)?, &up.forward(x)?),
+            Self::Joined(both) => ops::joined_gelu_tanh(&both.forward(x)?),
+        }
+    }
+}
+
 /// One decoder layer.
 #[derive(Debug)]
 struct Layer {
@@ -209,8 +240,7 @@ struct Layer {
     pre_feedforward_norm: RmsNorm,
     post_feedforward_norm: RmsNorm,
     attention: AttentionProjections,
-    gate: Linear,
-    up: Linear,
+    expand: Expand,
     down: Linear,
     heads: usize,
     key_value_heads: usize,
@@ -245,8 +275,11 @@ impl Layer {
             pre_feedforward_norm: norm(config, &weights.pp("pre_feedforward_layernorm"))?,
             post_feedforward_norm: norm(config, &weights.pp("post_feedforward_layernorm"))?,
             attention: AttentionProjections::load(&attention, AttentionNames::LLAMA, &widths)?,
-            gate: linear("mlp.gate_proj", width, inner)?,
-            up: linear("mlp.up_proj", width, inner)?,
+            expand: Expand::new(
+                linear("mlp.gate_proj", width, inner)?,
+                linear("mlp.up_proj", width, inner)?,
+                weights.location(),
+            )?,
             down: linear("mlp.down_proj", inner, width)?,
             heads: config.num_attention_heads,
             key_value_heads: config.num_key_value_heads,
@@ -301,8 +334,7 @@ impl Layer {
 
         let b = self.pre_feedforward_norm.forward(&x)?;
         trace.see("pre_feedforward_layernorm", &b);
-        let hidden = ops::gated_gelu_tanh(&self.gate.forward(&b)?, &self.up.forward(&b)?)?;
-        let hidden = self.down.forward(&hidden)?;
+        let hidden = self.down.forward(&self.expand.forward(&b)?)?;
         trace.see("mlp", &hidden);
         let x = normed_sum(
             &x,
@@ -315,7 +347,7 @@ impl Layer {
     }
 }
 
-/// `x + norm(part)` in one pass; watched in detail, one after the other.
+/// `x + norm(part)` in one pass; watched, one after the other.
 fn normed_sum(
     x: &Tensor,
     part: Tensor,
@@ -323,7 +355,7 @@ fn normed_sum(
     trace: &mut Trace,
     name: &str,
 ) -> Result<Tensor> {
-    if trace.is_detailed() {
+    if trace.is_watched() {
         let part = norm.forward(&part)?;
         trace.see(name, &part);
         return x + part;

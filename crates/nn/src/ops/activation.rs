@@ -146,6 +146,27 @@ pub fn gated_gelu_tanh(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     gated(Gate::GeluTanh, "gated_gelu_tanh", gate, up)
 }
 
+/// `[.., 2h]`, gates then values, to `gelu_tanh(gate)·value` `[.., h]`.
+///
+/// # Errors
+/// An odd last dimension.
+pub fn joined_gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    let half = match x.dims().last() {
+        Some(&width) if width > 0 && width.is_multiple_of(2) => width / 2,
+        _ => {
+            let expected = "an even last dimension";
+            return Err(shape_error("joined_gelu_tanh", x.dims(), expected));
+        }
+    };
+    if let Some(x) = x.device() {
+        let which = brisk_cuda::ops::Activation::GeluTanh;
+        return Ok(brisk_cuda::ops::gated(x.tensor(), which)?.into());
+    }
+    let last = x.rank() - 1;
+    let part = |first: usize| x.narrow(last, first, half);
+    gated_gelu_tanh(&part(0)?, &part(half)?)
+}
+
 fn gated(kind: Gate, name: &'static str, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.dims() != up.dims() {
         return Err(shape_error(name, up.dims(), &format!("{:?}", gate.dims())));

@@ -31,7 +31,7 @@ mod span_attention;
 pub(crate) mod storage;
 
 pub use activation::{
-    add, gated_gelu_tanh, gated_silu, gelu_erf, gelu_tanh, relu, silu, silu_times,
+    add, gated_gelu_tanh, gated_silu, gelu_erf, gelu_tanh, joined_gelu_tanh, relu, silu, silu_times,
 };
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use biased_attention::biased_attention;
