@@ -109,7 +109,7 @@ impl Turns {
         let mut line = self.line();
         let ticket = line.next;
         line.next += 1;
-        let had = had.unwrap_or(line.clock);
+        let had = had.unwrap_or_else(|| line.now());
         line.waiting.push(Waiting { ticket, had });
         self.count(&line);
         let got = loop {
@@ -151,6 +151,12 @@ impl Turns {
 impl Line {
     fn is_held_by(&self, thread: ThreadId) -> bool {
         self.computing.is_some_and(|turn| turn.thread == thread)
+    }
+
+    /// Where one who comes in begins: beside whoever computes, however long that has been alone.
+    fn now(&self) -> Duration {
+        let computing = self.computing.map(|turn| turn.had + turn.since.elapsed());
+        computing.unwrap_or_default().max(self.clock)
     }
 
     /// Whose turn is next: who had least, and came first of those.
@@ -243,6 +249,43 @@ mod tests {
         let share = short.0.as_secs_f64() / (short.0 + long.0).as_secs_f64();
         assert!((0.3..0.7).contains(&share), "{short:?} beside {long:?}");
         assert!(short.1 > Duration::from_millis(300), "{short:?}");
+    }
+
+    /// Who was alone for a while owes nothing to one who comes in.
+    #[test]
+    fn one_who_comes_late_gets_no_more_than_half() {
+        let (turns, stop) = (Arc::<Turns>::default(), AtomicBool::new(false));
+        let over = AtomicBool::new(false);
+        let late = AtomicBool::new(false);
+        let first = std::thread::scope(|scope| {
+            let first = scope.spawn(|| {
+                let turn = turns.take(&stop).unwrap();
+                let mut beside = Duration::ZERO;
+                while !over.load(Ordering::Relaxed) {
+                    assert!(turns.pass_on(&stop));
+                    std::thread::sleep(Duration::from_millis(5));
+                    if late.load(Ordering::Relaxed) {
+                        beside += Duration::from_millis(5);
+                    }
+                }
+                drop(turn);
+                beside
+            });
+            std::thread::sleep(Duration::from_millis(1500));
+            late.store(true, Ordering::Relaxed);
+            scope.spawn(|| {
+                let turn = turns.take(&stop).unwrap();
+                while !over.load(Ordering::Relaxed) {
+                    assert!(turns.pass_on(&stop));
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                drop(turn);
+            });
+            std::thread::sleep(Duration::from_millis(1000));
+            over.store(true, Ordering::Relaxed);
+            first.join().unwrap()
+        });
+        assert!(first > Duration::from_millis(250), "{first:?} of a second");
     }
 
     #[test]
