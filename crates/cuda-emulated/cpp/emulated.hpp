@@ -35,7 +35,7 @@ struct Block {
     Warp* warps;
     Index index, size, grid;
     unsigned char* memory;
-    unsigned waiting, generation, live;
+    unsigned waiting, generation, live, seed;
     int outcome;
     unsigned long progress;
     jmp_buf scheduler;
@@ -44,6 +44,9 @@ struct Block {
     void** arguments;
 };
 inline Block block;
+// What other words need at a block's begin, and after every thread had a turn.
+inline void (*block_begins)() = nullptr;
+inline void (*between_turns)() = nullptr;
 
 // `_setjmp` leaves the signals alone, so a turn costs no system call.
 inline void yield() {
@@ -111,6 +114,7 @@ inline int run(Index grid, Index size, unsigned bytes, unsigned seed) {
     block.grid = grid;
     block.memory = (unsigned char*)(((uintptr_t)memory + 1023) / 1024 * 1024);
     unsigned random = seed * 2654435761u + 1;
+    block.seed = seed;
     block.outcome = DONE;
     for (unsigned z = 0; z < grid.z; z++) for (unsigned y = 0; y < grid.y; y++) for (unsigned x = 0; x < grid.x; x++) {
         std::memset(memory, 0xff, room);
@@ -118,6 +122,7 @@ inline int run(Index grid, Index size, unsigned bytes, unsigned seed) {
         block.index = {x, y, z};
         block.waiting = block.generation = 0;
         block.live = threads;
+        if (block_begins) block_begins();
         for (unsigned t = 0; t < threads; t++) {
             Fiber& f = block.fibers[t];
             f.started = f.done = false;
@@ -144,6 +149,7 @@ inline int run(Index grid, Index size, unsigned bytes, unsigned seed) {
                 turn(f, stacks + stack * f->number, stack);
                 if (block.outcome) goto end;
             }
+            if (between_turns) between_turns();
             idle = block.progress == before ? idle + 1 : 0;
             if (idle == 2) { block.outcome = STUCK; goto end; }
         }
@@ -199,6 +205,7 @@ DEVICE int to_nearest(float x) { return x != x ? 0 : (int)std::nearbyint(x); }
 DEVICE unsigned pack2(float low, float high) { return to_bf16(low).bits | (unsigned)to_bf16(high).bits << 16; }
 DEVICE float exponential(float x) { return std::exp(x); }
 DEVICE double exponential_wide(double x) { return std::exp(x); }
+DEVICE float quick_exponential(float x) { return std::exp(x); }
 DEVICE float quick_quotient(float x, float y) { return x / y; }
 DEVICE unsigned relu2(unsigned x) {
     auto half = [](unsigned u) { return (u & 0x7fff) > 0x7f80 ? 0x7fffu : u & 0x8000 ? 0u : u; };

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::ffi::{CString, c_char, c_int, c_uint, c_void};
 use std::sync::{Mutex, PoisonError};
 
-use brisk_cuda::driver::{Card, Driver, Launch};
+use brisk_cuda::driver::{Card, Driver, Launch, TensorMap};
 use brisk_cuda::{Device, Error, Precision, Result};
 
 /// The emulator's door: `brisk_emulated_launch` of `cpp/launch.hpp`.
@@ -66,15 +66,20 @@ pub fn is_missing() -> bool {
 /// A device over the emulator, its threads in an order that `seed` shuffles (0: in their own); none where there was
 /// no C++ compiler when this was built.
 pub fn device(precision: Precision, seed: u32) -> Option<Device> {
-    Some(device_over(built_in()?, precision, seed))
+    Some(device_over(built_in()?, precision, seed, (8, 0)))
 }
 
-/// As [`device`], over another build of the kernels.
-pub fn device_over(door: Door, precision: Precision, seed: u32) -> Device {
+/// As [`device`], of the generation whose kernels have instructions of their own (Hopper).
+pub fn hopper(precision: Precision, seed: u32) -> Option<Device> {
+    Some(device_over(built_in()?, precision, seed, (9, 0)))
+}
+
+/// As [`device`], over another build of the kernels and of any compute capability.
+pub fn device_over(door: Door, precision: Precision, seed: u32, capability: (u32, u32)) -> Device {
     let card = Card {
         name: "emulated".to_owned(),
         index: 0,
-        capability: (8, 0),
+        capability,
         multiprocessors: 4,
         memory: 1 << 30,
     };
@@ -277,6 +282,55 @@ impl Driver for Emulated {
             4 => Err(Self::failed(&call, "threads wait for each other for ever")),
             _ => Err(Self::failed(&call, "copies are never waited for")),
         }
+    }
+
+    fn tensor_map(&self, address: u64, sides: &[usize], of_box: &[usize]) -> Result<TensorMap> {
+        let refuse = |why: &str| {
+            Err(Self::failed(
+                "describing a tensor to the card",
+                format!("sides {sides:?}, box {of_box:?}: {why}"),
+            ))
+        };
+        // What the driver of a card asks for.
+        let rank = sides.len();
+        if rank == 0 || rank > 5 || of_box.len() != rank {
+            return refuse("one to five sides, and as many of the box");
+        }
+        if !address.is_multiple_of(16)
+            || sides[..rank - 1]
+                .iter()
+                .scan(2, |bytes, side| {
+                    *bytes *= side;
+                    Some(*bytes)
+                })
+                .any(|bytes| bytes % 16 != 0)
+        {
+            return refuse("rows must begin at multiples of 16 bytes");
+        }
+        if of_box.iter().any(|side| *side == 0 || *side > 256) || of_box[0] * 2 > 128 {
+            return refuse("a box of at most 256 a side, and 128 bytes innermost");
+        }
+        self.check_range(address, 2 * sides.iter().product::<usize>())?;
+        let (mut all, mut strides, mut boxes) = ([0u64; 5], [0u64; 5], [0u32; 6]);
+        let mut stride = 2;
+        boxes[0] = rank as u32;
+        for (at, (side, of_box)) in sides.iter().zip(of_box).enumerate() {
+            (all[at], strides[at], boxes[at + 1]) = (*side as u64, stride, *of_box as u32);
+            stride *= *side as u64;
+        }
+        let pairs = boxes
+            .chunks(2)
+            .map(|pair| u64::from(pair[0]) | u64::from(pair[1]) << 32);
+        let words = std::iter::once(address)
+            .chain(pairs)
+            .chain(all)
+            .chain(strides);
+        let mut map = TensorMap::default();
+        map.0
+            .iter_mut()
+            .zip(words)
+            .for_each(|(to, word)| *to = word);
+        Ok(map)
     }
 
     fn synchronize(&self) -> Result<()> {

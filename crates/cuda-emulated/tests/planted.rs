@@ -182,6 +182,46 @@ const IN_FEW_BITS: &[Planted] = &[
     ),
 ];
 
+const ON_HOPPER: &[Planted] = &[
+    (
+        "product_hopper",
+        "        await(right_full + s, step / RIGHTS % 2);\n",
+        "",
+    ),
+    ("product_hopper", "        group_wait<1>();\n", ""),
+    ("product_hopper", "turn * 1024", "turn * 128"),
+    ("product_hopper", "half * 64 * ROW", "half * 32 * ROW"),
+    ("product_hopper", "    named_barrier<1, COPIER>();\n", ""),
+    (
+        "product_hopper",
+        "step % side * side + step / side % side",
+        "step % (side * side)",
+    ),
+    (
+        "product_hopper",
+        "x0 - window.left + righter",
+        "x0 - window.left + lower",
+    ),
+    (
+        "product_hopper",
+        "step / RIGHTS % 2 ^ 1",
+        "step / RIGHTS % 2",
+    ),
+    (
+        "product_hopper",
+        "if (turn == 0) arrive(left_empty + (tile - 1) % LEFTS);",
+        "",
+    ),
+    ("product_hopper", "step + k > 0", "step > 0"),
+    ("product_hopper", "inside / size * N", "inside / GROUP * N"),
+    (
+        "product_hopper",
+        "    warp_barrier();\n    // The tile's",
+        "    // The tile's",
+    ),
+    ("finish_hopper.cuh", "phase < 2 ? low[", "phase % 2 ? low["),
+];
+
 const ELSEWHERE: &[Planted] = &[
     (
         "few_rows",
@@ -386,7 +426,9 @@ const ELSEWHERE: &[Planted] = &[
 
 /// The kernel file that shows a bug of a header.
 fn shown_by(file: &str) -> &str {
-    if file.ends_with(".cuh") {
+    if file == "finish_hopper.cuh" {
+        "product_hopper"
+    } else if file.ends_with(".cuh") {
         "product"
     } else {
         file
@@ -448,12 +490,16 @@ fn failures(number: usize, changed: Option<(&str, &str, &str)>, file: &str) -> u
     // SAFETY: the type is that of the emulator's door.
     let door: Door = unsafe { *library.get(b"brisk_emulated_launch\0").unwrap() };
     let mut failed = 0;
-    for (precision, seed) in [
-        (Precision::Half, 0),
-        (Precision::Half, 5),
-        (Precision::Single, 6),
-    ] {
-        let device = device_over(door, precision, seed);
+    let settings: &[_] = match file {
+        "product_hopper" => &[(Precision::Half, 0, (9, 0)), (Precision::Half, 5, (9, 0))],
+        _ => &[
+            (Precision::Half, 0, (8, 0)),
+            (Precision::Half, 5, (8, 0)),
+            (Precision::Single, 6, (8, 0)),
+        ],
+    };
+    for &(precision, seed, capability) in settings {
+        let device = device_over(door, precision, seed, capability);
         let cases = suite::cases();
         for case in cases.iter().filter(|case| case.files.contains(&file)) {
             let outcome = case.run(&device, Size::Small, false);
@@ -488,6 +534,14 @@ fn every_bug_planted_into_layers_of_few_bits_is_found() {
         return;
     }
     assert_eq!(missed(IN_FEW_BITS), [""; 0]);
+}
+
+#[test]
+fn every_bug_planted_into_products_on_hopper_is_found() {
+    if brisk_cuda_emulated::is_missing() {
+        return;
+    }
+    assert_eq!(missed(ON_HOPPER), [""; 0]);
 }
 
 #[test]

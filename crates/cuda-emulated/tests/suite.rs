@@ -13,12 +13,15 @@ fn every_kernel_equals_its_plain_statement() {
     if brisk_cuda_emulated::is_missing() {
         return;
     }
-    for (precision, seed) in [
-        (Precision::Half, 0),
-        (Precision::Half, 7),
-        (Precision::Single, 3),
-    ] {
-        let device = device(precision, seed);
+    let devices = [
+        device(Precision::Half, 0),
+        device(Precision::Half, 7),
+        device(Precision::Single, 3),
+        brisk_cuda_emulated::hopper(Precision::Half, 0).expect("the emulator"),
+        brisk_cuda_emulated::hopper(Precision::Half, 9).expect("the emulator"),
+    ];
+    for device in devices {
+        let (precision, capability) = (device.precision(), device.card().capability);
         let mut wrong = Vec::new();
         for case in suite::cases() {
             match case.run(&device, Size::Small, false) {
@@ -29,7 +32,7 @@ fn every_kernel_equals_its_plain_statement() {
         }
         assert!(
             wrong.is_empty(),
-            "{precision:?}, order {seed}:\n{}",
+            "{precision:?}, {capability:?}:\n{}",
             wrong.join("\n")
         );
     }
@@ -59,4 +62,24 @@ fn what_a_real_card_would_not_forgive_is_an_error() {
     let found = one.first_not_finite().unwrap();
     assert_eq!(found, Some(("stage".to_owned(), "unset".to_owned())));
     assert_eq!(one.first_not_finite().unwrap(), None);
+}
+
+#[test]
+fn pictures_become_bytes() {
+    if brisk_cuda_emulated::is_missing() {
+        return;
+    }
+    let one = device(Precision::Single, 4);
+    let values = [
+        -1.0,
+        1.0,
+        0.0,
+        126.5 / 255.0 * 2.0 - 1.0,
+        -3.0,
+        9.0,
+        f32::NAN,
+    ];
+    let x = one.upload(&values, &[1, 7]).unwrap();
+    let bytes = brisk_cuda::ops::signed_bytes(&x).unwrap();
+    assert_eq!(bytes, [0, 255, 128, 126, 0, 255, 0]);
 }

@@ -58,6 +58,13 @@ pub trait Driver: Send + Sync {
     /// What the driver says.
     unsafe fn launch(&self, launch: &Launch) -> Result<()>;
 
+    /// A matrix or map of bf16 from an address on, of which kernels copy boxes: sides and box innermost first. For cards
+    /// that have such copies.
+    ///
+    /// # Errors
+    /// What the driver says.
+    fn tensor_map(&self, address: u64, sides: &[usize], of_box: &[usize]) -> Result<TensorMap>;
+
     /// Waits until all that is queued has run.
     ///
     /// # Errors
@@ -90,6 +97,11 @@ pub struct Card {
     /// Bytes of memory.
     pub memory: usize,
 }
+
+/// A tensor and a box of it, as the driver encodes them for a kernel.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(64))]
+pub struct TensorMap(pub [u64; 16]);
 
 /// A kernel to be run.
 #[derive(Debug)]
@@ -126,6 +138,15 @@ impl Arguments {
     #[must_use]
     pub fn pointer(self, address: u64) -> Self {
         self.bytes(&address.to_le_bytes())
+    }
+
+    /// A tensor and a box of it, by value.
+    #[must_use]
+    pub fn map(mut self, map: &TensorMap) -> Self {
+        self.spans
+            .push((self.words.len(), size_of::<TensorMap>() as u32));
+        self.words.extend(map.0);
+        self
     }
 
     /// A C `int`.

@@ -169,7 +169,7 @@ impl Pool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{Card, Launch};
+    use crate::driver::{Card, Launch, TensorMap};
     use std::sync::Mutex;
 
     /// Hands out addresses of which nothing is read.
@@ -246,6 +246,10 @@ mod tests {
         // SAFETY: as the trait's; nothing is read or written at these addresses.
         unsafe fn launch(&self, _: &Launch) -> Result<()> {
             Ok(())
+        }
+
+        fn tensor_map(&self, _: u64, _: &[usize], _: &[usize]) -> Result<TensorMap> {
+            Ok(TensorMap::default())
         }
 
         fn synchronize(&self) -> Result<()> {

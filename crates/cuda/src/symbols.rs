@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 use libloading::Library;
 
+use crate::driver::TensorMap;
 use crate::error::{Error, Result};
 
 /// What every function answers.
@@ -58,12 +59,15 @@ functions! {
     memory_info b"cuMemGetInfo_v2\0" (*mut usize, *mut usize);
     memory_allocate b"cuMemAlloc_v2\0" (*mut u64, usize);
     memory_free b"cuMemFree_v2\0" (u64);
+    host_allocate b"cuMemAllocHost_v2\0" (*mut *mut c_void, usize);
+    host_free b"cuMemFreeHost\0" (*mut c_void);
     copy_to_device b"cuMemcpyHtoDAsync_v2\0" (u64, *const c_void, usize, Handle);
     copy_to_host b"cuMemcpyDtoHAsync_v2\0" (*mut c_void, u64, usize, Handle);
     clear b"cuMemsetD8Async\0" (u64, u8, usize, Handle);
     module_load b"cuModuleLoadData\0" (*mut Handle, *const c_void);
     module_function b"cuModuleGetFunction\0" (*mut Handle, Handle, *const c_char);
     function_attribute b"cuFuncSetAttribute\0" (Handle, c_int, c_int);
+    tensor_map b"cuTensorMapEncodeTiled\0" (*mut TensorMap, c_int, c_uint, u64, *const u64, *const u64, *const c_uint, *const c_uint, c_int, c_int, c_int, c_int);
     launch b"cuLaunchKernel\0" (Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void);
     event_create b"cuEventCreate\0" (*mut Handle, c_uint);
     event_record b"cuEventRecord\0" (Handle, Handle);

@@ -15,9 +15,11 @@ mod few_rows;
 mod linear_attention;
 mod low_bit;
 mod norm;
+mod pictures;
 mod pointwise;
 mod product;
 mod steps;
+pub mod tiles;
 mod walk;
 
 pub use attention::{Attention, attention, rotary};
@@ -28,9 +30,10 @@ pub use few_bits::{Bits, FewBitsWeight, GroupCodes, few_bits_linear};
 pub use linear_attention::{HeadLayout, grouped, linear_attention};
 pub use low_bit::{LowBitBranch, LowBitLayer, LowBitWeight, low_bit_linear};
 pub use norm::{layer_norm_modulate, rms_norm};
+pub use pictures::signed_bytes;
 pub(crate) use pointwise::flag_not_finite;
 pub use pointwise::{Binary, activation, affine, binary, gated, gated_pair, steps};
-pub use product::{ConvWeight, LinearWeight, conv2d, linear};
+pub use product::{ConvWeight, LinearWeight, conv2d, conv2d_by, linear, linear_by};
 pub use steps::{Activation, Residual, ShortcutKind, Steps};
 
 use crate::device::Device;

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use super::copy::{cast, concatenate, padded_width};
 use super::pointwise::steps;
 use super::steps::Steps;
+use super::tiles::{self, Tile};
 use super::{THREADS, blocks, device_of, map_of, optional, within};
 use super::{ends, few_rows};
 use crate::driver::{Arguments, Structure};
@@ -94,6 +95,19 @@ impl LinearWeight {
 /// # Errors
 /// As the module says.
 pub fn linear(x: &Tensor, w: &LinearWeight, after: &Steps) -> Result<Tensor> {
+    linear_by(x, w, after, None)
+}
+
+/// As [`linear`] by a given tile, to test and time it; on Hopper alone.
+///
+/// # Errors
+/// As [`linear`].
+pub fn linear_by(
+    x: &Tensor,
+    w: &LinearWeight,
+    after: &Steps,
+    tile: Option<Tile>,
+) -> Result<Tensor> {
     let device = device_of("linear", &[x, &w.weight])?;
     let (outputs, inputs) = w.sides();
     if x.width() != inputs || x.dims().is_empty() {
@@ -153,6 +167,10 @@ pub fn linear(x: &Tensor, w: &LinearWeight, after: &Steps) -> Result<Tensor> {
     }
     let x = cast(&x, device.element())?;
     let y = device.unset(&dims, after.element(&x))?;
+    if tiles::is_hopper(device) {
+        tiles::linear(&x, &w.weight, &y, [rows, outputs, depth], after, tile)?;
+        return Ok(y);
+    }
     let kernel = kernel(device.element());
     let arguments = Arguments::new()
         .pointer(x.address())
@@ -269,6 +287,20 @@ impl ConvWeight {
 /// # Errors
 /// As the module says.
 pub fn conv2d(x: &Tensor, w: &ConvWeight, doubled: bool, after: &Steps) -> Result<Tensor> {
+    conv2d_by(x, w, doubled, after, None)
+}
+
+/// As [`conv2d`] by a given tile, to test and time it; on Hopper alone, for filters of stride one.
+///
+/// # Errors
+/// As [`conv2d`].
+pub fn conv2d_by(
+    x: &Tensor,
+    w: &ConvWeight,
+    doubled: bool,
+    after: &Steps,
+    tile: Option<Tile>,
+) -> Result<Tensor> {
     let device = device_of("conv2d", &[x, &w.weight])?;
     let [batch, height, width, channels] = map_of("conv2d", x)?;
     let (outputs, side, inputs) = w.sides();
@@ -300,6 +332,24 @@ pub fn conv2d(x: &Tensor, w: &ConvWeight, doubled: bool, after: &Steps) -> Resul
         true => (w.phases()?, 2, 4),
         false => (&w.weight, side, 1),
     };
+    // A 1×1 filter is a linear layer.
+    let on_hopper = w.stride == 1 && tiles::is_hopper(device);
+    if on_hopper && side == 1 && w.padding == 0 {
+        let sides = [y.rows(), outputs, x.width()];
+        tiles::linear(&x, weight, &y, sides, after, tile)?;
+        return Ok(y);
+    }
+    if on_hopper && side <= 3 {
+        let window = tiles::Window {
+            map: [batch, height, width, x.width()],
+            positions: [rows, columns],
+            side,
+            padding: w.padding,
+            phases,
+        };
+        tiles::convolution(&x, weight, &y, &window, outputs, after, tile)?;
+        return Ok(y);
+    }
     let window = [
         batch,
         height,

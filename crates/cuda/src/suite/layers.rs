@@ -2,6 +2,7 @@
 
 use super::{Listed, Ready, Setting, Values, silu};
 use crate::error::Result;
+use crate::ops::tiles::Tile;
 use crate::ops::{self, Activation, ConvWeight, LinearWeight, Residual, ShortcutKind, Steps};
 
 pub(super) const CASES: &[Listed] = &[
@@ -136,7 +137,16 @@ fn dot(x: &Values, from: usize, w: &Values, row: usize, depth: usize) -> f64 {
         .sum()
 }
 
-fn linear(s: &Setting, [rows, columns, depth]: [usize; 3]) -> Result<Ready> {
+fn linear(s: &Setting, sides: [usize; 3]) -> Result<Ready> {
+    linear_by(s, sides, None)
+}
+
+/// By a given tile, where the card has those.
+pub(super) fn linear_by(
+    s: &Setting,
+    [rows, columns, depth]: [usize; 3],
+    tile: Option<Tile>,
+) -> Result<Ready> {
     let (x, w) = (
         s.noise(1, &[2, rows, depth])?,
         s.noise(2, &[columns, depth])?,
@@ -157,7 +167,7 @@ fn linear(s: &Setting, [rows, columns, depth]: [usize; 3]) -> Result<Ready> {
             residual: Some(Residual::Rows(&residual.tensor)),
             ..Steps::default()
         };
-        ops::linear(&x.tensor, &weight, &steps)
+        ops::linear_by(&x.tensor, &weight, &steps, tile)
     };
     let wanted = move |at: usize| {
         let (row, column) = (at / columns, at % columns);
@@ -231,6 +241,18 @@ fn conv(
     stride: usize,
     shortcut: Option<ShortcutKind>,
 ) -> Result<Ready> {
+    conv_by(s, dims, side, stride, shortcut, None)
+}
+
+/// By a given tile, where the card has those.
+pub(super) fn conv_by(
+    s: &Setting,
+    dims: [usize; 5],
+    side: usize,
+    stride: usize,
+    shortcut: Option<ShortcutKind>,
+    tile: Option<Tile>,
+) -> Result<Ready> {
     let [batch, height, width, inputs, outputs] = dims;
     let doubled = shortcut == Some(ShortcutKind::Up);
     let scale = if doubled { 2 } else { 1 };
@@ -257,7 +279,7 @@ fn conv(
             residual: shortcut.map(|kind| Residual::Shortcut(&map, kind)),
             ..Steps::default()
         };
-        ops::conv2d(&map, &weight, doubled, &steps)
+        ops::conv2d_by(&map, &weight, doubled, &steps, tile)
     };
     let wanted = move |at: usize| {
         let (pixel, channel) = (at / outputs, at % outputs);

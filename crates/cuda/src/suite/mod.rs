@@ -8,6 +8,7 @@ mod attention;
 mod few_bits;
 mod layers;
 mod rows;
+mod tiles;
 
 use half::bf16;
 
@@ -125,6 +126,7 @@ impl Outcome {
 pub fn cases() -> Vec<Case> {
     [
         layers::CASES,
+        tiles::CASES,
         few_bits::CASES,
         rows::CASES,
         attention::CASES,

@@ -74,6 +74,11 @@ impl Autoencoder {
         self.config.ratio()
     }
 
+    /// Where it computes. Maps that lie there come and go without a copy.
+    pub fn location(&self) -> &Location {
+        &self.location
+    }
+
     /// What a latent is multiplied with before diffusion (and divided by before decoding).
     /// [`encode`](Self::encode) and [`decode`](Self::decode) don't apply it.
     pub fn scaling_factor(&self) -> f64 {

@@ -2,8 +2,8 @@
 
 use brisk_nn::ops::{self, AttentionOptions, Epilogue, Residual};
 use brisk_nn::{
-    AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear,
-    Location, RmsNorm, RmsNormKind, Tensor, Trace, Weights, check_finite,
+    AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear, RmsNorm,
+    RmsNormKind, Tensor, Trace, Weights, check_finite,
 };
 
 use super::Gemma2Config;
@@ -88,7 +88,7 @@ impl Gemma2Model {
         &self.config
     }
 
-    /// Encodes `ids` `[B,T]` (u32) to `[B,T,D]`, after the final norm.
+    /// Encodes `ids` `[B,T]` (u32) to `[B,T,D]`, after the final norm; the result lies where the model computes.
     ///
     /// `mask` `[B,T]` (u32, 1 keeps) hides keys. Rows of masked positions hold finite values of
     /// no meaning.
@@ -166,7 +166,7 @@ impl Gemma2Model {
         }
         let x = self.norm.forward(&x)?;
         trace.see("norm", &x);
-        Ok((x.to(&Location::HOST)?, cache))
+        Ok((x, cache))
     }
 
     fn embed(&self, ids: &Tensor) -> Result<Tensor> {

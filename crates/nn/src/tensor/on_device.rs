@@ -60,15 +60,28 @@ impl OnDevice {
 
     /// The values in ordinary memory, floats as f32.
     pub(crate) fn host(&self) -> Result<HostTensor> {
-        if let Some((stage, layer)) = self.device().first_not_finite()? {
-            return Err(Error::NonFinite { stage, layer });
-        }
+        self.refuse_not_finite()?;
         Ok(match self.tensor.element() {
             Element::U32 => {
                 HostTensor::from_vec(self.tensor.to_u32()?, &self.shape, &HostDevice::Cpu)?
             }
             _ => HostTensor::from_vec(self.tensor.to_f32()?, &self.shape, &HostDevice::Cpu)?,
         })
+    }
+
+    /// See [`Tensor::signed_bytes`].
+    pub(crate) fn signed_bytes(&self) -> Result<Vec<u8>> {
+        let bytes = ops::signed_bytes(&self.tensor)?;
+        self.refuse_not_finite()?;
+        Ok(bytes)
+    }
+
+    /// An error where a check that was queued met a value that is not finite.
+    fn refuse_not_finite(&self) -> Result<()> {
+        match self.device().first_not_finite()? {
+            Some((stage, layer)) => Err(Error::NonFinite { stage, layer }),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn device(&self) -> &Device {

@@ -45,6 +45,9 @@ pub struct ImageArguments {
     /// Linear layers of the transformer: none, 8bit or 4bit
     #[arg(long, value_name = "KIND", default_value = "none")]
     quantize_transformer: String,
+    /// Where the networks compute: cpu, cuda, cuda:N or auto
+    #[arg(long, value_name = "PLACE", default_value = "cpu")]
+    device: String,
     /// Denoising steps (default: the model's)
     #[arg(long, value_name = "N")]
     steps: Option<usize>,
@@ -77,6 +80,9 @@ pub fn run(arguments: &ImageArguments) -> Result {
         if value != "none" {
             registry::give(&mut options, kind, name, value)?;
         }
+    }
+    if arguments.device != "cpu" {
+        registry::give(&mut options, kind, "device", &arguments.device)?;
     }
     let settings = OpenSettings {
         random: arguments.model.random(),

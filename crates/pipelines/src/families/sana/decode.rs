@@ -40,7 +40,9 @@ pub(super) fn decode(
 ) -> Result<Picture> {
     let latent = latent.affine(1.0 / autoencoder.scaling_factor(), 0.0)?;
     let sample = match mode {
-        DecodeMode::Auto | DecodeMode::Whole => autoencoder.decode(&latent)?,
+        DecodeMode::Auto | DecodeMode::Whole => {
+            autoencoder.decode(&latent.to(autoencoder.location())?)?
+        }
         DecodeMode::Strips => {
             let ratio = autoencoder.ratio();
             let (_, rows, columns, _) = latent.dims4()?;
@@ -52,7 +54,19 @@ pub(super) fn decode(
         DecodeMode::Tiled => autoencoder.decode_tiled(&latent, &Tiling::default())?,
     };
     check_finite(&sample, "decode", "picture")?;
-    to_picture(&sample, height, width)
+    let (_, rows, columns, _) = sample.dims4()?;
+    let bytes = match (rows, columns) == (height, width) {
+        true => sample.signed_bytes()?,
+        false => None,
+    };
+    match bytes {
+        Some(pixels) => Ok(Picture {
+            width,
+            height,
+            pixels,
+        }),
+        None => to_picture(&sample, height, width),
+    }
 }
 
 /// Decodes a latent in strips whose values become bytes at once, so that the picture is never held as

@@ -15,7 +15,7 @@ use crate::events::{Control, StepClock, Work};
 /// Id that the reference pads with.
 const PADDING: u32 = 0;
 
-/// Caption rows `[1, L, D]` of every prompt.
+/// Caption rows `[1, L, D]` of every prompt, where the text encoder computes.
 pub(super) struct Captions {
     pub(super) conditional: Vec<Tensor>,
     /// One for all prompts, or one per prompt; empty without guidance.
@@ -125,12 +125,16 @@ fn row(ids: &[u32]) -> Result<Tensor> {
     Ok(Tensor::from_slice(ids, (1, ids.len()))?)
 }
 
+/// Some rows of `[1, T, D]`.
 fn select(hidden: &Tensor, positions: &[usize]) -> Result<Tensor> {
     if positions.len() == hidden.dim(1)? {
         return Ok(hidden.clone());
     }
     let positions: Vec<u32> = positions.iter().map(|position| *position as u32).collect();
-    Ok(hidden.index_select(&Tensor::new(positions)?, 1)?)
+    let rows = hidden.squeeze(0)?;
+    Ok(rows
+        .index_select(&Tensor::new(positions)?, 0)?
+        .unsqueeze(0)?)
 }
 
 /// Keys and values of the tokens that several prompts begin with, and the row of the first of them.
