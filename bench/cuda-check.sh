@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks and times everything that runs on an NVIDIA card, in under 4 minutes. Usage: bench/cuda-check.sh [FOLDER]
 # Carries two programs, built with `cargo build --release --workspace --features brisk-cuda/tools`; PROGRAMS says where
-# they lie (default: target/release). Prints tables, and keeps them with the JSON in FOLDER (default: cuda-results).
+# they lie (default: target/release). Prints tables, and keeps them with the JSON in FOLDER (default: cuda-results). Kernels in f32: check-card --precise.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-cuda-results}" && cd "${1:-cuda-results}" && pwd)
@@ -19,8 +19,7 @@ step() {
 }
 
 nvidia-smi >"$out/nvidia-smi.txt" 2>&1
-step kernels 70 "$programs/check-card" --json "$out/kernels.json"
-step kernels-precise 60 "$programs/check-card" --precise --json "$out/kernels-precise.json"
+step kernels 80 "$programs/check-card" --json "$out/kernels.json"
 
 # The same noise on the processor and on the card. Both pictures must be close; the box has a model for that.
 picture=("$programs/brisk" image "red heart" --seed 1 --steps 4)
@@ -30,13 +29,25 @@ step picture-precise 30 "${picture[@]}" --device cuda --precise -o "$out/precise
 step compare 20 "$programs/brisk" compare "$out/cpu.png" "$out/cuda.png"
 step compare-precise 20 "$programs/brisk" compare "$out/cpu.png" "$out/precise.png"
 
-for part in "vae.decode --size 1024" "vae.encode --size 1024" "transformer --size 1024" "text_encoder --tokens 300"; do
+for part in "image --steps 2 --size 1024" "vae.decode --size 1024" "vae.encode --size 1024" "transformer --size 1024" \
+    "text_encoder --tokens 300"; do
     name=${part%% *}
     # shellcheck disable=SC2086
-    step "bench-$name" 40 "$programs/brisk" bench $part --random bench/configs/sana-sprint-0.6b --device cuda \
+    step "bench-$name" 30 "$programs/brisk" bench $part --random bench/configs/sana-sprint-0.6b --device cuda \
         --runs 10 --no-ceilings
 done
+for kind in bf16 int4; do
+    step "sana-1.6b-$kind" 20 "$programs/brisk" bench transformer --size 1024 --random bench/configs/sana-1.6b \
+        --storage "$kind" --device cuda --runs 10 --no-ceilings
+done
+for kind in none 4bit; do
+    step "llada-8b-$kind" 40 "$programs/brisk" bench text --random bench/configs/llada-8b --prompt-tokens 1024 \
+        --gen-length 256 --steps 88 --quantize "$kind" --device cuda --runs 2 --no-ceilings
+done
 
+if python3 -c 'import diffusers' 2>/dev/null; then
+    step pytorch-models 30 python3 bench/peer_cuda.py
+fi
 if python3 -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
     step pytorch 60 python3 - <<'PYTHON'
 # The layers that decide the times, by PyTorch in bf16, channels last.

@@ -365,13 +365,13 @@ const ELSEWHERE: &[Planted] = &[
     ("attention", "key < (int)ends[row]", "key <= (int)ends[row]"),
     (
         "attention",
-        "first ? -other : other",
-        "first ? other : -other",
+        "a[j] * c[j] - b[j] * s[j]",
+        "a[j] * c[j] + b[j] * s[j]",
     ),
     (
         "attention",
-        "if (channel >= 2 * half)",
-        "if (channel > 2 * half)",
+        "passes = chunk >= turned",
+        "passes = chunk > turned",
     ),
     ("attention_tiles", "key < last &&", "key <= last &&"),
     (

@@ -177,6 +177,7 @@ fn text_encoders_match_the_reference() {
             let out = model.forward(&ids, Some(&mask)).unwrap();
             // Rows of masked positions are zero in the goldens.
             let mask = mask.to_dtype(DType::F32).unwrap().unsqueeze(2).unwrap();
+            let out = out.to(&Location::HOST).unwrap();
             let out = out.broadcast_mul(&mask).unwrap();
             assert!(golden.compare("outputs.last_hidden_state", &out, tolerance));
             golden.report();

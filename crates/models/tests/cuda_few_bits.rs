@@ -76,6 +76,7 @@ fn text_encoders_of_few_bits_agree_with_the_processor() {
             let weights = weights.quantize(how, None).build().unwrap();
             let model = Gemma2Model::load(&config, &weights).unwrap();
             let out: Tensor = model.forward(&ids, Some(&mask)).unwrap();
+            let out = out.to(&Location::HOST).unwrap();
             values(&out.broadcast_mul(&seen).unwrap())
         };
         let wanted = run(&Location::HOST);

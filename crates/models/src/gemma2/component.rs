@@ -2,8 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use brisk_nn::Tensor;
-use brisk_nn::{Trace, Weights, WeightsBuilder};
+use brisk_nn::{Location, Tensor, Trace, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
@@ -203,12 +202,13 @@ struct Text<'a> {
 
 impl Prepared for Text<'_> {
     fn run(&mut self, trace: &mut Trace) -> Result<()> {
-        self.result = Some(match &self.kept {
+        let result = match &self.kept {
             Some(kept) => self.model.forward_with_prefix(kept, &self.ids)?,
             None => self
                 .model
                 .forward_traced(&self.ids, Some(&self.mask), trace)?,
-        });
+        };
+        self.result = Some(result.to(&Location::HOST)?);
         Ok(())
     }
 

@@ -78,4 +78,12 @@ impl Tensor {
     pub fn beside(&self, other: &Self) -> Result<Self> {
         self.to(&other.location())
     }
+
+    /// `(x/2 + ½)·255` within 0..255 and rounded to even, made where the values lie; none on the host.
+    ///
+    /// # Errors
+    /// What went wrong on the card before: faults, and values that were not finite.
+    pub fn signed_bytes(&self) -> Result<Option<Vec<u8>>> {
+        self.device().map(OnDevice::signed_bytes).transpose()
+    }
 }

@@ -452,14 +452,6 @@ impl Tensor {
         Ok(self.host()?.to_vec1()?)
     }
 
-    /// `(x/2 + ½)·255` within 0..255 and rounded to even, made where the values lie; none on the host.
-    ///
-    /// # Errors
-    /// What went wrong on the card before: faults, and values that were not finite.
-    pub fn signed_bytes(&self) -> Result<Option<Vec<u8>>> {
-        self.device().map(OnDevice::signed_bytes).transpose()
-    }
-
     /// The rows of a matrix.
     pub fn to_vec2<T: WithDType>(&self) -> Result<Vec<Vec<T>>> {
         Ok(self.host()?.to_vec2()?)
