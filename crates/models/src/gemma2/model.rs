@@ -2,8 +2,8 @@
 
 use brisk_nn::ops::{self, AttentionOptions, Epilogue, Residual};
 use brisk_nn::{
-    AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear, RmsNorm,
-    RmsNormKind, Tensor, Trace, Weights, check_finite,
+    AttentionNames, AttentionProjections, AttentionWidths, DType, Embedding, Init, Linear,
+    Location, RmsNorm, RmsNormKind, Tensor, Trace, Weights, check_finite,
 };
 
 use super::Gemma2Config;
