@@ -31,13 +31,16 @@ pub mod dcae;
 pub mod foreign;
 pub mod gemma2;
 pub mod hart;
+pub mod hunyuan_video;
 pub mod language_model;
 pub mod low_bit;
 pub mod qwen2;
 pub mod registry;
+mod rows;
 pub mod sam;
 pub mod sana;
 pub mod sana_controlnet;
+mod tiled;
 #[cfg(feature = "toy")]
 pub mod toy;
 pub mod vila_u;

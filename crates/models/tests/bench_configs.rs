@@ -4,6 +4,7 @@
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::hart;
+use brisk_models::hunyuan_video;
 use brisk_models::language_model::LanguageModelConfig;
 use brisk_models::qwen2::Qwen2Config;
 use brisk_models::sam;
@@ -115,5 +116,20 @@ fn segment_anything_has_the_published_shapes() {
             encoder + 6_220 + 4_058_340 + 256,
             "{file}"
         );
+    }
+}
+
+#[test]
+fn clips_have_the_published_shapes() {
+    for (component, parameters) in [
+        (&hunyuan_video::transformer::COMPONENT, 12_810_991_680),
+        (&hunyuan_video::autoencoder::COMPONENT, 246_478_803),
+    ] {
+        let file = format!(
+            "hunyuan-video-i2v-33ch/{}/config.json",
+            component.folders[0]
+        );
+        let config = (component.open)(&read(&file), &file).unwrap();
+        assert_eq!(config.parameters(), parameters, "{file}");
     }
 }

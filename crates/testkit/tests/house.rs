@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 const MOST_LINES: usize = 600;
 
 /// Names that only a model's own folders, the registries and tests may know.
-const MODEL_NAMES: [&str; 16] = [
+const MODEL_NAMES: [&str; 17] = [
     "sana", "gemma", "dcae", "dc_ae", "llada", "dream", "sdar", "dllm", "a2d", "hart", "qwen",
-    "vila", "toy", "sam", "craft", "crnn",
+    "vila", "toy", "sam", "craft", "crnn", "hunyuan",
 ];
 
 /// Places that may name models: their own folders and the two registries.

@@ -7,8 +7,8 @@ use super::config::{Activation, BlockKind, StageConfig};
 use super::efficient_vit::EfficientVitBlock;
 use super::pass::Pass;
 use super::res_block::ResBlock;
-use super::rows::{in_place, rows_of};
 use crate::Error;
+use crate::rows::{in_place, rows_of};
 
 /// Epsilon of every norm of the autoencoder.
 pub(super) const NORM_EPSILON: f64 = 1e-5;

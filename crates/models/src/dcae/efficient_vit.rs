@@ -7,7 +7,7 @@ use super::blocks::{end_of_branch, rms_norm};
 use super::config::StageConfig;
 use super::lite_mla::{ATTENTION_EPSILON, LiteMla};
 use super::pass::Pass;
-use super::rows::{in_place, rows_of, strips, widened};
+use crate::rows::{in_place, rows_of, strips, widened};
 
 /// Rows that the depthwise convolution of a gated one sees on either side.
 const FEED_FORWARD_HALO: usize = 1;

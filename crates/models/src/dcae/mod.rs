@@ -31,7 +31,6 @@ pub mod native;
 mod pass;
 mod res_block;
 mod resample;
-mod rows;
 mod strips;
 mod tiling;
 

@@ -9,7 +9,7 @@ use super::blocks::{Block, NORM_EPSILON, conv3x3};
 use super::config::{Activation, AutoencoderConfig, BlockKind, StageConfig};
 use super::pass::Pass;
 use super::resample::{Down, Up};
-use super::rows::{rows_of, strips, widened};
+use crate::rows::{rows_of, strips, widened};
 
 /// Which halves to load; the other one's weights aren't touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

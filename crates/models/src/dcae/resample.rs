@@ -6,7 +6,7 @@ use brisk_nn::{Conv2d, Result, Tensor, Weights};
 
 use super::blocks::conv3x3;
 use super::config::{Downsample, Upsample};
-use super::rows::{rows_of, strips, widened};
+use crate::rows::{rows_of, strips, widened};
 
 /// `[B,H,W,Cin]` to `[B,H/2,W/2,Cout]`; H and W even.
 pub(super) struct Down {

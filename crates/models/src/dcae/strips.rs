@@ -15,7 +15,7 @@ use brisk_nn::{Error, Result, Tensor, Trace};
 use super::config::{BlockKind, StageConfig};
 use super::model::Autoencoder;
 use super::pass::Pass;
-use super::rows::{rows_of, strips, widened};
+use crate::rows::{rows_of, strips, widened};
 
 /// Deepest stage from which the global part starts even without attention (f8).
 const DEEPEST_SPLIT: usize = 3;

@@ -5,6 +5,7 @@
 use brisk_nn::{Error, Result, Tensor};
 
 use super::model::Autoencoder;
+use crate::tiled::{Axis, tiled};
 
 /// Size and distance of tiles, in pixels of picture; all multiples of the ratio.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,17 +29,6 @@ impl Default for Tiling {
             stride_width: 448,
         }
     }
-}
-
-/// The same in units of the tensor that is cut and of the one that is put together.
-#[derive(Clone, Copy)]
-struct Axis {
-    /// Extent of a tile of the input, and distance between tiles there.
-    tile: usize,
-    step: usize,
-    /// Overlap, and what is kept of each tile, in the output.
-    blend: usize,
-    keep: usize,
 }
 
 impl Tiling {
@@ -71,7 +61,8 @@ impl Autoencoder {
         if height <= tiling.min_height / ratio && width <= tiling.min_width / ratio {
             return self.decode(latent);
         }
-        let axis = |tile: usize, stride: usize| Axis {
+        let axis = |dim: usize, tile: usize, stride: usize| Axis {
+            dim,
             tile: tile / ratio,
             step: stride / ratio,
             blend: tile - stride,
@@ -79,8 +70,8 @@ impl Autoencoder {
         };
         tiled(
             latent,
-            axis(tiling.min_height, tiling.stride_height),
-            axis(tiling.min_width, tiling.stride_width),
+            axis(1, tiling.min_height, tiling.stride_height),
+            axis(2, tiling.min_width, tiling.stride_width),
             |tile| self.decode(tile),
         )
     }
@@ -96,7 +87,8 @@ impl Autoencoder {
         if height <= tiling.min_height && width <= tiling.min_width {
             return self.encode(picture);
         }
-        let axis = |tile: usize, stride: usize| Axis {
+        let axis = |dim: usize, tile: usize, stride: usize| Axis {
+            dim,
             tile,
             step: stride,
             blend: (tile - stride) / ratio,
@@ -104,74 +96,9 @@ impl Autoencoder {
         };
         tiled(
             picture,
-            axis(tiling.min_height, tiling.stride_height),
-            axis(tiling.min_width, tiling.stride_width),
+            axis(1, tiling.min_height, tiling.stride_height),
+            axis(2, tiling.min_width, tiling.stride_width),
             |tile| self.encode(tile),
         )
     }
-}
-
-fn tiled(
-    input: &Tensor,
-    vertical: Axis,
-    horizontal: Axis,
-    run: impl Fn(&Tensor) -> Result<Tensor>,
-) -> Result<Tensor> {
-    let (_, height, width, _) = input.dims4()?;
-    let mut above: Vec<Tensor> = Vec::new();
-    let mut bands = Vec::new();
-    for top in (0..height).step_by(vertical.step) {
-        let tile_height = vertical.tile.min(height - top);
-        let strip = input.narrow(1, top, tile_height)?;
-        let mut row: Vec<Tensor> = Vec::new();
-        let mut kept = Vec::new();
-        for (column, left) in (0..width).step_by(horizontal.step).enumerate() {
-            let tile_width = horizontal.tile.min(width - left);
-            let mut tile = run(&strip.narrow(2, left, tile_width)?.contiguous()?)?;
-            // Both neighbours are blended already: the reference blends in place.
-            if let Some(above) = above.get(column) {
-                tile = blend(above, &tile, 1, vertical.blend)?;
-            }
-            if let Some(left) = row.last() {
-                tile = blend(left, &tile, 2, horizontal.blend)?;
-            }
-            let (rows, columns) = (tile.dim(1)?, tile.dim(2)?);
-            kept.push(tile.narrow(1, 0, rows.min(vertical.keep))?.narrow(
-                2,
-                0,
-                columns.min(horizontal.keep),
-            )?);
-            row.push(tile);
-        }
-        bands.push(Tensor::cat(&kept, 2)?);
-        above = row;
-    }
-    Tensor::cat(&bands, 1)
-}
-
-/// Fades from the end of `before` into the beginning of `tile` along `axis`.
-fn blend(before: &Tensor, tile: &Tensor, axis: usize, extent: usize) -> Result<Tensor> {
-    let (before_size, size) = (before.dim(axis)?, tile.dim(axis)?);
-    let extent = extent.min(before_size).min(size);
-    if extent == 0 {
-        return Ok(tile.clone());
-    }
-    let mut shape = [1; 4];
-    shape[axis] = extent;
-    let ramp = |value: fn(f64) -> f64| {
-        let values: Vec<f32> = (0..extent)
-            .map(|step| value(step as f64 / extent as f64) as f32)
-            .collect();
-        Tensor::from_vec(values, &shape)
-    };
-    let old = before.narrow(axis, before_size - extent, extent)?;
-    let old = old.broadcast_mul(&ramp(|position| 1.0 - position)?)?;
-    let new = tile
-        .narrow(axis, 0, extent)?
-        .broadcast_mul(&ramp(|position| position)?)?;
-    let faded = (old + new)?;
-    if extent == size {
-        return Ok(faded);
-    }
-    Tensor::cat(&[faded, tile.narrow(axis, extent, size - extent)?], axis)
 }

@@ -93,11 +93,13 @@ pub struct NativeLayout {
 /// The file has the layout's first tensor, but others are missing or contradict it; the message
 /// names the tensor.
 pub fn detect(source: &dyn TensorSource) -> Result<Option<NativeLayout>> {
+    /// Dimensions of a patch of clips, which another network's file has under the same name.
+    const CLIP_PATCH: usize = 5;
     const FIRST: &str = "x_embedder.proj.weight";
-    let Some(prefix) = ["", SINGLE_FILE_PREFIX]
-        .into_iter()
-        .find(|prefix| source.info(&format!("{prefix}{FIRST}")).is_some())
-    else {
+    let Some(prefix) = ["", SINGLE_FILE_PREFIX].into_iter().find(|prefix| {
+        let patches = source.info(&format!("{prefix}{FIRST}"));
+        patches.is_some_and(|(_, shape)| shape.len() != CLIP_PATCH)
+    }) else {
         return Ok(None);
     };
     let names: Vec<String> = source

@@ -2,7 +2,7 @@
 
 use super::{Conv2d, ConvOptions};
 use crate::error::{Error, Result};
-use crate::ops::{Epilogue, Residual};
+use crate::ops::{Epilogue, Residual, repeat_edges};
 use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
 
@@ -35,6 +35,8 @@ pub struct Conv3dOptions {
 pub struct Conv3d {
     taps: Vec<Conv2d>,
     options: Conv3dOptions,
+    /// Rows and columns on each side of a tap's result that nobody wants.
+    spare: usize,
 }
 
 impl Conv3d {
@@ -66,12 +68,18 @@ impl Conv3d {
             true => Some(weights.get("bias", &[outputs], Init::Zeros)?),
             false => None,
         };
+        // A border that was put there already has zeros around it, for results that are cut off: 3x3 kernels over
+        // zeros have the fast way.
+        let spare = match padding {
+            ClipPadding::Causal if space == 1 && kernel == 3 => 1,
+            _ => 0,
+        };
         let plane = ConvOptions {
             kernel,
             stride: space,
             padding: match padding {
                 ClipPadding::Zeros => kernel / 2,
-                ClipPadding::Causal => 0,
+                ClipPadding::Causal => spare,
             },
             bias: false,
             exact: weights.is_exact(),
@@ -86,6 +94,7 @@ impl Conv3d {
         Ok(Self {
             taps: taps.collect::<Result<_>>()?,
             options,
+            spare,
         })
     }
 
@@ -115,22 +124,52 @@ impl Conv3d {
             }
         };
         let count = (frames - 1) / stride + 1;
-        let mut sum: Option<Tensor> = None;
-        for (step, tap) in self.taps.iter().enumerate() {
+        let sum = self.sum(&|step| {
             let seen = every(&x, step, stride, count)?;
             let &[_, _, height, width, channels] = seen.dims() else {
                 return Err(clip_error(&seen));
             };
-            let seen = seen.reshape((batch * count, height, width, channels))?;
+            seen.reshape((batch * count, height, width, channels))
+        })?;
+        let (_, height, width, channels) = sum.dims4()?;
+        sum.reshape(vec![batch, count, height, width, channels])
+    }
+
+    /// One frame of the result from as many as the kernel is long, each `[batch, height, width, inputs]` with the
+    /// `kernel / 2` rows and columns on every side that [`Self::forward`] would put there.
+    ///
+    /// # Errors
+    /// Another number of frames, or tensors of another shape.
+    pub fn forward_frame(&self, frames: &[Tensor]) -> Result<Tensor> {
+        if frames.len() != self.taps.len() {
+            return Err(Error::Shape(format!(
+                "{} frames for a kernel over {}",
+                frames.len(),
+                self.taps.len()
+            )));
+        }
+        self.sum(&|step| Ok(frames[step].clone()))
+    }
+
+    /// The sum of what the taps make of `seen`, by their numbers.
+    fn sum(&self, seen: &dyn Fn(usize) -> Result<Tensor>) -> Result<Tensor> {
+        let mut sum: Option<Tensor> = None;
+        for (step, tap) in self.taps.iter().enumerate() {
             let steps = Epilogue {
                 residual: sum.as_ref().map(Residual::Same),
                 ..Epilogue::default()
             };
-            sum = Some(tap.forward_with(&seen, &steps)?);
+            sum = Some(tap.forward_with(&seen(step)?, &steps)?);
         }
-        let sum = sum.ok_or_else(|| clip_error(&x))?;
-        let (_, height, width, channels) = sum.dims4()?;
-        sum.reshape(vec![batch, count, height, width, channels])
+        let sum = sum.ok_or_else(|| Error::Config("a kernel without taps".into()))?;
+        if self.spare == 0 {
+            return Ok(sum);
+        }
+        let (_, height, width, _) = sum.dims4()?;
+        let inside = |size: usize| size.saturating_sub(2 * self.spare);
+        sum.narrow(1, self.spare, inside(height))?
+            .narrow(2, self.spare, inside(width))?
+            .contiguous()
     }
 }
 
@@ -148,13 +187,4 @@ fn every(x: &Tensor, start: usize, stride: usize, count: usize) -> Result<Tensor
     }
     let places: Vec<u32> = (0..count).map(|i| (start + i * stride) as u32).collect();
     x.index_select(&Tensor::from_vec(places, count)?, 1)
-}
-
-/// The first and the last index of `dim` so many times more.
-fn repeat_edges(x: &Tensor, dim: usize, before: usize, behind: usize) -> Result<Tensor> {
-    let last = x.dim(dim)? - 1;
-    let mut parts = vec![x.narrow(dim, 0, 1)?; before];
-    parts.push(x.clone());
-    parts.extend(vec![x.narrow(dim, last, 1)?; behind]);
-    Tensor::cat(&parts, dim)
 }

@@ -155,4 +155,12 @@ impl GroupNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         ops::group_norm(x, self.groups, &self.weight, &self.bias, self.eps)
     }
+
+    /// What it does to every channel of a map that comes in `parts`, each `[.., channels]`.
+    ///
+    /// # Errors
+    /// Another number of channels.
+    pub fn of_parts(&self, parts: &[Tensor]) -> Result<ops::GroupFactors> {
+        ops::GroupFactors::of_parts(parts, self.groups, &self.weight, &self.bias, self.eps)
+    }
 }

@@ -5,7 +5,7 @@ use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
-use brisk_kernels::pointwise::group_norm::{self as kernel, GroupNormShape};
+use brisk_kernels::pointwise::group_norm::{self as kernel, GroupNormShape, Moments};
 use candle_core::{
     CpuStorage, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
@@ -84,6 +84,58 @@ impl CustomOp3 for GroupNorm {
                 Some(tensor(dw, &channels)?),
                 Some(tensor(db, &channels)?),
             ))
+        })
+    }
+}
+
+/// What a [`group_norm`] does to every channel of a map that comes in parts.
+#[derive(Clone, Debug)]
+pub struct GroupFactors(Vec<(f32, f32)>);
+
+impl GroupFactors {
+    /// Of a map with these `parts`, each `[.., channels]`.
+    ///
+    /// # Errors
+    /// As [`group_norm`].
+    pub fn of_parts(
+        parts: &[Tensor],
+        groups: usize,
+        weight: &Tensor,
+        bias: &Tensor,
+        eps: f64,
+    ) -> Result<Self> {
+        let channels = weight.elem_count();
+        let mut moments = Moments::default();
+        for part in parts {
+            let fits = part.dims().last() == Some(&channels)
+                && groups > 0
+                && channels.is_multiple_of(groups);
+            if !fits {
+                let expected = format!("[.., {channels}] in {groups} groups of channels");
+                return Err(shape_error("group_norm", part.dims(), &expected));
+            }
+            let own = with_slices!([part], { Moments::of(part, channels, groups) });
+            moments = moments.with(own);
+        }
+        let factors = with_slices!([weight, bias], { moments.factors(eps, weight, bias) });
+        Ok(Self(factors))
+    }
+
+    /// A part `[.., channels]`, normalised. Not differentiable.
+    ///
+    /// # Errors
+    /// Another number of channels.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let dims = x.dims().to_vec();
+        if dims.last() != Some(&self.0.len()) {
+            let expected = format!("[.., {}]", self.0.len());
+            return Err(shape_error("group_norm", &dims, &expected));
+        }
+        let x = x.contiguous()?;
+        with_slices!([x], {
+            let mut y = unfilled(x.len());
+            kernel::scale_shift(x, &self.0, &mut y);
+            Ok(tensor(y, &dims)?)
         })
     }
 }

@@ -42,7 +42,7 @@ pub(crate) use device_cache::DeviceCache;
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
 pub use glu_mb_conv::DepthwiseWeight;
 pub(crate) use glu_mb_conv::glu_mb_conv;
-pub use group_norm::group_norm;
+pub use group_norm::{GroupFactors, group_norm};
 pub use head_scores::softmax_by_head;
 pub use int4::PackedInt4;
 pub use linear::linear;
@@ -54,8 +54,8 @@ pub(crate) use packed_attention::{packed_attention, write_key_values};
 pub use pool::max_pool2d;
 pub use relative_attention::{RelativePositions, relative_attention};
 pub use resample::{
-    group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, shortcut, to_nchw, to_nhwc,
-    upsample_nearest2,
+    group_mean, pixel_shuffle, pixel_unshuffle, repeat_channels, repeat_edges, shortcut, to_nchw,
+    to_nhwc, upsample_nearest2,
 };
 pub use resize::{resize_area, resize_bicubic, resize_bilinear};
 pub use rotary_at::{RotaryAngles, rotary_at};

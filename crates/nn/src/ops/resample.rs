@@ -16,6 +16,23 @@ pub fn to_nhwc(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 2, 3, 1))?.contiguous()
 }
 
+/// The first index of `dim` so many times more in front, the last one behind.
+///
+/// # Errors
+/// A tensor of no values.
+pub fn repeat_edges(x: &Tensor, dim: usize, before: usize, behind: usize) -> Result<Tensor> {
+    if before + behind == 0 {
+        return Ok(x.clone());
+    }
+    let Some(last) = x.dim(dim)?.checked_sub(1) else {
+        return Err(shape_error("repeat_edges", x.dims(), "at least one value"));
+    };
+    let mut parts = vec![x.narrow(dim, 0, 1)?; before];
+    parts.push(x.clone());
+    parts.extend(vec![x.narrow(dim, last, 1)?; behind]);
+    Tensor::cat(&parts, dim)
+}
+
 /// `[batch, height, width, channels]` to `[batch, channels, height, width]`.
 pub fn to_nchw(x: &Tensor) -> Result<Tensor> {
     x.permute((0, 3, 1, 2))?.contiguous()

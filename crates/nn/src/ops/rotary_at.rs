@@ -21,6 +21,8 @@ pub struct RotaryAngles {
     second: Option<Arc<[(f32, f32)]>>,
     /// Sines and cosines on a card, repeated for so many rows of a batch, once they were needed there.
     uploaded: Arc<Mutex<Option<Uploaded>>>,
+    /// Whether the two of a pair are neighbours, not half the channels apart.
+    neighbours: bool,
 }
 
 /// How often they are repeated, sines, and cosines.
@@ -55,6 +57,32 @@ impl RotaryAngles {
             pairs: pairs.collect(),
             second: None,
             uploaded: Arc::default(),
+            neighbours: false,
+        }
+    }
+
+    /// For places of several axes: a head's channels fall into as many runs, `dims` wide, each of which turns by
+    /// its own axis, neighbouring channels as a pair (HunyuanVideo, arXiv 2412.03603).
+    pub fn by_axes<const AXES: usize>(
+        dims: [usize; AXES],
+        theta: f32,
+        places: &[[f32; AXES]],
+    ) -> Self {
+        let axes = dims.map(|dim| frequencies(dim / 2, 2, dim, theta));
+        let pairs = places.iter().flat_map(|place| {
+            let runs = place.iter().zip(&axes);
+            runs.flat_map(|(at, frequencies)| {
+                let angles = frequencies.iter();
+                angles.map(move |frequency| (at * frequency).sin_cos())
+            })
+        });
+        Self {
+            tokens: places.len(),
+            half: axes.iter().map(Vec::len).sum(),
+            pairs: pairs.collect(),
+            second: None,
+            uploaded: Arc::default(),
+            neighbours: true,
         }
     }
 
@@ -77,14 +105,15 @@ impl RotaryAngles {
             pairs: axis(0),
             second: Some(axis(1)),
             uploaded: Arc::default(),
+            neighbours: false,
         }
     }
 
     /// Every head of `x` `[batch, tokens, heads·dim]` turned by the angles, on a card. They are uploaded once.
     pub(super) fn turn_on_device(&self, x: &OnDevice, heads: usize) -> Result<Tensor> {
-        if self.second.is_some() {
+        if self.second.is_some() || self.neighbours {
             return Err(crate::error::Error::Config(
-                "positions on a plane run on the CPU only; use --device cpu".to_owned(),
+                "positions on a plane or in a clip run on the CPU only; use --device cpu".to_owned(),
             ));
         }
         let (x, batch) = (x.tensor(), x.shape().dims()[0]);
@@ -117,9 +146,9 @@ impl RotaryAngles {
     /// Those of these tokens, then those of others.
     ///
     /// # Errors
-    /// Another number of channels.
+    /// Another number of channels, or other pairs of them.
     pub fn followed_by(&self, other: &Self) -> Result<Self> {
-        if self.half != other.half {
+        if self.half != other.half || self.neighbours != other.neighbours {
             let expected = format!("{} channels that rotate", 2 * self.half);
             return Err(shape_error("followed_by", &[2 * other.half], &expected));
         }
@@ -139,6 +168,7 @@ impl RotaryAngles {
             pairs: both(&self.pairs, &other.pairs),
             second: mixed.then(|| both(&second(self), &second(other))),
             uploaded: Arc::default(),
+            neighbours: self.neighbours,
         })
     }
 
@@ -160,12 +190,13 @@ impl RotaryAngles {
             pairs: chosen(&self.pairs),
             second: self.second.as_ref().map(chosen),
             uploaded: Arc::default(),
+            neighbours: self.neighbours,
         }
     }
 }
 
-/// Rotary position embedding of `[batch, tokens, heads·dim]`, half-split inside the first channels of
-/// every head; the others pass.
+/// Rotary position embedding of `[batch, tokens, heads·dim]` inside the first channels of every head, half-split
+/// or by neighbours, as the angles say; the others pass.
 ///
 /// # Errors
 /// Channels that the heads do not divide, fewer of them than rotate, or a number of positions other
@@ -207,6 +238,18 @@ struct RotaryAt {
     transposed: bool,
 }
 
+impl RotaryAt {
+    #[inline]
+    fn turn(&self, a: &mut f32, b: &mut f32, (one, two): (&(f32, f32), &(f32, f32))) {
+        // Sines of what comes from the other channel.
+        let (to_first, to_second) = match self.transposed {
+            false => (-one.0, two.0),
+            true => (two.0, -one.0),
+        };
+        (*a, *b) = (*a * one.1 + *b * to_first, *b * two.1 + *a * to_second);
+    }
+}
+
 impl CustomOp1 for RotaryAt {
     fn name(&self) -> &'static str {
         "rotary_at"
@@ -221,15 +264,17 @@ impl CustomOp1 for RotaryAt {
             let tokens = firsts.chunks_exact(half).zip(seconds.chunks_exact(half));
             for (token, (firsts, seconds)) in y.chunks_exact_mut(self.width).zip(tokens.cycle()) {
                 for head in token.chunks_exact_mut(self.dim) {
-                    let (first, second) = head[..2 * half].split_at_mut(half);
                     let angles = firsts.iter().zip(seconds);
-                    for ((a, b), (one, two)) in first.iter_mut().zip(second).zip(angles) {
-                        // Sines of what comes from the other channel.
-                        let (to_first, to_second) = match self.transposed {
-                            false => (-one.0, two.0),
-                            true => (two.0, -one.0),
-                        };
-                        (*a, *b) = (*a * one.1 + *b * to_first, *b * two.1 + *a * to_second);
+                    if self.angles.neighbours {
+                        for (pair, angles) in head.chunks_exact_mut(2).zip(angles) {
+                            let [a, b] = pair else { continue };
+                            self.turn(a, b, angles);
+                        }
+                        continue;
+                    }
+                    let (first, second) = head[..2 * half].split_at_mut(half);
+                    for ((a, b), angles) in first.iter_mut().zip(second).zip(angles) {
+                        self.turn(a, b, angles);
                     }
                 }
             }

@@ -5,24 +5,24 @@ use std::ops::Range;
 use brisk_nn::{Result, Tensor};
 
 /// `height` rows in strips of `rows`.
-pub(super) fn strips(height: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
+pub(crate) fn strips(height: usize, rows: usize) -> impl Iterator<Item = Range<usize>> {
     let starts = (0..height).step_by(rows);
     starts.map(move |start| start..(start + rows).min(height))
 }
 
 /// A strip with `halo` rows more on either side, where the map has them.
-pub(super) fn widened(strip: &Range<usize>, halo: usize, height: usize) -> Range<usize> {
+pub(crate) fn widened(strip: &Range<usize>, halo: usize, height: usize) -> Range<usize> {
     strip.start.saturating_sub(halo)..(strip.end + halo).min(height)
 }
 
 /// A copy of some rows.
-pub(super) fn rows_of(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
+pub(crate) fn rows_of(x: &Tensor, rows: &Range<usize>) -> Result<Tensor> {
     x.narrow(1, rows.start, rows.len())?.contiguous()
 }
 
 /// Replaces the rows of a map, a strip at a time: `work` gets a strip with `halo` rows more on either
 /// side as they were, and the strip's place among them.
-pub(super) fn in_place(
+pub(crate) fn in_place(
     x: Tensor,
     rows: usize,
     halo: usize,
