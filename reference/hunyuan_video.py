@@ -8,8 +8,9 @@ Everything runs in diffusers' classes. The original names, and Magic 1-For-1's, 
 
 import sys
 
+import numpy as np
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+from diffusers import AutoencoderKLHunyuanVideo, FlowMatchEulerDiscreteScheduler, HunyuanVideoTransformer3DModel
 
 import common
 
@@ -23,7 +24,7 @@ TRANSFORMERS = {
     # The first frame beside the noise with a mask of what is given.
     "concat": dict(TINY, in_channels=9, out_channels=4, guidance_embeds=False, image_condition_type="latent_concat"),
     # The first frame in place of the noise; other sizes of patches and layers than published.
-    "replace": dict(TINY, in_channels=4, out_channels=3, guidance_embeds=True, image_condition_type="token_replace",
+    "replace": dict(TINY, in_channels=4, out_channels=4, guidance_embeds=True, image_condition_type="token_replace",
                     patch_size_t=2, num_layers=1, num_refiner_layers=1, mlp_ratio=3.0, rope_axes_dim=(6, 2, 8)),
 }
 
@@ -72,6 +73,53 @@ def transformer_golden(case, model):
             one = value[row : row + 1]
             tensors[f"blocks.{row}.{name}"] = one[:, :length] if text else one
     common.write_golden(common.FIXTURES / "hunyuan_video" / case / "golden_transformer.safetensors", tensors, large=1 << 20)
+
+
+def sampler_golden(case, model):
+    """The loop of diffusers' pipelines over given tensors."""
+    settings = TRANSFORMERS[case]
+    channels, frames = settings["in_channels"], (4 if case == "replace" else 3)
+    steps, shift, strength = 4, 5.0, 3.0
+    if case == "concat":
+        channels = settings["out_channels"]
+    inputs = dict(latents=common.normal((2, channels, frames, 4, 6), case, "noise"),
+                  encoder_hidden_states=common.normal((2, 9, 20), case, "words"),
+                  encoder_attention_mask=torch.tensor([[1] * 9, [1] * 5 + [0] * 4]),
+                  pooled_projections=common.normal((2, 12), case, "whole"))
+    tensors = {f"inputs.{name}": value for name, value in inputs.items()}
+    tensors |= {"inputs.steps": torch.tensor([steps]), "inputs.shift": torch.tensor([shift]), "inputs.guidance": torch.tensor([strength])}
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+    latents, given = inputs.pop("latents"), None
+    negative = None
+    if case == "concat":
+        image = common.normal((2, channels, 1, 4, 6), case, "image")
+        given = torch.zeros(2, channels + 1, frames, 4, 6)
+        given[:, :channels, :1], given[:, channels, :1] = image, 1
+        negative = dict(encoder_hidden_states=common.normal((2, 7, 20), case, "other words"),
+                        encoder_attention_mask=torch.tensor([[1] * 7, [1] * 2 + [0] * 5]),
+                        pooled_projections=common.normal((2, 12), case, "other whole"))
+        tensors |= {f"inputs.negative_{name}": value for name, value in negative.items()} | {"inputs.image_latents": image}
+    first = None
+    if case == "replace":
+        first = common.normal((2, channels, 1, 4, 6), case, "image")
+        tensors["inputs.image_latents"] = first
+    guidance = torch.tensor([strength] * 2) * 1000 if settings["guidance_embeds"] else None
+    for i, time in enumerate(scheduler.timesteps):
+        seen = latents if given is None else torch.cat([latents, given], dim=1)
+        if first is not None:
+            seen = torch.cat([first, latents[:, :, 1:]], dim=2)
+        velocity = model(seen, time.expand(2), **inputs, guidance=guidance).sample
+        if negative is not None:
+            other = model(seen, time.expand(2), **negative, guidance=guidance).sample
+            velocity = other + strength * (velocity - other)
+        if first is None:
+            latents = scheduler.step(velocity, time, latents).prev_sample
+        else:
+            latents = torch.cat([first, scheduler.step(velocity[:, :, 1:], time, latents[:, :, 1:]).prev_sample], dim=2)
+        tensors[f"outputs.latents.{i}"] = latents
+    tensors["outputs.sample"] = latents
+    common.write_golden(common.FIXTURES / "hunyuan_video" / case / "golden_sampler.safetensors", tensors)
 
 
 # Original name and diffusers' name of layers that only differ in it.
@@ -152,6 +200,7 @@ def transformers():
         state = model.state_dict()
         common.write_weights(folder / "diffusion_pytorch_model.safetensors", state, torch.bfloat16)
         transformer_golden(case, model)
+        sampler_golden(case, model)
         if case == "replace":
             continue
         original = {name: value.to(torch.bfloat16) for name, value in original_names(state).items()}

@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod buffers;
+pub mod clip;
 pub mod component;
 mod config;
 mod cost;
@@ -33,6 +34,7 @@ pub mod gemma2;
 pub mod hart;
 pub mod hunyuan_video;
 pub mod language_model;
+pub mod llava;
 pub mod low_bit;
 pub mod qwen2;
 pub mod registry;

@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use crate::component::{Component, Entry, Recognised};
 use crate::{
-    Result, craft, crnn, dcae, gemma2, hart, hunyuan_video, language_model, qwen2, sam, sana,
-    sana_controlnet, vila_u,
+    Result, clip, craft, crnn, dcae, gemma2, hart, hunyuan_video, language_model, llava, qwen2,
+    sam, sana, sana_controlnet, vila_u,
 };
 
 /// The networks. Adding one is its folder with a `component.rs`, and a line here.
@@ -26,6 +26,8 @@ pub static COMPONENTS: &[&Component] = &[
     &vila_u::PROJECTOR,
     &hunyuan_video::transformer::COMPONENT,
     &hunyuan_video::autoencoder::COMPONENT,
+    &clip::COMPONENT,
+    &llava::COMPONENT,
     &sam::COMPONENT,
     &craft::COMPONENT,
     &crnn::COMPONENT,

@@ -6,7 +6,7 @@ mod components;
 use std::sync::Arc;
 
 use brisk_models::component::{
-    Component, ComponentWeights, LoadSettings, NamedTensors, Sizes, read_inputs,
+    Component, ComponentWeights, LoadSettings, NamedTensors, PrepareError, Sizes, read_inputs,
 };
 use brisk_models::hunyuan_video::{autoencoder, transformer};
 use brisk_nn::{Quantization, Tensor, Trace};
@@ -39,7 +39,10 @@ fn run(
     let model = config.load(entry, &weights, settings).map_err(message)?;
     let mut ready = model
         .prepare(&inputs, &Sizes::default())
-        .map_err(|error| format!("{error:?}"))?;
+        .map_err(|error| match error {
+            PrepareError::Failed(error) => error.to_string(),
+            PrepareError::Size(error) => error.to_string(),
+        })?;
     ready.run(&mut Trace::details(see)).map_err(message)?;
     ready.outputs().map_err(message)
 }
@@ -377,4 +380,59 @@ fn pieces_are_the_whole() {
             }
         }
     }
+}
+
+#[test]
+fn the_loop_agrees_step_by_step() {
+    for case in ["text", "concat", "replace", "concat_student"] {
+        let golden_of = case.split('_').next().unwrap();
+        let path = format!("hunyuan_video/{golden_of}/golden_sampler.safetensors");
+        let mut golden = Golden::open(&path);
+        let inputs = components::inputs(&path, "inputs.");
+        let settings = LoadSettings::default();
+        let component = &transformer::COMPONENT;
+        let outputs = run(
+            component,
+            case,
+            "sampler",
+            &*inputs,
+            &settings,
+            &mut |_, _| {},
+        );
+        let outputs = outputs.unwrap_or_else(|error| panic!("{case}: {error}"));
+        for name in ["latents.0", "latents.1", "latents.2", "latents.3", "sample"] {
+            let found = outputs.required(name).unwrap();
+            let name = format!("outputs.{name}");
+            assert!(golden.compare(&name, found, TOLERANCE), "{case}: {name}");
+        }
+        golden.report();
+    }
+}
+
+/// Tensors of the loop that do not go together, each named.
+#[test]
+fn the_loop_says_what_it_lacks() {
+    let refused = |case: &str, name: &str, by: Tensor| {
+        let path = format!("hunyuan_video/{case}/golden_sampler.safetensors");
+        let inputs = changed(&path, name, by);
+        let settings = LoadSettings::default();
+        let component = &transformer::COMPONENT;
+        run(
+            component,
+            case,
+            "sampler",
+            &*inputs,
+            &settings,
+            &mut |_, _| {},
+        )
+        .unwrap_err()
+    };
+    let value = |value: f32| Tensor::from_vec(vec![value], 1).unwrap();
+    assert!(refused("concat", "shift", value(-1.0)).contains("\"shift\" is -1"));
+    assert!(refused("concat", "steps", value(0.0)).contains("steps"));
+    let frames = Tensor::ones((2, 4, 24), brisk_nn::DType::F32).unwrap();
+    let many = frames.reshape(vec![2, 4, 1, 4, 6]).unwrap();
+    let many = Tensor::cat(&[many.clone(), many], 2).unwrap();
+    assert!(refused("replace", "image_latents", many).contains("several were given"));
+    assert!(refused("text", "image_latents", value(1.0)).contains("does not take"));
 }

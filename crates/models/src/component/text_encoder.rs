@@ -11,7 +11,8 @@ use crate::{Cost, Result};
 pub(crate) const IDS: Port = Port::ids("input_ids", &["B", "T"], "vocabulary");
 /// Which of them are no padding.
 pub(crate) const MASK: Port = Port::mask("attention_mask", &["B", "T"]);
-const STATE: Port = Port::float("last_hidden_state", &["B", "T", "D"]);
+/// What comes out.
+pub(crate) const STATE: Port = Port::float("last_hidden_state", &["B", "T", "D"]);
 
 /// Encoding.
 pub(crate) const TEXT_ENCODER: Entry = Entry {
@@ -19,19 +20,19 @@ pub(crate) const TEXT_ENCODER: Entry = Entry {
     about: "Encode a text",
     inputs: &[IDS, MASK],
     outputs: &[STATE],
-    sizes: &[
-        SizeName {
-            name: "tokens",
-            unit: "N",
-            about: "Tokens of the text (default: 300)",
-            usual: Some(300),
-            smallest: 1,
-            largest: 65_536,
-            of_inputs: true,
-        },
-        PREFIX,
-    ],
+    sizes: &[TOKENS, PREFIX],
     settings: &[],
+};
+
+/// Tokens of a made-up text.
+pub(crate) const TOKENS: SizeName = SizeName {
+    name: "tokens",
+    unit: "N",
+    about: "Tokens of the text (default: 300)",
+    usual: Some(300),
+    smallest: 1,
+    largest: 65_536,
+    of_inputs: true,
 };
 
 /// Tokens that are computed once.

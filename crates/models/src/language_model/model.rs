@@ -235,7 +235,8 @@ impl LanguageModel {
         let seen: Vec<Option<&[bool]>> = spans.iter().map(|span| span.seen).collect();
         let ids: Vec<u32> = spans.iter().flat_map(|span| span.ids).copied().collect();
         let parts = self.parts(&places, &seen, caches)?;
-        self.through_layers(&self.embed(&ids)?, &parts, caches, rows, trace)
+        let layers = self.layers.len();
+        self.through_layers(&self.embed(&ids)?, &parts, caches, rows, layers, trace)
     }
 
     /// As [`Self::hidden_traced`], of tokens whose embeddings `[T,D]` are given.
@@ -259,15 +260,47 @@ impl LanguageModel {
                 self.config.hidden_size
             )));
         }
-        self.through_layers(embeddings, &parts, caches, rows, trace)
+        self.through_layers(embeddings, &parts, caches, rows, self.layers.len(), trace)
     }
 
+    /// The states `[T,D]` of one sequence whose embeddings `[T,D]` are given, as they are before the last `skipped`
+    /// layers, without the final norm; with none skipped as [`Self::hidden_of`].
+    ///
+    /// # Errors
+    /// As [`Self::hidden_of`]; more layers skipped than there are.
+    pub fn states_of(
+        &self,
+        embeddings: &Tensor,
+        skipped: usize,
+        trace: &mut Trace,
+    ) -> Result<Tensor> {
+        let (tokens, width) = embeddings.dims2()?;
+        let Some(layers) = self.layers.len().checked_sub(skipped) else {
+            return Err(Error::Shape(format!(
+                "{skipped} layers skipped of {}",
+                self.layers.len()
+            )));
+        };
+        if width != self.config.hidden_size {
+            return Err(Error::Shape(format!(
+                "embeddings of width {width}; `hidden_size` is {}",
+                self.config.hidden_size
+            )));
+        }
+        let (start, pad) = (0, 0);
+        let caches = &mut [None];
+        let parts = self.parts(&[Place { tokens, start, pad }], &[], caches)?;
+        self.through_layers(embeddings, &parts, caches, Rows::All, layers, trace)
+    }
+
+    /// Through the first `layers`; behind all of them stands the norm.
     fn through_layers(
         &self,
         embeddings: &Tensor,
         parts: &[Part],
         caches: &mut [Option<&mut KeyValueCache>],
         rows: Rows,
+        layers: usize,
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let wanted = wanted_rows(parts, rows)?;
@@ -282,7 +315,7 @@ impl LanguageModel {
         let theta = self.config.rope_theta as f32;
         let angles = RotaryAngles::at(self.config.rotary_dim, theta, &positions);
         let last = self.layers.len() - 1;
-        for (index, layer) in self.layers.iter().enumerate() {
+        for (index, layer) in self.layers.iter().enumerate().take(layers) {
             let name = format!("layers.{index}");
             let queries = if index == last {
                 wanted.as_deref()
@@ -295,7 +328,7 @@ impl LanguageModel {
             trace.see(&name, &x);
         }
         let count = x.dim(1)?;
-        if count > 0 {
+        if count > 0 && layers == self.layers.len() {
             x = self.norm.forward(&x)?;
             trace.see("norm", &x);
         }

@@ -19,6 +19,9 @@ use crate::{Error, Result};
 /// Rows of a frame, by the frame's number.
 type Rows<'a> = dyn Fn(usize, &Range<usize>) -> Result<Tensor> + 'a;
 
+/// Rows that are added to a result.
+type Added<'a> = dyn Fn(&Range<usize>) -> Result<Tensor> + 'a;
+
 /// Size of a map, and how it is cut.
 #[derive(Clone, Copy)]
 struct Cut {
@@ -99,7 +102,7 @@ fn convolved(
     seen: &Rows,
     frame: usize,
     cut: Cut,
-    added: Option<&dyn Fn(&Range<usize>) -> Result<Tensor>>,
+    added: Option<&Added>,
 ) -> Result<Tensor> {
     let mut parts = Vec::new();
     for own in strips(cut.height, cut.rows) {

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Tensor, Weights, WeightsBuilder};
+use brisk_nn::{Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
 use super::names::{authors_prefix, is_diffusers};
-use super::{VideoConditioning, VideoTransformer, VideoTransformerConfig, plain_names};
+use super::runs::{
+    FRAMES, GUIDANCE, HEIGHT, HIDDEN, IMAGE_LATENTS, LATENTS, MOST_STEPS, NEGATIVE, POOLED,
+    SAMPLER, SHIFT, STEPS, Sampler, TEXT, TEXT_MASK, TIMESTEP, TOKENS, TRANSFORMER, WIDTH, lengths,
+    steps,
+};
+use super::{VideoTransformer, VideoTransformerConfig, plain_names};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
-    NamedTensors, Port, PrepareResult, Recognised, Runnable, Setting, Size, SizeName, Sizes, Work,
-    pass,
+    NamedTensors, Port, Recognised, Runnable, Size, Sizes, Work,
 };
-use crate::hunyuan_video::clip::{to_channels_first, to_channels_last};
 use crate::{Error, Result};
 
 /// The transformer of HunyuanVideo and Magic 1-For-1.
@@ -24,61 +27,9 @@ pub static COMPONENT: Component = Component {
     keys: VideoTransformerConfig::KEYS,
     folders: &["transformer"],
     beside: &[],
-    entries: &[TRANSFORMER],
+    entries: &[TRANSFORMER, SAMPLER],
     recognise,
     open: |bytes, label| Ok(Box::new(VideoTransformerConfig::from_json(bytes, label)?)),
-};
-
-const HIDDEN: Port = Port::float("hidden_states", &["B", "C", "F", "H", "W"]);
-const TIMESTEP: Port = Port::float("timestep", &["B"]);
-const TEXT: Port = Port::float("encoder_hidden_states", &["B", "L", "D"]);
-const TEXT_MASK: Port = Port::mask("encoder_attention_mask", &["B", "L"]);
-const POOLED: Port = Port::float("pooled_projections", &["B", "P"]);
-const GUIDANCE: Port = Port::float("guidance", &["B"]).optional();
-const SAMPLE: Port = Port::float("sample", &["B", "C_out", "F", "H", "W"]);
-
-const TRANSFORMER: Entry = Entry {
-    name: "transformer",
-    about: "Evaluate a transformer over clips once",
-    inputs: &[HIDDEN, TIMESTEP, TEXT, TEXT_MASK, POOLED, GUIDANCE],
-    outputs: &[SAMPLE],
-    sizes: &[FRAMES, HEIGHT, WIDTH, TOKENS],
-    settings: &[Setting::Quantization],
-};
-
-const FRAMES: SizeName = SizeName {
-    name: "frames",
-    unit: "N",
-    about: "Latent frames of the clip (default: 1)",
-    usual: Some(1),
-    smallest: 1,
-    largest: 4096,
-    of_inputs: true,
-};
-const HEIGHT: SizeName = SizeName {
-    name: "height",
-    unit: "PIXELS",
-    about: "Height of the clip in pixels (default: 544)",
-    usual: Some(544),
-    smallest: 1,
-    largest: 8192,
-    of_inputs: true,
-};
-const WIDTH: SizeName = SizeName {
-    name: "width",
-    unit: "PIXELS",
-    about: "Width of the clip in pixels (default: 960)",
-    usual: Some(960),
-    ..HEIGHT
-};
-const TOKENS: SizeName = SizeName {
-    name: "tokens",
-    unit: "N",
-    about: "Tokens of the text (default: 402, of which 146 are a picture's)",
-    usual: Some(402),
-    smallest: 1,
-    largest: 65_536,
-    of_inputs: true,
 };
 
 /// Pixels along a latent cell where no autoencoder says.
@@ -162,18 +113,26 @@ impl ComponentConfig for VideoTransformerConfig {
     }
 
     fn inputs(&self, entry: &Entry) -> Vec<Port> {
-        let kept = |port: &&Port| port.name != GUIDANCE.name || self.guidance_embeds;
-        let required = |port: &Port| Port {
-            optional: false,
+        let sampler = entry.name == SAMPLER.name;
+        let negative = |port: &Port| NEGATIVE.iter().any(|known| known.name == port.name);
+        let kept = |port: &&Port| match port.name {
+            // Without embedded guidance the loop's strength goes with what it leads away from.
+            name if name == GUIDANCE.name => sampler || self.guidance_embeds,
+            name if name == IMAGE_LATENTS.name => self.image_condition_type.is_some(),
+            _ => true,
+        };
+        let own = |port: &Port| Port {
+            optional: negative(port) || (sampler && port.name == GUIDANCE.name),
             ..*port
         };
-        entry.inputs.iter().filter(kept).map(required).collect()
+        entry.inputs.iter().filter(kept).map(own).collect()
     }
 
     fn dimension(&self, word: &str) -> Option<Dimension> {
         Some(match word {
             "C" => Dimension::Exactly(self.in_channels),
             "C_out" => Dimension::Exactly(self.out_channels),
+            "steps" => Dimension::Exactly(MOST_STEPS + 1),
             "F" => Dimension::MultipleOf(self.patch_size_t),
             "H" | "W" => Dimension::MultipleOf(self.patch_size),
             "D" => Dimension::Exactly(self.text_embed_dim),
@@ -202,7 +161,7 @@ impl ComponentConfig for VideoTransformerConfig {
 
     fn example_inputs(
         &self,
-        _entry: &Entry,
+        entry: &Entry,
         sizes: &Sizes,
         beside: &Sizes,
         made: &mut Examples,
@@ -210,35 +169,65 @@ impl ComponentConfig for VideoTransformerConfig {
         let ratio = beside.get("pixels_per_cell").unwrap_or(USUAL_RATIO).max(1);
         let [frames, height, width, tokens] =
             [FRAMES, HEIGHT, WIDTH, TOKENS].map(|size| sizes.or_zero(size.name));
-        let latent = [1, self.in_channels, frames, height / ratio, width / ratio];
-        made.normal(HIDDEN.name, &latent, 1.0, false)?;
-        made.constant(TIMESTEP.name, &[1], 500.0)?;
+        let latent =
+            |channels: usize, frames: usize| [1, channels, frames, height / ratio, width / ratio];
+        if entry.name == SAMPLER.name {
+            made.normal(LATENTS.name, &latent(self.out_channels, frames), 1.0, false)?;
+            made.constant(SHIFT.name, &[1], 5.0)?;
+            if self.image_condition_type.is_some() {
+                let given = latent(self.out_channels, 1);
+                made.normal(IMAGE_LATENTS.name, &given, 1.0, false)?;
+            }
+        } else {
+            let shape = latent(self.in_channels, frames);
+            made.normal(HIDDEN.name, &shape, 1.0, false)?;
+            made.constant(TIMESTEP.name, &[1], 500.0)?;
+        }
         made.normal(TEXT.name, &[1, tokens, self.text_embed_dim], 1.0, false)?;
         made.constant(TEXT_MASK.name, &[1, tokens], 1.0)?;
         made.normal(POOLED.name, &[1, self.pooled_projection_dim], 1.0, false)?;
+        let sampler = entry.name == SAMPLER.name;
         if self.guidance_embeds {
-            made.constant(GUIDANCE.name, &[1], 6000.0)?;
+            let strength = if sampler { 6.0 } else { 6000.0 };
+            made.constant(GUIDANCE.name, &[1], strength)?;
         }
-        Ok(made.take())
+        let mut tensors = made.take();
+        if sampler {
+            tensors.insert_ids(STEPS.name, &[1], vec![4])?;
+        }
+        Ok(tensors)
     }
 
-    fn work(&self, _entry: &Entry, inputs: &NamedTensors, _sizes: &Sizes) -> Result<Work> {
-        let hidden = inputs.required(HIDDEN.name)?;
+    fn work(&self, entry: &Entry, inputs: &NamedTensors, _sizes: &Sizes) -> Result<Work> {
+        let hidden = inputs.required(entry.inputs[0].name)?;
         let &[batch, _, frames, height, width] = hidden.dims() else {
             return Err(Error::Shape(format!("a clip of shape {:?}", hidden.dims())));
         };
-        let lengths = lengths(inputs)?;
-        let longest = lengths.iter().copied().max().unwrap_or(0);
-        let costs = self.step_cost([frames, height, width], longest);
+        let size = [frames, height, width];
+        let longest = |mask: &Port| -> Result<usize> {
+            Ok(lengths(inputs, mask.name)?.into_iter().max().unwrap_or(0))
+        };
+        let words = longest(&TEXT_MASK)?;
+        let mut costs = self.step_cost(size, words);
+        let steps = steps(inputs)?.unwrap_or(1);
+        if inputs.get(NEGATIVE[1].name).is_some() {
+            let others = self.step_cost(size, longest(&NEGATIVE[1])?);
+            costs
+                .iter_mut()
+                .zip(&others)
+                .for_each(|(cost, other)| cost.add(other));
+        }
         let sizes = vec![
             ("batch", batch),
             ("latent_frames", frames),
             ("latent_height", height),
             ("latent_width", width),
-            ("text_tokens", longest),
+            ("text_tokens", words),
+            ("steps", steps),
         ];
         // Clips run one after the other: the weights are read for each.
-        let costs = costs.iter().map(|cost| cost.repeated(batch as u64));
+        let times = (batch * steps) as u64;
+        let costs = costs.iter().map(|cost| cost.repeated(times));
         Ok(Work {
             sizes,
             costs: costs.collect(),
@@ -248,74 +237,15 @@ impl ComponentConfig for VideoTransformerConfig {
 
     fn load(
         &self,
-        _entry: &Entry,
+        entry: &Entry,
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<Box<dyn Runnable>> {
         let weights = self.weights(weights, settings)?.build()?;
-        Ok(Box::new(VideoTransformer::load(self, &weights)?))
-    }
-}
-
-/// Valid tokens of each text: they come first.
-fn lengths(inputs: &NamedTensors) -> Result<Vec<usize>> {
-    let mask = inputs.mask(TEXT_MASK.name)?.unwrap_or_default();
-    let length = |(row, mask): (usize, &Vec<bool>)| {
-        let count = mask.iter().take_while(|keep| **keep).count();
-        let all = mask.iter().filter(|keep| **keep).count();
-        match count == all && count > 0 {
-            true => Ok(count),
-            false => Err(Error::Shape(format!(
-                "row {row} of \"{}\" keeps {all} tokens, {count} of them from the first on; expected at least one, and \
-                 none behind a hidden one",
-                TEXT_MASK.name
-            ))),
-        }
-    };
-    mask.iter().enumerate().map(length).collect()
-}
-
-impl Runnable for VideoTransformer {
-    fn prepare<'a>(&'a self, inputs: &NamedTensors, _sizes: &Sizes) -> PrepareResult<'a> {
-        let hidden = to_channels_last(inputs.required(HIDDEN.name)?)?;
-        let times: Vec<f32> = inputs.required(TIMESTEP.name)?.to_vec1()?;
-        let text = inputs.required(TEXT.name)?;
-        let pooled = inputs.required(POOLED.name)?;
-        let guidance = match inputs.get(GUIDANCE.name) {
-            Some(guidance) => guidance.to_vec1::<f32>()?.into_iter().map(Some).collect(),
-            None => vec![None; times.len()],
-        };
-        let mut clips = Vec::with_capacity(times.len());
-        for (row, length) in lengths(inputs)?.into_iter().enumerate() {
-            let own = |x: &Tensor| x.narrow(0, row, 1)?.contiguous();
-            let by = VideoConditioning {
-                tokens: own(text)?.narrow(1, 0, length)?.contiguous()?,
-                pooled: own(pooled)?,
-                guidance: guidance[row],
-            };
-            clips.push((own(&hidden)?, times[row], by));
-        }
-        Ok(pass(
-            move |trace| {
-                let clips = clips
-                    .iter()
-                    .map(|(hidden, time, by)| self.forward(hidden, *time, by, trace));
-                Tensor::cat(&clips.collect::<Result<Vec<_>>>()?, 0)
-            },
-            |sample| {
-                let sample = to_channels_first(sample)?;
-                Ok([(SAMPLE.name.to_owned(), sample)].into_iter().collect())
-            },
-        ))
-    }
-
-    /// Blocks of a kind are one part.
-    fn part<'a>(&self, traced: &'a str) -> &'a str {
-        match traced.split('.').next() {
-            Some("norm_out") => "proj_out",
-            Some("time_text_embed") => "x_embedder",
-            Some(kind) => kind,
-            None => traced,
-        }
+        let model = VideoTransformer::load(self, &weights)?;
+        Ok(match entry.name == SAMPLER.name {
+            true => Box::new(Sampler(model)),
+            false => Box::new(model),
+        })
     }
 }

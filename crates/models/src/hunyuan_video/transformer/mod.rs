@@ -20,8 +20,11 @@ mod model;
 mod modulation;
 mod names;
 mod refiner;
+mod runs;
+mod sampler;
 
 pub use component::COMPONENT;
 pub use config::{ImageCondition, VideoTransformerConfig};
 pub use model::{VideoConditioning, VideoTransformer};
 pub use names::plain_names;
+pub use sampler::{VideoSampler, video_sigmas};

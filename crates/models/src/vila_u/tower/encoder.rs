@@ -1,9 +1,9 @@
 //! SigLIP's vision encoder up to the layer before its last.
 
-use brisk_nn::ops::{self, AttentionOptions};
+use brisk_nn::ops::AttentionOptions;
 use brisk_nn::{
-    AttentionNames, AttentionProjections, AttentionWidths, Conv2d, ConvOptions, Init, LayerNorm,
-    Linear, Tensor, Trace, Weights, check_finite,
+    Conv2d, ConvOptions, EncoderActivation, EncoderLayer, EncoderLayerOptions, Init, Tensor, Trace,
+    Weights, check_finite,
 };
 
 use super::SiglipConfig;
@@ -11,49 +11,24 @@ use crate::{Error, Result};
 
 const STAGE: &str = "vision encoder";
 
-/// SigLIP's names of an attention's projections.
-const NAMES: AttentionNames = AttentionNames {
-    query: "self_attn.q_proj",
-    key: "self_attn.k_proj",
-    value: "self_attn.v_proj",
-    output: "self_attn.out_proj",
-};
-
-#[derive(Debug)]
-struct Layer {
-    norm1: LayerNorm,
-    attention: AttentionProjections,
-    norm2: LayerNorm,
-    first: Linear,
-    second: Linear,
-}
-
 /// The encoder.
 #[derive(Debug)]
 pub struct Encoder {
     config: SiglipConfig,
     patches: Conv2d,
     positions: Tensor,
-    layers: Vec<Layer>,
+    layers: Vec<EncoderLayer>,
 }
 
 impl Encoder {
     /// Reads `embeddings` and `encoder.layers` of a `vision_model`, all but the last layer.
     pub(super) fn load(config: &SiglipConfig, weights: &Weights) -> Result<Self> {
-        let (width, inner, eps) = (
-            config.hidden_size,
-            config.intermediate_size,
-            config.layer_norm_eps,
-        );
-        let start = Init::FanIn(1.0);
-        let widths = AttentionWidths {
+        let width = config.hidden_size;
+        let layer = EncoderLayerOptions {
             width,
-            context: width,
-            queries: width,
-            keys: width,
-            bias: true,
-            output_bias: true,
-            init: start,
+            inner: config.intermediate_size,
+            eps: config.layer_norm_eps,
+            activation: EncoderActivation::GeluTanh,
         };
         let embeddings = weights.pp("embeddings");
         let options = ConvOptions {
@@ -66,20 +41,8 @@ impl Encoder {
         let places = config.grid() * config.grid();
         let table = embeddings.pp("position_embedding");
         let positions = table.get("weight", &[places, width], Init::Normal(0.02))?;
-        let layers = (0..config.layers()).map(|index| {
-            let weights = weights.pp("encoder.layers").pp(index);
-            let norm = |name: &str| LayerNorm::load(&weights.pp(name), width, eps, true);
-            let linear = |name: &str, from: usize, to: usize| {
-                Linear::load(&weights.pp(name), from, to, true, start)
-            };
-            Ok(Layer {
-                norm1: norm("layer_norm1")?,
-                attention: AttentionProjections::load(&weights, NAMES, &widths)?,
-                norm2: norm("layer_norm2")?,
-                first: linear("mlp.fc1", width, inner)?,
-                second: linear("mlp.fc2", inner, width)?,
-            })
-        });
+        let below = weights.pp("encoder.layers");
+        let layers = (0..config.layers()).map(|index| EncoderLayer::load(&below.pp(index), &layer));
         Ok(Self {
             patches,
             positions,
@@ -114,13 +77,7 @@ impl Encoder {
         let heads = self.config.num_attention_heads;
         let options = AttentionOptions::new(heads, channels / heads);
         for (index, layer) in self.layers.iter().enumerate() {
-            let h = layer.norm1.forward(&x)?;
-            let maps = &layer.attention;
-            let [q, k, v] = [&maps.query, &maps.key, &maps.value].map(|map| map.forward(&h));
-            let attended = ops::attention(&q?, &k?, &v?, &options)?;
-            x = ops::add(&x, &maps.output.forward(&attended)?)?;
-            let h = layer.first.forward(&layer.norm2.forward(&x)?)?;
-            x = ops::add(&x, &layer.second.forward(&ops::gelu_tanh(&h)?)?)?;
+            x = layer.forward(&x, &options)?;
             let name = format!("layers.{index}");
             check_finite(&x, STAGE, &name)?;
             trace.see(&name, &x);
