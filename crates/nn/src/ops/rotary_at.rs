@@ -113,7 +113,8 @@ impl RotaryAngles {
     pub(super) fn turn_on_device(&self, x: &OnDevice, heads: usize) -> Result<Tensor> {
         if self.second.is_some() || self.neighbours {
             return Err(crate::error::Error::Config(
-                "positions on a plane or in a clip run on the CPU only; use --device cpu".to_owned(),
+                "positions on a plane or in a clip run on the CPU only; use --device cpu"
+                    .to_owned(),
             ));
         }
         let (x, batch) = (x.tensor(), x.shape().dims()[0]);
