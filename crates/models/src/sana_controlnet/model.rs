@@ -1,6 +1,6 @@
 //! The forward pass.
 
-use brisk_nn::{Init, Linear, Tensor, Trace, Weights, check_finite};
+use brisk_nn::{Init, Linear, Location, Tensor, Trace, Weights, check_finite};
 
 use super::SanaControlNetConfig;
 use crate::sana::{CaptionContext, CaptionEncoder, PatchEmbed, SanaBlock, TimeEmbed};
@@ -76,8 +76,7 @@ impl SanaControlNet {
     /// # Errors
     /// As there.
     pub fn encode_caption(&self, text: &Tensor, lengths: &[usize]) -> Result<CaptionContext> {
-        self.caption
-            .encode(text, lengths, &self.blocks, STAGE, &mut Trace::none())
+        self.encode_caption_traced(text, lengths, &mut Trace::none())
     }
 
     /// As [`Self::encode_caption`]; `trace` sees `caption_projection` and `caption_norm`.
@@ -90,8 +89,10 @@ impl SanaControlNet {
         lengths: &[usize],
         trace: &mut Trace,
     ) -> Result<CaptionContext> {
+        // A ControlNet computes on the host, also beside a text encoder on a card.
+        let text = text.to(&Location::HOST)?;
         self.caption
-            .encode(text, lengths, &self.blocks, STAGE, trace)
+            .encode(&text, lengths, &self.blocks, STAGE, trace)
     }
 
     /// The residuals `[B,N,d]`, one a copied block, times `scale`. `control` `[B,h,w,C]` is the
