@@ -8,7 +8,7 @@ import zlib
 from kit import chunk, clear, end, here, pixel, png, put, safetensors, tensors
 
 clear("lora", "scheduler", "captions", "data_set", "emoji_package", "training_log", "recipe", "redraw",
-      "quantized_weights", "mask_prompts")
+      "quantized_weights", "mask_prompts", "mask_runs", "words")
 
 # Adapters of layer x.0 [2, 3] in every naming, and of y [1, 2].
 nan = struct.pack("<f", float("nan"))
@@ -269,3 +269,34 @@ put("mask_prompts", "label_text", b'[{"points": [[1, 2]], "labels": ["1"]}]')
 put("mask_prompts", "nested", b"[" * 500 + b"]" * 500)
 put("mask_prompts", "name_number", b'[{"name": 1, "box": [1, 2, 3, 4]}]')
 put("mask_prompts", "not_utf8", b'[{"name": "\xff", "box": [1, 2, 3, 4]}]')
+
+put("words", "good_list", b'[{"box": [1, 2, 30, 14], "text": "Ab"}, [5, 5, 9, 9], {"polygon": [[0, 0], [9, 0], [9, 4], [0, 4]], "ignore": true}]')
+put("words", "good_characters", b'{"words": [{"box": [1, 2, 30, 14], "text": "A", "characters": [{"text": "A", "box": [2, 2, 9, 14]}]}]}')
+put("words", "good_lines", b'{"picture": "a.jpg", "words": [[1, 2, 3, 4]]}\n{"picture": "b.jpg", "words": []}\n')
+put("words", "good_mlt", "\ufeff1,2,30,2,30,14,1,14,Latin,a,b\r\n0,0,9,0,9,9,0,9,Arabic,###\r\n".encode())
+put("words", "good_text_seg", b'{"0000": {"text": "Ab", "bbox": [1, 2, 30, 2, 30, 14, 1, 14], "char": {"00": {"text": "A", "bbox": [1, 2, 9, 2, 9, 14, 1, 14]}}}}')
+put("words", "good_coco_text", b'{"imgs": {"7": {"file_name": "a.jpg"}}, "anns": {"1": {"image_id": 7, "bbox": [1, 2, 3, 4], "utf8_string": "a", "legibility": "illegible"}}}')
+put("words", "good_nothing", b"")
+put("words", "cut_off", b'[{"box": [1, 2, 30, 14], "te')
+put("words", "no_place", b'[{"text": "a"}]')
+put("words", "three_numbers", b'[[1, 2, 3]]')
+put("words", "two_points", b'[[[1, 2], [3, 4]]]')
+put("words", "far_away", b'[[1, 2, 1e308, 1e309]]')
+put("words", "unknown_key", b'[{"box": [1, 2, 3, 4], "script": "Latin"}]')
+put("words", "text_number", b'[{"box": [1, 2, 3, 4], "text": 7}]')
+put("words", "short_line", b"1,2,30,2,30,14,1,14,Latin")
+put("words", "line_of_words", b"a,b,c,d,e,f,g,h,i,j")
+put("words", "picture_missing", b'{"imgs": {}, "anns": {"1": {"image_id": 3, "bbox": [1, 2, 3, 4]}}}')
+put("words", "text_seg_number", b'{"0000": 7}')
+put("words", "line_without_words", b'{"picture": "a.jpg"}\n{"picture": "b.jpg"}')
+put("words", "nested", b"[" * 500 + b"]" * 500)
+put("words", "not_utf8", b'[{"text": "\xff", "box": [1, 2, 3, 4]}]')
+
+# Width and height, then COCO's text.
+put("mask_runs", "good_square", bytes([4, 4]) + b"52203")
+put("mask_runs", "good_empty", bytes([3, 2]) + b"6")
+put("mask_runs", "too_long", bytes([2, 2]) + b"9")
+put("mask_runs", "too_short", bytes([2, 2]) + b"1")
+put("mask_runs", "negative", bytes([4, 4]) + b"55N")
+put("mask_runs", "endless", bytes([4, 4]) + b"o" * 40)
+put("mask_runs", "no_size", b"")

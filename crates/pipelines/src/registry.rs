@@ -16,7 +16,7 @@ pub static FAMILIES: &[&Family] = &[
     &families::hart::FAMILY,
     // Before the language models, which take any folder with a configuration.
     &families::vila_u::FAMILY,
-    &families::sam::FAMILY,
+    &families::char_sam::FAMILY,
     &families::language::FAMILY,
     #[cfg(feature = "toy")]
     &families::toy::FAMILY,

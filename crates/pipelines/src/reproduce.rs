@@ -8,6 +8,8 @@ use brisk_store::ModelFolder;
 
 use crate::error::Result;
 use crate::events::Control;
+use crate::options::Options;
+use crate::request::MaskModel;
 
 /// One question with a way to tell right answers.
 pub struct Problem {
@@ -20,12 +22,32 @@ pub struct Problem {
 /// Held-out problems: `count` of them, the same for the same seed.
 pub type Problems = dyn Fn(u64, usize) -> Vec<Problem> + Send + Sync;
 
+/// How well masks of text agree with the truth, over many pictures.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct MaskFigures {
+    /// Intersection over union of all text pixels.
+    pub fg_iou: f64,
+    /// Harmonic mean of their precision and recall.
+    pub f_score: f64,
+    /// Share of the pixels in letters' holes that no mask covers.
+    pub hole_recall: f64,
+    /// How much of the borders agrees, within 2 pixels.
+    pub boundary_f: f64,
+    /// Share of characters that are worse than with the setting before by 5 points or more.
+    pub worse_than_before: Option<f64>,
+}
+
+/// Judges a model on scenes of words that are known pixel by pixel, with each of several options.
+pub type JudgeMasks = dyn Fn(&mut dyn MaskModel, &[Options], &Control) -> Result<Vec<MaskFigures>>;
+
 /// What a reproduction works with.
 pub struct Laboratory<'a> {
     /// The model that the claim is measured on.
     pub model: ModelFolder,
     /// Arithmetic word problems.
     pub problems: &'a Problems,
+    /// Scenes of words, with the truth about them.
+    pub judge_masks: &'a JudgeMasks,
     /// A folder for files on the way, removed afterwards.
     pub scratch: PathBuf,
     /// Progress and the wish to stop.

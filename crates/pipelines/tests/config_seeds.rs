@@ -61,3 +61,21 @@ fn bad_files_of_boxes_are_refused_by_name() {
         brisk_pipelines::MaskPrompt::read_all(text, name).map_err(|error| error.to_string())
     });
 }
+
+#[test]
+fn bad_annotations_of_words_are_refused_by_name() {
+    brisk_testkit::check_seeds("words", true, |name, bytes| {
+        let text = std::str::from_utf8(bytes).map_err(|error| format!("{name}: {error}"))?;
+        brisk_pipelines::request::WordFile::read(text, name).map_err(|error| error.to_string())
+    });
+}
+
+#[test]
+fn bad_runs_are_refused() {
+    brisk_testkit::check_seeds("mask_runs", false, |_, bytes| {
+        let (size, text) = bytes.split_first_chunk::<2>().ok_or("no size")?;
+        let text = std::str::from_utf8(text).map_err(|error| error.to_string())?;
+        let runs = brisk_media::mask::Runs::from_text(size[0].into(), size[1].into(), text);
+        runs.map_err(|error| error.to_string())
+    });
+}

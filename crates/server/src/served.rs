@@ -276,6 +276,11 @@ impl std::fmt::Debug for Served {
     }
 }
 
+/// Whether a model of the box that stands for such results can be served.
+fn serves(results: Option<ResultKind>) -> bool {
+    matches!(results, Some(ResultKind::Pictures | ResultKind::Text))
+}
+
 /// All of them, in the order they were given in.
 #[derive(Debug)]
 pub struct Models {
@@ -291,7 +296,7 @@ impl Models {
         let boxed = || {
             let models = BoxModel::all().iter();
             models
-                .filter(|model| model.folder().is_some())
+                .filter(|model| model.folder().is_some() && serves(model.default_of))
                 .map(|model| model.name.to_owned())
                 .collect()
         };

@@ -3,6 +3,7 @@
 
 mod alignment;
 pub mod text;
+pub mod words;
 
 use brisk_media::{Picture, psnr};
 use brisk_nn::Tensor;

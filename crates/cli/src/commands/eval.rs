@@ -1,6 +1,7 @@
 //! `brisk eval`: how good a trained model is.
 
 mod alignment;
+pub mod masks;
 mod text;
 
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ pub enum EvalVerb {
     Image(ImageEvalArguments),
     Text(text::TextEvalArguments),
     Alignment(alignment::AlignmentArguments),
+    Masks(masks::MasksEvalArguments),
 }
 
 /// Measure how often a text-to-image model draws what it was asked for
@@ -81,6 +83,7 @@ pub fn run(verb: &EvalVerb) -> Result {
         EvalVerb::Image(arguments) => image(arguments),
         EvalVerb::Text(arguments) => text::run(arguments),
         EvalVerb::Alignment(arguments) => alignment::run(arguments),
+        EvalVerb::Masks(arguments) => masks::run(arguments),
     }
 }
 

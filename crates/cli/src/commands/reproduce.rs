@@ -102,6 +102,7 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
     let laboratory = Laboratory {
         model: found.folder,
         problems: &problems,
+        judge_masks: &super::eval::masks::judge,
         scratch: scratch.path().to_owned(),
         control: &control,
     };

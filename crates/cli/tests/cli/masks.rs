@@ -178,3 +178,127 @@ fn what_cannot_be_is_said_before_anything_is_written() {
         "{shown}"
     );
 }
+
+/// Every file of a folder with its bytes, but locks.
+fn all_files(folder: &std::path::Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut found = std::collections::BTreeMap::new();
+    let mut left = vec![folder.to_owned()];
+    while let Some(next) = left.pop() {
+        for entry in std::fs::read_dir(next).unwrap().flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix(folder).unwrap().display().to_string();
+            if path.is_dir() {
+                left.push(path);
+            } else if !name.starts_with('.') {
+                found.insert(name, std::fs::read(path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn words_of_a_folder_are_found_and_a_run_goes_on() {
+    let (place, model) = (place(), fixture("sam/base"));
+    std::fs::create_dir(place.path("photos")).unwrap();
+    let mut lines = String::new();
+    for name in ["a.png", "b.png", "c.png"] {
+        std::fs::copy(
+            place.path("photo.png"),
+            place.path(&format!("photos/{name}")),
+        )
+        .unwrap();
+        lines += &format!(
+            "{{\"picture\": \"{name}\", \"words\": [{{\"box\": [4, 4, 84, 40], \"text\": \"Bo\"}}]}}\n"
+        );
+    }
+    std::fs::write(place.path("words.jsonl"), &lines).unwrap();
+    let run = [
+        "masks",
+        "photos",
+        "--model",
+        &model,
+        "--words",
+        "words.jsonl",
+        "-o",
+        "out",
+    ];
+    let summary = place.ok(&[&run[..], &["--json"]].concat()).json();
+    assert_eq!(
+        (&summary["done"], &summary["before"]),
+        (&3.into(), &0.into())
+    );
+    let whole = all_files(&place.path("out"));
+    for name in [
+        "b/text.png",
+        "b/overlay.png",
+        "b/coco.json",
+        "b/summary.json",
+        "request.json",
+        "summary.json",
+    ] {
+        assert!(whole.contains_key(name), "no {name} in {:?}", whole.keys());
+    }
+    // As a run leaves it that was killed in the midst of the second picture.
+    std::fs::remove_dir_all(place.path("out/b")).unwrap();
+    std::fs::create_dir(place.path("out/.b.999999-0.tmp")).unwrap();
+    std::fs::remove_file(place.path("out/summary.json")).unwrap();
+    let summary = place.ok(&[&run[..], &["--json"]].concat()).json();
+    assert_eq!(
+        (&summary["done"], &summary["before"]),
+        (&1.into(), &2.into())
+    );
+    assert_eq!(all_files(&place.path("out")), whole);
+    place.fails(
+        2,
+        &["output", "another request"],
+        &[&run[..], &["--prompt", "word"]].concat(),
+    );
+    // A picture that is none does not keep the others from being done.
+    std::fs::write(place.path("photos/d.png"), "no picture").unwrap();
+    let outcome = place.run(&[&run[..6], &["-o", "other"]].concat());
+    assert_eq!(outcome.code, Some(1));
+    for word in ["1 pictures failed", "d.png"] {
+        assert!(
+            outcome.stderr.contains(word),
+            "no {word:?} in {}",
+            outcome.stderr
+        );
+    }
+    assert!(place.path("other/c/text.png").is_file());
+    place.fails(2, &["--words"], &["masks", "photos", "--model", &model]);
+}
+
+#[test]
+fn a_pictures_words_stand_in_its_summary() {
+    let (place, model) = (place(), fixture("sam/base"));
+    std::fs::write(
+        place.path("photo.json"),
+        r#"[{"box": [4, 4, 84, 40], "text": "Bo"}, [200, 4, 240, 20]]"#,
+    )
+    .unwrap();
+    let run = [
+        "masks",
+        "photo.png",
+        "--model",
+        &model,
+        "--words",
+        "photo.json",
+        "--json",
+    ];
+    let summary = place.ok(&run).json();
+    assert_eq!(summary["words"][0]["text"], "Bo");
+    assert_eq!(summary["words"][0]["characters"][1]["class"], "o");
+    assert_eq!(summary["words"][1]["flags"][0], "outside of the picture");
+    assert_eq!(summary["settings"]["prompt"], "cbr+cgr");
+    let text = mask(&place, "photo-masks/text.png");
+    assert_eq!(
+        text.area(),
+        summary["words"][0]["area"].as_u64().unwrap() as usize
+    );
+    place.fails(
+        2,
+        &["--words", "--detector"],
+        &["masks", "photo.png", "--model", &model, "--words", "auto"],
+    );
+}

@@ -10,6 +10,8 @@ use crate::{Error, Picture, Result};
 const SHARE: f32 = 0.45;
 /// Half the side of the square that a point becomes, in pixels of a picture of 500 pixels.
 const POINT: f64 = 4.0;
+/// From so many points on they are drawn smaller.
+const MANY: usize = 24;
 /// Green shows what is asked for, red what is not.
 const ASKED: [u8; 3] = [40, 220, 60];
 const NOT_ASKED: [u8; 3] = [235, 40, 40];
@@ -22,6 +24,8 @@ pub struct Marks {
     pub points: Vec<([f64; 2], bool)>,
     /// Left, top, right and bottom.
     pub boxes: Vec<[f64; 4]>,
+    /// Outlines, each closed.
+    pub outlines: Vec<Vec<[f64; 2]>>,
 }
 
 impl Mask {
@@ -73,8 +77,20 @@ pub fn overlay(picture: &Picture, masks: &[Mask], marks: &Marks) -> Result<Pictu
     for bounds in &marks.boxes {
         frame(&mut drawn, *bounds, unit.max(1.0));
     }
+    for outline in &marks.outlines {
+        let next = outline.iter().cycle().skip(1);
+        for (from, to) in outline.iter().zip(next) {
+            line(&mut drawn, *from, *to, unit.max(1.0));
+        }
+    }
+    // Of many points each takes less room.
+    let point = if marks.points.len() > MANY {
+        POINT / 2.0
+    } else {
+        POINT
+    };
     for ([x, y], asked) in &marks.points {
-        let side = (POINT * unit).max(2.0);
+        let side = (point * unit).max(1.0);
         let outer = [
             x - side - unit,
             y - side - unit,
@@ -130,6 +146,32 @@ fn frame(picture: &mut Picture, [left, top, right, bottom]: [f64; 4], thick: f64
     }
 }
 
+/// A straight line, of which only what can be seen is walked, however far its ends lie.
+fn line(picture: &mut Picture, from: [f64; 2], to: [f64; 2], thick: f64) {
+    let way = [to[0] - from[0], to[1] - from[1]];
+    let (mut first, mut last) = (0.0f64, 1.0f64);
+    for (axis, side) in [picture.width, picture.height].into_iter().enumerate() {
+        let ends = [-thick, side as f64 + thick].map(|end| end - from[axis]);
+        if way[axis] != 0.0 {
+            let [a, b] = ends.map(|end| end / way[axis]);
+            (first, last) = (first.max(a.min(b)), last.min(a.max(b)));
+        } else if ends[0] > 0.0 || ends[1] < 0.0 {
+            return;
+        }
+    }
+    if first > last {
+        return;
+    }
+    let far = way[0].abs().max(way[1].abs()) * (last - first);
+    let steps = far.ceil().max(1.0) as usize;
+    for step in 0..=steps {
+        let share = first + step as f64 / steps as f64 * (last - first);
+        let [x, y] = [0, 1].map(|axis: usize| from[axis] + share * way[axis]);
+        let half = thick / 2.0;
+        fill(picture, [x - half, y - half, x + half, y + half], BOX);
+    }
+}
+
 /// One colour in what lies in the picture of a box.
 fn fill(picture: &mut Picture, [left, top, right, bottom]: [f64; 4], colour: [u8; 3]) {
     let range = |from: f64, to: f64, most: usize| {
@@ -181,10 +223,12 @@ mod tests {
         let marks = Marks {
             points: vec![([19.0, 0.0], true), ([1.0, 18.0], false)],
             boxes: vec![[-5.0, 4.0, 300.0, 9.0]],
+            outlines: vec![vec![[3.0, 12.0], [1e6, 12.0], [3.0, 1e6]]],
         };
         let drawn = overlay(&picture, &[], &marks).unwrap();
         assert_eq!(drawn.pixel(19, 0), Some(ASKED));
         assert_eq!(drawn.pixel(1, 18), Some(NOT_ASKED));
+        assert_eq!(drawn.pixel(12, 12), Some(BOX));
         assert_eq!(
             (drawn.pixel(10, 4), drawn.pixel(10, 6)),
             (Some(BOX), Some([0; 3]))

@@ -75,6 +75,24 @@ impl Mask {
         found
     }
 
+    /// The part from the first to the last column and row of `bounds`, as [`bounds`](Self::bounds) gives them; what
+    /// lies beyond the mask is left out.
+    pub fn cut(&self, [left, top, right, bottom]: [usize; 4]) -> Self {
+        let within = |from: usize, to: usize, side: usize| from.min(side - 1)..to.min(side - 1) + 1;
+        let (columns, rows) = (
+            within(left, right, self.width),
+            within(top, bottom, self.height),
+        );
+        let cut = rows
+            .clone()
+            .flat_map(|y| self.pixels[y * self.width..][columns.clone()].iter());
+        Self {
+            width: columns.len(),
+            height: rows.len(),
+            pixels: cut.copied().collect(),
+        }
+    }
+
     /// The same within a larger picture, its top left corner at (`x`, `y`).
     ///
     /// # Errors
@@ -110,6 +128,11 @@ mod tests {
         assert_eq!((mask.bounds(), mask.area()), (Some([1, 1, 3, 2]), 2));
         let placed = mask.placed(2, 3, 9, 7).unwrap();
         assert_eq!(placed.bounds(), Some([3, 4, 5, 5]));
+        let cut = mask.cut([1, 1, 3, 2]);
+        assert_eq!(
+            (cut.width, cut.height, cut.bounds()),
+            (3, 2, Some([0, 0, 2, 1]))
+        );
         assert!(mask.placed(5, 0, 9, 7).is_err() && Mask::new(5, 5, vec![true; 20]).is_err());
     }
 }

@@ -56,6 +56,11 @@ impl Regions {
         found
     }
 
+    /// Of each pixel the number of its region from 1 on; 0: of none.
+    pub fn labels(&self) -> &[usize] {
+        &self.labels
+    }
+
     /// Pixels of each, in the order of their first pixels.
     pub fn sizes(&self) -> &[usize] {
         &self.sizes
@@ -74,6 +79,20 @@ impl Mask {
             open[*label] |= x == 0 || y == 0 || x == last_column || y == last_row;
         }
         outside.labels.iter().map(|label| !open[*label]).collect()
+    }
+
+    /// How many holes there are.
+    pub fn hole_count(&self) -> usize {
+        let holes = Self {
+            pixels: self.holes(),
+            ..*self
+        };
+        Regions::by_sides(&holes, true).sizes.len()
+    }
+
+    /// How many separate parts there are.
+    pub fn part_count(&self) -> usize {
+        Regions::of(self, true).sizes.len()
     }
 
     /// Without holes of fewer than `least` pixels; none where there are none.
@@ -125,6 +144,7 @@ mod tests {
         let holes = drawn.holes();
         let found: Vec<usize> = (0..32).filter(|at| holes[*at]).collect();
         assert_eq!(found, [9, 10, 14]);
+        assert_eq!((drawn.hole_count(), drawn.part_count()), (2, 2));
         assert_eq!(Regions::by_sides(&drawn, true).sizes().len(), 5);
         assert_eq!(Regions::of(&drawn, true).sizes().len(), 2);
     }

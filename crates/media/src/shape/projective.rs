@@ -1,4 +1,6 @@
-//! Projective maps.
+//! Projective maps, and pictures seen through them.
+
+use crate::{Picture, Result};
 
 /// A place.
 pub type Place = [f64; 2];
@@ -55,6 +57,60 @@ impl Projective {
     }
 }
 
+/// A picture of this width and height whose pixels are those of another where `map` puts their middles, between pixels
+/// interpolated; what lies beyond the picture is like its edge. Each pixel is the mean of `samples`² places, as many as
+/// pixels become one along a side.
+///
+/// # Errors
+/// A size out of limits.
+pub fn resampled(
+    picture: &Picture,
+    [width, height]: [usize; 2],
+    samples: usize,
+    map: impl Fn(Place) -> Place,
+) -> Result<Picture> {
+    let area = width.saturating_mul(height).saturating_mul(3);
+    let mut drawn = Picture::new(width, height, vec![0; area])?;
+    let samples = samples.max(1);
+    let step = 1.0 / samples as f64;
+    for (at, pixel) in drawn.pixels.chunks_exact_mut(3).enumerate() {
+        let (left, top) = ((at % width) as f64, (at / width) as f64);
+        let mut sum = [0.0; 3];
+        for sample in 0..samples * samples {
+            let across = ((sample % samples) as f64 + 0.5) * step;
+            let down = ((sample / samples) as f64 + 0.5) * step;
+            let [x, y] = map([left + across, top + down]);
+            let found = between(picture, x - 0.5, y - 0.5);
+            sum.iter_mut()
+                .zip(found)
+                .for_each(|(sum, value)| *sum += value);
+        }
+        for (value, sum) in pixel.iter_mut().zip(sum) {
+            *value = (sum * step * step).round() as u8;
+        }
+    }
+    Ok(drawn)
+}
+
+fn between(picture: &Picture, x: f64, y: f64) -> [f64; 3] {
+    let within = |at: f64, side: usize| at.clamp(0.0, (side - 1) as f64);
+    let (x, y) = (within(x, picture.width), within(y, picture.height));
+    let (left, top) = (x as usize, y as usize);
+    let (right, below) = (
+        (left + 1).min(picture.width - 1),
+        (top + 1).min(picture.height - 1),
+    );
+    let (across, down) = (x - left as f64, y - top as f64);
+    let value = |x: usize, y: usize, channel: usize| {
+        f64::from(picture.pixels[3 * (y * picture.width + x) + channel])
+    };
+    [0, 1, 2].map(|channel| {
+        let line =
+            |y: usize| value(left, y, channel) * (1.0 - across) + value(right, y, channel) * across;
+        line(top) * (1.0 - down) + line(below) * down
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,5 +133,25 @@ mod tests {
         }
         near(map.inverse().apply(map.apply([13.0, 7.0])), [13.0, 7.0]);
         assert!(Projective::of_rectangle([50.0, 20.0], [[1.0, 1.0]; 4]).is_none());
+    }
+
+    #[test]
+    fn a_part_that_lies_straight_is_cut_out() {
+        let pixels = (0..20 * 10 * 3).map(|at| (at * 7 % 251) as u8).collect();
+        let picture = Picture::new(20, 10, pixels).unwrap();
+        let corners = [[4.0, 2.0], [12.0, 2.0], [12.0, 7.0], [4.0, 7.0]];
+        let seen = |corners| {
+            let map = Projective::of_rectangle([8.0, 5.0], corners).unwrap();
+            resampled(&picture, [8, 5], 1, |place| map.apply(place)).unwrap()
+        };
+        assert_eq!(seen(corners), picture.crop(4, 2, 8, 5).unwrap());
+        // Upside down.
+        let [a, b, c, d] = corners;
+        assert_eq!(seen([c, d, a, b]).pixel(0, 0), picture.pixel(11, 6));
+        // Half as large: the mean of four pixels.
+        let half = resampled(&picture, [10, 5], 2, |[x, y]| [2.0 * x, 2.0 * y]).unwrap();
+        let four = [(4, 2), (5, 2), (4, 3), (5, 3)].map(|(x, y)| picture.pixel(x, y).unwrap()[1]);
+        let mean = four.iter().map(|value| f64::from(*value)).sum::<f64>() / 4.0;
+        assert_eq!(f64::from(half.pixel(2, 1).unwrap()[1]), mean.round());
     }
 }

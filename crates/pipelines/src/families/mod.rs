@@ -1,5 +1,6 @@
 //! The families of models, one folder each.
 
+pub mod char_sam;
 pub mod hart;
 pub mod language;
 pub mod sam;

@@ -22,6 +22,7 @@ mod seed;
 mod support;
 pub mod text_keys;
 mod value;
+pub mod word_keys;
 
 pub use codes::{CodeTensor, Codes};
 pub use definition::{Definition, Heading, Key, Scope};

@@ -6,7 +6,7 @@ use brisk_media::mask::Runs;
 use brisk_media::{Mask, Picture};
 use serde_json::{Map, Value};
 
-use super::{Decisions, MaskPrompt, PictureEmbedding, StageMemory};
+use super::{Decisions, FoundWord, MaskPrompt, PictureEmbedding, StageMemory, Word};
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::options::{Key, OptionValue, Options, Support};
@@ -18,6 +18,8 @@ pub struct MaskRequest {
     pub picture: Arc<Picture>,
     /// Prompts besides those that options give.
     pub prompts: Vec<MaskPrompt>,
+    /// Words whose characters are looked for, in place of the file that the option `words` names.
+    pub words: Option<Vec<Word>>,
     /// Everything else.
     pub options: Options,
 }
@@ -28,6 +30,7 @@ impl MaskRequest {
         Self {
             picture,
             prompts: Vec::new(),
+            words: None,
             options: Options::new(),
         }
     }
@@ -95,6 +98,8 @@ impl GeneratedMask {
 pub struct GeneratedMasks {
     /// In the order of prompts; where everything is looked for, best first.
     pub masks: Vec<GeneratedMask>,
+    /// The words that were looked for, where a request was about words.
+    pub words: Option<Vec<FoundWord>>,
     /// The picture's embedding; none where parts of it were looked at one by one.
     pub embedding: Option<PictureEmbedding>,
     /// Seconds by stage.
@@ -124,6 +129,12 @@ pub trait MaskModel: Send {
     /// # Errors
     /// A plan of another model, unfit weights, values that are not finite, or [`Error::Cancelled`].
     fn generate(&mut self, plan: &MaskPlan, control: &Control) -> Result<GeneratedMasks>;
+
+    /// The same model for another thread: both use the networks that are in memory.
+    ///
+    /// # Errors
+    /// Weights that cannot be read.
+    fn another(&mut self) -> Result<Box<dyn MaskModel>>;
 
     /// Drops every network that is in memory.
     fn release(&mut self);

@@ -7,6 +7,7 @@ mod mask_prompt;
 mod open;
 mod previews;
 mod text;
+mod words;
 
 pub use embedding::{EmbeddingOrigin, PictureEmbedding};
 pub(crate) use image::check_length;
@@ -21,6 +22,8 @@ pub use text::{
     Canvas, FinishReason, GeneratedText, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest,
     TextSession,
 };
+
+pub use words::{FoundCharacter, FoundWord, MOST_WORDS, Word, WordCharacter, WordFile};
 
 use std::any::Any;
 

@@ -39,6 +39,8 @@ fn find(folder: &Path, given: &GivenOptions) -> Result<String> {
         "points_per_batch",
         "crop_overlap_ratio",
         "crop_n_points_downscale_factor",
+        // Of random networks every place is a character's, or none is.
+        "link_threshold",
     ];
     let unseen = unseen.map(|name| plan.settings.get(name));
     let mut summary = format!("{unseen:?} {}\n", found.seconds[0].1 > 0.0);
@@ -50,7 +52,24 @@ fn find(folder: &Path, given: &GivenOptions) -> Result<String> {
             mask.prompt, mask.quality, mask.stability
         );
     }
+    for word in found.words.iter().flatten() {
+        summary += &format!("{:?} {} {:?}\n", word.text, word.runs.area(), word.flags);
+        for character in &word.characters {
+            summary += &format!(
+                "{:?} {:?} {:?}\n",
+                character.class, character.quad, character.points
+            );
+        }
+    }
     Ok(summary)
+}
+
+/// A picture's words, with boxes of characters.
+fn word_file(place: &Path) -> String {
+    let path = place.join("words.json");
+    let words = r#"[{"box": [4, 4, 84, 40], "text": "Bo", "characters": [{"text": "B", "box": [6, 6, 40, 38]}]}]"#;
+    std::fs::write(&path, words).unwrap();
+    text(path)
 }
 
 /// What the model sees of the picture, as it is kept.
@@ -88,6 +107,26 @@ fn cases(place: &Path) -> Vec<Case> {
         folder: fixture(MODEL),
     };
     let point: &[(&str, &str)] = &[("point", "30,20")];
+    let file = word_file(place);
+    let words: &[(&str, &str)] = &[("words", &file)];
+    let more_fonts = copy(&fixture("../crates/media/fonts"), &place.join("fonts"));
+    let networks = [text(fixture("craft/base")), text(fixture("crnn/base"))];
+    // Random networks score every place about alike.
+    let auto: &[(&str, &str)] = &[
+        ("words", "auto"),
+        ("detector", &networks[0]),
+        ("text-threshold", "0"),
+        ("low-text", "0"),
+        ("link-threshold", "0"),
+    ];
+    let found = |option, value: &str| {
+        let with: Vec<_> = auto
+            .iter()
+            .copied()
+            .filter(|(name, _)| *name != option)
+            .collect();
+        case(option, value, &with)
+    };
     // Of random weights every mask is bad, and none is stable.
     let all: &[(&str, &str)] = &[
         ("everything", "true"),
@@ -122,6 +161,17 @@ fn cases(place: &Path) -> Vec<Case> {
         case("multimask", "all", point),
         case("mask-threshold", "0.5", point),
         case("embedding", &embedding_file(place), point),
+        case("words", &file, point),
+        case("prompt", "word", words),
+        case("points", "none", words),
+        case("mask-input", "on", words),
+        case("crop-words", "never", words),
+        case("fonts", &text(more_fonts), words),
+        case("detector", &networks[0], words),
+        case("recogniser", &networks[1], &[auto, &[]].concat()),
+        found("text-threshold", "0"),
+        found("low-text", "0"),
+        found("link-threshold", "0"),
         everything("points-per-side", "2"),
         everything("points-per-batch", "2"),
         everything("pred-iou-thresh", "0"),

@@ -13,14 +13,12 @@ use crate::options::{Options, Scope, keys};
 use crate::registry::json_text;
 use crate::request::OpenSettings;
 
-use super::options::SAM;
-
 const CONFIG: &str = "config.json";
 /// What names of tensors begin with in the files of Segment Anything and its relatives.
 const PARTS: [&str; 3] = ["mask_decoder.", "sam_mask_decoder.", "prompt_encoder."];
 
 /// A model's files, and how its weights are loaded.
-pub(super) struct Files {
+pub(in crate::families) struct Files {
     /// Name for messages.
     pub label: String,
     /// What it was opened with.
@@ -30,7 +28,7 @@ pub(super) struct Files {
 }
 
 /// Whether a folder holds a model: its configuration says so, or it has none and its weights do.
-pub(super) fn recognise(folder: &ModelFolder, _given: &Options) -> bool {
+pub(in crate::families) fn recognise(folder: &ModelFolder, _given: &Options) -> bool {
     if folder.exists(CONFIG) {
         return json_text(folder, CONFIG, "model_type").is_some_and(|kind| kind == "sam");
     }
@@ -57,10 +55,9 @@ impl Files {
     /// Reads the configuration, or what the tensors say of it, and finds the weights.
     ///
     /// # Errors
-    /// An option that is not honoured; files that are missing, damaged or another network's.
+    /// Files that are missing, damaged or another network's.
     pub fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Self> {
         let (label, given) = (folder.label(), &settings.options);
-        SAM.check(&label, Scope::Open, given)?;
         let wanted = Wanted {
             variant: given.get(&keys::VARIANT),
             random: settings.random,
@@ -105,6 +102,15 @@ impl Files {
         self.settings
             .quantization
             .bytes_per_value(self.network.bytes_per_value())
+    }
+
+    /// Bytes that a pass of the encoder needs at its widest.
+    pub fn encoder_bytes(&self) -> u64 {
+        let vision = &self.network.config.vision_config;
+        let cells = (vision.grid() as u64).pow(2);
+        // Queries, keys, values and their windows, or the widened map of the feed-forward network, with the stream.
+        let wide = (6 * vision.hidden_size).max(vision.inner() + 3 * vision.hidden_size) as u64;
+        4 * cells * wide + 12 * (vision.image_size as u64).pow(2)
     }
 
     /// A number of the weights.

@@ -16,44 +16,33 @@ mod overlap;
 mod plan;
 mod segmenter;
 
-use crate::registry::{Family, Published};
-use crate::request::ResultKind;
+use crate::registry::Published;
 
 pub use crops::{Crop, crops};
 pub use everything::{Everything, FoundMask, PointMasks, SegmentPoints};
+pub(super) use files::recognise;
 pub use frame::Frame;
-pub use segmenter::{PicturePrompt, PredictedMasks, Segmenter};
+pub(super) use model::SamModel;
+pub use segmenter::{CoarseMask, PicturePrompt, PredictedMasks, Segmenter};
 
-/// The family.
-pub static FAMILY: Family = Family {
-    name: "sam",
-    about: "Segment Anything",
-    recognise: files::recognise,
-    supports: &[(ResultKind::Masks, &options::SAM)],
-    published: &[
-        published(
-            "facebook/sam-vit-base",
-            "Segment Anything ViT-B",
-            "94 million parameters",
-        ),
-        published(
-            "facebook/sam-vit-large",
-            "Segment Anything ViT-L",
-            "312 million parameters",
-        ),
-        published(
-            "facebook/sam-vit-huge",
-            "Segment Anything ViT-H",
-            "641 million parameters",
-        ),
-    ],
-    image: None,
-    text: None,
-    masks: Some(model::open),
-    class_in_words: |_| None,
-    low_bit_layout: None,
-    reproductions: &[],
-};
+/// Checkpoints that people publish.
+pub(super) const PUBLISHED: &[Published] = &[
+    published(
+        "facebook/sam-vit-base",
+        "Segment Anything ViT-B",
+        "94 million parameters",
+    ),
+    published(
+        "facebook/sam-vit-large",
+        "Segment Anything ViT-L",
+        "312 million parameters",
+    ),
+    published(
+        "facebook/sam-vit-huge",
+        "Segment Anything ViT-H",
+        "641 million parameters",
+    ),
+];
 
 const fn published(id: &'static str, model: &'static str, note: &'static str) -> Published {
     Published {

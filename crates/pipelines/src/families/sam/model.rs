@@ -10,49 +10,82 @@ use brisk_store::ModelFolder;
 
 use super::everything::stability;
 use super::files::Files;
-use super::options::SAM;
 use super::plan::{SamPlan, Sought, Which, plan};
 use super::{
     Everything, FoundMask, PicturePrompt, PointMasks, PredictedMasks, SegmentPoints, Segmenter,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::events::{Control, Event, StepClock, Work, timed};
-use crate::options::Support;
 use crate::request::{
-    Decisions, GeneratedMask, GeneratedMasks, MaskModel, MaskPlan, MaskPrompt, MaskRequest,
-    OpenSettings, PictureEmbedding,
+    Decisions, GeneratedMask, GeneratedMasks, MaskPlan, MaskPrompt, MaskRequest, OpenSettings,
+    PictureEmbedding,
 };
 
 /// By how much thresholds move when the stability of a prompt's mask is measured.
 const OFFSET: f32 = 1.0;
 
-struct SamModel {
-    files: Files,
+/// The model, whose options are checked by whoever opens it.
+pub(in crate::families) struct SamModel {
+    files: Arc<Files>,
     segmenter: Option<Segmenter>,
 }
 
-/// Opens a model of the family.
-pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn MaskModel>> {
-    Ok(Box::new(SamModel {
-        files: Files::open(folder, settings)?,
-        segmenter: None,
-    }))
-}
-
-impl MaskModel for SamModel {
-    fn label(&self) -> &str {
-        &self.files.label
+impl SamModel {
+    /// Of a folder or file.
+    ///
+    /// # Errors
+    /// Files that are missing, damaged or another network's.
+    pub fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Self> {
+        Ok(Self {
+            files: Arc::new(Files::open(folder, settings)?),
+            segmenter: None,
+        })
     }
 
-    fn support(&self) -> &'static Support {
-        &SAM
+    pub fn files(&self) -> &Files {
+        &self.files
     }
 
-    fn frame(&self) -> usize {
-        self.files.network.config.image_size()
+    /// The networks, loaded if they are not yet.
+    ///
+    /// # Errors
+    /// Weights that cannot be read, or do not fit.
+    pub fn segmenter(&mut self) -> Result<&mut Segmenter> {
+        let made = match self.segmenter.take() {
+            Some(segmenter) => segmenter,
+            None => {
+                let weights = self.files.parameters()?.build()?;
+                Segmenter::load(&self.files.network.config, &weights)?
+            }
+        };
+        Ok(self.segmenter.insert(made))
     }
 
-    fn plan(&self, request: &MaskRequest) -> Result<MaskPlan> {
+    pub fn is_loaded(&self) -> bool {
+        self.segmenter.is_some()
+    }
+
+    /// One with the same networks.
+    ///
+    /// # Errors
+    /// As [`segmenter`](Self::segmenter).
+    pub fn another(&mut self) -> Result<Self> {
+        let segmenter = self.segmenter()?.another();
+        Ok(Self {
+            files: self.files.clone(),
+            segmenter: Some(segmenter),
+        })
+    }
+
+    pub fn release(&mut self) {
+        self.segmenter = None;
+    }
+
+    /// As [`MaskModel::plan`](crate::request::MaskModel::plan) of points, boxes or everything.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn plan(&self, request: &MaskRequest) -> Result<MaskPlan> {
         let (decided, prompts) = plan(request, &self.files)?;
         let loaded = self.segmenter.is_some();
         Ok(MaskPlan {
@@ -67,21 +100,18 @@ impl MaskModel for SamModel {
         })
     }
 
-    fn generate(&mut self, plan: &MaskPlan, control: &Control) -> Result<GeneratedMasks> {
+    /// As [`MaskModel::generate`](crate::request::MaskModel::generate).
+    ///
+    /// # Errors
+    /// The same.
+    pub fn generate(&mut self, plan: &MaskPlan, control: &Control) -> Result<GeneratedMasks> {
         let decided: &SamPlan = plan.decided(&self.files.label)?;
         let started = Instant::now();
         control.memory(&plan.memory, crate::memory::available());
-        if self.segmenter.is_none() {
+        if !self.is_loaded() {
             control.stage("networks", Work::Load, 0);
-            let weights = self.files.parameters()?.build()?;
-            self.segmenter = Some(Segmenter::load(&self.files.network.config, &weights)?);
         }
-        let Some(segmenter) = &mut self.segmenter else {
-            return Err(Error::folder(
-                &self.files.label,
-                "the networks are not loaded",
-            ));
-        };
+        let segmenter = self.segmenter()?;
         control.check()?;
         let (mut encoding, mut decoding) = (0.0, 0.0);
         let picture = &*plan.request.picture;
@@ -116,13 +146,10 @@ impl MaskModel for SamModel {
         });
         Ok(GeneratedMasks {
             masks,
+            words: None,
             embedding,
             seconds: vec![("encode", encoding), ("decode", decoding)],
         })
-    }
-
-    fn release(&mut self) {
-        self.segmenter = None;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Options of Segment Anything beside those that families share.
 
-use crate::options::{Definition, Heading, Honoured, Key, Kind, Range, Support, keys, mask_keys};
+use crate::options::{Definition, Heading, Honoured, Key, Kind, Range, keys, mask_keys};
 
 const SHARE: Kind = Kind::Number(Range::of(0.0, 1.0));
 
@@ -102,31 +102,27 @@ const fn honoured(option: &'static Definition, default: &'static str) -> Honoure
 }
 
 /// What it honours.
-pub(super) static SAM: Support = Support {
-    models: "Segment Anything",
-    groups: &[&[
-        honoured(mask_keys::POINT.definition(), ""),
-        honoured(mask_keys::NEGATIVE_POINT.definition(), ""),
-        honoured(mask_keys::BOX.definition(), ""),
-        honoured(mask_keys::BOXES.definition(), ""),
-        honoured(mask_keys::EVERYTHING.definition(), ""),
-        honoured(mask_keys::MULTIMASK.definition(), "auto"),
-        honoured(mask_keys::MASK_THRESHOLD.definition(), "0"),
-        honoured(POINTS_PER_SIDE.definition(), "32"),
-        honoured(POINTS_PER_BATCH.definition(), "64"),
-        honoured(PRED_IOU_THRESH.definition(), "0.88"),
-        honoured(STABILITY_SCORE_THRESH.definition(), "0.95"),
-        honoured(STABILITY_SCORE_OFFSET.definition(), "1"),
-        honoured(BOX_NMS_THRESH.definition(), "0.7"),
-        honoured(CROP_N_LAYERS.definition(), "0"),
-        honoured(CROP_NMS_THRESH.definition(), "0.7"),
-        honoured(CROP_OVERLAP_RATIO.definition(), "0.341"),
-        honoured(CROP_DOWNSCALE.definition(), "1"),
-        honoured(MIN_MASK_REGION_AREA.definition(), "0"),
-        honoured(mask_keys::EMBEDDING.definition(), ""),
-        honoured(keys::VARIANT.definition(), ""),
-        honoured(keys::EXACT.definition(), ""),
-        honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
-    ]],
-    refused: &[],
-};
+pub(in crate::families) const HONOURED: &[Honoured] = &[
+    honoured(mask_keys::POINT.definition(), ""),
+    honoured(mask_keys::NEGATIVE_POINT.definition(), ""),
+    honoured(mask_keys::BOX.definition(), ""),
+    honoured(mask_keys::BOXES.definition(), ""),
+    honoured(mask_keys::EVERYTHING.definition(), ""),
+    honoured(mask_keys::MULTIMASK.definition(), "auto"),
+    honoured(mask_keys::MASK_THRESHOLD.definition(), "0"),
+    honoured(POINTS_PER_SIDE.definition(), "32"),
+    honoured(POINTS_PER_BATCH.definition(), "64"),
+    honoured(PRED_IOU_THRESH.definition(), "0.88"),
+    honoured(STABILITY_SCORE_THRESH.definition(), "0.95"),
+    honoured(STABILITY_SCORE_OFFSET.definition(), "1"),
+    honoured(BOX_NMS_THRESH.definition(), "0.7"),
+    honoured(CROP_N_LAYERS.definition(), "0"),
+    honoured(CROP_NMS_THRESH.definition(), "0.7"),
+    honoured(CROP_OVERLAP_RATIO.definition(), "0.341"),
+    honoured(CROP_DOWNSCALE.definition(), "1"),
+    honoured(MIN_MASK_REGION_AREA.definition(), "0"),
+    honoured(mask_keys::EMBEDDING.definition(), ""),
+    honoured(keys::VARIANT.definition(), ""),
+    honoured(keys::EXACT.definition(), ""),
+    honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
+];

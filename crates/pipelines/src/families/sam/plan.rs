@@ -7,8 +7,8 @@ use super::options as own;
 use super::{Crop, Everything, crops};
 use crate::error::{Error, Result};
 use crate::memory;
+use crate::options::Options;
 use crate::options::mask_keys as shared;
-use crate::options::{Options, Scope};
 use crate::request::{
     EmbeddingOrigin, MOST_PROMPTS, MaskPrompt, MaskRequest, PictureEmbedding, StageMemory,
 };
@@ -47,7 +47,6 @@ pub(super) struct SamPlan {
 /// The decisions, and the prompts in their order.
 pub(super) fn plan(request: &MaskRequest, files: &Files) -> Result<(SamPlan, Vec<MaskPrompt>)> {
     let given = &request.options;
-    own::SAM.check(&files.label, Scope::Request, given)?;
     let threshold = given.get(&shared::MASK_THRESHOLD).unwrap_or(0.0);
     let prompts = prompts(request)?;
     let everything = given.get(&shared::EVERYTHING).unwrap_or(false);
@@ -281,9 +280,7 @@ impl SamPlan {
             (files.network.count() as f64 * files.bytes_per_weight()) as u64
         };
         let cells = (vision.grid() as u64).pow(2);
-        // Queries, keys, values and their windows, or the widened map of the feed-forward network, with the stream.
-        let wide = (6 * vision.hidden_size).max(vision.inner() + 3 * vision.hidden_size) as u64;
-        let encoder = 4 * cells * wide + 12 * (vision.image_size as u64).pow(2);
+        let encoder = files.encoder_bytes();
         let frame = (vision.image_size as u64).pow(2);
         let pixels = (size[0] as u64) * (size[1] as u64);
         let together = match &self.sought {

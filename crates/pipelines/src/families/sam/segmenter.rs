@@ -1,5 +1,8 @@
 //! The networks with a picture, and prompts in its own pixels.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use brisk_media::Picture;
 use brisk_models::sam::{
     ImageEncoder, MaskDecoder, PointLabel, Points, PreparedPicture, Prompts, SamConfig,
@@ -10,12 +13,28 @@ use super::Frame;
 use super::everything::{PointMasks, SegmentPoints};
 use crate::error::{Error, Result};
 
-/// The networks, and the picture that was last looked at.
+/// The networks, and the picture that was last looked at. Clones share both.
+#[derive(Clone)]
 pub struct Segmenter {
+    networks: Arc<Networks>,
+    seen: Option<(Frame, PreparedPicture)>,
+}
+
+struct Networks {
     encoder: ImageEncoder,
     decoder: MaskDecoder,
     side: usize,
-    seen: Option<(Frame, PreparedPicture)>,
+}
+
+/// The single mask of a prompt over the frame.
+#[derive(Clone, Debug)]
+pub struct CoarseMask {
+    /// Logits, rows from the top.
+    pub logits: Vec<f32>,
+    /// Columns and rows.
+    pub size: [usize; 2],
+    /// Expected intersection over union.
+    pub quality: f32,
 }
 
 /// A prompt in the picture's pixels; at least one part.
@@ -46,12 +65,28 @@ impl Segmenter {
     /// # Errors
     /// One report of every tensor that does not fit.
     pub fn load(config: &SamConfig, weights: &Weights) -> Result<Self> {
-        Ok(Self {
+        let networks = Networks {
             encoder: ImageEncoder::load_alone(config, weights)?,
             decoder: MaskDecoder::load_alone(config, weights)?,
             side: config.image_size(),
+        };
+        Ok(Self {
+            networks: Arc::new(networks),
             seen: None,
         })
+    }
+
+    /// One with the same networks that has looked at nothing yet.
+    pub fn another(&self) -> Self {
+        Self {
+            networks: self.networks.clone(),
+            seen: None,
+        }
+    }
+
+    /// Side of the frame in pixels.
+    pub fn side(&self) -> usize {
+        self.networks.side
     }
 
     /// Encodes a picture, to which prompts refer from now on.
@@ -68,9 +103,9 @@ impl Segmenter {
     /// # Errors
     /// As [`look`](Self::look).
     pub fn embed(&self, picture: &Picture) -> Result<Tensor> {
-        let frame = Frame::new(self.side, [picture.width, picture.height]);
+        let frame = Frame::new(self.side(), [picture.width, picture.height]);
         let pixels = frame.pixels(picture)?;
-        Ok(self.encoder.forward(&pixels, &mut Trace::none())?)
+        Ok(self.networks.encoder.forward(&pixels, &mut Trace::none())?)
     }
 
     /// Takes the embedding of a picture of this width and height, to which prompts refer from now on.
@@ -79,8 +114,8 @@ impl Segmenter {
     /// An embedding of another shape.
     pub fn look_at(&mut self, size: [usize; 2], embedding: &Tensor) -> Result<()> {
         self.seen = Some((
-            Frame::new(self.side, size),
-            self.decoder.prepare(embedding)?,
+            Frame::new(self.side(), size),
+            self.networks.decoder.prepare(embedding)?,
         ));
         Ok(())
     }
@@ -91,27 +126,9 @@ impl Segmenter {
     /// No picture was looked at, or a mask of another size.
     pub fn predict(&self, prompt: &PicturePrompt) -> Result<PredictedMasks> {
         let (frame, picture) = self.seen()?;
-        let place = |place: &[f64; 2]| frame.place(*place);
-        let points = (!prompt.points.is_empty()).then(|| Points {
-            places: vec![prompt.points.iter().map(|(at, _)| place(at)).collect()],
-            labels: vec![
-                prompt
-                    .points
-                    .iter()
-                    .map(|(_, inside)| label(*inside))
-                    .collect(),
-            ],
-        });
-        let bounds = prompt.bounds.map(|[left, top, right, bottom]| {
-            let ([left, top], [right, bottom]) = (place(&[left, top]), place(&[right, bottom]));
-            vec![[left, top, right, bottom]]
-        });
-        let prompts = Prompts {
-            points,
-            boxes: bounds,
-            masks: prompt.mask.clone(),
-        };
-        let decoded = self.decoder.decode(picture, &prompts, &mut Trace::none())?;
+        let prompts = together(frame, &[prompt])?;
+        let decoder = &self.networks.decoder;
+        let decoded = decoder.decode(picture, &prompts, &mut Trace::none())?;
         let (_, count, rows, columns) = decoded.masks.dims4()?;
         let logits = decoded.masks.flatten_all()?.to_vec1::<f32>()?;
         Ok(PredictedMasks {
@@ -119,6 +136,42 @@ impl Segmenter {
             qualities: decoded.qualities.flatten_all()?.to_vec1()?,
             coarse: decoded.masks,
         })
+    }
+
+    /// The single mask of each prompt, over the frame. Prompts of the same parts are decoded together.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn coarse_masks(&self, prompts: &[PicturePrompt]) -> Result<Vec<CoarseMask>> {
+        let (frame, picture) = self.seen()?;
+        let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
+        for (index, prompt) in prompts.iter().enumerate() {
+            let parts = (
+                prompt.points.len(),
+                prompt.bounds.is_some(),
+                prompt.mask.is_some(),
+            );
+            groups.entry(parts).or_default().push(index);
+        }
+        let mut found: Vec<Option<CoarseMask>> = vec![None; prompts.len()];
+        for indices in groups.values() {
+            let group: Vec<&PicturePrompt> = indices.iter().map(|index| &prompts[*index]).collect();
+            let decoder = &self.networks.decoder;
+            let decoded = decoder.decode(picture, &together(frame, &group)?, &mut Trace::none())?;
+            let (_, _, rows, columns) = decoded.masks.dims4()?;
+            let single = decoded.masks.narrow(1, 0, 1)?.contiguous()?.flatten_all()?;
+            let logits = single.to_vec1::<f32>()?;
+            let qualities = decoded.qualities.to_vec2::<f32>()?;
+            let each = logits.chunks_exact(rows * columns).zip(qualities);
+            for (index, (logits, qualities)) in indices.iter().zip(each) {
+                found[*index] = Some(CoarseMask {
+                    logits: logits.to_vec(),
+                    size: [columns, rows],
+                    quality: qualities[0],
+                });
+            }
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 
     /// Width and height of the picture that was last looked at.
@@ -129,6 +182,14 @@ impl Segmenter {
         Ok(self.seen()?.0.picture)
     }
 
+    /// Where the picture that was last looked at lies in the frame.
+    ///
+    /// # Errors
+    /// None was.
+    pub fn frame(&self) -> Result<&Frame> {
+        Ok(self.seen()?.0)
+    }
+
     fn seen(&self) -> Result<(&Frame, &PreparedPicture)> {
         let none = || Error::request("picture", "no picture was looked at yet");
         self.seen
@@ -136,6 +197,38 @@ impl Segmenter {
             .map(|(frame, picture)| (frame, picture))
             .ok_or_else(none)
     }
+}
+
+/// Prompts with the same parts as the decoder takes them.
+fn together(frame: &Frame, prompts: &[&PicturePrompt]) -> Result<Prompts> {
+    let mut points = Points::default();
+    for prompt in prompts.iter().filter(|prompt| !prompt.points.is_empty()) {
+        let places = prompt.points.iter().map(|(at, _)| frame.place(*at));
+        let labels = prompt.points.iter().map(|(_, inside)| label(*inside));
+        points.places.push(places.collect());
+        points.labels.push(labels.collect());
+    }
+    let boxes: Vec<[f32; 4]> = prompts
+        .iter()
+        .filter_map(|prompt| prompt.bounds)
+        .map(|[left, top, right, bottom]| {
+            let ([left, top], [right, bottom]) =
+                (frame.place([left, top]), frame.place([right, bottom]));
+            [left, top, right, bottom]
+        })
+        .collect();
+    let masks: Vec<&Tensor> = prompts
+        .iter()
+        .filter_map(|prompt| prompt.mask.as_ref())
+        .collect();
+    Ok(Prompts {
+        points: (!points.places.is_empty()).then_some(points),
+        boxes: (!boxes.is_empty()).then_some(boxes),
+        masks: match masks.is_empty() {
+            true => None,
+            false => Some(Tensor::cat(&masks, 0)?),
+        },
+    })
 }
 
 fn label(inside: bool) -> PointLabel {
@@ -159,7 +252,8 @@ impl SegmentPoints for Segmenter {
             }),
             ..Prompts::default()
         };
-        let decoded = self.decoder.decode(picture, &prompts, &mut Trace::none())?;
+        let decoder = &self.networks.decoder;
+        let decoded = decoder.decode(picture, &prompts, &mut Trace::none())?;
         let (_, count, rows, columns) = decoded.masks.dims4()?;
         let qualities = decoded.qualities.to_vec2::<f32>()?.into_iter();
         let masks = qualities.enumerate().map(|(index, qualities)| {

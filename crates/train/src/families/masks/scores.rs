@@ -1,11 +1,16 @@
 //! How well masks of text agree with the truth.
 
+use brisk_media::Mask;
+use brisk_media::shape::distances;
 use brisk_pipelines::Control;
 use brisk_pipelines::families::sam::{PicturePrompt, Segmenter};
 use serde::Serialize;
 
 use crate::data::scene_text::{Fonts, SceneText, SceneTextOptions, TrueLetter};
 use crate::error::Result;
+
+/// How near two borders are the same, in pixels.
+const NEAR: f32 = 2.0;
 
 /// What is reported of masks.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -18,6 +23,10 @@ pub struct MaskScores {
     pub hole_recall: f64,
     /// Mean intersection over union of single masks.
     pub mean_iou: f64,
+    /// Mean of the F-scores of pictures.
+    pub mean_f_score: f64,
+    /// Harmonic mean of the shares of borders that lie within 2 pixels of the other's; 0 where none were counted.
+    pub boundary_f: f64,
 }
 
 /// Counts of pixels over many pictures.
@@ -30,11 +39,29 @@ pub struct MaskCounts {
     open: u64,
     masks: u64,
     overlap: f64,
+    pictures: u64,
+    f_scores: f64,
+    /// Pixels of borders that were found, and that are true; of each those that lie near one of the other.
+    borders: [u64; 2],
+    near: [u64; 2],
 }
 
 impl MaskCounts {
     /// Counts a picture's text pixels, and those of its holes.
     pub fn picture(&mut self, found: &[bool], truth: &[bool], holes: &[bool]) {
+        let count = |pixels: &[bool]| pixels.iter().filter(|inside| **inside).count();
+        let common = found
+            .iter()
+            .zip(truth)
+            .filter(|(found, truth)| **found && **truth)
+            .count();
+        let both = count(found) + count(truth);
+        self.pictures += 1;
+        self.f_scores += if both == 0 {
+            1.0
+        } else {
+            2.0 * common as f64 / both as f64
+        };
         for ((found, truth), hole) in found.iter().zip(truth).zip(holes) {
             self.right += u64::from(*found && *truth);
             self.wrong += u64::from(*found && !*truth);
@@ -44,13 +71,36 @@ impl MaskCounts {
         }
     }
 
-    /// Counts one mask.
-    pub fn mask(&mut self, found: &[bool], truth: &[bool]) {
+    /// Counts the borders of a picture's text.
+    pub fn borders(&mut self, found: &[bool], truth: &[bool], size: [usize; 2]) {
+        let sides = [found, truth].map(|pixels| border(pixels, size));
+        for (index, own) in sides.iter().enumerate() {
+            let other = &sides[1 - index];
+            // Distances to the nearest pixel that is no border are known; those to borders are of the opposite.
+            let beside = Mask::new(
+                size[0],
+                size[1],
+                other.iter().map(|border| !border).collect(),
+            );
+            let Ok(far) = beside.map(|beside| distances(&beside)) else {
+                continue;
+            };
+            for (_, far) in own.iter().zip(&far).filter(|(own, _)| **own) {
+                self.borders[index] += 1;
+                self.near[index] += u64::from(*far <= NEAR);
+            }
+        }
+    }
+
+    /// Counts one mask, and gives its intersection over union.
+    pub fn mask(&mut self, found: &[bool], truth: &[bool]) -> f64 {
         let pairs = || found.iter().zip(truth);
         let common = pairs().filter(|(found, truth)| **found && **truth).count();
         let either = pairs().filter(|(found, truth)| **found || **truth).count();
         self.masks += 1;
-        self.overlap += common as f64 / either.max(1) as f64;
+        let overlap = common as f64 / either.max(1) as f64;
+        self.overlap += overlap;
+        overlap
     }
 
     /// The scores.
@@ -62,8 +112,36 @@ impl MaskCounts {
             f_score: share(2 * self.right, 2 * self.right + self.wrong + self.missed),
             hole_recall: share(self.open, self.holes),
             mean_iou: self.overlap / self.masks.max(1) as f64,
+            mean_f_score: self.f_scores / self.pictures.max(1) as f64,
+            boundary_f: {
+                let [right, covered] =
+                    [0, 1].map(|index| share(self.near[index], self.borders[index]));
+                if right + covered > 0.0 {
+                    2.0 * right * covered / (right + covered)
+                } else {
+                    0.0
+                }
+            },
         }
     }
+}
+
+/// Pixels inside that have one outside beside them, or lie at the edge of the picture.
+fn border(pixels: &[bool], [width, height]: [usize; 2]) -> Vec<bool> {
+    let is_border = |at: usize| {
+        let (x, y) = (at % width, at / width);
+        let near = [
+            (x > 0).then(|| at - 1),
+            (x + 1 < width).then(|| at + 1),
+            (y > 0).then(|| at - width),
+            (y + 1 < height).then(|| at + width),
+        ];
+        pixels[at]
+            && near
+                .iter()
+                .any(|near| near.is_none_or(|near| !pixels[near]))
+    };
+    (0..pixels.len()).map(is_border).collect()
 }
 
 /// Scores of the masks that true boxes of letters, and of words, give on `count` scenes.
@@ -157,5 +235,25 @@ mod tests {
             (0.5, 0.5, 0.75)
         );
         assert!((scores.f_score - 2.0 / 3.0).abs() < 1e-12);
+        assert!((scores.mean_f_score - 0.75).abs() < 1e-12);
+    }
+
+    #[test]
+    fn borders_are_the_same_within_two_pixels() {
+        let square = |from: usize| -> Vec<bool> {
+            (0..400)
+                .map(|at| (from..from + 8).contains(&(at % 20)) && (4..12).contains(&(at / 20)))
+                .collect()
+        };
+        let of = |by: usize| {
+            let mut counts = MaskCounts::default();
+            counts.borders(&square(4 + by), &square(4), [20, 20]);
+            counts.scores().boundary_f
+        };
+        assert_eq!((of(0), of(2)), (1.0, 1.0));
+        assert!(of(4) < 0.9);
+        let mut nothing = MaskCounts::default();
+        nothing.borders(&[false; 400], &square(4), [20, 20]);
+        assert_eq!(nothing.scores().boundary_f, 0.0);
     }
 }

@@ -1,22 +1,31 @@
 //! Masks as files: a folder with one PNG each, all of them as COCO's runs, the picture with the masks laid over it, and
-//! what they are.
+//! what they are; of words one PNG of all text. Whole folders of pictures: [`PictureFolder`].
+
+mod annotations;
+mod folder;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use brisk_media::mask::{Marks, Runs, overlay};
 use brisk_media::{Mask, encode_png, read_picture};
-use brisk_pipelines::options::Options;
-use brisk_pipelines::request::{GeneratedMask, GeneratedMasks, MaskPlan, MaskRequest};
+use brisk_pipelines::options::{Options, word_keys};
+use brisk_pipelines::request::{
+    FoundWord, GeneratedMask, GeneratedMasks, MaskPlan, MaskRequest, Word,
+};
 use brisk_pipelines::{Error, Result};
 use brisk_store::output::{TemporaryFolder, check_writable};
 use brisk_store::{ModelFolder, check_outputs, write_atomic, write_safetensors};
 use serde_json::{Value, json};
 
+pub use annotations::Annotations;
+pub use folder::{FolderReport, PictureFolder};
+
 /// Files of the folder besides the masks.
 const SUMMARY: &str = "summary.json";
 const COCO: &str = "coco.json";
 const OVERLAY: &str = "overlay.png";
+const TEXT: &str = "text.png";
 /// What is written of masks without a name.
 const NAMELESS: &str = "object";
 
@@ -26,6 +35,8 @@ pub struct MaskFiles {
     picture: PathBuf,
     folder: PathBuf,
     embedding: Option<PathBuf>,
+    /// Whether the summary says how long it took.
+    timed: bool,
 }
 
 impl MaskFiles {
@@ -36,6 +47,7 @@ impl MaskFiles {
             picture: picture.to_owned(),
             folder: folder.map_or_else(|| own_name(picture), Path::to_owned),
             embedding: embedding.map(Path::to_owned),
+            timed: true,
         }
     }
 
@@ -45,6 +57,20 @@ impl MaskFiles {
     /// # Errors
     /// The same, and a file that is no picture.
     pub fn request(&self, options: Options, model: &ModelFolder) -> Result<MaskRequest> {
+        let words = match options.get(&word_keys::WORDS) {
+            None => None,
+            Some(place) => Annotations::open(&place)?.of(&self.picture)?,
+        };
+        self.request_about(options, model, words)
+    }
+
+    /// The same, about these words.
+    fn request_about(
+        &self,
+        options: Options,
+        model: &ModelFolder,
+        words: Option<Vec<Word>>,
+    ) -> Result<MaskRequest> {
         let mut read: Vec<PathBuf> = options.files();
         read.push(self.picture.clone());
         if let ModelFolder::Disk(folder) = model {
@@ -78,6 +104,7 @@ impl MaskFiles {
         }
         let picture = read_picture(&self.picture)?;
         Ok(MaskRequest {
+            words,
             options,
             ..MaskRequest::new(Arc::new(picture))
         })
@@ -102,8 +129,13 @@ impl MaskFiles {
         let room = TemporaryFolder::create(&self.folder)?;
         let write = |name: &str, bytes: &[u8]| write_atomic(&room.path().join(name), bytes);
         let masks: Vec<Mask> = found.masks.iter().map(GeneratedMask::mask).collect();
-        for (index, mask) in masks.iter().enumerate() {
-            write(&file_name(index), &mask.to_png()?)?;
+        match &found.words {
+            None => {
+                for (index, mask) in masks.iter().enumerate() {
+                    write(&file_name(index), &mask.to_png()?)?;
+                }
+            }
+            Some(words) => write(TEXT, &all_text(words, &plan.request)?.to_png()?)?,
         }
         let marks = marks(plan, found);
         let laid = overlay(&plan.request.picture, &masks, &marks)?;
@@ -118,22 +150,36 @@ impl MaskFiles {
     /// What was written, for people.
     pub fn in_words(&self, found: &GeneratedMasks) -> String {
         let mut text = String::new();
+        let named = |name: &Option<String>| {
+            name.as_ref()
+                .map_or(String::new(), |name| format!("  {name}"))
+        };
         for (index, mask) in found.masks.iter().enumerate() {
             let [width, height] = mask.bounds.map_or([0, 0], |[left, top, right, bottom]| {
                 [right + 1 - left, bottom + 1 - top]
             });
-            let name = mask
-                .name
-                .as_deref()
-                .map_or(String::new(), |name| format!("  {name}"));
-            text += &format!(
-                "{}  {} pixels in {width}x{height}, expected quality {:.2}{name}\n",
-                self.folder.join(file_name(index)).display(),
-                mask.runs.area(),
-                mask.quality
-            );
+            if found.words.is_none() {
+                text += &format!(
+                    "{}  {} pixels in {width}x{height}, expected quality {:.2}{}\n",
+                    self.folder.join(file_name(index)).display(),
+                    mask.runs.area(),
+                    mask.quality,
+                    named(&mask.name)
+                );
+            }
         }
-        for name in [OVERLAY, COCO, SUMMARY] {
+        for word in found.words.iter().flatten() {
+            let flags = if word.flags.is_empty() {
+                String::new()
+            } else {
+                format!(" ({})", word.flags.join("; "))
+            };
+            let name = brisk_store::shown(word.text.as_deref().unwrap_or("?"));
+            let (area, count) = (word.runs.area(), word.characters.len());
+            text += &format!("{name}: {area} pixels, {count} masks{flags}\n");
+        }
+        let of_words = found.words.is_some().then_some(TEXT);
+        for name in of_words.into_iter().chain([OVERLAY, COCO, SUMMARY]) {
             text += &format!("{}\n", self.folder.join(name).display());
         }
         text
@@ -141,15 +187,12 @@ impl MaskFiles {
 
     fn summary(&self, plan: &MaskPlan, found: &GeneratedMasks, model: &str) -> Value {
         let masks = found.masks.iter().enumerate().map(|(index, mask)| {
-            let mut entry = json!({
-                "file": file_name(index), "area": mask.runs.area(), "box": mask.bounds,
+            let file = found.words.is_none().then(|| file_name(index));
+            without_nulls(json!({
+                "file": file, "area": mask.runs.area(), "box": mask.bounds,
                 "predicted_iou": number(mask.quality), "stability_score": number(mask.stability),
                 "prompt": mask.prompt, "point": mask.point, "name": mask.name,
-            });
-            if let Value::Object(fields) = &mut entry {
-                fields.retain(|_, value| !value.is_null());
-            }
-            entry
+            }))
         });
         let prompts: Vec<Value> = plan.prompts.iter().map(|prompt| prompt.to_json()).collect();
         let seconds: serde_json::Map<String, Value> = found
@@ -157,13 +200,18 @@ impl MaskFiles {
             .iter()
             .map(|(name, seconds)| ((*name).to_owned(), json!(seconds)))
             .collect();
-        json!({
+        let words = found
+            .words
+            .as_ref()
+            .map(|words| words.iter().map(word).collect::<Vec<_>>());
+        without_nulls(json!({
             "picture": self.picture.display().to_string(), "width": plan.request.picture.width,
             "height": plan.request.picture.height, "folder": self.folder.display().to_string(),
             "model": model, "opened": plan.opened.to_json(), "settings": plan.settings, "prompts": prompts,
-            "masks": masks.collect::<Vec<_>>(), "overlay": OVERLAY, "coco": COCO, "seconds": seconds,
+            "masks": masks.collect::<Vec<_>>(), "words": words, "text": found.words.is_some().then_some(TEXT),
+            "overlay": OVERLAY, "coco": COCO, "seconds": self.timed.then_some(seconds),
             "version": env!("CARGO_PKG_VERSION"),
-        })
+        }))
     }
 
     /// The masks as an annotation file of COCO's tools, a category for each name.
@@ -203,6 +251,42 @@ impl MaskFiles {
     }
 }
 
+/// A word as the summary has it; its characters' masks are those of the summary, by number.
+fn word(word: &FoundWord) -> Value {
+    let characters = word.characters.iter().map(|character| {
+        let (points, labels): (Vec<_>, Vec<u8>) =
+            character.points.iter().map(|(at, inside)| (*at, u8::from(*inside))).unzip();
+        without_nulls(json!({
+            "class": character.class.map(String::from), "quad": character.quad, "points": points, "labels": labels,
+            "mask": character.mask, "flags": character.flags,
+        }))
+    });
+    without_nulls(json!({
+        "text": word.text, "confidence": word.confidence.and_then(number), "polygon": word.polygon,
+        "area": word.runs.area(), "characters": characters.collect::<Vec<_>>(), "flags": word.flags,
+    }))
+}
+
+/// All pixels of words.
+fn all_text(words: &[FoundWord], request: &MaskRequest) -> Result<Mask> {
+    let [width, height] = request.size();
+    let mut all = vec![false; width * height];
+    for word in words {
+        let own = Mask::from(&word.runs);
+        all.iter_mut()
+            .zip(own.pixels())
+            .for_each(|(all, own)| *all |= own);
+    }
+    Ok(Mask::new(width, height, all)?)
+}
+
+fn without_nulls(mut document: Value) -> Value {
+    if let Value::Object(fields) = &mut document {
+        fields.retain(|_, value| !value.is_null());
+    }
+    document
+}
+
 fn runs(runs: &Runs, plan: &MaskPlan) -> Value {
     json!({"size": [plan.request.picture.height, plan.request.picture.width], "counts": runs.to_text()})
 }
@@ -231,12 +315,19 @@ fn marks(plan: &MaskPlan, found: &GeneratedMasks) -> Marks {
         .iter()
         .filter_map(|mask| mask.point)
         .map(|at| (at, true));
+    let words = || found.words.iter().flatten();
+    let characters = || words().flat_map(|word| &word.characters);
+    let of_letters = characters().flat_map(|character| character.points.iter().copied());
+    let outlines = words().map(|word| word.polygon.clone());
     Marks {
-        points: points.chain(of_grid).collect(),
+        points: points.chain(of_grid).chain(of_letters).collect(),
         boxes: plan
             .prompts
             .iter()
             .filter_map(|prompt| prompt.bounds)
+            .collect(),
+        outlines: outlines
+            .chain(characters().map(|character| character.quad.to_vec()))
             .collect(),
     }
 }
