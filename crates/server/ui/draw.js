@@ -28,12 +28,14 @@ export function drawing(state, update, failed) {
   /** Jobs that are over: a reply that comes late tells of them as they were. */
   const over = new Set();
 
+  /** Gives a picture's address back once nothing shows it any more. @param {string} url */
+  const forget = (url) => setTimeout(() => URL.revokeObjectURL(url), 30_000);
   const models = () => state.capabilities.models.filter((/** @type {any} */ model) => model.tasks.image);
   const model = () => models().find((/** @type {any} */ model) => model.id === draw.model) ?? models()[0];
   const task = () => model().tasks[draw.start ? "edit" : "image"];
 
   async function load() {
-    for (const entry of draw.gallery) URL.revokeObjectURL(entry.url);
+    draw.gallery.forEach((entry) => forget(entry.url));
     draw.gallery = (await store.all()).map((entry) => ({ ...entry, url: URL.createObjectURL(entry.blob) }));
     update();
   }
@@ -90,7 +92,7 @@ export function drawing(state, update, failed) {
     try {
       const url = URL.createObjectURL(await api.blob(job.links.preview));
       const before = draw.previews.get(job.id);
-      if (before?.url) URL.revokeObjectURL(before.url);
+      if (before?.url) forget(before.url);
       draw.previews.set(job.id, { url, number });
       update();
     } catch {
@@ -117,7 +119,7 @@ export function drawing(state, update, failed) {
       failed(error);
     }
     const shown = draw.previews.get(job.id);
-    if (shown?.url) URL.revokeObjectURL(shown.url);
+    if (shown?.url) forget(shown.url);
     draw.previews.delete(job.id);
     draw.jobs.delete(job.id);
     update();
@@ -155,7 +157,7 @@ export function drawing(state, update, failed) {
 
   /** @param {Blob | null} file */
   function start(file) {
-    if (draw.start) URL.revokeObjectURL(draw.start.url);
+    if (draw.start) forget(draw.start.url);
     draw.start = file ? { file, url: URL.createObjectURL(file) } : null;
     update();
   }
