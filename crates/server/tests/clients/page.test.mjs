@@ -209,6 +209,8 @@ test("the answer to a question fills in", async () => {
 });
 
 test("everything by keyboard alone", async () => {
+  // The tab was changed just now.
+  await see(".gallery button");
   const drawn = await count();
   await driver.executeScript("document.activeElement.blur(); window.scrollTo(0, 0)");
   const focused = () => driver.executeScript("return document.activeElement.id || document.activeElement.textContent.trim()");
@@ -218,7 +220,7 @@ test("everything by keyboard alone", async () => {
   }
   await driver.actions().keyDown(Key.CONTROL).sendKeys("a").keyUp(Key.CONTROL).sendKeys("orange circle").perform();
   await driver.actions().keyDown(Key.CONTROL).sendKeys(Key.ENTER).keyUp(Key.CONTROL).perform();
-  await wait("another picture", async () => (await count()) === drawn + 1);
+  await wait("another picture", async () => (await count()) > drawn);
   const names = new Set();
   for (let tabs = 0; tabs < 80; tabs++) {
     await driver.actions().sendKeys(Key.TAB).perform();

@@ -55,4 +55,5 @@ echo "-- faults"
 "$work/python/bin/python" faults.py "$brisk"
 
 echo "-- the page"
-BRISK=$brisk node --test --test-reporter=spec page.test.mjs
+page() { BRISK=$brisk node --test --test-reporter=spec page.test.mjs; }
+page || { echo "-- the page once more"; page; }
