@@ -139,13 +139,7 @@ fn median(device: &Device, work: impl Fn() -> brisk_cuda::Result<()>) -> Answer<
 fn product(device: &Device) -> Answer<f64> {
     const SIDE: usize = 8192;
     // A card is faster at zeros.
-    let mut state = 1u32;
-    let noise: Vec<f32> = (0..SIDE * SIDE)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1 << 23) as f32 - 1.0
-        })
-        .collect();
+    let noise = suite::noise(1, SIDE * SIDE);
     let x = device.upload(&noise, &[SIDE, SIDE])?;
     let x = ops::cast(&x, device.element())?;
     let weight = LinearWeight::new(&x)?;

@@ -247,7 +247,8 @@ impl Setting {
     }
 }
 
-fn noise(seed: u64, count: usize) -> Vec<f32> {
+/// Uniform values of −1..1 that bf16 holds, the same ones of a seed.
+pub fn noise(seed: u64, count: usize) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
     let mut next = || {
         state ^= state << 13;

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use brisk_nn::{Storage, WeightsBuilder};
 use brisk_store::TensorSource;
 
+use crate::Result;
+
 /// A file's tensors, or made-up ones.
 #[derive(Clone)]
 pub enum ComponentWeights {
@@ -46,6 +48,20 @@ impl ComponentWeights {
         match self {
             Self::Stored(source) => WeightsBuilder::from_source(source.clone()),
             Self::Random(random) => WeightsBuilder::random(random.seed, random.storage),
+        }
+    }
+
+    /// As [`plain`](Self::plain), with stored parameters under the names that `names` gives them.
+    ///
+    /// # Errors
+    /// Those of `names`.
+    pub fn renamed(
+        &self,
+        names: impl FnOnce(Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource>>,
+    ) -> Result<WeightsBuilder> {
+        match self {
+            Self::Stored(source) => Ok(WeightsBuilder::from_source(names(source.clone())?)),
+            Self::Random(_) => Ok(self.plain()),
         }
     }
 }

@@ -147,12 +147,7 @@ impl ComponentConfig for AutoencoderConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        let found = match weights {
-            ComponentWeights::Stored(source) => {
-                WeightsBuilder::from_source(native::plain_names(source.clone())?)
-            }
-            ComponentWeights::Random(_) => weights.plain(),
-        };
+        let found = weights.renamed(native::plain_names)?;
         Ok(found.exact(settings.exact).at(&settings.location))
     }
 

@@ -140,12 +140,7 @@ impl ComponentConfig for SamConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        let found = match weights {
-            ComponentWeights::Stored(source) => {
-                WeightsBuilder::from_source(plain_names(source.clone())?)
-            }
-            ComponentWeights::Random(_) => weights.plain(),
-        };
+        let found = weights.renamed(plain_names)?;
         Ok(found
             .exact(settings.exact)
             .quantize(settings.quantization, None))

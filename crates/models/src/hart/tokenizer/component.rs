@@ -252,12 +252,7 @@ pub(in super::super) fn builder(
     weights: &ComponentWeights,
     settings: &LoadSettings,
 ) -> Result<WeightsBuilder> {
-    let found = match weights {
-        ComponentWeights::Stored(source) => {
-            WeightsBuilder::from_source(plain_names(source.clone())?)
-        }
-        ComponentWeights::Random(_) => weights.plain(),
-    };
+    let found = weights.renamed(plain_names)?;
     Ok(found.exact(settings.exact))
 }
 

@@ -99,12 +99,7 @@ impl ComponentConfig for VideoTransformerConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        let found = match weights {
-            ComponentWeights::Stored(source) => {
-                WeightsBuilder::from_source(plain_names(self, source.clone())?)
-            }
-            ComponentWeights::Random(_) => weights.plain(),
-        };
+        let found = weights.renamed(|source| plain_names(self, source))?;
         Ok(found.quantize(settings.quantization, None))
     }
 
