@@ -34,6 +34,17 @@ impl Location {
     pub fn device(&self) -> Option<&Device> {
         self.0.as_ref()
     }
+
+    /// Waits for all that was asked of a card.
+    ///
+    /// # Errors
+    /// What went wrong there.
+    pub fn wait(&self) -> Result<()> {
+        match &self.0 {
+            Some(device) => Ok(device.synchronize()?),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Tensor {
