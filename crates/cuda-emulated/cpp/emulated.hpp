@@ -206,6 +206,8 @@ DEVICE unsigned pack2(float low, float high) { return to_bf16(low).bits | (unsig
 DEVICE float exponential(float x) { return std::exp(x); }
 DEVICE double exponential_wide(double x) { return std::exp(x); }
 DEVICE float quick_exponential(float x) { return std::exp(x); }
+DEVICE float power_of_two(float x) { return std::exp2(x); }
+DEVICE float larger(float x, float y) { return std::fmax(x, y); }
 DEVICE float quick_quotient(float x, float y) { return x / y; }
 DEVICE unsigned relu2(unsigned x) {
     auto half = [](unsigned u) { return (u & 0x7fff) > 0x7f80 ? 0x7fffu : u & 0x8000 ? 0u : u; };
@@ -215,6 +217,7 @@ DEVICE float inverse_root(float x) { return 1.0f / std::sqrt(x); }
 DEVICE float hyperbolic_tangent(float x) { return std::tanh(x); }
 DEVICE float error_function(float x) { return std::erf(x); }
 DEVICE bool is_finite(float x) { return std::isfinite(x); }
+DEVICE void take_turn() {}
 DEVICE void barrier() {
     auto& b = emulated::block;
     const unsigned generation = b.generation;

@@ -107,6 +107,7 @@ DEVICE void arrivals_visible() {}
 DEVICE void arrive(Arrival* a) { a->pending--; emulated::settle(a); }
 DEVICE void arrive_expecting(Arrival* a, int bytes) { a->flips += 2 * bytes; arrive(a); }
 DEVICE void await(Arrival* a, int parity) { while ((a->flips & 1) == parity) emulated::yield(); }
+DEVICE void prefetch_map(const TensorMap&) {}
 DEVICE void load_box2(void* to, const TensorMap& map, Arrival* a, int x, int y) { emulated::load(to, map, a, x, y, 0, 0); }
 DEVICE void load_box4(void* to, const TensorMap& map, Arrival* a, int x, int y, int z, int w) { emulated::load(to, map, a, x, y, z, w); }
 template <int id, int threads> DEVICE void named_barrier() {

@@ -216,8 +216,30 @@ const ON_HOPPER: &[Planted] = &[
     ("product_hopper", "inside / size * N", "inside / GROUP * N"),
     (
         "product_hopper",
-        "    warp_barrier();\n    // The tile's",
-        "    // The tile's",
+        "    warp_barrier();\n    if (!ahead)",
+        "    if (!ahead)",
+    ),
+    ("product_hopper", "if (step < ahead) continue;\n", ""),
+    (
+        "product_hopper",
+        "fetch_right(rights + s * RIGHT, right_full + s, s);",
+        "fetch_right(rights + s * RIGHT, right_full + s, s + 1);",
+    ),
+    (
+        "product_hopper",
+        "column / parts.width * ((long long)parts.width * parts.rows) + column % parts.width",
+        "column",
+    ),
+    ("product_hopper", "local(pass) < 16 ?", "local(pass) < 15 ?"),
+    (
+        "product_hopper",
+        "if (!EARLY || pass) read(pass);",
+        "if (!EARLY) read(pass);",
+    ),
+    (
+        "finish_hopper.cuh",
+        "s.gate + (long long)group * columns + column",
+        "s.gate + column",
     ),
     ("finish_hopper.cuh", "phase < 2 ? low[", "phase % 2 ? low["),
 ];
@@ -243,8 +265,14 @@ const ELSEWHERE: &[Planted] = &[
     ("norm", "rooms + THREADS / 32", "rooms"),
     (
         "norm",
-        "        barrier();\n        const int first",
-        "        const int first",
+        "    barrier();\n    const int first",
+        "    const int first",
+    ),
+    ("norm", "second ? weight1 : weight0", "weight0"),
+    (
+        "norm",
+        "(v[i][j] - mean) * factor * (1.0f + scales[i][j])",
+        "v[i][j] * factor * (1.0f + scales[i][j])",
     ),
     ("norm", "i == 1 ? values[1][j]", "i == 1 ? values[2][j]"),
     (
@@ -339,9 +367,20 @@ const ELSEWHERE: &[Planted] = &[
     ),
     (
         "attention_tiles",
-        "lane % 4 * 2 + j;\n                    bool",
-        "lane % 4 + 4 * j;\n                    bool",
+        "lane % 4 * 2 + j;\n                        bool",
+        "lane % 4 + 4 * j;\n                        bool",
     ),
+    (
+        "attention_tiles",
+        "            wait<0>();\n            barrier();",
+        "            wait<0>();",
+    ),
+    (
+        "attention_tiles",
+        "fetch(rooms + (turn ^ 1) * 2",
+        "fetch(rooms + turn * 2",
+    ),
+    ("attention_tiles", "else score = -HIDDEN;", ""),
     (
         "attention",
         "key > reach - s.window",
@@ -387,7 +426,7 @@ const ELSEWHERE: &[Planted] = &[
     ("cache", "total += mark[1] * factor;", "total += mark[1];"),
     (
         "cache",
-        "const float factor = exponential(mark[0] - largest);",
+        "const float factor = power_of_two(mark[0] - largest);",
         "const float factor = 1.0f;",
     ),
     (
@@ -455,11 +494,7 @@ fn failures(number: usize, changed: Option<(&str, &str, &str)>, file: &str) -> u
         std::fs::write(&path, text.replace(from, to)).unwrap();
     }
     let source = room.path().join("one.cpp");
-    let files = brisk_cuda::SOURCES.iter();
-    let mut text: String = files
-        .map(|file| format!("#include \"{file}.cu\"\n"))
-        .collect();
-    text.push_str("#include \"launch.hpp\"\n");
+    let text = format!("#include \"{file}.cu\"\n#include \"launch.hpp\"\n");
     std::fs::write(&source, text).unwrap();
     let built = room.path().join(format!("planted{number}.so"));
     let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());

@@ -1,7 +1,7 @@
 //! The suite of all kernels on the emulator.
 
 use brisk_cuda::suite::{self, Size};
-use brisk_cuda::{Device, Precision};
+use brisk_cuda::{Device, Element, Precision};
 
 fn device(precision: Precision, seed: u32) -> Device {
     let device = brisk_cuda_emulated::device(precision, seed);
@@ -55,13 +55,26 @@ fn what_a_real_card_would_not_forgive_is_an_error() {
     assert!(ops::narrow(&x, 1, 30, 3).is_err() && ops::permute(&x, &[0, 0]).is_err());
     assert!(x.reshape(&[3, 21]).is_err() && one.upload(&[0.0], &[2]).is_err());
     // What nobody wrote is NaN, and the first place that met it is named.
-    let unset = one.unset(&[4, 8], brisk_cuda::Element::F32).unwrap();
+    let unset = one.unset(&[4, 8], Element::F32).unwrap();
     one.check_finite(&x, "stage", "whole").unwrap();
     one.check_finite(&unset, "stage", "unset").unwrap();
     one.check_finite(&unset, "stage", "later").unwrap();
     let found = one.first_not_finite().unwrap();
     assert_eq!(found, Some(("stage".to_owned(), "unset".to_owned())));
     assert_eq!(one.first_not_finite().unwrap(), None);
+    // A norm makes the check of what it reads; without one it is made before the values go.
+    let vector = one.zeros(&[8], Element::F32).unwrap();
+    for normed in [true, false] {
+        let stream = one.unset(&[1, 4, 8], Element::F32).unwrap();
+        one.check_finite(&stream, "stage", "stream").unwrap();
+        if normed {
+            ops::layer_norm_modulate(&stream, &vector, &vector, 1e-6).unwrap();
+        }
+        drop(stream);
+        one.zeros(&[1, 4, 8], Element::F32).unwrap();
+        let found = one.first_not_finite().unwrap();
+        assert_eq!(found, Some(("stage".to_owned(), "stream".to_owned())));
+    }
 }
 
 #[test]

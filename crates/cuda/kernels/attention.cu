@@ -18,6 +18,7 @@ using namespace attention_parts;
 // each query, or null. A block of 128 a (16 queries, head, batch); a
 // warp has four queries, a lane a key of a tile, then channels. (16 + 32 + 33) dim + 512 floats of shared memory.
 KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengths, const unsigned* mask, const unsigned* ends, AttentionShape s) {
+    take_turn();
     SHARED(memory);
     float* qs = (float*)memory;                  // [QUERIES][dim]
     float* ks = qs + QUERIES * s.dim;            // [KEYS][dim + 1]
@@ -102,6 +103,7 @@ KERNEL(128, attention, Array q, Array k, Array v, Array o, const unsigned* lengt
 // and sines; the others pass. A thread has eight pairs, or eight channels that pass, where both divide by eight, else
 // one.
 KERNEL(256, rotary, Array x, const float* cosines, const float* sines, Array y, long long rows, int heads, int dim, int half) {
+    take_turn();
     const int each = half % 8 == 0 && dim % 8 == 0 ? 8 : 1, turned = half / each, chunks = dim / each - turned;
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * heads * chunks) return;

@@ -150,5 +150,6 @@ DEVICE void attend(const bf16* q, const bf16* k, const bf16* v, bf16* o, const u
 // A block of 128 a (16 queries, head, batch). Scores of 64 keys are the work of four warps, 16 keys each; then each
 // has all weights and a quarter of the channels. 80384 bytes of shared memory.
 KERNEL(128, attention_wide, const bf16* q, const bf16* k, const bf16* v, bf16* o, const unsigned* lengths, const unsigned* mask, AttentionWide s) {
+    take_turn();
     attention_wide_parts::attend(q, k, v, o, lengths, mask, s);
 }

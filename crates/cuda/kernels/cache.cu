@@ -4,6 +4,7 @@
 
 // Rows of x and y, [rows, width], to the rows `slots` of keys and values; slots that are not there are passed over.
 KERNEL(256, write_keys, Array x, Array y, const unsigned* slots, Array keys, Array values, long long count, int width, int capacity) {
+    take_turn();
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     const unsigned slot = slots[i / width];
@@ -13,9 +14,10 @@ KERNEL(256, write_keys, Array x, Array y, const unsigned* slots, Array keys, Arr
     put(values, to, get(y, i));
 }
 
-// What attention over spans of the keys gave: weighted sums [spans, rows, dim], and largest score and sum of weights
-// [spans, rows, 2]; a row is a query of a head.
+// What attention over spans of the keys gave: weighted sums [spans, rows, dim], and largest score (to the base of two)
+// and sum of weights [spans, rows, 2]; a row is a query of a head.
 KERNEL(256, join_spans, const float* sums, const float* marks, Array o, long long rows, int dim, int spans) {
+    take_turn();
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * dim) return;
     const long long row = i / dim;
@@ -27,7 +29,7 @@ KERNEL(256, join_spans, const float* sums, const float* marks, Array o, long lon
     float sum = 0.0f, total = 0.0f;
     for (int span = 0; span < spans; span++) {
         const float* mark = marks + (span * rows + row) * 2;
-        const float factor = exponential(mark[0] - largest);
+        const float factor = power_of_two(mark[0] - largest);
         total += mark[1] * factor;
         sum += sums[(span * rows) * dim + i] * factor;
     }
@@ -40,6 +42,7 @@ struct Found { double logit, largest, sum; long long token; };
 // to know: the largest logit and the sum of exponentials below it, in f64. `barred` has (token, kind): 1 is never
 // found, 2 has no share, 3 both. A block of 512 a row. 16 KiB of shared memory.
 KERNEL(512, confidence, Array logits, const unsigned* barred, int count, int tokens, Found* found) {
+    take_turn();
     SHARED(memory);
     double* sums = (double*)memory;                 // [512]
     float* tops = (float*)(memory + 512 * 8);       // [512] of what has a share

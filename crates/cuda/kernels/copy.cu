@@ -15,6 +15,7 @@ DEVICE void places(const Strides& s, unsigned i, long long& from, long long& to)
     }
 }
 KERNEL(256, copy_strided, Array x, Array y, unsigned count, Strides s) {
+    take_turn();
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     long long from, to;
@@ -23,6 +24,7 @@ KERNEL(256, copy_strided, Array x, Array y, unsigned count, Strides s) {
 }
 // Eight neighbours at a time, in which the last side is counted.
 KERNEL(256, copy_eights, Array x, Array y, unsigned count, Strides s) {
+    take_turn();
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     long long from, to;
@@ -35,6 +37,7 @@ KERNEL(256, copy_eights, Array x, Array y, unsigned count, Strides s) {
 // y[i] is row rows[i] of x, `width` values long; rows beyond `known` give NaN. Eight at a time where `width` divides by
 // it.
 KERNEL(256, gather_rows, Array x, const unsigned* rows, Array y, long long count, int width, int known) {
+    take_turn();
     const int each = width % 8 == 0 ? 8 : 1;
     const long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * each;
     if (i >= count) return;
@@ -52,6 +55,7 @@ KERNEL(256, gather_rows, Array x, const unsigned* rows, Array y, long long count
 
 // Means of `group` neighbours.
 KERNEL(256, group_mean, Array x, Array y, long long count, int group) {
+    take_turn();
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     float sum = 0.0f;
@@ -62,6 +66,7 @@ KERNEL(256, group_mean, Array x, Array y, long long count, int group) {
 // The filter [columns, 3, 3, channels] of a doubled map as four of 2 x 2 taps, [4, columns, 2, 2, channels]: taps that
 // meet the same pixel are added.
 KERNEL(256, filters_of_phases, Array w, Array y, int columns, int channels) {
+    take_turn();
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= 16LL * columns * channels) return;
     const int channel = i % channels, tap = i / channels % 4, phase = i / channels / 4 / columns;

@@ -125,17 +125,21 @@ DEVICE float sum(const Array& x, const float* w, const float* bias, const Depthw
 
 // w is [side, side, channels]. Channels are even. A block of 128: more threads have too few registers for a filter.
 KERNEL(128, depthwise_3, Array x, const float* w, const float* bias, DepthwiseMap map, Array y) {
+    take_turn();
     depthwise_parts::of_either<3, 1, 4>(x, w, bias, map, y);
 }
 KERNEL(128, depthwise_5, Array x, const float* w, const float* bias, DepthwiseMap map, Array y) {
+    take_turn();
     depthwise_parts::of_either<5, 1, 4>(x, w, bias, map, y);
 }
 // The first half of the channels by SiLU of the second; y has half the channels, an even number.
 KERNEL(128, depthwise_gate, Array x, const float* w, const float* bias, DepthwiseMap map, Array y) {
+    take_turn();
     depthwise_parts::of_either<3, 2, 3>(x, w, bias, map, y);
 }
 // Any side and number of channels, a value a thread; gated where y has half the channels.
 KERNEL(256, depthwise_any, Array x, const float* w, const float* bias, DepthwiseMap map, Array y, int given) {
+    take_turn();
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x, pixel = i / given;
     if (pixel >= (long long)map.pictures * map.height * map.width) return;
     const int channel = i % given;

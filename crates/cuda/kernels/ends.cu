@@ -158,6 +158,7 @@ DEVICE void conv_to_few_of(const bf16* x, const bf16* w, const EndMap& m, const 
 // x has at most three channels, w is [outputs, 3, 3, 8] with zeros behind them, and 32 divides the outputs. A block of
 // 256 takes 128 outputs of every so many tiles of 32 x 8 pixels. 10240 bytes of shared memory.
 KERNEL(256, conv_from_few, Array x, const bf16* w, EndMap m, Steps steps) {
+    take_turn();
     ends_parts::conv_from_few_of(x, w, m, steps);
 }
 
@@ -165,5 +166,6 @@ KERNEL(256, conv_from_few, Array x, const bf16* w, EndMap m, Steps steps) {
 // channels at every pixel of a tile of 32 x 16 and its border: 27 columns for a product. Then the taps that meet at a
 // pixel are added. A block of 256 a tile; 69888 + 64 channels bytes of shared memory.
 KERNEL(256, conv_to_few, const bf16* x, const bf16* w, EndMap m, Steps steps) {
+    take_turn();
     ends_parts::conv_to_few_of(x, w, m, steps);
 }

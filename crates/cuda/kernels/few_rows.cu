@@ -3,6 +3,7 @@
 
 // y = activation(x w^T + bias); x is [rows, depth] of at most eight rows, w is [columns, depth].
 KERNEL(256, few_rows_linear, Array x, Array w, const float* bias, Array y, int rows, int columns, int depth, int activation) {
+    take_turn();
     const int column = blockIdx.x * 8 + threadIdx.x / 32, lane = threadIdx.x % 32;
     if (column >= columns) return;
     float sums[8] = {};

@@ -181,14 +181,17 @@ DEVICE void product(const Weights& w, const bf16* x, int rows, int columns, int 
 #define FEW_ROWS(eights)                                                                                                          \
     KERNEL(128, few_rows_bf16_##eights, const bf16* x, const bf16* w, int rows, int columns, int inputs, int depth, int span,     \
            float* parts, Steps steps) {                                                                                           \
+        take_turn();                                                                                                   \
         few_rows_parts::product<eights>(few_rows_parts::Halves{w, depth}, x, rows, columns, inputs, depth, span, parts, steps);   \
     }                                                                                                                             \
     KERNEL(128, few_rows_4bit_##eights, const bf16* x, Codes w, int rows, int columns, int inputs, int depth, int span,           \
            float* parts, Steps steps) {                                                                                           \
+        take_turn();                                                                                                   \
         few_rows_parts::product<eights>(few_rows_parts::FourBits{w}, x, rows, columns, inputs, depth, span, parts, steps);        \
     }                                                                                                                             \
     KERNEL(128, few_rows_8bit_##eights, const bf16* x, Codes w, int rows, int columns, int inputs, int depth, int span,           \
            float* parts, Steps steps) {                                                                                           \
+        take_turn();                                                                                                   \
         few_rows_parts::product<eights>(few_rows_parts::EightBits{w}, x, rows, columns, inputs, depth, span, parts, steps);       \
     }
 FEW_ROWS(1)
@@ -197,6 +200,7 @@ FEW_ROWS(8)
 
 // y = steps(the sum of the parts [spans, rows, columns], in order).
 KERNEL(256, sum_parts, const float* parts, int spans, int rows, int columns, Steps steps) {
+    take_turn();
     const int chunks = (columns + 7) / 8;
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (long long)rows * chunks) return;
@@ -213,6 +217,7 @@ KERNEL(256, sum_parts, const float* parts, int spans, int rows, int columns, Ste
 
 // The values that codes of `bits` stand for, [columns, depth] as they are stored.
 KERNEL(256, widen_codes, Codes w, int bits, Array y, long long count) {
+    take_turn();
     const long long at = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (at >= count) return;
     const float scale = to_f32(w.scales[at / 32]), zero = w.zeros ? to_f32(w.zeros[at / 32]) : 0.0f;

@@ -36,10 +36,19 @@ DEVICE void read_added(const Steps& s, const Spot& spot, int phase, int column, 
         }
     }
 }
-// As `finish`, with bias and residual given.
-DEVICE void finish_with(const Steps& s, float (&v)[8], const float (&bias)[8], const float (&added)[8], long long row, int column, int columns) {
+// What eight columns have in common over the rows of a tile: bias, and the gate where all rows have one.
+struct Common {
+    float bias[8], gate[8];
+    bool gated;
+    DEVICE Common(const Steps& s, int column, int columns, int group, bool mine) : bias{}, gated(s.gate && group >= 0) {
+        if (s.bias && mine) get_floats(s.bias + column, bias);
+        if (gated && mine) get_floats(s.gate + (long long)group * columns + column, gate);
+    }
+};
+// As `finish`, with what is common and the residual given; the values go to place `at` of y.
+DEVICE void finish_with(const Steps& s, float (&v)[8], const Common& common, const float (&added)[8], long long row, int column, int columns, long long at) {
 #pragma unroll
-    for (int j = 0; j < 8; j++) v[j] += bias[j];
+    for (int j = 0; j < 8; j++) v[j] += common.bias[j];
     if (s.activation == RELU) {
 #pragma unroll
         for (int j = 0; j < 8; j++) v[j] = activate(RELU, v[j]);
@@ -50,7 +59,10 @@ DEVICE void finish_with(const Steps& s, float (&v)[8], const float (&bias)[8], c
 #pragma unroll
         for (int j = 0; j < 8; j++) v[j] = quick_quotient(v[j], 1.0f + quick_exponential(v[j] * (factor + cube * v[j] * v[j])));
     }
-    if (s.gate) {
+    if (common.gated) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[j] *= common.gate[j];
+    } else if (s.gate) {
         float gate[8];
         get_floats(s.gate + row / s.rows_per_gate * columns + column, gate);
 #pragma unroll
@@ -58,6 +70,6 @@ DEVICE void finish_with(const Steps& s, float (&v)[8], const float (&bias)[8], c
     }
 #pragma unroll
     for (int j = 0; j < 8; j++) v[j] += added[j];
-    put8(s.y, row * columns + column, v);
+    put8(s.y, at, v);
 }
 }  // namespace hopper

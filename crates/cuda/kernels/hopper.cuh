@@ -24,6 +24,7 @@ DEVICE void await(Arrival* a, int parity) {
     asm volatile("{\n.reg .pred p;\nagain:\nmbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;\n@p bra done;\nbra again;\ndone:\n}"
         :: "r"(shared_address(a)), "r"(parity) : "memory");
 }
+DEVICE void prefetch_map(const TensorMap& map) { asm volatile("prefetch.tensormap [%0];" :: "l"(&map) : "memory"); }
 // The box whose first value is at (x, y), innermost first; zeros where it leaves the tensor.
 DEVICE void load_box2(void* to, const TensorMap& map, Arrival* a, int x, int y) {
     asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];"
@@ -69,10 +70,14 @@ DEVICE unsigned long long rows_of_128(const void* p) {
     }
 BRISK_GROUP("64", 32, "32", "33", "34", BRISK_LIST0 ", " BRISK_LIST1 ", " BRISK_LIST2 ", " BRISK_LIST3,
     BRISK_SUMS(0), BRISK_SUMS(8), BRISK_SUMS(16), BRISK_SUMS(24))
+BRISK_GROUP("72", 36, "36", "37", "38", BRISK_LIST0 ", " BRISK_LIST1 ", " BRISK_LIST2 ", " BRISK_LIST3 ", %32, %33, %34, %35",
+    BRISK_SUMS(0), BRISK_SUMS(8), BRISK_SUMS(16), BRISK_SUMS(24), "+f"(d[32]), "+f"(d[33]), "+f"(d[34]), "+f"(d[35]))
 BRISK_GROUP("96", 48, "48", "49", "50", BRISK_LIST0 ", " BRISK_LIST1 ", " BRISK_LIST2 ", " BRISK_LIST3 ", " BRISK_LIST4 ", " BRISK_LIST5,
     BRISK_SUMS(0), BRISK_SUMS(8), BRISK_SUMS(16), BRISK_SUMS(24), BRISK_SUMS(32), BRISK_SUMS(40))
 BRISK_GROUP("128", 64, "64", "65", "66", BRISK_LIST0 ", " BRISK_LIST1 ", " BRISK_LIST2 ", " BRISK_LIST3 ", " BRISK_LIST4 ", " BRISK_LIST5 ", " BRISK_LIST6 ", " BRISK_LIST7,
     BRISK_SUMS(0), BRISK_SUMS(8), BRISK_SUMS(16), BRISK_SUMS(24), BRISK_SUMS(32), BRISK_SUMS(40), BRISK_SUMS(48), BRISK_SUMS(56))
+BRISK_GROUP("176", 88, "88", "89", "90", BRISK_LIST0 ", " BRISK_LIST1 ", " BRISK_LIST2 ", " BRISK_LIST3 ", " BRISK_LIST4 ", " BRISK_LIST5 ", " BRISK_LIST6 ", " BRISK_LIST7 ", " BRISK_LIST8 ", " BRISK_LIST9 ", " BRISK_LIST10,
+    BRISK_SUMS(0), BRISK_SUMS(8), BRISK_SUMS(16), BRISK_SUMS(24), BRISK_SUMS(32), BRISK_SUMS(40), BRISK_SUMS(48), BRISK_SUMS(56), BRISK_SUMS(64), BRISK_SUMS(72), BRISK_SUMS(80))
 BRISK_GROUP("256", 128, "128", "129", "130", BRISK_LIST0 ", " BRISK_LIST1 ", " BRISK_LIST2 ", " BRISK_LIST3 ", " BRISK_LIST4 ", " BRISK_LIST5 ", " BRISK_LIST6 ", " BRISK_LIST7 ", " BRISK_LIST8 ", " BRISK_LIST9 ", " BRISK_LIST10 ", " BRISK_LIST11 ", " BRISK_LIST12 ", " BRISK_LIST13 ", " BRISK_LIST14 ", " BRISK_LIST15,
     BRISK_SUMS(0), BRISK_SUMS(8), BRISK_SUMS(16), BRISK_SUMS(24), BRISK_SUMS(32), BRISK_SUMS(40), BRISK_SUMS(48), BRISK_SUMS(56), BRISK_SUMS(64), BRISK_SUMS(72), BRISK_SUMS(80), BRISK_SUMS(88), BRISK_SUMS(96), BRISK_SUMS(104), BRISK_SUMS(112), BRISK_SUMS(120))
 #endif

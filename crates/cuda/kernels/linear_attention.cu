@@ -12,6 +12,7 @@ using namespace linear_attention_parts;
 // States of a head over a run of tokens: the sums of relu(k) (v, 1), [dim + 1, dim] with the weights last. A block of
 // 128 a (head, run, picture); thread t has key channel t / 4 and every fourth value channel. 8.25 KiB of shared memory.
 KERNEL(128, linear_attention_states, Array key, Array value, Heads h, int run, float* states) {
+    take_turn();
     SHARED(memory);
     float* k = (float*)memory;
     float* v = k + TILE * PITCH;
@@ -48,6 +49,7 @@ KERNEL(128, linear_attention_states, Array key, Array value, Heads h, int run, f
 // o = relu(q) states / (relu(q) weights + eps), the states of all runs added in order. A block of 128 a (head, 32
 // tokens, picture); `out` says where heads lie in o. 4.2 KiB of shared memory.
 KERNEL(128, linear_attention_apply, Array query, Heads h, const float* states, int runs, float eps, Array o, Heads out) {
+    take_turn();
     SHARED(memory);
     float* s = (float*)memory;
     const int head = blockIdx.x, thread = threadIdx.x, size = (h.dim + 1) * h.dim;
@@ -76,6 +78,7 @@ KERNEL(128, linear_attention_apply, Array query, Heads h, const float* states, i
 // Each group's `dim` channels by a matrix of its own, [groups, dim (in), dim (out)]. A block of 256 a (group, run of
 // rows). 4 KiB of shared memory.
 KERNEL(256, grouped, Array x, const float* mix, Array y, int rows, int groups, int dim, int run) {
+    take_turn();
     SHARED(memory);
     float* m = (float*)memory;
     const int group = blockIdx.x, first = blockIdx.y * run;
@@ -125,6 +128,7 @@ DEVICE void store(bf16* y, const float (&c)[4][4], int half, float factor) {
 // As `linear_attention_states`. A block of 256 a (head, run, picture), a warp every eighth 16 tokens. 33 KiB of shared
 // memory.
 KERNEL(256, linear_attention_states_tiles, const bf16* key, const bf16* value, Heads h, int run, float* states) {
+    take_turn();
     SHARED(memory);
     float* parts = (float*)memory;
     constexpr int size = 33 * 32;
@@ -180,6 +184,7 @@ KERNEL(256, linear_attention_states_tiles, const bf16* key, const bf16* value, H
 
 // As `linear_attention_apply`, `run` tokens a block of 256. States keep their precision as two halves each.
 KERNEL(256, linear_attention_apply_tiles, const bf16* query, Heads h, const float* states, int runs, float eps, bf16* o, Heads out, int run) {
+    take_turn();
     SHARED(memory);
     float* s = (float*)memory;
     constexpr int size = 33 * 32;
@@ -237,6 +242,7 @@ KERNEL(256, linear_attention_apply_tiles, const bf16* query, Heads h, const floa
 
 // As `grouped`, the matrices as bf16.
 KERNEL(256, grouped_tiles, const bf16* x, const float* mix, bf16* y, int rows, int groups, int run) {
+    take_turn();
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, g = lane / 4, t = lane % 4;
     const int group = blockIdx.x, first = blockIdx.y * run, end = first + run < rows ? first + run : rows;
     const float* m = mix + group * 32 * 32;

@@ -110,6 +110,7 @@ DEVICE void product(const signed char* x, const float* x_scales, const signed ch
 // The rows of x times `factors` (null: ones) as about code times scale: codes [rows, padded] with zeros behind `depth`,
 // scales [rows]. A warp a row.
 KERNEL(256, quantize_rows, Array x, const float* factors, int rows, int depth, int padded, signed char* codes, float* scales) {
+    take_turn();
     const long long row = blockIdx.x * 8LL + threadIdx.x / 32;
     const int lane = threadIdx.x % 32;
     if (row >= rows) return;
@@ -147,6 +148,7 @@ KERNEL(256, quantize_rows, Array x, const float* factors, int rows, int depth, i
 // low = x down^T; x is [rows, depth] and down [rank, depth], depth divides by 8 and rank by 32. A block a
 // (16 rows, 32 columns); its warps take every fourth 32 of the depth. 8 KiB of shared memory.
 KERNEL(128, branch_down, const bf16* x, const bf16* down, int rows, int depth, int rank, bf16* low) {
+    take_turn();
     SHARED(memory);
     float* room = (float*)memory;  // [4 warps][16][32]
     const int thread = threadIdx.x, lane = thread % 32, warp = thread / 32, row0 = blockIdx.x * 16, column0 = blockIdx.y * 32;
@@ -184,5 +186,6 @@ KERNEL(128, branch_down, const bf16* x, const bf16* down, int rows, int depth, i
 // is 0. Depth divides by 64 and rank by 32. 66 KiB of shared memory.
 KERNEL(256, low_bit_linear, const signed char* x, const float* x_scales, const signed char* w, const float* w_scales, const bf16* low,
        const bf16* up, int rows, int columns, int depth, int rank, Steps steps) {
+    take_turn();
     low_bit_parts::product(x, x_scales, w, w_scales, low, up, rows, columns, depth, rank, steps);
 }

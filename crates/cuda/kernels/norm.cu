@@ -2,7 +2,19 @@
 #include "epilogue.cuh"
 
 namespace norm_parts {
-enum { CHUNKS = 4, THREADS = 256 };
+enum { CHUNKS = 4, MOST = 3, THREADS = 256 };
+
+// The sum over a row's lanes, in every one; each sum of a kernel has a room of its own.
+DEVICE float sum_of_row(float x, int lanes, float* room) {
+    for (int mask = (lanes < 32 ? lanes : 32) / 2; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
+    if (lanes <= 32) return x;
+    if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x;
+    barrier();
+    const int first = threadIdx.x / lanes * (lanes / 32);
+    float all = 0.0f;
+    for (int i = 0; i < lanes / 32; i++) all += room[first + i];
+    return all;
+}
 
 // A row of `lanes` threads (a power of two, at most a block), each with every so many chunks of eight columns: CHUNKS of
 // them in registers where `held`, else read anew each time.
@@ -53,17 +65,7 @@ template <bool held> struct Row {
             work(column(i), v);
         }
     }
-    // The sum over the row's lanes, in every one; each sum of a kernel has a room of its own.
-    DEVICE float sum(float x, float* room) const {
-        for (int mask = (lanes < 32 ? lanes : 32) / 2; mask > 0; mask /= 2) x += shuffle_xor(x, mask);
-        if (lanes <= 32) return x;
-        if (threadIdx.x % 32 == 0) room[threadIdx.x / 32] = x;
-        barrier();
-        const int first = threadIdx.x / lanes * (lanes / 32);
-        float all = 0.0f;
-        for (int i = 0; i < lanes / 32; i++) all += room[first + i];
-        return all;
-    }
+    DEVICE float sum(float x, float* room) const { return sum_of_row(x, lanes, room); }
 };
 // Eight columns of a vector, of which `channels` are.
 DEVICE void columns_of(const float* x, int column, int channels, float (&v)[8]) {
@@ -93,11 +95,10 @@ DEVICE void rms(const Array& x, const float* weight, const float* shift, int row
     });
 }
 
-template <bool held>
 DEVICE void modulate(const Array& x, const float* shift, const float* scale, int rows, int channels, int lanes, int tokens, float eps, const Array& y) {
     SHARED(memory);
     float* rooms = (float*)memory;
-    Row<held> row(x, rows, channels, lanes);
+    Row<false> row(x, rows, channels, lanes);
     float sum = 0.0f;
     row.each([&](float (&v)[8], int) { for (int j = 0; j < 8; j++) sum += v[j]; });
     const float mean = row.sum(sum, rooms) / channels;
@@ -116,22 +117,102 @@ DEVICE void modulate(const Array& x, const float* shift, const float* scale, int
         else for (int j = 0; j < 8; j++) if (column + j < channels) put(y, to + j, v[j]);
     });
 }
+
+// A row that eights divide, MOST chunks a lane at most: all that is needed is asked for before anything is summed.
+struct Whole {
+    long long row;
+    int channels, lanes, lane;
+    bool there;
+    DEVICE Whole(int rows, int channels, int lanes)
+        : row(blockIdx.x * (long long)(THREADS / lanes) + threadIdx.x / lanes), channels(channels), lanes(lanes), lane(threadIdx.x % lanes) { there = row < rows; }
+    DEVICE int column(int i) const { return (lane + i * lanes) * 8; }
+    DEVICE bool inside(int i) const { return there && column(i) < channels; }
+    DEVICE void read(const Array& x, float (&v)[MOST][8]) const {
+#pragma unroll
+        for (int i = 0; i < MOST; i++) if (inside(i)) get8(x, row * channels + column(i), v[i]);
+    }
+    DEVICE void read(const float* x, float (&v)[MOST][8]) const {
+#pragma unroll
+        for (int i = 0; i < MOST; i++) if (inside(i)) columns_of(x, column(i), 8, v[i]);
+    }
+    template <class Work> DEVICE void each(Work work) const {
+#pragma unroll
+        for (int i = 0; i < MOST; i++) if (inside(i)) work(i);
+    }
+};
 }  // namespace norm_parts
 
 // steps(x / sqrt(mean(x^2) + eps) weight + shift); shift may be null. `lanes` threads a row, a power of two up to 256;
 // 32 lanes channels or fewer. 64 bytes of shared memory.
 KERNEL(256, rms_norm, Array x, const float* weight, const float* shift, int rows, int channels, int lanes, float eps, Steps steps) {
+    take_turn();
     norm_parts::rms<true>(x, weight, shift, rows, channels, lanes, eps, steps);
 }
 // Of rows of any length.
 KERNEL(256, rms_norm_long, Array x, const float* weight, const float* shift, int rows, int channels, int lanes, float eps, Steps steps) {
+    take_turn();
     norm_parts::rms<false>(x, weight, shift, rows, channels, lanes, eps, steps);
 }
 
-// (x - mean) / deviation (1 + scale) + shift; vectors are [rows / tokens, channels]. Lanes and shared memory as above.
-KERNEL(256, layer_norm_modulate, Array x, const float* shift, const float* scale, int rows, int channels, int lanes, int tokens, float eps, Array y) {
-    norm_parts::modulate<true>(x, shift, scale, rows, channels, lanes, tokens, eps, y);
+// x / sqrt(mean(x^2) + eps) weight of rows that stay in registers: 8 divides the channels, three chunks of 8 a lane at
+// most. Of two tensors of one shape and type, each with its weight, where blocks along y are two.
+KERNEL(256, rms_norm_whole, Array x0, Array x1, const float* weight0, const float* weight1, Array y0, Array y1, int rows, int channels, int lanes, float eps) {
+    take_turn();
+    using namespace norm_parts;
+    SHARED(memory);
+    const bool second = blockIdx.y;
+    const Whole row(rows, channels, lanes);
+    const Array x = {second ? x1.at : x0.at, x0.wide, 0}, y = {second ? y1.at : y0.at, y0.wide, 0};
+    float v[MOST][8], weights[MOST][8], sum = 0.0f;
+    row.read(x, v);
+    row.read(second ? weight1 : weight0, weights);
+    row.each([&](int i) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += v[i][j] * v[i][j];
+    });
+    const float factor = inverse_root(sum_of_row(sum, lanes, (float*)memory) / channels + eps);
+    row.each([&](int i) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[i][j] *= factor * weights[i][j];
+        put8(y, row.row * channels + row.column(i), v[i]);
+    });
 }
+
+// (x - mean) / deviation (1 + scale) + shift; vectors are [rows / tokens, channels]. Lanes and shared memory as above; of
+// rows that stay in registers, as of `rms_norm_whole`. Sets the word, where there is one, if a row's mean is NaN or
+// infinite.
+KERNEL(256, layer_norm_modulate_whole, Array x, const float* shift, const float* scale, int rows, int channels, int lanes, int tokens, float eps, Array y,
+       unsigned* not_finite) {
+    take_turn();
+    using namespace norm_parts;
+    SHARED(memory);
+    float* rooms = (float*)memory;
+    const Whole row(rows, channels, lanes);
+    const long long at = row.there ? row.row / tokens * channels : 0;
+    float v[MOST][8], scales[MOST][8], shifts[MOST][8], sum = 0.0f;
+    row.read(x, v);
+    row.read(scale + at, scales);
+    row.read(shift + at, shifts);
+    row.each([&](int i) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += v[i][j];
+    });
+    const float mean = sum_of_row(sum, lanes, rooms) / channels;
+    if (not_finite && !is_finite(mean)) *not_finite = 1;
+    sum = 0.0f;
+    row.each([&](int i) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) sum += (v[i][j] - mean) * (v[i][j] - mean);
+    });
+    const float factor = inverse_root(sum_of_row(sum, lanes, rooms + THREADS / 32) / channels + eps);
+    row.each([&](int i) {
+#pragma unroll
+        for (int j = 0; j < 8; j++) v[i][j] = (v[i][j] - mean) * factor * (1.0f + scales[i][j]) + shifts[i][j];
+        put8(y, row.row * channels + row.column(i), v[i]);
+    });
+}
+// Of rows of any length.
 KERNEL(256, layer_norm_modulate_long, Array x, const float* shift, const float* scale, int rows, int channels, int lanes, int tokens, float eps, Array y) {
-    norm_parts::modulate<false>(x, shift, scale, rows, channels, lanes, tokens, eps, y);
+    take_turn();
+    norm_parts::modulate(x, shift, scale, rows, channels, lanes, tokens, eps, y);
 }

@@ -3,6 +3,7 @@
 
 // (x / 2 + 1/2) 255 within 0..255, rounded to even, four bytes a word; what is no number gives 0.
 KERNEL(256, signed_bytes, Array x, unsigned* y, long long count) {
+    take_turn();
     const long long at = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 4;
     if (at >= count) return;
     unsigned word = 0;

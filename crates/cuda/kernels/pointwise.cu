@@ -3,6 +3,7 @@
 
 // y = activation(factor x + addend); also a copy to another type.
 KERNEL(256, unary, Array x, Array y, long long count, float factor, float addend, int activation) {
+    take_turn();
     const long long at = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 8;
     if (at + 8 <= count) {
         float v[8];
@@ -35,6 +36,7 @@ DEVICE void places(const Operands& o, unsigned i, long long& left, long long& ri
     }
 }
 KERNEL(256, binary, Array a, Array b, Array y, unsigned count, int operation, Operands o) {
+    take_turn();
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     long long left, right;
@@ -43,6 +45,7 @@ KERNEL(256, binary, Array a, Array b, Array y, unsigned count, int operation, Op
 }
 // Eight neighbours at a time, in which the last side is counted; its strides are 8, or 0 for one value that all meet.
 KERNEL(256, binary_eights, Array a, Array b, Array y, unsigned count, int operation, Operands o) {
+    take_turn();
     const unsigned i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
     long long left, right;
@@ -58,6 +61,7 @@ KERNEL(256, binary_eights, Array a, Array b, Array y, unsigned count, int operat
 
 // The steps after a layer, over what the layer gave: x is [rows, channels].
 KERNEL(256, steps_alone, Array x, long long rows, int channels, Steps steps) {
+    take_turn();
     const int chunks = (channels + 7) / 8;
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= rows * chunks) return;
@@ -77,6 +81,7 @@ DEVICE float gate_of(int activation, float first, float second) {
     return activation == SILU ? first * silu(second) : (activation == GELU_TANH ? gelu_tanh(first) : silu(first)) * second;
 }
 KERNEL(256, gated, Array x, Array z, Array y, long long rows, int half, int stride, int activation) {
+    take_turn();
     const long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (half % 8 == 0) {
         const int chunks = half / 8;
@@ -94,10 +99,16 @@ KERNEL(256, gated, Array x, Array z, Array y, long long rows, int half, int stri
     put(y, i, gate_of(activation, get(x, from), get(z, from)));
 }
 
-// Sets the word where a value is NaN or infinite.
+// Sets the word where a value is NaN or infinite. x begins on 16 bytes.
 KERNEL(256, all_finite, Array x, long long count, unsigned* word) {
+    take_turn();
     bool found = false;
-    const long long stride = (long long)gridDim.x * blockDim.x;
-    for (long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x; i < count; i += stride) found |= !is_finite(get(x, i));
+    const long long stride = 8LL * gridDim.x * blockDim.x;
+    for (long long i = ((long long)blockIdx.x * blockDim.x + threadIdx.x) * 8; i < count; i += stride) {
+        float v[8];
+        if (i + 8 <= count) get8(x, i, v);
+        else for (int j = 0; j < 8; j++) v[j] = i + j < count ? get(x, i + j) : 0.0f;
+        for (int j = 0; j < 8; j++) found |= !is_finite(v[j]);
+    }
     if (found) *word = 1;
 }

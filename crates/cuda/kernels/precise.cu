@@ -57,10 +57,12 @@ DEVICE void product(const Left& left, const float* w, int rows, int columns, int
 
 // x is [rows, depth], w is [columns, depth]; depth divides by 4. 17 KiB of shared memory.
 KERNEL(256, linear_f32, const float* x, const float* w, int rows, int columns, int depth, Steps steps) {
+    take_turn();
     precise_parts::product(Matrix<float>{x, rows, depth}, w, rows, columns, depth, steps);
 }
 // w is [phases, columns, side, side, channels]; channels divide by 4.
 KERNEL(256, conv_f32, const float* x, const float* w, Window window, int columns, Steps steps) {
+    take_turn();
     Taps<float> taps(x, window, blockIdx.z);
     precise_parts::product(taps, w + (long long)blockIdx.z * columns * taps.depth(), taps.rows(), columns, taps.depth(), steps);
 }

@@ -87,10 +87,12 @@ DEVICE void product(const Left& left, const bf16* w, int rows, int columns, int 
 
 // x is [rows, depth], w is [columns, depth]; depth divides by 8. 66 KiB of shared memory.
 KERNEL(256, linear_bf16, const bf16* x, const bf16* w, int rows, int columns, int depth, Steps steps) {
+    take_turn();
     product_parts::product(Matrix<bf16>{x, rows, depth}, w, rows, columns, depth, steps);
 }
 // w is [phases, columns, side, side, channels]; channels divide by 8.
 KERNEL(256, conv_bf16, const bf16* x, const bf16* w, Window window, int columns, Steps steps) {
+    take_turn();
     Taps<bf16> taps(x, window, blockIdx.z);
     product_parts::product(taps, w + (long long)blockIdx.z * columns * taps.depth(), taps.rows(), columns, taps.depth(), steps);
 }

@@ -26,6 +26,14 @@ DEVICE unsigned fused2(unsigned a, unsigned b, unsigned c) {
 }
 // The nearest whole number, the even one of two.
 DEVICE int to_nearest(float x) { return __float2int_rn(x); }
+// Waits until the kernel queued before is done, and lets the next one begin: cards of sm_90 on start a kernel's blocks
+// before the last one's have all ended. Nothing that a kernel queued before wrote or reads is touched earlier, but for
+// what was written before the one before.
+DEVICE void take_turn() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;\n\tgriddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 // All threads of the block.
 DEVICE void barrier() { __syncthreads(); }
 // All threads of the warp: what one wrote to shared memory, the others see.
@@ -36,6 +44,10 @@ DEVICE float exponential(float x) { return expf(x); }
 DEVICE double exponential_wide(double x) { return exp(x); }
 // Good to some units in the last place of what bf16 keeps.
 DEVICE float quick_exponential(float x) { return __expf(x); }
+// To two units in the last place; zero far below.
+DEVICE float power_of_two(float x) { float y; asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+// The other of one that is no number.
+DEVICE float larger(float x, float y) { return fmaxf(x, y); }
 // To two units in the last place; zero for divisors beyond 2^126.
 DEVICE float quick_quotient(float x, float y) { return __fdividef(x, y); }
 DEVICE float inverse_root(float x) { return rsqrtf(x); }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::driver::{Card, Driver, Launch, TensorMap};
 use crate::error::{Error, Result};
 use crate::machine_code;
-use crate::symbols::{Handle, Library12};
+use crate::symbols::{Handle, LaunchAttribute, LaunchConfig, Library12};
 
 /// Numbers of attributes in the driver's header.
 const MULTIPROCESSORS: c_int = 16;
@@ -166,18 +166,19 @@ struct OpenCard {
 
 #[derive(Default)]
 struct Loaded {
-    modules: HashMap<&'static str, Handle>,
+    modules: HashMap<&'static str, (Handle, bool)>,
     kernels: HashMap<&'static str, Kernel>,
 }
 
 /// [`STAGING`] bytes of the host that stay in place.
 struct Staging(*mut c_void);
 
-/// A kernel, and the shared memory that it may ask for.
+/// A kernel, the shared memory that it may ask for, and whether it waits for the one before by itself.
 #[derive(Clone, Copy)]
 struct Kernel {
     function: Handle,
     shared: u32,
+    starts_early: bool,
 }
 
 // SAFETY: the handles are the driver's, which may be used from any thread once its context is current;
@@ -194,7 +195,8 @@ impl OpenCard {
         self.library.check("choosing a context", code)
     }
 
-    fn module(&self, file: &'static str) -> Result<Handle> {
+    /// A kernel file's module, and whether its kernels wait for those before them.
+    fn module(&self, file: &'static str) -> Result<(Handle, bool)> {
         let mut tried = Vec::new();
         for (target, code) in machine_code::candidates(file, self.card.capability)? {
             let mut module: Handle = std::ptr::null_mut();
@@ -203,7 +205,7 @@ impl OpenCard {
                 (self.library.functions.module_load)(&mut module, code.as_ptr().cast::<c_void>())
             };
             match self.library.check(target, answer) {
-                Ok(()) => return Ok(module),
+                Ok(()) => return Ok((module, machine_code::waits(target))),
                 Err(error) => tried.push(error.to_string()),
             }
         }
@@ -214,13 +216,13 @@ impl OpenCard {
     }
 
     /// A kernel that may ask for so much shared memory.
-    fn kernel(&self, file: &'static str, name: &'static str, shared: u32) -> Result<Handle> {
+    fn kernel(&self, file: &'static str, name: &'static str, shared: u32) -> Result<Kernel> {
         let mut loaded = self
             .functions
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let mut kernel = match loaded.kernels.get(name) {
-            Some(found) if found.shared >= shared => return Ok(found.function),
+            Some(found) if found.shared >= shared => return Ok(*found),
             Some(found) => *found,
             None => self.find(&mut loaded, file, name)?,
         };
@@ -237,11 +239,11 @@ impl OpenCard {
             kernel.shared = shared;
         }
         loaded.kernels.insert(name, kernel);
-        Ok(kernel.function)
+        Ok(kernel)
     }
 
     fn find(&self, loaded: &mut Loaded, file: &'static str, name: &str) -> Result<Kernel> {
-        let module = match loaded.modules.get(file) {
+        let (module, starts_early) = match loaded.modules.get(file) {
             Some(module) => *module,
             None => {
                 let module = self.module(file)?;
@@ -260,6 +262,7 @@ impl OpenCard {
         Ok(Kernel {
             function,
             shared: UNASKED_SHARED_MEMORY,
+            starts_early,
         })
     }
 }
@@ -350,7 +353,7 @@ impl Driver for OpenCard {
     unsafe fn launch(&self, launch: &Launch) -> Result<()> {
         self.enter()?;
         let functions = &self.library.functions;
-        let function = self.kernel(launch.file, launch.kernel, launch.shared)?;
+        let kernel = self.kernel(launch.file, launch.kernel, launch.shared)?;
         let call = || format!("kernel {}", launch.kernel);
         let mut arguments: Vec<*mut c_void> = launch
             .arguments
@@ -358,19 +361,20 @@ impl Driver for OpenCard {
             .into_iter()
             .map(|at| at.cast_mut().cast::<c_void>())
             .collect();
-        let [x, y, z] = launch.grid;
-        // SAFETY: the caller's; the driver reads the arguments before it returns.
+        let attribute = LaunchAttribute::STARTS_EARLY;
+        let config = LaunchConfig {
+            grid: launch.grid,
+            threads: [launch.threads, 1, 1],
+            shared: launch.shared,
+            stream: self.stream,
+            attributes: &raw const attribute,
+            attribute_count: u32::from(kernel.starts_early),
+        };
+        // SAFETY: the caller's; the driver reads the settings and the arguments before it returns.
         let code = unsafe {
             (functions.launch)(
-                function,
-                x,
-                y,
-                z,
-                launch.threads,
-                1,
-                1,
-                launch.shared,
-                self.stream,
+                &config,
+                kernel.function,
                 arguments.as_mut_ptr(),
                 std::ptr::null_mut(),
             )

@@ -1,13 +1,14 @@
 //! A card, or what stands for one, with its pool.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::card;
 use crate::driver::{Arguments, Card, Driver, Launch};
 use crate::error::Result;
 use crate::memory::{Block, Pool};
-use crate::tensor::{Element, Tensor};
+use crate::tensor::{Element, Tensor, array};
 
 /// How values are kept between operations and multiplied; sums are f32 either way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -27,6 +28,8 @@ struct Inner {
     driver: Box<dyn Driver>,
     pool: Mutex<Pool>,
     precision: Precision,
+    /// Kernels that were queued.
+    launches: AtomicU64,
     /// Words that say whether values were finite, and of what.
     finite: Mutex<FiniteChecks>,
 }
@@ -53,6 +56,25 @@ struct FiniteChecks {
     /// A word a check. A tensor would keep the device alive that it lies in.
     words: Option<Block>,
     names: Vec<(String, String)>,
+    /// The newest check: queued when another comes, when its values go, or by a kernel that reads them anyway.
+    pending: Option<Pending>,
+}
+
+/// A check that no kernel makes yet.
+struct Pending {
+    address: u64,
+    count: usize,
+    element: Element,
+    /// Where its word lies.
+    word: u64,
+}
+
+impl Pending {
+    fn queue(self, device: &Device) -> Result<()> {
+        let x = array(self.address, self.element);
+        // SAFETY: the values are there: their buffer queues the check before it goes. The word is read after it.
+        unsafe { crate::ops::flag_not_finite(device, &x, self.count, self.word) }
+    }
 }
 
 /// Checks that one set of words has room for.
@@ -85,6 +107,7 @@ impl Device {
             driver,
             pool: Mutex::default(),
             precision,
+            launches: AtomicU64::new(0),
             finite: Mutex::default(),
         }))
     }
@@ -144,7 +167,13 @@ impl Device {
     /// # Errors
     /// What the driver says.
     pub fn check_finite(&self, x: &Tensor, stage: &str, layer: &str) -> Result<()> {
-        let mut checks = self.0.finite.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut checks = self.checks();
+        if let Some(last) = checks.pending.take() {
+            last.queue(self)?;
+        }
+        if !x.element().is_float() || x.count() == 0 {
+            return Ok(());
+        }
         let words = match checks.words {
             Some(words) => words,
             None => {
@@ -160,7 +189,41 @@ impl Device {
         if checks.names.len() < CHECKS {
             checks.names.push((stage.to_owned(), layer.to_owned()));
         }
-        crate::ops::flag_not_finite(x, words.address + 4 * at as u64)
+        checks.pending = Some(Pending {
+            address: x.address(),
+            count: x.count(),
+            element: x.element(),
+            word: words.address + 4 * at as u64,
+        });
+        Ok(())
+    }
+
+    /// The word of the newest check, if that is of `x` and not queued: a kernel that reads all of `x` makes it.
+    pub(crate) fn take_check(&self, x: &Tensor) -> Option<u64> {
+        let mut checks = self.checks();
+        let same = checks.pending.take_if(|pending| {
+            pending.address == x.address()
+                && pending.count == x.count()
+                && pending.element == x.element()
+        });
+        same.map(|pending| pending.word)
+    }
+
+    /// Queues the newest check if its values lie in this block.
+    fn check_before_it_goes(&self, block: &Block) {
+        let within = block.address..block.address + block.bytes as u64;
+        let pending = self
+            .checks()
+            .pending
+            .take_if(|pending| within.contains(&pending.address));
+        if let Some(pending) = pending {
+            // A card that can't be asked any more says so at the next call.
+            drop(pending.queue(self));
+        }
+    }
+
+    fn checks(&self) -> MutexGuard<'_, FiniteChecks> {
+        self.0.finite.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stage and layer of the first check since the last call that met NaN or infinity, once all of
@@ -169,10 +232,10 @@ impl Device {
     /// # Errors
     /// Faults of kernels.
     pub fn first_not_finite(&self) -> Result<Option<(String, String)>> {
-        let checks = {
-            let mut checks = self.0.finite.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *checks)
-        };
+        let mut checks = std::mem::take(&mut *self.checks());
+        if let Some(pending) = checks.pending.take() {
+            pending.queue(self)?;
+        }
         let Some(words) = checks.words else {
             return Ok(None);
         };
@@ -230,7 +293,14 @@ impl Device {
             arguments,
         };
         // SAFETY: the caller's.
-        unsafe { self.driver().launch(&launch) }
+        unsafe { self.driver().launch(&launch)? };
+        self.0.launches.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// How many kernels were queued so far.
+    pub(crate) fn launches(&self) -> u64 {
+        self.0.launches.load(Ordering::Relaxed)
     }
 }
 
@@ -252,6 +322,7 @@ impl Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
+        self.device.check_before_it_goes(&self.block);
         let driver = self.device.driver();
         // SAFETY: it was taken from this pool, and nobody has it any more: what is queued runs first.
         unsafe { self.device.pool().give(driver, self.block) };

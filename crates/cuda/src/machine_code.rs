@@ -29,6 +29,11 @@ pub fn target((major, minor): (u32, u32)) -> Option<&'static str> {
     }
 }
 
+/// Whether kernels compiled for a target begin with waiting for the one before (`take_turn` in the kernels' words).
+pub(crate) fn waits(target: &str) -> bool {
+    matches!(target, "sm_90a" | "sm_120")
+}
+
 /// The machine codes of a kernel file that may run on a card, best first: the target's name and the code.
 pub(crate) fn candidates(
     file: &str,

@@ -32,7 +32,7 @@ pub(crate) struct Pool {
 pub(crate) struct Block {
     pub(crate) address: u64,
     /// Bytes that it takes.
-    bytes: usize,
+    pub(crate) bytes: usize,
 }
 
 impl Pool {

@@ -22,6 +22,36 @@ const LIBRARIES: [&str; 2] = ["libcuda.so.1", "/usr/lib/wsl/lib/libcuda.so.1"];
 /// The version without which nothing is tried: 1000·major + 10·minor.
 const OLDEST: c_int = 12_000;
 
+/// `CUlaunchConfig`.
+#[repr(C)]
+pub(crate) struct LaunchConfig {
+    pub(crate) grid: [c_uint; 3],
+    pub(crate) threads: [c_uint; 3],
+    pub(crate) shared: c_uint,
+    pub(crate) stream: Handle,
+    pub(crate) attributes: *const LaunchAttribute,
+    pub(crate) attribute_count: c_uint,
+}
+
+/// `CUlaunchAttribute`, with a value that is a number.
+#[repr(C)]
+pub(crate) struct LaunchAttribute {
+    pub(crate) which: c_int,
+    unused: c_int,
+    pub(crate) value: c_int,
+    rest: [c_int; 15],
+}
+
+impl LaunchAttribute {
+    /// That blocks may start before those of the kernel before have ended: they wait inside.
+    pub(crate) const STARTS_EARLY: Self = Self {
+        which: 6,
+        unused: 0,
+        value: 1,
+        rest: [0; 15],
+    };
+}
+
 macro_rules! functions {
     ($($field:ident $symbol:literal ($($argument:ty),*);)+) => {
         /// The functions.
@@ -68,7 +98,7 @@ functions! {
     module_function b"cuModuleGetFunction\0" (*mut Handle, Handle, *const c_char);
     function_attribute b"cuFuncSetAttribute\0" (Handle, c_int, c_int);
     tensor_map b"cuTensorMapEncodeTiled\0" (*mut TensorMap, c_int, c_uint, u64, *const u64, *const u64, *const c_uint, *const c_uint, c_int, c_int, c_int, c_int);
-    launch b"cuLaunchKernel\0" (Handle, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, Handle, *mut *mut c_void, *mut *mut c_void);
+    launch b"cuLaunchKernelEx\0" (*const LaunchConfig, Handle, *mut *mut c_void, *mut *mut c_void);
     event_create b"cuEventCreate\0" (*mut Handle, c_uint);
     event_record b"cuEventRecord\0" (Handle, Handle);
     event_synchronize b"cuEventSynchronize\0" (Handle);

@@ -45,6 +45,26 @@ fn machine_code_is_that_of_the_sources() {
     assert!(listed.eq(SOURCES), "kernels that are no more; {HOW}");
 }
 
+/// Cards of sm_90 on start a kernel before the last one has ended.
+#[test]
+fn every_kernel_waits_for_the_one_before() {
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
+    for file in SOURCES {
+        let text = std::fs::read_to_string(kernels.join(format!("{file}.cu"))).unwrap();
+        let (mut from, mut found) = (0, 0);
+        // Hopper's products wait inside, where the first weights are on their way.
+        let waits = "take_turn();";
+        while let Some(at) = text[from..].find("KERNEL(").map(|at| from + at) {
+            from = at + 1;
+            found += 1;
+            let body = at + text[at..].find('{').unwrap() + 1;
+            let first = text[body..].trim_start_matches(['\\', ' ', '\n']);
+            assert!(first.starts_with(waits), "{file}.cu: {}", &text[at..body]);
+        }
+        assert!(found > 0 || text.matches(waits).count() == 2, "{file}.cu");
+    }
+}
+
 #[test]
 fn a_changed_source_has_another_fingerprint() {
     assert_ne!(

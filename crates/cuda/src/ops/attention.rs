@@ -110,7 +110,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
     // Tensor cores take bf16 in chunks of eight.
     let halves = [q, k, v, &o].iter().all(|x| x.element() == Element::Bf16);
     let tiles = TILES.iter().find(|(steps, _)| 16 * steps >= dim);
-    let tiles = tiles.filter(|_| how.softcap.is_none());
+    let tiles = tiles.filter(|_| how.softcap.is_none() && how.scale > 0.0);
     if let (true, true, Some((steps, kernel))) = (halves, dim.is_multiple_of(8), tiles) {
         let tiles = queries.div_ceil(TILE) * heads;
         let plain = batch == 1 && queries <= TILE && lengths == 0 && mask == 0 && causal.is_none();
@@ -135,7 +135,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
                 .int(span)
                 .structure(&shape());
             let grid = [queries.div_ceil(TILE), heads, spans];
-            let shared = 3 * TILE * (16 * steps + 8) * 2;
+            let shared = 5 * TILE * (16 * steps + 8) * 2;
             // SAFETY: as below; there are sums and marks for every span.
             unsafe { device.launch(("attention_tiles", kernel), grid, 128, shared, &arguments)? };
             let arguments = Arguments::new()
@@ -165,7 +165,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, how: &Attention) -> Result<
             .pointer(ends)
             .structure(&shape());
         let grid = [queries.div_ceil(TILE), heads, batch];
-        let shared = 3 * TILE * (16 * steps + 8) * 2;
+        let shared = 5 * TILE * (16 * steps + 8) * 2;
         // SAFETY: as below; rows begin on 16 bytes, since channels divide by eight.
         unsafe { device.launch(("attention_tiles", kernel), grid, 128, shared, &arguments)? };
         return Ok(o);

@@ -72,7 +72,7 @@ pub fn linear_attention(layouts: &[HeadLayout], heads: usize, eps: f32) -> Resul
         true => (TILE_BLOCKS, TILE_TOKENS),
         false => (BLOCKS, 32),
     };
-    let wanted = (blocks * device.card().multiprocessors).div_ceil((heads * batch).max(1));
+    let wanted = (blocks * device.card().multiprocessors / (heads * batch).max(1)).max(1);
     let run = tokens.div_ceil(wanted).next_multiple_of(step);
     let runs = tokens.div_ceil(run);
     let states = device.unset(&[batch, runs, heads, (dim + 1) * dim], Element::F32)?;

@@ -29,11 +29,11 @@ pub use depthwise::{depthwise, depthwise_gate};
 pub use few_bits::{Bits, FewBitsWeight, GroupCodes, few_bits_linear};
 pub use linear_attention::{HeadLayout, grouped, linear_attention};
 pub use low_bit::{LowBitBranch, LowBitLayer, LowBitWeight, low_bit_linear};
-pub use norm::{layer_norm_modulate, rms_norm};
+pub use norm::{layer_norm_modulate, rms_norm, rms_norm_pair};
 pub use pictures::signed_bytes;
 pub(crate) use pointwise::flag_not_finite;
 pub use pointwise::{Binary, activation, affine, binary, gated, gated_pair, steps};
-pub use product::{ConvWeight, LinearWeight, conv2d, conv2d_by, linear, linear_by};
+pub use product::{ConvWeight, LinearWeight, conv2d, conv2d_by, linear, linear_by, linear_parts};
 pub use steps::{Activation, Residual, ShortcutKind, Steps};
 
 use crate::device::Device;

@@ -28,6 +28,18 @@ impl Spread {
         }
     }
 }
+
+/// Most chunks of eight columns that a thread keeps of a row that is read as a whole.
+const MOST: usize = 3;
+
+/// Threads of a row that stays in registers, and blocks; none where eight does not divide it or it is too long.
+fn whole(x: &Tensor) -> Option<(usize, usize)> {
+    let (chunks, most) = (x.width() / 8, THREADS as usize);
+    let lanes = chunks.div_ceil(MOST).next_power_of_two().max(4);
+    let fits = x.width() > 0 && x.width().is_multiple_of(8) && lanes <= most;
+    fits.then(|| (lanes, x.rows().div_ceil(most / lanes)))
+}
+
 /// Sums of a block's warps, of two kinds.
 const SHARED: usize = 2 * 8 * 4;
 
@@ -46,6 +58,9 @@ pub fn rms_norm(
     let channels = x.width();
     within("rms_norm", x, &[x.rows(), channels])?;
     let y = device.unset(x.dims(), after.element(x))?;
+    if after.are_none() && shift.is_none() && whole(x).is_some() {
+        return Ok(rms_norm_whole(&[(x, weight)], eps)?.remove(0));
+    }
     let spread = Spread::of(x);
     let arguments = Arguments::new()
         .structure(&x.array())
@@ -67,6 +82,58 @@ pub fn rms_norm(
     Ok(y)
 }
 
+/// `x / √(mean(x²) + eps)·weight` of two tensors of one shape and type, each with its weight `[channels]` of f32, in one
+/// pass over both.
+///
+/// # Errors
+/// As the module says.
+pub fn rms_norm_pair(
+    (a, weight_a): (&Tensor, &Tensor),
+    (b, weight_b): (&Tensor, &Tensor),
+    eps: f32,
+) -> Result<[Tensor; 2]> {
+    device_of("rms_norm", &[a, weight_a, b, weight_b])?;
+    if a.dims() == b.dims() && a.element() == b.element() && whole(a).is_some() {
+        let mut both = rms_norm_whole(&[(a, weight_a), (b, weight_b)], eps)?;
+        let b = both.remove(1);
+        return Ok([both.remove(0), b]);
+    }
+    let steps = Steps::default();
+    Ok([
+        rms_norm(a, weight_a, None, eps, &steps)?,
+        rms_norm(b, weight_b, None, eps, &steps)?,
+    ])
+}
+
+/// One or two tensors for which [`whole`] gives threads.
+fn rms_norm_whole(each: &[(&Tensor, &Tensor)], eps: f32) -> Result<Vec<Tensor>> {
+    let (first, last) = (each[0], each[each.len() - 1]);
+    let (x, channels) = (first.0, first.0.width());
+    within("rms_norm", x, &[x.rows(), channels])?;
+    let device = x.device();
+    let (lanes, blocks) = whole(x).unwrap_or((1, 0));
+    let results = each
+        .iter()
+        .map(|(x, _)| device.unset(x.dims(), device.element()))
+        .collect::<Result<Vec<_>>>()?;
+    let arguments = Arguments::new()
+        .structure(&first.0.array())
+        .structure(&last.0.array())
+        .pointer(vector("rms_norm", first.1, channels)?)
+        .pointer(vector("rms_norm", last.1, channels)?)
+        .structure(&results[0].array())
+        .structure(&results[results.len() - 1].array())
+        .int(x.rows())
+        .int(channels)
+        .int(lanes)
+        .float(eps);
+    let grid = [blocks, each.len(), 1];
+    let kernel = ("norm", "rms_norm_whole");
+    // SAFETY: vectors have the channels, and results the shape of what they are made of.
+    unsafe { device.launch(kernel, grid, THREADS, SHARED, &arguments)? };
+    Ok(results)
+}
+
 /// `(x − mean)/√(variance + eps)·(1 + scale) + shift`: `x` is `[batch, tokens, channels]`, vectors are
 /// `[batch, channels]` of f32.
 ///
@@ -83,23 +150,29 @@ pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f32)
     };
     within("layer_norm_modulate", x, &[x.rows(), channels])?;
     let y = device.unset(x.dims(), device.element())?;
-    let spread = Spread::of(x);
+    let (kernel, lanes, blocks) = match whole(x) {
+        Some((lanes, blocks)) => ("layer_norm_modulate_whole", lanes, blocks),
+        None => {
+            let spread = Spread::of(x);
+            ("layer_norm_modulate_long", spread.lanes, spread.blocks)
+        }
+    };
     let arguments = Arguments::new()
         .structure(&x.array())
         .pointer(vector("layer_norm_modulate", shift, batch * channels)?)
         .pointer(vector("layer_norm_modulate", scale, batch * channels)?)
         .int(x.rows())
         .int(channels)
-        .int(spread.lanes)
+        .int(lanes)
         .int(tokens)
         .float(eps)
         .structure(&y.array());
-    let kernel = if spread.held {
-        "layer_norm_modulate"
-    } else {
-        "layer_norm_modulate_long"
+    // All of x is read, so a check of it costs nothing more.
+    let arguments = match whole(x) {
+        Some(_) => arguments.pointer(device.take_check(x).unwrap_or(0)),
+        None => arguments,
     };
-    let grid = [spread.blocks, 1, 1];
+    let grid = [blocks, 1, 1];
     // SAFETY: vectors have the channels for every picture, and `y` the shape of x.
     unsafe { device.launch(("norm", kernel), grid, THREADS, SHARED, &arguments)? };
     Ok(y)

@@ -4,6 +4,7 @@ use super::copy::broadcast_strides;
 use super::steps::{Activation, Residual, Steps};
 use super::walk::Walk;
 use super::{THREADS, blocks, device_of};
+use crate::device::Device;
 use crate::driver::{Arguments, Structure};
 use crate::error::{Error, Result};
 use crate::tensor::{Element, Tensor, array};
@@ -228,19 +229,21 @@ fn gate(x: &Tensor, second: &Structure, half: usize, stride: usize, mode: usize)
     Ok(y)
 }
 
-/// Sets the word at an address where `x` has NaN or infinity.
-pub(crate) fn flag_not_finite(x: &Tensor, word: u64) -> Result<()> {
-    if x.element() == Element::U32 || x.count() == 0 {
-        return Ok(());
-    }
-    let arguments = Arguments::new()
-        .structure(&x.array())
-        .long(x.count())
-        .pointer(word);
-    let [blocks, ..] = blocks(x.count().div_ceil(8));
-    // SAFETY: the kernel reads so many values and writes the word, which lies in a live buffer.
+/// Sets the word at an address where `count` values of `x` have NaN or infinity.
+///
+/// # Safety
+/// So many floats lie there, at an address that 16 divides, and the word in a buffer; both until the kernel has run.
+pub(crate) unsafe fn flag_not_finite(
+    device: &Device,
+    x: &Structure,
+    count: usize,
+    word: u64,
+) -> Result<()> {
+    let arguments = Arguments::new().structure(x).long(count).pointer(word);
+    let [blocks, ..] = blocks(count.div_ceil(8));
+    // SAFETY: the caller's.
     unsafe {
-        x.device().launch(
+        device.launch(
             ("pointwise", "all_finite"),
             [blocks.min(2048), 1, 1],
             THREADS,

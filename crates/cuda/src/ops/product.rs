@@ -1,5 +1,6 @@
 //! Linear layers and convolutions.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::copy::{cast, concatenate, padded_width};
@@ -48,6 +49,22 @@ pub struct LinearWeight {
     /// `[outputs, inputs]`, inputs filled with zeros to a multiple of [`CHUNK`].
     weight: Tensor,
     inputs: usize,
+    made: Made,
+}
+
+/// Kernels that had been queued when a weight was made.
+#[derive(Clone, Copy, Debug)]
+struct Made(u64);
+
+impl Made {
+    fn now(weight: &Tensor) -> Self {
+        Self(weight.device().launches())
+    }
+
+    /// Whether another kernel was queued since: the next one may read the weight before that one is done.
+    fn is_older(self, weight: &Tensor) -> bool {
+        weight.device().launches() > self.0
+    }
 }
 
 impl LinearWeight {
@@ -60,9 +77,22 @@ impl LinearWeight {
             return Err(Error::shape("linear", weight.dims(), "[outputs, inputs]"));
         };
         let weight = padded_width(weight, CHUNK)?;
+        let weight = cast(&weight, weight.device().element())?;
         Ok(Self {
-            weight: cast(&weight, weight.device().element())?,
+            made: Made::now(&weight),
+            weight,
             inputs,
+        })
+    }
+
+    /// Those of the `outputs` alone, whose values it shares.
+    fn of(&self, outputs: Range<usize>) -> Result<Self> {
+        let depth = self.weight.width();
+        Ok(Self {
+            weight: self
+                .weight
+                .part(outputs.start * depth, &[outputs.len(), depth])?,
+            ..*self
         })
     }
 
@@ -83,8 +113,10 @@ impl LinearWeight {
             return Ok(None);
         }
         let weights: Vec<&Tensor> = parts.iter().map(|part| &part.weight).collect();
+        let weight = concatenate(&weights, 0)?;
         Ok(Some(Self {
-            weight: concatenate(&weights, 0)?,
+            made: Made::now(&weight),
+            weight,
             inputs: first.inputs,
         }))
     }
@@ -168,7 +200,16 @@ pub fn linear_by(
     let x = cast(&x, device.element())?;
     let y = device.unset(&dims, after.element(&x))?;
     if tiles::is_hopper(device) {
-        tiles::linear(&x, &w.weight, &y, [rows, outputs, depth], after, tile)?;
+        let product = tiles::Product {
+            rows,
+            part: outputs,
+            parts: 1,
+            depth,
+            early: w.made.is_older(&w.weight),
+            tile,
+        };
+        let steps = after.structure("linear", &y)?;
+        tiles::linear(&x, &w.weight, &product, &steps)?;
         return Ok(y);
     }
     let kernel = kernel(device.element());
@@ -184,6 +225,73 @@ pub fn linear_by(
     // SAFETY: sizes were checked above; depth divides by the chunk, and both operands have the device's type.
     unsafe { device.launch(kernel.linear, grid, THREADS, kernel.shared, &arguments)? };
     Ok(y)
+}
+
+/// Layers of equally many outputs that share their input: `w` has the weights of `count` of them and `bias` their
+/// biases, one after the other. Results are those of the layers `which`.
+///
+/// # Errors
+/// As the module says.
+pub fn linear_parts(
+    x: &Tensor,
+    w: &LinearWeight,
+    bias: Option<&Tensor>,
+    count: usize,
+    which: Range<usize>,
+) -> Result<Vec<Tensor>> {
+    let (outputs, inputs) = w.sides();
+    let part = outputs / count.max(1);
+    if count == 0 || outputs != count * part || which.end > count {
+        let expected = format!("the outputs of {count} layers, with {which:?} of them");
+        return Err(Error::shape("linear_parts", w.weight.dims(), &expected));
+    }
+    let device = device_of("linear_parts", &[x, &w.weight])?;
+    let (rows, depth) = (x.rows(), w.weight.width());
+    let of = |parts: Range<usize>| -> Result<(LinearWeight, Option<Tensor>)> {
+        let outputs = parts.start * part..parts.end * part;
+        let bias = bias.map(|bias| bias.part(outputs.start, &[outputs.len()]));
+        Ok((w.of(outputs)?, bias.transpose()?))
+    };
+    let mut dims = x.dims().to_vec();
+    dims.pop();
+    dims.push(part);
+    let together = tiles::is_hopper(device)
+        && rows > few_rows::MOST
+        && part.is_multiple_of(CHUNK)
+        && x.width() == inputs;
+    if !together {
+        let each = which.map(|at| {
+            let (w, bias) = of(at..at + 1)?;
+            let steps = Steps {
+                bias: bias.as_ref(),
+                ..Steps::default()
+            };
+            linear(x, &w, &steps)
+        });
+        return each.collect();
+    }
+    within("linear_parts", x, &[rows, inputs, outputs])?;
+    let parts = which.len();
+    let (w, bias) = of(which)?;
+    let x = cast(&padded_width(x, CHUNK)?, device.element())?;
+    let y = device.unset(&[rows, parts * part], device.element())?;
+    let steps = Steps {
+        bias: bias.as_ref(),
+        ..Steps::default()
+    };
+    let steps = steps.structure("linear_parts", &y)?;
+    let product = tiles::Product {
+        rows,
+        part,
+        parts,
+        depth,
+        early: w.made.is_older(&w.weight),
+        tile: None,
+    };
+    tiles::linear(&x, &w.weight, &product, &steps)?;
+    (0..parts)
+        .map(|at| y.part(at * rows * part, &dims))
+        .collect()
 }
 
 /// A grid has at most 65535 blocks along y.
@@ -208,6 +316,7 @@ pub struct ConvWeight {
     inputs: usize,
     stride: usize,
     padding: usize,
+    made: Made,
 }
 
 impl ConvWeight {
@@ -231,8 +340,10 @@ impl ConvWeight {
             }
         };
         let weight = padded_width(weight, CHUNK)?;
+        let weight = cast(&weight, weight.device().element())?;
         Ok(Self {
-            weight: cast(&weight, weight.device().element())?,
+            made: Made::now(&weight),
+            weight,
             phases: OnceLock::new(),
             inputs,
             stride,
@@ -334,9 +445,19 @@ pub fn conv2d_by(
     };
     // A 1×1 filter is a linear layer.
     let on_hopper = w.stride == 1 && tiles::is_hopper(device);
+    // The filters of a doubled map are made at first use.
+    let early = !doubled && w.made.is_older(weight);
     if on_hopper && side == 1 && w.padding == 0 {
-        let sides = [y.rows(), outputs, x.width()];
-        tiles::linear(&x, weight, &y, sides, after, tile)?;
+        let product = tiles::Product {
+            rows: y.rows(),
+            part: outputs,
+            parts: 1,
+            depth: x.width(),
+            early,
+            tile,
+        };
+        let steps = after.structure("conv2d", &y)?;
+        tiles::linear(&x, weight, &product, &steps)?;
         return Ok(y);
     }
     if on_hopper && side <= 3 {
@@ -346,6 +467,7 @@ pub fn conv2d_by(
             side,
             padding: w.padding,
             phases,
+            early,
         };
         tiles::convolution(&x, weight, &y, &window, outputs, after, tile)?;
         return Ok(y);

@@ -31,14 +31,18 @@ pub struct Tile {
     blocks: usize,
     /// Nanoseconds of a step, as measured on an H200: narrow tiles wait for their operands.
     step: usize,
+    /// Nanoseconds of all that is not a step.
+    around: usize,
 }
 
 const fn tile(name: &'static str, columns: usize, stages: [usize; 2], blocks: usize) -> Tile {
-    let step = match columns {
-        64 => 320,
-        96 => 410,
-        128 => 440,
-        _ => 580,
+    let (step, around) = match columns {
+        64 => (320, 3700),
+        72 => (320, 4500),
+        96 => (410, 4400),
+        128 => (440, 4200),
+        176 => (490, 6300),
+        _ => (580, 5700),
     };
     Tile {
         name,
@@ -46,14 +50,17 @@ const fn tile(name: &'static str, columns: usize, stages: [usize; 2], blocks: us
         stages,
         blocks,
         step,
+        around,
     }
 }
 
 /// Tiles of linear layers.
-pub const LINEAR: [Tile; 4] = [
+pub const LINEAR: [Tile; 6] = [
     tile("linear_hopper_64_twice", 64, [4; 2], 2),
+    tile("linear_hopper_72_twice", 72, [4; 2], 2),
     tile("linear_hopper_96", 96, [7; 2], 1),
     tile("linear_hopper_128_twice", 128, [3; 2], 2),
+    tile("linear_hopper_176", 176, [5; 2], 1),
     tile("linear_hopper_256", 256, [4; 2], 1),
 ];
 
@@ -81,11 +88,10 @@ impl Tile {
         let tiles = bands * columns.div_ceil(self.columns);
         // Tiles that the busiest multiprocessor has.
         let each = tiles.div_ceil(multiprocessors);
-        let around = 3200 + 7 * self.columns;
         match self.blocks {
-            1 => each * (steps * self.step + around),
+            1 => each * (steps * self.step + self.around),
             // One block hides most of what another does around.
-            _ => each * (steps * self.step + 1000) + around - 1000,
+            _ => each * (steps * self.step + 1000) + self.around - 1000,
         }
     }
 
@@ -119,18 +125,30 @@ fn launch(
     }
 }
 
-/// `y = steps(x wᵀ)`: `x` `[rows, depth]`, `w` `[columns, depth]`, depth a multiple of eight.
-pub(super) fn linear(
-    x: &Tensor,
-    w: &Tensor,
-    y: &Tensor,
-    [rows, columns, depth]: [usize; 3],
-    after: &Steps,
-    forced: Option<Tile>,
-) -> Result<()> {
+/// What a product takes besides its operands.
+pub(super) struct Product {
+    /// Rows of `x` and `y`.
+    pub(super) rows: usize,
+    /// Columns of each part.
+    pub(super) part: usize,
+    /// Parts, which lie one after the other in `y`; one where there are steps other than bias and activation.
+    pub(super) parts: usize,
+    /// A multiple of eight.
+    pub(super) depth: usize,
+    /// Whether `w` is older than the kernel that was queued last.
+    pub(super) early: bool,
+    /// A given tile.
+    pub(super) tile: Option<Tile>,
+}
+
+/// `y = steps(x wᵀ)`: `x` `[rows, depth]`, `w` `[columns, depth]`, `y` `[parts, rows, part]` in the structure of steps.
+pub(super) fn linear(x: &Tensor, w: &Tensor, what: &Product, structure: &Structure) -> Result<()> {
     let device = x.device();
+    let Product { rows, depth, .. } = *what;
+    let columns = what.parts * what.part;
     let bands = rows.div_ceil(ROWS);
-    let tile = forced
+    let tile = what
+        .tile
         .unwrap_or_else(|| Tile::best(&LINEAR, device, bands, columns, depth.div_ceil(DEPTH)));
     let map = |of: &Tensor, side: usize, box_rows: usize| {
         device
@@ -143,7 +161,9 @@ pub(super) fn linear(
         .int(rows)
         .int(columns)
         .int(depth)
-        .structure(&after.structure("linear", y)?);
+        .int(what.part)
+        .int(usize::from(what.early))
+        .structure(structure);
     launch(
         device,
         tile,
@@ -161,6 +181,8 @@ pub(super) struct Window {
     pub(super) side: usize,
     pub(super) padding: usize,
     pub(super) phases: usize,
+    /// As of [`Product`].
+    pub(super) early: bool,
 }
 
 /// `y = steps(convolution)` of stride one; `w` is `[phases · columns, side · side · channels]`, channels a multiple of
@@ -181,6 +203,7 @@ pub(super) fn convolution(
         side,
         padding,
         phases,
+        early,
     } = *window;
     let bands = pictures * across.div_ceil(ACROSS) * down.div_ceil(ROWS / ACROSS);
     let steps = side * side * channels.div_ceil(DEPTH);
@@ -205,6 +228,7 @@ pub(super) fn convolution(
         .map(&right)
         .structure(&Structure::new().ints(&numbers))
         .int(columns)
+        .int(usize::from(early))
         .structure(&after.structure("conv2d", y)?);
     launch(
         device,

@@ -131,7 +131,7 @@ pub(super) const CASES: &[Listed] = &[
     }),
 ];
 
-fn dot(x: &Values, from: usize, w: &Values, row: usize, depth: usize) -> f64 {
+pub(super) fn dot(x: &Values, from: usize, w: &Values, row: usize, depth: usize) -> f64 {
     (0..depth)
         .map(|k| x.at(from + k) * w.at(row * depth + k))
         .sum()

@@ -21,6 +21,9 @@ pub(super) const CASES: &[Listed] = &[
     ("RMS norm, odd width", &["norm"], |s| {
         rms_norm(s, s.pick([5, 37], [1024, 1153]))
     }),
+    ("RMS norm of two", &["norm"], |s| {
+        rms_norm_pair(s, s.pick([11, 264], [1024, 1152]))
+    }),
     ("layer norm, modulated", &["norm"], |s| {
         layer_norm(s, s.pick([2, 11, 72], [2, 1024, 1152]))
     }),
@@ -96,6 +99,32 @@ fn rms_norm(s: &Setting, [rows, channels]: [usize; 2]) -> Result<Ready> {
         wanted,
         (4 * rows * channels, s.bytes(3 * rows * channels)),
     ))
+}
+
+/// Both, one after the other.
+fn rms_norm_pair(s: &Setting, [rows, channels]: [usize; 2]) -> Result<Ready> {
+    let x = [
+        s.noise(1, &[rows, channels])?,
+        s.noise(2, &[rows, channels])?,
+    ];
+    let weight = [s.vector(3, &[channels])?, s.vector(4, &[channels])?];
+    let (tensors, weights) = (
+        x.clone().map(|x| x.tensor),
+        weight.clone().map(|weight| weight.tensor),
+    );
+    let run = move || {
+        let [a, b] = [0, 1].map(|at| (&tensors[at], &weights[at]));
+        let [first, second] = ops::rms_norm_pair(a, b, 1e-5)?;
+        ops::concatenate(&[&first, &second], 0)
+    };
+    let wanted = move |at: usize| {
+        let (which, at) = (at / (rows * channels), at % (rows * channels));
+        let first = at / channels * channels;
+        let sum: f64 = (0..channels).map(|c| x[which].at(first + c).powi(2)).sum();
+        x[which].at(at) / (sum / channels as f64 + 1e-5).sqrt() * weight[which].at(at % channels)
+    };
+    let moved = s.bytes(4 * rows * channels);
+    Ok(Ready::new(run, wanted, (6 * rows * channels, moved)))
 }
 
 fn layer_norm(s: &Setting, [batch, tokens, channels]: [usize; 3]) -> Result<Ready> {

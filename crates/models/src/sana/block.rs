@@ -16,7 +16,7 @@ const SELF_QK_NORM_EPS: f64 = 1e-5;
 
 /// What a block needs besides the tokens.
 pub(crate) struct BlockInput<'a> {
-    /// Time modulation `[B,6,d]`, before the block's own table.
+    /// Time modulation `[B,6,d]` with the block's own table: [`SanaBlock::modulation`].
     pub modulation: &'a Tensor,
     /// Keys `[B,L,c]` of the caption.
     pub keys: &'a Tensor,
@@ -84,6 +84,16 @@ impl SanaBlock {
         })
     }
 
+    /// Time modulation `[B,6,d]` plus the block's own table.
+    pub(crate) fn modulation(&self, time: &Tensor) -> Result<Tensor> {
+        time.broadcast_add(&self.scale_shift_table)
+    }
+
+    /// The block's own table `[6,d]`.
+    pub(crate) fn table(&self) -> &Tensor {
+        &self.scale_shift_table
+    }
+
     /// Keys and values of the projected caption `[B,L,d]`, each `[B,L,c]`.
     pub(crate) fn keys_values(&self, caption: &Tensor) -> Result<(Tensor, Tensor)> {
         self.cross_attention.keys_values(caption)
@@ -97,9 +107,9 @@ impl SanaBlock {
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let (batch, tokens, width) = x.dims3()?;
-        let modulation = input.modulation.broadcast_add(&self.scale_shift_table)?;
         let row = |index: usize| -> Result<Tensor> {
-            modulation.narrow(1, index, 1)?.squeeze(1)?.contiguous()
+            let row = input.modulation.narrow(1, index, 1)?;
+            row.squeeze(1)?.contiguous()
         };
 
         let a = ops::layer_norm_modulate(x, &row(0)?, &row(1)?, self.norm_eps)?;
@@ -200,7 +210,7 @@ impl SelfAttention {
 
     fn attend(&self, mut q: Tensor, mut k: Tensor, values: &Tensor) -> Result<Tensor> {
         if let Some(norms) = &self.norms {
-            (q, k) = (norms.query(&q)?, norms.key(&k)?);
+            (q, k) = norms.both(&q, &k)?;
         }
         ops::linear_attention(&q, &k, values, self.heads, self.eps)
     }

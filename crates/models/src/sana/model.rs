@@ -57,6 +57,8 @@ pub struct SanaTransformer {
     time_embed: TimeEmbed,
     caption: CaptionEncoder,
     blocks: Vec<SanaBlock>,
+    /// The tables of all blocks `[blocks,1,6,d]`, where they stay as they are.
+    tables: Option<Tensor>,
     scale_shift_table: Tensor,
     proj_out: Linear,
     /// Where it computes; inputs come there, and results go back.
@@ -74,7 +76,12 @@ impl SanaTransformer {
         let width = config.width();
         let blocks = (0..config.num_layers)
             .map(|index| SanaBlock::load(config, &weights.pp("transformer_blocks").pp(index)))
-            .collect::<Result<_>>()?;
+            .collect::<Result<Vec<_>>>()?;
+        let tables: Vec<&Tensor> = blocks.iter().map(SanaBlock::table).collect();
+        let tables = match tables.iter().any(|table| table.track_op()) {
+            true => None,
+            false => Some(Tensor::cat(&tables, 0)?.reshape((blocks.len(), 1, 6, width))?),
+        };
         let outputs = config.patch_size * config.patch_size * config.output_channels();
         let table_init = Init::Normal(1.0 / (width as f32).sqrt());
         let model = Self {
@@ -83,6 +90,7 @@ impl SanaTransformer {
             time_embed: TimeEmbed::load(config, &weights.pp("time_embed"))?,
             caption: CaptionEncoder::load(config, weights)?,
             blocks,
+            tables,
             scale_shift_table: weights.get("scale_shift_table", &[2, width], table_init)?,
             proj_out: Linear::load(
                 &weights.pp("proj_out"),
@@ -188,6 +196,7 @@ impl SanaTransformer {
             }
         };
         let native = extras.residual_wiring == ControlWiring::Native;
+        let modulations = self.modulations(&modulation)?;
         for (index, block) in self.blocks.iter().enumerate().skip(start) {
             let residual = index.checked_sub(1).and_then(|i| extras.residuals.get(i));
             if let Some(residual) = residual.filter(|_| native) {
@@ -198,6 +207,10 @@ impl SanaTransformer {
                 .as_ref()
                 .filter(|p| p.layers.contains(&index))
                 .map(|p| p.rows.clone());
+            let modulation = match &modulations {
+                Some(all) => all.narrow(0, index, 1)?.squeeze(0)?,
+                None => block.modulation(&modulation)?,
+            };
             let input = caption.block_input(index, &modulation, grid, perturbed);
             let name = format!("transformer_blocks.{index}");
             x = block.forward(&x, &input, &mut trace.within(&name))?;
@@ -234,11 +247,20 @@ impl SanaTransformer {
             .as_ref()
             .filter(|p| p.layers.contains(&0))
             .map(|p| p.rows.clone());
+        let modulation = self.blocks[0].modulation(&modulation)?;
         let input = caption.block_input(0, &modulation, grid, perturbed);
         let x = self.patch_embed.forward(&latent.to(&self.location)?)?;
         let x = self.blocks[0].forward(&x, &input, &mut Trace::none())?;
         check_finite(&x, STAGE, "transformer_blocks.0")?;
         x.beside(latent)
+    }
+
+    /// Time modulation `[B,6,d]` plus the table of every block, `[blocks,B,6,d]`: one pass instead of one a block.
+    fn modulations(&self, time: &Tensor) -> Result<Option<Tensor>> {
+        let Some(tables) = &self.tables else {
+            return Ok(None);
+        };
+        Ok(Some(tables.broadcast_add(&time.unsqueeze(0)?)?))
     }
 
     /// Final norm, projection and unpatchify.

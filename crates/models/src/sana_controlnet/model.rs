@@ -158,6 +158,7 @@ impl SanaControlNet {
         let mut x = (start + self.input_block.forward(&control)?)?;
         let mut residuals = Vec::with_capacity(self.blocks.len());
         for (index, (block, output)) in self.blocks.iter().zip(&self.outputs).enumerate() {
+            let modulation = block.modulation(&modulation)?;
             let input = caption.block_input(index, &modulation, grid, None);
             let name = format!("transformer_blocks.{index}");
             x = block.forward(&x, &input, &mut trace.within(&name))?;

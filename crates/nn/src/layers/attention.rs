@@ -2,6 +2,7 @@
 
 use super::{Linear, RmsNorm, RmsNormKind};
 use crate::error::Result;
+use crate::ops;
 use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
 
@@ -155,6 +156,20 @@ impl QueryKeyNorms {
     /// Another width.
     pub fn key(&self, x: &Tensor) -> Result<Tensor> {
         self.apply(&self.key, x)
+    }
+
+    /// Queries and keys of one shape, both normalised.
+    ///
+    /// # Errors
+    /// Another width.
+    pub fn both(&self, queries: &Tensor, keys: &Tensor) -> Result<(Tensor, Tensor)> {
+        if self.head.is_none() {
+            let pair = ops::norm_pair((queries, &self.query.step()), (keys, &self.key.step()))?;
+            if let Some(pair) = pair {
+                return Ok(pair);
+            }
+        }
+        Ok((self.query(queries)?, self.key(keys)?))
     }
 
     fn apply(&self, norm: &RmsNorm, x: &Tensor) -> Result<Tensor> {

@@ -169,6 +169,21 @@ impl Linear {
         }))
     }
 
+    /// The layers as one product on a card, where they can be.
+    pub(super) fn side_by_side(layers: &[Self]) -> Result<Option<PackedLinear>> {
+        let packed: Vec<&PackedLinear> = layers
+            .iter()
+            .filter_map(|layer| match &layer.parameters {
+                Parameters::Frozen(packed) if layer.watcher.is_none() => Some(packed),
+                _ => None,
+            })
+            .collect();
+        match packed.len() == layers.len() {
+            true => PackedLinear::side_by_side(&packed),
+            false => Ok(None),
+        }
+    }
+
     /// `[.., inputs]` to `[.., outputs]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.watched(x);

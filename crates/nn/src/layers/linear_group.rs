@@ -2,13 +2,13 @@
 
 use super::linear::{Linear, Watcher};
 use crate::error::Result;
-use crate::ops::PackedInt4;
+use crate::ops::{PackedInt4, PackedLinear};
 use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
 use std::ops::Range;
 
 /// N linear layers that share their input, as those of queries, keys and values do. Where they were
-/// quantized together they stay one, and the input is rounded once for all.
+/// quantized together they stay one, and the input is rounded once for all; on a card they are one product.
 #[derive(Debug)]
 pub struct LinearGroup<const N: usize>(Layers<N>);
 
@@ -16,6 +16,8 @@ pub struct LinearGroup<const N: usize>(Layers<N>);
 enum Layers<const N: usize> {
     Each([Linear; N]),
     Together(PackedInt4, Vec<Watcher>),
+    /// On a card.
+    SideBySide(PackedLinear),
 }
 
 impl<const N: usize> LinearGroup<N> {
@@ -50,6 +52,9 @@ impl<const N: usize> LinearGroup<N> {
                 return Ok(Self(Layers::Together(packed, watchers)));
             }
         };
+        if let Some(joined) = Linear::side_by_side(&layers)? {
+            return Ok(Self(Layers::SideBySide(joined)));
+        }
         let layers = layers.try_into().expect("a layer for each name");
         Ok(Self(Layers::Each(layers)))
     }
@@ -82,6 +87,7 @@ impl<const N: usize> LinearGroup<N> {
                 }
                 packed.forward_each(chosen, x)?
             }
+            Layers::SideBySide(joined) => joined.forward_parts(x, N, chosen)?,
         };
         Ok(results.try_into().expect("a result for each layer"))
     }

@@ -47,6 +47,7 @@ pub use head_scores::softmax_by_head;
 pub use int4::PackedInt4;
 pub use linear::linear;
 pub use lite_mla::{GatheredScale, MultiScaleStates, multi_scale_linear_attention};
+pub(crate) use norm::norm_pair;
 pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
 pub(crate) use packed::quantize;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};

@@ -50,6 +50,30 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) ->
     })
 }
 
+/// Two RMS norms in one pass, where a card has a kernel for it.
+///
+/// # Errors
+/// Sizes that do not fit.
+pub(crate) fn norm_pair(
+    (a, norm_a): (&Tensor, &Norm),
+    (b, norm_b): (&Tensor, &Norm),
+) -> Result<Option<(Tensor, Tensor)>> {
+    let (Some(x), Some(y)) = (a.device(), b.device()) else {
+        return Ok(None);
+    };
+    let plain = |norm: &Norm| norm.bias.is_none() && !norm.add_one;
+    if !plain(norm_a) || !plain(norm_b) || norm_a.eps != norm_b.eps || a.dims() != b.dims() {
+        return Ok(None);
+    }
+    let [weight_a, weight_b] = [norm_a, norm_b].map(|norm| norm.weight.on_device("rms_norm"));
+    let [x, y] = brisk_cuda::ops::rms_norm_pair(
+        (x.tensor(), weight_a?.tensor()),
+        (y.tensor(), weight_b?.tensor()),
+        norm_a.eps as f32,
+    )?;
+    Ok(Some((x.into(), y.into())))
+}
+
 struct RmsNorm {
     eps: f32,
 }

@@ -1,11 +1,13 @@
 //! The operations of a card, in the words of this module.
 
+use std::ops::Range;
+
 use brisk_cuda::ops::{self, Bits, FewBitsWeight, GroupCodes, Steps};
 use brisk_cuda::{Device, Element};
 use brisk_kernels::quantized::{self, QuantizedMatrix};
 
 use super::epilogue::{Activation, Epilogue, Residual, ShortcutKind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 
 use brisk_cuda::ops::{ConvWeight, LinearWeight};
@@ -125,6 +127,42 @@ impl DeviceLinear {
     pub(crate) fn forward(&self, x: &Tensor, steps: &Epilogue) -> Result<Tensor> {
         let x = x.on_device("linear")?.tensor();
         steps.on_device(self.bias.as_ref(), |steps| self.run(x, steps))
+    }
+
+    /// One layer of the outputs of all `parts`, which [`DeviceLinear::forward_parts`] gives apart again; none where they
+    /// differ in size or are not kept as they are stored.
+    pub(crate) fn side_by_side(parts: &[&Self]) -> Result<Option<Self>> {
+        let plain = parts.iter().all(|part| {
+            matches!(part.weight, Weight::Plain(_)) && part.sides() == parts[0].sides()
+        });
+        match plain {
+            true => Self::joined(parts),
+            false => Ok(None),
+        }
+    }
+
+    /// What each of the layers `which` makes of `x`, of the `count` that are side by side.
+    pub(crate) fn forward_parts(
+        &self,
+        x: &Tensor,
+        count: usize,
+        which: Range<usize>,
+    ) -> Result<Vec<Tensor>> {
+        let name = "linear";
+        let Weight::Plain(weight) = &self.weight else {
+            return Err(Error::Config(
+                "codes of few bits are not side by side".to_owned(),
+            ));
+        };
+        let x = x.on_device(name)?.tensor();
+        let bias = self
+            .bias
+            .as_ref()
+            .map(|bias| bias.on_device(name))
+            .transpose()?;
+        let bias = bias.map(|bias| bias.tensor());
+        let results = ops::linear_parts(x, weight, bias, count, which)?;
+        Ok(results.into_iter().map(Tensor::from).collect())
     }
 
     /// With a result of f32.

@@ -20,6 +20,7 @@ use candle_core::{
     bail,
 };
 use half::{bf16, f16};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A linear layer's weight and bias, ready for use. Cheap to clone.
@@ -144,6 +145,46 @@ impl PackedLinear {
             _ => return None,
         };
         Some(Self { matrix, bias })
+    }
+
+    /// The layers of a card as one; none where they lie elsewhere, differ, or are in use elsewhere too.
+    ///
+    /// # Errors
+    /// What the card says.
+    pub(crate) fn side_by_side(parts: &[&Self]) -> Result<Option<Self>> {
+        let layers: Vec<&DeviceLinear> = parts
+            .iter()
+            .filter_map(|part| match &part.matrix {
+                LinearWeight::Device(layer) if Arc::strong_count(layer) == 1 => Some(&**layer),
+                _ => None,
+            })
+            .collect();
+        if layers.len() != parts.len() {
+            return Ok(None);
+        }
+        let joined = DeviceLinear::side_by_side(&layers)?;
+        Ok(joined.map(|layer| Self {
+            matrix: LinearWeight::Device(Arc::new(layer)),
+            bias: None,
+        }))
+    }
+
+    /// What each of the layers `which` makes of `[.., inputs]`, of `count` that [`PackedLinear::side_by_side`] made one.
+    ///
+    /// # Errors
+    /// Sizes that do not fit.
+    pub(crate) fn forward_parts(
+        &self,
+        x: &Tensor,
+        count: usize,
+        which: Range<usize>,
+    ) -> Result<Vec<Tensor>> {
+        match &self.matrix {
+            LinearWeight::Device(layer) => layer.forward_parts(x, count, which),
+            _ => Err(crate::Error::Config(
+                "layers side by side lie on a card".to_owned(),
+            )),
+        }
     }
 
     /// `[.., inputs]` to `[.., outputs]`.
