@@ -135,6 +135,12 @@ impl Device {
         self.0.driver.memory()
     }
 
+    /// Bytes that new tensors may take: those that the driver has free, and what the pool holds for reuse.
+    pub fn available(&self) -> usize {
+        let (free, _) = self.memory();
+        free + self.pool().idle()
+    }
+
     /// Bytes of tensors now, and at most so far.
     pub fn usage(&self) -> (usize, usize) {
         self.pool().usage()

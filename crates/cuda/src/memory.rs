@@ -164,6 +164,13 @@ impl Pool {
     pub(crate) fn usage(&self) -> (usize, usize) {
         (self.used, self.peak)
     }
+
+    /// Bytes that are the pool's and in use by nothing.
+    pub(crate) fn idle(&self) -> usize {
+        let large = self.large.iter();
+        let large: usize = large.map(|(bytes, all)| bytes * all.len()).sum();
+        self.free.values().sum::<usize>() + large
+    }
 }
 
 #[cfg(test)]

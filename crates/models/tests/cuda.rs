@@ -72,6 +72,17 @@ fn autoencoders_match_the_reference() {
                 .decode_traced(&input("inputs.latent"), &mut Trace::parts(keep))
                 .unwrap();
             assert_eq!(latent.location(), Location::HOST);
+            let (picture, mut strips) = (Tensor::zeros(sample.shape(), DType::F32).unwrap(), 0);
+            let keep = |row: usize, strip: &Tensor| {
+                strips += 1;
+                picture.slice_set(&strip.beside(&picture)?, 1, row)
+            };
+            model
+                .decode_strips_within(&input("inputs.latent"), 16, 0, keep)
+                .unwrap();
+            let apart = relative_l2(&values(&picture), &values(&sample));
+            assert!(strips > 1, "{case} has one strip");
+            assert!(apart < 1e-6, "{case}: strips are {apart:e} from the whole");
             seen.push(("outputs.latent".into(), latent));
             seen.push(("outputs.sample".into(), sample));
             let distances: Vec<(String, f64)> = seen

@@ -146,9 +146,14 @@ impl Autoencoder {
         decoder.leave(&x, pass)?.beside(latent)
     }
 
-    /// Whether it computes on a card, where maps stay whole.
-    pub(super) fn stays_whole(&self) -> bool {
+    /// Whether it computes on a card.
+    pub(super) fn is_on_card(&self) -> bool {
         self.location != Location::HOST
+    }
+
+    /// A tensor where it computes.
+    pub(super) fn brought(&self, x: &Tensor) -> Result<Tensor> {
+        x.to(&self.location)
     }
 
     pub(super) fn encoder(&self) -> Result<&Encoder> {

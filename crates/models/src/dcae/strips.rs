@@ -24,7 +24,7 @@ const DEEPEST_SPLIT: usize = 3;
 pub const LARGEST_MAP: usize = 192 << 20;
 
 impl Autoencoder {
-    /// As [`decode`](Self::decode) in less memory (on a card in one piece), about `rows_per_strip` rows of picture at a
+    /// As [`decode`](Self::decode) in less memory, about `rows_per_strip` rows of picture at a
     /// time (rounded up to what one row of the inner map makes). Not differentiable.
     ///
     /// # Errors
@@ -35,13 +35,13 @@ impl Autoencoder {
         let shape = (batch, height * ratio, width * ratio, channels);
         let picture = Tensor::zeros(shape, latent.dtype())?;
         self.decode_strips_with(latent, rows_per_strip, |row, strip| {
-            picture.slice_set(strip, 1, row)
+            picture.slice_set(&strip.beside(&picture)?, 1, row)
         })?;
         Ok(picture)
     }
 
-    /// As [`decode_strips`](Self::decode_strips); `sink` gets each strip `[B,rows,W,3]` with the
-    /// picture row it starts at, from top to bottom.
+    /// As [`decode_strips`](Self::decode_strips); `sink` gets each strip `[B,rows,W,3]`, where the autoencoder
+    /// computes, with the picture row it starts at, from top to bottom.
     ///
     /// # Errors
     /// As [`decode_strips`](Self::decode_strips), and what `sink` returns.
@@ -69,9 +69,8 @@ impl Autoencoder {
         let decoder = self.decoder()?;
         let [batch, height, width, _] = self.check_latent(latent)?;
         check_rows(rows_per_strip)?;
-        if self.stays_whole() {
-            return sink(0, &self.decode(&latent.detach())?);
-        }
+        // A card's blocks over the deep maps, which are small, take them whole.
+        let deep_rows = (!self.is_on_card()).then_some(rows_per_strip);
         let mut trace = Trace::none();
         let pass = &mut Pass::new(&mut trace);
         let stages = self.config.decoder.len();
@@ -84,8 +83,9 @@ impl Autoencoder {
         let split = (0..deepest).find(|stage| map(*stage) <= largest_map);
         let split = split.unwrap_or(deepest);
         let halo = decoder.halo(split).ok_or_else(attention_in_the_way)?;
-        let global = decoder.enter(&latent.detach(), pass)?;
-        let global = decoder.run(global, split..stages, Some(rows_per_strip), pass)?;
+        let latent = self.brought(&latent.detach())?;
+        let global = decoder.enter(&latent, pass)?;
+        let global = decoder.run(global, split..stages, deep_rows, pass)?;
         let global = global.detach();
 
         // Not `1 << split`: the last doubling may belong to the exit.
@@ -126,7 +126,7 @@ impl Autoencoder {
         let [batch, height, width, _] = self.check_picture(picture)?;
         check_rows(rows_per_strip)?;
         let picture = picture.detach();
-        if self.stays_whole() {
+        if self.is_on_card() {
             return self.encode(&picture);
         }
         let mut trace = Trace::none();

@@ -17,15 +17,17 @@ pub(super) fn strip_rows(width: usize) -> usize {
     (160 * 1024 / width.max(1)).clamp(64, 256)
 }
 
-/// The mode for a size. `whole_fits` says whether one piece would fit in memory.
+/// The mode for a size. `whole_fits` says whether one piece would fit in memory; on a card, which strips
+/// make slower, it decides alone.
 pub(super) fn resolve_mode(
     mode: DecodeMode,
-    height: usize,
-    width: usize,
+    (height, width): (usize, usize),
     whole_fits: bool,
+    on_card: bool,
 ) -> DecodeMode {
+    let small = on_card || height * width <= WHOLE_PIXELS;
     match mode {
-        DecodeMode::Auto if height * width <= WHOLE_PIXELS && whole_fits => DecodeMode::Whole,
+        DecodeMode::Auto if small && whole_fits => DecodeMode::Whole,
         DecodeMode::Auto => DecodeMode::Strips,
         given => given,
     }
@@ -186,20 +188,25 @@ mod tests {
     #[test]
     fn large_pictures_are_decoded_in_strips() {
         assert_eq!(
-            resolve_mode(DecodeMode::Auto, 1024, 1024, true),
+            resolve_mode(DecodeMode::Auto, (1024, 1024), true, false),
             DecodeMode::Whole
         );
         assert_eq!(
-            resolve_mode(DecodeMode::Auto, 1024, 1024, false),
+            resolve_mode(DecodeMode::Auto, (1024, 1024), false, false),
             DecodeMode::Strips
         );
         assert_eq!(
-            resolve_mode(DecodeMode::Auto, 1056, 1024, true),
+            resolve_mode(DecodeMode::Auto, (1056, 1024), true, false),
             DecodeMode::Strips
         );
         assert_eq!(
-            resolve_mode(DecodeMode::Whole, 4096, 4096, false),
+            resolve_mode(DecodeMode::Whole, (4096, 4096), false, false),
             DecodeMode::Whole
         );
+        // A card takes what fits in one piece.
+        for (fits, mode) in [(true, DecodeMode::Whole), (false, DecodeMode::Strips)] {
+            let resolved = resolve_mode(DecodeMode::Auto, (2048, 2048), fits, true);
+            assert_eq!(resolved, mode);
+        }
     }
 }

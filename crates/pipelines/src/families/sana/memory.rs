@@ -1,7 +1,7 @@
 //! What a request needs of memory, stage by stage, and what follows from it.
 
 use brisk_models::dcae::LARGEST_MAP;
-use brisk_nn::Quantization;
+use brisk_nn::{Device, Precision, Quantization};
 
 use super::load::Residency;
 use super::plan::SanaPlan;
@@ -12,20 +12,35 @@ use crate::error::Result;
 use crate::memory::{self, TransformerShape};
 use crate::request::{StageMemory, WeightBytes};
 
+/// Bytes of a card that stay free where all components are kept: what a run at 1024 px takes besides.
+const CARD_ROOM: u64 = 3 << 29;
+
 /// Prompt tokens that are counted on; longer prompts are rare and cost little.
 const USUAL_TOKENS: usize = 64;
+
+/// Bytes of a float as a card keeps it.
+fn element(device: &Device) -> u64 {
+    match device.precision() {
+        Precision::Half => 2,
+        Precision::Single => 4,
+    }
+}
 
 impl SanaPipeline {
     /// Bytes of the components' weights: text encoder, transformer with ControlNet, autoencoder.
     fn weight_bytes(&self) -> [u64; 3] {
-        let files = &self.files;
+        let (files, device) = (&self.files, self.options.location.device());
         let control = files.control.as_ref();
         let control = control.map_or(0, |control| control.network.bytes());
         [
             self.text_bytes(),
             self.transformer_bytes().saturating_add(control),
-            // Convolutions compute on f32 copies, whatever the file holds.
-            files.vae.count().saturating_mul(4),
+            match device {
+                // Convolutions compute on f32 copies, whatever the file holds.
+                None => files.vae.count().saturating_mul(4),
+                // Filters over doubled maps are there once more, as four smaller ones.
+                Some(device) => files.vae.count().saturating_mul(element(device)) / 4 * 5,
+            },
         ]
     }
 
@@ -50,7 +65,8 @@ impl SanaPipeline {
             self.options.transformer_quantization,
         );
         match how {
-            Quantization::None => weights.bytes(),
+            // A card keeps codes of 4 bits as 8.
+            Quantization::None => self.as_kept(weights.bytes(), weights.count(), 2),
             _ => memory::quantized_bytes(0, weights.count(), weights.bytes_per_value(), how),
         }
     }
@@ -60,11 +76,29 @@ impl SanaPipeline {
         let (text, config) = (&self.files.text, &self.files.text.config);
         let how = self.options.text_quantization;
         if how == Quantization::None {
-            return text.bytes();
+            return self.as_kept(text.bytes(), text.count(), 1);
         }
         let table = (config.vocab_size as u64).saturating_mul(config.hidden_size as u64);
         let layers = text.count().saturating_sub(table);
         memory::quantized_bytes(table, layers, text.bytes_per_value(), how)
+    }
+
+    /// Bytes of weights that a file has in so many: a card keeps all floats in one type, and codes of few bits in
+    /// `widened` times as many.
+    fn as_kept(&self, stored: u64, count: u64, widened: u64) -> u64 {
+        match self.options.location.device() {
+            None => stored,
+            Some(_) if stored < count => widened * stored,
+            Some(device) => count.saturating_mul(element(device)),
+        }
+    }
+
+    /// Free bytes where the networks compute.
+    pub(super) fn available(&self) -> Option<u64> {
+        match self.options.location.device() {
+            None => memory::available(),
+            Some(device) => Some(device.available() as u64),
+        }
     }
 
     /// Whether components stay in memory after their stage.
@@ -79,15 +113,20 @@ impl SanaPipeline {
                     .weight_bytes()
                     .iter()
                     .fold(0u64, |sum, &bytes| sum.saturating_add(bytes));
-                loaded || available.is_some_and(|available| all <= available / 2)
+                let fit = |available: u64| match self.options.location.device() {
+                    None => all <= available / 2,
+                    Some(_) => all.saturating_add(CARD_ROOM) <= available,
+                };
+                loaded || available.is_some_and(fit)
             }
         }
     }
 
     /// Estimates every stage's need, refuses what can't fit, and settles how to decode.
     pub(super) fn plan_memory(&self, plan: &SanaPlan) -> Result<(DecodeMode, Vec<StageMemory>)> {
-        let available = memory::available();
+        let available = self.available();
         let keep = self.keeps_components(available);
+        let device = self.options.location.device();
         let [text, transformer, autoencoder] = self.weight_bytes();
         // What is loaded already is no longer part of the free memory.
         let text = if self.text.is_some() { 0 } else { text };
@@ -124,10 +163,13 @@ impl SanaPipeline {
             .decoder
             .first()
             .map_or(128, |stage| stage.channels);
-        let whole = memory::decode_whole(plan.height, plan.width, channels);
+        // The estimates are of maps in f32.
+        let maps = |bytes: u64| device.map_or(bytes, |device| bytes / 4 * element(device));
+        let whole = maps(memory::decode_whole(plan.height, plan.width, channels));
         let rows = decode::strip_rows(plan.width);
         let strips =
             memory::decode_strips(plan.height, plan.width, channels, rows, LARGEST_MAP as u64);
+        let strips = maps(strips);
         let kept_before = if keep {
             text.saturating_add(transformer)
         } else {
@@ -136,7 +178,8 @@ impl SanaPipeline {
         let weights = autoencoder.saturating_add(kept_before);
         let whole_fits =
             available.is_none_or(|available| whole.saturating_add(weights) <= available);
-        let mode = decode::resolve_mode(plan.decode, plan.height, plan.width, whole_fits);
+        let size = (plan.height, plan.width);
+        let mode = decode::resolve_mode(plan.decode, size, whole_fits, device.is_some());
         let decode = match mode {
             DecodeMode::Auto | DecodeMode::Whole => whole,
             DecodeMode::Strips => strips,
@@ -156,7 +199,10 @@ impl SanaPipeline {
             (
                 "text",
                 text,
-                "use a model with a smaller text encoder, or free memory",
+                match device {
+                    None => "use a model with a smaller text encoder, or free memory",
+                    Some(_) => "use `quantize-text-encoder` 4bit, or `device` cpu",
+                },
             ),
             (
                 "denoise",

@@ -159,7 +159,7 @@ impl SanaPipeline {
         control: &Control,
     ) -> Result<Vec<GeneratedImage>> {
         let started = Instant::now();
-        let available = crate::memory::available();
+        let available = self.available();
         let keep = self.keeps_components(available);
         control.memory(memory, available);
         self.check_weights(plan)?;
