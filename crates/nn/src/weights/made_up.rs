@@ -64,26 +64,24 @@ pub(super) fn tensor(
 
 /// `shape.product()` values for the parameter `name`.
 fn values_f32(name: &str, seed: u64, shape: &[usize], init: Init) -> Result<Vec<f32>> {
-    let mut values = vec![0.0; shape.iter().product()];
-    fill(&mut values, name, seed, Range::of(init, shape), |x| x)?;
-    Ok(values)
+    let count = shape.iter().product();
+    filled(count, 0.0, name, seed, Range::of(init, shape), |x| x)
 }
 
 /// As [`values_f32`], rounded to bf16.
 fn values_bf16(name: &str, seed: u64, shape: &[usize], init: Init) -> Result<Vec<bf16>> {
-    let mut values = vec![bf16::ZERO; shape.iter().product()];
-    let range = Range::of(init, shape);
-    fill(&mut values, name, seed, range, bf16::from_f32)?;
-    Ok(values)
+    let (count, range) = (shape.iter().product(), Range::of(init, shape));
+    filled(count, bf16::ZERO, name, seed, range, bf16::from_f32)
 }
 
-fn fill<T: Send>(
-    values: &mut [T],
+fn filled<T: Send + Clone>(
+    count: usize,
+    zero: T,
     name: &str,
     seed: u64,
     range: Range,
     convert: impl Fn(f32) -> T + Sync,
-) -> Result<()> {
+) -> Result<Vec<T>> {
     let start = hash(name, seed);
     let scale = range.width / 32768.0;
     let run = |index: usize, chunk: &mut [T]| {
@@ -97,14 +95,18 @@ fn fill<T: Send>(
             }
         }
     };
-    for (part, values) in values.chunks_mut(RUNS * CHUNK).enumerate() {
+    // The memory of a large table is touched part by part, as that takes as long as filling it.
+    let mut values = Vec::with_capacity(count);
+    for part in 0..count.div_ceil(RUNS * CHUNK) {
         checkpoint()?;
-        values
+        let begin = part * RUNS * CHUNK;
+        values.resize((begin + RUNS * CHUNK).min(count), zero.clone());
+        values[begin..]
             .par_chunks_mut(CHUNK)
             .enumerate()
             .for_each(|(index, chunk)| run(part * RUNS + index, chunk));
     }
-    Ok(())
+    Ok(values)
 }
 
 #[cfg(test)]
