@@ -15,7 +15,8 @@ import { Builder, By, Key, logging, until } from "selenium-webdriver";
 import chrome from "selenium-webdriver/chrome.js";
 
 const AXE = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
-const LONG = 30_000;
+/** How long anything may take, in milliseconds: a machine that does much else is slow, and none is wrong for that. */
+const LONG = 60_000;
 const folder = mkdtempSync(join(tmpdir(), "brisk-page-"));
 const screenshots = process.env.SCREENSHOTS;
 /** @type {import("node:child_process").ChildProcess} */ let server;
@@ -36,6 +37,7 @@ async function serve(port = 0, ...more) {
 }
 
 async function end() {
+  if (server.exitCode !== null || server.signalCode !== null) return;
   const ended = once(server, "exit");
   server.kill("SIGKILL");
   await ended;
@@ -56,6 +58,7 @@ before(async () => {
     .setChromeOptions(options)
     .setChromeService(new chrome.ServiceBuilder(process.env.CHROMEDRIVER ?? "/usr/bin/chromedriver"))
     .build();
+  await driver.manage().setTimeouts({ script: LONG, pageLoad: 2 * LONG });
   await driver.get(address);
   await see("#prompt");
 });
@@ -74,38 +77,80 @@ afterEach(async () => {
   assert.deepEqual(wrong, [], "the console is not silent");
 });
 
-const see = (css) => wait(css, until.elementLocated(By.css(css)));
 const all = (css) => driver.findElements(By.css(css));
-const button = (text) => wait(text, until.elementLocated(By.xpath(`//button[normalize-space()="${text}"]`)));
-const click = async (text) => (await button(text)).click();
+const see = (css) => wait(css, until.elementLocated(By.css(css)));
 
-/** Waits; shows the page where that is in vain. */
+/** Waits until something holds; tells what the page and the server say where that is in vain. */
 async function wait(what, condition) {
   try {
     return await driver.wait(condition, LONG, what);
   } catch (error) {
     await picture(`failed-${what.replaceAll(/[^a-z0-9]/gi, "-")}`);
+    const page = await driver.executeScript("return document.body.innerText").catch(String);
+    const status = await fetch(`${address}/brisk/v1/status`).then((reply) => reply.text()).catch(String);
+    error.message += `\n-- the page: ${page}\n-- the server: ${status}`;
     throw error;
   }
 }
 
-const value = async (css) => (await see(css)).getAttribute("value");
+/** Acts on the element that `find` gives, once it can be: it may be drawn anew, hidden or disabled for a moment. */
+async function act(what, find, work) {
+  const passing = ["StaleElementReferenceError", "ElementNotInteractableError", "ElementClickInterceptedError",
+    "InvalidElementStateError"];
+  return wait(what, async () => {
+    const element = await find();
+    if (!element) return false;
+    try {
+      if (!(await element.isDisplayed()) || !(await element.isEnabled())) return false;
+      await work(element);
+      return true;
+    } catch (error) {
+      if (passing.includes(error.name)) return false;
+      throw error;
+    }
+  });
+}
+
+const press = (css, at = 0) => act(css, async () => (await all(css))[at], (element) => element.click());
+const click = (text) => act(text, async () =>
+  (await driver.findElements(By.xpath(`//button[normalize-space()="${text}"]`)))[0], (element) => element.click());
+
+/** The value of a field, or null without one. */
+const value = (css) => driver.executeScript("return document.querySelector(arguments[0])?.value ?? null", css);
+const holds = (css, text) => wait(`${css} holds ${text}`, async () => (await value(css)) === text);
 
 async function fill(css, text) {
-  const field = await see(css);
-  await field.sendKeys(Key.chord(Key.CONTROL, "a"), Key.BACK_SPACE, text);
+  await act(css, async () => (await all(css))[0], (field) =>
+    field.sendKeys(Key.chord(Key.CONTROL, "a"), Key.BACK_SPACE, text));
+  await holds(css, text);
 }
 
 const count = async () => (await all(".gallery li")).length;
+const counted = (number) => wait(`${number} pictures`, async () => (await count()) === number);
 
-/** Draws, and waits for the pictures. */
-async function draw(prompt, { seed, steps = "4" } = {}) {
-  const drawn = await count();
+/** Begins to draw pictures of some side in pixels; large ones take so long that they can be met on their way. */
+async function begin(prompt, { seed, steps = "4", pictures = "1", side = "" } = {}) {
   await fill("#prompt", prompt);
+  await fill("#field-width", side);
+  await fill("#field-height", side);
   await fill("#field-steps", steps);
+  await fill("#count", pictures);
   if (seed) await fill("#field-seed", seed);
-  await (await see("form button.main")).click();
-  await wait(`a picture of ${prompt}`, async () => (await count()) > drawn);
+  await press("form button.main");
+}
+
+/** Draws, and waits for the picture. */
+async function draw(prompt, fields) {
+  const drawn = await count();
+  await begin(prompt, fields);
+  await wait(`a picture of ${prompt}`, async () => (await count()) === drawn + 1 && (await all("progress")).length === 0);
+}
+
+/** Shows a picture of the gallery large; the newest is the first. */
+async function choose(at) {
+  await press(".gallery button", at);
+  await wait(`picture ${at} is chosen`, () => driver.executeScript(
+    "return document.querySelectorAll('.gallery button')[arguments[0]]?.ariaPressed === 'true'", at));
 }
 
 /** Hash of the file of the picture that is shown large, from where the page keeps it. */
@@ -145,46 +190,47 @@ test("a picture is drawn, and its settings draw the same bytes", async () => {
   await draw("red heart", { seed: "7" });
   const first = await shown();
   await draw("blue square", { seed: "8" });
-  const thumbnails = await all(".gallery button");
-  await thumbnails[1].click();
+  assert.notEqual(await shown(), first);
+  await choose(1);
   assert.equal(await shown(), first);
   await click("Use these settings");
-  assert.equal(await value("#field-seed"), "7");
-  await (await see("form button.main")).click();
-  await wait("three pictures", async () => (await count()) === 3);
+  await holds("#prompt", "red heart");
+  await holds("#field-seed", "7");
+  await press("form button.main");
+  await counted(3);
   assert.equal(await shown(), first);
 });
 
 test("a job is stopped in the middle, by Esc", async () => {
-  await fill("#prompt", "green tree");
-  await fill("#field-steps", "100");
-  await fill("#count", "8");
-  await (await see("form button.main")).click();
+  const drawn = await count();
+  await begin("green tree", { steps: "100", pictures: "8", side: "1024" });
   await see("progress");
-  await (await see("#prompt")).sendKeys(Key.ESCAPE);
+  await act("#prompt", async () => (await all("#prompt"))[0], (prompt) => prompt.sendKeys(Key.ESCAPE));
   await wait("no job", async () => (await all("progress")).length === 0);
-  assert.equal(await count(), 3);
-  await fill("#count", "1");
+  await wait("the server is idle", async () => {
+    const { running, queued } = await (await fetch(`${address}/brisk/v1/status`)).json();
+    return running.length === 0 && queued === 0;
+  });
+  assert.equal(await count(), drawn);
 });
 
 test("a page that is loaded anew finds its job and its pictures", async () => {
-  await fill("#prompt", "yellow star");
-  await fill("#field-steps", "100");
-  await (await see("form button.main")).click();
+  const drawn = await count();
+  await begin("yellow star", { steps: "100", side: "512" });
   await see("progress");
   await driver.navigate().refresh();
-  await wait("four pictures", async () => (await count()) === 4);
+  await counted(drawn + 1);
 });
 
 test("a picture of brisk's restores its settings, another one is a start", async () => {
-  await (await all(".gallery button"))[3].click();
+  await choose((await count()) - 1);
   await click("Download");
   const file = join(folder, "brisk-7.png");
   await wait("the download", () => { try { return readFileSync(file).length > 0; } catch { return false; } });
   await fill("#prompt", "something else");
   await (await see("#file")).sendKeys(file);
-  await wait("the prompt", async () => (await value("#prompt")) === "red heart");
-  assert.equal(await value("#field-seed"), "7");
+  await holds("#prompt", "red heart");
+  await holds("#field-seed", "7");
   const plain = join(folder, "plain.png");
   const bytes = await (await fetch(`${address}/v1/images/generations`, {
     method: "POST", headers: { "content-type": "application/json" },
@@ -195,22 +241,23 @@ test("a picture of brisk's restores its settings, another one is a start", async
   await see(".start img");
   await draw("blue cat", { seed: "3" });
   await click("Start from nothing");
+  await see("#file");
 });
 
 test("the answer to a question fills in", async () => {
-  await (await see("#tab-text")).click();
-  await (await see(".welcome button")).click();
+  await press("#tab-text");
+  await press(".welcome button");
   await see(".turn.assistant .hint");
-  const said = await (await see(".turn.assistant .said")).getText();
-  assert.match(said, /Answer: -?[0-9]+/);
+  const said = () => driver.executeScript("return document.querySelector('.turn.assistant .said').textContent");
+  await wait("an answer", async () => /Answer: -?[0-9]+/.test(await said()));
   await axe("text");
   await click("New conversation");
-  await (await see("#tab-draw")).click();
+  await see(".welcome");
+  await press("#tab-draw");
+  await see("#prompt");
 });
 
 test("everything by keyboard alone", async () => {
-  // The tab was changed just now.
-  await see(".gallery button");
   const drawn = await count();
   await driver.executeScript("document.activeElement.blur(); window.scrollTo(0, 0)");
   const focused = () => driver.executeScript("return document.activeElement.id || document.activeElement.textContent.trim()");
@@ -219,8 +266,10 @@ test("everything by keyboard alone", async () => {
     await driver.actions().sendKeys(Key.TAB).perform();
   }
   await driver.actions().keyDown(Key.CONTROL).sendKeys("a").keyUp(Key.CONTROL).sendKeys("orange circle").perform();
+  await holds("#prompt", "orange circle");
   await driver.actions().keyDown(Key.CONTROL).sendKeys(Key.ENTER).keyUp(Key.CONTROL).perform();
-  await wait("another picture", async () => (await count()) > drawn);
+  await counted(drawn + 1);
+  await wait("the picture is shown", async () => (await all("progress")).length === 0);
   const names = new Set();
   for (let tabs = 0; tabs < 80; tabs++) {
     await driver.actions().sendKeys(Key.TAB).perform();
@@ -240,10 +289,10 @@ test("both themes, both widths, with nothing that axe finds serious", async () =
       await theme(scheme);
       await size(width, height);
       for (const tab of ["draw", "text"]) {
-        await (await see(`#tab-${tab}`)).click();
+        await press(`#tab-${tab}`);
         await see(tab === "draw" ? "#prompt" : "#message");
         if (tab === "text" && (await all(".turn")).length === 0) {
-          await (await see(".welcome button")).click();
+          await press(".welcome button");
           await see(".turn.assistant .hint");
         }
         await driver.executeScript("window.scrollTo(0, 0)");
@@ -261,7 +310,8 @@ test("both themes, both widths, with nothing that axe finds serious", async () =
   }
   await theme("light");
   await size(1440, 900);
-  await (await see("#tab-draw")).click();
+  await press("#tab-draw");
+  await see("#prompt");
 });
 
 test("nothing but the server's own files is asked for", async () => {
@@ -293,9 +343,8 @@ test("two hundred pictures are shown", async () => {
       };
     };`, own);
   await driver.navigate().refresh();
-  await wait("200 pictures", async () => (await count()) === 200);
+  await counted(200);
   await draw("red heart", { seed: "9" });
-  assert.equal(await count(), 201);
 });
 
 test("a key is asked for where one is needed", async () => {
@@ -305,7 +354,8 @@ test("a key is asked for where one is needed", async () => {
   writeFileSync(keys, "a-key-of-this-test-0123456789abcdef0123456789\n");
   await serve(0, "--api-key-file", keys);
   await driver.get(address);
-  await (await see("#key")).sendKeys("a-key-of-this-test-0123456789abcdef0123456789", Key.ENTER);
+  await act("#key", async () => (await all("#key"))[0], (field) =>
+    field.sendKeys("a-key-of-this-test-0123456789abcdef0123456789", Key.ENTER));
   await see("#prompt");
   await draw("red heart", { seed: "7" });
 });

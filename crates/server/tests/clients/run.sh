@@ -55,5 +55,4 @@ echo "-- faults"
 "$work/python/bin/python" faults.py "$brisk"
 
 echo "-- the page"
-page() { BRISK=$brisk node --test --test-reporter=spec page.test.mjs; }
-page || { echo "-- the page once more"; page; }
+BRISK=$brisk node --test --test-reporter=spec page.test.mjs
