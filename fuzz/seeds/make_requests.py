@@ -5,7 +5,7 @@ import zlib
 
 from kit import chunk, clear, end, png, put
 
-clear("image_request", "edit_request", "chat_request", "completion_request", "job_request")
+clear("image_request", "edit_request", "chat_request", "completion_request", "segment_request", "job_request")
 
 rows = b"".join(b"\0" + bytes((x * 9 + y * 7) % 256 for x in range(8) for _ in range(3)) for y in range(8))
 picture = png(8, 8, chunk(b"IDAT", zlib.compress(rows)), end)
@@ -76,7 +76,22 @@ body(texts, "mask", {"prompt": "a <|mdm_mask|> b"})
 body(texts, "many", {"prompt": ["x"] * 17})
 body(texts, "empty", {"prompt": [""]})
 
+masks = "segment_request"
+corners = [[1, 1], [7, 1], [7, 7], [1, 7]]
+body(masks, "good_box", {"image": url(picture), "box": [1, 1, 7, 7], "mask_format": "polygons"})
+body(masks, "good_boxes", {"images": [{"image_url": url(picture)}], "boxes": [[1, 1, 7, 7], {"points": [[2, 2]]}]})
+body(masks, "good_words", {"image": url(picture), "words": [{"polygon": corners, "text": "ab"}], "prompt": "cbr"})
+body(masks, "good_everything", {"image": url(picture), "everything": True, "points_per_side": 2})
+body(masks, "bomb", {"image": url(bomb), "box": [1, 1, 7, 7]})
+body(masks, "nothing", {"image": url(picture)})
+body(masks, "outside", {"image": url(picture), "point": [1e9, 2]})
+body(masks, "odd", {"image": url(picture), "point": [1, 2, 3]})
+body(masks, "no_detector", {"image": url(picture), "words": "auto"})
+body(masks, "both", {"image": url(picture), "words": [{"polygon": corners}], "box": [1, 1, 7, 7]})
+body(masks, "polygon", {"image": url(picture), "words": [{"polygon": [[1, 1], [1e308, -1e308], [3, 3]]}]})
+
 jobs = "job_request"
+body(jobs, "good_masks", {"kind": "masks", "request": {"image": url(picture), "box": [1, 1, 7, 7]}})
 body(jobs, "good_image", {"kind": "image", "request": {"prompt": "x"}, "channel": "c"})
 body(jobs, "good_text", {"kind": "text", "request": said("x")})
 body(jobs, "kind", {"kind": "video", "request": {}})

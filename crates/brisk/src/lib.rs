@@ -46,7 +46,9 @@ pub use brisk_store::hub::HubProgress;
 pub use description::{PARAMETERS_KEYWORD, REQUEST_KEYWORD, describe, described_png};
 pub use find::{Cached, Found, cached, find, find_file, find_path, folder_bytes};
 
-pub use masks::{Annotations, FolderReport, MaskFiles, PictureFolder};
+pub use masks::{
+    Annotations, FolderReport, MaskFiles, PictureFolder, describe_mask, describe_word,
+};
 pub use redraw::{Redraw, redraw};
 
 use std::sync::Arc;

@@ -97,7 +97,7 @@ impl App {
             speeds: Arc::clone(&speeds),
             metrics: Arc::clone(&metrics),
             residents: Arc::clone(&residents),
-            drawn: sender,
+            made: sender,
             turns: Arc::default(),
         });
         let preload: Vec<_> = settings
@@ -294,6 +294,10 @@ fn log(job: &Job, prompts: bool) {
     let size = match &job.ask {
         Ask::Images(ask) => format!("{}x{}", ask.size.0, ask.size.1),
         Ask::Texts(ask) => format!("{} tokens", ask.plans[0].length),
+        Ask::Masks(ask) => {
+            let [width, height] = ask.request.size();
+            format!("{width}x{height}")
+        }
     };
     let prompt = prompts.then(|| job.ask.prompt());
     tracing::info!(

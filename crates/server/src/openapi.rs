@@ -83,6 +83,11 @@ pub static OPERATIONS: &[Operation] = &[
         "Continue texts, or fill in between",
         BodyKind::Of(Endpoint::Completions),
     ),
+    post(
+        "/brisk/v1/segment",
+        "Find the pixels of things, or of the characters of words",
+        BodyKind::Of(Endpoint::Segment),
+    ),
     get("/v1/models", "The models", JSON),
     get("/v1/models/{id}", "A model", JSON),
     post(
@@ -169,7 +174,8 @@ fn describe(operation: &Operation) -> Value {
         _ => json!({"schema": {"type": "string"}}),
     };
     content.insert(operation.reply.to_owned(), reply);
-    if matches!(operation.body, BodyKind::Of(_)) {
+    let streams = |endpoint: Endpoint| endpoint.table().field("stream").is_some();
+    if matches!(operation.body, BodyKind::Of(endpoint) if streams(endpoint)) {
         content.insert(STREAM.to_owned(), json!({"schema": {"type": "string"}}));
     }
     let done = match operation.body {
@@ -208,7 +214,7 @@ fn describe(operation: &Operation) -> Value {
         }
         BodyKind::Of(endpoint) => {
             let mut content = json!({JSON: {"schema": refers(name(endpoint))}});
-            if endpoint == Endpoint::Edits {
+            if endpoint.table().field("image").is_some() {
                 content["multipart/form-data"] = json!({"schema": form(endpoint)});
             }
             told["requestBody"] = json!({"required": true, "content": content});
@@ -238,6 +244,7 @@ fn name(endpoint: Endpoint) -> &'static str {
         Endpoint::Edits => "ImageEdit",
         Endpoint::Chat => "ChatCompletion",
         Endpoint::Completions => "Completion",
+        Endpoint::Segment => "Segmentation",
     }
 }
 

@@ -10,6 +10,17 @@ pub enum Outcome {
     Images(Images),
     /// Texts, in the order they were made in.
     Texts(Vec<Written>),
+    /// Masks.
+    Masks(Masks),
+}
+
+/// Masks as the reply shows them.
+#[derive(Debug)]
+pub struct Masks {
+    /// The reply without what is told of the job.
+    pub reply: Value,
+    /// Bytes that keeping it takes.
+    pub bytes: usize,
 }
 
 /// Pictures with what is told of them.
@@ -57,6 +68,7 @@ impl Outcome {
         match self {
             Self::Images(images) => images.files.iter().map(|file| file.bytes.len()).sum(),
             Self::Texts(texts) => texts.iter().map(|text| text.text.len()).sum(),
+            Self::Masks(masks) => masks.bytes,
         }
     }
 }

@@ -17,7 +17,7 @@ const LONGEST_IN_A_ROW: Duration = Duration::from_secs(60);
 /// Jobs that one thread takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Those for pictures.
+    /// Those for pictures, and for masks of them.
     Pictures,
     /// Those for texts.
     Texts,
@@ -28,10 +28,10 @@ impl Lane {
     pub const ALL: [Self; 2] = [Self::Pictures, Self::Texts];
 
     /// What its jobs give.
-    pub fn gives(self) -> ResultKind {
+    pub fn gives(self) -> &'static [ResultKind] {
         match self {
-            Self::Pictures => ResultKind::Pictures,
-            Self::Texts => ResultKind::Text,
+            Self::Pictures => &[ResultKind::Pictures, ResultKind::Masks],
+            Self::Texts => &[ResultKind::Text],
         }
     }
 }

@@ -22,6 +22,11 @@ pub fn of(app: &App, job: &Arc<Job>, base: &str) -> Result<Value> {
     Ok(match (&job.ask, &*outcome) {
         (Ask::Images(ask), Outcome::Images(images)) => pictures(app, job, ask, images, base),
         (Ask::Texts(ask), Outcome::Texts(texts)) => self::texts(job, ask, texts),
+        (Ask::Masks(_), Outcome::Masks(masks)) => {
+            let mut reply = masks.reply.clone();
+            reply["created"] = job.created_at.into();
+            reply
+        }
         _ => return Err(ApiError::internal("the result is of another kind")),
     })
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use brisk::options::Options;
-use brisk::{Control, ImageModel, ResultKind, TextModel, registry};
+use brisk::{Control, ImageModel, MaskModel, ResultKind, TextModel, registry};
 
 use crate::error::{ApiError, Result};
 use crate::metrics::Metrics;
@@ -26,14 +26,17 @@ pub enum Model {
     Image(Box<dyn ImageModel>),
     /// It writes.
     Text(Box<dyn TextModel>),
+    /// It finds pixels.
+    Masks(Box<dyn MaskModel>),
 }
 
 impl Model {
     /// Bytes of what it has in memory.
-    fn bytes(&self) -> u64 {
+    fn bytes(&self, served: &Served) -> u64 {
         match self {
             Self::Image(model) => model.weight_bytes().loaded,
             Self::Text(model) => model.weight_bytes(),
+            Self::Masks(_) => served.bytes,
         }
     }
 }
@@ -242,7 +245,7 @@ impl Lent {
                 registry::open_image(&served.folder, &settings).map(Model::Image)
             }
             ResultKind::Text => registry::open_text(&served.folder, &settings).map(Model::Text),
-            ResultKind::Masks => Err(served.gives_no(self.kind)),
+            ResultKind::Masks => registry::open_masks(&served.folder, &settings).map(Model::Masks),
         });
         match opened {
             Ok(model) => {
@@ -329,7 +332,7 @@ impl Drop for Lent {
             inner.idle.push(Idle {
                 served: Arc::clone(&self.served),
                 kind: self.kind,
-                bytes: model.bytes(),
+                bytes: model.bytes(&self.served),
                 model,
                 used: Instant::now(),
             });

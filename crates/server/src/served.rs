@@ -5,8 +5,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use brisk::options::{Options, Support};
 use brisk::{
-    BoxModel, Error, HubProgress, ImageModel, ImagePlan, ImageRequest, KnownPrompts, ModelFolder,
-    OpenSettings, ResultKind, StageCost, TextModel, TextPlan, TextRequest, registry,
+    BoxModel, Error, HubProgress, ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel,
+    MaskPlan, MaskRequest, ModelFolder, OpenSettings, ResultKind, StageCost, TextModel, TextPlan,
+    TextRequest, registry,
 };
 use brisk_store::Fingerprint;
 
@@ -75,6 +76,7 @@ pub struct Served {
     pub created: u64,
     drawer: Option<Mutex<Box<dyn ImageModel>>>,
     writer: Option<Box<dyn TextModel>>,
+    finder: Option<Mutex<Box<dyn MaskModel>>>,
     residence: Mutex<Residence>,
     fingerprint: String,
 }
@@ -92,7 +94,11 @@ impl Served {
         let writer = wants(ResultKind::Text)
             .then(|| registry::open_text(&found.folder, &settings))
             .transpose()?;
-        if drawer.is_none() && writer.is_none() {
+        let finder = results
+            .contains(&ResultKind::Masks)
+            .then(|| registry::open_masks(&found.folder, &settings))
+            .transpose()?;
+        if drawer.is_none() && writer.is_none() && finder.is_none() {
             return Err(Error::WrongResult {
                 model: id,
                 wanted: ResultKind::Pictures,
@@ -121,6 +127,7 @@ impl Served {
             created: seconds_since_1970(),
             drawer: drawer.map(Mutex::new),
             writer,
+            finder: finder.map(Mutex::new),
             residence: Mutex::new(Residence::Idle),
             fingerprint: hash.text(),
         })
@@ -139,6 +146,7 @@ impl Served {
             created: 0,
             drawer: None,
             writer: None,
+            finder: None,
             residence: Mutex::new(Residence::Idle),
             fingerprint: String::new(),
         }
@@ -149,6 +157,7 @@ impl Served {
         let gives = [
             (ResultKind::Pictures, self.drawer.is_some()),
             (ResultKind::Text, self.writer.is_some()),
+            (ResultKind::Masks, self.finder.is_some()),
         ];
         gives
             .into_iter()
@@ -161,7 +170,7 @@ impl Served {
         match kind {
             ResultKind::Pictures => self.with_drawer(|drawer| drawer.support()),
             ResultKind::Text => self.writer.as_ref().map(|writer| writer.support()),
-            ResultKind::Masks => None,
+            ResultKind::Masks => self.with_finder(|finder| finder.support()),
         }
     }
 
@@ -230,6 +239,15 @@ impl Served {
         }
     }
 
+    /// Plans masks.
+    ///
+    /// # Errors
+    /// What the model refuses.
+    pub fn plan_masks(&self, request: &MaskRequest) -> brisk::Result<MaskPlan> {
+        self.with_finder(|finder| finder.plan(request))
+            .unwrap_or_else(|| Err(self.gives_no(ResultKind::Masks)))
+    }
+
     /// Whether it is in memory.
     pub fn residence(&self) -> Residence {
         self.residence
@@ -265,6 +283,12 @@ impl Served {
         let drawer = drawer.lock().unwrap_or_else(PoisonError::into_inner);
         Some(work(&**drawer))
     }
+
+    fn with_finder<T>(&self, work: impl FnOnce(&dyn MaskModel) -> T) -> Option<T> {
+        let finder = self.finder.as_ref()?;
+        let finder = finder.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(work(&**finder))
+    }
 }
 
 impl std::fmt::Debug for Served {
@@ -274,11 +298,6 @@ impl std::fmt::Debug for Served {
             .field("id", &self.id)
             .finish_non_exhaustive()
     }
-}
-
-/// Whether a model of the box that stands for such results can be served.
-fn serves(results: Option<ResultKind>) -> bool {
-    matches!(results, Some(ResultKind::Pictures | ResultKind::Text))
 }
 
 /// All of them, in the order they were given in.
@@ -296,7 +315,7 @@ impl Models {
         let boxed = || {
             let models = BoxModel::all().iter();
             models
-                .filter(|model| model.folder().is_some() && serves(model.default_of))
+                .filter(|model| model.folder().is_some())
                 .map(|model| model.name.to_owned())
                 .collect()
         };

@@ -40,9 +40,13 @@ impl Speeds {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Seconds that some work takes, as far as is known.
+    /// Seconds that some work takes, as far as is known; of work that is not counted what such took so far.
     pub fn seconds(&self, model: &str, costs: &[StageCost]) -> f64 {
-        self.inner().estimator.seconds(model, costs)
+        let inner = self.inner();
+        match (costs, inner.stages.get(model)) {
+            ([], Some(stages)) => stages.values().sum(),
+            _ => inner.estimator.seconds(model, costs),
+        }
     }
 
     /// Whether a run of the model was measured.

@@ -187,12 +187,11 @@ impl MaskFiles {
 
     fn summary(&self, plan: &MaskPlan, found: &GeneratedMasks, model: &str) -> Value {
         let masks = found.masks.iter().enumerate().map(|(index, mask)| {
-            let file = found.words.is_none().then(|| file_name(index));
-            without_nulls(json!({
-                "file": file, "area": mask.runs.area(), "box": mask.bounds,
-                "predicted_iou": number(mask.quality), "stability_score": number(mask.stability),
-                "prompt": mask.prompt, "point": mask.point, "name": mask.name,
-            }))
+            let mut told = describe_mask(mask);
+            if found.words.is_none() {
+                told["file"] = file_name(index).into();
+            }
+            told
         });
         let prompts: Vec<Value> = plan.prompts.iter().map(|prompt| prompt.to_json()).collect();
         let seconds: serde_json::Map<String, Value> = found
@@ -203,7 +202,7 @@ impl MaskFiles {
         let words = found
             .words
             .as_ref()
-            .map(|words| words.iter().map(word).collect::<Vec<_>>());
+            .map(|words| words.iter().map(describe_word).collect::<Vec<_>>());
         without_nulls(json!({
             "picture": self.picture.display().to_string(), "width": plan.request.picture.width,
             "height": plan.request.picture.height, "folder": self.folder.display().to_string(),
@@ -251,8 +250,16 @@ impl MaskFiles {
     }
 }
 
-/// A word as the summary has it; its characters' masks are those of the summary, by number.
-fn word(word: &FoundWord) -> Value {
+/// What is told of a mask beside its pixels: `area`, `box`, what the model expects of it, and what showed it.
+pub fn describe_mask(mask: &GeneratedMask) -> Value {
+    without_nulls(json!({
+        "area": mask.runs.area(), "box": mask.bounds, "predicted_iou": number(mask.quality),
+        "stability_score": number(mask.stability), "prompt": mask.prompt, "point": mask.point, "name": mask.name,
+    }))
+}
+
+/// What is told of a word; its characters' masks are among all masks, by number.
+pub fn describe_word(word: &FoundWord) -> Value {
     let characters = word.characters.iter().map(|character| {
         let (points, labels): (Vec<_>, Vec<u8>) =
             character.points.iter().map(|(at, inside)| (*at, u8::from(*inside))).unzip();

@@ -1,6 +1,7 @@
 //! Which pixels of a picture belong to something.
 
 mod drawn;
+mod outlines;
 mod regions;
 mod runs;
 

@@ -106,7 +106,7 @@ impl ImageAsk {
         let mut options = std::mem::take(&mut given.options);
         size(&given, &mut options)?;
         if endpoint == Endpoint::Edits {
-            options.set(&keys::INIT_IMAGE, start(&given, pictures)?);
+            options.set(&keys::INIT_IMAGE, the_picture(&given, pictures)?);
         }
         let first = seed(options.get(&keys::SEED));
         let seeds = seeds(first, count)?;
@@ -194,7 +194,7 @@ impl ImageAsk {
 
 /// What the plan of a request says, where it fails. Memory that other models take now is made free when the
 /// job's turn comes, so only what the whole budget could not hold is refused.
-fn refusal(context: Context<'_>, error: &brisk::Error) -> ApiError {
+pub(super) fn refusal(context: Context<'_>, error: &brisk::Error) -> ApiError {
     match error {
         brisk::Error::Memory { needed_mib, .. } if needed_mib << 20 <= context.memory => {
             ApiError::too_many(
@@ -207,7 +207,7 @@ fn refusal(context: Context<'_>, error: &brisk::Error) -> ApiError {
     }
 }
 
-fn exceeds(needed: u64, budget: u64) -> ApiError {
+pub(super) fn exceeds(needed: u64, budget: u64) -> ApiError {
     ApiError::new(
         axum::http::StatusCode::BAD_REQUEST,
         "exceeds_memory",
@@ -339,8 +339,8 @@ fn check_pixels(context: Context<'_>, width: usize, height: usize, count: usize)
     Ok(())
 }
 
-/// The one picture to start from.
-fn start(given: &Given, files: &[Vec<u8>]) -> Result<Arc<brisk::Picture>> {
+/// The one picture that a request is about.
+pub(super) fn the_picture(given: &Given, files: &[Vec<u8>]) -> Result<Arc<brisk::Picture>> {
     let one = |count: usize| {
         ApiError::invalid(
             "image",

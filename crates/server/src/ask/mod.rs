@@ -1,12 +1,13 @@
 //! Requests that were read and checked against a model: what a job carries.
 
 mod images;
+mod masks;
 mod messages;
 mod texts;
 
 use std::sync::Arc;
 
-use brisk::StageCost;
+use brisk::{ResultKind, StageCost};
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, Result};
@@ -17,6 +18,7 @@ use crate::settings::{LONGEST_RUN, Settings};
 use crate::speed::Speeds;
 
 pub use images::{Format, ImageAsk};
+pub use masks::{MaskAsk, MaskFormat};
 pub use texts::TextAsk;
 
 /// What reading a request needs to know.
@@ -39,6 +41,8 @@ pub enum Ask {
     Images(ImageAsk),
     /// Texts.
     Texts(TextAsk),
+    /// Masks of a picture.
+    Masks(MaskAsk),
 }
 
 impl Ask {
@@ -59,6 +63,7 @@ impl Ask {
             Endpoint::Chat | Endpoint::Completions => {
                 TextAsk::read(context, endpoint, body).map(Self::Texts)
             }
+            Endpoint::Segment => MaskAsk::read(context, endpoint, body, pictures).map(Self::Masks),
         }?;
         ask.check_time(context)?;
         Ok(ask)
@@ -85,6 +90,7 @@ impl Ask {
         match self {
             Self::Images(ask) => ask.endpoint,
             Self::Texts(ask) => ask.endpoint,
+            Self::Masks(_) => Endpoint::Segment,
         }
     }
 
@@ -93,42 +99,51 @@ impl Ask {
         self.endpoint().job_kind()
     }
 
+    /// What it gives.
+    pub fn gives(&self) -> ResultKind {
+        self.endpoint().result()
+    }
+
     /// The model.
     pub fn model(&self) -> &Arc<Served> {
         match self {
             Self::Images(ask) => &ask.model,
             Self::Texts(ask) => &ask.model,
+            Self::Masks(ask) => &ask.model,
         }
     }
 
-    /// Seed of the first result.
-    pub fn seed(&self) -> u64 {
+    /// Seed of the first result, where chance has a say.
+    pub fn seed(&self) -> Option<u64> {
         match self {
-            Self::Images(ask) => ask.seed,
-            Self::Texts(ask) => ask.seed,
+            Self::Images(ask) => Some(ask.seed),
+            Self::Texts(ask) => Some(ask.seed),
+            Self::Masks(_) => None,
         }
     }
 
-    /// Number of results.
+    /// Number of results, as far as it is known before they are made.
     pub fn count(&self) -> usize {
         match self {
             Self::Images(ask) => ask.requests.len(),
             Self::Texts(ask) => ask.count(),
+            Self::Masks(ask) => ask.sought,
         }
     }
 
-    /// What it computes, stage by stage.
+    /// What it computes, stage by stage, where that is counted.
     pub fn costs(&self) -> &[StageCost] {
         match self {
             Self::Images(ask) => &ask.costs,
             Self::Texts(ask) => &ask.costs,
+            Self::Masks(_) => &[],
         }
     }
 
     /// The thread that carries it out.
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Images(_) => Lane::Pictures,
+            Self::Images(_) | Self::Masks(_) => Lane::Pictures,
             Self::Texts(_) => Lane::Texts,
         }
     }
@@ -138,6 +153,7 @@ impl Ask {
         match self {
             Self::Images(ask) => ask.stream,
             Self::Texts(ask) => ask.stream,
+            Self::Masks(_) => false,
         }
     }
 
@@ -146,6 +162,7 @@ impl Ask {
         match self {
             Self::Images(ask) => ask.requests[0].prompts.join("\n"),
             Self::Texts(ask) => ask.shown_prompt.clone(),
+            Self::Masks(_) => String::new(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The threads that compute: one for pictures, one for texts, which take turns between operations.
 
 mod alone;
+mod masks;
 mod pictures;
 mod texts;
 
@@ -21,7 +22,16 @@ use crate::residents::{Lent, Residents};
 use crate::served::Served;
 use crate::speed::Speeds;
 
+pub use masks::Found;
 pub use pictures::Drawn;
+
+/// What was made and is not yet what a reply shows.
+pub enum Made {
+    /// Pictures that are no files.
+    Pictures(Drawn),
+    /// Masks.
+    Masks(Box<Found>),
+}
 
 /// What the threads work with.
 pub struct Compute {
@@ -33,8 +43,8 @@ pub struct Compute {
     pub metrics: Arc<Metrics>,
     /// The models in memory.
     pub residents: Arc<Residents>,
-    /// Where drawn pictures go.
-    pub drawn: Sender<Drawn>,
+    /// Where what was made goes.
+    pub made: Sender<Made>,
     /// Who computes.
     pub turns: Arc<Turns>,
 }
@@ -45,12 +55,15 @@ impl Compute {
         // As every thread of the pool does: the same request gives the same bits as on a command line.
         machine::flush_denormals();
         for served in preload {
-            self.preload(lane.gives(), served);
+            lane.gives()
+                .iter()
+                .for_each(|kind| self.preload(*kind, served));
         }
         while let Some(job) = self.queue.next(lane) {
-            match lane {
-                Lane::Pictures => self.draw(&job),
-                Lane::Texts => self.write(job),
+            match &job.ask {
+                Ask::Images(ask) => self.draw(&job, ask),
+                Ask::Masks(ask) => self.find(&job, ask),
+                Ask::Texts(_) => self.write(job),
             }
         }
     }
@@ -76,7 +89,7 @@ impl Compute {
 
     /// The model of a job, once there is room for it; none, and the job has ended, where there never will be.
     fn lend(&self, job: &Arc<Job>, needed: u64) -> Option<Lent> {
-        let (model, kind) = (job.ask.model(), job.ask.lane().gives());
+        let (model, kind) = (job.ask.model(), job.ask.gives());
         let lent = self
             .residents
             .lend(model, kind, needed, || !job.is_cancelled());
@@ -108,6 +121,13 @@ impl Compute {
         false
     }
 
+    /// Hands over what was made.
+    fn hand_over(&self, made: Made) -> Result<()> {
+        self.made
+            .send(made)
+            .map_err(|_| ApiError::internal("nobody makes replies any more"))
+    }
+
     /// A job leaves its thread after so many seconds of computing.
     fn left(&self, job: &Arc<Job>, seconds: f64) {
         self.queue.left(job, seconds);
@@ -116,10 +136,7 @@ impl Compute {
 
     /// Takes in what the stages of a job took.
     fn measured<'s>(&self, job: &Job, stages: impl IntoIterator<Item = (&'s str, f64)>) {
-        let (model, costs) = match &job.ask {
-            Ask::Images(ask) => (&ask.model, &ask.costs),
-            Ask::Texts(ask) => (&ask.model, &ask.costs),
-        };
+        let (model, costs) = (job.ask.model(), job.ask.costs());
         self.speeds.measured(&model.id, costs, stages);
     }
 }

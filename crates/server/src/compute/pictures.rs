@@ -6,10 +6,10 @@ use std::sync::Arc;
 use brisk::{Control, GeneratedImage, ImagePlan, keys};
 use brisk_pipelines::machine;
 
-use super::{Clock, Compute};
-use crate::ask::{Ask, ImageAsk};
+use super::{Clock, Compute, Made};
+use crate::ask::ImageAsk;
 use crate::error::{ApiError, Result};
-use crate::job::{Job, Status};
+use crate::job::Job;
 use crate::residents::{Lent, Model};
 use crate::served::Residence;
 
@@ -27,10 +27,7 @@ pub struct Drawn {
 
 impl Compute {
     /// Draws the pictures of a job.
-    pub(super) fn draw(&self, job: &Arc<Job>) {
-        let Ask::Images(ask) = &job.ask else {
-            return job.fail(Status::Failed, None);
-        };
+    pub(super) fn draw(&self, job: &Arc<Job>, ask: &ImageAsk) {
         let Some(lent) = self.lend(job, ask.memory) else {
             return;
         };
@@ -80,8 +77,6 @@ impl Compute {
             prompt_tokens: ask.prompt_tokens,
             peak_memory: machine::peak_memory(),
         };
-        self.drawn
-            .send(drawn)
-            .map_err(|_| ApiError::internal("nobody writes pictures' files any more"))
+        self.hand_over(Made::Pictures(drawn))
     }
 }

@@ -23,10 +23,10 @@ const STAGE: &str = "text";
 impl Compute {
     /// Writes the texts of a job, and of those that join it.
     pub(super) fn write(&self, job: Arc<Job>) {
-        let (Ask::Texts(ask), kind) = (&job.ask, Lane::Texts.gives()) else {
+        let Ask::Texts(ask) = &job.ask else {
             return job.fail(Status::Failed, None);
         };
-        let weights = ask.model.weight_bytes(kind);
+        let weights = ask.model.weight_bytes(job.ask.gives());
         let Some(mut lent) = self.lend(&job, weights.saturating_add(ask.memory)) else {
             return;
         };
@@ -48,7 +48,9 @@ impl Compute {
         }
         self.with_lent(&job, lent, |lent| match lent.open(&opening)? {
             Model::Text(model) => self.write_alone(&job, ask, &**model),
-            Model::Image(_) => Err(ApiError::internal("the model writes nothing")),
+            Model::Image(_) | Model::Masks(_) => {
+                Err(ApiError::internal("the model writes nothing"))
+            }
         });
         self.left(&job, clock.seconds());
     }
@@ -56,7 +58,7 @@ impl Compute {
     fn write_together(&self, first: Arc<Job>, mut lent: Lent) {
         let room = match &first.ask {
             Ask::Texts(ask) => lent.split(ask.memory),
-            Ask::Images(_) => lent.split(0),
+            Ask::Images(_) | Ask::Masks(_) => lent.split(0),
         };
         let lent = lent;
         let mut jobs = vec![Member::new(first, room)];
@@ -214,7 +216,7 @@ impl Together<'_> {
         while members.iter().map(Member::left).sum::<usize>() < MOST {
             let fits = |job: &Job| match &job.ask {
                 Ask::Texts(ask) => self.lent.room(ask.memory),
-                Ask::Images(_) => None,
+                Ask::Images(_) | Ask::Masks(_) => None,
             };
             let next = self.compute.queue.next_of(Lane::Texts, &model.id, fits);
             let Some((job, room)) = next else { return };

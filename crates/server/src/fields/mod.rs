@@ -34,15 +34,18 @@ pub enum Endpoint {
     Chat,
     /// `/v1/completions`.
     Completions,
+    /// `/brisk/v1/segment`.
+    Segment,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Generations,
         Self::Edits,
         Self::Chat,
         Self::Completions,
+        Self::Segment,
     ];
 
     /// What its models give.
@@ -50,6 +53,7 @@ impl Endpoint {
         match self {
             Self::Generations | Self::Edits => ResultKind::Pictures,
             Self::Chat | Self::Completions => ResultKind::Text,
+            Self::Segment => ResultKind::Masks,
         }
     }
 
@@ -60,6 +64,7 @@ impl Endpoint {
             Self::Edits => "/v1/images/edits",
             Self::Chat => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
+            Self::Segment => "/brisk/v1/segment",
         }
     }
 
@@ -70,12 +75,13 @@ impl Endpoint {
             Self::Edits => "edit",
             Self::Chat => "text",
             Self::Completions => "completion",
+            Self::Segment => "masks",
         }
     }
 
     /// The table of its fields.
     pub fn table(self) -> &'static Table {
-        static TABLES: OnceLock<[Table; 4]> = OnceLock::new();
+        static TABLES: OnceLock<[Table; Endpoint::ALL.len()]> = OnceLock::new();
         &TABLES.get_or_init(|| Self::ALL.map(Table::of))[self as usize]
     }
 }
@@ -162,6 +168,8 @@ fn is_field(option: &Definition, endpoint: Endpoint) -> bool {
         "init-image",
         // Each picture of a request is one that could be asked for alone.
         "one-generator",
+        // A list, not the text of a file.
+        "boxes",
     ];
     named
         && option.scope == Scope::Request

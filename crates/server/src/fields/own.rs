@@ -3,7 +3,7 @@
 use brisk::options::Kind;
 use serde_json::Value;
 
-use super::Endpoint::{self, Chat, Completions, Edits, Generations};
+use super::Endpoint::{self, Chat, Completions, Edits, Generations, Segment};
 use super::value;
 use crate::error::{ApiError, Result};
 
@@ -50,6 +50,8 @@ const MOST_IMAGES: u64 = 256;
 
 const IMAGES: &[Endpoint] = &[Generations, Edits];
 const TEXTS: &[Endpoint] = &[Chat, Completions];
+/// Those that OpenAI's clients know.
+const OPENAI: &[Endpoint] = &[Generations, Edits, Chat, Completions];
 const ALL: &[Endpoint] = &Endpoint::ALL;
 
 const fn own(
@@ -96,6 +98,13 @@ const STOPS: &str = r#"{"oneOf": [{"type": "string"},
     {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 4}]}"#;
 const STREAM_OPTIONS: &str =
     r#"{"type": "object", "properties": {"include_usage": {"type": "boolean"}}}"#;
+const BOXES: &str = r#"{"type": "array", "minItems": 1, "maxItems": 4096, "items": {"oneOf": [
+    {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
+    {"type": "object", "properties": {"box": {"type": "array"}, "points": {"type": "array"},
+        "labels": {"type": "array"}, "name": {"type": "string"}}}]}}"#;
+const WORDS: &str = r#"{"oneOf": [{"const": "auto"}, {"type": "array", "maxItems": 4096, "items": {"type": "object",
+    "properties": {"polygon": {"type": "array"}, "box": {"type": "array"}, "text": {"type": "string"},
+        "characters": {"type": "array"}}}}]}"#;
 const PICTURES: &str = r#"{"type": "array", "minItems": 1, "maxItems": 1, "items": {"type": "object",
     "required": ["image_url"], "properties": {"image_url": {"type": "string", "format": "uri",
         "description": "a data URL; nothing is fetched"}}}}"#;
@@ -138,6 +147,37 @@ pub(super) static OWN: &[Own] = &[
             "the picture to start from, by a data URL",
         ),
         &["image"],
+    ),
+    also(
+        own(
+            "images",
+            &[Segment],
+            Shape::Parts(PICTURES),
+            None,
+            "the picture to look at, by a data URL",
+        ),
+        &["image"],
+    ),
+    own(
+        "boxes",
+        &[Segment],
+        Shape::Parts(BOXES),
+        None,
+        "many things to find: boxes [left, top, right, bottom], or objects with box, points, labels, name",
+    ),
+    own(
+        "words",
+        &[Segment],
+        Shape::Parts(WORDS),
+        None,
+        "words whose characters to find: objects with polygon or box, and text; auto finds them too",
+    ),
+    own(
+        "mask_format",
+        &[Segment],
+        Shape::Plain(Kind::Choice(&["png", "polygons", "coco"])),
+        Some("\"png\""),
+        "masks as pictures, as outlines, or as COCO's runs",
     ),
     also(
         own(
@@ -207,7 +247,7 @@ pub(super) static OWN: &[Own] = &[
     ),
     own(
         "stream",
-        ALL,
+        OPENAI,
         Shape::Plain(Kind::Flag),
         Some("false"),
         "send what there is as it comes",
@@ -281,10 +321,10 @@ const fn inert(name: &'static str, endpoints: &'static [Endpoint], accepts: Acce
 }
 
 pub(super) static INERT: &[Inert] = &[
-    inert("user", ALL, Accepts::Anything),
-    inert("metadata", ALL, Accepts::Anything),
-    inert("store", ALL, Accepts::Only(&["false"])),
-    inert("service_tier", ALL, Accepts::Only(&["\"auto\""])),
+    inert("user", OPENAI, Accepts::Anything),
+    inert("metadata", OPENAI, Accepts::Anything),
+    inert("store", OPENAI, Accepts::Only(&["false"])),
+    inert("service_tier", OPENAI, Accepts::Only(&["\"auto\""])),
     inert(
         "moderation",
         IMAGES,

@@ -197,7 +197,7 @@ fn picture(job: &Job, index: Option<usize>) -> Result<Response> {
     let outcome = reply::outcome(job)?;
     let files = match &*outcome {
         Outcome::Images(images) => images.files.as_slice(),
-        Outcome::Texts(_) => &[],
+        Outcome::Texts(_) | Outcome::Masks(_) => &[],
     };
     let Some(file) = index.and_then(|index| files.get(index)) else {
         let message = format!("the job has {} pictures, counted from 0", files.len());

@@ -1,4 +1,4 @@
-//! `/v1`: pictures and texts, at once or as a stream.
+//! Pictures, texts and masks, at once or as a stream.
 
 use std::sync::Arc;
 
@@ -50,6 +50,15 @@ pub async fn completions(
     make(state, caller, Endpoint::Completions, request).await
 }
 
+/// `POST /brisk/v1/segment`.
+pub async fn segment(
+    state: State<Arc<App>>,
+    caller: Extension<Caller>,
+    request: Request,
+) -> Result<Response> {
+    make(state, caller, Endpoint::Segment, request).await
+}
+
 async fn make(
     State(app): State<Arc<App>>,
     Extension(caller): Extension<Caller>,
@@ -58,7 +67,7 @@ async fn make(
 ) -> Result<Response> {
     let base = base(&app, &request);
     let read = match endpoint {
-        Endpoint::Edits => body::json_or_form(&app, request, endpoint).await?,
+        Endpoint::Edits | Endpoint::Segment => body::json_or_form(&app, request, endpoint).await?,
         _ => {
             let most = match endpoint {
                 Endpoint::Completions => SMALL,

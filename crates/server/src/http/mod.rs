@@ -38,6 +38,7 @@ pub fn router(app: &Arc<App>) -> Result<Router, StartError> {
         .route("/v1/completions", post(make::completions))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
+        .route("/brisk/v1/segment", post(make::segment))
         .route("/brisk/v1/jobs", post(jobs::submit).get(jobs::list))
         .route("/brisk/v1/jobs/{id}", get(jobs::one))
         .route("/brisk/v1/jobs/{id}/cancel", post(jobs::cancel))

@@ -72,7 +72,7 @@ fn cases() -> Vec<Case> {
             404,
             "model_not_found",
             Some("model"),
-            "there is no gpt-image-1; there are llada-arithmetic, sana-emoji",
+            "there is no gpt-image-1; there are llada-arithmetic, sam-text, sana-emoji",
         ),
         (
             IMAGES,
@@ -414,7 +414,7 @@ async fn nothing_is_served_elsewhere() {
         "/v1/files",
         "/v1/batches",
         "/v1",
-        "/brisk/v1/segment",
+        "/brisk/v1/videos",
         "/ui",
     ] {
         let reply = server.get(path).await;

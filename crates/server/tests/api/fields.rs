@@ -37,6 +37,7 @@ fn body(endpoint: Endpoint, model: &str) -> Map<String, Value> {
         Endpoint::Edits => json!({"prompt": "x", "image": data_url(&picture())}),
         Endpoint::Chat => json!({"messages": [{"role": "user", "content": "x"}]}),
         Endpoint::Completions => json!({"prompt": "x"}),
+        Endpoint::Segment => json!({"image": data_url(&picture()), "boxes": [[1, 1, 20, 20]]}),
     };
     let Value::Object(mut body) = body else {
         unreachable!()
@@ -53,7 +54,9 @@ fn server() -> Server {
             .display()
             .to_string()
     };
-    let mut models = vec!["sana-emoji".to_owned(), "llada-arithmetic".to_owned()];
+    let mut models: Vec<String> = ["sana-emoji", "llada-arithmetic", "sam-text"]
+        .map(str::to_owned)
+        .to_vec();
     models.push(fixture("pipelines/sprint"));
     Server::with(Settings {
         models,

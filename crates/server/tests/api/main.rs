@@ -5,6 +5,7 @@ mod fields;
 mod harness;
 mod images;
 mod jobs;
+mod masks;
 mod security;
 mod seeds;
 mod service;

@@ -24,6 +24,7 @@ async fn bodies_that_were_ever_mishandled_are_answered() {
         ),
         ("chat_request", "/v1/chat/completions", json),
         ("completion_request", "/v1/completions", json),
+        ("segment_request", "/brisk/v1/segment", json),
         ("job_request", "/brisk/v1/jobs", json),
     ];
     let seeds = brisk_testkit::fixtures_dir().join("../fuzz/seeds");
@@ -50,5 +51,5 @@ async fn bodies_that_were_ever_mishandled_are_answered() {
             count += 1;
         }
     }
-    assert!(count > 25, "{count}");
+    assert!(count > 30, "{count}");
 }

@@ -1,9 +1,6 @@
-//! The thread that makes files of pictures, so that the one that computes can go on.
+//! Files of pictures.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 
 use brisk::{GeneratedImage, ImagePlan};
 use serde_json::json;
@@ -11,30 +8,13 @@ use serde_json::json;
 use crate::ask::{Ask, Format, ImageAsk};
 use crate::compute::Drawn;
 use crate::error::{ApiError, Result};
-use crate::job::{Job, Status};
-use crate::metrics::Metrics;
-use crate::outcome::{File, Images, Outcome};
+use crate::job::Job;
+use crate::outcome::{File, Images};
 
-/// Makes files until nobody draws any more; `save` is where they are kept besides.
-pub fn run(drawn: &Receiver<Drawn>, save: Option<&Path>, metrics: &Arc<Metrics>) {
-    for drawn in drawn.iter() {
-        let job = Arc::clone(&drawn.job);
-        let made = catch_unwind(AssertUnwindSafe(|| outcome(drawn, save)));
-        match made {
-            Ok(Ok(images)) => {
-                metrics.drew(images.files.len());
-                job.finish(Outcome::Images(images));
-            }
-            Ok(Err(error)) => job.fail(Status::Failed, Some(error)),
-            Err(_) => {
-                let error = ApiError::internal("brisk failed to write the picture's file");
-                job.fail(Status::Failed, Some(error));
-            }
-        }
-    }
-}
+use super::seconds;
 
-fn outcome(drawn: Drawn, save: Option<&Path>) -> Result<Images> {
+/// The outcome of a job that drew; `save` is where the files are kept besides.
+pub(super) fn outcome(drawn: Drawn, save: Option<&Path>) -> Result<Images> {
     let Ask::Images(ask) = &drawn.job.ask else {
         return Err(ApiError::internal("pictures of a job that asked for none"));
     };
@@ -97,9 +77,6 @@ fn keep(folder: &Path, job: &Job, index: usize, format: Format, bytes: &[u8]) ->
 /// What replies tell of the pictures beside OpenAI's fields.
 fn told(drawn: &Drawn, ask: &ImageAsk) -> serde_json::Value {
     let state = drawn.job.state();
-    let queue = state.started.map_or(0.0, |started| {
-        started.duration_since(drawn.job.created).as_secs_f64()
-    });
     let plan = drawn.pictures.first().map(|(plan, _)| plan);
     let setting = |name: &str| plan.and_then(|plan| plan.settings.get(name).cloned());
     json!({
@@ -107,7 +84,7 @@ fn told(drawn: &Drawn, ask: &ImageAsk) -> serde_json::Value {
         "guidance": setting("guidance"), "scheduler": setting("scheduler"),
         "generated_width": plan.map(|plan| plan.generated_width),
         "generated_height": plan.map(|plan| plan.generated_height),
-        "seconds": {"queue": queue, "stages": state.stages},
+        "seconds": seconds(&drawn.job, &state),
         "peak_memory_bytes": drawn.peak_memory, "warnings": state.warnings,
     })
 }

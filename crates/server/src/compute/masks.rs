@@ -1,0 +1,70 @@
+//! Masks: a picture after another.
+
+use std::sync::Arc;
+
+use brisk::{Control, GeneratedMasks, MaskPlan};
+use brisk_pipelines::machine;
+
+use super::{Clock, Compute, Made};
+use crate::ask::MaskAsk;
+use crate::error::{ApiError, Result};
+use crate::job::Job;
+use crate::residents::{Lent, Model};
+use crate::served::Residence;
+
+/// Masks that were found.
+pub struct Found {
+    /// The job.
+    pub job: Arc<Job>,
+    /// What was decided.
+    pub plan: MaskPlan,
+    /// The masks.
+    pub masks: GeneratedMasks,
+    /// Most memory that the process had while it ran, in bytes.
+    pub peak_memory: Option<u64>,
+}
+
+impl Compute {
+    /// Finds the masks of a job.
+    pub(super) fn find(&self, job: &Arc<Job>, ask: &MaskAsk) {
+        let Some(lent) = self.lend(job, ask.memory) else {
+            return;
+        };
+        job.begin();
+        let clock = Clock::start();
+        self.with_lent(job, lent, |lent| self.find_all(job, ask, lent));
+        self.left(job, clock.seconds());
+    }
+
+    fn find_all(&self, job: &Arc<Job>, ask: &MaskAsk, lent: &mut Lent) -> Result<()> {
+        let opening = self.control(Control::silent().with_cancel(job.halt_flag()));
+        let Model::Masks(model) = lent.open(&opening)? else {
+            return Err(ApiError::internal("the model finds no masks"));
+        };
+        machine::forget_peak_memory();
+        let clock = Clock::start();
+        let listening = Arc::clone(job);
+        let control = Control::new(move |event| listening.note(event, 0));
+        let control = self.control(control.with_cancel(job.halt_flag()));
+        let failed = |error: brisk::Error| ApiError::of_library(&error);
+        // Planned by the model that finds: it knows what is in memory already.
+        let plan = model.plan(&ask.request).map_err(failed)?;
+        for warning in &plan.warnings {
+            control.warn(warning);
+        }
+        let masks = model.generate(&plan, &control).map_err(failed)?;
+        ask.model.set_residence(Residence::Loaded);
+        let share = clock.share();
+        let stages = masks.seconds.iter();
+        self.measured(
+            job,
+            stages.map(|(stage, seconds)| (*stage, seconds * share)),
+        );
+        self.hand_over(Made::Masks(Box::new(Found {
+            job: Arc::clone(job),
+            plan,
+            masks,
+            peak_memory: machine::peak_memory(),
+        })))
+    }
+}

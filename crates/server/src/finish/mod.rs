@@ -1,0 +1,56 @@
+//! The thread that makes what replies show of what was made, so that the one that computes can go on.
+
+mod masks;
+mod pictures;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use serde_json::{Value, json};
+
+use crate::compute::Made;
+use crate::error::{ApiError, Result};
+use crate::job::{Job, State, Status};
+use crate::metrics::Metrics;
+use crate::outcome::Outcome;
+
+/// Works until nobody computes any more; `save` is where pictures' files are kept besides.
+pub fn run(made: &Receiver<Made>, save: Option<&Path>, metrics: &Arc<Metrics>) {
+    for made in made.iter() {
+        let job = Arc::clone(match &made {
+            Made::Pictures(drawn) => &drawn.job,
+            Made::Masks(found) => &found.job,
+        });
+        let outcome = catch_unwind(AssertUnwindSafe(|| outcome(made, save)));
+        match outcome {
+            Ok(Ok(outcome)) => {
+                if let Outcome::Images(images) = &outcome {
+                    metrics.drew(images.files.len());
+                }
+                job.finish(outcome);
+            }
+            Ok(Err(error)) => job.fail(Status::Failed, Some(error)),
+            Err(_) => {
+                let error = ApiError::internal("brisk failed to write what it made");
+                job.fail(Status::Failed, Some(error));
+            }
+        }
+    }
+}
+
+fn outcome(made: Made, save: Option<&Path>) -> Result<Outcome> {
+    match made {
+        Made::Pictures(drawn) => pictures::outcome(drawn, save).map(Outcome::Images),
+        Made::Masks(found) => masks::outcome(&found).map(Outcome::Masks),
+    }
+}
+
+/// What replies tell of a job's time.
+fn seconds(job: &Job, state: &State) -> Value {
+    let queue = state.started.map_or(0.0, |started| {
+        started.duration_since(job.created).as_secs_f64()
+    });
+    json!({"queue": queue, "stages": state.stages})
+}
