@@ -28,6 +28,9 @@ use crate::speed::Speeds;
 const READERS: usize = 2;
 /// Large bodies that are received at the same time.
 const LARGE_BODIES: usize = 8;
+/// How long after a lane's last job freed memory goes back to the system; a job that follows sooner takes it again
+/// at once.
+const MEMORY_KEPT: Duration = Duration::from_secs(2);
 /// Share of the free memory that is used unless told otherwise, in percent.
 const MEMORY_SHARE: u64 = 80;
 
@@ -91,7 +94,9 @@ impl App {
         }));
         let (speeds, metrics) = (Arc::new(Speeds::default()), Arc::new(Metrics::default()));
         let (sender, receiver) = mpsc::channel();
-        let residents = Arc::new(Residents::new(memory, Arc::clone(&metrics)));
+        let release_memory = settings.release_memory();
+        let residents = Residents::new(memory, Arc::clone(&metrics), release_memory);
+        let residents = Arc::new(residents);
         let compute = Arc::new(Compute {
             queue: Arc::clone(&queue),
             speeds: Arc::clone(&speeds),
@@ -99,6 +104,7 @@ impl App {
             residents: Arc::clone(&residents),
             made: sender,
             turns: Arc::default(),
+            release_memory,
         });
         let preload: Vec<_> = settings
             .preload
@@ -261,6 +267,10 @@ impl App {
         loop {
             ticks.tick().await;
             self.sweep();
+            if self.queue.rests(MEMORY_KEPT) {
+                // It may take some tenths of a second.
+                tokio::task::spawn_blocking(self.settings.release_memory());
+            }
         }
     }
 }

@@ -75,6 +75,8 @@ struct Inner {
     clock: f64,
     rows: [Row; Lane::ALL.len()],
     running: Vec<Arc<Job>>,
+    /// When the last job of a lane ended, unless [`Queue::rests`] told of it.
+    ended: [Option<Instant>; Lane::ALL.len()],
     closed: bool,
 }
 
@@ -176,9 +178,27 @@ impl Queue {
     pub fn left(&self, job: &Job, seconds: f64) {
         let mut inner = self.inner();
         inner.running.retain(|running| running.id != job.id);
+        inner.ended[job.ask.lane() as usize] = Some(Instant::now());
         if let Some(caller) = inner.callers.get_mut(&job.caller) {
             caller.used += seconds - job.estimate;
         }
+    }
+
+    /// Whether a lane that worked has had nothing to do for so long; told once.
+    pub fn rests(&self, quiet: Duration) -> bool {
+        let mut inner = self.inner();
+        let mut rests = false;
+        for lane in Lane::ALL {
+            let waiting = |caller: &Caller| caller.of(lane).next().is_some();
+            let running = |job: &Arc<Job>| job.ask.lane() == lane;
+            let busy = inner.callers.values().any(waiting) || inner.running.iter().any(running);
+            let ended = &mut inner.ended[lane as usize];
+            if !busy && ended.is_some_and(|ended| ended.elapsed() >= quiet) {
+                *ended = None;
+                rests = true;
+            }
+        }
+        rests
     }
 
     /// Stops a job: one that waits ends at once, one that runs at its next check.
@@ -433,6 +453,22 @@ mod tests {
         queue.cancel(&jobs[0]);
         assert_eq!(jobs[0].state().status(), Status::Cancelled);
         assert_eq!(positions(), [None, Some(0), Some(1)]);
+    }
+
+    #[test]
+    fn a_lane_that_worked_rests_once() {
+        let (queue, soon) = (queue(8, 8), Duration::ZERO);
+        assert!(!queue.rests(soon));
+        queue.push(&job("a", "m", 1.0)).unwrap();
+        queue.push(&job("a", "m", 1.0)).unwrap();
+        let first = queue.next(Lane::Pictures).unwrap();
+        queue.left(&first, 1.0);
+        assert!(!queue.rests(soon));
+        let second = queue.next(Lane::Pictures).unwrap();
+        assert!(!queue.rests(soon));
+        queue.left(&second, 1.0);
+        assert!(!queue.rests(Duration::from_secs(60)));
+        assert!(queue.rests(soon) && !queue.rests(soon));
     }
 
     #[test]

@@ -64,6 +64,8 @@ struct Inner {
     /// Those who wait for room, by number.
     line: VecDeque<u64>,
     next: u64,
+    /// Whether a model was let go whose memory the allocator still keeps.
+    let_go: bool,
 }
 
 /// All models in memory.
@@ -71,16 +73,18 @@ pub struct Residents {
     /// Bytes that models and jobs may take together.
     budget: u64,
     metrics: Arc<Metrics>,
+    release_memory: fn(),
     inner: Mutex<Inner>,
     moved: Condvar,
 }
 
 impl Residents {
-    /// None yet.
-    pub fn new(budget: u64, metrics: Arc<Metrics>) -> Self {
+    /// None yet; `release_memory` hands the memory of models that are let go back to the system.
+    pub fn new(budget: u64, metrics: Arc<Metrics>, release_memory: fn()) -> Self {
         Self {
             budget,
             metrics,
+            release_memory,
             inner: Mutex::default(),
             moved: Condvar::new(),
         }
@@ -149,8 +153,12 @@ impl Residents {
                 }
             })
         });
+        let let_go = std::mem::take(&mut inner.let_go);
         drop(inner);
         self.moved.notify_all();
+        if let_go {
+            (self.release_memory)();
+        }
         lent
     }
 
@@ -186,11 +194,9 @@ impl Residents {
             let Some(goes) = goes else {
                 return false;
             };
-            inner
-                .idle
-                .remove(goes)
-                .served
-                .set_residence(Residence::Idle);
+            let gone = inner.idle.remove(goes);
+            gone.served.set_residence(Residence::Idle);
+            inner.let_go = true;
         }
     }
 
@@ -358,7 +364,7 @@ mod tests {
     const KIND: ResultKind = ResultKind::Pictures;
 
     fn residents(budget: u64) -> Arc<Residents> {
-        Arc::new(Residents::new(budget, Arc::default()))
+        Arc::new(Residents::new(budget, Arc::default(), || ()))
     }
 
     fn served(id: &str) -> Arc<Served> {

@@ -99,6 +99,10 @@ pub struct Settings {
     /// Seconds that running jobs get when the server ends
     #[arg(long, value_name = "SECONDS", default_value_t = 25)]
     pub grace: u64,
+
+    /// Hands freed memory back to the system, where the allocator keeps it.
+    #[arg(skip)]
+    pub release_memory: Option<fn()>,
 }
 
 impl Default for Settings {
@@ -126,11 +130,17 @@ impl Default for Settings {
             allow_special_tokens: false,
             log_prompts: false,
             grace: 25,
+            release_memory: None,
         }
     }
 }
 
 impl Settings {
+    /// What hands freed memory back; nothing, where the allocator keeps none.
+    pub fn release_memory(&self) -> fn() {
+        self.release_memory.unwrap_or(|| ())
+    }
+
     /// Time that running jobs get when the server ends.
     pub fn grace(&self) -> Duration {
         Duration::from_secs(self.grace)

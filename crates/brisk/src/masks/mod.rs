@@ -187,11 +187,14 @@ impl MaskFiles {
 
     fn summary(&self, plan: &MaskPlan, found: &GeneratedMasks, model: &str) -> Value {
         let masks = found.masks.iter().enumerate().map(|(index, mask)| {
-            let mut told = describe_mask(mask);
+            let mut told = serde_json::Map::new();
             if found.words.is_none() {
-                told["file"] = file_name(index).into();
+                told.insert("file".to_owned(), file_name(index).into());
             }
-            told
+            if let Value::Object(fields) = describe_mask(mask) {
+                told.extend(fields);
+            }
+            Value::Object(told)
         });
         let prompts: Vec<Value> = plan.prompts.iter().map(|prompt| prompt.to_json()).collect();
         let seconds: serde_json::Map<String, Value> = found

@@ -6,6 +6,7 @@ use brisk_server::{Settings, StartError};
 use clap::Args;
 
 use super::ThreadArguments;
+use crate::allocator;
 use crate::failure::{Failure, Result};
 use crate::output;
 use crate::progress::Download;
@@ -28,11 +29,13 @@ pub fn run(arguments: ServeArguments) -> Result {
         .with_target(false)
         .init();
     let listening = |address| output::note(&format!("listening on http://{address}"));
-    brisk_server::serve(arguments.settings, &Download::default(), listening).map_err(|error| {
-        match error {
-            StartError::Models(error) => error.into(),
-            StartError::Settings(message) => Failure::usage(message),
-            StartError::System(..) => Failure::failed(error.to_string()),
-        }
+    let settings = Settings {
+        release_memory: Some(allocator::release_memory),
+        ..arguments.settings
+    };
+    brisk_server::serve(settings, &Download::default(), listening).map_err(|error| match error {
+        StartError::Models(error) => error.into(),
+        StartError::Settings(message) => Failure::usage(message),
+        StartError::System(..) => Failure::failed(error.to_string()),
     })
 }

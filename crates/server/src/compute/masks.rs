@@ -43,9 +43,7 @@ impl Compute {
         };
         machine::forget_peak_memory();
         let clock = Clock::start();
-        let listening = Arc::clone(job);
-        let control = Control::new(move |event| listening.note(event, 0));
-        let control = self.control(control.with_cancel(job.halt_flag()));
+        let control = self.control_of(job, 0);
         let failed = |error: brisk::Error| ApiError::of_library(&error);
         // Planned by the model that finds: it knows what is in memory already.
         let plan = model.plan(&ask.request).map_err(failed)?;

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use brisk::{Control, ResultKind, Turns};
+use brisk::{Control, Event, ResultKind, Turns};
 use brisk_pipelines::{machine, waited};
 
 use crate::ask::Ask;
@@ -47,6 +47,8 @@ pub struct Compute {
     pub made: Sender<Made>,
     /// Who computes.
     pub turns: Arc<Turns>,
+    /// Hands freed memory back to the system.
+    pub release_memory: fn(),
 }
 
 impl Compute {
@@ -85,6 +87,16 @@ impl Compute {
     /// Shares the machine with the other thread.
     fn control(&self, control: Control) -> Control {
         control.with_turns(Arc::clone(&self.turns))
+    }
+
+    /// What a job hears of its result number `result`, and of those that are made with it.
+    fn control_of(&self, job: &Arc<Job>, result: usize) -> Control {
+        let (listening, release_memory) = (Arc::clone(job), self.release_memory);
+        let control = Control::new(move |event| match event {
+            Event::SaveMemory => release_memory(),
+            event => listening.note(event, result),
+        });
+        self.control(control.with_cancel(job.halt_flag()))
     }
 
     /// The model of a job, once there is room for it; none, and the job has ended, where there never will be.

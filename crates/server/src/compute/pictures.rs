@@ -48,9 +48,7 @@ impl Compute {
         let mut pictures = Vec::with_capacity(ask.requests.len());
         let mut stages: BTreeMap<&'static str, f64> = BTreeMap::new();
         for (index, request) in ask.requests.iter().enumerate() {
-            let listening = Arc::clone(job);
-            let control = Control::new(move |event| listening.note(event, index));
-            let control = self.control(control.with_cancel(job.halt_flag()));
+            let control = self.control_of(job, index);
             // Planned by the model that draws: how it decodes depends on the memory that is free now.
             let mut plan = model.plan(request).map_err(failed)?;
             for warning in &plan.warnings {

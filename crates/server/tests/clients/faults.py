@@ -19,7 +19,7 @@ from pathlib import Path
 brisk = sys.argv[1]
 KEY = "a-key-of-this-test-0123456789abcdef"
 # Takes longer than any test.
-LONG = {"prompt": "cat", "steps": 100, "n": 8, "seed": 1, "size": "1024x1024"}
+LONG = {"prompt": "cat", "steps": 100, "n": 8, "seed": 1, "size": "768x768"}
 # How long anything may take on a machine that does much else.
 PATIENCE = 60.0
 

@@ -100,7 +100,7 @@ def test_errors_are_the_clients_exceptions():
 
 def test_a_silent_stream_stays_open():
     """A stream behind a long job hears nothing but signs of life for a while."""
-    request = {"prompt": "cat", "n": 8, "size": "1024x1024", "steps": 100, "seed": 1}
+    request = {"prompt": "cat", "n": 8, "size": "768x768", "steps": 100, "seed": 1}
     job = client.post("/../brisk/v1/jobs", body={"kind": "image", "request": request}, cast_to=object)
     end = threading.Timer(SILENCE, lambda: client.post(f"/..{job['links']['cancel']}", body={}, cast_to=object))
     end.start()
