@@ -66,4 +66,6 @@ pub use shown::{is_obeyed, shown, shown_within};
 pub use summary::{Summary, summarise};
 pub use view::{TensorSource, TensorView, e4m3_to_f32};
 pub use wrapped::unwrapped;
-pub use write::{OutTensor, safetensors_bytes, write_atomic, write_atomic_with, write_safetensors};
+pub use write::{
+    OutTensor, safetensors_bytes, write_atomic, write_atomic_with, write_new, write_safetensors,
+};

@@ -84,6 +84,22 @@ pub fn write_atomic_with(
     temporary.rename_to(&resolved, path)
 }
 
+/// Writes a file whole or not at all, unless there is something of its name already; false where there is.
+/// Of several processes that write the same file, on one machine or on a shared disk, one gets true.
+///
+/// # Errors
+/// The folder around it is missing or cannot be written, or the disk is full.
+pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool> {
+    if path.exists() {
+        return Ok(false);
+    }
+    let (temporary, mut file) = Temporary::create(path)?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(|error| Error::io("write", path, error))?;
+    temporary.link_to(path)
+}
+
 /// Writes a safetensors file, whole or not at all. The same tensors always give the same bytes.
 pub fn write_safetensors(
     path: &Path,
@@ -192,6 +208,32 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn a_new_file_takes_nobodys_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.png");
+        assert!(write_new(&path, b"first").unwrap());
+        assert!(!write_new(&path, b"second").unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        // Of many at the same time one is first, and nothing else stays.
+        let shared = folder.path().join("b.png");
+        let made: usize = std::thread::scope(|scope| {
+            let writers: Vec<_> = (0..8u8)
+                .map(|byte| {
+                    let shared = &shared;
+                    scope.spawn(move || write_new(shared, &[byte; 4096]).unwrap())
+                })
+                .collect();
+            let made = writers.into_iter().map(|writer| writer.join().unwrap());
+            made.filter(|made| *made).count()
+        });
+        assert_eq!(made, 1);
+        assert_eq!(files(folder.path()), ["a.png", "b.png"]);
+        let written = std::fs::read(&shared).unwrap();
+        assert!(written.len() == 4096 && written.iter().all(|byte| *byte == written[0]));
+        assert!(write_new(&folder.path().join("none/c.png"), b"").is_err());
     }
 
     #[test]

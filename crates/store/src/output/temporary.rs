@@ -41,6 +41,33 @@ impl Temporary {
         sync_folder(parent_of(target));
         Ok(())
     }
+
+    /// Gives the file its name unless another file has it; false where one has.
+    pub(crate) fn link_to(mut self, target: &Path) -> Result<bool> {
+        let Some(path) = &self.path else {
+            return Ok(false);
+        };
+        match std::fs::hard_link(path, target) {
+            Ok(()) => sync_folder(parent_of(target)),
+            Err(_) if target.exists() => return Ok(false),
+            // Disks that know one name a file only: what another made in between is replaced, whole.
+            Err(error) if knows_no_links(&error) => {
+                std::fs::rename(path, target).map_err(|error| Error::io("write", target, error))?;
+                self.path = None;
+                sync_folder(parent_of(target));
+            }
+            Err(error) => return Err(Error::io("write", target, error)),
+        }
+        Ok(true)
+    }
+}
+
+fn knows_no_links(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind;
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied | ErrorKind::Unsupported
+    )
 }
 
 impl Drop for Temporary {
@@ -123,7 +150,12 @@ fn locked<Made>(
     sweep(parent_of(target));
     for _ in 0..TRIES {
         let path = target.with_file_name(temporary_name(name));
-        let made = make(&path).map_err(fail)?;
+        let made = match make(&path) {
+            Ok(made) => made,
+            // A process of the same number, on another machine that shares the disk, took the name.
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => continue,
+            Err(error) => return Err(fail(error)),
+        };
         match lockable(&made).map(File::try_lock) {
             // Between its making and its locking another process may have taken it for an abandoned one.
             Some(Ok(())) if !path.exists() => {}
@@ -261,6 +293,21 @@ mod tests {
             names(folder.path()),
             [".notes.tmp", ".other.1-0.tmp", "out.bin"]
         );
+    }
+
+    #[test]
+    fn a_name_that_a_process_elsewhere_took_is_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let taken = std::cell::Cell::new(2);
+        let make = |path: &Path| {
+            if taken.get() > 0 {
+                taken.set(taken.get() - 1);
+                std::fs::write(path, b"another's").unwrap();
+            }
+            OpenOptions::new().write(true).create_new(true).open(path)
+        };
+        let made = locked(&folder.path().join("a"), make, |file| Some(file));
+        assert_eq!(std::fs::read(made.unwrap().0).unwrap(), b"");
     }
 
     #[test]
