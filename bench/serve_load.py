@@ -57,8 +57,8 @@ def known_texts(brisk, questions):
 
 class Server:
     def __init__(self, brisk):
-        command = [brisk, "serve", "--listen", "127.0.0.1:0", "--requests-per-minute", "1000000", "--queue", "256",
-                   "--queue-per-caller", "256"]
+        command = [brisk, "serve", "--listen", "127.0.0.1:0", "--requests-per-minute", "1000000", "--max-jobs", "256",
+                   "--max-jobs-per-caller", "256"]
         self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         for line in self.process.stderr:
             if found := re.search(r"http://127\.0\.0\.1:(\d+)", line):

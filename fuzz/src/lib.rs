@@ -23,7 +23,7 @@ impl Requests {
         SHARED.get_or_init(|| {
             // Nothing may wait, so that every request that is understood is refused for that.
             let settings = Settings {
-                queue: 0,
+                max_jobs: 0,
                 requests_per_minute: u32::MAX,
                 ..Settings::default()
             };

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 use tokio::sync::{Semaphore, watch};
 
 use crate::ask::{Ask, Context};
-use crate::compute::Compute;
+use crate::compute::{Compute, Made};
 use crate::error::{ApiError, Result, StartError};
 use crate::fields::Endpoint;
 use crate::finish;
@@ -65,12 +65,47 @@ pub struct App {
     draining: AtomicBool,
 }
 
+/// A server whose threads do not run yet, what they work with, and where what they made comes out.
+type Parts = (Arc<App>, Arc<Compute>, mpsc::Receiver<Made>);
+
 impl App {
     /// Opens the models to plan with and starts the threads that compute.
     ///
     /// # Errors
     /// Settings or models that do not work.
     pub fn start(settings: Settings, progress: &dyn HubProgress) -> Result<Arc<Self>, StartError> {
+        if let Some(folder) = &settings.save {
+            prepare(folder)?;
+        }
+        let models = Models::open(&settings, progress)?;
+        let (app, compute, receiver) = Self::put_together(settings, models)?;
+        let preload: Vec<_> = app
+            .settings
+            .preload
+            .iter()
+            .filter_map(|id| app.models.named(id).cloned())
+            .collect();
+        for (lane, name) in [(Lane::Pictures, "pictures"), (Lane::Texts, "texts")] {
+            let (compute, preload) = (Arc::clone(&compute), preload.clone());
+            thread(name, move || compute.run(lane, &preload))?;
+        }
+        let (save, counted) = (app.settings.save.clone(), Arc::clone(&app.metrics));
+        thread("finish", move || {
+            finish::run(&receiver, save.as_deref(), &counted)
+        })?;
+        Ok(app)
+    }
+
+    /// A server without models, whose requests are answered elsewhere.
+    ///
+    /// # Errors
+    /// Settings that do not work.
+    pub fn without_models(settings: Settings) -> Result<Arc<Self>, StartError> {
+        let (app, _, _) = Self::put_together(settings, Models::none())?;
+        Ok(app)
+    }
+
+    fn put_together(settings: Settings, models: Models) -> Result<Parts, StartError> {
         let keys = settings.api_key_file.as_deref().map(Keys::read).transpose();
         let keys = keys.map_err(StartError::Settings)?;
         if keys.is_none() && !settings.listen.ip().is_loopback() {
@@ -79,18 +114,15 @@ impl App {
                 settings.listen
             )));
         }
-        if let Some(folder) = &settings.save {
-            prepare(folder)?;
-        }
-        let models = Arc::new(Models::open(&settings, progress)?);
+        let models = Arc::new(models);
         let free = brisk_pipelines::memory::available();
         let memory = settings
             .memory
             .or(free.map(|free| free / 100 * MEMORY_SHARE))
             .unwrap_or(u64::MAX);
         let queue = Arc::new(Queue::new(Limits {
-            jobs: settings.queue,
-            of_caller: settings.queue_per_caller,
+            jobs: settings.max_jobs,
+            of_caller: settings.max_jobs_per_caller,
         }));
         let (speeds, metrics) = (Arc::new(Speeds::default()), Arc::new(Metrics::default()));
         let (sender, receiver) = mpsc::channel();
@@ -106,20 +138,7 @@ impl App {
             turns: Arc::default(),
             release_memory,
         });
-        let preload: Vec<_> = settings
-            .preload
-            .iter()
-            .filter_map(|id| models.named(id).cloned())
-            .collect();
-        for (lane, name) in [(Lane::Pictures, "pictures"), (Lane::Texts, "texts")] {
-            let (compute, preload) = (Arc::clone(&compute), preload.clone());
-            thread(name, move || compute.run(lane, &preload))?;
-        }
-        let (save, counted) = (settings.save.clone(), Arc::clone(&metrics));
-        thread("finish", move || {
-            finish::run(&receiver, save.as_deref(), &counted)
-        })?;
-        Ok(Arc::new(Self {
+        let app = Arc::new(Self {
             rates: Rates::new(settings.requests_per_minute),
             models,
             queue,
@@ -134,7 +153,8 @@ impl App {
             readers: Arc::new(Semaphore::new(READERS)),
             draining: AtomicBool::new(false),
             settings,
-        }))
+        });
+        Ok((app, compute, receiver))
     }
 
     /// Reads a body; a few at a time, off the threads that serve connections.

@@ -24,7 +24,7 @@ pub fn document(app: &App) -> Value {
         "limits": {
             "results": settings.max_results, "steps": settings.max_steps,
             "pixels": settings.max_pixels, "tokens": settings.max_tokens,
-            "queue": settings.queue, "queue_per_caller": settings.queue_per_caller,
+            "queue": settings.max_jobs, "queue_per_caller": settings.max_jobs_per_caller,
             "requests_per_minute": settings.requests_per_minute,
             "picture_bytes": crate::fields::MAX_PICTURE_BYTES, "memory_bytes": app.memory,
         },

@@ -14,6 +14,24 @@ pub type Result<T, E = ApiError> = std::result::Result<T, E>;
 /// Longest advice to come again, in seconds: OpenAI's clients wait no longer.
 const LONGEST_WAIT: u64 = 60;
 
+/// Codes that one machine may tell another.
+const CODES: [&str; 14] = [
+    "unknown_field",
+    "invalid_value",
+    "unsupported_option",
+    "exceeds_memory",
+    "model_not_found",
+    "not_found",
+    "too_large",
+    "queue_full",
+    "rate_limited",
+    "non_finite",
+    "load_failed",
+    "shutting_down",
+    "no_worker",
+    "cancelled",
+];
+
 /// Why a server does not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -88,6 +106,11 @@ impl ApiError {
         Self::new(StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    /// What cannot be had now.
+    pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
     /// What brisk did wrong.
     pub fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", message)
@@ -144,6 +167,23 @@ impl ApiError {
         json!({"error": {
             "message": self.message, "type": self.kind(), "param": self.param, "code": self.code,
         }})
+    }
+
+    /// What another server said, from its [body](Self::body), status and advice to come again.
+    pub fn of_body(body: &Value, status: u16, retry_after: Option<u64>) -> Self {
+        let error = &body["error"];
+        let code = error["code"].as_str().unwrap_or_default();
+        let known = CODES.into_iter().find(|known| *known == code);
+        let message = error["message"].as_str();
+        Self {
+            param: error["param"].as_str().map(str::to_owned),
+            retry_after,
+            ..Self::new(
+                StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                known.unwrap_or("internal"),
+                message.unwrap_or("another machine failed at this request"),
+            )
+        }
     }
 
     fn kind(&self) -> &'static str {

@@ -20,6 +20,8 @@ mod app;
 mod ask;
 mod capabilities;
 mod compute;
+pub mod elsewhere;
+pub mod engine;
 mod error;
 pub mod fields;
 mod finish;
@@ -50,10 +52,11 @@ use listen::Patience;
 use tokio::signal;
 
 pub use app::App;
+pub use elsewhere::Elsewhere;
 pub use error::{ApiError, StartError};
 pub use http::router;
 pub use openapi::{OPERATIONS, Operation, document as openapi_document};
-pub use settings::Settings;
+pub use settings::{Settings, bytes as parse_bytes};
 
 /// Threads that serve connections; what computes has its own.
 const THREADS: usize = 2;
@@ -69,43 +72,83 @@ pub fn serve(
     progress: &dyn HubProgress,
     listening: impl FnOnce(SocketAddr),
 ) -> Result<(), StartError> {
-    let system = |what: &str| {
-        let what = what.to_owned();
-        move |error| StartError::System(what, error)
-    };
-    let cannot_listen = format!("cannot listen on {}", settings.listen);
-    let listener = TcpListener::bind(settings.listen).map_err(system(&cannot_listen))?;
-    let address = listener.local_addr().map_err(system(&cannot_listen))?;
+    let (listener, address) = listen_on(&settings)?;
     let app = App::start(settings, progress)?;
     let routes = router(&app)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(THREADS)
-        .thread_name("http")
-        .enable_all()
-        .build()
-        .map_err(system("cannot start the threads that serve"))?;
+    let runtime = runtime()?;
     let served = runtime.block_on(async {
         let handle = Handle::new();
         tokio::spawn(Arc::clone(&app).sweep_always());
-        tokio::spawn(end(Arc::clone(&app), handle.clone()));
+        tokio::spawn(end(Arc::clone(&app), handle.clone(), LAST_WORDS));
         listening(address);
         listen::serve(listener, handle, routes, Patience::default()).await
     });
     // What still computes ends with the process.
     runtime.shutdown_background();
-    served.map_err(system(&cannot_listen))
+    served.map_err(|error| cannot_listen(address, error))
+}
+
+/// As [`serve`], for requests that are answered elsewhere, by whoever `find` finds.
+///
+/// # Errors
+/// Settings or an address that do not work; what `find` says.
+pub fn serve_elsewhere<E, F: Future<Output = Result<Arc<dyn Elsewhere>, E>>>(
+    settings: Settings,
+    find: impl FnOnce() -> F,
+    listening: impl FnOnce(SocketAddr),
+) -> Result<(), E>
+where
+    E: From<StartError>,
+{
+    let (listener, address) = listen_on(&settings)?;
+    let app = App::without_models(settings)?;
+    let runtime = runtime()?;
+    let served = runtime.block_on(async {
+        let routes = elsewhere::router(&app, find().await?)?;
+        let handle = Handle::new();
+        tokio::spawn(Arc::clone(&app).sweep_always());
+        let grace = app.settings.grace();
+        tokio::spawn(end(Arc::clone(&app), handle.clone(), grace));
+        listening(address);
+        let served = listen::serve(listener, handle, routes, Patience::default()).await;
+        Ok(served.map_err(|error| cannot_listen(address, error))?)
+    });
+    runtime.shutdown_background();
+    served
+}
+
+fn listen_on(settings: &Settings) -> Result<(TcpListener, SocketAddr), StartError> {
+    let failed = |error| cannot_listen(settings.listen, error);
+    let listener = TcpListener::bind(settings.listen).map_err(failed)?;
+    let address = listener.local_addr().map_err(failed)?;
+    Ok((listener, address))
+}
+
+fn cannot_listen(address: SocketAddr, error: std::io::Error) -> StartError {
+    StartError::System(format!("cannot listen on {address}"), error)
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, StartError> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        .thread_name("http")
+        .enable_all()
+        .build()
+        .map_err(|error| {
+            StartError::System("cannot start the threads that serve".to_owned(), error)
+        })
 }
 
 /// Ends the server when the process is told to: first what it does, then its connections; at once the second
 /// time.
-async fn end(app: Arc<App>, handle: Handle<SocketAddr>) {
+async fn end(app: Arc<App>, handle: Handle<SocketAddr>, last_words: Duration) {
     told_to_end().await;
     tracing::info!("ending: no more jobs are taken");
     tokio::select! {
         () = app.drain() => {}
         () = told_to_end() => return handle.shutdown(),
     }
-    handle.graceful_shutdown(Some(LAST_WORDS));
+    handle.graceful_shutdown(Some(last_words));
     told_to_end().await;
     handle.shutdown();
 }

@@ -367,6 +367,11 @@ impl Models {
         })
     }
 
+    /// None at all.
+    pub fn none() -> Self {
+        Self { models: Vec::new() }
+    }
+
     /// All, in the order they were given in.
     pub fn all(&self) -> &[Arc<Served>] {
         &self.models

@@ -62,11 +62,11 @@ pub struct Settings {
 
     /// Most jobs that wait
     #[arg(long, value_name = "N", default_value_t = 64)]
-    pub queue: usize,
+    pub max_jobs: usize,
 
     /// Most jobs that wait for one caller
     #[arg(long, value_name = "N", default_value_t = 16)]
-    pub queue_per_caller: usize,
+    pub max_jobs_per_caller: usize,
 
     /// Most requests of one caller in a minute
     #[arg(long, value_name = "N", default_value_t = 120, value_parser = clap::value_parser!(u32).range(1..))]
@@ -120,8 +120,8 @@ impl Default for Settings {
             public_url: None,
             save: None,
             ui_dir: None,
-            queue: 64,
-            queue_per_caller: 16,
+            max_jobs: 64,
+            max_jobs_per_caller: 16,
             requests_per_minute: 120,
             max_results: 8,
             max_steps: 100,
@@ -159,7 +159,10 @@ pub const KEPT: Duration = Duration::from_secs(600);
 pub const KEPT_BYTES: usize = 256 << 20;
 
 /// Reads a number of bytes: `24GiB`, `512MiB`, or plain.
-fn bytes(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// Another text, or a number that is not above 0.
+pub fn bytes(text: &str) -> Result<u64, String> {
     let units = [
         ("KiB", 1u64 << 10),
         ("MiB", 1 << 20),

@@ -169,7 +169,7 @@ impl Ask {
 
 /// The seed that a request gives, or one that is drawn: at most what JavaScript keeps exactly, with room
 /// for one a result.
-fn seed(given: Option<u64>) -> u64 {
+pub fn seed(given: Option<u64>) -> u64 {
     given.unwrap_or_else(|| {
         let (drawn, _) = uuid::Uuid::new_v4().as_u64_pair();
         // The upper half of a random id holds its version in bits 12 to 15; the rest is random.

@@ -29,6 +29,24 @@ pub struct Read {
     pub pictures: Vec<Vec<u8>>,
 }
 
+/// Reads the body of an endpoint.
+///
+/// # Errors
+/// As [`json`] and [`json_or_form`].
+pub async fn of(app: &App, request: Request, endpoint: Endpoint) -> Result<Read> {
+    let most = match endpoint {
+        Endpoint::Edits | Endpoint::Segment => {
+            return json_or_form(app, request, endpoint).await;
+        }
+        Endpoint::Completions => SMALL,
+        Endpoint::Generations | Endpoint::Chat => LARGE,
+    };
+    Ok(Read {
+        fields: json(app, request, most).await?,
+        pictures: Vec::new(),
+    })
+}
+
 /// Reads the JSON object of a request.
 ///
 /// # Errors

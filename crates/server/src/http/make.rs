@@ -6,7 +6,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 
-use super::body::{self, LARGE, Read, SMALL};
+use super::body;
 use crate::app::App;
 use crate::error::Result;
 use crate::fields::Endpoint;
@@ -66,19 +66,7 @@ async fn make(
     request: Request,
 ) -> Result<Response> {
     let base = base(&app, &request);
-    let read = match endpoint {
-        Endpoint::Edits | Endpoint::Segment => body::json_or_form(&app, request, endpoint).await?,
-        _ => {
-            let most = match endpoint {
-                Endpoint::Completions => SMALL,
-                _ => LARGE,
-            };
-            Read {
-                fields: body::json(&app, request, most).await?,
-                pictures: Vec::new(),
-            }
-        }
-    };
+    let read = body::of(&app, request, endpoint).await?;
     let ask = app.read(endpoint, read.fields, read.pictures).await?;
     let job = app.submit(&caller, ask, None)?;
     // Whoever goes away before the end wants no result.

@@ -1,6 +1,6 @@
 //! Paths and their handlers.
 
-mod body;
+pub mod body;
 mod jobs;
 mod make;
 mod models;
@@ -29,8 +29,6 @@ use crate::security::{Hosts, cors, csrf, gate};
 /// # Errors
 /// An allowed origin that is none.
 pub fn router(app: &Arc<App>) -> Result<Router, StartError> {
-    let hosts = Hosts::new(&app.settings.allowed_hosts);
-    let origins = &app.settings.allowed_origins;
     let routes = Router::new()
         .route("/v1/images/generations", post(make::generations))
         .route("/v1/images/edits", post(make::edits))
@@ -55,16 +53,28 @@ pub fn router(app: &Arc<App>) -> Result<Router, StartError> {
         .route("/openapi.json", get(openapi))
         .route("/", get(page::index))
         .route("/ui/{*path}", get(page::file))
+        .with_state(Arc::clone(app));
+    guarded(app, routes)
+}
+
+/// What requests to `routes` pass before they are answered.
+///
+/// # Errors
+/// An allowed origin that is none.
+pub fn guarded(app: &Arc<App>, routes: Router) -> Result<Router, StartError> {
+    let hosts = Hosts::new(&app.settings.allowed_hosts);
+    let origins = &app.settings.allowed_origins;
+    Ok(routes
         .fallback(nowhere)
         .method_not_allowed_fallback(not_so)
-        .with_state(Arc::clone(app));
-    Ok(routes
         .layer(from_fn_with_state((Arc::clone(app), hosts), gate))
         .layer(csrf(origins)?)
         .layer(cors(origins))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(Arc::clone(app), observe::observe)))
 }
+
+pub use state::metrics;
 
 async fn openapi() -> Json<Value> {
     Json(openapi::document())

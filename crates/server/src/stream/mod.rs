@@ -110,7 +110,12 @@ pub fn response(
             running.ended |= ended;
         }
     });
-    let mut response = Response::new(Body::from_stream(body));
+    of_events(Body::from_stream(body))
+}
+
+/// A response whose body is events.
+pub fn of_events(body: Body) -> Response {
+    let mut response = Response::new(body);
     let headers = response.headers_mut();
     for (name, value) in [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),

@@ -458,7 +458,7 @@ async fn what_can_never_fit_is_refused() {
 #[tokio::test]
 async fn a_full_queue_and_an_ending_server_refuse() {
     let server = Server::with(Settings {
-        queue: 1,
+        max_jobs: 1,
         ..Settings::default()
     });
     let job = json!({"kind": "image", "request": {"prompt": "x", "steps": 100}});

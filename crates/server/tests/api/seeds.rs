@@ -10,7 +10,7 @@ use crate::harness::Server;
 async fn bodies_that_were_ever_mishandled_are_answered() {
     // Nothing may wait, so that what is understood is refused for that.
     let server = Server::with(Settings {
-        queue: 0,
+        max_jobs: 0,
         requests_per_minute: u32::MAX,
         ..Settings::default()
     });
