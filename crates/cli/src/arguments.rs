@@ -4,8 +4,8 @@ use brisk::{BoxModel, registry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    bench, compare, completions, convert, doctor, eval, image, inspect, masks, models, probe,
-    quantize, reproduce, serve, text, train,
+    batch, bench, compare, completions, convert, doctor, eval, image, inspect, masks, models,
+    probe, quantize, reproduce, serve, text, train, work,
 };
 
 /// The version, with the commit that it was built from where that is known.
@@ -76,6 +76,9 @@ pub enum Verb {
     Eval(eval::EvalVerb),
     Reproduce(reproduce::ReproduceArguments),
     Serve(Box<serve::ServeArguments>),
+    #[command(subcommand)]
+    Batch(batch::BatchVerb),
+    Work(Box<work::WorkArguments>),
     Probe(probe::ProbeArguments),
     #[command(subcommand)]
     Bench(bench::BenchVerb),

@@ -1,5 +1,6 @@
 //! One file a verb, and what several share.
 
+pub mod batch;
 pub mod bench;
 pub mod compare;
 pub mod completions;
@@ -17,6 +18,7 @@ pub mod reproduce;
 pub mod serve;
 pub mod text;
 pub mod train;
+pub mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -46,6 +48,8 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Eval(verb) => eval::run(&verb),
         Verb::Reproduce(arguments) => reproduce::run(&arguments),
         Verb::Serve(arguments) => serve::run(*arguments),
+        Verb::Batch(verb) => batch::run(verb),
+        Verb::Work(arguments) => work::run(&arguments),
         Verb::Completions(arguments) => completions::completions(&arguments),
         Verb::Man(arguments) => completions::man(&arguments),
         Verb::Probe(arguments) => probe::run(&arguments),

@@ -1,10 +1,13 @@
 //! Runs the real binary from a temporary folder: stdout, stderr, exit code, files.
 
 mod bad_input;
+mod batch;
 mod bench;
+mod bucket;
 mod checked_first;
 mod device;
 mod files;
+mod fleet;
 mod harness;
 mod hart;
 mod hub;

@@ -10,15 +10,16 @@ use serde_json::{Value, json};
 use crate::harness::Place;
 
 /// A server that runs, and where.
-struct Running {
-    child: Child,
-    address: String,
+pub struct Running {
+    pub child: Child,
+    pub address: String,
 }
 
 impl Running {
-    fn start(place: &Place) -> Self {
+    pub fn start(place: &Place, more: &[&str]) -> Self {
+        let serve = ["serve", "--listen", "127.0.0.1:0"];
         let mut child = place
-            .command(&["serve", "--listen", "127.0.0.1:0"])
+            .command(&[&serve[..], more].concat())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
@@ -36,7 +37,8 @@ impl Running {
         }
     }
 
-    fn post(&self, path: &str, body: &Value) -> Value {
+    /// Asks, and gives the connection on which the answer comes.
+    pub fn ask(&self, path: &str, body: &Value) -> TcpStream {
         let body = body.to_string();
         let mut stream = TcpStream::connect(&self.address).unwrap();
         write!(
@@ -47,6 +49,11 @@ impl Running {
             body.len()
         )
         .unwrap();
+        stream
+    }
+
+    pub fn post(&self, path: &str, body: &Value) -> Value {
+        let mut stream = self.ask(path, body);
         let mut reply = String::new();
         stream.read_to_string(&mut reply).unwrap();
         let (head, body) = reply.split_once("\r\n\r\n").unwrap();
@@ -63,7 +70,7 @@ impl Drop for Running {
 }
 
 /// Bytes of base64.
-fn decoded(text: &str) -> Vec<u8> {
+pub fn decoded(text: &str) -> Vec<u8> {
     let value = |letter: u8| match letter {
         b'A'..=b'Z' => letter - b'A',
         b'a'..=b'z' => letter - b'a' + 26,
@@ -87,7 +94,7 @@ fn pictures_over_http_are_the_commands() {
     let place = Place::new();
     let options = ["--seed", "7", "--steps", "3", "-o", "heart.png"];
     place.ok(&[&["image", "red heart"], &options[..]].concat());
-    let mut server = Running::start(&place);
+    let mut server = Running::start(&place, &[]);
     let body = json!({"prompt": "red heart", "seed": 7, "steps": 3});
     let reply = server.post("/v1/images/generations", &body);
     let picture = decoded(reply["data"][0]["b64_json"].as_str().unwrap());

@@ -5,7 +5,7 @@ use crate::harness::{Place, fixture, fixture_path, gradient};
 #[test]
 fn help_fits_a_screen() {
     let place = Place::new();
-    let verbs: [&[&str]; 21] = [
+    let verbs: [&[&str]; 25] = [
         &[],
         &["image"],
         &["models"],
@@ -27,6 +27,10 @@ fn help_fits_a_screen() {
         &["train", "autoencoder"],
         &["train", "plot"],
         &["serve"],
+        &["work"],
+        &["batch"],
+        &["batch", "run"],
+        &["batch", "submit"],
     ];
     for verb in verbs {
         let outcome = place.ok(&[verb, &["--help"]].concat());
