@@ -18,6 +18,10 @@ use crate::{Error, Picture, Result, picture::check_size};
 
 /// Most memory that a decoder may take, in bytes.
 const MAX_DECODER_BYTES: u64 = 1 << 30;
+/// Of a PNG beside its pixels: compressed profiles and texts tell nothing of what they unfold to.
+const BESIDE_PIXELS: u64 = 32 << 20;
+/// Most bytes of a PNG's pixel while it is decoded.
+const PIXEL_BYTES: u64 = 8;
 /// What is said of a file that is not all there.
 const CUT: &str = "the file ends in the middle of the picture; get it again";
 
@@ -79,7 +83,7 @@ pub fn picture_size(bytes: &[u8], label: &str) -> Result<(usize, usize)> {
     };
     match image::guess_format(bytes).ok() {
         Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => {
-            let read = || ImageReader::with_format(Cursor::new(bytes), format).into_dimensions();
+            let read = || reader(bytes, format).into_dimensions();
             let (width, height) = guarded(read)
                 .map_err(bad)?
                 .map_err(|error| bad(error.to_string()))?;
@@ -113,17 +117,32 @@ fn decode_plain(bytes: &[u8], format: ImageFormat, label: &str) -> Result<Dynami
         label: label.to_owned(),
         reason: error.to_string(),
     };
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = Limits::default();
-    limits.max_alloc = Some(MAX_DECODER_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder().map_err(bad)?;
+    let mut decoder = reader(bytes, format).into_decoder().map_err(bad)?;
     let (width, height) = decoder.dimensions();
     check_size(label, width.into(), height.into())?;
     let orientation = decoder.orientation().map_err(bad)?;
     let mut image = DynamicImage::from_decoder(decoder).map_err(bad)?;
     image.apply_orientation(orientation);
     Ok(image)
+}
+
+/// A reader whose memory is bounded by the size that the file claims.
+fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
+    let mut limits = Limits::default();
+    limits.max_alloc = Some(match (format, bytes.get(16..24)) {
+        (ImageFormat::Png, Some(&[a, b, c, d, e, f, g, h])) => {
+            let [width, height] = [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes);
+            let pixels = u64::from(width) * u64::from(height);
+            (pixels
+                .saturating_mul(PIXEL_BYTES)
+                .saturating_add(BESIDE_PIXELS))
+            .min(MAX_DECODER_BYTES)
+        }
+        _ => MAX_DECODER_BYTES,
+    });
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    reader.limits(limits);
+    reader
 }
 
 /// Strict where the `image` crate is lenient: it fills what is damaged with grey.
@@ -264,6 +283,40 @@ mod tests {
             missing,
             Error::File(brisk_store::Error::Io { .. })
         ));
+    }
+
+    /// A PNG of 5 by 4 pixels with a profile of so many zeros.
+    fn with_profile(length: usize) -> Vec<u8> {
+        let png = encode_png(&sample(), &[]).unwrap();
+        let mut zipped = Vec::new();
+        let mut writer = png::Encoder::new(&mut zipped, length as u32 / 4, 1);
+        writer.set_color(png::ColorType::Rgba);
+        let mut writer = writer.write_header().unwrap();
+        writer.write_image_data(&vec![0; length]).unwrap();
+        writer.finish().unwrap();
+        let data = zipped.windows(4).position(|name| name == b"IDAT").unwrap();
+        let size = u32::from_be_bytes(zipped[data - 4..data].try_into().unwrap()) as usize;
+        let body = [b"iCCPa\0\0", &zipped[data + 4..data + 4 + size]].concat();
+        let length = (body.len() as u32 - 4).to_be_bytes();
+        let crc = crc32(&body).to_be_bytes();
+        [&png[..33], &length, &body, &crc, &png[33..]].concat()
+    }
+
+    #[test]
+    fn a_profile_that_unfolds_is_not_unfolded() {
+        let profile = |bytes: &[u8]| {
+            let mut decoder = reader(bytes, ImageFormat::Png).into_decoder().ok()?;
+            decoder.icc_profile().unwrap()
+        };
+        assert_eq!(
+            profile(&with_profile(4000)).map(|profile| profile.len()),
+            Some(4001)
+        );
+        let bomb = with_profile(BESIDE_PIXELS as usize + (4 << 20));
+        assert!(bomb.len() < 200_000, "{}", bomb.len());
+        assert_eq!(profile(&bomb), None);
+        assert_eq!(picture_size(&bomb, "x").unwrap(), (5, 4));
+        assert_eq!(decode_picture(&bomb, "x").unwrap(), sample());
     }
 
     fn crc32(bytes: &[u8]) -> u32 {
