@@ -4,9 +4,13 @@ Shapes come from config.json files (bench/configs), values from one generator, s
 comparison read the same file. Folders are made once and kept.
 """
 
+import functools
+import importlib.util
 import json
 import pathlib
 import shutil
+import sys
+import types
 
 import torch
 from safetensors.torch import save_file
@@ -105,6 +109,56 @@ def folder(source, cache, components, dtype):
     return target
 
 
+def segment_anything(config):
+    """The authors' networks as a configuration has them, with weights of their own."""
+    # Without what the package imports besides: it wants a torchvision that goes with this torch.
+    package = types.ModuleType("segment_anything")
+    package.__path__ = list(importlib.util.find_spec("segment_anything").submodule_search_locations)
+    sys.modules.setdefault("segment_anything", package)
+    from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
+
+    vision, decoder = config["vision_config"], config["mask_decoder_config"]
+    width, grid = vision["output_channels"], vision["image_size"] // vision["patch_size"]
+    encoder = ImageEncoderViT(
+        img_size=vision["image_size"],
+        patch_size=vision["patch_size"],
+        embed_dim=vision["hidden_size"],
+        depth=vision["num_hidden_layers"],
+        num_heads=vision["num_attention_heads"],
+        mlp_ratio=vision.get("mlp_ratio", 4.0),
+        out_chans=width,
+        norm_layer=functools.partial(torch.nn.LayerNorm, eps=1e-6),
+        qkv_bias=True,
+        use_rel_pos=True,
+        rel_pos_zero_init=True,
+        window_size=vision["window_size"],
+        global_attn_indexes=vision["global_attn_indexes"],
+    )
+    side = vision["image_size"]
+    prompts = PromptEncoder(width, (grid, grid), (side, side), config["prompt_encoder_config"]["mask_input_channels"])
+    two_way = TwoWayTransformer(
+        decoder.get("num_hidden_layers", 2), width, decoder["num_attention_heads"], decoder["mlp_dim"]
+    )
+    masks = MaskDecoder(
+        transformer_dim=width, transformer=two_way, num_multimask_outputs=3, iou_head_depth=3,
+        iou_head_hidden_dim=decoder["iou_head_hidden_dim"],
+    )
+    return Sam(encoder, prompts, masks).eval()
+
+
+def segmenter(source, cache, components, dtype):
+    """A file of random weights under the authors' names."""
+    target = pathlib.Path(cache) / "models" / f"{pathlib.Path(source).name}-{dtype}.pth"
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(0)
+        state = segment_anything(read(pathlib.Path(source) / "config.json")).state_dict()
+        temporary = target.with_suffix(".part")
+        torch.save({name: tensor.to(TYPES[dtype]) for name, tensor in state.items()}, temporary)
+        temporary.rename(target)
+    return target
+
+
 def load(target, name):
     """The reference's module with the folder's weights, in f32."""
     from safetensors import safe_open
@@ -145,6 +199,15 @@ def inputs(case, source):
             "weight": randn(generator, channels, 1, 3, 3) / 3,
             "bias": 0.02 * randn(generator, channels),
         }
+    if component in ["image_encoder", "mask_decoder"]:
+        vision = read(source / "config.json")["vision_config"]
+        side, channels = vision["image_size"], vision["output_channels"]
+        if component == "image_encoder":
+            return {"pixel_values": randn(generator, 1, 3, side, side)}
+        grid = side // vision["patch_size"]
+        corners = side * torch.rand(case.prompts, 2, 2, generator=generator)
+        boxes = torch.cat([corners.amin(1), corners.amax(1)], 1)
+        return {"image_embeddings": randn(generator, 1, channels, grid, grid), "boxes": boxes}
     if component in ["text_encoder", "language_model"]:
         config = read(place(source, component) / "config.json")
         ids = torch.randint(4, config["vocab_size"], (1, case.tokens), generator=generator)

@@ -23,6 +23,8 @@ import tempfile
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent
+# Components of Segment Anything, whose peer is the authors' package.
+MASKS = ["image_encoder", "mask_decoder"]
 PROMPT = "a red heart on a white table"
 # As long as the published instruction: a word-level tokenizer makes about 210 tokens of it.
 INSTRUCTION = " ".join(["describe what can be seen in one picture , its light and its colours :"] * 14)
@@ -52,6 +54,8 @@ class Case:
     int4: bool = False
     steps: int = 0
     shape: tuple = ()
+    # Prompts of a picture, boxes.
+    prompts: int = 0
     # Several copies of the weights don't fit in memory: peers run one after the other.
     alone: bool = False
 
@@ -63,7 +67,8 @@ class Case:
 
     @property
     def fixture(self):
-        return "language_models/a2d_qwen3_0" if self.component == "language_model" else "pipelines/sprint"
+        others = {"language_model": "language_models/a2d_qwen3_0"} | dict.fromkeys(MASKS, "sam/base")
+        return others.get(self.component, "pipelines/sprint")
 
     def tiny(self):
         """The same work at sizes that only show that the harness works."""
@@ -74,6 +79,7 @@ class Case:
             tokens=self.tokens and 12,
             prefix=self.prefix and 5,
             block=self.block and 4,
+            prompts=self.prompts and 3,
             shape=self.shape and (16, 24, 8),
         )
 
@@ -86,6 +92,9 @@ CASES = [
     Case("gemma2-2b-encode-300", "text_encoder", "sana-0.6b", tokens=300, alone=True),
     Case("gemma2-2b-encode-300-prefix-220", "text_encoder", "sana-0.6b", tokens=300, prefix=220, alone=True),
     Case("qwen3-0.6b-block-32-of-512", "language_model", "qwen3-0.6b-diffusion", tokens=512, block=32, quantize=("8bit", "4bit")),
+    Case("sam-vit-b-encode-1024", "image_encoder", "sam-vit-b", alone=True),
+    Case("sam-vit-b-100-boxes", "mask_decoder", "sam-vit-b", prompts=100, alone=True),
+    Case("sam-vit-h-encode-1024", "image_encoder", "sam-vit-h", alone=True),
     Case("gemm", "gemm", shape=(1024, 1152, 5760)),
     Case("depthwise-5760-32x32", "depthwise", shape=(5760, 32, 32)),
     Case("sprint-0.6b-1024-2-steps", "image", "sana-sprint-0.6b", size=1024, steps=2, int4=True, alone=True),
@@ -105,6 +114,8 @@ class Python:
         command += flags + ["--threads", str(arguments.threads), "--inputs", str(files["inputs"])]
         if files["model"]:
             command += ["--model", str(files["model"])]
+        if case.component in MASKS:
+            command += ["--config", str(files["source"] / "config.json")]
         if case.component == "image":
             command += ["--prompt", PROMPT, "--instruction", str(files["instruction"])]
             command += ["--size", str(case.size), "--steps", str(case.steps)]
@@ -215,7 +226,8 @@ def difference(output, reference):
     def values(path):
         if path.suffix == ".png":
             return numpy.asarray(Image.open(path)).astype(numpy.float64)
-        return next(iter(load_file(path).values())).astype(numpy.float64)
+        tensors = load_file(path)
+        return tensors.get("low_res_masks", next(iter(tensors.values()))).astype(numpy.float64)
 
     a, b = values(output), values(reference)
     if a.shape != b.shape:
@@ -231,7 +243,8 @@ def prepare(case, arguments, folder):
     files = {"folder": folder, "model": None, "source": None, "inputs": folder / "inputs.safetensors"}
     if case.config:
         files["source"] = HERE / "configs" / case.config
-        files["model"] = checkpoints.folder(files["source"], arguments.cache, case.parts, arguments.storage)
+        make = checkpoints.segmenter if case.component in MASKS else checkpoints.folder
+        files["model"] = make(files["source"], arguments.cache, case.parts, arguments.storage)
     if case.component == "image":
         files["instruction"] = folder / "instruction.txt"
         files["instruction"].write_text(INSTRUCTION)
@@ -250,7 +263,7 @@ def measure(case, arguments):
             flags["pytorch, channels last"] = ["--peer", "torch", "--channels-last"]
         if arguments.compile:
             flags["pytorch, compiled"] = ["--peer", "compile"]
-        if arguments.openvino and case.component not in ["text_encoder", "image", "language_model"]:
+        if arguments.openvino and case.component not in ["text_encoder", "image", "language_model", *MASKS]:
             flags["openvino"] = ["--peer", "openvino"]
         peers = [Brisk(case, files, arguments)]
         peers += [Brisk(case, files, arguments, kind) for kind in case.quantize]

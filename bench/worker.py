@@ -124,6 +124,37 @@ def openvino_runner(module, given, name, threads):
     return run
 
 
+def masks_runner(arguments):
+    """Segment Anything of the authors' package: a picture's embedding, or the masks of boxes on one."""
+    if arguments.peer == "openvino":
+        raise SystemExit("worker: no OpenVINO export of Segment Anything here")
+    tensors = load_file(arguments.inputs)
+    model = checkpoints.segment_anything(json.loads(pathlib.Path(arguments.config).read_text()))
+    model.load_state_dict(torch.load(arguments.model))
+    encoder = torch.compile(model.image_encoder) if arguments.peer == "compile" else model.image_encoder
+
+    def masks():
+        sparse, dense = model.prompt_encoder(points=None, boxes=tensors["boxes"], masks=None)
+        # What `multimask_output` drops is made all the same.
+        found, _ = model.mask_decoder.predict_masks(
+            image_embeddings=tensors["image_embeddings"],
+            image_pe=model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+        )
+        return {"low_res_masks": found}
+
+    def run():
+        started = time.perf_counter()
+        if arguments.component == "image_encoder":
+            result = {"image_embeddings": encoder(tensors["pixel_values"])}
+        else:
+            result = masks()
+        return time.perf_counter() - started, result
+
+    return run
+
+
 def text_runner(arguments):
     """Gemma 2, with the keys and values of the first tokens kept where that is asked for."""
     if arguments.peer == "openvino":
@@ -252,6 +283,7 @@ def main():
     parser.add_argument("--component", required=True)
     parser.add_argument("--peer", choices=["torch", "compile", "openvino"], required=True)
     parser.add_argument("--model")
+    parser.add_argument("--config")
     parser.add_argument("--inputs")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--prefix", type=int, default=0)
@@ -274,6 +306,7 @@ def main():
     # Libraries print where they like; answers alone go to stdout.
     with contextlib.redirect_stdout(sys.stderr):
         runners = {"text_encoder": text_runner, "image": pipeline_runner, "language_model": language_runner}
+        runners |= {"image_encoder": masks_runner, "mask_decoder": masks_runner}
         run = runners.get(arguments.component, module_runner)(arguments)
         answer({"ready": True})
         result = None

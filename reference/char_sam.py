@@ -91,6 +91,26 @@ class Craft(nn.Module):
         return y, seen
 
 
+class LinkRefiner(nn.Module):
+    """Over the maps and the features of CRAFT."""
+
+    def __init__(self, inputs=34, inner=64, wide=128):
+        super().__init__()
+        layers = []
+        for entering in [inputs, inner, inner]:
+            layers += [nn.Conv2d(entering, inner, 3, padding=1), nn.BatchNorm2d(inner), nn.ReLU(inplace=True)]
+        self.last_conv = nn.Sequential(*layers)
+        for index, step in enumerate([6, 12, 18, 24]):
+            branch = nn.Sequential(
+                nn.Conv2d(inner, wide, 3, dilation=step, padding=step), nn.BatchNorm2d(wide), nn.ReLU(inplace=True),
+                nn.Conv2d(wide, wide, 1), nn.BatchNorm2d(wide), nn.ReLU(inplace=True), nn.Conv2d(wide, 1, 1))
+            setattr(self, f"aspp{index + 1}", branch)
+
+    def forward(self, maps, features):
+        x = self.last_conv(torch.cat([maps, features], 1))
+        return sum(getattr(self, f"aspp{index + 1}")(x) for index in range(4))
+
+
 class Lstm(nn.Module):
     def __init__(self, wide, hidden, out):
         super().__init__()
@@ -157,6 +177,14 @@ if __name__ == "__main__":
     pixels = common.normal((2, 3, 48, 80), "craft", "pixels")
     write("craft", craft, {key: list(value) if isinstance(value, tuple) else value for key, value in sizes.items()},
           "detector", pixels, lambda maps: {"region": maps[:, 0], "affinity": maps[:, 1]})
+    refiner = common.randomise(LinkRefiner(2 + 8, 12, 16), "craft/refiner", gain=1.4, bias=0.1)
+    folder = common.case_folder("craft", "refiner")
+    state = {f"module.{name}": tensor.contiguous().clone() for name, tensor in refiner.state_dict().items()}
+    save_file(state, folder / "model.safetensors")
+    maps, features = (common.normal((1, count, 28, 36), "craft", name) for count, name in [(2, "maps"), (8, "features")])
+    golden = {"inputs.maps": channels_last(maps), "inputs.features": channels_last(features)}
+    golden["affinity"] = channels_last(refiner(maps, features))
+    common.write_golden(folder / "golden_refiner.safetensors", golden)
     characters = "0123456789abc"
     crnn = common.randomise(Crnn(16, 12, len(characters) + 1), "crnn/base", gain=1.4, bias=0.1)
     pixels = common.normal((2, 1, 32, 52), "crnn", "pixels")

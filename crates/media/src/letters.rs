@@ -33,13 +33,7 @@ static BUILT_IN: LazyLock<Vec<Typeface>> = LazyLock::new(|| {
         "DejaVuSansMono",
         "DejaVuSansMono-Bold",
     ];
-    let read = |(name, bytes): (&str, &'static [u8])| {
-        let font = FontArc::try_from_slice(bytes).ok()?;
-        Some(Typeface {
-            name: name.to_owned(),
-            font,
-        })
-    };
+    let read = |(name, bytes): (&str, &'static [u8])| Typeface::of_bytes(name, bytes).ok();
     faces.into_iter().filter_map(read).collect()
 });
 
@@ -73,16 +67,26 @@ impl Typeface {
         &BUILT_IN
     }
 
+    /// A TrueType or OpenType font that is part of the program.
+    ///
+    /// # Errors
+    /// Bytes that are no font.
+    pub fn of_bytes(name: &str, bytes: &'static [u8]) -> Result<Self> {
+        let font = FontArc::try_from_slice(bytes).map_err(|_| not_a_font(name))?;
+        Ok(Self {
+            name: name.to_owned(),
+            font,
+        })
+    }
+
     /// Reads a TrueType or OpenType font.
     ///
     /// # Errors
     /// A file that cannot be read, or is no font.
     pub fn read(path: &Path) -> Result<Self> {
         let bytes = read(path, Limit::MODEL_FILE)?;
-        let font = FontArc::try_from_vec(bytes).map_err(|_| Error::Decode {
-            label: path.display().to_string(),
-            reason: "it is no TrueType or OpenType font".into(),
-        })?;
+        let font =
+            FontArc::try_from_vec(bytes).map_err(|_| not_a_font(&path.display().to_string()))?;
         let name = path.file_stem().unwrap_or_default();
         Ok(Self {
             name: name.to_string_lossy().into_owned(),
@@ -146,6 +150,13 @@ impl Typeface {
         let units = self.font.units_per_em().unwrap_or(1.0);
         let (first, second) = (self.font.glyph_id(first), self.font.glyph_id(second));
         self.font.kern_unscaled(first, second) * em / units
+    }
+}
+
+fn not_a_font(label: &str) -> Error {
+    Error::Decode {
+        label: label.to_owned(),
+        reason: "it is no TrueType or OpenType font".into(),
     }
 }
 

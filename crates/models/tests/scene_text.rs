@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use brisk_models::component::{Component, ComponentWeights, LoadSettings, Sizes, read_inputs};
 use brisk_models::{craft, crnn};
-use brisk_nn::Tensor;
-use brisk_nn::Trace;
+use brisk_nn::{Tensor, Trace, Weights};
 use brisk_store::{MappedSource, MemorySource, ModelFolder, Slice, TensorSource, open_weights};
 use brisk_testkit::{Golden, fixtures_dir};
 
@@ -97,4 +96,31 @@ fn widths_are_told_by_tensors() {
         .unwrap_err()
         .to_string();
     assert!(refused.contains("basenet.slice1.0.weight"), "{refused}");
+}
+
+#[test]
+fn the_link_refiner_agrees() {
+    let source = folder("craft/refiner").open_component("", None).unwrap();
+    let plain = craft::plain_names(source).unwrap();
+    let config = craft::LinkRefinerConfig::of_tensors(&*plain).unwrap();
+    assert_eq!((config.inputs, config.channels), (10, [12, 16]));
+    let refiner = craft::LinkRefiner::load(&config, &Weights::from_source(plain)).unwrap();
+    let mut golden = Golden::open("craft/refiner/golden_refiner.safetensors");
+    let scores = craft::Scores {
+        maps: golden.get("inputs.maps"),
+        features: golden.get("inputs.features"),
+    };
+    assert!(golden.compare("affinity", &refiner.forward(&scores).unwrap(), TOLERANCE));
+    golden.report();
+    let narrow = craft::Scores {
+        features: scores.maps.clone(),
+        ..scores
+    };
+    let refused = refiner.forward(&narrow).unwrap_err().to_string();
+    assert!(refused.contains("detector of 4"), "{refused}");
+
+    let detector = folder("craft/base").open_component("", None).unwrap();
+    let refused = craft::LinkRefinerConfig::of_tensors(&*craft::plain_names(detector).unwrap());
+    let refused = refused.unwrap_err().to_string();
+    assert!(refused.contains("no link refiner"), "{refused}");
 }

@@ -47,8 +47,10 @@ pub use families::autoencoder::{AutoencoderReport, train_autoencoder};
 pub use families::codes::{
     CodesRecipe, DiffusionLoss, DropLaw, KeptPlaces, TokenizerFiles, open_codes_start, train_codes,
 };
+pub use families::detector::{DetectorRecipe, DetectorReport, DetectorScores, train_detector};
 pub use families::image::{ImageReport, Start, train_image};
 pub use families::masks::{MasksRecipe, MasksReport, train_masks};
+pub use families::recogniser::{RecogniserRecipe, RecogniserReport, train_recogniser};
 pub use families::text::{TextReport, train_text};
 pub use families::tokenizer::{
     QuantizationLoss, TokenizerRecipe, TokenizerReport, open_tokenizer, train_tokenizer,

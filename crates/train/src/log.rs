@@ -52,7 +52,7 @@ pub struct Measure {
 }
 
 /// Everything that evaluations measure.
-pub const MEASURES: [Measure; 5] = [
+pub const MEASURES: [Measure; 7] = [
     Measure {
         key: "psnr",
         option: "psnr",
@@ -86,6 +86,20 @@ pub const MEASURES: [Measure; 5] = [
         option: "fg-iou-words",
         name: "words",
         title: "text pixels by boxes of words (IoU)",
+        unit: Unit::Share,
+    },
+    Measure {
+        key: "words_found",
+        option: "words-found",
+        name: "words found",
+        title: "held-out words that a box lies over",
+        unit: Unit::Share,
+    },
+    Measure {
+        key: "words_right",
+        option: "words-right",
+        name: "words right",
+        title: "held-out words read without a fault",
         unit: Unit::Share,
     },
 ];

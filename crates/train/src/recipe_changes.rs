@@ -4,7 +4,7 @@ use serde_json::Value;
 
 /// Keys that may change between restarts, since they don't change what a step does, or, as the length of
 /// the run, only which rate it has.
-const FREE_KEYS: [&str; 14] = [
+const FREE_KEYS: [&str; 16] = [
     "steps",
     "max_minutes",
     "log_every",
@@ -13,7 +13,9 @@ const FREE_KEYS: [&str; 14] = [
     "eval_pictures",
     "eval_problems",
     "eval_scenes",
+    "eval_words",
     "final_scenes",
+    "final_words",
     "sample_every",
     "sample_prompts",
     "sample_steps",

@@ -1,9 +1,11 @@
 //! `brisk train`: prepare data, train, plot.
 
 mod checker;
+mod detector;
 mod masks;
 mod packages;
 mod preview;
+mod recogniser;
 mod scenes;
 mod tokenizer;
 
@@ -31,9 +33,11 @@ use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::{models, output, progress, text};
 use checker::CheckerArguments;
+use detector::DetectorArguments;
 use masks::MasksTrainingArguments;
 use packages::PackageArguments;
 use preview::PreviewArguments;
+use recogniser::RecogniserArguments;
 use scenes::ScenesArguments;
 use tokenizer::TokenizerArguments;
 
@@ -60,6 +64,8 @@ pub enum TrainVerb {
     Tokenizer(TokenizerArguments),
     Preview(PreviewArguments),
     Masks(MasksTrainingArguments),
+    Detector(DetectorArguments),
+    Recogniser(RecogniserArguments),
     Plot(PlotArguments),
 }
 
@@ -261,6 +267,8 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Tokenizer(arguments) => tokenizer::run(arguments),
         TrainVerb::Preview(arguments) => preview::run(arguments),
         TrainVerb::Masks(arguments) => masks::run(arguments),
+        TrainVerb::Detector(arguments) => detector::run(arguments),
+        TrainVerb::Recogniser(arguments) => recogniser::run(arguments),
         TrainVerb::Plot(arguments) => plot(arguments),
     }
 }

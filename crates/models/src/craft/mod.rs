@@ -15,8 +15,10 @@ mod config;
 mod cost;
 mod model;
 mod names;
+mod refiner;
 
 pub use component::COMPONENT;
 pub use config::CraftConfig;
 pub use model::{Craft, Scores};
 pub use names::plain_names;
+pub use refiner::{LinkRefiner, LinkRefinerConfig};

@@ -180,14 +180,14 @@ impl Craft {
     }
 }
 
-const POINTWISE: ConvOptions = ConvOptions {
+pub(super) const POINTWISE: ConvOptions = ConvOptions {
     kernel: 1,
     padding: 0,
     ..ConvOptions::SAME_3X3
 };
 
 /// The convolution at `layer` with the batch norm behind it.
-fn normed(
+pub(super) fn normed(
     weights: &Weights,
     layer: usize,
     [from, to]: [usize; 2],

@@ -11,10 +11,11 @@ use crate::Result;
 const WRAPPERS: [&str; 2] = ["module.", "craft."];
 /// What batch norms count in training.
 const COUNTED: &str = ".num_batches_tracked";
-/// A tensor that only this network has.
+/// A tensor that only this network has, and one that only its link refiner has.
 pub(super) const OWN: &str = "basenet.slice5.1.weight";
+pub(super) const OF_REFINER: &str = "aspp1.0.weight";
 
-/// The tensors of a file under the network's own names, without what wrappers put before them, what stands beside
+/// The tensors of a file under the own names of the network, or of its link refiner, without what wrappers put before them, what stands beside
 /// the network, and what only training uses.
 ///
 /// # Errors
@@ -35,7 +36,7 @@ pub fn plain_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource
     Ok(Arc::new(MappedSource::new(source, map)?))
 }
 
-/// What all names of the network begin with.
+/// What all names of the network, or of its refiner, begin with.
 pub(super) fn prefix(source: &dyn TensorSource) -> String {
     let [parallel, trainer] = WRAPPERS;
     let candidates = ["", parallel, trainer].map(str::to_owned);
@@ -44,6 +45,7 @@ pub(super) fn prefix(source: &dyn TensorSource) -> String {
         format!("{parallel}{trainer}"),
     ];
     let mut all = candidates.into_iter().chain(both);
-    all.find(|prefix| source.info(&format!("{prefix}{OWN}")).is_some())
+    let has = |prefix: &str, own: &str| source.info(&format!("{prefix}{own}")).is_some();
+    all.find(|prefix| has(prefix, OWN) || has(prefix, OF_REFINER))
         .unwrap_or_default()
 }

@@ -20,7 +20,6 @@ struct Direction {
     inputs: Linear,
     /// From the state to all gates, `[4·hidden, hidden]`.
     state: Tensor,
-    hidden: usize,
 }
 
 impl BidirectionalLstm {
@@ -36,7 +35,6 @@ impl BidirectionalLstm {
             Ok(Direction {
                 inputs: Linear::new(get("weight_ih", &[gates, from])?, Some(bias))?,
                 state: get("weight_hh", &[gates, hidden])?,
-                hidden,
             })
         };
         Ok(Self {
@@ -62,37 +60,6 @@ impl BidirectionalLstm {
 impl Direction {
     /// States `[B, T, hidden]`, from the last step to the first where it goes `back`.
     fn run(&self, x: &Tensor, back: bool) -> Result<Tensor> {
-        let (batch, steps, _) = x.dims3()?;
-        let hidden = self.hidden;
-        let gates = self.inputs.forward(x)?.flatten_all()?.to_vec1::<f32>()?;
-        let mut states = vec![0.0f32; batch * steps * hidden];
-        let mut state = vec![0.0f32; batch * hidden];
-        let mut cell = vec![0.0f32; batch * hidden];
-        for step in 0..steps {
-            let at = if back { steps - 1 - step } else { step };
-            let before = Tensor::from_slice(&state, (batch, hidden))?;
-            let carried = ops::linear(&before, &self.state, None)?
-                .flatten_all()?
-                .to_vec1::<f32>()?;
-            for row in 0..batch {
-                let own = &gates[(row * steps + at) * GATES * hidden..][..GATES * hidden];
-                let carried = &carried[row * GATES * hidden..][..GATES * hidden];
-                for unit in 0..hidden {
-                    let gate =
-                        |index: usize| own[index * hidden + unit] + carried[index * hidden + unit];
-                    let place = row * hidden + unit;
-                    let kept = sigmoid(gate(1)) * cell[place] + sigmoid(gate(0)) * gate(2).tanh();
-                    cell[place] = kept;
-                    state[place] = sigmoid(gate(3)) * kept.tanh();
-                }
-                states[(row * steps + at) * hidden..][..hidden]
-                    .copy_from_slice(&state[row * hidden..][..hidden]);
-            }
-        }
-        Tensor::from_vec(states, (batch, steps, hidden))
+        ops::lstm(&self.inputs.forward(x)?, &self.state, back)
     }
-}
-
-fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + (-x).exp())
 }

@@ -1,6 +1,6 @@
 //! Batch normalisation with stored statistics, as a part of the layer before it.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::tensor::{Location, Tensor};
 use crate::weights::{Init, Weights};
 
@@ -13,16 +13,12 @@ pub struct FoldedBatchNorm {
 }
 
 impl FoldedBatchNorm {
-    /// Reads `weight`, `bias`, `running_mean` and `running_var`, all `[channels]`.
+    /// Reads `weight`, `bias`, `running_mean` and `running_var`, all `[channels]`. In training the statistics are those
+    /// that the variables hold: nothing here follows the batches, and an optimiser must leave them alone.
     ///
     /// # Errors
-    /// Weights that are trained: the statistics would have to be.
+    /// A parameter that does not fit.
     pub fn load(weights: &Weights, channels: usize, eps: f64) -> Result<Self> {
-        if weights.is_trainable() {
-            return Err(Error::Config(
-                "a batch norm can't be trained, only run with its stored statistics".into(),
-            ));
-        }
         // On the host, where its root is; what the layer becomes goes where the weights do.
         let get =
             |name: &str, init: Init| weights.get(name, &[channels], init)?.to(&Location::HOST);

@@ -72,6 +72,16 @@ pub static DETECTOR: Key<PathBuf> = Key::new(
 )
 .on_open();
 
+/// What joins the characters that the detector finds.
+pub static LINK_REFINER: Key<PathBuf> = Key::new(
+    "link-refiner",
+    "FILE",
+    Kind::Path,
+    "weights that join the characters of long and bent words better, beside the detector's",
+)
+.on_open()
+.rare();
+
 /// What reads.
 pub static RECOGNISER: Key<PathBuf> = Key::new(
     "recogniser",

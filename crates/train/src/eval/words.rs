@@ -61,6 +61,8 @@ pub struct WordScores {
 /// Which scenes.
 #[derive(Debug)]
 pub struct WordScenes<'a> {
+    /// Number of the first one. Those from 0 on are for figures; what is tuned is tuned on others.
+    pub first: u64,
     /// How many.
     pub count: usize,
     /// What they are like.
@@ -109,7 +111,7 @@ pub fn evaluate_words(
     let mut sums: Vec<Sum> = settings.iter().map(|_| Sum::default()).collect();
     let silent = Control::silent().with_cancel(control.cancel_flag());
     for index in 0..scenes.count as u64 {
-        let scene = scenes.draw(index);
+        let scene = scenes.draw(scenes.first + index);
         let truth = Truth::of(&scene);
         let picture = std::sync::Arc::new(scene.picture.clone());
         for (setting, sum) in settings.iter().zip(&mut sums) {

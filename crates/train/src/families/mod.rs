@@ -2,7 +2,10 @@
 
 pub(crate) mod autoencoder;
 pub(crate) mod codes;
+pub(crate) mod detector;
+mod fixed_norms;
 pub(crate) mod image;
 pub(crate) mod masks;
+pub(crate) mod recogniser;
 pub(crate) mod text;
 pub(crate) mod tokenizer;

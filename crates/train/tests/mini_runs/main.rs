@@ -2,6 +2,7 @@
 
 mod codes;
 mod masks;
+mod readers;
 mod tokenizer;
 
 use std::path::Path;

@@ -31,7 +31,7 @@ fn document(steps: u64) -> Value {
                 "hidden_size": 16, "mlp_dim": 32, "num_attention_heads": 2, "iou_head_hidden_dim": 16
             }
         },
-        "boxes": 3, "boxes_with_points": 1, "points": 1, "filled_share": 0.3, "eval_every": 20,
+        "boxes": 3, "boxes_with_points": 1, "points": 1, "filled_share": 0.3, "window_share": 0.5, "eval_every": 20,
         "eval_scenes": 2, "final_scenes": 3
     })
 }

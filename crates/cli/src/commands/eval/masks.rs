@@ -57,7 +57,10 @@ pub struct MasksEvalArguments {
     /// Scenes
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..))]
     count: u16,
-    /// Fonts of the scenes' words (default: those that come along)
+    /// Number of the first scene: published figures are of those from 0 on, tune on others
+    #[arg(long, value_name = "NUMBER", default_value_t = 0)]
+    first: u32,
+    /// Fonts of the scenes' words (default: seven faces of Roboto and Caladea, which nothing was trained on)
     #[arg(long, value_name = "FOLDER")]
     scene_fonts: Option<PathBuf>,
     /// Print one JSON document
@@ -105,10 +108,11 @@ pub fn run(arguments: &MasksEvalArguments) -> Result {
         });
     }
     let fonts = match &arguments.scene_fonts {
-        None => Fonts::built_in(),
+        None => Fonts::held_out(),
         Some(folder) => Fonts::read(folder)?,
     };
     let scenes = WordScenes {
+        first: arguments.first.into(),
         count: arguments.count.into(),
         options: SceneTextOptions::default(),
         fonts: &fonts,
@@ -170,8 +174,9 @@ pub fn judge(
     settings: &[Options],
     control: &Control,
 ) -> brisk_pipelines::Result<Vec<MaskFigures>> {
-    let fonts = Fonts::built_in();
+    let fonts = Fonts::held_out();
     let scenes = WordScenes {
+        first: 0,
         count: SCENES,
         options: SceneTextOptions::default(),
         fonts: &fonts,

@@ -7,7 +7,7 @@ use brisk_media::Picture;
 use super::Tools;
 use super::boxes::{self, Bounds};
 use super::outline::{HEIGHT, Strip};
-use super::view::{Spent, View, part_of};
+use super::view::{self, Spent, View};
 use crate::error::Result;
 use crate::families::sam::PicturePrompt;
 
@@ -36,14 +36,11 @@ pub(super) struct Looked {
     pub read: f64,
 }
 
-/// A word that is looked at: its views are made when they are first needed.
+/// A word that is looked at.
 pub(super) struct Word<'a> {
     pub picture: &'a Picture,
     pub strip: std::sync::Arc<Strip>,
-    /// Parts of the strip; empty where the whole picture is looked at.
-    pub parts: Vec<Bounds>,
-    views: Vec<Option<View>>,
-    /// Of the whole picture, or the whole strip.
+    /// Of the whole picture; without it parts of the strip are looked at.
     whole: Option<View>,
     pub spent: Spent,
     pub looked: Looked,
@@ -52,57 +49,36 @@ pub(super) struct Word<'a> {
 impl<'a> Word<'a> {
     /// With the view of the whole picture, or without: then parts of the strip are looked at.
     pub fn new(picture: &'a Picture, strip: std::sync::Arc<Strip>, whole: Option<View>) -> Self {
-        let parts = if whole.is_some() {
-            Vec::new()
-        } else {
-            super::view::parts(&strip)
-        };
         Self {
             picture,
             strip,
-            views: parts.iter().map(|_| None).collect(),
-            parts,
             whole,
             spent: Spent::default(),
             looked: Looked::default(),
         }
     }
 
-    /// The number of the view that shows a box best; none: the whole.
-    pub fn view_number(&self, bounds: Bounds) -> Option<usize> {
-        part_of(&self.parts, bounds)
+    /// The parts that show boxes, with the numbers of those that each shows; none stands for the whole picture.
+    pub fn parts(&self, boxes: &[Bounds], tools: &Tools) -> Vec<(Option<Bounds>, Vec<usize>)> {
+        if self.whole.is_some() {
+            return vec![(None, (0..boxes.len()).collect())];
+        }
+        let parts = view::parts(boxes, tools.segmenter.side());
+        let parts = parts.into_iter();
+        parts.map(|(part, own)| (Some(part), own)).collect()
     }
 
-    /// A view by its number, with the seconds to add to.
-    pub fn view(&mut self, tools: &Tools, number: Option<usize>) -> Result<(&View, &mut Spent)> {
-        let bounds = match number {
-            Some(index) => self.parts[index],
-            None => {
-                let [left, top, right, bottom] = self.strip.bounds();
-                let margin = 0.2 * HEIGHT;
-                [left - margin, top - margin, right + margin, bottom + margin]
-            }
-        };
-        let slot = match number {
-            Some(index) => &mut self.views[index],
-            None => &mut self.whole,
-        };
-        if slot.is_none() {
-            let spent = &mut self.spent;
-            *slot = Some(View::part(
+    /// Looks at a part.
+    pub fn view(&mut self, tools: &Tools, part: Option<Bounds>) -> Result<View> {
+        match (part, &self.whole) {
+            (None, Some(whole)) => Ok(whole.clone()),
+            (part, _) => View::part(
                 &tools.segmenter,
                 self.picture,
                 &self.strip,
-                bounds,
-                spent,
-            )?);
-        }
-        match slot {
-            Some(view) => Ok((view, &mut self.spent)),
-            None => Err(crate::Error::request(
-                "picture",
-                "no part of the word was looked at",
-            )),
+                part.unwrap_or_else(|| self.strip.bounds()),
+                &mut self.spent,
+            ),
         }
     }
 }
@@ -252,14 +228,16 @@ fn split(
     advances: &[f64],
     tools: &Tools,
 ) -> Result<Option<Vec<Bounds>>> {
-    let number = word.view_number(bounds);
-    let (view, spent) = word.view(tools, number)?;
-    let seen = view.bounds(bounds);
+    let part = word
+        .parts(&[bounds], tools)
+        .pop()
+        .and_then(|(part, _)| part);
+    let view = word.view(tools, part)?;
     let prompt = PicturePrompt {
-        bounds: Some(seen),
+        bounds: Some(view.bounds(bounds)),
         ..PicturePrompt::default()
     };
-    let Some(mask) = view.masks(&[prompt], spent)?.pop() else {
+    let Some(mask) = view.masks(&[prompt], &mut word.spent)?.pop() else {
         return Ok(None);
     };
     // Over the strip's box, which a turned word's own one in the picture is not.

@@ -2,7 +2,7 @@
 
 use brisk_media::shape::smallest_rectangle;
 use brisk_media::{Picture, interpolate_bilinear};
-use brisk_models::craft::{Craft, CraftConfig};
+use brisk_models::craft::{Craft, CraftConfig, LinkRefiner};
 use brisk_nn::{Tensor, Trace, Weights};
 
 use crate::error::Result;
@@ -21,6 +21,7 @@ const SMALLEST: usize = 10;
 /// The network.
 pub struct Detector {
     network: Craft,
+    refiner: Option<LinkRefiner>,
 }
 
 /// What the network says of a picture, at half the size of what it looked at.
@@ -65,7 +66,16 @@ impl Detector {
     pub fn load(config: &CraftConfig, weights: &Weights) -> Result<Self> {
         Ok(Self {
             network: Craft::load(config, weights)?,
+            refiner: None,
         })
+    }
+
+    /// With a network that takes the place of its affinities.
+    pub fn refined_by(self, refiner: LinkRefiner) -> Self {
+        Self {
+            refiner: Some(refiner),
+            ..self
+        }
     }
 
     /// Looks at a whole picture, enlarged as the authors do.
@@ -83,37 +93,49 @@ impl Detector {
     /// A non-finite activation.
     pub fn look_at(&self, picture: &Picture, ratio: f64) -> Result<RegionMap> {
         let sides = [picture.width, picture.height];
-        let [width, height] = sides.map(|side| ((side as f64 * ratio) as usize).max(1));
-        let planes: Vec<f32> = picture.to_planes().into_iter().map(f32::from).collect();
-        let resized =
-            interpolate_bilinear(&planes, 3, picture.height, picture.width, height, width);
-        let [wide, high] = [width, height].map(|side| side.next_multiple_of(MULTIPLE));
-        // Black around it, before colours are normalised.
-        let mut values = Vec::with_capacity(wide * high * 3);
-        for (y, x) in (0..high).flat_map(|y| (0..wide).map(move |x| (y, x))) {
-            for channel in 0..3 {
-                let inside = x < width && y < height;
-                let value = if inside {
-                    resized[(channel * height + y) * width + x].round()
-                } else {
-                    0.0
-                };
-                values.push((value / 255.0 - MEAN[channel]) / DEVIATION[channel]);
-            }
-        }
-        let pixels = Tensor::from_vec(values, (1, high, wide, 3))?;
-        let maps = self.network.forward(&pixels, &mut Trace::none())?.maps;
-        let map = |index: usize| -> Result<Vec<f32>> {
+        let size = sides.map(|side| ((side as f64 * ratio) as usize).max(1));
+        let [wide, high] = size.map(|side| side.next_multiple_of(MULTIPLE));
+        let pixels = detector_pixels(picture, size)?;
+        let scores = self.network.forward(&pixels, &mut Trace::none())?;
+        let map = |maps: &Tensor, index: usize| -> Result<Vec<f32>> {
             let map = maps.narrow(3, index, 1)?.contiguous()?.flatten_all()?;
             Ok(map.to_vec1()?)
         };
         Ok(RegionMap {
             size: [wide / 2, high / 2],
-            region: map(0)?,
-            affinity: map(1)?,
+            region: map(&scores.maps, 0)?,
+            affinity: match &self.refiner {
+                Some(refiner) => map(&refiner.forward(&scores)?, 0)?,
+                None => map(&scores.maps, 1)?,
+            },
             scale: 2.0 / ratio,
         })
     }
+}
+
+/// A picture as the network takes it, resized to this width and height, with black beside it up to multiples of 32:
+/// `[1, height, width, 3]`.
+///
+/// # Errors
+/// A size out of limits.
+pub fn detector_pixels(picture: &Picture, [width, height]: [usize; 2]) -> Result<Tensor> {
+    let planes: Vec<f32> = picture.to_planes().into_iter().map(f32::from).collect();
+    let resized = interpolate_bilinear(&planes, 3, picture.height, picture.width, height, width);
+    let [wide, high] = [width, height].map(|side| side.next_multiple_of(MULTIPLE));
+    // Black around it, before colours are normalised.
+    let mut values = Vec::with_capacity(wide * high * 3);
+    for (y, x) in (0..high).flat_map(|y| (0..wide).map(move |x| (y, x))) {
+        for channel in 0..3 {
+            let inside = x < width && y < height;
+            let value = if inside {
+                resized[(channel * height + y) * width + x].round()
+            } else {
+                0.0
+            };
+            values.push((value / 255.0 - MEAN[channel]) / DEVIATION[channel]);
+        }
+    }
+    Ok(Tensor::from_vec(values, (1, high, wide, 3))?)
 }
 
 /// Boxes of words in pixels of the picture, corners from the top left clockwise, as the authors find them.

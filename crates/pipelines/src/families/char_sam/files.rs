@@ -4,8 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use brisk_models::component::{ComponentConfig, LoadSettings};
-use brisk_models::craft::{self, CraftConfig};
+use brisk_models::craft::{self, CraftConfig, LinkRefiner, LinkRefinerConfig};
 use brisk_models::crnn::{self, CrnnConfig};
+use brisk_nn::Weights;
 use brisk_store::{ModelFolder, TensorSource, open_weights};
 
 use super::{Detector, Reader};
@@ -21,6 +22,7 @@ const RECOGNISER: &str = "recogniser";
 pub(super) struct Besides {
     detector: Option<Opened<CraftConfig>>,
     recogniser: Option<Opened<CrnnConfig>>,
+    refiner: Option<(LinkRefinerConfig, Arc<dyn TensorSource>)>,
 }
 
 type Plain = fn(Arc<dyn TensorSource>) -> brisk_models::Result<Arc<dyn TensorSource>>;
@@ -55,7 +57,10 @@ impl Besides {
                 CrnnConfig::of_tensors(source).map(Box::new)
             }),
         );
+        let refiner = given.get(&keys::LINK_REFINER);
+        let refiner = refiner.map(|path| link_refiner(&path)).transpose();
         Ok(Self {
+            refiner: refiner.map_err(|error| error.of(keys::LINK_REFINER.definition().name))?,
             detector: detector.map_err(|error| error.of(DETECTOR))?,
             recogniser: recogniser.map_err(|error| error.of(RECOGNISER))?,
         })
@@ -78,9 +83,16 @@ impl Besides {
     /// Tensors that do not fit.
     pub fn load(&self) -> Result<Loaded> {
         let settings = LoadSettings::default();
-        let detector = self.detector.as_ref().map(|opened| {
+        let detector = self.detector.as_ref().map(|opened| -> Result<_> {
             let weights = opened.parameters(&settings)?.build()?;
-            Detector::load(&opened.config, &weights).map(Arc::new)
+            let detector = Detector::load(&opened.config, &weights)?;
+            Ok(Arc::new(match &self.refiner {
+                Some((config, source)) => {
+                    let weights = Weights::from_source(source.clone());
+                    detector.refined_by(LinkRefiner::load(config, &weights)?)
+                }
+                None => detector,
+            }))
         });
         let reader = self.recogniser.as_ref().map(|opened| {
             let weights = opened.parameters(&settings)?.build()?;
@@ -91,6 +103,14 @@ impl Besides {
             reader: reader.transpose()?,
         })
     }
+}
+
+/// A link refiner's file.
+fn link_refiner(path: &Path) -> Result<(LinkRefinerConfig, Arc<dyn TensorSource>)> {
+    let source = craft::plain_names(open_weights(path)?)?;
+    let config = LinkRefinerConfig::of_tensors(&*source)
+        .map_err(|error| Error::folder(path.display().to_string(), error.to_string()))?;
+    Ok((config, source))
 }
 
 /// A network in a folder with its configuration, or of a file alone.

@@ -34,9 +34,10 @@ use crate::options::Support;
 use crate::registry::Family;
 use crate::request::ResultKind;
 
-pub use detector::{Detector, RegionMap, TextBox, text_boxes};
+pub use detector::{Detector, RegionMap, TextBox, detector_pixels, text_boxes};
 pub use glyphs::Templates;
-pub use reader::Reader;
+pub use outline::{HEIGHT as STRIP_ROWS, Strip};
+pub use reader::{Reader, reader_pixels};
 pub use settings::{Parts, Points, Prompt, Settings};
 
 /// The family.

@@ -32,20 +32,27 @@ impl Reader {
     /// # Errors
     /// A size out of limits, or a non-finite activation.
     pub fn read(&self, line: &Picture) -> Result<Reading> {
-        let height = self.config.image_height;
-        let width = (height * line.width).div_ceil(line.height).max(1);
-        let resized = resize_pil(&grey(line), width, height, Filter::Bicubic)?;
-        let wide = width.max(NARROWEST);
-        let mut values = Vec::with_capacity(height * wide);
-        for row in resized.pixels.chunks_exact(3 * width) {
-            // The last column goes on.
-            let of = |x: usize| f32::from(row[3 * x.min(width - 1)]) / 255.0;
-            values.extend((0..wide).map(|x| (of(x) - 0.5) / 0.5));
-        }
-        let pixels = Tensor::from_vec(values, (1, height, wide, 1))?;
+        let pixels = reader_pixels(line, self.config.image_height)?;
         let logits = self.network.forward(&pixels, &mut Trace::none())?;
         Ok(read(&self.config, &logits.flatten_all()?.to_vec1::<f32>()?))
     }
+}
+
+/// A picture of a line as the network takes it: grey, of so many rows, `[1, height, width, 1]` in −1..1.
+///
+/// # Errors
+/// A size out of limits.
+pub fn reader_pixels(line: &Picture, height: usize) -> Result<Tensor> {
+    let width = (height * line.width).div_ceil(line.height).max(1);
+    let resized = resize_pil(&grey(line), width, height, Filter::Bicubic)?;
+    let wide = width.max(NARROWEST);
+    let mut values = Vec::with_capacity(height * wide);
+    for row in resized.pixels.chunks_exact(3 * width) {
+        // The last column goes on.
+        let of = |x: usize| f32::from(row[3 * x.min(width - 1)]) / 255.0;
+        values.extend((0..wide).map(|x| (of(x) - 0.5) / 0.5));
+    }
+    Ok(Tensor::from_vec(values, (1, height, wide, 1))?)
 }
 
 /// A picture without colours (BT.601, as Pillow and OpenCV weigh them).

@@ -165,6 +165,7 @@ pub(super) const HONOURED: &[Honoured] = &[
     honoured(keys::CROP_WORDS.definition(), "auto"),
     honoured(keys::FONTS.definition(), ""),
     honoured(keys::DETECTOR.definition(), ""),
+    honoured(keys::LINK_REFINER.definition(), ""),
     honoured(keys::RECOGNISER.definition(), ""),
     honoured(keys::TEXT_THRESHOLD.definition(), "0.7"),
     honoured(keys::LOW_TEXT.definition(), "0.4"),

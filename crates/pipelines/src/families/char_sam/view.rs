@@ -13,15 +13,19 @@ use crate::families::sam::{CoarseMask, PicturePrompt, Segmenter};
 
 /// What a part of a strip shows beside it, as a share of the strip's height.
 const MARGIN: f64 = 0.2;
-/// Columns of a part, as a share of the strip's height.
+/// Most columns of a part without its margins, as a share of the strip's height.
 const ASPECT: f64 = 2.0;
+/// Rows of the frame that the strip is to have; a small frame shows fewer columns.
+const ROWS: f64 = 80.0;
 
 /// A picture that was looked at, with the way between the word's strip, the picture and it.
+#[derive(Clone)]
 pub(super) struct View {
     seen: Segmenter,
     lies: Lies,
 }
 
+#[derive(Clone)]
 enum Lies {
     /// It is the picture.
     Whole(Arc<Strip>),
@@ -141,29 +145,35 @@ impl View {
     }
 }
 
-/// The parts of a strip that are looked at one by one, each a box with its margin: square-like ones, the next half a part
-/// on; all of it where that is no longer.
-pub(super) fn parts(strip: &Strip) -> Vec<Bounds> {
-    let margin = MARGIN * HEIGHT;
-    let part = |left: f64, right: f64| [left - margin, -margin, right + margin, HEIGHT + margin];
-    let wide = ASPECT * HEIGHT;
-    if strip.width <= 1.25 * wide {
-        return vec![part(0.0, strip.width)];
+/// The parts of a strip that are looked at one by one, with the numbers of the boxes that each shows: neighbours together,
+/// as many as a frame of this side shows well.
+pub(super) fn parts(boxes: &[Bounds], side: usize) -> Vec<(Bounds, Vec<usize>)> {
+    let most = HEIGHT * (side as f64 / ROWS - 2.0 * MARGIN).clamp(1.0, ASPECT);
+    let mut order: Vec<usize> = (0..boxes.len()).collect();
+    order.sort_by(|a, b| boxes[*a][0].total_cmp(&boxes[*b][0]));
+    let mut found: Vec<([f64; 2], Vec<usize>)> = Vec::new();
+    for index in order {
+        let [left, _, right, _] = boxes[index];
+        match found.last_mut() {
+            Some((range, own)) if range[1].max(right) - range[0] <= most => {
+                range[1] = range[1].max(right);
+                own.push(index);
+            }
+            _ => found.push(([left, right], vec![index])),
+        }
     }
-    let count = ((strip.width - wide) / (wide / 2.0)).ceil().max(1.0) as usize;
-    let step = (strip.width - wide) / count as f64;
-    (0..=count)
-        .map(|index| part(index as f64 * step, index as f64 * step + wide))
-        .collect()
-}
-
-/// The part that shows a box best: in it, and nearest to its middle; none where none holds it.
-pub(super) fn part_of(parts: &[Bounds], bounds: Bounds) -> Option<usize> {
-    let slack = MARGIN * HEIGHT / 2.0;
-    let holds = |part: &Bounds| bounds[0] >= part[0] + slack && bounds[2] <= part[2] - slack;
-    let far = |part: &Bounds| (bounds[0] + bounds[2] - part[0] - part[2]).abs();
-    let fitting = (0..parts.len()).filter(|index| holds(&parts[*index]));
-    fitting.min_by(|a, b| far(&parts[*a]).total_cmp(&far(&parts[*b])))
+    let part = |[left, right]: [f64; 2]| {
+        let half = (right - left).max(HEIGHT) / 2.0 + MARGIN * HEIGHT;
+        let middle = (left + right) / 2.0;
+        [
+            middle - half,
+            -MARGIN * HEIGHT,
+            middle + half,
+            (1.0 + MARGIN) * HEIGHT,
+        ]
+    };
+    let found = found.into_iter();
+    found.map(|(range, own)| (part(range), own)).collect()
 }
 
 /// The middles of a canvas's pixels where it covers a box.
@@ -212,21 +222,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_cover_a_strip_and_hold_every_character() {
-        let outline = [[0.0, 0.0], [900.0, 0.0], [900.0, 100.0], [0.0, 100.0]];
-        let strip = Strip::new(&outline, None).unwrap();
-        let parts = parts(&strip);
-        assert!(parts.len() > 4);
-        for index in 0..12 {
-            let left = index as f64 * 90.0;
-            let bounds = [left, 0.0, left + 100.0, HEIGHT];
-            let part = parts[part_of(&parts, bounds).unwrap()];
-            assert!(part[0] < bounds[0] && bounds[2] < part[2]);
+    fn parts_show_every_box_with_its_neighbours() {
+        let boxes: Vec<Bounds> = (0..12)
+            .map(|index| f64::from(index) * 90.0)
+            .map(|left| [left, 0.0, left + 100.0, HEIGHT])
+            .collect();
+        for (side, each) in [(1024, 2), (128, 1)] {
+            let parts = parts(&boxes, side);
+            let mut shown = Vec::new();
+            for ([left, top, right, bottom], own) in &parts {
+                assert!(own.len() <= each && *top < 0.0 && *bottom > HEIGHT);
+                for index in own {
+                    assert!(*left < boxes[*index][0] && boxes[*index][2] < *right);
+                }
+                shown.extend(own.clone());
+            }
+            assert_eq!(shown, (0..12).collect::<Vec<_>>());
+            assert_eq!(parts.len(), 12 / each);
         }
-        assert_eq!(part_of(&parts, strip.bounds()), None);
-        let short =
-            Strip::new(&[[0.0, 0.0], [90.0, 0.0], [90.0, 50.0], [0.0, 50.0]], None).unwrap();
-        assert_eq!(super::parts(&short).len(), 1);
+        let wide = parts(&[[0.0, 0.0, 900.0, HEIGHT]], 1024);
+        assert!(wide.len() == 1 && wide[0].0[2] > 900.0);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! One word: from its outline to the pixels of its characters.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use brisk_media::mask::Regions;
@@ -222,17 +221,11 @@ fn masks(
     tools: &mut Tools,
     settings: &Settings,
 ) -> Result<Vec<Character>> {
-    let mut groups: BTreeMap<Option<usize>, Vec<usize>> = BTreeMap::new();
-    for (index, one) in boxes.iter().enumerate() {
-        groups
-            .entry(word.view_number(one.bounds))
-            .or_default()
-            .push(index);
-    }
+    let bounds: Vec<_> = boxes.iter().map(|one| one.bounds).collect();
     let mut found: Vec<Option<Character>> = boxes.iter().map(|_| None).collect();
     let (picture, strip) = (word.picture, word.strip.clone());
-    for (number, indices) in groups {
-        let (view, spent) = word.view(tools, number)?;
+    for (part, indices) in word.parts(&bounds, tools) {
+        let view = word.view(tools, part)?;
         let sought: Vec<Sought> = indices
             .iter()
             .map(|index| Sought {
@@ -240,16 +233,11 @@ fn masks(
                 class: boxes[*index].class,
             })
             .collect();
-        let refined = refine(view, &sought, &mut tools.templates, settings, spent)?;
+        let templates = &mut tools.templates;
+        let refined = refine(&view, &sought, templates, settings, &mut word.spent)?;
         for ((index, sought), refined) in indices.iter().zip(&sought).zip(refined) {
-            found[*index] = Some(character(
-                picture,
-                &strip,
-                view,
-                &boxes[*index],
-                sought,
-                refined,
-            ));
+            let own = &boxes[*index];
+            found[*index] = Some(character(picture, &strip, &view, own, sought, refined));
         }
     }
     Ok(found.into_iter().flatten().collect())

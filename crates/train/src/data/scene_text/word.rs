@@ -1,6 +1,7 @@
 //! Words, drawn flat.
 
 use std::path::Path;
+use std::sync::LazyLock;
 
 use brisk_media::Typeface;
 
@@ -15,6 +16,26 @@ const WORDS: &str = "street market hotel coffee open closed garden station baker
     one way north south east west park avenue lane road square corner theatre cinema bank post office super fashion \
     world best price free new special hello welcome thank you please caution danger private property water light power";
 
+/// Four faces of Roboto and three of Caladea.
+static HELD_OUT: LazyLock<Vec<Typeface>> = LazyLock::new(|| {
+    macro_rules! faces {
+        ($($name:literal),+ $(,)?) => {
+            [$(($name, &include_bytes!(concat!("../../../fonts/", $name, ".ttf"))[..])),+]
+        };
+    }
+    let faces = faces![
+        "Roboto-Regular",
+        "Roboto-Bold",
+        "Roboto-Italic",
+        "Roboto-Light",
+        "Caladea-Regular",
+        "Caladea-Bold",
+        "Caladea-Italic",
+    ];
+    let read = |(name, bytes): (&str, &'static [u8])| Typeface::of_bytes(name, bytes).ok();
+    faces.into_iter().filter_map(read).collect()
+});
+
 /// Typefaces to choose from.
 #[derive(Debug, Clone)]
 pub struct Fonts(Vec<Typeface>);
@@ -23,6 +44,12 @@ impl Fonts {
     /// Those that come along with brisk.
     pub fn built_in() -> Self {
         Self(Typeface::built_in().to_vec())
+    }
+
+    /// Those that measure models: of other families than any that come along, Roboto and Caladea, on which nothing is
+    /// trained.
+    pub fn held_out() -> Self {
+        Self(HELD_OUT.to_vec())
     }
 
     /// The `.ttf` and `.otf` files of a folder, its own folders left out, that have every one of [`LETTERS`].
@@ -181,6 +208,9 @@ mod tests {
             Fonts::read(&own).unwrap().0.len(),
             Fonts::built_in().0.len()
         );
+        let held_out = Path::new(env!("CARGO_MANIFEST_DIR")).join("fonts");
+        assert_eq!(Fonts::read(&held_out).unwrap().0.len(), 7);
+        assert_eq!(Fonts::held_out().0.len(), 7);
         let empty = tempfile::tempdir().unwrap();
         let message = Fonts::read(empty.path()).unwrap_err().to_string();
         assert!(message.contains("no .ttf or .otf"), "{message}");

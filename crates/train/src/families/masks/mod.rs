@@ -4,10 +4,12 @@
 //! letters where only a box shows what is meant, and leaves them open where a point lies in one: what Char-SAM
 //! (arXiv 2412.19917) mends is there to be mended.
 
+mod enlarged;
 mod objective;
 mod recipe;
 mod sample;
 pub mod scores;
+mod seen;
 mod training;
 
 pub use recipe::MasksRecipe;

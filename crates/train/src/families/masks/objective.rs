@@ -1,16 +1,19 @@
-//! What an update minimises: focal loss and Dice loss of masks, and the error of the quality that is expected of
-//! them, weighted as by the authors (arXiv 2304.02643, appendix A).
+//! What an update minimises: focal loss and Dice loss of masks in the pixels of the frame, and the error of the quality
+//! that is expected of them, weighted as by the authors (arXiv 2304.02643, appendix A).
 
 use brisk_models::sam::{ImageEncoder, MaskDecoder, SamConfig};
 use brisk_nn::{Tensor, Trace, Weights};
 
+use super::enlarged::Enlarged;
 use super::sample::{Group, Sample};
 use crate::error::{Error, Result};
 use crate::loss::{Loss, with_gradient};
 use crate::tensors;
 
 const FOCAL: f64 = 20.0;
-const ALPHA: f64 = 0.25;
+/// Weight of pixels inside, of 1. The same as that of those outside: most of a stroke is near its border, and would
+/// become thinner otherwise.
+const ALPHA: f64 = 0.5;
 
 /// The networks, from variables as they stand now.
 pub(super) struct Networks {
@@ -26,8 +29,8 @@ impl Networks {
         })
     }
 
-    /// The mean loss of samples' prompts.
-    pub fn loss(&self, samples: &[Sample]) -> Result<Loss> {
+    /// The mean loss of samples' prompts, for a frame of this side.
+    pub fn loss(&self, samples: &[Sample], side: usize) -> Result<Loss> {
         let pixels: Vec<&Tensor> = samples.iter().map(|sample| &sample.pixels).collect();
         let embeddings = self
             .encoder
@@ -41,7 +44,7 @@ impl Networks {
                 let decoded = self
                     .decoder
                     .decode(&picture, &group.prompts, &mut Trace::none())?;
-                let loss = of_group(&decoded.masks, &decoded.qualities, group, count)?;
+                let loss = of_group(&decoded.masks, &decoded.qualities, group, count, side)?;
                 sum = Some(match sum {
                     Some(before) => Loss {
                         value: before.value + loss.value,
@@ -56,8 +59,15 @@ impl Networks {
 }
 
 /// The loss of a group's masks `[P, M, h, w]` and qualities `[P, M]` as a part of the mean over `count` prompts.
-fn of_group(masks: &Tensor, qualities: &Tensor, group: &Group, count: usize) -> Result<Loss> {
+fn of_group(
+    masks: &Tensor,
+    qualities: &Tensor,
+    group: &Group,
+    count: usize,
+    side: usize,
+) -> Result<Loss> {
     let (prompts, each, height, width) = masks.dims4()?;
+    let enlarged = Enlarged::new([width, height], side);
     let area = height * width;
     let (logits, expected) = (tensors::values(masks)?, tensors::values(qualities)?);
     let mut of_masks = vec![0.0f32; logits.len()];
@@ -72,7 +82,8 @@ fn of_group(masks: &Tensor, qualities: &Tensor, group: &Group, count: usize) -> 
         };
         let scored = candidates.map(|mask| {
             let at = (prompt * each + mask) * area;
-            let (loss, gradient, overlap) = of_mask(&logits[at..at + area], target);
+            let fine = enlarged.values(&logits[at..at + area]);
+            let (loss, gradient, overlap) = of_mask(&fine, target);
             (mask, loss, gradient, overlap)
         });
         let scored: Vec<_> = scored.collect();
@@ -87,8 +98,9 @@ fn of_group(masks: &Tensor, qualities: &Tensor, group: &Group, count: usize) -> 
         if let Some((mask, loss, gradient, _)) = best {
             value += share * loss;
             let at = (prompt * each + mask) * area;
-            for (into, from) in of_masks[at..at + area].iter_mut().zip(gradient) {
-                *into = (from * share) as f32;
+            let coarse = enlarged.gradient(&gradient);
+            for (into, from) in of_masks[at..at + area].iter_mut().zip(coarse) {
+                *into = from * share as f32;
             }
         }
     }
@@ -101,7 +113,7 @@ fn of_group(masks: &Tensor, qualities: &Tensor, group: &Group, count: usize) -> 
 }
 
 /// Focal and Dice loss of a mask's logits, their gradient, and the intersection over union of what lies above zero.
-fn of_mask(logits: &[f32], target: &[bool]) -> (f64, Vec<f64>, f64) {
+fn of_mask(logits: &[f32], target: &[bool]) -> (f64, Vec<f32>, f64) {
     let area = logits.len() as f64;
     let (mut focal, mut both, mut sum) = (0.0, 0.0, 0.0);
     let (mut common, mut either) = (0usize, 0usize);
@@ -109,10 +121,12 @@ fn of_mask(logits: &[f32], target: &[bool]) -> (f64, Vec<f64>, f64) {
     let mut shares = Vec::with_capacity(logits.len());
     for (logit, inside) in logits.iter().zip(target) {
         let x = f64::from(*logit);
-        let p = 1.0 / (1.0 + (-x).exp());
-        // ln p and ln(1 − p), exact also where p is nearly 0 or 1.
-        let (ln_p, ln_q) = (-softplus(-x), -softplus(x));
-        let q = 1.0 - p;
+        // p, 1 − p and their logarithms, exact also where one is nearly 0.
+        let e = (-x.abs()).exp();
+        let (more, less) = (1.0 / (1.0 + e), e / (1.0 + e));
+        let (p, q) = if x >= 0.0 { (more, less) } else { (less, more) };
+        let log = e.ln_1p();
+        let (ln_p, ln_q) = (x.min(0.0) - log, -x.max(0.0) - log);
         let (loss, slope) = match inside {
             true => (-ALPHA * q * q * ln_p, ALPHA * q * q * (2.0 * p * ln_p - q)),
             false => (
@@ -121,7 +135,7 @@ fn of_mask(logits: &[f32], target: &[bool]) -> (f64, Vec<f64>, f64) {
             ),
         };
         focal += loss / area;
-        gradient.push(FOCAL * slope / area);
+        gradient.push((FOCAL * slope / area) as f32);
         let wanted = f64::from(u8::from(*inside));
         both += p * wanted;
         sum += p + wanted;
@@ -132,15 +146,10 @@ fn of_mask(logits: &[f32], target: &[bool]) -> (f64, Vec<f64>, f64) {
     let (above, below) = (2.0 * both + 1.0, sum + 1.0);
     for ((gradient, p), inside) in gradient.iter_mut().zip(&shares).zip(target) {
         let wanted = f64::from(u8::from(*inside));
-        *gradient += (above - 2.0 * wanted * below) / (below * below) * p * (1.0 - p);
+        *gradient += ((above - 2.0 * wanted * below) / (below * below) * p * (1.0 - p)) as f32;
     }
     let overlap = common as f64 / either.max(1) as f64;
     (FOCAL * focal + 1.0 - above / below, gradient, overlap)
-}
-
-/// ln(1 + eˣ).
-fn softplus(x: f64) -> f64 {
-    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }
 
 #[cfg(test)]
@@ -161,7 +170,7 @@ mod tests {
             };
             let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
             assert!(
-                (slope - gradient[at]).abs() < 1e-4 * (1.0 + slope.abs()),
+                (slope - f64::from(gradient[at])).abs() < 1e-4 * (1.0 + slope.abs()),
                 "{slope} {}",
                 gradient[at]
             );

@@ -26,8 +26,10 @@ pub struct MasksRecipe {
     pub boxes_with_points: usize,
     /// Letters or words shown by one point, of each picture.
     pub points: usize,
-    /// Share of the letters shown by a box alone whose holes are to be filled.
+    /// Share of the holes in which no point lies that are to be filled.
     pub filled_share: f64,
+    /// Share of the pictures that are windows around a letter of a longer word.
+    pub window_share: f64,
     /// Updates between evaluations.
     pub eval_every: u64,
     /// Held-out scenes of an evaluation.
@@ -43,9 +45,8 @@ impl MasksRecipe {
         Ok(SamConfig::from_json(&bytes, "recipe, config")?)
     }
 
-    /// Scenes of the model's frame: a word or two that fill most of it.
-    pub(super) fn scenes(&self, config: &SamConfig) -> SceneTextOptions {
-        let side = config.image_size();
+    /// Scenes of this side: a word or two that fill most of it.
+    pub(super) fn scenes(&self, side: usize) -> SceneTextOptions {
         SceneTextOptions {
             size: [side; 2],
             words: [1, 2],
@@ -77,6 +78,7 @@ impl MasksRecipe {
         ] {
             require_count(key, value, most)?;
         }
+        require_share("window_share", self.window_share)?;
         require_share("filled_share", self.filled_share)
     }
 }

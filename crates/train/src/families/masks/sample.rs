@@ -1,12 +1,13 @@
 //! A picture of text with prompts, and the mask that each asks for.
 
 use brisk_media::Mask;
+use brisk_media::mask::Regions;
 use brisk_models::sam::{PointLabel, Points, Prompts};
 use brisk_nn::Tensor;
-use brisk_pipelines::families::sam::Frame;
 
 use super::MasksRecipe;
-use crate::data::scene_text::{Fonts, SceneText, SceneTextOptions, TrueLetter};
+use super::seen::{Seen, SeenLetter};
+use crate::data::scene_text::Fonts;
 use crate::error::Result;
 use crate::rng::Rng;
 
@@ -15,7 +16,13 @@ const JITTER: f64 = 0.1;
 /// Share of the prompts of a box alone that show a whole word.
 const WORDS: f64 = 0.3;
 /// Most points beside a box.
-const MOST_POINTS: usize = 6;
+const MOST_POINTS: usize = 14;
+/// Share of those points that lie on the letter, and of the others that lie in holes where it has some.
+const ON_LETTER: f64 = 0.6;
+const IN_HOLES: f64 = 0.7;
+/// Deviation of a point from its place, in pixels of the frame: letters of other typefaces give places that are a
+/// little off.
+const OFF: f64 = 0.7;
 
 /// One picture.
 pub(super) struct Sample {
@@ -28,7 +35,7 @@ pub(super) struct Sample {
 /// Prompts with the same parts.
 pub(super) struct Group {
     pub prompts: Prompts,
-    /// Of each prompt, which places of the mask are inside, `4h·4w` of them.
+    /// Of each prompt, which pixels of the frame are inside, `S·S` of them.
     pub targets: Vec<Vec<bool>>,
     /// Whether the best of several masks counts, as a point alone may mean a part or a whole.
     pub several: bool,
@@ -36,44 +43,35 @@ pub(super) struct Group {
 
 /// What a prompt asks for.
 struct Target {
-    /// Pixels of the picture.
+    /// Pixels of the frame.
     inside: Vec<bool>,
     bounds: [usize; 4],
 }
 
 impl Sample {
     /// The training picture of a number.
-    pub fn draw(
-        recipe: &MasksRecipe,
-        scenes: &SceneTextOptions,
-        fonts: &Fonts,
-        grid: usize,
-        index: u64,
-    ) -> Result<Self> {
+    pub fn draw(recipe: &MasksRecipe, side: usize, fonts: &Fonts, index: u64) -> Result<Self> {
         let seed = recipe.training.seed;
         let rng = &mut Rng::stream(seed ^ 0x6d61_736b, index);
-        // A scene without a word is drawn again.
-        let mut scene = SceneText::draw(scenes, fonts, seed, index);
+        // A picture without a whole letter is drawn again.
+        let mut seen = Seen::draw(recipe, side, fonts, index)?;
         for again in 1..16u64 {
-            if !scene.words.is_empty() {
+            if !seen.letters.is_empty() {
                 break;
             }
-            scene = SceneText::draw(scenes, fonts, seed, index ^ (again << 48));
+            seen = Seen::draw(recipe, side, fonts, index ^ (again << 48))?;
         }
-        let side = scene.picture.width;
-        let pixels = Frame::new(side, [side; 2]).pixels(&scene.picture)?;
-        let maker = Maker {
-            scene: &scene,
-            side,
-            fine: 4 * grid,
-        };
+        let maker = Maker { seen: &seen, side };
         let mut groups = Vec::new();
-        if !scene.words.is_empty() {
+        if !seen.letters.is_empty() {
             groups.push(maker.boxes(recipe, rng));
-            groups.push(maker.boxes_with_points(recipe.boxes_with_points, rng));
+            groups.push(maker.boxes_with_points(recipe, rng));
             groups.push(maker.points(recipe.points, rng));
         }
-        Ok(Self { pixels, groups })
+        Ok(Self {
+            pixels: seen.pixels,
+            groups,
+        })
     }
 
     pub fn prompts(&self) -> usize {
@@ -82,36 +80,48 @@ impl Sample {
 }
 
 struct Maker<'a> {
-    scene: &'a SceneText,
+    seen: &'a Seen,
     side: usize,
-    fine: usize,
 }
 
 impl Maker<'_> {
-    fn letter(&self, rng: &mut Rng) -> &TrueLetter {
-        let word = &self.scene.words[rng.below(self.scene.words.len())];
-        &word.letters[rng.below(word.letters.len())]
-    }
-
-    fn of_letter(&self, letter: &TrueLetter) -> Target {
-        let mut inside = vec![false; self.side * self.side];
-        letter.set(&mut inside, self.side);
+    fn of_letter(&self, rng: &mut Rng) -> Target {
+        let SeenLetter { inside, bounds, .. } =
+            &self.seen.letters[rng.below(self.seen.letters.len())];
         Target {
-            inside,
-            bounds: letter.bounds,
+            inside: inside.clone(),
+            bounds: *bounds,
         }
     }
 
+    /// A word of which every letter is seen, or a letter where there is none.
     fn of_word(&self, rng: &mut Rng) -> Target {
-        let word = &self.scene.words[rng.below(self.scene.words.len())];
-        let mut inside = vec![false; self.side * self.side];
-        word.letters
-            .iter()
-            .for_each(|letter| letter.set(&mut inside, self.side));
-        Target {
-            inside,
-            bounds: word.bounds(),
+        let words = &self.seen.whole_words;
+        if words.is_empty() {
+            return self.of_letter(rng);
         }
+        let word = words[rng.below(words.len())];
+        let mut letters = self.seen.letters.iter().filter(|one| one.word == word);
+        let mut target = match letters.next() {
+            Some(first) => Target {
+                inside: first.inside.clone(),
+                bounds: first.bounds,
+            },
+            None => return self.of_letter(rng),
+        };
+        for letter in letters {
+            for (inside, own) in target.inside.iter_mut().zip(&letter.inside) {
+                *inside |= own;
+            }
+            let (all, own) = (&mut target.bounds, letter.bounds);
+            *all = [
+                all[0].min(own[0]),
+                all[1].min(own[1]),
+                all[2].max(own[2]),
+                all[3].max(own[3]),
+            ];
+        }
+        target
     }
 
     /// Letters, some with their holes filled, and words.
@@ -120,13 +130,15 @@ impl Maker<'_> {
         for _ in 0..recipe.boxes {
             let mut target = match rng.chance(WORDS) {
                 true => self.of_word(rng),
-                false => self.of_letter(self.letter(rng)),
+                false => self.of_letter(rng),
             };
             if rng.chance(recipe.filled_share) {
-                self.fill(&mut target);
+                for at in self.holes(&target).concat() {
+                    target.inside[at] = true;
+                }
             }
             boxes.push(jittered(target.bounds, rng));
-            targets.push(self.coarse(&target));
+            targets.push(target.inside);
         }
         let prompts = Prompts {
             boxes: Some(boxes),
@@ -139,38 +151,48 @@ impl Maker<'_> {
         }
     }
 
-    /// Letters as they are: points say where their holes are.
-    fn boxes_with_points(&self, count: usize, rng: &mut Rng) -> Group {
+    /// Letters whose holes are open where a point says so, and filled as often as by a box alone where none does.
+    fn boxes_with_points(&self, recipe: &MasksRecipe, rng: &mut Rng) -> Group {
         let points = 1 + rng.below(MOST_POINTS);
         let (mut boxes, mut targets) = (Vec::new(), Vec::new());
         let mut shown = Points::default();
-        for _ in 0..count {
-            let target = self.of_letter(self.letter(rng));
+        for _ in 0..recipe.boxes_with_points {
+            let mut target = self.of_letter(rng);
             let holes = self.holes(&target);
+            let mut open = vec![false; holes.len()];
             let (mut places, mut labels) = (Vec::new(), Vec::new());
             for _ in 0..points {
-                let inside = rng.chance(0.6);
-                let wanted: Vec<usize> = match (inside, holes.is_empty()) {
-                    (true, _) => self.within(target.bounds, |at| target.inside[at]),
-                    (false, false) if rng.chance(0.7) => holes.clone(),
-                    (false, _) => self.within(target.bounds, |at| !target.inside[at]),
-                };
+                let outside = self.within(target.bounds, |at| !target.inside[at]);
                 // A letter may fill its box.
-                let (wanted, inside) = match wanted.is_empty() {
-                    true => (self.within(target.bounds, |at| target.inside[at]), true),
-                    false => (wanted, inside),
+                let inside = rng.chance(ON_LETTER) || outside.is_empty();
+                let at = if inside {
+                    let own = self.within(target.bounds, |at| target.inside[at]);
+                    own[rng.below(own.len())]
+                } else if !holes.is_empty() && rng.chance(IN_HOLES) {
+                    let hole = &holes[rng.below(holes.len())];
+                    hole[rng.below(hole.len())]
+                } else {
+                    outside[rng.below(outside.len())]
                 };
-                places.push(self.place(wanted[rng.below(wanted.len())], rng));
+                if let Some(hole) = holes.iter().position(|hole| hole.contains(&at)) {
+                    open[hole] = true;
+                }
+                places.push(self.place(at, rng));
                 labels.push(if inside {
                     PointLabel::Foreground
                 } else {
                     PointLabel::Background
                 });
             }
+            for (hole, open) in holes.iter().zip(open) {
+                if !open && rng.chance(recipe.filled_share) {
+                    hole.iter().for_each(|at| target.inside[*at] = true);
+                }
+            }
             shown.places.push(places);
             shown.labels.push(labels);
             boxes.push(jittered(target.bounds, rng));
-            targets.push(self.coarse(&target));
+            targets.push(target.inside);
         }
         Group {
             prompts: Prompts {
@@ -190,14 +212,14 @@ impl Maker<'_> {
         for _ in 0..count {
             let target = match rng.chance(0.4) {
                 true => self.of_word(rng),
-                false => self.of_letter(self.letter(rng)),
+                false => self.of_letter(rng),
             };
             let inside = self.within(target.bounds, |at| target.inside[at]);
             shown
                 .places
                 .push(vec![self.place(inside[rng.below(inside.len())], rng)]);
             shown.labels.push(vec![PointLabel::Foreground]);
-            targets.push(self.coarse(&target));
+            targets.push(target.inside);
         }
         let prompts = Prompts {
             points: Some(shown),
@@ -220,44 +242,32 @@ impl Maker<'_> {
         places.filter(|at| fits(*at)).collect()
     }
 
+    /// A place near the middle of a pixel.
     fn place(&self, at: usize, rng: &mut Rng) -> [f32; 2] {
-        let off = [rng.uniform(), rng.uniform()];
-        [
-            (at % self.side) as f32 + off[0] as f32 - 0.5,
-            (at / self.side) as f32 + off[1] as f32 - 0.5,
-        ]
+        let off = rng.normals(2);
+        let place = |at: usize, off: f32| at as f32 + OFF as f32 * off;
+        [place(at % self.side, off[0]), place(at / self.side, off[1])]
     }
 
-    /// Pixels of holes: what is outside and does not touch the border of the bounds.
-    fn holes(&self, target: &Target) -> Vec<usize> {
+    /// Pixels of each hole: what is outside and does not touch the border of the bounds.
+    fn holes(&self, target: &Target) -> Vec<Vec<usize>> {
         let [left, top, right, bottom] = target.bounds;
         let own = self.within(target.bounds, |_| true);
+        let size = [right - left, bottom - top];
         let cropped: Vec<bool> = own.iter().map(|at| target.inside[*at]).collect();
-        let Ok(mask) = Mask::new(right - left, bottom - top, cropped) else {
+        let holes = Mask::new(size[0], size[1], cropped)
+            .and_then(|mask| Mask::new(size[0], size[1], mask.holes()));
+        let Ok(holes) = holes else {
             return Vec::new();
         };
-        let holes = mask.holes();
-        own.into_iter()
-            .zip(holes)
-            .filter_map(|(at, hole)| hole.then_some(at))
-            .collect()
-    }
-
-    fn fill(&self, target: &mut Target) {
-        for at in self.holes(target) {
-            target.inside[at] = true;
+        let regions = Regions::by_sides(&holes, true);
+        let mut found = vec![Vec::new(); regions.sizes().len()];
+        for (at, label) in own.into_iter().zip(regions.labels()) {
+            if let Some(index) = label.checked_sub(1) {
+                found[index].push(at);
+            }
         }
-    }
-
-    /// Half of a place's pixels or more are inside.
-    fn coarse(&self, target: &Target) -> Vec<bool> {
-        let each = self.side / self.fine;
-        let share = |index: usize| {
-            let (x, y) = (index % self.fine * each, index / self.fine * each);
-            let pixels = (0..each * each).map(|at| (y + at / each) * self.side + x + at % each);
-            2 * pixels.filter(|at| target.inside[*at]).count() >= each * each
-        };
-        (0..self.fine * self.fine).map(share).collect()
+        found
     }
 }
 

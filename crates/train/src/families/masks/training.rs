@@ -60,7 +60,8 @@ pub fn train_masks(
     recipe.validate()?;
     let config = recipe.model()?;
     let options = &recipe.training;
-    let (grid, scenes) = (config.vision_config.grid(), recipe.scenes(&config));
+    let (grid, side) = (config.vision_config.grid(), config.image_size());
+    let scenes = recipe.scenes(side);
     let cells =
         (grid * grid * config.vision_config.hidden_size * config.vision_config.num_hidden_layers)
             as u64;
@@ -80,24 +81,25 @@ pub fn train_masks(
     let average = |session: &Session| -> Vec<NamedArray> {
         session.ema.arrays().iter().chain(&fixed).cloned().collect()
     };
+    let held_out = Fonts::held_out();
     while !session.is_over() {
         let first = session.step * options.batch as u64;
         let batch: Vec<Sample> = session.together(|| {
             (first..first + options.batch as u64)
                 .into_par_iter()
-                .map(|index| Sample::draw(recipe, &scenes, fonts, grid, index))
+                .map(|index| Sample::draw(recipe, side, fonts, index))
                 .collect::<Result<_>>()
         })?;
         // What layers make of variables when they are loaded does not follow them.
         session.update(batch.len(), |part| {
-            Networks::load(&config, &weights)?.loss(&batch[part])
+            Networks::load(&config, &weights)?.loss(&batch[part], side)
         })?;
         if session.is_due(recipe.eval_every) {
             let mut segmenter = frozen(&config, &average(&session), false)?;
             let scores = score_boxes(
                 &mut segmenter,
                 &scenes,
-                fonts,
+                &held_out,
                 HELD_OUT,
                 recipe.eval_scenes,
                 control,
@@ -125,7 +127,8 @@ pub fn train_masks(
     control.stage("measuring held-out scenes", Work::Run, 0);
     let mut segmenter = frozen(&config, &arrays, true)?;
     let count = recipe.final_scenes;
-    let [letters, words] = score_boxes(&mut segmenter, &scenes, fonts, HELD_OUT, count, control)?;
+    let [letters, words] =
+        score_boxes(&mut segmenter, &scenes, &held_out, HELD_OUT, count, control)?;
     let report = MasksReport {
         steps: session.step,
         seconds: session.seconds(),
