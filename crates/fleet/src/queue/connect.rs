@@ -98,6 +98,9 @@ fn addresses(list: &str) -> Result<Vec<async_nats::ServerAddr>> {
         let parsed: async_nats::ServerAddr = address
             .parse()
             .map_err(|error: std::io::Error| wrong(address, &error.to_string()))?;
+        if parsed.host().is_empty() {
+            return Err(wrong(address, "names no host"));
+        }
         Ok(parsed)
     });
     read.collect()

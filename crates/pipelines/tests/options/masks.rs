@@ -111,6 +111,7 @@ fn cases(place: &Path) -> Vec<Case> {
     let words: &[(&str, &str)] = &[("words", &file)];
     let more_fonts = copy(&fixture("../crates/media/fonts"), &place.join("fonts"));
     let networks = [text(fixture("craft/base")), text(fixture("crnn/base"))];
+    let refiner = text(fixture("craft/refiner/model.safetensors"));
     // Random networks score every place about alike.
     let auto: &[(&str, &str)] = &[
         ("words", "auto"),
@@ -172,6 +173,7 @@ fn cases(place: &Path) -> Vec<Case> {
         found("text-threshold", "0"),
         found("low-text", "0"),
         found("link-threshold", "0"),
+        found("link-refiner", &refiner),
         everything("points-per-side", "2"),
         everything("points-per-batch", "2"),
         everything("pred-iou-thresh", "0"),
