@@ -53,6 +53,8 @@ pub fn log_to_stderr() {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // Nobody may read it any more, which is no reason to fail at what is logged.
+        .log_internal_errors(false)
         .init();
 }
 

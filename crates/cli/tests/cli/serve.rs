@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStderr, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -17,6 +17,14 @@ pub struct Running {
 
 impl Running {
     pub fn start(place: &Place, more: &[&str]) -> Self {
+        let (running, log) = Self::begin(place, more);
+        // The log goes on, and must go somewhere.
+        std::thread::spawn(move || log.lines().for_each(drop));
+        running
+    }
+
+    /// The same, with what comes of its log.
+    fn begin(place: &Place, more: &[&str]) -> (Self, BufReader<ChildStderr>) {
         let serve = ["serve", "--listen", "127.0.0.1:0"];
         let mut child = place
             .command(&[&serve[..], more].concat())
@@ -24,17 +32,32 @@ impl Running {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let address = lines.by_ref().find_map(|line| {
+        let mut log = BufReader::new(child.stderr.take().unwrap());
+        let address = log.by_ref().lines().find_map(|line| {
             let line = line.unwrap();
             line.strip_prefix("listening on http://").map(str::to_owned)
         });
-        // The log goes on, and must go somewhere.
-        std::thread::spawn(move || lines.for_each(drop));
-        Self {
-            child,
-            address: address.expect("an address"),
-        }
+        let address = address.expect("an address");
+        (Self { child, address }, log)
+    }
+
+    /// Tells it to end, and waits until it has.
+    #[cfg(unix)]
+    fn ends(&mut self) {
+        let asked = Instant::now();
+        let process = self.child.id().to_string();
+        let told = std::process::Command::new("kill")
+            .args(["-TERM", &process])
+            .status();
+        assert!(told.unwrap().success());
+        let ended = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None if asked.elapsed() > Duration::from_secs(60) => panic!("it does not end"),
+                None => std::thread::sleep(Duration::from_millis(20)),
+            }
+        };
+        assert_eq!(ended.code(), Some(0));
     }
 
     /// Asks, and gives the connection on which the answer comes.
@@ -111,22 +134,20 @@ fn pictures_over_http_are_the_commands() {
     );
 
     #[cfg(unix)]
-    {
-        let asked = Instant::now();
-        let process = server.child.id().to_string();
-        let told = std::process::Command::new("kill")
-            .args(["-TERM", &process])
-            .status();
-        assert!(told.unwrap().success());
-        let ended = loop {
-            match server.child.try_wait().unwrap() {
-                Some(status) => break status,
-                None if asked.elapsed() > Duration::from_secs(30) => panic!("it does not end"),
-                None => std::thread::sleep(Duration::from_millis(20)),
-            }
-        };
-        assert_eq!(ended.code(), Some(0));
-    }
+    server.ends();
+}
+
+/// A log that nobody reads any more is no reason to fail, nor to stay.
+#[cfg(unix)]
+#[test]
+fn who_reads_the_log_may_go_away() {
+    let place = Place::new();
+    let (mut server, log) = Running::begin(&place, &[]);
+    drop(log);
+    let body = json!({"prompt": "red heart", "seed": 7, "steps": 1});
+    let reply = server.post("/v1/images/generations", &body);
+    assert_eq!(reply["data"][0]["seed"], 7);
+    server.ends();
 }
 
 #[test]
