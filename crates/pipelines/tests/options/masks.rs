@@ -109,6 +109,17 @@ fn cases(place: &Path) -> Vec<Case> {
     let point: &[(&str, &str)] = &[("point", "30,20")];
     let file = word_file(place);
     let words: &[(&str, &str)] = &[("words", &file)];
+    // Of random networks few masks are kept for their points, so many letters are tried.
+    let several = place.join("several.json");
+    let text_of = |top: u32| {
+        format!(
+            r#"{{"box": [2, {top}, 88, {}], "text": "BAO8Re"}}"#,
+            top + 22
+        )
+    };
+    let lines = [2, 24, 46].map(text_of).join(", ");
+    std::fs::write(&several, format!("[{lines}]")).unwrap();
+    let several = text(several);
     let more_fonts = copy(&fixture("../crates/media/fonts"), &place.join("fonts"));
     let networks = [text(fixture("craft/base")), text(fixture("crnn/base"))];
     let refiner = text(fixture("craft/refiner/model.safetensors"));
@@ -164,10 +175,10 @@ fn cases(place: &Path) -> Vec<Case> {
         case("embedding", &embedding_file(place), point),
         case("words", &file, point),
         case("prompt", "word", words),
-        case("points", "none", words),
+        case("points", "none", &[("words", &several)]),
         case("mask-input", "on", words),
         case("crop-words", "never", words),
-        case("fonts", &text(more_fonts), words),
+        case("fonts", &text(more_fonts), &[("words", &several)]),
         case("detector", &networks[0], words),
         case("recogniser", &networks[1], &[auto, &[]].concat()),
         found("text-threshold", "0"),
