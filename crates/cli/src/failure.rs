@@ -79,7 +79,7 @@ impl<E: Error + 'static> From<E> for Failure {
                 _ => None,
             }
         });
-        let mut message = with_causes(error);
+        let mut message = without_backtrace(brisk_store::with_causes(error));
         if let Some(request) = request {
             message = with_dashes(&message);
             if let Some(option) = request.option() {
@@ -139,20 +139,6 @@ pub fn verb(kind: brisk::ResultKind) -> &'static str {
         brisk::ResultKind::Text => "text",
         brisk::ResultKind::Masks => "masks",
     }
-}
-
-/// The message and its causes, leaving out what a message already quotes.
-fn with_causes(error: &dyn Error) -> String {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
-    without_backtrace(message)
 }
 
 /// Tensor errors carry a backtrace in their text where RUST_BACKTRACE is set; it is of no use here.

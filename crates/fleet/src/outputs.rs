@@ -136,16 +136,7 @@ impl Outputs {
     /// The place cannot be written; [`Error::NoRoom`] where it is full.
     pub async fn put_new(&self, path: &str, bytes: Bytes) -> Result<bool> {
         match &self.place {
-            Place::Folder(folder) => {
-                let path = folder.join(path);
-                blocking(move || {
-                    if let Some(parent) = path.parent() {
-                        make_folder(parent)?;
-                    }
-                    brisk_store::write_new(&path, &bytes).map_err(of_store)
-                })
-                .await
-            }
+            Place::Folder(folder) => write(folder.join(path), bytes, brisk_store::write_new).await,
             Place::Bucket { store, prefix } => {
                 let options = PutOptions::from(PutMode::Create);
                 let payload = PutPayload::from(bytes);
@@ -168,14 +159,7 @@ impl Outputs {
     pub async fn put(&self, path: &str, bytes: Bytes) -> Result<()> {
         match &self.place {
             Place::Folder(folder) => {
-                let path = folder.join(path);
-                blocking(move || {
-                    if let Some(parent) = path.parent() {
-                        make_folder(parent)?;
-                    }
-                    brisk_store::write_atomic(&path, &bytes).map_err(of_store)
-                })
-                .await
+                write(folder.join(path), bytes, brisk_store::write_atomic).await
             }
             Place::Bucket { store, prefix } => {
                 let put = store.put(&key(prefix, path), bytes.into()).await;
@@ -259,6 +243,21 @@ fn bucket(name: &str, scheme: &str, rest: &str) -> Result<Place> {
 
 fn make_folder(folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).map_err(|error| of_io(folder, &error))
+}
+
+/// Writes a file by `how`, with the folders above it.
+async fn write<T: Send + 'static>(
+    path: PathBuf,
+    bytes: Bytes,
+    how: fn(&Path, &[u8]) -> brisk_store::Result<T>,
+) -> Result<T> {
+    blocking(move || {
+        if let Some(parent) = path.parent() {
+            make_folder(parent)?;
+        }
+        how(&path, &bytes).map_err(of_store)
+    })
+    .await
 }
 
 fn of_io(path: &Path, error: &std::io::Error) -> Error {

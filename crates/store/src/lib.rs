@@ -62,7 +62,7 @@ pub use pickle::PickleFile;
 pub use read::{Limit, read_json, read_text};
 pub use safetensors::SafetensorsFile;
 pub use sharded::ShardedSource;
-pub use shown::{is_obeyed, shown, shown_within};
+pub use shown::{is_obeyed, shown, shown_within, with_causes};
 pub use summary::{Summary, summarise};
 pub use view::{TensorSource, TensorView, e4m3_to_f32};
 pub use wrapped::unwrapped;

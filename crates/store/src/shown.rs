@@ -27,6 +27,20 @@ pub fn shown_within(text: &str, longest: usize) -> String {
     shown
 }
 
+/// An error's message and its causes, leaving out what a message already quotes.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut message = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let text = error.to_string();
+        if !message.contains(&text) {
+            message = format!("{message}: {text}");
+        }
+        cause = error.source();
+    }
+    message
+}
+
 /// Whether a terminal does something at this character, other than ending a line or going to a column.
 pub fn is_obeyed(c: char) -> bool {
     let direction =

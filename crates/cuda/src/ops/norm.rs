@@ -57,10 +57,10 @@ pub fn rms_norm(
     let device = device_of("rms_norm", &[x, weight])?;
     let channels = x.width();
     within("rms_norm", x, &[x.rows(), channels])?;
-    let y = device.unset(x.dims(), after.element(x))?;
-    if after.are_none() && shift.is_none() && whole(x).is_some() {
-        return Ok(rms_norm_whole(&[(x, weight)], eps)?.remove(0));
+    if let (true, None, Some(spread)) = (after.are_none(), shift, whole(x)) {
+        return Ok(rms_norm_whole(&[(x, weight)], spread, eps)?.remove(0));
     }
+    let y = device.unset(x.dims(), after.element(x))?;
     let spread = Spread::of(x);
     let arguments = Arguments::new()
         .structure(&x.array())
@@ -93,8 +93,9 @@ pub fn rms_norm_pair(
     eps: f32,
 ) -> Result<[Tensor; 2]> {
     device_of("rms_norm", &[a, weight_a, b, weight_b])?;
-    if a.dims() == b.dims() && a.element() == b.element() && whole(a).is_some() {
-        let mut both = rms_norm_whole(&[(a, weight_a), (b, weight_b)], eps)?;
+    let alike = a.dims() == b.dims() && a.element() == b.element();
+    if let (true, Some(spread)) = (alike, whole(a)) {
+        let mut both = rms_norm_whole(&[(a, weight_a), (b, weight_b)], spread, eps)?;
         let b = both.remove(1);
         return Ok([both.remove(0), b]);
     }
@@ -105,13 +106,16 @@ pub fn rms_norm_pair(
     ])
 }
 
-/// One or two tensors for which [`whole`] gives threads.
-fn rms_norm_whole(each: &[(&Tensor, &Tensor)], eps: f32) -> Result<Vec<Tensor>> {
+/// One or two tensors, with the threads and blocks that [`whole`] gives for them.
+fn rms_norm_whole(
+    each: &[(&Tensor, &Tensor)],
+    (lanes, blocks): (usize, usize),
+    eps: f32,
+) -> Result<Vec<Tensor>> {
     let (first, last) = (each[0], each[each.len() - 1]);
     let (x, channels) = (first.0, first.0.width());
     within("rms_norm", x, &[x.rows(), channels])?;
     let device = x.device();
-    let (lanes, blocks) = whole(x).unwrap_or((1, 0));
     let results = each
         .iter()
         .map(|(x, _)| device.unset(x.dims(), device.element()))
@@ -150,11 +154,16 @@ pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f32)
     };
     within("layer_norm_modulate", x, &[x.rows(), channels])?;
     let y = device.unset(x.dims(), device.element())?;
-    let (kernel, lanes, blocks) = match whole(x) {
-        Some((lanes, blocks)) => ("layer_norm_modulate_whole", lanes, blocks),
+    let (kernel, held, lanes, blocks) = match whole(x) {
+        Some((lanes, blocks)) => ("layer_norm_modulate_whole", true, lanes, blocks),
         None => {
             let spread = Spread::of(x);
-            ("layer_norm_modulate_long", spread.lanes, spread.blocks)
+            (
+                "layer_norm_modulate_long",
+                false,
+                spread.lanes,
+                spread.blocks,
+            )
         }
     };
     let arguments = Arguments::new()
@@ -167,10 +176,10 @@ pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f32)
         .int(tokens)
         .float(eps)
         .structure(&y.array());
-    // All of x is read, so a check of it costs nothing more.
-    let arguments = match whole(x) {
-        Some(_) => arguments.pointer(device.take_check(x).unwrap_or(0)),
-        None => arguments,
+    // All of x is read in one piece, so a check of it costs nothing more.
+    let arguments = match held {
+        true => arguments.pointer(device.take_check(x).unwrap_or(0)),
+        false => arguments,
     };
     let grid = [blocks, 1, 1];
     // SAFETY: vectors have the channels for every picture, and `y` the shape of x.

@@ -182,15 +182,7 @@ impl Queue {
 }
 
 fn unmade(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {
-    let mut message = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !message.contains(&text) {
-            message = format!("{message}: {text}");
-        }
-        cause = error.source();
-    }
+    let message = brisk_store::with_causes(error);
     let advice = match message.contains("no responders") || message.contains("not enabled") {
         true => "; the server has no JetStream: start it as nats-server -js -sd ./queue",
         false => "",
