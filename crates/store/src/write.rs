@@ -85,13 +85,18 @@ pub fn write_atomic_with(
 }
 
 /// Writes a file whole or not at all, unless there is something of its name already; false where there is.
-/// Of several processes that write the same file, on one machine or on a shared disk, one gets true.
+/// Of several processes that write the same file, on one machine or on a shared disk, one gets true. Where
+/// the disk allows it, a process that is killed on the way leaves no temporary file.
 ///
 /// # Errors
 /// The folder around it is missing or cannot be written, or the disk is full.
 pub fn write_new(path: &Path, bytes: &[u8]) -> Result<bool> {
     if path.exists() {
         return Ok(false);
+    }
+    #[cfg(target_os = "linux")]
+    if let Some(made) = crate::output::unnamed::write_new(path, bytes)? {
+        return Ok(made);
     }
     let (temporary, mut file) = Temporary::create(path)?;
     file.write_all(bytes)

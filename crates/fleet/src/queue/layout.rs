@@ -36,6 +36,8 @@ const MOST_JOBS: i64 = 1 << 30;
 const MOST_OUT: i64 = 50_000;
 /// Deliveries after which a job stays where it is. Workers give up long before.
 const MOST_DELIVERIES: i64 = 20;
+/// Milliseconds after which a stream that could not be made is tried again.
+const PAUSES: [u64; 3] = [50, 150, 400];
 /// How long a worker counts as there without a sign of life.
 pub const WORKER_GONE: Duration = Duration::from_secs(30);
 
@@ -68,9 +70,7 @@ impl Queue {
             stream(DEAD, "brisk.dead.*.*", 30 * DAY),
         ];
         for config in streams {
-            let name = config.name.clone();
-            let made = self.jetstream.get_or_create_stream(config).await;
-            made.map_err(|error| unmade(&name, &error))?;
+            self.make(&config).await?;
         }
         let values = [
             (BATCHES, 30 * DAY),
@@ -92,8 +92,7 @@ impl Queue {
                 deny_delete: true,
                 ..stream(&format!("KV_{bucket}"), &format!("$KV.{bucket}.>"), max_age)
             };
-            let made = self.jetstream.get_or_create_stream(config).await;
-            made.map_err(|error| unmade(bucket, &error))?;
+            self.make(&config).await?;
         }
         for (bucket, max_age) in [(LIVE, 10 * MINUTE), (INPUTS, 7 * DAY)] {
             if self.jetstream.get_object_store(bucket).await.is_ok() {
@@ -104,10 +103,21 @@ impl Queue {
                 max_age,
                 ..object_store::Config::default()
             };
-            let made = self.jetstream.create_object_store(config).await;
-            made.map_err(|error| unmade(bucket, &error))?;
+            again(bucket, || {
+                let (jetstream, config) = (self.jetstream.clone(), config.clone());
+                async move { jetstream.create_object_store(config).await.map(drop) }
+            })
+            .await?;
         }
         Ok(())
+    }
+
+    async fn make(&self, config: &Config) -> Result<()> {
+        again(&config.name, || {
+            let (jetstream, config) = (self.jetstream.clone(), config.clone());
+            async move { jetstream.get_or_create_stream(config).await.map(drop) }
+        })
+        .await
     }
 
     /// Who hands out jobs of a class and a model; `ack_wait` is how long one of them may go without a sign
@@ -179,6 +189,23 @@ impl Queue {
         let store = self.jetstream.get_object_store(bucket).await;
         store.map_err(|error| unmade(bucket, &error))
     }
+}
+
+/// Where two processes make the same stream at the same moment, the server tells one of them that it overlaps with
+/// itself; it is there when that one asks again.
+async fn again<E, Made>(what: &str, make: impl Fn() -> Made) -> Result<()>
+where
+    E: std::error::Error + 'static,
+    Made: Future<Output = std::result::Result<(), E>>,
+{
+    for pause in PAUSES {
+        match make().await {
+            Ok(()) => return Ok(()),
+            Err(error) => tracing::debug!(what, %error, "not made yet"),
+        }
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+    make().await.map_err(|error| unmade(what, &error))
 }
 
 fn unmade(what: &str, error: &(dyn std::error::Error + 'static)) -> Error {

@@ -5,6 +5,8 @@ mod lock;
 mod overlap;
 mod place;
 mod temporary;
+#[cfg(target_os = "linux")]
+pub(crate) mod unnamed;
 
 pub use claim::UnusedNames;
 pub use lock::FolderLock;

@@ -241,7 +241,7 @@ pub(super) fn parent_of(path: &Path) -> &Path {
 }
 
 /// A rename lasts only once the folder is on disk; not all systems can do this.
-fn sync_folder(folder: &Path) {
+pub(super) fn sync_folder(folder: &Path) {
     if let Ok(folder) = File::open(folder) {
         let _ = folder.sync_all();
     }
