@@ -68,9 +68,10 @@ fn write_model(code: &mut String, folder: &Path) -> String {
         "pictures" => "Some(ResultKind::Pictures)",
         "text" => "Some(ResultKind::Text)",
         "masks" => "Some(ResultKind::Masks)",
+        "clips" => "Some(ResultKind::Clips)",
         NOTHING => "None",
         other => panic!(
-            "{}: default_of is {other:?}, expected pictures, text, masks or {NOTHING}",
+            "{}: default_of is {other:?}, expected pictures, text, masks, clips or {NOTHING}",
             card.display()
         ),
     };

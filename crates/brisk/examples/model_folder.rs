@@ -23,6 +23,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             println!("finds masks, in a frame of {0} x {0} pixels", model.frame());
             (model.label().to_owned(), model.support())
         }
+        Model::Video(model) => {
+            let from = match model.needs_image() {
+                true => "a picture and a text",
+                false => "a text",
+            };
+            println!("makes clips of {from}");
+            (model.label().to_owned(), model.support())
+        }
     };
     println!("{label} honours:");
     for honoured in support.honoured() {

@@ -1,4 +1,4 @@
-//! Pictures, text and masks from efficient generative models, on a plain CPU, without Python.
+//! Pictures, text, clips and masks from efficient generative models, on a plain CPU, without Python.
 //!
 //! ```no_run
 //! use brisk::{Control, ImageRequest, keys};
@@ -20,6 +20,7 @@
 
 mod beside;
 mod box_models;
+mod clips;
 mod description;
 mod find;
 mod masks;
@@ -36,13 +37,15 @@ pub use brisk_pipelines::request::{
     Canvas, FinishReason, PREVIEWS, PlannedImage, StageCost, StageMemory, WeightBytes,
 };
 pub use brisk_pipelines::{
-    Control, Cost, Error, Estimator, Event, GeneratedImage, GeneratedMask, GeneratedMasks,
-    GeneratedText, ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel, MaskPlan,
-    MaskPrompt, MaskRequest, Number, OpenSettings, Result, ResultKind, SequenceId, TextModel,
-    TextPlan, TextPrompt, TextRequest, TextSession, Turns, Unit,
+    Control, Cost, Error, Estimator, Event, GeneratedClip, GeneratedImage, GeneratedMask,
+    GeneratedMasks, GeneratedText, ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel,
+    MaskPlan, MaskPrompt, MaskRequest, Number, OpenSettings, Result, ResultKind, SequenceId,
+    TextModel, TextPlan, TextPrompt, TextRequest, TextSession, Turns, Unit, VideoModel, VideoPlan,
+    VideoRequest,
 };
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;
+pub use clips::{ClipFile, describe_clip, draw_first_frame, write_clip_latents};
 pub use description::{PARAMETERS_KEYWORD, REQUEST_KEYWORD, describe, described_png};
 pub use find::{Cached, Found, cached, find, find_file, find_path, folder_bytes};
 
@@ -63,6 +66,8 @@ pub enum Model {
     Text(Box<dyn TextModel>),
     /// Masks.
     Masks(Box<dyn MaskModel>),
+    /// Clips.
+    Video(Box<dyn VideoModel>),
 }
 
 /// Opens a model by its name and gives what it is. A hub id that is not in the local cache is downloaded.
@@ -78,6 +83,10 @@ pub fn open(name: &str) -> Result<Model> {
             Ok(Model::Text(registry::open_text(&found.folder, &settings)?))
         }
         Some(results) if results == [ResultKind::Masks] => Ok(Model::Masks(registry::open_masks(
+            &found.folder,
+            &settings,
+        )?)),
+        Some(results) if results == [ResultKind::Clips] => Ok(Model::Video(registry::open_video(
             &found.folder,
             &settings,
         )?)),
@@ -155,6 +164,29 @@ pub fn open_masks_with(name: &str, options: Options) -> Result<Box<dyn MaskModel
         &NoProgress,
     )?;
     registry::open_masks(&found.folder, &settings(options))
+}
+
+/// Opens a model that makes clips.
+///
+/// # Errors
+/// As [`open`]; also a model that gives something else.
+pub fn open_video(name: &str) -> Result<Box<dyn VideoModel>> {
+    open_video_with(name, Options::new())
+}
+
+/// As [`open_video`], with options of opening.
+///
+/// # Errors
+/// As [`open_video`]; also an option that this model does not honour.
+pub fn open_video_with(name: &str, options: Options) -> Result<Box<dyn VideoModel>> {
+    let variant = options.get(&keys::VARIANT);
+    let found = find(
+        Some(name),
+        variant.as_deref(),
+        ResultKind::Clips,
+        &NoProgress,
+    )?;
+    registry::open_video(&found.folder, &settings(options))
 }
 
 /// Settings whose options may name any model that [`find`] finds.

@@ -5,7 +5,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
     batch, bench, compare, completions, convert, doctor, eval, image, inspect, masks, models,
-    probe, quantize, reproduce, serve, text, train, work,
+    probe, quantize, reproduce, serve, text, train, video, work,
 };
 
 /// The version, with the commit that it was built from where that is known.
@@ -63,6 +63,7 @@ pub struct Arguments {
 pub enum Verb {
     Image(Box<image::ImageArguments>),
     Text(Box<text::TextArguments>),
+    Video(Box<video::VideoArguments>),
     Masks(Box<masks::MasksArguments>),
     Models(models::ModelsArguments),
     Inspect(inspect::InspectArguments),

@@ -138,6 +138,7 @@ pub fn verb(kind: brisk::ResultKind) -> &'static str {
         brisk::ResultKind::Pictures => "image",
         brisk::ResultKind::Text => "text",
         brisk::ResultKind::Masks => "masks",
+        brisk::ResultKind::Clips => "video",
     }
 }
 

@@ -25,7 +25,7 @@ macro_rules! kinds {
         }
     )+};
 }
-kinds!(Pictures, Text, Masks);
+kinds!(Pictures, Text, Masks, Clips);
 
 /// Every option that a model of this kind honours, as it was given on the command line.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
-//! Pictures in and out.
+//! Pictures and clips in and out.
 //!
 //! Decoding (PNG, JPEG, WebP) with size limits, PNG writing with text metadata, resizing that matches
-//! Pillow bit for bit, bilinear interpolation that matches torch, PSNR and SSIM, contact sheets, SVG
+//! Pillow bit for bit, clips (GIF, animated PNG, animated WebP), bilinear interpolation that matches torch, PSNR and SSIM, contact sheets, SVG
 //! rendering and line charts. Pictures here are 8-bit RGB and know nothing of tensors or models.
 //!
 //! ```
@@ -15,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod chart;
+mod clip;
 mod decode;
 mod encode;
 mod error;
@@ -30,6 +31,7 @@ mod structure;
 pub mod svg;
 
 pub use chart::{LineChart, Mark, Series, line_chart_svg};
+pub use clip::{Clip, MAX_FRAMES, decode_clip};
 pub use decode::{decode_picture, picture_size, read_picture};
 pub use encode::{encode_jpeg, encode_webp};
 pub use error::{Error, Result};

@@ -20,15 +20,55 @@ pub fn encode_png(picture: &Picture, metadata: &[(String, String)]) -> Result<Ve
 
 /// A PNG file of width and height, of pixels of this kind.
 pub(crate) fn encode(
-    [width, height]: [usize; 2],
-    (colours, depth): (png::ColorType, png::BitDepth),
+    size: [usize; 2],
+    kind: (png::ColorType, png::BitDepth),
     pixels: &[u8],
     metadata: &[(String, String)],
 ) -> Result<Vec<u8>> {
-    check_size("PNG", width as u64, height as u64)?;
-    let failed = |e: png::EncodingError| Error::Png(e.to_string());
     let mut bytes = Vec::new();
-    let mut encoder = png::Encoder::new(&mut bytes, width as u32, height as u32);
+    let encoder = encoder(&mut bytes, size, kind, metadata)?;
+    let mut writer = encoder.write_header().map_err(failed)?;
+    writer.write_image_data(pixels).map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}
+
+/// An animated PNG of RGB frames of one size that repeats; each is shown for `delay` seconds, a fraction.
+pub(crate) fn encode_animated(
+    size: [usize; 2],
+    frames: &[&[u8]],
+    [numerator, denominator]: [u16; 2],
+    metadata: &[(String, String)],
+) -> Result<Vec<u8>> {
+    let kind = (png::ColorType::Rgb, png::BitDepth::Eight);
+    let mut bytes = Vec::new();
+    let mut encoder = encoder(&mut bytes, size, kind, metadata)?;
+    let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+    encoder.set_animated(count, 0).map_err(failed)?;
+    encoder
+        .set_frame_delay(numerator, denominator)
+        .map_err(failed)?;
+    let mut writer = encoder.write_header().map_err(failed)?;
+    for frame in frames {
+        writer.write_image_data(frame).map_err(failed)?;
+    }
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}
+
+fn failed(error: png::EncodingError) -> Error {
+    Error::Png(error.to_string())
+}
+
+/// An encoder into `bytes` that has written nothing yet.
+fn encoder<'a>(
+    bytes: &'a mut Vec<u8>,
+    [width, height]: [usize; 2],
+    (colours, depth): (png::ColorType, png::BitDepth),
+    metadata: &[(String, String)],
+) -> Result<png::Encoder<'a, &'a mut Vec<u8>>> {
+    check_size("PNG", width as u64, height as u64)?;
+    let mut encoder = png::Encoder::new(bytes, width as u32, height as u32);
     encoder.set_color(colours);
     encoder.set_depth(depth);
     encoder.set_compression(png::Compression::Balanced);
@@ -46,10 +86,7 @@ pub(crate) fn encode(
         };
         added.map_err(failed)?;
     }
-    let mut writer = encoder.write_header().map_err(failed)?;
-    writer.write_image_data(pixels).map_err(failed)?;
-    writer.finish().map_err(failed)?;
-    Ok(bytes)
+    Ok(encoder)
 }
 
 fn check_keyword(keyword: &str) -> Result<()> {

@@ -41,6 +41,7 @@ mod random;
 pub mod registry;
 pub mod reproduce;
 pub mod request;
+mod residency;
 mod tokenizer;
 mod turns;
 
@@ -50,8 +51,10 @@ pub use estimate::{Estimator, StageSeconds};
 pub use events::{Control, Event, Number, Unit};
 pub use known_prompts::KnownPrompts;
 pub use request::{
-    GeneratedImage, GeneratedMask, GeneratedMasks, GeneratedText, ImageModel, ImagePlan,
-    ImageRequest, MaskModel, MaskPlan, MaskPrompt, MaskRequest, OpenSettings, RandomWeights,
-    ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest, TextSession,
+    GeneratedClip, GeneratedImage, GeneratedMask, GeneratedMasks, GeneratedText, ImageModel,
+    ImagePlan, ImageRequest, MaskModel, MaskPlan, MaskPrompt, MaskRequest, OpenSettings,
+    RandomWeights, ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest,
+    TextSession, VideoModel, VideoPlan, VideoRequest,
 };
+pub use residency::Residency;
 pub use turns::{Turns, waited};

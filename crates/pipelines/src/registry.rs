@@ -8,12 +8,13 @@ use crate::error::{Error, Result};
 use crate::families;
 use crate::options::{Definition, Options, Scope, Support};
 use crate::reproduce::Reproduction;
-use crate::request::{ImageModel, MaskModel, OpenSettings, ResultKind, TextModel};
+use crate::request::{ImageModel, MaskModel, OpenSettings, ResultKind, TextModel, VideoModel};
 
 /// Every family.
 pub static FAMILIES: &[&Family] = &[
     &families::sana::FAMILY,
     &families::hart::FAMILY,
+    &families::hunyuan_video::FAMILY,
     // Before the language models, which take any folder with a configuration.
     &families::vila_u::FAMILY,
     &families::char_sam::FAMILY,
@@ -29,6 +30,9 @@ pub type OpenText = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn TextModel>
 
 /// Opens a model that finds pixels.
 pub type OpenMasks = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn MaskModel>>;
+
+/// Opens a model that makes clips.
+pub type OpenVideo = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn VideoModel>>;
 
 /// Reads a network's `config.json`, named by the label, for how its layers lie in 4-bit files.
 pub type ReadLayout = fn(&[u8], &str) -> Result<Box<dyn LowBitLayout>>;
@@ -77,6 +81,8 @@ pub struct Family {
     pub text: Option<OpenText>,
     /// How to open one for masks.
     pub masks: Option<OpenMasks>,
+    /// How to open one for clips.
+    pub video: Option<OpenVideo>,
     /// What a pipeline of a class (`_class_name` of a `model_index.json`) is, in words.
     pub class_in_words: fn(&str) -> Option<&'static str>,
     /// How the layers of the network of a `config.json` lie in 4-bit files, where files of the family's
@@ -105,6 +111,7 @@ impl Family {
             (ResultKind::Pictures, self.image.is_some()),
             (ResultKind::Text, self.text.is_some()),
             (ResultKind::Masks, self.masks.is_some()),
+            (ResultKind::Clips, self.video.is_some()),
         ]
         .into_iter()
         .filter_map(|(kind, gives)| gives.then_some(kind))
@@ -148,6 +155,16 @@ pub fn open_text(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dy
 pub fn open_masks(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn MaskModel>> {
     let (family, open) = opener(folder, &settings.options, ResultKind::Masks, |f| f.masks)?;
     check_open(family, folder, &settings.options, ResultKind::Masks)?;
+    open(folder, settings)
+}
+
+/// Opens a model that makes clips. Weights are read when they are first needed.
+///
+/// # Errors
+/// As [`open_image`].
+pub fn open_video(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn VideoModel>> {
+    let (family, open) = opener(folder, &settings.options, ResultKind::Clips, |f| f.video)?;
+    check_open(family, folder, &settings.options, ResultKind::Clips)?;
     open(folder, settings)
 }
 

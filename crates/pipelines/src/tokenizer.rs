@@ -9,6 +9,8 @@ use crate::folder::ComponentFolder;
 
 /// The tokenizer in one file.
 pub(crate) const FILE: &str = "tokenizer.json";
+/// Its vocabulary where it lies in several.
+const VOCABULARY: &str = "vocab.json";
 /// What is said of it besides.
 const SETTINGS: &str = "tokenizer_config.json";
 
@@ -38,6 +40,11 @@ pub(crate) fn read_object(folder: &ComponentFolder, file: &str) -> Result<Value>
     }
 }
 
+/// Whether a tokenizer's files lie in a folder.
+pub(crate) fn is_in(folder: &ComponentFolder) -> bool {
+    folder.exists(FILE) || folder.exists(VOCABULARY)
+}
+
 /// `tokenizer.json`, or the `vocab.json` and `merges.txt` of older tokenizers; `otherwise` says what works
 /// without one.
 ///
@@ -52,14 +59,15 @@ pub(crate) fn open(
         let bytes = folder.read(FILE)?;
         return Ok(Tokenizer::from_bytes(&bytes, &folder.label(FILE))?);
     }
-    if folder.exists("vocab.json") && folder.exists("merges.txt") {
-        let (vocabulary, merges) = (folder.read("vocab.json")?, folder.read("merges.txt")?);
-        return Ok(Tokenizer::from_vocabulary(
-            &vocabulary,
-            &merges,
-            settings,
-            &folder.label("vocab.json"),
-        )?);
+    if folder.exists(VOCABULARY) && folder.exists("merges.txt") {
+        let (vocabulary, merges) = (folder.read(VOCABULARY)?, folder.read("merges.txt")?);
+        let class = settings.get("tokenizer_class").and_then(Value::as_str);
+        let read = match class.is_some_and(|class| class.starts_with("CLIPTokenizer")) {
+            true => Tokenizer::from_clip_vocabulary,
+            false => Tokenizer::from_vocabulary,
+        };
+        let label = folder.label(VOCABULARY);
+        return Ok(read(&vocabulary, &merges, settings, &label)?);
     }
     Err(Error::folder(
         folder.place(),

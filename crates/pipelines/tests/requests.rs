@@ -9,11 +9,9 @@ use brisk_models::sana::ControlWiring;
 use brisk_models::sana::native::NativeHeads;
 use brisk_nn::LoraFile;
 use brisk_pipelines::events::Work;
-use brisk_pipelines::families::sana::{
-    LoadOptions, ModelKind, Residency, SanaPipeline, options as own,
-};
+use brisk_pipelines::families::sana::{LoadOptions, ModelKind, SanaPipeline, options as own};
 use brisk_pipelines::options::keys;
-use brisk_pipelines::{Control, Error, Event, ImageModel, ImageRequest};
+use brisk_pipelines::{Control, Error, Event, ImageModel, ImageRequest, Residency};
 use brisk_store::ModelFolder;
 use brisk_testkit::{fixtures_dir, relative_l2};
 

@@ -248,7 +248,7 @@ pub fn shape(endpoint: Endpoint, body: Map<String, Value>) -> Result<Shape> {
         return refused("response_format", "results go to files, not to links");
     }
     let (files, ending) = match endpoint.result() {
-        ResultKind::Text | ResultKind::Masks => (1, "json"),
+        ResultKind::Text | ResultKind::Masks | ResultKind::Clips => (1, "json"),
         ResultKind::Pictures => {
             let ending = match given.text("output_format") {
                 Some("jpeg") => "jpeg",

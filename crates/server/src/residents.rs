@@ -252,6 +252,12 @@ impl Lent {
             }
             ResultKind::Text => registry::open_text(&served.folder, &settings).map(Model::Text),
             ResultKind::Masks => registry::open_masks(&served.folder, &settings).map(Model::Masks),
+            // No endpoint gives clips yet.
+            ResultKind::Clips => Err(brisk::Error::WrongResult {
+                model: served.id.clone(),
+                wanted: ResultKind::Clips,
+                gives: served.results(),
+            }),
         });
         match opened {
             Ok(model) => {

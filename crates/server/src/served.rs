@@ -171,6 +171,7 @@ impl Served {
             ResultKind::Pictures => self.with_drawer(|drawer| drawer.support()),
             ResultKind::Text => self.writer.as_ref().map(|writer| writer.support()),
             ResultKind::Masks => self.with_finder(|finder| finder.support()),
+            ResultKind::Clips => None,
         }
     }
 
@@ -223,7 +224,7 @@ impl Served {
         match kind {
             ResultKind::Pictures => self.with_drawer(|drawer| drawer.weight_bytes().all),
             ResultKind::Text => self.writer.as_ref().map(|writer| writer.weight_bytes()),
-            ResultKind::Masks => None,
+            ResultKind::Masks | ResultKind::Clips => None,
         }
         .unwrap_or(self.bytes)
     }

@@ -15,6 +15,7 @@
 
 mod bpe;
 mod chat;
+mod clip;
 mod error;
 mod guard;
 mod kinds;

@@ -18,6 +18,7 @@ pub mod reproduce;
 pub mod serve;
 pub mod text;
 pub mod train;
+pub mod video;
 pub mod work;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,7 @@ pub fn run(arguments: Arguments) -> Result {
     match arguments.verb {
         Verb::Image(arguments) => image::run(&arguments),
         Verb::Text(arguments) => text::run(&arguments),
+        Verb::Video(arguments) => video::run(&arguments),
         Verb::Masks(arguments) => masks::run(&arguments),
         Verb::Models(arguments) => models::run(&arguments),
         Verb::Inspect(arguments) => inspect::run(&arguments),

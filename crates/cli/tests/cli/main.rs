@@ -22,5 +22,6 @@ mod text;
 mod tools;
 mod toy;
 mod training;
+mod video;
 mod vila_u;
 mod warnings;

@@ -2,6 +2,7 @@
 
 pub mod char_sam;
 pub mod hart;
+pub mod hunyuan_video;
 pub mod language;
 pub mod sam;
 pub mod sana;

@@ -18,6 +18,8 @@ pub enum Scope {
 pub enum Heading {
     /// What the picture is.
     Picture,
+    /// What the clip is.
+    Clip,
     /// What the text is.
     Text,
     /// What is looked for in a picture.
@@ -39,6 +41,7 @@ impl Heading {
     pub fn title(self) -> &'static str {
         match self {
             Self::Picture => "Picture",
+            Self::Clip => "Clip",
             Self::Text => "Text",
             Self::Finding => "What to find",
             Self::Sampling => "Sampling",

@@ -57,8 +57,7 @@ pub static SEED: Key<u64> = Key::new(
     "N",
     Kind::Seed,
     "seed of all random numbers (default 0); random draws one",
-)
-.under(Heading::Picture);
+);
 
 /// Steps of a sampler.
 pub static STEPS: Key<usize> = Key::new(

@@ -10,7 +10,7 @@ use brisk_store::{Limit, read_text};
 
 use super::Codes;
 use super::seed;
-use super::value::{Latents, Value};
+use super::value::{ClipLatents, Latents, Value};
 use crate::error::{Error, Result};
 
 /// Numbers that are allowed.
@@ -91,6 +91,8 @@ pub enum Kind {
     Pictures,
     /// A safetensors file with one tensor of this name and four dimensions.
     Latents(&'static str),
+    /// A safetensors file with one tensor of this name and five dimensions.
+    ClipLatents(&'static str),
     /// A safetensors file of whole numbers.
     Codes,
     /// A text file, or the word `none` for an empty text; a line end behind it is no part of the text.
@@ -149,6 +151,9 @@ impl Kind {
             Self::Latents(tensor) => Value::Latents(Arc::new(
                 Latents::open(Path::new(text), tensor).map_err(|error| error.of(option))?,
             )),
+            Self::ClipLatents(tensor) => Value::ClipLatents(Arc::new(
+                ClipLatents::open(Path::new(text), tensor).map_err(|error| error.of(option))?,
+            )),
             Self::Codes => Value::Codes(Arc::new(
                 Codes::open(Path::new(text)).map_err(|error| error.of(option))?,
             )),
@@ -184,6 +189,7 @@ impl Kind {
             Self::Picture => matches!(value, Value::Picture(_)),
             Self::Pictures => matches!(value, Value::Pictures(_)),
             Self::Latents(_) => matches!(value, Value::Latents(_)),
+            Self::ClipLatents(_) => matches!(value, Value::ClipLatents(_)),
             Self::Codes => matches!(value, Value::Codes(_)),
             Self::Path => matches!(value, Value::Path(_)),
             Self::Paths => matches!(value, Value::Paths(_)),

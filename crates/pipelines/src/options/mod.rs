@@ -22,13 +22,14 @@ mod seed;
 mod support;
 pub mod text_keys;
 mod value;
+pub mod video_keys;
 pub mod word_keys;
 
 pub use codes::{CodeTensor, Codes};
 pub use definition::{Definition, Heading, Key, Scope};
 pub use kind::{Kind, Range};
 pub use support::{Honoured, Support};
-pub use value::{Latents, OptionValue, Value};
+pub use value::{ClipLatents, Latents, OptionValue, Value};
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -110,6 +111,7 @@ impl Options {
                     _,
                     Kind::Picture
                     | Kind::Latents(_)
+                    | Kind::ClipLatents(_)
                     | Kind::Codes
                     | Kind::TextFile
                     | Kind::WholeTextFile,

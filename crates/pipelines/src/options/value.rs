@@ -25,27 +25,57 @@ impl Latents {
     /// # Errors
     /// No such file or tensor, or another number of dimensions.
     pub fn open(file: &Path, name: &str) -> Result<Self> {
-        let source = open_weights(file)?;
-        let wrong = |message: String| Error::config(file.display().to_string(), message);
-        let Some((_, shape)) = source.info(name) else {
-            let mut names = source.names();
-            names.truncate(8);
-            return Err(wrong(format!(
-                "there is no tensor {name:?}; it holds {}",
-                names.join(", ")
-            )));
-        };
-        let shape: [usize; 4] = shape.as_slice().try_into().map_err(|_| {
-            wrong(format!(
-                "{name} has shape {shape:?}; expected four dimensions"
-            ))
-        })?;
-        let values = match source.view(name)? {
-            Some(view) => view.to_f32()?,
-            None => Vec::new(),
-        };
+        let (shape, values) = open_tensor(file, name, "four")?;
         Ok(Self { shape, values })
     }
+}
+
+/// A tensor `[1, channels, frames, rows, columns]` that a caller gives or takes: the noise or the latents of a clip.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ClipLatents {
+    /// One, channels, frames, rows, columns.
+    pub shape: [usize; 5],
+    /// Row-major values.
+    pub values: Vec<f32>,
+}
+
+impl ClipLatents {
+    /// Reads a tensor of a safetensors file.
+    ///
+    /// # Errors
+    /// No such file or tensor, or another number of dimensions.
+    pub fn open(file: &Path, name: &str) -> Result<Self> {
+        let (shape, values) = open_tensor(file, name, "five")?;
+        Ok(Self { shape, values })
+    }
+}
+
+/// A tensor of a safetensors file, with as many dimensions as `dimensions` says in words.
+fn open_tensor<const N: usize>(
+    file: &Path,
+    name: &str,
+    dimensions: &str,
+) -> Result<([usize; N], Vec<f32>)> {
+    let source = open_weights(file)?;
+    let wrong = |message: String| Error::config(file.display().to_string(), message);
+    let Some((_, shape)) = source.info(name) else {
+        let mut names = source.names();
+        names.truncate(8);
+        return Err(wrong(format!(
+            "there is no tensor {name:?}; it holds {}",
+            names.join(", ")
+        )));
+    };
+    let shape: [usize; N] = shape.as_slice().try_into().map_err(|_| {
+        wrong(format!(
+            "{name} has shape {shape:?}; expected {dimensions} dimensions"
+        ))
+    })?;
+    let values = match source.view(name)? {
+        Some(view) => view.to_f32()?,
+        None => Vec::new(),
+    };
+    Ok((shape, values))
 }
 
 /// A value of any kind.
@@ -69,6 +99,8 @@ pub enum Value {
     Pictures(Vec<Arc<Picture>>),
     /// A tensor.
     Latents(Arc<Latents>),
+    /// A tensor of a clip.
+    ClipLatents(Arc<ClipLatents>),
     /// Codes.
     Codes(Arc<Codes>),
     /// A file or folder.
@@ -115,7 +147,11 @@ impl Value {
                 let names = value.iter().map(|path| path.display().to_string());
                 json!(names.collect::<Vec<_>>())
             }
-            Self::Picture(_) | Self::Pictures(_) | Self::Latents(_) | Self::Codes(_) => {
+            Self::Picture(_)
+            | Self::Pictures(_)
+            | Self::Latents(_)
+            | Self::ClipLatents(_)
+            | Self::Codes(_) => {
                 return None;
             }
         })
@@ -164,6 +200,7 @@ option_value!(
     Value::Pictures(v) => Some(v.clone())
 );
 option_value!(Arc<Codes>, v => Value::Codes(v), Value::Codes(v) => Some(v.clone()));
+option_value!(Arc<ClipLatents>, v => Value::ClipLatents(v), Value::ClipLatents(v) => Some(v.clone()));
 option_value!(Arc<Latents>, v => Value::Latents(v), Value::Latents(v) => Some(v.clone()));
 option_value!(
     Vec<usize>,

@@ -7,6 +7,7 @@ mod mask_prompt;
 mod open;
 mod previews;
 mod text;
+mod video;
 mod words;
 
 pub use embedding::{EmbeddingOrigin, PictureEmbedding};
@@ -23,6 +24,7 @@ pub use text::{
     TextSession,
 };
 
+pub use video::{GeneratedClip, VideoModel, VideoPlan, VideoRequest};
 pub use words::{FoundCharacter, FoundWord, MOST_WORDS, Word, WordCharacter, WordFile};
 
 use std::any::Any;
@@ -38,11 +40,13 @@ pub enum ResultKind {
     Text,
     /// Masks of pictures.
     Masks,
+    /// Clips.
+    Clips,
 }
 
 impl ResultKind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Pictures, Self::Text, Self::Masks];
+    pub const ALL: [Self; 4] = [Self::Pictures, Self::Text, Self::Masks, Self::Clips];
 
     /// In words.
     pub fn name(self) -> &'static str {
@@ -50,6 +54,7 @@ impl ResultKind {
             Self::Pictures => "pictures",
             Self::Text => "text",
             Self::Masks => "masks",
+            Self::Clips => "clips",
         }
     }
 }

@@ -1,7 +1,7 @@
-//! Every option of every family does something: with it a result differs from the one without, or the
-//! request is refused by the option's name. An option that nothing reads fails here, and so does one
-//! that has no case.
+//! Every option of every family does something: with it a result differs from the one without, or the request is refused
+//! by the option's name. An option that nothing reads fails here, and so does one that has no case.
 
+mod clips;
 mod masks;
 
 use std::collections::BTreeSet;

@@ -157,7 +157,13 @@ pub fn field_of_option(option: &str) -> String {
 fn is_field(option: &Definition, endpoint: Endpoint) -> bool {
     let named = !matches!(
         option.kind,
-        Kind::Latents(_) | Kind::Codes | Kind::Path | Kind::Paths | Kind::Model | Kind::Pictures
+        Kind::Latents(_)
+            | Kind::ClipLatents(_)
+            | Kind::Codes
+            | Kind::Path
+            | Kind::Paths
+            | Kind::Model
+            | Kind::Pictures
     );
     let of_edits = option.needs == Some("init-image");
     let own = [

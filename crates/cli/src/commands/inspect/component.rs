@@ -118,13 +118,17 @@ impl Component {
         let settings = [
             "scheduler_config.json",
             "tokenizer.json",
+            "vocab.json",
             "preprocessor_config.json",
         ];
         let state = if !place.has_config() {
             match settings.iter().any(|file| place.exists(file)) {
                 true => State::Settings,
                 false => State::Missing(match name.contains("tokenizer") {
-                    true => format!("there is no {}", place.inside("tokenizer.json")),
+                    true => format!(
+                        "there is no {}, and no vocab.json",
+                        place.inside("tokenizer.json")
+                    ),
                     false => format!("there is no {config}"),
                 }),
             }

@@ -163,6 +163,21 @@ fn open_masks(folder: &ModelFolder, settings: &OpenSettings) -> Result<Opened> {
     })
 }
 
+fn open_video(folder: &ModelFolder, settings: &OpenSettings) -> Result<Opened> {
+    let model = registry::open_video(folder, settings)?;
+    let from = match model.needs_image() {
+        true => "clips that begin with a picture",
+        false => "clips from text alone",
+    };
+    Ok(Opened {
+        kind: ResultKind::Clips,
+        support: model.support(),
+        facts: vec![("makes", from.to_owned())],
+        defaults: Map::new(),
+        known: None,
+    })
+}
+
 fn open_text(folder: &ModelFolder, settings: &OpenSettings) -> Result<Opened> {
     let model = registry::open_text(folder, settings)?;
     let writes = match model.has_chat_template() {
@@ -254,6 +269,7 @@ impl Card {
                 Some(open_text(&folder, &settings)?),
             ),
             (Some(_), None) => (open_pictures(&folder, &settings)?, None),
+            (None, None) if family.video.is_some() => (open_video(&folder, &settings)?, None),
             (None, None) => (open_masks(&folder, &settings)?, None),
             _ => (open_text(&folder, &settings)?, None),
         };

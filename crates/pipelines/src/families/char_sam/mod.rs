@@ -50,6 +50,7 @@ pub static FAMILY: Family = Family {
     image: None,
     text: None,
     masks: Some(model::open),
+    video: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[&reproduce::CHAR_SAM],

@@ -17,20 +17,13 @@ use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::known_prompts::KnownPrompts;
 use crate::options::keys;
 use crate::request::{OpenSettings, RandomWeights};
+use crate::residency::Residency;
 
 const CONFIG: &str = "config.json";
 /// Guidance that published models are drawn with.
 const GUIDANCE: f32 = 4.5;
 /// File in a model's folder with the text that is read before every prompt.
 pub(super) const SYSTEM_PROMPT_FILE: &str = "system_prompt.txt";
-
-/// Which components stay in memory after the stage that needs them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Residency {
-    Auto,
-    KeepAll,
-    OneAtATime,
-}
 
 /// How a model is loaded.
 #[derive(Debug, Clone)]
@@ -58,11 +51,7 @@ impl LoadOptions {
             exact: asked.get(&keys::EXACT).unwrap_or(false),
             text_quantization: quantization(&keys::QUANTIZE_TEXT_ENCODER)?,
             transformer_quantization: quantization(&keys::QUANTIZE_TRANSFORMER)?,
-            residency: match asked.get(&keys::RESIDENCY).as_deref() {
-                Some("all") => Residency::KeepAll,
-                Some("one") => Residency::OneAtATime,
-                _ => Residency::Auto,
-            },
+            residency: Residency::asked(asked),
             random: settings.random,
         })
     }

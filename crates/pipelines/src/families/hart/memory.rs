@@ -2,7 +2,7 @@
 
 use brisk_nn::Quantization;
 
-use super::load::{Files, Residency};
+use super::load::Files;
 use super::pipeline::HartPipeline;
 use super::plan::{HartPlan, cache_bytes};
 use crate::error::Result;
@@ -52,19 +52,9 @@ impl HartPipeline {
 
     /// Whether components stay in memory after their stage.
     pub fn keeps_components(&self, available: Option<u64>) -> bool {
-        match self.options.residency {
-            Residency::KeepAll => true,
-            Residency::OneAtATime => false,
-            Residency::Auto => {
-                let loaded =
-                    self.text.is_some() && self.generator.is_some() && self.decoder.is_some();
-                let all = self
-                    .weight_bytes()
-                    .iter()
-                    .fold(0u64, |sum, bytes| sum.saturating_add(*bytes));
-                loaded || available.is_some_and(|available| all <= available / 2)
-            }
-        }
+        self.options
+            .residency
+            .keeps(self.resident_bytes(), available)
     }
 
     /// Estimates every stage's need and refuses what cannot fit.

@@ -42,6 +42,7 @@ pub static FAMILY: Family = Family {
     image: Some(model::open),
     text: None,
     masks: None,
+    video: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[],

@@ -55,6 +55,7 @@ pub static FAMILY: Family = Family {
     image: None,
     text: Some(model::open),
     masks: None,
+    video: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[&reproduce::FAST_DLLM],

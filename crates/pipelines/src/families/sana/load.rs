@@ -25,18 +25,7 @@ use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::known_prompts::KnownPrompts;
 use crate::request::RandomWeights;
-
-/// Which components stay in memory after the stage that needs them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Residency {
-    /// All of them if they fill at most half of the free memory, else one at a time.
-    #[default]
-    Auto,
-    /// All of them, for many requests in a row.
-    KeepAll,
-    /// Each is dropped before the next is loaded.
-    OneAtATime,
-}
+use crate::residency::Residency;
 
 /// How to load a pipeline.
 #[derive(Debug, Clone)]

@@ -3,7 +3,6 @@
 use brisk_models::dcae::LARGEST_MAP;
 use brisk_nn::{Device, Precision, Quantization};
 
-use super::load::Residency;
 use super::plan::SanaPlan;
 use super::{SanaPipeline, decode};
 use crate::diffusion::DecodeMode;
@@ -11,6 +10,7 @@ use crate::diffusion::denoise::rows_at_once;
 use crate::error::Result;
 use crate::memory::{self, TransformerShape};
 use crate::request::{StageMemory, WeightBytes};
+use crate::residency::Residency;
 
 /// Bytes of a card that stay free where all components are kept: what a run at 1024 px takes besides.
 const CARD_ROOM: u64 = 3 << 29;

@@ -32,7 +32,7 @@ mod transformer_files;
 mod velocity;
 mod warnings;
 
-pub use load::{LoadOptions, Residency};
+pub use load::LoadOptions;
 pub use pipeline::SanaPipeline;
 pub use plan::ModelKind;
 
@@ -55,6 +55,7 @@ pub static FAMILY: Family = Family {
     image: Some(model::open),
     text: None,
     masks: None,
+    video: None,
     class_in_words,
     low_bit_layout: Some(quantize::low_bit_layout),
     reproductions: &[&reproduce::SANA, &reproduce::SVDQUANT],

@@ -6,7 +6,7 @@ use brisk_nn::LoraFile;
 use brisk_store::ModelFolder;
 use serde_json::{Map, Value, json};
 
-use super::load::{LoadOptions, Residency};
+use super::load::LoadOptions;
 use super::options as own;
 use super::pipeline::SanaPipeline;
 use super::plan::{SanaPlan, plan};
@@ -21,6 +21,7 @@ use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
     StageCost, WeightBytes,
 };
+use crate::residency::Residency;
 
 /// Opens a model of the family.
 pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
@@ -234,11 +235,7 @@ impl LoadOptions {
                 .map(|path| settings.file(own::PREVIEW_DECODER.name(), &path))
                 .transpose()?,
             text_encoder: settings.folder(&keys::TEXT_ENCODER)?,
-            residency: match asked.get(&keys::RESIDENCY).as_deref() {
-                Some("all") => Residency::KeepAll,
-                Some("one") => Residency::OneAtATime,
-                _ => Residency::Auto,
-            },
+            residency: Residency::asked(asked),
             random: settings.random,
             activations,
             location,

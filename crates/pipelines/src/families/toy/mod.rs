@@ -22,6 +22,7 @@ pub static FAMILY: Family = Family {
     image: Some(model::open),
     text: None,
     masks: None,
+    video: None,
     class_in_words: |class| (class == CLASS).then_some("toy pipeline"),
     low_bit_layout: None,
     reproductions: &[&reproduce::STRAIGHT],

@@ -44,6 +44,7 @@ pub static FAMILY: Family = Family {
     image: Some(drawer::open),
     text: Some(writer::open),
     masks: None,
+    video: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[],

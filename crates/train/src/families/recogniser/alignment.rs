@@ -79,6 +79,21 @@ pub(super) fn alignment_loss(
     Some((-all, gradient))
 }
 
+/// The negative logarithm of the likelihood that every column is of the class that is at its place, and its gradient with
+/// respect to `logits` `[columns, classes]`.
+pub(super) fn place_loss(logits: &[f32], classes: usize, columns: &[usize]) -> (f64, Vec<f32>) {
+    let mut sum = 0.0;
+    let mut gradient = Vec::with_capacity(logits.len());
+    for (row, class) in logits.chunks_exact(classes).zip(columns) {
+        let likely = log_softmax(row);
+        sum -= likely[*class];
+        let start = gradient.len();
+        gradient.extend(likely.iter().map(|value| value.exp() as f32));
+        gradient[start + class] -= 1.0;
+    }
+    (sum, gradient)
+}
+
 fn log_softmax(row: &[f32]) -> Vec<f64> {
     let largest = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let shifted = || row.iter().map(|x| f64::from(x - largest));
@@ -150,16 +165,21 @@ mod tests {
     fn gradients_are_slopes() {
         let (columns, classes) = (6usize, 4usize);
         let logits = logits(columns, classes);
-        let text = [3, 1, 1];
-        let (_, gradient) = alignment_loss(&logits, classes, &text).unwrap();
-        for at in 0..logits.len() {
-            let moved = |by: f32| {
-                let mut logits = logits.clone();
-                logits[at] += by;
-                alignment_loss(&logits, classes, &text).unwrap().0
-            };
-            let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
-            assert!((slope - f64::from(gradient[at])).abs() < 1e-3, "{at}");
+        let aligned = |logits: &[f32]| alignment_loss(logits, classes, &[3, 1, 1]).unwrap();
+        let placed = |logits: &[f32]| place_loss(logits, classes, &[0, 3, 3, 0, 1, 1]);
+        type Losses<'a> = [&'a dyn Fn(&[f32]) -> (f64, Vec<f32>); 2];
+        let losses: Losses = [&aligned, &placed];
+        for loss in losses {
+            let (_, gradient) = loss(&logits);
+            for at in 0..logits.len() {
+                let moved = |by: f32| {
+                    let mut logits = logits.clone();
+                    logits[at] += by;
+                    loss(&logits).0
+                };
+                let slope = (moved(1e-2) - moved(-1e-2)) / 2e-2;
+                assert!((slope - f64::from(gradient[at])).abs() < 1e-3, "{at}");
+            }
         }
     }
 }

@@ -22,6 +22,9 @@ pub struct RecogniserRecipe {
     pub training: TrainingOptions,
     /// Share of the samples that are single letters of words.
     pub letter_share: f64,
+    /// First updates, in which every column is told the letter at its place. The loss that leaves columns to find
+    /// theirs (connectionist temporal classification) does not begin to learn by itself within thousands of updates.
+    pub placed_steps: u64,
     /// Updates between evaluations.
     pub eval_every: u64,
     /// Held-out words of an evaluation.

@@ -1,5 +1,7 @@
 //! A word, or a letter of one, as Char-SAM shows it to the recogniser.
 
+use std::ops::Range;
+
 use brisk_media::Picture;
 use brisk_media::shape::Place;
 use brisk_models::crnn::CrnnConfig;
@@ -27,12 +29,16 @@ pub(super) struct Sample {
     pub pixels: Tensor,
     /// Classes of its characters.
     pub classes: Vec<usize>,
+    /// Classes of its columns: a letter's where the middle of the letter is, else 0.
+    pub columns: Vec<usize>,
 }
 
 /// A picture with what it says.
 pub(super) struct Line {
     pub picture: Picture,
     pub text: String,
+    /// Left and right ends of the characters, as shares of the picture's width.
+    pub extents: Vec<[f64; 2]>,
 }
 
 impl Sample {
@@ -48,11 +54,32 @@ impl Sample {
             let place = config.characters.chars().position(|other| other == letter);
             place.map(|place| place + 1)
         };
+        let pixels = reader_pixels(&line.picture, config.image_height)?;
+        let mut columns = vec![0; config.columns(pixels.dim(2)?)];
+        let scale = config.image_height as f64 / line.picture.height as f64;
+        let width = scale * line.picture.width as f64;
+        for (letter, extent) in line.text.chars().zip(&line.extents) {
+            let middle = middle_columns(extent.map(|end| end * width), columns.len());
+            columns[middle].fill(class(letter).unwrap_or(0));
+        }
         Ok(Self {
-            pixels: reader_pixels(&line.picture, config.image_height)?,
+            pixels,
             classes: line.text.chars().filter_map(class).collect(),
+            columns,
         })
     }
+}
+
+/// The columns over the middle half of a letter from `left` to `right`, in pixels; at least one. Column `t` sees most of
+/// pixel 4(t + 1).
+fn middle_columns([left, right]: [f64; 2], columns: usize) -> Range<usize> {
+    let quarter = 0.25 * (right - left);
+    let place = |x: f64| x / 4.0 - 1.0;
+    let last = columns.saturating_sub(1);
+    let nearest = (place(0.5 * (left + right)).round().max(0.0) as usize).min(last);
+    let from = place(left + quarter).ceil().max(0.0) as usize;
+    let to = place(right - quarter).floor().max(0.0) as usize + 1;
+    from.min(nearest)..to.max(nearest + 1).min(columns.max(1))
 }
 
 impl Line {
@@ -96,9 +123,22 @@ fn whole(picture: &Picture, word: &TrueWord, rng: &mut Rng) -> Result<Option<Lin
     let Some(strip) = Strip::new(&outline, Some(word.letters.len())) else {
         return Ok(None);
     };
+    let bounds = strip.bounds();
+    let extent = |quad: &[Place]| {
+        let places = || quad.iter().filter_map(|at| strip.of_picture(*at));
+        let share = |x: f64| ((x - bounds[0]) / (bounds[2] - bounds[0])).clamp(0.0, 1.0);
+        let left = places().map(|at| at[0]).fold(f64::INFINITY, f64::min);
+        let right = places().map(|at| at[0]).fold(f64::NEG_INFINITY, f64::max);
+        [share(left), share(right)]
+    };
     Ok(Some(Line {
-        picture: strip.draw(picture, strip.bounds(), 1.0)?,
+        picture: strip.draw(picture, bounds, 1.0)?,
         text: word.text.clone(),
+        extents: word
+            .letters
+            .iter()
+            .map(|letter| extent(&letter.quad))
+            .collect(),
     }))
 }
 
@@ -133,5 +173,6 @@ fn letter(picture: &Picture, word: &TrueWord, rng: &mut Rng) -> Result<Option<Li
     Ok(Some(Line {
         picture: strip.draw(picture, around, 1.0)?,
         text: letter.class.to_string(),
+        extents: vec![[left, right].map(|x| (x - around[0]) / (around[2] - around[0]))],
     }))
 }

@@ -75,7 +75,10 @@ pub fn train_recogniser(
                 .map(|index| Sample::draw(recipe, &config, fonts, index))
                 .collect::<Result<_>>()
         })?;
-        session.update(batch.len(), |part| loss(&config, &weights, &batch[part]))?;
+        let placed = session.step < recipe.placed_steps;
+        session.update(batch.len(), |part| {
+            loss(&config, &weights, &batch[part], placed)
+        })?;
         if session.is_due(recipe.eval_every) {
             let reader = frozen(&config, &fixed.with(session.ema.arrays()), false)?;
             let right = right(&reader, &held_out, recipe.eval_words, 0.0, control)?;

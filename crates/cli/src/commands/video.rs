@@ -1,0 +1,172 @@
+//! `brisk video`: from a text, and a picture that it begins with, to a clip.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use brisk::options::{Options, Scope, video_keys};
+use brisk::{
+    ClipFile, ResultKind, VideoRequest, describe_clip, draw_first_frame, keys, registry,
+    write_clip_latents,
+};
+use brisk_store::output::UnusedNames;
+use brisk_store::{ModelFolder, check_outputs, write_atomic};
+use clap::Args;
+use serde_json::json;
+
+use super::ThreadArguments;
+use crate::failure::{Failure, Result};
+use crate::flags::{Clips, Flags, rare};
+use crate::output::Format;
+use crate::{models, output, progress, text};
+
+/// Make a clip of what a text says, from a first frame or from none
+#[derive(Debug, Args)]
+#[command(
+    override_usage = "brisk video \"WHAT HAPPENS\" --model MODEL [--image FIRST.png] [-o FILE.gif] [OPTIONS]",
+    next_help_heading = "Clip",
+    after_help = rare(ResultKind::Clips)
+)]
+pub struct VideoArguments {
+    /// What happens in the clip, in quotes
+    #[arg(value_name = "PROMPT")]
+    prompt: String,
+    #[command(flatten)]
+    flags: Flags<Clips>,
+    /// Draws the first frame where there is no --image (default: the box's)
+    #[arg(long, value_name = "MODEL", conflicts_with = "image")]
+    image_model: Option<String>,
+    /// What the first frame shows, where that is not the prompt
+    #[arg(
+        long,
+        value_name = "TEXT",
+        conflicts_with = "image",
+        allow_hyphen_values = true
+    )]
+    image_prompt: Option<String>,
+    /// Folder, hub id (OWNER/NAME), or the name of one in the box
+    #[arg(short, long, help_heading = "Model", value_name = "MODEL")]
+    model: Option<String>,
+    /// .gif, .png (animated), .mp4, .webm, .mkv, .mov (by ffmpeg), or a new folder of frames (default brisk.gif)
+    #[arg(short, long, help_heading = "Output and machine", value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Also write frames side by side as one PNG
+    #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
+    strip: Option<PathBuf>,
+    /// Also write the final latents (safetensors)
+    #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
+    save_latents: Option<PathBuf>,
+    /// Print what made the clip instead of its file's name
+    #[arg(long, help_heading = "Output and machine")]
+    json: bool,
+    #[command(flatten)]
+    threads: ThreadArguments,
+}
+
+/// Frames of a strip.
+const STRIP_FRAMES: usize = 8;
+
+pub fn run(arguments: &VideoArguments) -> Result {
+    arguments.threads.apply()?;
+    let given = arguments.flags.read()?;
+    let (name, variant) = (arguments.model.as_deref(), given.get(&keys::VARIANT));
+    let found = models::find(name, variant.as_deref(), ResultKind::Clips)?;
+    let settings = models::settings(given.of_scope(Scope::Open));
+    let mut model = registry::open_video(&found.folder, &settings)?;
+    let unused = UnusedNames::choose(Path::new("brisk.gif"), 1);
+    let path = arguments.output.as_deref().unwrap_or(&unused.paths()[0]);
+    let file = ClipFile::new(path)?;
+    arguments.check_files(&file, &found.folder, &given)?;
+    let mut options = given.of_scope(Scope::Request);
+    let control = progress::control()?;
+    let image = video_keys::IMAGE.definition();
+    let draws = model.needs_image() && !options.has(image);
+    if !draws && (arguments.image_model.is_some() || arguments.image_prompt.is_some()) {
+        return Err(Failure::usage(
+            "--image-model, --image-prompt: this model begins with no picture; leave them out",
+        ));
+    }
+    if draws {
+        let prompt = arguments.image_prompt.as_ref().unwrap_or(&arguments.prompt);
+        let (width, height) = model.usual_size();
+        let size = (
+            options.get(&video_keys::WIDTH).unwrap_or(width),
+            options.get(&video_keys::HEIGHT).unwrap_or(height),
+        );
+        let seed = options.get(&keys::SEED).unwrap_or(0);
+        // What the clip itself is refused for is said before the picture is drawn.
+        let blank = brisk::Picture::filled(size.0, size.1, [0; 3]);
+        model.plan(&request(
+            &arguments.prompt,
+            &options.clone().with(&video_keys::IMAGE, blank.into()),
+        ))?;
+        let drawer = arguments.image_model.as_deref();
+        let picture = draw_first_frame(drawer, prompt, size, seed, &control)?;
+        options.set(&video_keys::IMAGE, picture.into());
+    }
+    let plan = model.plan(&request(&arguments.prompt, &options))?;
+    super::report_drawn_seed(&options);
+    plan.warnings
+        .iter()
+        .for_each(|warning| control.warn(warning));
+    let started = Instant::now();
+    let made = model.generate(&plan, &control)?;
+    drop(control);
+    let seconds = started.elapsed().as_secs_f64();
+    let mut description = describe_clip(&plan, &found.name);
+    if let Some(path) = &arguments.save_latents {
+        write_clip_latents(path, &made.latents)?;
+    }
+    file.write(&made.clip, &description)?;
+    if let Some(path) = &arguments.strip {
+        let strip = made.clip.strip(STRIP_FRAMES).map_err(brisk::Error::from)?;
+        let bytes = brisk_media::encode_png(&strip, &[]).map_err(brisk::Error::from)?;
+        write_atomic(path, &bytes)?;
+    }
+    if arguments.json {
+        let stages: serde_json::Map<String, serde_json::Value> = made
+            .seconds
+            .iter()
+            .map(|(name, seconds)| ((*name).to_owned(), json!(seconds)))
+            .collect();
+        description["path"] = json!(file.path().display().to_string());
+        description["frames_written"] = json!(made.clip.frames().len());
+        description["seconds"] = json!(seconds);
+        description["stages_seconds"] = json!(stages);
+        return output::print_json(&description);
+    }
+    output::note(&format!("done in {}", text::seconds(seconds)));
+    output::print(&format!("{}\n", file.path().display()))
+}
+
+fn request(prompt: &str, options: &Options) -> VideoRequest {
+    VideoRequest {
+        prompt: prompt.to_owned(),
+        options: options.clone(),
+    }
+}
+
+impl VideoArguments {
+    /// Refuses, before any work, files that cannot be written or would overwrite what is read or one another.
+    fn check_files(&self, file: &ClipFile, model: &ModelFolder, given: &Options) -> Result {
+        let mut written = vec![file.path()];
+        for (flag, path, format) in [
+            ("--strip", &self.strip, Format::Png),
+            ("--save-latents", &self.save_latents, Format::Safetensors),
+        ] {
+            if let Some(path) = path {
+                output::expect_format(flag, path, format)?;
+                written.push(path);
+            }
+        }
+        let mut read = given.files();
+        if let ModelFolder::Disk(folder) = model {
+            read.push(folder.clone());
+        }
+        let read: Vec<&Path> = read.iter().map(PathBuf::as_path).collect();
+        check_outputs(&written, &read)?;
+        let folder = usize::from(file.is_folder());
+        written[folder..]
+            .iter()
+            .try_for_each(|path| output::check_writable(path))
+    }
+}

@@ -1,0 +1,134 @@
+//! Clips, through the verbs.
+
+use brisk_media::{decode_clip, read_picture};
+
+use crate::harness::{Place, fixture};
+
+/// Two steps of five small frames.
+const SMALL: [&str; 8] = [
+    "--frames", "5", "--width", "32", "--height", "32", "--steps", "2",
+];
+
+fn clip(place: &Place, name: &str) -> brisk_media::Clip {
+    decode_clip(&std::fs::read(place.path(name)).unwrap(), name).unwrap()
+}
+
+#[test]
+fn a_text_becomes_a_clip_in_every_format() {
+    let (place, model) = (Place::new(), fixture("pipelines/hunyuan_video_text"));
+    let video = [
+        &["video", "a red heart jumps", "--model", &model][..],
+        &SMALL,
+    ]
+    .concat();
+    place.ok(&video);
+    let more = [
+        "-o",
+        "heart.png",
+        "--strip",
+        "strip.png",
+        "--save-latents",
+        "l.safetensors",
+        "--json",
+    ];
+    let told = place.ok(&[&video[..], &more].concat()).json();
+    assert_eq!(
+        (&told["frames_written"], &told["width"]),
+        (&5.into(), &32.into())
+    );
+    assert_eq!(told["prompt"], "a red heart jumps");
+    place.ok(&[&video[..], &["-o", "frames"]].concat());
+    // Of 256 colours each, and of all.
+    let (palette, whole) = (clip(&place, "brisk.gif"), clip(&place, "heart.png"));
+    assert_eq!((palette.frames().len(), whole.frames().len()), (5, 5));
+    let second = read_picture(&place.path("frames/0001.png")).unwrap();
+    assert_eq!(second, whole.frames()[1]);
+    assert!(read_picture(&place.path("strip.png")).unwrap().width > 5 * 32);
+    // The same noise makes the same clip.
+    let inspected = place.ok(&["inspect", "heart.png", "--json"]).stdout;
+    assert!(inspected.contains("a red heart jumps"), "{inspected}");
+    // Nothing temporary stays.
+    let names = std::fs::read_dir(place.path("")).unwrap();
+    assert_eq!(names.count(), 5);
+}
+
+#[test]
+fn the_first_frame_is_given_or_drawn() {
+    let (place, model) = (Place::new(), fixture("pipelines/hunyuan_video_replace"));
+    let drawer = fixture("pipelines/sprint");
+    let video = [
+        &["video", "a red heart jumps", "--model", &model][..],
+        &SMALL,
+    ]
+    .concat();
+    let first = fixture("pipelines/hunyuan_video_replace/first.png");
+    place.ok(&[&video[..], &["--image", &first, "-o", "given.png"]].concat());
+    place.ok(&[&video[..], &["--image-model", &drawer, "-o", "drawn.png"]].concat());
+    assert_ne!(clip(&place, "given.png"), clip(&place, "drawn.png"));
+}
+
+#[test]
+fn bad_requests_are_refused_by_name() {
+    let place = Place::new();
+    let [text, picture] =
+        ["text", "concat"].map(|case| fixture(&format!("pipelines/hunyuan_video_{case}")));
+    let sana = fixture("pipelines/sana");
+    let video = |model: &'static str| ["video", "x", "--model", model];
+    let first = &*format!("{picture}/first.png").leak();
+    let (text, picture, sana) = (&*text.leak(), &*picture.leak(), &*sana.leak());
+    for (code, words, run) in [
+        (
+            2,
+            &["--frames", "9 and 13"][..],
+            [&video(text)[..], &["--frames", "10"]].concat(),
+        ),
+        (
+            2,
+            &["--frames", "0"],
+            [&video(text)[..], &["--frames", "0"]].concat(),
+        ),
+        (
+            2,
+            &["--width", "nearest"],
+            [&video(text)[..], &["--width", "33"]].concat(),
+        ),
+        (
+            2,
+            &["--image", "text alone"],
+            [&video(text)[..], &["--image", first]].concat(),
+        ),
+        (
+            2,
+            &["--image-model", "no picture"],
+            [&video(text)[..], &["--image-model", sana]].concat(),
+        ),
+        (
+            2,
+            &["animated"],
+            [&video(text)[..], &["-o", "a.jpg"]].concat(),
+        ),
+        (
+            1,
+            &["make it first"],
+            [&video(text)[..], &["-o", "absent/a.gif"]].concat(),
+        ),
+        (
+            2,
+            &["--frames", "nearest"],
+            [
+                &video(picture)[..],
+                &["--frames", "7", "--image-model", sana],
+            ]
+            .concat(),
+        ),
+        (2, &["brisk image"], video(sana).to_vec()),
+        (
+            2,
+            &["--guidance"],
+            [&video(text)[..], &["--guidance", "-1"]].concat(),
+        ),
+    ] {
+        place.fails(code, words, &run);
+    }
+    assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 0);
+}

@@ -1,0 +1,329 @@
+//! Clips: pictures of one size that follow each other. Written as GIF and animated PNG, read from those and from
+//! animated WebP, and shown as one picture.
+
+use std::io::Cursor;
+use std::time::Duration;
+
+use brisk_store::guard::guarded;
+use image::codecs::gif::{GifDecoder, GifEncoder, Repeat};
+use image::codecs::png::PngDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{
+    AnimationDecoder, Delay, DynamicImage, Frame, ImageDecoder, ImageFormat, Limits, RgbaImage,
+};
+
+use crate::picture::check_size;
+use crate::{Error, Picture, Result, contact_sheet, png_file};
+
+/// Most frames that a clip may have.
+pub const MAX_FRAMES: usize = 20_000;
+/// Most memory that the pixels of a clip that is read may take, in bytes.
+const MAX_CLIP_BYTES: u64 = 2 << 30;
+/// Frames a second that make sense.
+const RATES: std::ops::RangeInclusive<f64> = 0.01..=240.0;
+/// GIF counts time in hundredths of a second; viewers take less than two for a tenth.
+const GIF_TICK_MILLIS: u32 = 10;
+const GIF_LEAST_TICKS: u32 = 2;
+/// How carefully GIF's palettes are chosen, 1 (best) to 30.
+const GIF_SPEED: i32 = 10;
+/// What a frame without a duration is shown for.
+const USUAL_DELAY: Duration = Duration::from_millis(100);
+
+/// Pictures of one size, so many a second.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clip {
+    frames: Vec<Picture>,
+    rate: f64,
+}
+
+impl Clip {
+    /// From at least one frame, all of one size, at `rate` frames a second.
+    ///
+    /// # Errors
+    /// No frames or too many, of several sizes, or a rate outside 0.01 to 240.
+    pub fn new(frames: Vec<Picture>, rate: f64) -> Result<Self> {
+        let fail = |message: String| Err(Error::Argument(message));
+        let Some(first) = frames.first() else {
+            return fail("a clip needs at least one frame".into());
+        };
+        if frames.len() > MAX_FRAMES {
+            return fail(format!(
+                "a clip of {} frames; expected at most {MAX_FRAMES}",
+                frames.len()
+            ));
+        }
+        let size = [first.width, first.height];
+        let other = frames
+            .iter()
+            .position(|frame| [frame.width, frame.height] != size);
+        if let Some(index) = other {
+            let frame = &frames[index];
+            return fail(format!(
+                "frame {index} has {}x{} pixels, the first {}x{}; expected one size",
+                frame.width, frame.height, size[0], size[1]
+            ));
+        }
+        if !RATES.contains(&rate) {
+            return fail(format!(
+                "{rate} frames a second; expected {} to {}",
+                RATES.start(),
+                RATES.end()
+            ));
+        }
+        Ok(Self { frames, rate })
+    }
+
+    /// Its frames.
+    pub fn frames(&self) -> &[Picture] {
+        &self.frames
+    }
+
+    /// Frames a second.
+    pub fn rate(&self) -> f64 {
+        self.rate
+    }
+
+    /// As a GIF that repeats. It has 256 colours a frame, and its clock ticks in hundredths of a second: frames last
+    /// a tick more or less so that the whole lasts as long as it should.
+    ///
+    /// # Errors
+    /// Sides that GIF cannot have.
+    pub fn encode_gif(&self) -> Result<Vec<u8>> {
+        let failed = |error: image::ImageError| Error::Encode(error.to_string());
+        let mut bytes = Vec::new();
+        let mut encoder = GifEncoder::new_with_speed(&mut bytes, GIF_SPEED);
+        encoder.set_repeat(Repeat::Infinite).map_err(failed)?;
+        for (frame, ticks) in self.frames.iter().zip(self.gif_ticks()) {
+            let picture = image::RgbImage::from_raw(
+                frame.width as u32,
+                frame.height as u32,
+                frame.pixels.clone(),
+            );
+            let picture = picture.ok_or_else(|| Error::Encode("a frame without pixels".into()))?;
+            let picture = DynamicImage::ImageRgb8(picture).into_rgba8();
+            let delay = Delay::from_numer_denom_ms(ticks * GIF_TICK_MILLIS, 1);
+            let frame = Frame::from_parts(picture, 0, 0, delay);
+            encoder.encode_frame(frame).map_err(failed)?;
+        }
+        drop(encoder);
+        Ok(bytes)
+    }
+
+    /// Ticks of each frame.
+    fn gif_ticks(&self) -> impl Iterator<Item = u32> + '_ {
+        let tick = 1000.0 / f64::from(GIF_TICK_MILLIS);
+        let mut shown = 0;
+        (1..=self.frames.len()).map(move |count| {
+            let until = (count as f64 * tick / self.rate).round() as u64;
+            let ticks = until.saturating_sub(shown).max(u64::from(GIF_LEAST_TICKS));
+            shown += ticks;
+            u32::try_from(ticks).unwrap_or(u32::MAX / GIF_TICK_MILLIS)
+        })
+    }
+
+    /// As an animated PNG that repeats, with `metadata` as in [`encode_png`](crate::encode_png). Viewers that know no
+    /// animation show the first frame.
+    ///
+    /// # Errors
+    /// Sides over the limits, or metadata that PNG cannot hold.
+    pub fn encode_apng(&self, metadata: &[(String, String)]) -> Result<Vec<u8>> {
+        // Thousandths of a frame a second are as near as a delay of 16 bits over 16 bits comes.
+        let (numerator, denominator) = match self.rate {
+            rate if rate >= 1.0 && rate.fract() == 0.0 => (1, rate as u16),
+            rate => ((1000.0 / rate).round().min(65_535.0) as u16, 1000),
+        };
+        let frames: Vec<&[u8]> = self.frames.iter().map(|frame| &*frame.pixels).collect();
+        let size = [self.frames[0].width, self.frames[0].height];
+        png_file::encode_animated(size, &frames, [numerator, denominator], metadata)
+    }
+
+    /// Some of the frames, evenly spaced from the first to the last, in one picture of a row.
+    ///
+    /// # Errors
+    /// No frames wanted, or a picture over the limits.
+    pub fn strip(&self, count: usize) -> Result<Picture> {
+        let last = self.frames.len() - 1;
+        let count = count.min(self.frames.len());
+        let place = |index: usize| match count {
+            1 => 0,
+            _ => (index * last + (count - 1) / 2) / (count - 1),
+        };
+        let cells: Vec<(Picture, String)> = (0..count)
+            .map(|index| (self.frames[place(index)].clone(), String::new()))
+            .collect();
+        contact_sheet(&cells, count)
+    }
+}
+
+/// Reads a GIF, an animated PNG or an animated WebP, told apart by content; `label` names the bytes in messages. A file
+/// of one picture is a clip of one frame. Transparency is dropped onto white; the rate is that of the mean duration.
+///
+/// # Errors
+/// Other formats, files that are damaged, or clips whose pixels would take more than 2 GiB.
+pub fn decode_clip(bytes: &[u8], label: &str) -> Result<Clip> {
+    let bad = |reason: String| Error::Decode {
+        label: label.to_owned(),
+        reason,
+    };
+    guarded(|| read(bytes, label)).map_err(bad)?
+}
+
+fn read(bytes: &[u8], label: &str) -> Result<Clip> {
+    let bad = |reason: String| Error::Decode {
+        label: label.to_owned(),
+        reason,
+    };
+    let failed = |error: image::ImageError| bad(error.to_string());
+    let limited = |decoder: &mut dyn FnMut(Limits) -> image::ImageResult<()>| {
+        let mut limits = Limits::default();
+        limits.max_alloc = Some(MAX_CLIP_BYTES);
+        decoder(limits).map_err(failed)
+    };
+    match image::guess_format(bytes).ok() {
+        Some(ImageFormat::Gif) => {
+            let mut decoder = GifDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+            limited(&mut |limits| decoder.set_limits(limits))?;
+            collect(decoder.dimensions(), decoder.into_frames(), label)
+        }
+        Some(ImageFormat::Png) => {
+            let mut decoder = PngDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+            limited(&mut |limits| decoder.set_limits(limits))?;
+            if !decoder.is_apng().map_err(failed)? {
+                return single(bytes, label);
+            }
+            let size = decoder.dimensions();
+            collect(size, decoder.apng().map_err(failed)?.into_frames(), label)
+        }
+        Some(ImageFormat::WebP) => {
+            let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(failed)?;
+            limited(&mut |limits| decoder.set_limits(limits))?;
+            match decoder.has_animation() {
+                true => collect(decoder.dimensions(), decoder.into_frames(), label),
+                false => single(bytes, label),
+            }
+        }
+        _ => Err(bad(
+            "it is no clip that is known, expected GIF, animated PNG or animated WebP".into(),
+        )),
+    }
+}
+
+fn single(bytes: &[u8], label: &str) -> Result<Clip> {
+    Clip::new(
+        vec![crate::decode_picture(bytes, label)?],
+        USUAL_DELAY.as_secs_f64().recip(),
+    )
+}
+
+fn collect((width, height): (u32, u32), frames: image::Frames, label: &str) -> Result<Clip> {
+    check_size(label, u64::from(width), u64::from(height))?;
+    let bad = |reason: String| Error::Decode {
+        label: label.to_owned(),
+        reason,
+    };
+    let of_frame = 3 * u64::from(width) * u64::from(height);
+    let most = (MAX_CLIP_BYTES / of_frame.max(1)).min(MAX_FRAMES as u64);
+    let mut pictures = Vec::new();
+    let mut total = Duration::ZERO;
+    for frame in frames {
+        let frame = frame.map_err(|error| bad(error.to_string()))?;
+        if pictures.len() as u64 == most {
+            return Err(bad(format!("it has more than {most} frames of its size")));
+        }
+        let delay = Duration::from(frame.delay());
+        total += if delay.is_zero() { USUAL_DELAY } else { delay };
+        pictures.push(on_white(frame.into_buffer())?);
+    }
+    if pictures.is_empty() {
+        return Err(bad("it has no frames".into()));
+    }
+    let rate = pictures.len() as f64 / total.as_secs_f64();
+    Clip::new(pictures, rate.clamp(*RATES.start(), *RATES.end()))
+}
+
+fn on_white(frame: RgbaImage) -> Result<Picture> {
+    let (width, height) = frame.dimensions();
+    let pixels = frame.pixels().flat_map(|pixel| {
+        let [red, green, blue, opacity] = pixel.0.map(u32::from);
+        [red, green, blue]
+            .map(|value| ((value * opacity + 255 * (255 - opacity) + 127) / 255).min(255) as u8)
+    });
+    Picture::new(width as usize, height as usize, pixels.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Plain frames in colours that every palette has room for.
+    fn clip(count: usize, rate: f64) -> Clip {
+        let frame = |index: usize| {
+            let mut picture = Picture::filled(20, 12, [(index * 40 % 256) as u8, 10, 200]);
+            // A dot that moves.
+            let at = 3 * (5 * 20 + index);
+            picture.pixels[at..at + 3].copy_from_slice(&[255, 255, 0]);
+            picture
+        };
+        Clip::new((0..count).map(frame).collect(), rate).unwrap()
+    }
+
+    #[test]
+    fn clips_come_back_as_they_were() {
+        for rate in [24.0, 12.5, 0.5] {
+            let written = clip(7, rate);
+            let metadata = [("prompt".to_owned(), "a dot".to_owned())];
+            let apng = written.encode_apng(&metadata).unwrap();
+            assert_eq!(crate::read_png_metadata(&apng).unwrap(), metadata);
+            for (bytes, name) in [(apng, "apng"), (written.encode_gif().unwrap(), "gif")] {
+                let read = decode_clip(&bytes, name).unwrap();
+                assert_eq!(read.frames(), written.frames(), "{name} at {rate}");
+                let off = (read.rate() / rate - 1.0).abs();
+                assert!(off < 0.02, "{name}: {} for {rate}", read.rate());
+            }
+        }
+    }
+
+    #[test]
+    fn a_second_of_gif_lasts_a_second() {
+        for rate in [24.0, 30.0, 7.0] {
+            let count = rate as usize;
+            let ticks: u32 = clip(count, rate).gif_ticks().sum();
+            assert_eq!(ticks, 100, "{rate}");
+        }
+        // Faster than viewers show.
+        assert!(
+            clip(5, 200.0)
+                .gif_ticks()
+                .all(|ticks| ticks == GIF_LEAST_TICKS)
+        );
+    }
+
+    #[test]
+    fn a_strip_shows_the_first_and_the_last() {
+        let clip = clip(9, 8.0);
+        let strip = clip.strip(3).unwrap();
+        let cell = |index: usize| strip.pixel(8 + index * 28, 8).unwrap();
+        for (cell_index, frame) in [(0, 0), (1, 4), (2, 8)] {
+            assert_eq!(Some(cell(cell_index)), clip.frames()[frame].pixel(0, 0));
+        }
+        assert_eq!(clip.strip(100).unwrap().width, 9 * 28 + 8);
+        assert!(clip.strip(0).is_err());
+    }
+
+    #[test]
+    fn what_is_no_clip_is_refused() {
+        assert!(Clip::new(Vec::new(), 24.0).is_err());
+        let sizes = vec![Picture::filled(2, 2, [0; 3]), Picture::filled(2, 3, [0; 3])];
+        let message = Clip::new(sizes, 24.0).unwrap_err().to_string();
+        assert!(message.contains("frame 1 has 2x3"), "{message}");
+        assert!(Clip::new(vec![Picture::filled(2, 2, [0; 3])], f64::NAN).is_err());
+        let whole = clip(4, 10.0).encode_gif().unwrap();
+        for bytes in [&whole[..whole.len() / 2], b"GIF89a", b"", b"RIFF"] {
+            let message = decode_clip(bytes, "clip.gif").unwrap_err().to_string();
+            assert!(message.contains("clip.gif"), "{message}");
+        }
+        // One picture is a clip of one frame.
+        let png = crate::encode_png(&Picture::filled(4, 4, [9, 8, 7]), &[]).unwrap();
+        assert_eq!(decode_clip(&png, "one.png").unwrap().frames().len(), 1);
+    }
+}
