@@ -5,27 +5,21 @@ use std::io::Cursor;
 use std::time::Duration;
 
 use brisk_store::guard::guarded;
-use image::codecs::gif::{GifDecoder, GifEncoder, Repeat};
+use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
-use image::{
-    AnimationDecoder, Delay, DynamicImage, Frame, ImageDecoder, ImageFormat, Limits, RgbaImage,
-};
+use image::{AnimationDecoder, ImageDecoder, ImageFormat, Limits, RgbaImage};
 
+use crate::clip_writer::ClipShape;
 use crate::picture::check_size;
-use crate::{Error, Picture, Result, contact_sheet, png_file};
+use crate::{Error, Picture, Result, contact_sheet};
 
 /// Most frames that a clip may have.
 pub const MAX_FRAMES: usize = 20_000;
 /// Most memory that the pixels of a clip that is read may take, in bytes.
 const MAX_CLIP_BYTES: u64 = 2 << 30;
 /// Frames a second that make sense.
-const RATES: std::ops::RangeInclusive<f64> = 0.01..=240.0;
-/// GIF counts time in hundredths of a second; viewers take less than two for a tenth.
-const GIF_TICK_MILLIS: u32 = 10;
-const GIF_LEAST_TICKS: u32 = 2;
-/// How carefully GIF's palettes are chosen, 1 (best) to 30.
-const GIF_SPEED: i32 = 10;
+pub(crate) const RATES: std::ops::RangeInclusive<f64> = 0.01..=240.0;
 /// What a frame without a duration is shown for.
 const USUAL_DELAY: Duration = Duration::from_millis(100);
 
@@ -42,34 +36,26 @@ impl Clip {
     /// # Errors
     /// No frames or too many, of several sizes, or a rate outside 0.01 to 240.
     pub fn new(frames: Vec<Picture>, rate: f64) -> Result<Self> {
-        let fail = |message: String| Err(Error::Argument(message));
         let Some(first) = frames.first() else {
-            return fail("a clip needs at least one frame".into());
+            return Err(Error::Argument("a clip needs at least one frame".into()));
         };
-        if frames.len() > MAX_FRAMES {
-            return fail(format!(
-                "a clip of {} frames; expected at most {MAX_FRAMES}",
-                frames.len()
-            ));
-        }
         let size = [first.width, first.height];
         let other = frames
             .iter()
             .position(|frame| [frame.width, frame.height] != size);
         if let Some(index) = other {
             let frame = &frames[index];
-            return fail(format!(
+            return Err(Error::Argument(format!(
                 "frame {index} has {}x{} pixels, the first {}x{}; expected one size",
                 frame.width, frame.height, size[0], size[1]
-            ));
+            )));
         }
-        if !RATES.contains(&rate) {
-            return fail(format!(
-                "{rate} frames a second; expected {} to {}",
-                RATES.start(),
-                RATES.end()
-            ));
-        }
+        let shape = ClipShape {
+            size,
+            frames: frames.len(),
+            rate,
+        };
+        shape.check()?;
         Ok(Self { frames, rate })
     }
 
@@ -83,58 +69,39 @@ impl Clip {
         self.rate
     }
 
-    /// As a GIF that repeats. It has 256 colours a frame, and its clock ticks in hundredths of a second: frames last
-    /// a tick more or less so that the whole lasts as long as it should.
+    /// Its size, length and rate.
+    pub fn shape(&self) -> ClipShape {
+        let [width, height] = match self.frames.first() {
+            Some(first) => [first.width, first.height],
+            None => [0; 2],
+        };
+        ClipShape {
+            size: [width, height],
+            frames: self.frames.len(),
+            rate: self.rate,
+        }
+    }
+
+    /// As [`ClipShape::write_gif`].
     ///
     /// # Errors
-    /// Sides that GIF cannot have.
+    /// The same.
     pub fn encode_gif(&self) -> Result<Vec<u8>> {
-        let failed = |error: image::ImageError| Error::Encode(error.to_string());
         let mut bytes = Vec::new();
-        let mut encoder = GifEncoder::new_with_speed(&mut bytes, GIF_SPEED);
-        encoder.set_repeat(Repeat::Infinite).map_err(failed)?;
-        for (frame, ticks) in self.frames.iter().zip(self.gif_ticks()) {
-            let picture = image::RgbImage::from_raw(
-                frame.width as u32,
-                frame.height as u32,
-                frame.pixels.clone(),
-            );
-            let picture = picture.ok_or_else(|| Error::Encode("a frame without pixels".into()))?;
-            let picture = DynamicImage::ImageRgb8(picture).into_rgba8();
-            let delay = Delay::from_numer_denom_ms(ticks * GIF_TICK_MILLIS, 1);
-            let frame = Frame::from_parts(picture, 0, 0, delay);
-            encoder.encode_frame(frame).map_err(failed)?;
-        }
-        drop(encoder);
+        self.shape()
+            .write_gif(&mut bytes, &mut self.frames.iter().cloned().map(Ok))?;
         Ok(bytes)
     }
 
-    /// Ticks of each frame.
-    fn gif_ticks(&self) -> impl Iterator<Item = u32> + '_ {
-        let tick = 1000.0 / f64::from(GIF_TICK_MILLIS);
-        let mut shown = 0;
-        (1..=self.frames.len()).map(move |count| {
-            let until = (count as f64 * tick / self.rate).round() as u64;
-            let ticks = until.saturating_sub(shown).max(u64::from(GIF_LEAST_TICKS));
-            shown += ticks;
-            u32::try_from(ticks).unwrap_or(u32::MAX / GIF_TICK_MILLIS)
-        })
-    }
-
-    /// As an animated PNG that repeats, with `metadata` as in [`encode_png`](crate::encode_png). Viewers that know no
-    /// animation show the first frame.
+    /// As [`ClipShape::write_apng`].
     ///
     /// # Errors
-    /// Sides over the limits, or metadata that PNG cannot hold.
+    /// The same.
     pub fn encode_apng(&self, metadata: &[(String, String)]) -> Result<Vec<u8>> {
-        // Thousandths of a frame a second are as near as a delay of 16 bits over 16 bits comes.
-        let (numerator, denominator) = match self.rate {
-            rate if rate >= 1.0 && rate.fract() == 0.0 => (1, rate as u16),
-            rate => ((1000.0 / rate).round().min(65_535.0) as u16, 1000),
-        };
-        let frames: Vec<&[u8]> = self.frames.iter().map(|frame| &*frame.pixels).collect();
-        let size = [self.frames[0].width, self.frames[0].height];
-        png_file::encode_animated(size, &frames, [numerator, denominator], metadata)
+        let mut bytes = Vec::new();
+        let frames = &mut self.frames.iter().cloned().map(Ok);
+        self.shape().write_apng(&mut bytes, metadata, frames)?;
+        Ok(bytes)
     }
 
     /// Some of the frames, evenly spaced from the first to the last, in one picture of a row.
@@ -281,21 +248,6 @@ mod tests {
                 assert!(off < 0.02, "{name}: {} for {rate}", read.rate());
             }
         }
-    }
-
-    #[test]
-    fn a_second_of_gif_lasts_a_second() {
-        for rate in [24.0, 30.0, 7.0] {
-            let count = rate as usize;
-            let ticks: u32 = clip(count, rate).gif_ticks().sum();
-            assert_eq!(ticks, 100, "{rate}");
-        }
-        // Faster than viewers show.
-        assert!(
-            clip(5, 200.0)
-                .gif_ticks()
-                .all(|ticks| ticks == GIF_LEAST_TICKS)
-        );
     }
 
     #[test]

@@ -16,6 +16,7 @@
 
 mod chart;
 mod clip;
+mod clip_writer;
 mod decode;
 mod encode;
 mod error;
@@ -32,6 +33,7 @@ pub mod svg;
 
 pub use chart::{LineChart, Mark, Series, line_chart_svg};
 pub use clip::{Clip, MAX_FRAMES, decode_clip};
+pub use clip_writer::{ClipShape, Frames};
 pub use decode::{decode_picture, picture_size, read_picture};
 pub use encode::{encode_jpeg, encode_webp};
 pub use error::{Error, Result};

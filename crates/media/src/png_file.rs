@@ -1,7 +1,7 @@
 //! PNG files with text metadata.
 
 use crate::{Error, Picture, Result, picture::check_size};
-use std::io::Cursor;
+use std::io::{Cursor, Write};
 
 /// Longest single text that is read back, in bytes after decompression.
 const MAX_TEXT_BYTES: usize = 1 << 20;
@@ -33,42 +33,41 @@ pub(crate) fn encode(
     Ok(bytes)
 }
 
-/// An animated PNG of RGB frames of one size that repeats; each is shown for `delay` seconds, a fraction.
-pub(crate) fn encode_animated(
-    size: [usize; 2],
-    frames: &[&[u8]],
+/// An animated PNG of so many RGB frames of one size that repeats; each is shown for `delay` seconds, a fraction.
+pub(crate) fn write_animated(
+    out: &mut dyn Write,
+    (size, count): ([usize; 2], usize),
+    frames: &mut dyn Iterator<Item = Result<Picture>>,
     [numerator, denominator]: [u16; 2],
     metadata: &[(String, String)],
-) -> Result<Vec<u8>> {
+) -> Result<()> {
     let kind = (png::ColorType::Rgb, png::BitDepth::Eight);
-    let mut bytes = Vec::new();
-    let mut encoder = encoder(&mut bytes, size, kind, metadata)?;
-    let count = u32::try_from(frames.len()).unwrap_or(u32::MAX);
+    let mut encoder = encoder(out, size, kind, metadata)?;
+    let count = u32::try_from(count).unwrap_or(u32::MAX);
     encoder.set_animated(count, 0).map_err(failed)?;
     encoder
         .set_frame_delay(numerator, denominator)
         .map_err(failed)?;
     let mut writer = encoder.write_header().map_err(failed)?;
     for frame in frames {
-        writer.write_image_data(frame).map_err(failed)?;
+        writer.write_image_data(&frame?.pixels).map_err(failed)?;
     }
-    writer.finish().map_err(failed)?;
-    Ok(bytes)
+    writer.finish().map_err(failed)
 }
 
 fn failed(error: png::EncodingError) -> Error {
     Error::Png(error.to_string())
 }
 
-/// An encoder into `bytes` that has written nothing yet.
-fn encoder<'a>(
-    bytes: &'a mut Vec<u8>,
+/// An encoder into `out` that has written nothing yet.
+fn encoder<'a, W: Write>(
+    out: W,
     [width, height]: [usize; 2],
     (colours, depth): (png::ColorType, png::BitDepth),
     metadata: &[(String, String)],
-) -> Result<png::Encoder<'a, &'a mut Vec<u8>>> {
+) -> Result<png::Encoder<'a, W>> {
     check_size("PNG", width as u64, height as u64)?;
-    let mut encoder = png::Encoder::new(bytes, width as u32, height as u32);
+    let mut encoder = png::Encoder::new(out, width as u32, height as u32);
     encoder.set_color(colours);
     encoder.set_depth(depth);
     encoder.set_compression(png::Compression::Balanced);

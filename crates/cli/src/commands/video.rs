@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use brisk::options::{Options, Scope, video_keys};
 use brisk::{
-    ClipFile, ResultKind, VideoRequest, describe_clip, draw_first_frame, keys, registry,
-    write_clip_latents,
+    ClipFile, ResultKind, VideoModel, VideoRequest, Windows, describe_clip, draw_first_frame, keys,
+    registry, write_clip_latents,
 };
+use brisk_media::{Clip, Frames};
 use brisk_store::output::UnusedNames;
 use brisk_store::{ModelFolder, check_outputs, write_atomic};
 use clap::Args;
@@ -43,6 +44,18 @@ pub struct VideoArguments {
         allow_hyphen_values = true
     )]
     image_prompt: Option<String>,
+    /// Runs of the model, each of which begins with a frame of the one before
+    #[arg(long, value_name = "N", default_value_t = 1, hide_default_value = true)]
+    windows: usize,
+    /// Last frames of a run that the next makes anew; they are blended
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    overlap: usize,
+    /// Each run begins with the colours of the clip's first frame
+    #[arg(long)]
+    match_colours: bool,
+    /// Every run reads its text with the clip's first frame
+    #[arg(long)]
+    keep_prompt_image: bool,
     /// Folder, hub id (OWNER/NAME), or the name of one in the box
     #[arg(short, long, help_heading = "Model", value_name = "MODEL")]
     model: Option<String>,
@@ -71,7 +84,7 @@ pub fn run(arguments: &VideoArguments) -> Result {
     let (name, variant) = (arguments.model.as_deref(), given.get(&keys::VARIANT));
     let found = models::find(name, variant.as_deref(), ResultKind::Clips)?;
     let settings = models::settings(given.of_scope(Scope::Open));
-    let mut model = registry::open_video(&found.folder, &settings)?;
+    let mut model: Box<dyn VideoModel> = registry::open_video(&found.folder, &settings)?;
     let unused = UnusedNames::choose(Path::new("brisk.gif"), 1);
     let path = arguments.output.as_deref().unwrap_or(&unused.paths()[0]);
     let file = ClipFile::new(path)?;
@@ -103,39 +116,76 @@ pub fn run(arguments: &VideoArguments) -> Result {
         let picture = draw_first_frame(drawer, prompt, size, seed, &control)?;
         options.set(&video_keys::IMAGE, picture.into());
     }
-    let plan = model.plan(&request(&arguments.prompt, &options))?;
+    let request = request(&arguments.prompt, &options);
+    let windows = arguments.windows()?;
+    let plan = windows.check(&*model, &request)?;
     super::report_drawn_seed(&options);
     plan.warnings
         .iter()
         .for_each(|warning| control.warn(warning));
     let started = Instant::now();
-    let made = model.generate(&plan, &control)?;
-    drop(control);
-    let seconds = started.elapsed().as_secs_f64();
     let mut description = describe_clip(&plan, &found.name);
-    if let Some(path) = &arguments.save_latents {
-        write_clip_latents(path, &made.latents)?;
+    if windows.count > 1 {
+        let beginning = arguments.beginning(&file)?;
+        let asked = (&request, found.name.as_str());
+        let made = windows.make(&mut *model, asked, &beginning, &control)?;
+        drop(control);
+        description["windows"] = json!(windows.count);
+        description["frames_written"] = json!(made.shape().frames);
+        file.write(made.shape(), &mut made.frames(), &description)?;
+        if let Some(path) = &arguments.strip {
+            write_strip(
+                path,
+                made.shape().frames,
+                &mut made.frames(),
+                made.shape().rate,
+            )?;
+        }
+        made.remove()?;
+    } else {
+        let made = model.generate(&plan, &control)?;
+        drop(control);
+        if let Some(path) = &arguments.save_latents {
+            write_clip_latents(path, &made.latents)?;
+        }
+        let (shape, frames) = (made.clip.shape(), || {
+            made.clip.frames().iter().cloned().map(Ok)
+        });
+        file.write(&shape, &mut frames(), &description)?;
+        if let Some(path) = &arguments.strip {
+            write_strip(path, shape.frames, &mut frames(), shape.rate)?;
+        }
+        let stages = made.seconds.iter();
+        let stages = stages.map(|(name, seconds)| ((*name).to_owned(), json!(seconds)));
+        description["stages_seconds"] = stages.collect::<serde_json::Map<_, _>>().into();
+        description["frames_written"] = json!(shape.frames);
     }
-    file.write(&made.clip, &description)?;
-    if let Some(path) = &arguments.strip {
-        let strip = made.clip.strip(STRIP_FRAMES).map_err(brisk::Error::from)?;
-        let bytes = brisk_media::encode_png(&strip, &[]).map_err(brisk::Error::from)?;
-        write_atomic(path, &bytes)?;
-    }
+    let seconds = started.elapsed().as_secs_f64();
     if arguments.json {
-        let stages: serde_json::Map<String, serde_json::Value> = made
-            .seconds
-            .iter()
-            .map(|(name, seconds)| ((*name).to_owned(), json!(seconds)))
-            .collect();
         description["path"] = json!(file.path().display().to_string());
-        description["frames_written"] = json!(made.clip.frames().len());
         description["seconds"] = json!(seconds);
-        description["stages_seconds"] = json!(stages);
         return output::print_json(&description);
     }
     output::note(&format!("done in {}", text::seconds(seconds)));
     output::print(&format!("{}\n", file.path().display()))
+}
+
+/// Some of a clip's frames side by side.
+fn write_strip(path: &Path, count: usize, frames: Frames, rate: f64) -> Result {
+    let chosen = STRIP_FRAMES.min(count);
+    let wanted: Vec<usize> = (0..chosen)
+        .map(|place| place * (count - 1) / (chosen - 1).max(1))
+        .collect();
+    let mut kept = Vec::with_capacity(chosen);
+    for (index, frame) in frames.enumerate() {
+        if wanted.contains(&index) {
+            kept.push(frame.map_err(brisk::Error::from)?);
+        }
+    }
+    let strip = Clip::new(kept, rate).and_then(|clip| clip.strip(chosen));
+    let strip = strip.map_err(brisk::Error::from)?;
+    let bytes = brisk_media::encode_png(&strip, &[]).map_err(brisk::Error::from)?;
+    Ok(write_atomic(path, &bytes)?)
 }
 
 fn request(prompt: &str, options: &Options) -> VideoRequest {
@@ -146,6 +196,45 @@ fn request(prompt: &str, options: &Options) -> VideoRequest {
 }
 
 impl VideoArguments {
+    /// How many runs make the clip, and how they follow.
+    fn windows(&self) -> Result<Windows> {
+        let windows = Windows {
+            count: self.windows,
+            overlap: self.overlap,
+            match_colours: self.match_colours,
+            keep_prompt_image: self.keep_prompt_image,
+        };
+        for (flag, given) in [
+            ("--overlap", self.overlap > 0),
+            ("--match-colours", self.match_colours),
+            ("--keep-prompt-image", self.keep_prompt_image),
+        ] {
+            if given && self.windows < 2 {
+                return Err(Failure::usage(format!(
+                    "{flag} has no effect without --windows"
+                )));
+            }
+        }
+        if self.windows > 1 && self.save_latents.is_some() {
+            return Err(Failure::usage(
+                "--save-latents: each window has its own; leave it out, or make one window",
+            ));
+        }
+        Ok(windows)
+    }
+
+    /// Where the runs of a clip wait for the last one: beside the result, under a name that the same command finds again.
+    fn beginning(&self, file: &ClipFile) -> Result<PathBuf> {
+        if self.output.is_none() {
+            return Err(Failure::usage(
+                "--windows needs --output: a clip that takes long goes on under its name",
+            ));
+        }
+        let mut name = file.path().file_name().unwrap_or_default().to_owned();
+        name.push(".unfinished");
+        Ok(file.path().with_file_name(name))
+    }
+
     /// Refuses, before any work, files that cannot be written or would overwrite what is read or one another.
     fn check_files(&self, file: &ClipFile, model: &ModelFolder, given: &Options) -> Result {
         let mut written = vec![file.path()];

@@ -68,6 +68,58 @@ fn the_first_frame_is_given_or_drawn() {
 }
 
 #[test]
+fn windows_follow_one_another() {
+    let (place, model) = (Place::new(), fixture("pipelines/hunyuan_video_replace"));
+    let first = fixture("pipelines/hunyuan_video_replace/first.png");
+    let video = [
+        "video",
+        "a red heart jumps",
+        "--model",
+        &model,
+        "--image",
+        &first,
+    ];
+    let video = [&video[..], &SMALL].concat();
+    let windows = [
+        "--windows",
+        "3",
+        "--overlap",
+        "1",
+        "-o",
+        "long.png",
+        "--strip",
+        "strip.png",
+    ];
+    let told = place
+        .ok(&[&video[..], &windows, &["--json"]].concat())
+        .json();
+    assert_eq!(told["frames_written"], 5 + 4 + 4 - 2);
+    assert_eq!(clip(&place, "long.png").frames().len(), 11);
+    assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 2);
+    for (words, more) in [
+        (
+            &["--overlap", "fewer"][..],
+            &["--windows", "2", "--overlap", "4", "-o", "a.gif"][..],
+        ),
+        (&["--windows", "--output"], &["--windows", "2"]),
+        (&["--overlap", "--windows"], &["--overlap", "2"]),
+        (
+            &["--save-latents"],
+            &[
+                "--windows",
+                "2",
+                "-o",
+                "a.gif",
+                "--save-latents",
+                "l.safetensors",
+            ],
+        ),
+    ] {
+        place.fails(2, words, &[&video[..], more].concat());
+    }
+}
+
+#[test]
 fn bad_requests_are_refused_by_name() {
     let place = Place::new();
     let [text, picture] =

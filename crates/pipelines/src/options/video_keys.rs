@@ -15,6 +15,17 @@ pub static IMAGE: Key<Arc<Picture>> = Key::new(
 )
 .under(Heading::Clip);
 
+/// What the text is read with.
+pub static PROMPT_IMAGE: Key<Arc<Picture>> = Key::new(
+    "prompt-image",
+    "FILE",
+    Kind::Picture,
+    "picture that the text encoder sees, where it is not the first frame",
+)
+.under(Heading::Clip)
+.needs("image")
+.rare();
+
 /// Frames that are generated.
 pub static FRAMES: Key<usize> = Key::new(
     "frames",

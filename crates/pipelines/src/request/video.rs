@@ -57,6 +57,8 @@ pub struct VideoPlan {
     pub height: usize,
     /// Frames of the result.
     pub frames: usize,
+    /// Of those, frames at the beginning that are the given picture.
+    pub given_frames: usize,
     /// Frames a second.
     pub rate: f64,
     /// Evaluations of the sampler.

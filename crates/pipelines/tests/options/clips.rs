@@ -100,6 +100,7 @@ fn every_option_of_clips_changes_the_clip_or_is_refused() {
         from_text("residency", "one"),
         from_text("image", &text(file("image.png"))),
         from_picture("image", &text(file("image.png"))),
+        from_picture("prompt-image", &text(file("image.png"))),
         from_picture("guidance", "3"),
         guided("negative-prompt", "heart"),
         of(varied, &[])("variant", "fp16"),

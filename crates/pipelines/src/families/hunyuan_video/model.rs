@@ -78,6 +78,7 @@ impl VideoModel for VideoPipeline {
             width: decided.size[0],
             height: decided.size[1],
             frames: decided.frames - decided.dropped,
+            given_frames: decided.given_frames(),
             rate: decided.rate,
             steps: decided.steps,
             settings: decided.settings(),

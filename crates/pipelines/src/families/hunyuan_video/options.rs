@@ -11,6 +11,7 @@ pub(super) static HUNYUAN_VIDEO: Support = Support {
     models: "HunyuanVideo",
     groups: &[&[
         honoured(video_keys::IMAGE.definition(), ""),
+        honoured(video_keys::PROMPT_IMAGE.definition(), "the first frame"),
         honoured(video_keys::FRAMES.definition(), "129"),
         honoured(
             video_keys::WIDTH.definition(),

@@ -140,7 +140,7 @@ impl VideoPipeline {
             .then_some(plan.guidance * EMBEDDED);
         let own = Text {
             prompt: &plan.prompt,
-            picture: plan.picture.as_deref(),
+            picture: plan.prompt_picture.as_deref(),
             every: every(files.condition()),
         };
         let rows = own.rows(files, text)?;

@@ -26,6 +26,8 @@ const RATE: f64 = 24.0;
 pub(super) struct ClipPlan {
     pub prompt: String,
     pub picture: Option<Arc<Picture>>,
+    /// What the text encoder sees.
+    pub prompt_picture: Option<Arc<Picture>>,
     pub size: [usize; 2],
     /// Frames that are generated.
     pub frames: usize,
@@ -43,6 +45,11 @@ pub(super) struct ClipPlan {
 }
 
 impl ClipPlan {
+    /// Frames of the result that are the given picture.
+    pub fn given_frames(&self) -> usize {
+        usize::from(self.picture.is_some() && self.dropped == 0)
+    }
+
     /// `[C, F, h, w]`
     pub fn latent_shape(&self, files: &Files) -> [usize; 4] {
         let ratio = files.autoencoder_config.spatial_compression_ratio;
@@ -147,6 +154,9 @@ pub(super) fn plan(request: &VideoRequest, files: &Files) -> Result<ClipPlan> {
         negative: unread.is_none().then(|| negative.unwrap_or_default()),
         seed: asked.get(&keys::SEED).unwrap_or(0),
         latents: asked.get(&video_keys::LATENTS),
+        prompt_picture: asked
+            .get(&video_keys::PROMPT_IMAGE)
+            .or_else(|| picture.clone()),
         picture,
     };
     if let Some(latents) = plan.latents.take() {

@@ -1,17 +1,15 @@
-//! Clips as files, and the first frame of one drawn from its prompt.
+//! Clips as files.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use brisk_media::{Clip, Picture, encode_png};
+use brisk_media::{ClipShape, Frames, encode_png};
 use brisk_nn::tensor_file;
-use brisk_pipelines::options::{ClipLatents, Options, keys};
-use brisk_pipelines::{
-    Control, Error, ImageModel, ImageRequest, Result, ResultKind, VideoPlan, registry,
-};
+use brisk_pipelines::options::ClipLatents;
+use brisk_pipelines::{Error, Result, VideoPlan};
 use brisk_store::output::TemporaryFolder;
-use brisk_store::{write_atomic, write_safetensors};
+use brisk_store::{write_atomic, write_atomic_with, write_safetensors};
 use serde_json::Value;
 
 use crate::REQUEST_KEYWORD;
@@ -90,53 +88,68 @@ impl ClipFile {
         self.format == Format::Frames
     }
 
-    /// Writes a clip, whole or not at all. What made it stands in every format but GIF, which has no place for it; in a
-    /// folder, in its first frame.
+    /// Writes a clip frame by frame, whole or not at all. What made it stands in every format but GIF, which has no place
+    /// for it; in a folder, in its first frame.
     ///
     /// # Errors
-    /// A clip that the format cannot hold, a file that cannot be written, or an encoder that fails.
-    pub fn write(&self, clip: &Clip, description: &Value) -> Result<()> {
+    /// Frames that cannot be had, a clip that the format cannot hold, a file that cannot be written, or an encoder that
+    /// fails.
+    pub fn write(&self, shape: &ClipShape, frames: Frames, description: &Value) -> Result<()> {
         let texts = [(REQUEST_KEYWORD.to_owned(), description.to_string())];
         match self.format {
-            Format::Gif => Ok(write_atomic(&self.path, &clip.encode_gif()?)?),
-            Format::AnimatedPng => Ok(write_atomic(&self.path, &clip.encode_apng(&texts)?)?),
+            Format::Gif => self.streamed(|out| shape.write_gif(out, frames)),
+            Format::AnimatedPng => self.streamed(|out| shape.write_apng(out, &texts, frames)),
             Format::Frames => {
                 let folder = TemporaryFolder::create(&self.path)?;
-                for (index, frame) in clip.frames().iter().enumerate() {
+                for (index, frame) in frames.enumerate() {
                     let texts = if index == 0 { &texts[..] } else { &[] };
-                    let bytes = encode_png(frame, texts)?;
+                    let bytes = encode_png(&frame?, texts)?;
                     write_atomic(&folder.path().join(format!("{index:04}.png")), &bytes)?;
                 }
                 Ok(folder.keep()?)
             }
-            Format::Encoded => self.encode(clip, description),
+            Format::Encoded => self.encode(shape, frames, description),
         }
     }
 
-    fn encode(&self, clip: &Clip, description: &Value) -> Result<()> {
+    fn streamed(
+        &self,
+        write: impl FnOnce(&mut dyn Write) -> brisk_media::Result<()>,
+    ) -> Result<()> {
+        let mut failed = None;
+        let written = write_atomic_with(&self.path, |out| {
+            write(out).map_err(|error| {
+                let told = std::io::Error::other(error.to_string());
+                failed = Some(error);
+                told
+            })
+        });
+        match (written, failed) {
+            (Err(_), Some(error)) => Err(error.into()),
+            (written, _) => Ok(written?),
+        }
+    }
+
+    fn encode(&self, shape: &ClipShape, frames: Frames, description: &Value) -> Result<()> {
         let failed = |message: String| Error::folder(self.path.display().to_string(), message);
-        let Some(first) = clip.frames().first() else {
-            return Ok(());
-        };
         let folder = TemporaryFolder::create(&self.path)?;
         let ending = self.path.extension().unwrap_or_default();
         let target = folder.path().join("clip").with_extension(ending);
-        let size = format!("{}x{}", first.width, first.height);
-        let rate = clip.rate().to_string();
+        let size = format!("{}x{}", shape.size[0], shape.size[1]);
+        let rate = shape.rate.to_string();
         let mut running = Command::new(ENCODER)
+            .args(["-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24"])
             .args([
-                "-loglevel",
-                "error",
-                "-f",
-                "rawvideo",
-                "-pix_fmt",
-                "rgb24",
                 "-s",
                 &size,
                 "-r",
                 &rate,
+                "-i",
+                "-",
+                "-pix_fmt",
+                "yuv420p",
+                "-metadata",
             ])
-            .args(["-i", "-", "-pix_fmt", "yuv420p", "-metadata"])
             .arg(format!("comment={description}"))
             .arg(&target)
             .stdin(Stdio::piped())
@@ -144,13 +157,21 @@ impl ClipFile {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| failed(format!("cannot start {ENCODER}: {error}")))?;
-        let frames = clip.frames().iter().map(|frame| &frame.pixels);
-        let written = match running.stdin.take() {
-            Some(mut stdin) => frames
-                .into_iter()
-                .try_for_each(|pixels| stdin.write_all(pixels)),
-            None => Ok(()),
-        };
+        let mut given = Ok(());
+        if let Some(mut stdin) = running.stdin.take() {
+            for frame in frames {
+                let written = match frame {
+                    Ok(frame) => stdin
+                        .write_all(&frame.pixels)
+                        .map_err(|error| failed(format!("cannot write to {ENCODER}: {error}"))),
+                    Err(error) => Err(error.into()),
+                };
+                if written.is_err() {
+                    given = written;
+                    break;
+                }
+            }
+        }
         let ended = running
             .wait_with_output()
             .map_err(|error| failed(format!("{ENCODER}: {error}")))?;
@@ -159,7 +180,7 @@ impl ClipFile {
             let said = brisk_store::shown_within(said.trim(), 400);
             return Err(failed(format!("{ENCODER} says {said}")));
         }
-        written.map_err(|error| failed(format!("cannot write to {ENCODER}: {error}")))?;
+        given?;
         std::fs::rename(&target, &self.path)
             .map_err(|error| failed(format!("cannot write: {error}")))
     }
@@ -182,61 +203,22 @@ pub fn write_clip_latents(path: &Path, latents: &ClipLatents) -> Result<()> {
     Ok(write_safetensors(path, &[tensor], &Default::default())?)
 }
 
-/// The first frame of a clip, drawn from a prompt by a model of pictures, at a size where the model draws it, else at the
-/// model's own.
-///
-/// # Errors
-/// No such model, or what it refuses.
-pub fn draw_first_frame(
-    model: Option<&str>,
-    prompt: &str,
-    (width, height): (usize, usize),
-    seed: u64,
-    control: &Control,
-) -> Result<Picture> {
-    let found = crate::find(
-        model,
-        None,
-        ResultKind::Pictures,
-        &brisk_store::hub::NoProgress,
-    )?;
-    let mut drawer: Box<dyn ImageModel> =
-        registry::open_image(&found.folder, &crate::settings(Options::new()))?;
-    let own = ImageRequest::new(prompt).with(&keys::SEED, seed);
-    let sized = own
-        .clone()
-        .with(&keys::WIDTH, width)
-        .with(&keys::HEIGHT, height);
-    let (own_width, own_height) = drawer.usual_size();
-    // A model of small pictures draws nothing good in large ones.
-    let fits = own_width * own_height * 2 >= width * height;
-    let plan = match drawer.plan(&sized) {
-        Ok(plan) if fits => plan,
-        _ => drawer.plan(&own)?,
-    };
-    let images = drawer.generate(&plan, control)?;
-    let first = images.into_iter().next();
-    first
-        .map(|image| image.picture)
-        .ok_or_else(|| Error::folder(found.name, "it drew nothing"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use brisk_media::Picture;
 
     #[test]
     fn the_ending_says_the_format() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         let frames = [[255, 0, 0], [0, 0, 255]].map(|colour| Picture::filled(16, 16, colour));
-        let clip = Clip::new(frames.to_vec(), 8.0).unwrap();
+        let clip = brisk_media::Clip::new(frames.to_vec(), 8.0).unwrap();
         let description = serde_json::json!({"prompt": "a red wall turns blue"});
         for name in ["a.gif", "a.png", "frames"] {
-            ClipFile::new(&path(name))
-                .unwrap()
-                .write(&clip, &description)
-                .unwrap();
+            let frames = &mut clip.frames().iter().cloned().map(Ok);
+            let file = ClipFile::new(&path(name)).unwrap();
+            file.write(&clip.shape(), frames, &description).unwrap();
         }
         for name in ["a.gif", "a.png"] {
             let bytes = std::fs::read(path(name)).unwrap();
