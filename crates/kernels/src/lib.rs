@@ -14,7 +14,7 @@
 //! | [`gemm`] | products of views, of packed weights ([`packed`]), of weights as checkpoints store them ([`linear`]) |
 //! | [`lowbit`] | products with weights of 4 and 8 bits ([`quantized`]), and with those of SVDQuant ([`int4`]) |
 //! | [`conv`] | convolutions: direct, Winograd's, depthwise, grouped |
-//! | [`attention`] | softmax and linear attention, keys and values that stay packed, relative positions, rotary embedding |
+//! | [`attention`] | softmax and linear attention, keys and values that stay packed, relative positions, windows, rotary embedding |
 //! | [`pointwise`] | activations, norms, modulation, rearrangements, what follows a product |
 //! | [`simd`] | instruction sets, sizes of caches |
 //!
@@ -43,6 +43,7 @@ pub mod simd;
 
 pub use attention::{
     linear as linear_attention, packed as packed_attention, relative as relative_attention, rotary,
+    window as window_attention,
 };
 pub use conv::{depthwise, glu_mb_conv, grouped, winograd};
 pub use gemm::{linear, packed};

@@ -3,6 +3,7 @@
 use crate::attention::AttentionShape;
 use crate::attention::linear::LinearAttentionShape;
 use crate::attention::relative::GridShape;
+use crate::attention::window::WindowShape;
 use crate::conv::ConvShape;
 use crate::conv::depthwise::DepthwiseShape;
 
@@ -224,22 +225,53 @@ pub fn grid_attention(
         width,
         heads,
         dim,
-        ..
+        scale,
     } = *shape;
     let places = height * width;
+    let window = WindowShape {
+        places,
+        heads,
+        dim,
+        scale,
+    };
+    added_attention(&window, [q, k, v], |n, h, m| {
+        let (i, j) = (n % places / width, n % width);
+        let (row, column) = (m / width + height - 1 - i, m % width + width - 1 - j);
+        let row = rows[(n * heads + h) * (2 * height - 1) + row];
+        let column = columns[(n * heads + h) * (2 * width - 1) + column];
+        f64::from(row) + f64::from(column)
+    })
+}
+
+/// Softmax attention within windows; see [`crate::attention::window`].
+pub fn window_attention(shape: &WindowShape, [q, k, v]: [&[f32]; 3], table: &[f32]) -> Vec<f32> {
+    let places = shape.places;
+    added_attention(shape, [q, k, v], |n, h, m| {
+        f64::from(table[(h * places + n % places) * places + m])
+    })
+}
+
+/// Softmax attention within windows, with what `added` gives for a query, a head and a key of its window.
+fn added_attention(
+    shape: &WindowShape,
+    [q, k, v]: [&[f32]; 3],
+    added: impl Fn(usize, usize, usize) -> f64,
+) -> Vec<f32> {
+    let WindowShape {
+        places,
+        heads,
+        dim,
+        scale,
+    } = *shape;
     let mut o = vec![0.0; q.len()];
     for (n, h) in (0..q.len() / (heads * dim)).flat_map(|n| (0..heads).map(move |h| (n, h))) {
-        let (grid, i, j) = (n / places, n % places / width, n % width);
+        let window = n / places;
         let at = |n: usize| (n * heads + h) * dim;
         let scores: Vec<f64> = (0..places)
             .map(|m| {
-                let key = at(grid * places + m);
-                let product = dot(&q[at(n)..][..dim], &k[key..][..dim]) * f64::from(shape.scale);
-                let row = m / width + height - 1 - i;
-                let column = m % width + width - 1 - j;
-                let row = rows[(n * heads + h) * (2 * height - 1) + row];
-                let column = columns[(n * heads + h) * (2 * width - 1) + column];
-                product + f64::from(row) + f64::from(column)
+                let key = at(window * places + m);
+                let product = dot(&q[at(n)..][..dim], &k[key..][..dim]) * f64::from(scale);
+                product + added(n, h, m)
             })
             .collect();
         let largest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -247,7 +279,7 @@ pub fn grid_attention(
         for (m, score) in scores.iter().enumerate() {
             let share = (score - largest).exp() / total;
             for c in 0..dim {
-                let value = f64::from(v[at(grid * places + m) + c]);
+                let value = f64::from(v[at(window * places + m) + c]);
                 o[at(n) + c] += (share * value) as f32;
             }
         }

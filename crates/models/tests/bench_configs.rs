@@ -106,10 +106,17 @@ fn vila_u_has_the_published_shape() {
 /// Image encoder, prompt encoder and mask decoder; the frequencies of positions are counted as parameters.
 #[test]
 fn segment_anything_has_the_published_shapes() {
-    for (name, encoder) in [("sam-vit-b", 89_670_912), ("sam-vit-h", 637_026_048)] {
+    for (name, title, encoder) in [
+        ("sam-vit-b", "ViT-B", 89_670_912),
+        ("sam-vit-h", "ViT-H", 637_026_048),
+        ("mobile-sam", "MobileSAM", 5_743_892),
+        ("efficientvit-sam-l0", "EfficientViT-SAM-L0", 30_728_224),
+        ("efficientvit-sam-xl0", "EfficientViT-SAM-XL0", 112_893_344),
+    ] {
         let file = format!("{name}/config.json");
         let config = (sam::COMPONENT.open)(&read(&file), &file).unwrap();
         let image_encoder = sam::COMPONENT.entry("image_encoder").unwrap();
+        assert_eq!(config.facts()["image_encoder"], title);
         assert_eq!(config.entry_parameters(image_encoder), encoder, "{file}");
         assert_eq!(
             config.parameters(),

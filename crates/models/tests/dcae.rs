@@ -13,7 +13,7 @@ use autoencoder::{CASES, config, diffusers, source};
 use brisk_models::dcae::{Autoencoder, Halves, Tiling, native};
 use brisk_nn::{Error, Tensor, Trace, Weights, ops};
 use brisk_store::{Dtype, TensorSource, TensorView};
-use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
+use brisk_testkit::{fixtures_dir, load_tensors, pattern, relative_l2, values};
 
 const TOLERANCE: f64 = 1e-4;
 /// Values inside the shared gated convolution, which the trace doesn't see.
@@ -22,22 +22,6 @@ const UNSEEN: [&str; 4] = [".conv_inverted", ".conv_depth", ".gated", ".conv_out
 fn model(case: &str) -> Autoencoder {
     let weights = Weights::from_source(diffusers(case));
     Autoencoder::load(&config(case), &weights, Halves::Both).unwrap()
-}
-
-/// The picture that the reference describes by its shape, as NHWC.
-fn pattern(batch: usize, height: usize, width: usize) -> Tensor {
-    let mut data = Vec::with_capacity(batch * height * width * 3);
-    for b in 0..batch {
-        for y in 0..height {
-            for x in 0..width {
-                for c in 0..3 {
-                    let value = (7 * b + 31 * c + 13 * y + 29 * x + 3 * x * y) % 257;
-                    data.push(value as f32 / 128.0 - 1.0);
-                }
-            }
-        }
-    }
-    Tensor::from_vec(data, (batch, height, width, 3)).unwrap()
 }
 
 /// A latent that is different everywhere.

@@ -215,7 +215,7 @@ fn what_does_not_fit_together_is_refused() {
     assert!(refused.to_string().contains("go together"), "{refused}");
     let mut several = kept(&["point_coords", "point_labels"]);
     let pictures = Tensor::zeros(
-        (2, config.vision_config.output_channels, 10, 10),
+        (2, config.vision_config.output_channels(), 10, 10),
         brisk_nn::DType::F32,
     );
     several.insert("image_embeddings", pictures.unwrap());

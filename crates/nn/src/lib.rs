@@ -40,9 +40,10 @@ pub use layers::{
     AttentionNames, AttentionProjections, AttentionWidths, ClipPadding, Codebook, Conv2d, Conv3d,
     Conv3dOptions, ConvOptions, ConvTranspose2d, ConvTransposeOptions, DepthwiseConv2d, Embedding,
     EncoderActivation, EncoderLayer, EncoderLayerOptions, ExpertNames, ExpertOptions,
-    FoldedBatchNorm, GatedMlp, GatedMlpNames, GluMbConv, GroupNorm, KeyValueCache, KeyValueType,
-    LayerNorm, Linear, LinearGroup, MixtureOfExperts, QueryKeyNorms, RmsNorm, RmsNormKind, Scoring,
-    TimestepEmbedding, VqganDecoder, VqganEncoder, VqganOptions, VqganProjections, sinusoid,
+    FoldedBatchNorm, FrozenLiteMla, GatedMlp, GatedMlpNames, GluMbConv, GroupNorm, KeyValueCache,
+    KeyValueType, LayerNorm, Linear, LinearGroup, LiteMla, LiteMlaProjection, LiteMlaScale,
+    MixtureOfExperts, QueryKeyNorms, RmsNorm, RmsNormKind, Scoring, TimestepEmbedding,
+    VqganDecoder, VqganEncoder, VqganOptions, VqganProjections, sinusoid,
 };
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;

@@ -138,6 +138,26 @@ pub fn values(x: &Tensor) -> Vec<f32> {
         .expect("a tensor of numbers")
 }
 
+/// A picture batch `[batch, height, width, 3]` that needs no storage: the same as `pattern` of the scripts that make
+/// goldens.
+///
+/// # Panics
+/// Never.
+pub fn pattern(batch: usize, height: usize, width: usize) -> Tensor {
+    let mut data = Vec::with_capacity(batch * height * width * 3);
+    for b in 0..batch {
+        for y in 0..height {
+            for x in 0..width {
+                for c in 0..3 {
+                    let value = (7 * b + 31 * c + 13 * y + 29 * x + 3 * x * y) % 257;
+                    data.push(value as f32 / 128.0 - 1.0);
+                }
+            }
+        }
+    }
+    Tensor::from_vec(data, (batch, height, width, 3)).expect("as many values as places")
+}
+
 /// `|found - wanted| / |wanted|` in f64; the absolute norm where `wanted` is all zero, infinite
 /// where a value is not finite or the lengths differ.
 pub fn relative_l2(found: &[f32], wanted: &[f32]) -> f64 {

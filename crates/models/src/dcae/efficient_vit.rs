@@ -1,11 +1,11 @@
 //! The EfficientViT block of the inner stages: multi-scale attention, then a gated convolution.
 
 use brisk_nn::ops::MultiScaleStates;
-use brisk_nn::{Error, GluMbConv, Result, RmsNorm, Tensor, Weights};
+use brisk_nn::{Error, GluMbConv, LiteMla, Result, RmsNorm, Tensor, Weights};
 
 use super::blocks::{end_of_branch, rms_norm};
 use super::config::StageConfig;
-use super::lite_mla::{ATTENTION_EPSILON, LiteMla};
+use super::lite_mla;
 use super::pass::Pass;
 use crate::rows::{in_place, rows_of, strips, widened};
 
@@ -29,7 +29,7 @@ impl EfficientVitBlock {
         let channels = stage.channels;
         let feed_forward = weights.pp("conv_out");
         Ok(EfficientVitBlock {
-            attention: LiteMla::load(stage, head_dim, &weights.pp("attn"), name)?,
+            attention: lite_mla::load(stage, head_dim, &weights.pp("attn"), name)?,
             feed_forward: GluMbConv::load(&feed_forward, channels, 4 * channels)?,
             // The feed-forward's norm is RMS whatever norm the stage has.
             feed_forward_norm: rms_norm(&feed_forward.pp("norm"), channels)?,
@@ -37,7 +37,10 @@ impl EfficientVitBlock {
     }
 
     pub(super) fn forward(&self, x: &Tensor, name: &str, pass: &mut Pass) -> Result<Tensor> {
-        let x = self.attention.forward_residual(x, name, pass)?;
+        let x = pass.in_block(name, |trace| {
+            self.attention
+                .forward_residual(x, &mut trace.within("attn"))
+        })?;
         pass.detail(name, "attn", &x);
         self.feed(&x)
     }
@@ -72,7 +75,7 @@ impl EfficientVitBlock {
                 &projected,
                 attention.heads,
                 &attention.scales,
-                ATTENTION_EPSILON,
+                LiteMla::EPSILON,
             )?;
             let attended = rows_of(&attended, &fed)?;
             let y = self.attention.leave(&attended, &rows_of(seen, &fed)?)?;

@@ -46,6 +46,11 @@ impl<'a, 'b> Pass<'a, 'b> {
         Ok(())
     }
 
+    /// Runs a part of a block, which shows its values itself.
+    pub(super) fn in_block<T>(&mut self, block: &str, work: impl FnOnce(&mut Trace) -> T) -> T {
+        work(&mut self.trace.within(block))
+    }
+
     /// A value inside a block.
     pub(super) fn detail(&mut self, block: &str, name: &str, value: &Tensor) {
         self.trace.within(block).detail(name, value);

@@ -7,9 +7,10 @@ use brisk_nn::{Tensor, Trace, Weights, WeightsBuilder, ops};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
-use super::names::{FREQUENCIES_AGAIN, plain_names, published, relative, shape};
+use super::names::{FREQUENCIES_AGAIN, Kind, plain_names, relative, shape};
 use super::{
-    Decoded, ImageEncoder, MaskDecoder, PointLabel, Points, PreparedPicture, Prompts, SamConfig,
+    Decoded, ImageEncoder, ImageEncoderConfig, MaskDecoder, PointLabel, Points, PreparedPicture,
+    Prompts, SamConfig, VisionConfig,
 };
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
@@ -86,35 +87,75 @@ fn recognise(
     if relative(source).is_some() {
         return Ok(None);
     }
+    if Kind::of(source) != Kind::Vit {
+        let config = SamConfig::of_tensors(source)?;
+        let name = format!("Segment Anything {} (authors' names)", config.title());
+        return Ok(Some(Recognised::with(name, Value::Object(config.facts()))));
+    }
     let Some(([width, layers], authors)) = shape(source) else {
         return Ok(None);
     };
-    let size = published(width, layers).unwrap_or("ViT");
+    let size = VisionConfig::of_size([width, layers]).ok();
+    let size = size.and_then(|config| config.published()).unwrap_or("ViT");
     let layout = if authors { " (authors' names)" } else { "" };
     let details = json!({"image_encoder": size, "width": width, "layers": layers});
     let name = format!("Segment Anything {size}{layout}");
     Ok(Some(Recognised::with(name, details)))
 }
 
+impl SamConfig {
+    /// The image encoder by its published name, or its kind.
+    fn title(&self) -> &'static str {
+        let encoder = &self.vision_config;
+        encoder.published().unwrap_or_else(|| encoder.kind())
+    }
+}
+
 impl ComponentConfig for SamConfig {
     fn description(&self) -> String {
-        let vision = &self.vision_config;
-        let (width, layers) = (vision.hidden_size, vision.num_hidden_layers);
-        let size = published(width, layers).unwrap_or("ViT");
-        format!(
-            "{size}: width {width}, {layers} layers, {} px",
-            vision.image_size
-        )
+        let title = self.title();
+        match &self.vision_config {
+            ImageEncoderConfig::Vit(config) => format!(
+                "{title}: width {}, {} layers, {} px",
+                config.hidden_size, config.num_hidden_layers, config.image_size
+            ),
+            ImageEncoderConfig::TinyVit(config) => format!(
+                "{title}: TinyViT of widths {:?}, {} px",
+                config.embed_dims, config.image_size
+            ),
+            ImageEncoderConfig::EfficientVit(config) => format!(
+                "{title}: EfficientViT of widths {:?}, frames of {} px seen at {} px",
+                config.width_list,
+                self.image_size(),
+                config.image_size
+            ),
+        }
     }
 
     fn facts(&self) -> Map<String, Value> {
-        let vision = &self.vision_config;
-        let facts = json!({
-            "image_encoder": published(vision.hidden_size, vision.num_hidden_layers), "width": vision.hidden_size,
-            "layers": vision.num_hidden_layers, "heads": vision.num_attention_heads, "pixels": vision.image_size,
-            "pixels_per_cell": vision.patch_size, "channels": vision.output_channels,
+        let mut facts = json!({
+            "image_encoder": self.vision_config.published(), "pixels": self.image_size(),
+            "pixels_per_cell": self.prompt_encoder_config.patch_size,
+            "channels": self.vision_config.output_channels(),
             "masks_per_prompt": self.mask_decoder_config.masks(),
         });
+        match &self.vision_config {
+            ImageEncoderConfig::Vit(config) => {
+                facts["width"] = json!(config.hidden_size);
+                facts["layers"] = json!(config.num_hidden_layers);
+                facts["heads"] = json!(config.num_attention_heads);
+            }
+            ImageEncoderConfig::TinyVit(config) => {
+                facts["widths"] = json!(config.embed_dims);
+                facts["layers"] = json!(config.depths);
+                facts["windows"] = json!(config.window_sizes[1..]);
+            }
+            ImageEncoderConfig::EfficientVit(config) => {
+                facts["widths"] = json!(config.width_list);
+                facts["layers"] = json!(config.depth_list);
+                facts["encoder_pixels"] = json!(config.image_size);
+            }
+        }
         Recognised::with("", facts).details
     }
 
@@ -147,19 +188,20 @@ impl ComponentConfig for SamConfig {
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {
-        ImageEncoder::load(&self.vision_config, &weights.pp("vision_encoder"))?;
+        ImageEncoder::load(self, weights)?;
         MaskDecoder::load(self, weights)?;
         weights.finish(&[FREQUENCIES_AGAIN])
     }
 
     fn dimension(&self, word: &str) -> Option<Dimension> {
-        let vision = &self.vision_config;
-        let grid = vision.grid();
+        let grid = self.grid();
         Some(match word {
-            "colours" => Dimension::Exactly(vision.num_channels),
-            "H" | "W" if vision.use_abs_pos => Dimension::Exactly(vision.image_size),
-            "H" | "W" => Dimension::MultipleOf(vision.patch_size),
-            "C" => Dimension::Exactly(vision.output_channels),
+            "colours" => Dimension::Exactly(3),
+            "H" | "W" => match self.vision_config.vit() {
+                Some(vision) if !vision.use_abs_pos => Dimension::MultipleOf(vision.patch_size),
+                _ => Dimension::Exactly(self.encoder_size()),
+            },
+            "C" => Dimension::Exactly(self.vision_config.output_channels()),
             "grid" => Dimension::Exactly(grid),
             "fine" => Dimension::Exactly(4 * grid),
             "masks" => Dimension::Exactly(self.mask_decoder_config.masks()),
@@ -178,20 +220,16 @@ impl ComponentConfig for SamConfig {
         _beside: &Sizes,
         made: &mut Examples,
     ) -> Result<NamedTensors> {
-        let (side, grid) = (self.image_size(), self.vision_config.grid());
+        let (side, grid) = (self.image_size(), self.grid());
         if entry.name == IMAGE_ENCODER.name {
-            made.normal(
-                PIXELS.name,
-                &[1, self.vision_config.num_channels, side, side],
-                1.0,
-                false,
-            )?;
+            let side = self.encoder_size();
+            made.normal(PIXELS.name, &[1, 3, side, side], 1.0, false)?;
             return Ok(made.take());
         }
         let (prompts, points) = (sizes.or_zero(PROMPTS.name), sizes.or_zero(POINTS.name));
         made.normal(
             PICTURES.name,
-            &[1, self.vision_config.output_channels, grid, grid],
+            &[1, self.vision_config.output_channels(), grid, grid],
             1.0,
             false,
         )?;
@@ -207,8 +245,7 @@ impl ComponentConfig for SamConfig {
     fn work(&self, entry: &Entry, inputs: &NamedTensors, _sizes: &Sizes) -> Result<Work> {
         let (pictures, _, height, width) = inputs.required(entry.inputs[0].name)?.dims4()?;
         if entry.name == IMAGE_ENCODER.name {
-            let patch = self.vision_config.patch_size;
-            let costs = self.encode_cost(height / patch, width / patch);
+            let costs = self.encode_cost([height, width]);
             let sizes = vec![("batch", pictures), ("height", height), ("width", width)];
             return Ok(Work::of_batch(pictures, sizes, &costs));
         }
@@ -243,7 +280,7 @@ impl ImageEncoder {
     /// # Errors
     /// One report of every tensor that does not fit.
     pub fn load_alone(config: &SamConfig, weights: &Weights) -> Result<Self> {
-        let encoder = Self::load(&config.vision_config, &weights.pp("vision_encoder"))?;
+        let encoder = Self::load(config, weights)?;
         weights.finish(&[
             "shared_image_embedding.",
             "prompt_encoder.",
@@ -276,6 +313,10 @@ impl Runnable for ImageEncoder {
                     .collect())
             },
         ))
+    }
+
+    fn part<'a>(&self, traced: &'a str) -> &'a str {
+        self.costed(traced)
     }
 }
 

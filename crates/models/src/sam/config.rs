@@ -2,116 +2,70 @@
 
 use brisk_nn::ops::Activation;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 
+use super::{ImageEncoderConfig, tiny_vit};
 use crate::config::{check_count, checked, expect_kind, parse};
 use crate::{Error, Result};
 
 /// Bounds that keep a corrupt file from asking for all memory.
-const LARGEST_WIDTH: usize = 1 << 16;
-const LARGEST_SIDE: usize = 1 << 13;
-const MOST_LAYERS: usize = 1 << 10;
+pub(super) const LARGEST_WIDTH: usize = 1 << 16;
+pub(super) const LARGEST_SIDE: usize = 1 << 13;
+pub(super) const MOST_LAYERS: usize = 1 << 10;
 /// Kinds of points that have a vector: background, foreground, and two corners of a box.
 const POINT_KINDS: usize = 4;
 
 /// Settings of a model, named as in its `config.json`; where a key is missing, the default of the
 /// reference's class, which is ViT-B.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SamConfig {
     /// The image encoder.
-    pub vision_config: VisionConfig,
+    pub vision_config: ImageEncoderConfig,
     /// The prompt encoder.
     pub prompt_encoder_config: PromptEncoderConfig,
     /// The mask decoder.
     pub mask_decoder_config: MaskDecoderConfig,
 }
 
-/// Settings of the image encoder.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+/// The same with settings of one kind of image encoder.
+#[derive(Default, Deserialize)]
 #[serde(default)]
-pub struct VisionConfig {
-    /// Width of the residual stream.
-    pub hidden_size: usize,
-    /// Channels of the embedding of a picture.
-    pub output_channels: usize,
-    /// Layers.
-    pub num_hidden_layers: usize,
-    /// Heads.
-    pub num_attention_heads: usize,
-    /// Channels of a picture.
-    pub num_channels: usize,
-    /// Side of the frame that pictures are put into, in pixels.
-    pub image_size: usize,
-    /// Side of a patch, in pixels.
-    pub patch_size: usize,
-    /// Activation of the feed-forward networks.
-    pub hidden_act: String,
-    /// Epsilon of the layers' norms.
-    pub layer_norm_eps: f64,
-    /// Whether queries, keys and values have biases.
-    pub qkv_bias: bool,
-    /// Inner width of the feed-forward networks, in units of `hidden_size`.
-    pub mlp_ratio: f64,
-    /// The same in channels, where it is said so.
-    pub mlp_dim: Option<usize>,
-    /// Whether every place of the frame has a vector of its own.
-    pub use_abs_pos: bool,
-    /// Whether attention goes by distances in rows and columns.
-    pub use_rel_pos: bool,
-    /// Side of the windows of attention, in patches; 0: the whole frame.
-    pub window_size: usize,
-    /// Layers whose attention sees the whole frame.
-    pub global_attn_indexes: Vec<usize>,
-    /// Frequencies that positions are encoded with.
-    pub num_pos_feats: usize,
+struct Parsed<V: Default> {
+    vision_config: V,
+    prompt_encoder_config: PromptEncoderConfig,
+    mask_decoder_config: MaskDecoderConfig,
 }
 
-impl Default for VisionConfig {
-    fn default() -> Self {
-        Self {
-            hidden_size: 768,
-            output_channels: 256,
-            num_hidden_layers: 12,
-            num_attention_heads: 12,
-            num_channels: 3,
-            image_size: 1024,
-            patch_size: 16,
-            hidden_act: "gelu".to_owned(),
-            layer_norm_eps: 1e-6,
-            qkv_bias: true,
-            mlp_ratio: 4.0,
-            mlp_dim: None,
-            use_abs_pos: true,
-            use_rel_pos: true,
-            window_size: 14,
-            global_attn_indexes: vec![2, 5, 8, 11],
-            num_pos_feats: 128,
-        }
+impl<V: Default + DeserializeOwned> Parsed<V> {
+    fn config(
+        bytes: &[u8],
+        label: &str,
+        encoder: fn(V) -> ImageEncoderConfig,
+    ) -> Result<SamConfig> {
+        let Self {
+            vision_config,
+            prompt_encoder_config,
+            mask_decoder_config,
+        } = parse(bytes, label)?;
+        Ok(SamConfig {
+            vision_config: encoder(vision_config),
+            prompt_encoder_config,
+            mask_decoder_config,
+        })
     }
 }
 
-impl VisionConfig {
-    /// Inner width of the feed-forward networks.
-    pub fn inner(&self) -> usize {
-        let by_ratio = (self.hidden_size as f64 * self.mlp_ratio) as usize;
-        self.mlp_dim.unwrap_or(by_ratio)
-    }
+/// What a configuration says of the kind of its image encoder.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Kind {
+    vision_config: KindOfEncoder,
+}
 
-    /// Patches along a side of the frame.
-    pub fn grid(&self) -> usize {
-        self.image_size / self.patch_size
-    }
-
-    /// Channels of a head.
-    pub fn head(&self) -> usize {
-        self.hidden_size / self.num_attention_heads
-    }
-
-    /// Side of a layer's windows; none where it sees the whole frame.
-    pub fn window(&self, layer: usize) -> Option<usize> {
-        let global = self.window_size == 0 || self.global_attn_indexes.contains(&layer);
-        (!global).then_some(self.window_size)
-    }
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct KindOfEncoder {
+    model_type: Option<String>,
 }
 
 /// Settings of the prompt encoder.
@@ -172,6 +126,8 @@ pub struct MaskDecoderConfig {
     pub iou_head_hidden_dim: usize,
     /// Epsilon of the layers' norms.
     pub layer_norm_eps: f64,
+    /// Epsilon of the norm behind the last attention, which transformers has no key for.
+    pub final_layer_norm_eps: f64,
 }
 
 impl Default for MaskDecoderConfig {
@@ -187,6 +143,7 @@ impl Default for MaskDecoderConfig {
             iou_head_depth: 3,
             iou_head_hidden_dim: 256,
             layer_norm_eps: 1e-6,
+            final_layer_norm_eps: 1e-5,
         }
     }
 }
@@ -239,14 +196,46 @@ impl SamConfig {
     /// Another network's file, or a value that cannot be honoured, by its key.
     pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
         expect_kind(bytes, label, "model_type", "sam")?;
-        let config: Self = parse(bytes, label)?;
+        let kind: Kind = parse(bytes, label)?;
+        let config = match kind.vision_config.model_type.as_deref() {
+            None | Some("" | "sam_vision_model") => {
+                Parsed::config(bytes, label, ImageEncoderConfig::Vit)?
+            }
+            Some("tiny_vit") => Parsed::config(bytes, label, ImageEncoderConfig::TinyVit)?,
+            Some("efficientvit") => Parsed::config(bytes, label, ImageEncoderConfig::EfficientVit)?,
+            Some(other) => {
+                return Err(Error::Config(format!(
+                    "{label}: `vision_config.model_type` is {other:?}; expected \"sam_vision_model\", \"tiny_vit\" \
+                     or \"efficientvit\""
+                )));
+            }
+        };
         checked(config.validate(), label)?;
         Ok(config)
     }
 
-    /// Side of the frame that pictures are put into, in pixels.
+    /// Side of the frame that pictures are put into and prompts refer to, in pixels.
     pub fn image_size(&self) -> usize {
-        self.vision_config.image_size
+        self.prompt_encoder_config.image_size
+    }
+
+    /// Side in pixels at which the image encoder sees the frame.
+    pub fn encoder_size(&self) -> usize {
+        match &self.vision_config {
+            ImageEncoderConfig::Vit(config) => config.image_size,
+            ImageEncoderConfig::TinyVit(config) => config.image_size,
+            ImageEncoderConfig::EfficientVit(config) => config.image_size,
+        }
+    }
+
+    /// Cells of a picture's embedding along a side.
+    pub fn grid(&self) -> usize {
+        self.image_size() / self.prompt_encoder_config.patch_size
+    }
+
+    /// Frequencies that positions are encoded with.
+    pub fn frequencies(&self) -> usize {
+        self.prompt_encoder_config.hidden_size / 2
     }
 
     /// Checks that the values fit together.
@@ -254,25 +243,21 @@ impl SamConfig {
     /// # Errors
     /// Names the first key that cannot be honoured.
     pub fn validate(&self) -> Result<()> {
-        let (vision, prompt) = (&self.vision_config, &self.prompt_encoder_config);
-        let decoder = &self.mask_decoder_config;
+        let (prompt, decoder) = (&self.prompt_encoder_config, &self.mask_decoder_config);
+        match &self.vision_config {
+            ImageEncoderConfig::Vit(config) => config.validate()?,
+            ImageEncoderConfig::TinyVit(config) => config.validate()?,
+            ImageEncoderConfig::EfficientVit(config) => config.validate()?,
+        }
         self.check_sizes()?;
-        activation("vision_config.hidden_act", &vision.hidden_act)?;
         activation("prompt_encoder_config.hidden_act", &prompt.hidden_act)?;
         activation("mask_decoder_config.hidden_act", &decoder.hidden_act)?;
-        let fail = |message: String| Err(Error::Config(message));
         for (key, value, divisor_key, divisor) in [
             (
-                "vision_config.hidden_size",
-                vision.hidden_size,
-                "num_attention_heads",
-                vision.num_attention_heads,
-            ),
-            (
-                "vision_config.image_size",
-                vision.image_size,
+                "prompt_encoder_config.image_size",
+                prompt.image_size,
                 "patch_size",
-                vision.patch_size,
+                prompt.patch_size,
             ),
             (
                 "mask_decoder_config.hidden_size",
@@ -312,16 +297,12 @@ impl SamConfig {
                 4,
             ),
         ] {
-            if value == 0 || !value.is_multiple_of(divisor.max(1)) {
-                return fail(format!(
-                    "`{key}` is {value}; expected a multiple of {divisor_key} ({divisor})"
-                ));
-            }
+            check_multiple(key, value, divisor_key, divisor)?;
         }
         for (key, found, other, expected) in [
             (
                 "vision_config.output_channels",
-                vision.output_channels,
+                self.vision_config.output_channels(),
                 "prompt_encoder_config.hidden_size",
                 prompt.hidden_size,
             ),
@@ -332,99 +313,77 @@ impl SamConfig {
                 prompt.hidden_size,
             ),
             (
-                "vision_config.num_pos_feats · 2",
-                2 * vision.num_pos_feats,
-                "prompt_encoder_config.hidden_size",
-                prompt.hidden_size,
-            ),
-            (
-                "vision_config.image_size",
-                vision.image_size,
-                "prompt_encoder_config.image_size",
-                prompt.image_size,
-            ),
-            (
-                "vision_config.patch_size",
-                vision.patch_size,
-                "prompt_encoder_config.patch_size",
-                prompt.patch_size,
-            ),
-            (
                 "prompt_encoder_config.num_point_embeddings",
                 prompt.num_point_embeddings,
                 "the kinds of points",
                 POINT_KINDS,
             ),
-            (
-                "vision_config.num_channels",
-                vision.num_channels,
-                "red, green and blue",
-                3,
-            ),
         ] {
-            if found != expected {
-                return fail(format!(
-                    "`{key}` is {found}; expected {expected}, as {other}"
-                ));
-            }
+            check_equal(key, found, other, expected)?;
         }
-        for (key, eps) in [
-            ("vision_config.layer_norm_eps", vision.layer_norm_eps),
-            (
-                "prompt_encoder_config.layer_norm_eps",
-                prompt.layer_norm_eps,
-            ),
-            ("mask_decoder_config.layer_norm_eps", decoder.layer_norm_eps),
-        ] {
-            if !(0.0..1.0).contains(&eps) {
-                return fail(format!("`{key}` is {eps}; expected 0 to below 1"));
+        self.check_frame()?;
+        check_epsilon(
+            "prompt_encoder_config.layer_norm_eps",
+            prompt.layer_norm_eps,
+        )?;
+        check_epsilon("mask_decoder_config.layer_norm_eps", decoder.layer_norm_eps)?;
+        check_epsilon(
+            "mask_decoder_config.final_layer_norm_eps",
+            decoder.final_layer_norm_eps,
+        )
+    }
+
+    /// Whether the image encoder gives the cells that prompts refer to.
+    fn check_frame(&self) -> Result<()> {
+        let prompt = &self.prompt_encoder_config;
+        let (patch, size) = ("vision_config.patch_size", "vision_config.image_size");
+        let (of_patch, of_size) = (
+            "prompt_encoder_config.patch_size",
+            "prompt_encoder_config.image_size",
+        );
+        match &self.vision_config {
+            ImageEncoderConfig::Vit(vision) => {
+                let frequencies = 2 * vision.num_pos_feats;
+                check_equal(
+                    "vision_config.num_pos_feats · 2",
+                    frequencies,
+                    "prompt_encoder_config.hidden_size",
+                    prompt.hidden_size,
+                )?;
+                check_equal(size, vision.image_size, of_size, prompt.image_size)?;
+                check_equal(patch, vision.patch_size, of_patch, prompt.patch_size)
             }
+            ImageEncoderConfig::TinyVit(vision) => {
+                check_equal(size, vision.image_size, of_size, prompt.image_size)?;
+                check_equal(
+                    of_patch,
+                    prompt.patch_size,
+                    "this encoder's",
+                    tiny_vit::PATCH,
+                )
+            }
+            // What it gives is resized to the cells.
+            ImageEncoderConfig::EfficientVit(_) => Ok(()),
         }
-        Ok(())
     }
 
     fn check_sizes(&self) -> Result<()> {
-        let (vision, prompt) = (&self.vision_config, &self.prompt_encoder_config);
-        let decoder = &self.mask_decoder_config;
+        let (prompt, decoder) = (&self.prompt_encoder_config, &self.mask_decoder_config);
         for (key, value, limit) in [
-            (
-                "vision_config.hidden_size",
-                vision.hidden_size,
-                LARGEST_WIDTH,
-            ),
-            (
-                "vision_config.output_channels",
-                vision.output_channels,
-                LARGEST_WIDTH,
-            ),
-            (
-                "vision_config.num_hidden_layers",
-                vision.num_hidden_layers,
-                MOST_LAYERS,
-            ),
-            (
-                "vision_config.num_attention_heads",
-                vision.num_attention_heads,
-                LARGEST_WIDTH,
-            ),
-            ("vision_config.image_size", vision.image_size, LARGEST_SIDE),
-            ("vision_config.patch_size", vision.patch_size, LARGEST_SIDE),
-            (
-                "vision_config.num_pos_feats",
-                vision.num_pos_feats,
-                LARGEST_WIDTH,
-            ),
-            ("vision_config.mlp_dim", vision.inner(), LARGEST_WIDTH),
-            // A window of one more would be one of zeros.
-            (
-                "vision_config.window_size + 1",
-                vision.window_size.saturating_add(1),
-                LARGEST_SIDE,
-            ),
             (
                 "prompt_encoder_config.hidden_size",
                 prompt.hidden_size,
                 LARGEST_WIDTH,
+            ),
+            (
+                "prompt_encoder_config.image_size",
+                prompt.image_size,
+                LARGEST_SIDE,
+            ),
+            (
+                "prompt_encoder_config.patch_size",
+                prompt.patch_size,
+                LARGEST_SIDE,
             ),
             (
                 "prompt_encoder_config.mask_input_channels",
@@ -479,6 +438,41 @@ impl SamConfig {
     }
 }
 
+/// Refuses a value that a divisor does not divide.
+pub(super) fn check_multiple(
+    key: &str,
+    value: usize,
+    divisor_key: &str,
+    divisor: usize,
+) -> Result<()> {
+    if value == 0 || !value.is_multiple_of(divisor.max(1)) {
+        return Err(Error::Config(format!(
+            "`{key}` is {value}; expected a multiple of {divisor_key} ({divisor})"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses a value that is not another one's.
+fn check_equal(key: &str, found: usize, other: &str, expected: usize) -> Result<()> {
+    if found != expected {
+        return Err(Error::Config(format!(
+            "`{key}` is {found}; expected {expected}, as {other}"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses what is no epsilon of a norm.
+pub(super) fn check_epsilon(key: &str, value: f64) -> Result<()> {
+    if !(0.0..1.0).contains(&value) {
+        return Err(Error::Config(format!(
+            "`{key}` is {value}; expected 0 to below 1"
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -510,6 +504,26 @@ mod tests {
             (
                 r#"{"vision_config": {"image_size": 512}}"#,
                 ["image_size", "512"],
+            ),
+            (
+                r#"{"vision_config": {"model_type": "hiera"}}"#,
+                ["vision_config.model_type", "hiera"],
+            ),
+            (
+                r#"{"vision_config": {"model_type": "tiny_vit", "image_size": 512}}"#,
+                ["vision_config.image_size", "512"],
+            ),
+            (
+                r#"{"vision_config": {"model_type": "tiny_vit", "num_heads": [2, 4, 7, 10]}}"#,
+                ["vision_config.embed_dims[2]", "num_heads (7)"],
+            ),
+            (
+                r#"{"vision_config": {"model_type": "efficientvit", "block_list": ["res", "att"]}}"#,
+                ["vision_config.block_list", "5 stages"],
+            ),
+            (
+                r#"{"vision_config": {"model_type": "efficientvit", "qkv_dim": 24}}"#,
+                ["vision_config.width_list[4]", "24"],
             ),
             (
                 r#"{"vision_config": {"mlp_ratio": 1e9}}"#,

@@ -1,55 +1,31 @@
 //! What the networks weigh and cost, from their configuration alone.
 
-use super::SamConfig;
 use super::two_way::contracts;
+use super::{ImageEncoderConfig, SamConfig};
 use crate::cost::Cost;
 
 impl SamConfig {
-    /// Parts of encoding a picture of `height`×`width` patches: `patch_embed`, `layers.{i}`, `neck`.
-    pub fn encode_cost(&self, height: usize, width: usize) -> Vec<Cost> {
-        let config = &self.vision_config;
-        let wide = config.hidden_size as u64;
-        let cells = (height * width) as u64;
-        let mut parts = Vec::new();
-        let mut patches = Cost::new("patch_embed");
-        let values = (config.num_channels * config.patch_size * config.patch_size) as u64;
-        patches.linear(cells, values, wide);
-        patches.parameters += wide;
-        if config.use_abs_pos {
-            patches.parameters += (config.grid() * config.grid()) as u64 * wide;
-        }
-        parts.push(patches);
-        for layer in 0..config.num_hidden_layers {
-            let mut part = Cost::new(format!("layers.{layer}"));
-            let window = config.window(layer);
-            let [rows, columns] = [height, width].map(|side| window.unwrap_or(side));
-            let windows = window.map_or(1, |side| height.div_ceil(side) * width.div_ceil(side));
-            let (places, queries) = ((rows * columns) as u64, (windows * rows * columns) as u64);
-            part.linear(cells, wide, 3 * wide);
-            part.linear(cells, wide, wide);
-            part.linear(cells, wide, config.inner() as u64);
-            part.linear(cells, config.inner() as u64, wide);
-            part.work(2 * queries * places * wide, 4 * queries * wide);
-            let table = window.unwrap_or_else(|| config.grid());
-            if config.use_rel_pos {
-                let distances = (2 * rows + 2 * columns - 2) as u64;
-                part.work(
-                    queries * wide * distances,
-                    queries * distances * config.num_attention_heads as u64,
-                );
-                part.parameters += 2 * ((2 * table - 1) * config.head()) as u64;
+    /// Parts of encoding a picture of `height`×`width` pixels, as the encoder's pass names them.
+    pub fn encode_cost(&self, [height, width]: [usize; 2]) -> Vec<Cost> {
+        match &self.vision_config {
+            ImageEncoderConfig::Vit(config) => {
+                config.cost(height / config.patch_size, width / config.patch_size)
             }
-            let biases = 3 * wide * u64::from(config.qkv_bias) + 2 * wide + config.inner() as u64;
-            part.parameters += biases + 4 * wide;
-            parts.push(part);
+            ImageEncoderConfig::TinyVit(config) => config.cost(height, width),
+            ImageEncoderConfig::EfficientVit(config) => config.cost(height, width, self.grid()),
         }
-        let mut neck = Cost::new("neck");
-        let narrow = config.output_channels as u64;
-        neck.linear(cells, wide, narrow);
-        neck.linear(cells, 9 * narrow, narrow);
-        neck.parameters += 4 * narrow;
-        parts.push(neck);
-        parts
+    }
+
+    /// Values that a pass of the encoder holds at its widest.
+    pub fn encode_values(&self) -> u64 {
+        let size = self.encoder_size();
+        match &self.vision_config {
+            ImageEncoderConfig::Vit(config) => config.widest(),
+            _ => {
+                let parts = self.encode_cost([size, size]);
+                parts.iter().map(|part| part.activations).max().unwrap_or(0)
+            }
+        }
     }
 
     /// Parts of decoding the masks of one prompt of so many tokens over `cells` cells of a picture whose first
@@ -106,7 +82,7 @@ impl SamConfig {
     /// Values of the image encoder, and of the others.
     pub(super) fn parameter_counts(&self) -> [u64; 2] {
         let sum = |parts: &[Cost]| parts.iter().map(|part| part.parameters).sum::<u64>();
-        let (vision, prompt) = (&self.vision_config, &self.prompt_encoder_config);
+        let prompt = &self.prompt_encoder_config;
         let wide = prompt.hidden_size as u64;
         let (middle, small) = (
             prompt.mask_input_channels as u64,
@@ -116,12 +92,31 @@ impl SamConfig {
         let output = self.mask_decoder_config.masks() as u64 + 1;
         let convolutions =
             4 * small + 3 * small + 4 * small * middle + 3 * middle + middle * wide + wide;
-        let rest = (points + output) * wide + convolutions + 2 * vision.num_pos_feats as u64;
+        let rest = (points + output) * wide + convolutions + 2 * self.frequencies() as u64;
         [
-            sum(&self.encode_cost(vision.grid(), vision.grid())),
+            sum(&self.encode_cost([self.encoder_size(); 2])),
             rest + sum(&self.decode_cost(1, 0)),
         ]
     }
+}
+
+/// A convolution of `kernel`² taps from `pixels` places of a map on, whose norm was folded into it or that has a bias.
+pub(super) fn conv(part: &mut Cost, pixels: u64, [from, to]: [usize; 2], kernel: usize) {
+    let (from, to, taps) = (from as u64, to as u64, (kernel * kernel) as u64);
+    part.linear(pixels, taps * from, to);
+    part.activations -= pixels * (taps - 1) * from;
+}
+
+/// The same of every channel by itself, from `inputs` places to `pixels`.
+pub(super) fn depthwise(
+    part: &mut Cost,
+    [inputs, pixels]: [u64; 2],
+    channels: usize,
+    kernel: usize,
+) {
+    let (channels, taps) = (channels as u64, (kernel * kernel) as u64);
+    part.work(pixels * channels * taps, (inputs + pixels) * channels);
+    part.parameters += channels * taps;
 }
 
 /// An attention between tokens and the cells of a picture.
@@ -211,7 +206,7 @@ mod tests {
     fn the_published_encoder_is_counted() {
         let config = SamConfig::default();
         assert_eq!(config.parameter_counts()[0], 89_670_912);
-        let parts = config.encode_cost(64, 64);
+        let parts = config.encode_cost([1024, 1024]);
         let giga = parts.iter().map(|part| part.flops).sum::<u64>() as f64 / 2e9;
         assert!((440.0..486.0).contains(&giga), "{giga}");
         // A prompt of a point and no point beside it.

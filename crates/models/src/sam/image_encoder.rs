@@ -1,190 +1,132 @@
-//! The image encoder: a ViT (arXiv 2203.16527) over patches, and a neck to the width of the mask decoder.
+//! The image encoder, whichever the model has.
 
-use brisk_nn::ops::{Activation, Epilogue, Residual};
-use brisk_nn::{
-    Conv2d, ConvOptions, Init, LayerNorm, Linear, Tensor, Trace, Weights, check_finite,
-};
+use brisk_nn::{Tensor, Trace, Weights};
 
-use super::VisionConfig;
-use super::config::activation;
-use super::vision_attention::VisionAttention;
+use super::SamConfig;
+use super::efficient_vit::{EfficientVit, EfficientVitConfig};
+use super::tiny_vit::{TinyVit, TinyVitConfig};
+use super::vit::{VisionConfig, Vit};
 use crate::{Error, Result};
 
-/// Epsilon of the neck's norms, which no key says.
-const NECK_EPS: f64 = 1e-6;
+/// Settings of the image encoder. `model_type` of a configuration's `vision_config` says which kind it is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ImageEncoderConfig {
+    /// The authors' ViT: `sam_vision_model`.
+    Vit(VisionConfig),
+    /// MobileSAM's TinyViT: `tiny_vit`.
+    TinyVit(TinyVitConfig),
+    /// EfficientViT-SAM's backbone and neck: `efficientvit`.
+    EfficientVit(EfficientVitConfig),
+}
+
+impl Default for ImageEncoderConfig {
+    fn default() -> Self {
+        Self::Vit(VisionConfig::default())
+    }
+}
+
+impl ImageEncoderConfig {
+    /// Settings of a ViT; none of the others.
+    pub fn vit(&self) -> Option<&VisionConfig> {
+        match self {
+            Self::Vit(config) => Some(config),
+            _ => None,
+        }
+    }
+
+    /// The name under which it was published.
+    pub fn published(&self) -> Option<&'static str> {
+        match self {
+            Self::Vit(config) => config.published(),
+            Self::TinyVit(config) => config.published(),
+            Self::EfficientVit(config) => config.published(),
+        }
+    }
+
+    /// The kind's name.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Vit(_) => "ViT",
+            Self::TinyVit(_) => "TinyViT",
+            Self::EfficientVit(_) => "EfficientViT",
+        }
+    }
+
+    /// Channels of the embedding of a picture.
+    pub fn output_channels(&self) -> usize {
+        match self {
+            Self::Vit(config) => config.output_channels,
+            Self::TinyVit(config) => config.output_channels,
+            Self::EfficientVit(config) => config.output_channels,
+        }
+    }
+}
 
 /// The image encoder.
 #[derive(Debug)]
 pub struct ImageEncoder {
-    patches: Conv2d,
-    positions: Option<Tensor>,
-    layers: Vec<Layer>,
-    neck: Neck,
-    patch: usize,
+    network: Network,
+    /// Height and width of pictures, where the network takes no others.
+    side: Option<usize>,
+}
+
+#[derive(Debug)]
+enum Network {
+    Vit(Vit),
+    TinyVit(TinyVit),
+    EfficientVit(EfficientVit),
 }
 
 impl ImageEncoder {
-    /// Reads `patch_embed`, `pos_embed`, `layers` and `neck`.
+    /// Reads `vision_encoder`.
     ///
     /// # Errors
-    /// A file that cannot be read; what is missing or of another shape is told by [`Weights::finish`].
-    pub fn load(config: &VisionConfig, weights: &Weights) -> Result<Self> {
-        let (width, grid) = (config.hidden_size, config.grid());
-        let patch = ConvOptions {
-            kernel: config.patch_size,
-            stride: config.patch_size,
-            padding: 0,
-            ..ConvOptions::SAME_3X3
+    /// A file that cannot be read, or variables for a network that is only run; what is missing or of another shape is
+    /// told by [`Weights::finish`].
+    pub fn load(config: &SamConfig, weights: &Weights) -> Result<Self> {
+        let weights = weights.pp("vision_encoder");
+        let (network, side) = match &config.vision_config {
+            ImageEncoderConfig::Vit(config) => (Network::Vit(Vit::load(config, &weights)?), None),
+            ImageEncoderConfig::TinyVit(config) => (
+                Network::TinyVit(TinyVit::load(config, &weights)?),
+                Some(config.image_size),
+            ),
+            ImageEncoderConfig::EfficientVit(own) => (
+                Network::EfficientVit(EfficientVit::load(own, config.grid(), &weights)?),
+                Some(own.image_size),
+            ),
         };
-        let patches = weights.pp("patch_embed").pp("projection");
-        let patches = Conv2d::load(&patches, config.num_channels, width, patch)?;
-        let positions = match config.use_abs_pos {
-            true => Some(weights.get("pos_embed", &[1, grid, grid, width], Init::Zeros)?),
-            false => None,
-        };
-        let layers = (0..config.num_hidden_layers)
-            .map(|layer| Layer::load(&weights.pp("layers").pp(layer), config, layer));
-        Ok(Self {
-            patches,
-            positions,
-            layers: layers.collect::<Result<_>>()?,
-            neck: Neck::load(&weights.pp("neck"), config)?,
-            patch: config.patch_size,
-        })
+        Ok(Self { network, side })
     }
 
-    /// Normalised pictures `[B,H,W,3]`, of whole patches and of the size of the frame where places have vectors
-    /// of their own, to embeddings `[B,H/patch,W/patch,C]`. `trace` sees `patch_embed`, `layers.{i}` and `neck`.
+    /// Normalised pictures `[B,H,W,3]` to embeddings `[B,h,w,C]`. `trace` sees the parts that
+    /// [`SamConfig::encode_cost`] lists, of EfficientViT also `neck.input_ops.{i}`. A ViT takes sides of whole patches,
+    /// and the frame's alone where places have vectors of their own; the others take
+    /// [`SamConfig::encoder_size`] alone.
     ///
     /// # Errors
     /// Pictures of another size, or a non-finite activation.
     pub fn forward(&self, pictures: &Tensor, trace: &mut Trace) -> Result<Tensor> {
         let (_, height, width, _) = pictures.dims4()?;
-        if !height.is_multiple_of(self.patch) || !width.is_multiple_of(self.patch) {
+        if let Some(side) = self.side
+            && [height, width] != [side; 2]
+        {
             return Err(Error::Shape(format!(
-                "pictures of {height}x{width} pixels; expected sides of whole patches of {} pixels",
-                self.patch
+                "pictures of {height}x{width} pixels; expected {side}x{side}"
             )));
         }
-        let mut x = self.patches.forward(pictures)?;
-        trace.see("patch_embed", &x);
-        if let Some(positions) = &self.positions {
-            if x.dims()[1..] != positions.dims()[1..] {
-                return Err(Error::Shape(format!(
-                    "pictures of {height}x{width} pixels; expected {side}x{side}, whose places have vectors of \
-                     their own",
-                    side = positions.dim(1)? * self.patch
-                )));
-            }
-            x = x.broadcast_add(positions)?;
+        match &self.network {
+            Network::Vit(network) => network.forward(pictures, trace),
+            Network::TinyVit(network) => network.forward(pictures, trace),
+            Network::EfficientVit(network) => network.forward(pictures, trace),
         }
-        for (index, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(&x)?;
-            let name = format!("layers.{index}");
-            check_finite(&x, "image encoder", &name)?;
-            trace.see(&name, &x);
+    }
+
+    /// The part of [`SamConfig::encode_cost`] that a traced value belongs to.
+    pub(super) fn costed<'a>(&self, traced: &'a str) -> &'a str {
+        match &self.network {
+            Network::EfficientVit(network) => network.costed(traced),
+            _ => traced,
         }
-        let x = self.neck.forward(&x)?;
-        check_finite(&x, "image encoder", "neck")?;
-        trace.see("neck", &x);
-        Ok(x)
-    }
-}
-
-#[derive(Debug)]
-struct Layer {
-    norm1: LayerNorm,
-    attention: VisionAttention,
-    norm2: LayerNorm,
-    feed_forward: FeedForward,
-}
-
-impl Layer {
-    fn load(weights: &Weights, config: &VisionConfig, layer: usize) -> Result<Self> {
-        let width = config.hidden_size;
-        let norm =
-            |name: &str| LayerNorm::load(&weights.pp(name), width, config.layer_norm_eps, true);
-        let act = activation("vision_config.hidden_act", &config.hidden_act)?;
-        Ok(Self {
-            norm1: norm("layer_norm1")?,
-            attention: VisionAttention::load(&weights.pp("attn"), config, layer)?,
-            norm2: norm("layer_norm2")?,
-            feed_forward: FeedForward::load(&weights.pp("mlp"), width, config.inner(), act)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.attention.forward(&self.norm1.forward(x)?, x)?;
-        self.feed_forward.forward(&self.norm2.forward(&x)?, &x)
-    }
-}
-
-/// Two linear maps with an activation between them.
-#[derive(Debug)]
-pub(super) struct FeedForward {
-    first: Linear,
-    second: Linear,
-    activation: Activation,
-}
-
-impl FeedForward {
-    /// Reads `lin1` and `lin2`.
-    pub(super) fn load(
-        weights: &Weights,
-        width: usize,
-        inner: usize,
-        activation: Activation,
-    ) -> Result<Self> {
-        let linear = |name: &str, from: usize, to: usize| {
-            Linear::load(&weights.pp(name), from, to, true, Init::KaimingUniform)
-        };
-        Ok(Self {
-            first: linear("lin1", width, inner)?,
-            second: linear("lin2", inner, width)?,
-            activation,
-        })
-    }
-
-    /// `[.., C]` to the same shape, with `residual` added.
-    pub(super) fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        let inner = self
-            .first
-            .forward_with(x, &Epilogue::activation(self.activation))?;
-        let steps = Epilogue {
-            residual: Some(Residual::Same(residual)),
-            ..Epilogue::default()
-        };
-        self.second.forward_with(&inner, &steps)
-    }
-}
-
-/// From the width of the layers to that of the decoder.
-#[derive(Debug)]
-struct Neck {
-    narrow: Linear,
-    norm1: LayerNorm,
-    mix: Conv2d,
-    norm2: LayerNorm,
-}
-
-impl Neck {
-    fn load(weights: &Weights, config: &VisionConfig) -> Result<Self> {
-        let (from, to) = (config.hidden_size, config.output_channels);
-        let mix = ConvOptions {
-            bias: false,
-            ..ConvOptions::SAME_3X3
-        };
-        let narrow = weights.pp("conv1");
-        Ok(Self {
-            narrow: Linear::load_pointwise(&narrow, from, to, false, Init::KaimingUniform)?,
-            norm1: LayerNorm::load(&weights.pp("layer_norm1"), to, NECK_EPS, true)?,
-            mix: Conv2d::load(&weights.pp("conv2"), to, to, mix)?,
-            norm2: LayerNorm::load(&weights.pp("layer_norm2"), to, NECK_EPS, true)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.norm1.forward(&self.narrow.forward(x)?)?;
-        self.norm2.forward(&self.mix.forward(&x)?)
     }
 }

@@ -10,8 +10,7 @@ use super::two_way::{Attention, Projected, TwoWayLayer};
 use super::{MaskDecoderConfig, PromptEncoder, Prompts, SamConfig};
 use crate::{Error, Result};
 
-/// Epsilon of the norm behind the last attention, and of that between the two enlargements: no key says them.
-const FINAL_EPS: f64 = 1e-5;
+/// Epsilon of the norm between the two enlargements, which no key says.
 const ENLARGED_EPS: f64 = 1e-6;
 /// Layers of the networks that make a token a factor of the enlarged picture.
 const FACTOR_LAYERS: usize = 3;
@@ -103,7 +102,7 @@ impl MaskDecoder {
             last_norm: LayerNorm::load(
                 &transformer.pp("layer_norm_final_attn"),
                 width,
-                FINAL_EPS,
+                config.final_layer_norm_eps,
                 true,
             )?,
             enlarged_norm: LayerNorm::load(

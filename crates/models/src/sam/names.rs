@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 use brisk_store::{MappedSource, Slice, TensorSource};
 
-use super::{MaskDecoderConfig, SamConfig};
+use super::MaskDecoderConfig;
 use crate::{Error, Result};
 
 /// A tensor that only the authors' files have.
-const AUTHORS: &str = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix";
+pub(super) const AUTHORS: &str = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix";
 /// Frequencies of positions, and where older versions of transformers put them a second time.
 pub(super) const FREQUENCIES: &str = "shared_image_embedding.positional_embedding";
 pub(super) const FREQUENCIES_AGAIN: &str = "prompt_encoder.shared_embedding.positional_embedding";
 
+/// A tensor that only files with a TinyViT, or with an EfficientViT, have.
+const OF_TINY_VIT: &str = "image_encoder.patch_embed.seq.0.c.weight";
+const OF_EFFICIENT_VIT: &str = "image_encoder.backbone.stages.0.op_list.0.conv.weight";
+/// What batch norms count in training.
+const COUNTED: &str = ".num_batches_tracked";
+/// The classifier that TinyViT was made for, which no mask depends on.
+const CLASSIFIER: [&str; 2] = ["image_encoder.norm_head.", "image_encoder.head."];
+
 /// Relatives whose files look alike, by a tensor that only they have.
-const RELATIVES: [(&str, &str); 5] = [
-    (
-        "image_encoder.patch_embed.seq.0.c.weight",
-        "MobileSAM, whose image encoder is a TinyViT",
-    ),
-    (
-        "image_encoder.backbone.stages.0.op_list.0.conv.weight",
-        "EfficientViT-SAM, whose image encoder is an EfficientViT",
-    ),
+const RELATIVES: [(&str, &str); 3] = [
     (
         "mask_decoder.hf_token.weight",
         "HQ-SAM, whose mask decoder has another token and sees the image encoder's first layers",
@@ -38,16 +38,52 @@ const RELATIVES: [(&str, &str); 5] = [
     ),
 ];
 
-/// Image encoders that the authors published: name, width, layers, heads and layers that see the whole frame.
-const PUBLISHED: [(&str, usize, usize, usize, [usize; 4]); 3] = [
-    ("ViT-B", 768, 12, 12, [2, 5, 8, 11]),
-    ("ViT-L", 1024, 24, 16, [5, 11, 17, 23]),
-    ("ViT-H", 1280, 32, 16, [7, 15, 23, 31]),
-];
+/// Image encoders of files in the authors' layouts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Vit,
+    TinyVit,
+    EfficientVit,
+}
+
+impl Kind {
+    /// Of a file; a ViT where nothing tells another.
+    pub fn of(source: &dyn TensorSource) -> Self {
+        let has = |name: &str| source.info(name).is_some();
+        match (has(OF_TINY_VIT), has(OF_EFFICIENT_VIT)) {
+            (true, _) => Self::TinyVit,
+            (_, true) => Self::EfficientVit,
+            _ => Self::Vit,
+        }
+    }
+
+    /// Theirs and ours of names behind `image_encoder.`.
+    fn pairs(self) -> &'static [(&'static str, &'static str)] {
+        match self {
+            Self::Vit => &[
+                ("blocks.", "layers."),
+                (".norm", ".layer_norm"),
+                ("patch_embed.proj.", "patch_embed.projection."),
+                ("neck.0.", "neck.conv1."),
+                ("neck.1.", "neck.layer_norm1."),
+                ("neck.2.", "neck.conv2."),
+                ("neck.3.", "neck.layer_norm2."),
+            ],
+            Self::TinyVit => &[
+                (".mlp.fc", ".mlp.lin"),
+                ("neck.0.", "neck.conv1."),
+                ("neck.1.", "neck.layer_norm1."),
+                ("neck.2.", "neck.conv2."),
+                ("neck.3.", "neck.layer_norm2."),
+            ],
+            Self::EfficientVit => &[],
+        }
+    }
+}
 
 /// Whether a file is in the authors' layout.
 fn is_authors(source: &dyn TensorSource) -> bool {
-    source.info(AUTHORS).is_some()
+    source.info(AUTHORS).is_some() || Kind::of(source) != Kind::Vit
 }
 
 /// The relative of Segment Anything that a file holds, which is not run.
@@ -58,8 +94,8 @@ pub(super) fn relative(source: &dyn TensorSource) -> Option<&'static str> {
     found.map(|(_, name)| *name)
 }
 
-/// Width and layers of a file's image encoder, and whether the file is the authors'; none where it holds no
-/// Segment Anything.
+/// Width and layers of a file's ViT, and whether the file is the authors'; none where it holds no Segment Anything
+/// with one.
 pub(super) fn shape(source: &dyn TensorSource) -> Option<([usize; 2], bool)> {
     let authors = is_authors(source);
     let (patches, layer) = match authors {
@@ -82,54 +118,10 @@ pub(super) fn shape(source: &dyn TensorSource) -> Option<([usize; 2], bool)> {
     Some(([width, layers.count()], authors))
 }
 
-/// The published name of an image encoder of this width and so many layers.
-pub(super) fn published(width: usize, layers: usize) -> Option<&'static str> {
-    let found = PUBLISHED
-        .iter()
-        .find(|size| [size.1, size.2] == [width, layers]);
-    found.map(|size| size.0)
-}
-
-impl SamConfig {
-    /// The configuration of a weights file that comes without one, by the shapes of its tensors.
-    ///
-    /// # Errors
-    /// A file of another network, or of a size that the authors did not publish.
-    pub fn of_tensors(source: &dyn TensorSource) -> Result<Self> {
-        if let Some(name) = relative(source) {
-            return Err(not_run(name));
-        }
-        let Some(([width, layers], _)) = shape(source) else {
-            return Err(Error::Config(
-                "the file holds no Segment Anything: expected tensors under `image_encoder.`, `prompt_encoder.` and \
-                 `mask_decoder.`, or `vision_encoder.` in transformers' layout"
-                    .into(),
-            ));
-        };
-        let known = PUBLISHED
-            .iter()
-            .find(|size| [size.1, size.2] == [width, layers]);
-        let Some((_, _, _, heads, global)) = known else {
-            let known =
-                PUBLISHED.map(|(name, width, layers, ..)| format!("{name} ({width}, {layers})"));
-            return Err(Error::Config(format!(
-                "an image encoder of width {width} and {layers} layers; without a config.json beside the file, \
-                 expected {}",
-                known.join(", ")
-            )));
-        };
-        let mut config = Self::default();
-        config.vision_config.hidden_size = width;
-        config.vision_config.num_hidden_layers = layers;
-        config.vision_config.num_attention_heads = *heads;
-        config.vision_config.global_attn_indexes = global.to_vec();
-        Ok(config)
-    }
-}
-
-fn not_run(name: &str) -> Error {
+pub(super) fn not_run(name: &str) -> Error {
     Error::Config(format!(
-        "the file holds {name}; Segment Anything runs with the ViT encoders B, L and H and its own mask decoder"
+        "the file holds {name}; Segment Anything runs with the ViT encoders B, L and H, with those of MobileSAM and \
+         EfficientViT-SAM, and with its own mask decoder"
     ))
 }
 
@@ -149,12 +141,19 @@ pub fn plain_names(source: Arc<dyn TensorSource>) -> Result<Arc<dyn TensorSource
     if !authors && !moved {
         return Ok(source);
     }
-    let depths = Depths::of(&names);
+    let (depths, kind) = (Depths::of(&names), Kind::of(&*source));
+    let is_unused = |name: &String| {
+        let beside = || CLASSIFIER.iter().any(|part| name.starts_with(part));
+        name.ends_with(COUNTED) || kind == Kind::TinyVit && beside()
+    };
     let map: BTreeMap<String, Slice> = names
         .into_iter()
+        .filter(|name| !is_unused(name))
         .map(|name| {
             let own = match authors {
-                true => depths.plain_name(&name).unwrap_or_else(|| name.clone()),
+                true => depths
+                    .plain_name(kind, &name)
+                    .unwrap_or_else(|| name.clone()),
                 false if name == FREQUENCIES_AGAIN => FREQUENCIES.to_owned(),
                 false => name.clone(),
             };
@@ -180,7 +179,7 @@ impl Depths {
     }
 
     /// Our name of an authors' tensor; none where it is not one of theirs.
-    fn plain_name(&self, name: &str) -> Option<String> {
+    fn plain_name(&self, kind: Kind, name: &str) -> Option<String> {
         if name == AUTHORS {
             return Some(FREQUENCIES.to_owned());
         }
@@ -191,15 +190,7 @@ impl Depths {
         }
         let (outer, inner) = name.split_once('.')?;
         let pairs: &[(&str, &str)] = match outer {
-            "image_encoder" => &[
-                ("blocks.", "layers."),
-                (".norm", ".layer_norm"),
-                ("patch_embed.proj.", "patch_embed.projection."),
-                ("neck.0.", "neck.conv1."),
-                ("neck.1.", "neck.layer_norm1."),
-                ("neck.2.", "neck.conv2."),
-                ("neck.3.", "neck.layer_norm2."),
-            ],
+            "image_encoder" => kind.pairs(),
             "prompt_encoder" => &[
                 ("point_embeddings.", "point_embed."),
                 ("mask_downscaling.0.", "mask_embed.conv1."),
@@ -248,6 +239,7 @@ mod tests {
     use brisk_store::{Dtype, MemorySource};
 
     use super::*;
+    use crate::sam::SamConfig;
 
     fn source(tensors: &[(&str, &[usize])]) -> MemorySource {
         let stored = tensors.iter().map(|(name, shape)| {
@@ -255,37 +247,6 @@ mod tests {
             ((*name).to_owned(), Dtype::F32, shape.to_vec(), bytes)
         });
         MemorySource::new(stored.collect::<Vec<_>>()).unwrap()
-    }
-
-    #[test]
-    fn sizes_are_known_by_their_shapes() {
-        let file = |width: usize, layers: usize| {
-            let layers: Vec<String> = (0..layers)
-                .map(|index| format!("image_encoder.blocks.{index}.attn.qkv.weight"))
-                .collect();
-            let patches = [width, 1];
-            let mut tensors: Vec<(&str, &[usize])> = layers
-                .iter()
-                .map(|name| (name.as_str(), &[1][..]))
-                .collect();
-            tensors.extend([
-                ("mask_decoder.iou_token.weight", &[1][..]),
-                (AUTHORS, &[1][..]),
-                ("image_encoder.patch_embed.proj.weight", &patches[..]),
-            ]);
-            SamConfig::of_tensors(&source(&tensors))
-        };
-        let large = file(1024, 24).unwrap().vision_config;
-        assert_eq!(
-            (large.num_attention_heads, large.global_attn_indexes),
-            (16, vec![5, 11, 17, 23])
-        );
-        assert_eq!(file(768, 12).unwrap(), SamConfig::default());
-        let refused = file(384, 12).unwrap_err().to_string();
-        assert!(
-            refused.contains("width 384") && refused.contains("ViT-B (768, 12)"),
-            "{refused}"
-        );
     }
 
     #[test]

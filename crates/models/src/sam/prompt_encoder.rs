@@ -171,7 +171,7 @@ impl PromptEncoder {
             config.prompt_encoder_config.hidden_size,
             weights.pp("prompt_encoder"),
         );
-        let count = config.vision_config.num_pos_feats;
+        let count = config.frequencies();
         let shared = weights.pp("shared_image_embedding");
         let frequencies = shared.get("positional_embedding", &[2, count], Init::Normal(1.0))?;
         let frequencies = frequencies.flatten_all()?.to_vec1::<f32>()?;
@@ -188,7 +188,7 @@ impl PromptEncoder {
             no_mask: vector("no_mask_embed".to_owned())?,
             mask: MaskEmbedding::load(config, &own.pp("mask_embed"))?,
             frame: config.image_size() as f32,
-            grid: config.vision_config.grid(),
+            grid: config.grid(),
             width,
         })
     }

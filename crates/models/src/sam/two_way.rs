@@ -8,7 +8,7 @@ use brisk_nn::{
 
 use super::MaskDecoderConfig;
 use super::config::activation;
-use super::image_encoder::FeedForward;
+use super::feed_forward::FeedForward;
 use crate::Result;
 
 /// How the reference names an attention's projections.

@@ -212,6 +212,14 @@ impl DepthwiseConv2d {
         } else {
             None
         };
+        Self::new(weight, bias)
+    }
+
+    /// From tensors at hand: `weight` `[channels, 1, kernel, kernel]`, `bias` `[channels]`.
+    ///
+    /// # Errors
+    /// A weight of another shape.
+    pub fn new(weight: Tensor, bias: Option<Tensor>) -> Result<Self> {
         let turned = !weight.track_op();
         let weight = if turned {
             turn_depthwise(&weight)?
@@ -235,6 +243,20 @@ impl DepthwiseConv2d {
 }
 
 impl DepthwiseConv2d {
+    /// As [`DepthwiseConv2d::forward`] at every `stride`-th row and column, of a frozen layer.
+    ///
+    /// # Errors
+    /// A layer that is trained, where the stride is not 1.
+    pub fn forward_strided(&self, x: &Tensor, stride: usize) -> Result<Tensor> {
+        match (stride, self.frozen()) {
+            (1, _) => self.forward(x),
+            (_, Some(frozen)) => ops::depthwise_conv2d_strided(x, frozen, stride),
+            (_, None) => Err(Error::Config(format!(
+                "a depthwise convolution with stride {stride} is not trained, only run"
+            ))),
+        }
+    }
+
     /// As [`DepthwiseConv2d::forward`]; then the first half of the channels by SiLU of the second,
     /// `[batch, height, width, channels / 2]`.
     pub(crate) fn forward_gated_silu(&self, x: &Tensor) -> Result<Tensor> {

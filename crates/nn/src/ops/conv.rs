@@ -1,7 +1,8 @@
 //! Convolutions over channels-last maps.
 
+use super::glu_mb_conv::DepthwiseWeight;
 use super::linear::{bias_gradient, shape_error};
-use super::storage::{cpu_slice, tensor, with_slices};
+use super::storage::{Reach, cpu_slice, slice, tensor, with_slices};
 use crate::error::Result;
 use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
@@ -132,6 +133,56 @@ pub fn depthwise_conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result
     Ok(match bias {
         Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op)?,
         None => x.apply_op2(&w, op)?,
+    })
+}
+
+/// As [`depthwise_conv2d`] of every `stride`-th row and column from the first on, to `[batch, ⌈height/stride⌉,
+/// ⌈width/stride⌉, channels]`. Not differentiable.
+///
+/// # Errors
+/// Sizes that do not fit, or a stride of 0.
+pub fn depthwise_conv2d_strided(
+    x: &Tensor,
+    depthwise: DepthwiseWeight,
+    stride: usize,
+) -> Result<Tensor> {
+    let name = "depthwise_conv2d_strided";
+    let (w, bias) = (depthwise.weight, depthwise.bias);
+    let (batch, height, width, channels) = x
+        .dims4()
+        .map_err(|_| shape_error(name, x.dims(), "four dimensions"))?;
+    let kernel = w.dims().first().copied().unwrap_or(0);
+    let fits = kernel % 2 == 1
+        && stride > 0
+        && w.dims() == [kernel, kernel, channels]
+        && bias.is_none_or(|b| b.dims() == [channels]);
+    if !fits {
+        let expected = format!("[kernel, kernel, {channels}] with an odd kernel, and a stride");
+        return Err(shape_error(name, w.dims(), &expected));
+    }
+    let shape = DepthwiseShape {
+        batch,
+        height,
+        width,
+        channels,
+        kernel,
+    };
+    let dims = [
+        batch,
+        height.div_ceil(stride),
+        width.div_ceil(stride),
+        channels,
+    ];
+    let bias = bias.map(Tensor::contiguous).transpose()?;
+    let bias = bias.as_ref().map(Tensor::reach).transpose()?;
+    with_slices!([x, w], {
+        let bias = match &bias {
+            Some((storage, layout)) => Some(slice(storage, layout)?),
+            None => None,
+        };
+        let mut y = unfilled(dims.iter().product());
+        depthwise::forward_strided(&shape, stride, x, w, bias, &mut y);
+        Ok(tensor(y, &dims)?)
     })
 }
 

@@ -30,6 +30,7 @@ mod resize;
 mod rotary_at;
 mod span_attention;
 pub(crate) mod storage;
+mod window_attention;
 
 pub use activation::{
     add, gated_gelu_tanh, gated_silu, gelu_erf, gelu_tanh, joined_gelu_tanh, relu, silu, silu_times,
@@ -38,7 +39,7 @@ pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use biased_attention::biased_attention;
 pub use brisk_cuda::ops::{Barred, LargestLogit};
 pub use confidence::largest_logits;
-pub use conv::{conv2d, depthwise_conv2d};
+pub use conv::{conv2d, depthwise_conv2d, depthwise_conv2d_strided};
 pub(crate) use device_cache::DeviceCache;
 pub use epilogue::{Activation, Epilogue, Norm, Residual, ShortcutKind};
 pub use glu_mb_conv::DepthwiseWeight;
@@ -63,6 +64,7 @@ pub use resample::{
 pub use resize::{resize_area, resize_bicubic, resize_bilinear};
 pub use rotary_at::{RotaryAngles, rotary_at};
 pub use span_attention::{AttentionSpan, span_attention};
+pub use window_attention::window_attention;
 
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};

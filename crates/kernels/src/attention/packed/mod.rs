@@ -16,6 +16,7 @@ use crate::pointwise::math;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, simd_dispatch};
 use key_values::{KeyPanels, ValuePanels};
+use positions::Added;
 use rayon::prelude::*;
 use std::ops::Range;
 
@@ -92,7 +93,43 @@ pub fn forward_on_grid(
         keys,
         Ends::Same(end),
         scale,
-        Some(positions),
+        Some(Added::Grid(positions)),
+        o,
+    );
+}
+
+/// As [`forward`] over all positions, with a `table` `[heads, queries, positions]` added to the scaled products.
+///
+/// # Panics
+/// Where sizes do not fit.
+pub fn forward_with_table(
+    q: &[f32],
+    heads: usize,
+    keys: &PackedKeyValues,
+    scale: f32,
+    table: &[f32],
+    o: &mut [f32],
+) {
+    let (end, level) = (keys.capacity(), simd::level());
+    let queries = q.len() / (heads * keys.dim()).max(1);
+    assert_eq!(
+        table.len(),
+        heads * queries * end,
+        "table of {heads} heads, {queries} queries and {end} keys"
+    );
+    let added = Added::Table {
+        values: table,
+        queries,
+        keys: end,
+    };
+    forward_at(
+        level,
+        q,
+        heads,
+        keys,
+        Ends::Same(end),
+        scale,
+        Some(added),
         o,
     );
 }
@@ -105,7 +142,7 @@ fn forward_at(
     keys: &PackedKeyValues,
     ends: Ends,
     scale: f32,
-    positions: Option<&RelativePositions>,
+    added: Option<Added>,
     o: &mut [f32],
 ) {
     assert!(
@@ -153,7 +190,7 @@ fn forward_at(
             queries,
             group,
             ends,
-            positions,
+            added,
         };
         // More heads than rows of a task: some of them at a time.
         for heads in (0..group).step_by(ROWS) {
@@ -170,7 +207,7 @@ struct Task<'a> {
     queries: Range<usize>,
     group: usize,
     ends: Ends<'a>,
-    positions: Option<&'a RelativePositions<'a>>,
+    added: Option<Added<'a>>,
 }
 
 impl Task<'_> {
@@ -213,8 +250,8 @@ impl Task<'_> {
                     let (seen, unseen) = row.split_at_mut(seen);
                     unseen.fill(0.0);
                     if !seen.is_empty() {
-                        if let Some(positions) = self.positions {
-                            positions.add(query(i), head(i)..width / dim, first, seen);
+                        if let Some(added) = &self.added {
+                            added.add(query(i), head(i)..width / dim, first, seen);
                         }
                         let sum = &mut sums[i * padded..][..padded];
                         weigh(seen, sum, &mut largest[i], &mut totals[i]);

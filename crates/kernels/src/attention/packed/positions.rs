@@ -1,7 +1,37 @@
-//! Numbers that scores get by where query and key stand on a grid.
+//! Numbers that scores get by where query and key stand.
 
 use crate::simd::simd_dispatch;
 use std::ops::Range;
+
+/// What is added to scores.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Added<'a> {
+    /// By distances on a grid, each query its own.
+    Grid(&'a RelativePositions<'a>),
+    /// A table `[heads, queries, keys]`.
+    Table {
+        values: &'a [f32],
+        queries: usize,
+        keys: usize,
+    },
+}
+
+impl Added<'_> {
+    /// Adds to the scores of one query and head, of `heads`, for the keys from `first` on.
+    pub fn add(&self, query: usize, head: Range<usize>, first: usize, scores: &mut [f32]) {
+        match *self {
+            Self::Grid(positions) => positions.add(query, head, first, scores),
+            Self::Table {
+                values,
+                queries,
+                keys,
+            } => {
+                let row = &values[(head.start * queries + query) * keys..][..keys];
+                add_row(scores, &row[first..]);
+            }
+        }
+    }
+}
 
 /// Positions of queries and keys on one grid, row by row, and what is added to a query's scores for each
 /// distance: `rows[k − i] + columns[l − j]` for query (i, j) and key (k, l).
@@ -66,6 +96,14 @@ simd_dispatch! {
                 *score += of_row + of_column;
             }
             (row, column, left) = (row + 1, 0, rest);
+        }
+    }
+}
+
+simd_dispatch! {
+    fn add_row(scores: &mut [f32], row: &[f32]) {
+        for (score, value) in scores.iter_mut().zip(row) {
+            *score += *value;
         }
     }
 }

@@ -6,6 +6,7 @@
 mod line;
 
 use crate::parallel;
+use crate::scratch::with_buffer;
 use crate::simd::simd_dispatch;
 use line::Line;
 pub(crate) use line::gated;
@@ -97,40 +98,89 @@ pub fn forward(shape: &DepthwiseShape, x: &[f32], w: &[f32], bias: Option<&[f32]
         y.len(),
         "input and output of a depthwise convolution"
     );
+    let (height, line) = (shape.height, shape.width * shape.channels);
+    parallel::rows_mut(y, line, |first, chunk| {
+        for (index, out) in (first..).zip(chunk.chunks_exact_mut(line)) {
+            output_line(shape, x, [index / height, index % height], w, bias, out);
+        }
+    });
+}
+
+/// As [`forward`] of every `stride`-th row and column from the first on, to `[batch, ⌈height/stride⌉,
+/// ⌈width/stride⌉, channels]`. Of lines that are needed, all pixels are computed; they stay in a cache.
+///
+/// # Panics
+/// Where sizes do not fit.
+pub fn forward_strided(
+    shape: &DepthwiseShape,
+    stride: usize,
+    x: &[f32],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    y: &mut [f32],
+) {
+    shape.check(x.len(), w.len());
+    let DepthwiseShape {
+        batch,
+        height,
+        width,
+        channels,
+        ..
+    } = *shape;
+    let [rows, columns] = [height, width].map(|side| side.div_ceil(stride));
+    assert_eq!(
+        y.len(),
+        batch * rows * columns * channels,
+        "output of {shape:?} at every {stride}th place"
+    );
+    parallel::rows_mut(y, columns * channels, |first, chunk| {
+        with_buffer(width * channels, |whole| {
+            for (index, out) in (first..).zip(chunk.chunks_exact_mut(columns * channels)) {
+                let place = [index / rows, index % rows * stride];
+                output_line(shape, x, place, w, bias, whole);
+                let kept = whole.chunks_exact(channels).step_by(stride);
+                for (out, pixel) in out.chunks_exact_mut(channels).zip(kept) {
+                    out.copy_from_slice(pixel);
+                }
+            }
+        });
+    });
+}
+
+/// One line of a picture's output, and all of its pixels.
+fn output_line(
+    shape: &DepthwiseShape,
+    x: &[f32],
+    [picture, line]: [usize; 2],
+    w: &[f32],
+    bias: Option<&[f32]>,
+    out: &mut [f32],
+) {
     let DepthwiseShape {
         height,
         width,
         channels,
         ..
     } = *shape;
-    let (image, line) = (height * width * channels, width * channels);
-    parallel::rows_mut(y, line, |first, chunk| {
-        if shape.kernel == 3 {
-            for (index, out) in (first..).zip(chunk.chunks_exact_mut(line)) {
-                let row = index % height;
-                let at = |index: usize| &x[index * line..][..line];
-                let lines = [
-                    (row > 0).then(|| at(index - 1)),
-                    Some(at(index)),
-                    (row + 1 < height).then(|| at(index + 1)),
-                ];
-                let line = Line {
-                    lines,
-                    width,
-                    stride: channels,
-                    w,
-                    bias,
-                    gate: None,
-                };
-                line.run(out, channels);
-            }
-            return;
-        }
-        for (index, out) in (first..).zip(chunk.chunks_exact_mut(line)) {
-            let (b, y) = (index / height, index % height);
-            row(shape, &x[b * image..(b + 1) * image], y, w, bias, out);
-        }
-    });
+    let image = &x[picture * height * width * channels..][..height * width * channels];
+    if shape.kernel != 3 {
+        return row(shape, image, line, w, bias, out);
+    }
+    let at = |line: usize| &image[line * width * channels..][..width * channels];
+    let lines = [
+        (line > 0).then(|| at(line - 1)),
+        Some(at(line)),
+        (line + 1 < height).then(|| at(line + 1)),
+    ];
+    let line = Line {
+        lines,
+        width,
+        stride: channels,
+        w,
+        bias,
+        gate: None,
+    };
+    line.run(out, channels);
 }
 
 /// Gradient of the input: the same convolution with the kernel turned round.
@@ -210,6 +260,17 @@ mod tests {
             let mut y = vec![0.0; x.len()];
             forward(&shape, &x, &w, Some(&bias), &mut y);
             assert_close(&y, &reference::depthwise(&shape, &x, &w, &bias), 1e-5);
+            let whole = reference::depthwise(&shape, &x, &w, &bias);
+            for stride in [1, 2, 3] {
+                let pixels = whole.chunks_exact(channels).enumerate();
+                let kept = pixels.filter(|(place, _)| {
+                    place % width % stride == 0 && place / width % height % stride == 0
+                });
+                let wanted: Vec<f32> = kept.flat_map(|(_, pixel)| pixel.to_vec()).collect();
+                let mut y = vec![f32::NAN; wanted.len()];
+                forward_strided(&shape, stride, &x, &w, Some(&bias), &mut y);
+                assert_close(&y, &wanted, 1e-5);
+            }
             let mut dx = vec![0.0; x.len()];
             backward_input(&shape, &w, &dy, &mut dx);
             let dw = backward_weight(&shape, &x, &dy);

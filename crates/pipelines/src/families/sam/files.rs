@@ -106,11 +106,8 @@ impl Files {
 
     /// Bytes that a pass of the encoder needs at its widest.
     pub fn encoder_bytes(&self) -> u64 {
-        let vision = &self.network.config.vision_config;
-        let cells = (vision.grid() as u64).pow(2);
-        // Queries, keys, values and their windows, or the widened map of the feed-forward network, with the stream.
-        let wide = (6 * vision.hidden_size).max(vision.inner() + 3 * vision.hidden_size) as u64;
-        4 * cells * wide + 12 * (vision.image_size as u64).pow(2)
+        let config = &self.network.config;
+        4 * config.encode_values() + 12 * (config.encoder_size() as u64).pow(2)
     }
 
     /// A number of the weights.

@@ -85,8 +85,9 @@ pub(super) fn plan(request: &MaskRequest, files: &Files) -> Result<(SamPlan, Vec
                     "is of the whole picture, and `crop-n-layers` looks at parts of it; leave out one of both",
                 ));
             }
-            let vision = &files.network.config.vision_config;
-            let shape = [vision.output_channels, vision.grid(), vision.grid()];
+            let config = &files.network.config;
+            let channels = config.vision_config.output_channels();
+            let shape = [channels, config.grid(), config.grid()];
             let read = PictureEmbedding::read(&file, shape, &origin);
             Some(read.map_err(|error| error.of("embedding"))?)
         }
@@ -272,24 +273,24 @@ impl SamPlan {
         size: [usize; 2],
         loaded: bool,
     ) -> Result<Vec<StageMemory>> {
-        let vision = &files.network.config.vision_config;
+        let config = &files.network.config;
         let available = memory::available();
         let weights = if loaded {
             0
         } else {
             (files.network.count() as f64 * files.bytes_per_weight()) as u64
         };
-        let cells = (vision.grid() as u64).pow(2);
+        let cells = (config.grid() as u64).pow(2);
         let encoder = files.encoder_bytes();
-        let frame = (vision.image_size as u64).pow(2);
+        let frame = (config.image_size() as u64).pow(2);
         let pixels = (size[0] as u64) * (size[1] as u64);
         let together = match &self.sought {
             Sought::Prompts(_) => 1,
             Sought::Everything(found) => found.points_per_batch as u64,
         };
-        let masks = files.network.config.mask_decoder_config.masks() as u64;
+        let masks = config.mask_decoder_config.masks() as u64;
         let decoder = 4 * masks * (together * pixels + frame)
-            + 16 * cells * 4 * files.network.config.mask_decoder_config.hidden_size as u64;
+            + 16 * cells * 4 * config.mask_decoder_config.hidden_size as u64;
         let mut stages = Vec::new();
         for (stage, needed, suggestion) in [
             (

@@ -24,6 +24,8 @@ struct Networks {
     encoder: ImageEncoder,
     decoder: MaskDecoder,
     side: usize,
+    /// Side at which the encoder sees the frame.
+    encoder_side: usize,
 }
 
 /// The single mask of a prompt over the frame.
@@ -69,6 +71,7 @@ impl Segmenter {
             encoder: ImageEncoder::load_alone(config, weights)?,
             decoder: MaskDecoder::load_alone(config, weights)?,
             side: config.image_size(),
+            encoder_side: config.encoder_size(),
         };
         Ok(Self {
             networks: Arc::new(networks),
@@ -103,7 +106,8 @@ impl Segmenter {
     /// # Errors
     /// As [`look`](Self::look).
     pub fn embed(&self, picture: &Picture) -> Result<Tensor> {
-        let frame = Frame::new(self.side(), [picture.width, picture.height]);
+        // Prompts and masks stay in the frame, whatever size the encoder sees it at.
+        let frame = Frame::new(self.networks.encoder_side, [picture.width, picture.height]);
         let pixels = frame.pixels(picture)?;
         Ok(self.networks.encoder.forward(&pixels, &mut Trace::none())?)
     }

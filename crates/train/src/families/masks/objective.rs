@@ -24,7 +24,7 @@ pub(super) struct Networks {
 impl Networks {
     pub fn load(config: &SamConfig, weights: &Weights) -> Result<Self> {
         Ok(Self {
-            encoder: ImageEncoder::load(&config.vision_config, &weights.pp("vision_encoder"))?,
+            encoder: ImageEncoder::load(config, weights)?,
             decoder: MaskDecoder::load(config, weights)?,
         })
     }

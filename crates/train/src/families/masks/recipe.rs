@@ -61,6 +61,13 @@ impl MasksRecipe {
         self.training.validate()?;
         require_object("config", &self.config)?;
         let config = self.model()?;
+        let encoder = &config.vision_config;
+        require(
+            encoder.vit().is_some(),
+            "config.vision_config.model_type",
+            encoder.kind(),
+            "sam_vision_model: other image encoders are only run",
+        )?;
         let side = config.image_size();
         require(
             (32..=1024).contains(&side),

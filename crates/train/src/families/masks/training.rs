@@ -60,12 +60,12 @@ pub fn train_masks(
     recipe.validate()?;
     let config = recipe.model()?;
     let options = &recipe.training;
-    let (grid, side) = (config.vision_config.grid(), config.image_size());
+    let (grid, side) = (config.grid(), config.image_size());
     let scenes = recipe.scenes(side);
-    let cells =
-        (grid * grid * config.vision_config.hidden_size * config.vision_config.num_hidden_layers)
-            as u64;
-    check_memory(0, options.batch, 200 * cells)?;
+    let stream = config.vision_config.vit().map_or(0, |vision| {
+        grid * grid * vision.hidden_size * vision.num_hidden_layers
+    });
+    check_memory(0, options.batch, 200 * stream as u64)?;
     let _lock = session::claim(out, MODEL)?;
     let weights = Weights::trainable(None, options.seed);
     Networks::load(&config, &weights)?;

@@ -5,6 +5,7 @@ use brisk_nn::{DType, Init, Linear, Tensor, Weights};
 
 use super::VisionConfig;
 use crate::Result;
+use crate::sam::windows::{whole, windows};
 
 /// Attention of one layer.
 #[derive(Debug)]
@@ -60,7 +61,14 @@ impl VisionAttention {
         let (batch, height, width, _) = x.dims4()?;
         let qkv = self.qkv.forward(x)?;
         let (qkv, grid) = match self.window {
-            Some(side) => (self.windows(&qkv, side)?, [side; 2]),
+            // The reference puts zeros in after the norm, and nothing masks them.
+            Some(side) => {
+                let beyond = || {
+                    let zeros = Tensor::zeros((1, self.width), DType::F32)?;
+                    self.qkv.forward(&zeros)
+                };
+                (windows(&qkv, side, beyond)?, [side; 2])
+            }
             None => (qkv, [height, width]),
         };
         let tokens = qkv.reshape(((), grid[0] * grid[1], 3 * self.width))?;
@@ -96,51 +104,6 @@ impl VisionAttention {
         let scale = 1.0 / (head as f64).sqrt();
         ops::relative_attention([q, k, v], self.heads, scale, grid, positions)
     }
-
-    /// Queries, keys and values `[B,H,W,3C]` of windows `[B·windows,side,side,3C]`. What a window has beyond
-    /// the frame is what zeros give: the reference puts them in after the norm, and nothing masks them.
-    fn windows(&self, qkv: &Tensor, side: usize) -> Result<Tensor> {
-        let (batch, height, width, channels) = qkv.dims4()?;
-        let [rows, columns] = [height, width].map(|length| length.div_ceil(side));
-        let mut padded = qkv.clone();
-        if [rows * side, columns * side] != [height, width] {
-            let beyond = self
-                .qkv
-                .forward(&Tensor::zeros((1, self.width), DType::F32)?)?;
-            let beyond = |height: usize, width: usize| -> Result<Tensor> {
-                let one = beyond.reshape((1, 1, 1, channels))?;
-                one.broadcast_as((batch, height, width, channels))?
-                    .contiguous()
-            };
-            if columns * side > width {
-                padded = Tensor::cat(&[padded, beyond(height, columns * side - width)?], 2)?;
-            }
-            if rows * side > height {
-                let below = beyond(rows * side - height, columns * side)?;
-                padded = Tensor::cat(&[padded, below], 1)?;
-            }
-        }
-        padded
-            .reshape(vec![batch, rows, side, columns, side, channels])?
-            .transpose(2, 3)?
-            .contiguous()?
-            .reshape((batch * rows * columns, side, side, channels))
-    }
-}
-
-/// The frame `[B,H,W,C]` of windows `[B·windows,side²,C]`, without what they have beyond it.
-fn whole(windows: &Tensor, side: usize, size: [usize; 3]) -> Result<Tensor> {
-    let [batch, height, width] = size;
-    let [rows, columns] = [height, width].map(|length| length.div_ceil(side));
-    let channels = windows.dim(2)?;
-    windows
-        .reshape(vec![batch, rows, columns, side, side, channels])?
-        .transpose(2, 3)?
-        .contiguous()?
-        .reshape((batch, rows * side, columns * side, channels))?
-        .narrow(1, 0, height)?
-        .narrow(2, 0, width)?
-        .contiguous()
 }
 
 impl Table {
