@@ -21,8 +21,14 @@ pub fn keep_memory() {
 }
 
 /// Hands freed memory back to the system, before something whose maps differ in size from what came
-/// before. Taking it again costs a second for every two GB or so.
+/// before: that of this thread and of those that compute. Taking it again costs a second for every two GB or so.
 pub fn release_memory() {
+    release_of_thread();
+    rayon::broadcast(|_| release_of_thread());
+}
+
+/// Every thread has pages of its own, which no other hands back.
+fn release_of_thread() {
     // SAFETY: frees what is unused, which may be done at any time.
     #[allow(unsafe_code)]
     unsafe {

@@ -14,14 +14,12 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use crate::structure::{self, Extent};
-use crate::{Error, Picture, Result, picture::check_size};
+use crate::{Error, Picture, Result, picture::check_size, png_rows};
 
 /// Most memory that a decoder may take, in bytes.
 const MAX_DECODER_BYTES: u64 = 1 << 30;
-/// Of a PNG beside its pixels: compressed profiles and texts tell nothing of what they unfold to.
-const BESIDE_PIXELS: u64 = 32 << 20;
-/// Most bytes of a PNG's pixel while it is decoded.
-const PIXEL_BYTES: u64 = 8;
+/// Where a camera's marks begin, if there are any.
+const EXIF_WITHIN: usize = 64 << 10;
 /// What is said of a file that is not all there.
 const CUT: &str = "the file ends in the middle of the picture; get it again";
 
@@ -57,7 +55,10 @@ pub fn decode_picture(bytes: &[u8], label: &str) -> Result<Picture> {
                 ImageFormat::Png => structure::png(bytes),
                 _ => structure::webp(bytes),
             })?;
-            decode_plain(bytes, format, label)
+            match format {
+                ImageFormat::Png => png_rows::decode(bytes, label),
+                _ => decode_plain(bytes, format, label),
+            }
         }
         other => Err(bad(format!(
             "it is {}, expected PNG, JPEG or WebP",
@@ -83,16 +84,39 @@ pub fn picture_size(bytes: &[u8], label: &str) -> Result<(usize, usize)> {
     };
     match image::guess_format(bytes).ok() {
         Some(format @ (ImageFormat::Png | ImageFormat::Jpeg | ImageFormat::WebP)) => {
-            let read = || reader(bytes, format).into_dimensions();
-            let (width, height) = guarded(read)
-                .map_err(bad)?
-                .map_err(|error| bad(error.to_string()))?;
+            let read = || match format {
+                ImageFormat::Png => png_rows::size(bytes).map_err(|error| error.to_string()),
+                _ => reader(bytes, format)
+                    .into_dimensions()
+                    .map_err(|error| error.to_string()),
+            };
+            let (width, height) = guarded(read).map_err(bad)?.map_err(bad)?;
             Ok((width as usize, height as usize))
         }
         _ => Err(bad(
             "it is no picture that is known, expected PNG, JPEG or WebP".to_owned(),
         )),
     }
+}
+
+/// About how many bytes [`decode_picture`] takes at its most for a picture of so many pixels, the result among them.
+/// Anything else than PNG, JPEG and WebP takes none.
+pub fn decoding_bytes(bytes: &[u8], pixels: usize) -> usize {
+    // A turned picture exists twice for a moment.
+    let start = &bytes[..bytes.len().min(EXIF_WITHIN)];
+    let turned = start
+        .windows(4)
+        .any(|word| matches!(word, b"Exif" | b"eXIf" | b"EXIF"));
+    let of_pixel = match image::guess_format(bytes).ok() {
+        Some(ImageFormat::Png) => 3 + 3 * usize::from(turned),
+        // Coefficients of 16 bits of the whole picture.
+        Some(ImageFormat::Jpeg) if structure::jpeg(bytes).progressive => 9,
+        Some(ImageFormat::Jpeg) => 3 + 3 * usize::from(turned),
+        // Four colours, twice: decoded, and as they are returned.
+        Some(ImageFormat::WebP) => 8,
+        _ => 0,
+    };
+    pixels.saturating_mul(of_pixel)
 }
 
 /// The name of a format that the `image` crate cannot tell.
@@ -126,20 +150,10 @@ fn decode_plain(bytes: &[u8], format: ImageFormat, label: &str) -> Result<Dynami
     Ok(image)
 }
 
-/// A reader whose memory is bounded by the size that the file claims.
+/// A reader whose memory is bounded.
 fn reader(bytes: &[u8], format: ImageFormat) -> ImageReader<Cursor<&[u8]>> {
     let mut limits = Limits::default();
-    limits.max_alloc = Some(match (format, bytes.get(16..24)) {
-        (ImageFormat::Png, Some(&[a, b, c, d, e, f, g, h])) => {
-            let [width, height] = [[a, b, c, d], [e, f, g, h]].map(u32::from_be_bytes);
-            let pixels = u64::from(width) * u64::from(height);
-            (pixels
-                .saturating_mul(PIXEL_BYTES)
-                .saturating_add(BESIDE_PIXELS))
-            .min(MAX_DECODER_BYTES)
-        }
-        _ => MAX_DECODER_BYTES,
-    });
+    limits.max_alloc = Some(MAX_DECODER_BYTES);
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     reader.limits(limits);
     reader
@@ -304,19 +318,27 @@ mod tests {
 
     #[test]
     fn a_profile_that_unfolds_is_not_unfolded() {
-        let profile = |bytes: &[u8]| {
-            let mut decoder = reader(bytes, ImageFormat::Png).into_decoder().ok()?;
-            decoder.icc_profile().unwrap()
-        };
-        assert_eq!(
-            profile(&with_profile(4000)).map(|profile| profile.len()),
-            Some(4001)
-        );
-        let bomb = with_profile(BESIDE_PIXELS as usize + (4 << 20));
+        let bomb = with_profile(60 << 20);
         assert!(bomb.len() < 200_000, "{}", bomb.len());
-        assert_eq!(profile(&bomb), None);
         assert_eq!(picture_size(&bomb, "x").unwrap(), (5, 4));
         assert_eq!(decode_picture(&bomb, "x").unwrap(), sample());
+    }
+
+    #[test]
+    fn what_decoding_takes_is_told_by_the_kind_of_file() {
+        let picture = Picture::filled(16, 8, [200, 40, 90]);
+        let png = encode_png(&picture, &[]).unwrap();
+        let jpeg = crate::encode_jpeg(&picture, 90).unwrap();
+        let webp = crate::encode_webp(&picture).unwrap();
+        assert_eq!(decoding_bytes(&png, 128), 3 * 128);
+        assert_eq!(decoding_bytes(&jpeg, 128), 3 * 128);
+        assert_eq!(decoding_bytes(&webp, 128), 8 * 128);
+        assert_eq!(decoding_bytes(b"GIF89a", 128), 0);
+        // A frame whose scans refine it.
+        let mut progressive = jpeg;
+        let frame = progressive.windows(2).position(|two| two == [0xff, 0xc0]);
+        progressive[frame.unwrap() + 1] = 0xc2;
+        assert_eq!(decoding_bytes(&progressive, 128), 9 * 128);
     }
 
     fn crc32(bytes: &[u8]) -> u32 {

@@ -21,21 +21,29 @@ pub struct Picture {
 impl Picture {
     /// Wraps `pixels`; an error if their number is not `width * height * 3` or the size is out of limits.
     pub fn new(width: usize, height: usize, pixels: Vec<u8>) -> Result<Self> {
-        check_size("picture", width as u64, height as u64)?;
-        let expected = width * height * 3;
-        if pixels.len() != expected {
-            return Err(Error::PixelCount {
-                width,
-                height,
-                found: pixels.len(),
-                expected,
-            });
-        }
-        Ok(Self {
+        let picture = Self {
             width,
             height,
             pixels,
-        })
+        };
+        picture.check()?;
+        Ok(picture)
+    }
+
+    /// An error if the number of bytes is not `width * height * 3` or the size is out of limits.
+    pub fn check(&self) -> Result<()> {
+        let (width, height, found) = (self.width, self.height, self.pixels.len());
+        check_size("picture", width as u64, height as u64)?;
+        let expected = width * height * 3;
+        if found != expected {
+            return Err(Error::PixelCount {
+                width,
+                height,
+                found,
+                expected,
+            });
+        }
+        Ok(())
     }
 
     /// A picture of one colour.

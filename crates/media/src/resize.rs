@@ -1,5 +1,7 @@
 //! Resizing: Pillow's filters bit for bit, and torch's bilinear interpolation.
 
+use std::borrow::Cow;
+
 use crate::{Picture, Result, picture::check_size};
 
 /// Bits behind the point in Pillow's 8-bit filter weights.
@@ -113,7 +115,7 @@ pub fn resize_pil(
     check_size("resized picture", width as u64, height as u64)?;
     check_size("picture", picture.width as u64, picture.height as u64)?;
     const HALF: i32 = 1 << (PRECISION_BITS - 1);
-    let mut current = picture.clone();
+    let mut current = Cow::Borrowed(picture);
     if width != picture.width {
         let taps = taps(picture.width, width, filter);
         let mut pixels = Vec::with_capacity(width * picture.height * 3);
@@ -128,11 +130,11 @@ pub fn resize_pil(
                 pixels.extend(sums.map(to_byte));
             }
         }
-        current = Picture {
+        current = Cow::Owned(Picture {
             width,
             height: picture.height,
             pixels,
-        };
+        });
     }
     if height != picture.height {
         let line = width * 3;
@@ -149,13 +151,13 @@ pub fn resize_pil(
             }
             pixels.extend(sums.into_iter().map(to_byte));
         }
-        current = Picture {
+        current = Cow::Owned(Picture {
             width,
             height,
             pixels,
-        };
+        });
     }
-    Ok(current)
+    Ok(current.into_owned())
 }
 
 /// Resizes `planes` `[channels, height, width]` as torch's `interpolate(mode="bilinear", align_corners=False)`,
@@ -171,29 +173,47 @@ pub fn interpolate_bilinear(
     new_height: usize,
     new_width: usize,
 ) -> Vec<f32> {
-    assert!(
-        height > 0 && width > 0,
-        "a source of {height}x{width} has nothing to interpolate"
-    );
     assert_eq!(
         planes.len(),
         channels * height * width,
         "values of [{channels}, {height}, {width}]"
     );
-    let columns = neighbours(width, new_width);
-    let rows = neighbours(height, new_height);
     let mut result = Vec::with_capacity(channels * new_height * new_width);
-    for plane in planes.chunks_exact(height * width) {
-        for &(top, bottom, down) in &rows {
-            let upper = &plane[top * width..][..width];
-            let lower = &plane[bottom * width..][..width];
-            for &(left, right, across) in &columns {
-                let blend = |row: &[f32]| (1.0 - across) * row[left] + across * row[right];
-                result.push((1.0 - down) * blend(upper) + down * blend(lower));
-            }
-        }
+    for channel in 0..channels {
+        let plane = &planes[channel * height * width..][..height * width];
+        let sizes = ([height, width], [new_height, new_width]);
+        interpolated_rows(plane, sizes, |row| result.extend_from_slice(row));
     }
     result
+}
+
+/// As [`interpolate_bilinear`] of one plane, row by row from the top: the whole result of a large size need not
+/// exist. Sizes are height and width.
+///
+/// # Panics
+/// As [`interpolate_bilinear`].
+pub fn interpolated_rows(
+    plane: &[f32],
+    ([height, width], [new_height, new_width]): ([usize; 2], [usize; 2]),
+    mut take: impl FnMut(&[f32]),
+) {
+    assert!(
+        height > 0 && width > 0,
+        "a source of {height}x{width} has nothing to interpolate"
+    );
+    assert_eq!(plane.len(), height * width, "values of [{height}, {width}]");
+    let columns = neighbours(width, new_width);
+    let mut result = Vec::with_capacity(new_width);
+    for (top, bottom, down) in neighbours(height, new_height) {
+        let upper = &plane[top * width..][..width];
+        let lower = &plane[bottom * width..][..width];
+        result.clear();
+        result.extend(columns.iter().map(|&(left, right, across)| {
+            let blend = |row: &[f32]| (1.0 - across) * row[left] + across * row[right];
+            (1.0 - down) * blend(upper) + down * blend(lower)
+        }));
+        take(&result);
+    }
 }
 
 /// For each target position the two source positions and the weight of the second one.

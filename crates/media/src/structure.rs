@@ -41,6 +41,8 @@ pub(crate) struct Jpeg {
     pub(crate) extent: Extent,
     /// Whether Adobe's segment tells how colours are stored.
     pub(crate) adobe: bool,
+    /// Whether scans refine the whole picture.
+    pub(crate) progressive: bool,
 }
 
 /// A JPEG: segments and scans up to the end marker.
@@ -48,6 +50,7 @@ pub(crate) fn jpeg(bytes: &[u8]) -> Jpeg {
     let mut found = Jpeg {
         extent: Extent::Cut,
         adobe: false,
+        progressive: false,
     };
     let mut at = 2; // after the start marker
     while let Some(marker) = next_marker(bytes, &mut at) {
@@ -62,6 +65,7 @@ pub(crate) fn jpeg(bytes: &[u8]) -> Jpeg {
                 let Some(length) = bytes.get(at..).and_then(<[u8]>::first_chunk::<2>) else {
                     break;
                 };
+                found.progressive |= marker == 0xc2;
                 found.adobe |= marker == 0xee && bytes[at + 2..].starts_with(b"Adobe");
                 at = at.saturating_add(u16::from_be_bytes(*length).max(2).into());
             }

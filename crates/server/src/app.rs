@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::ask::{Ask, Context};
 use crate::compute::{Compute, Made};
 use crate::error::{ApiError, Result, StartError};
-use crate::fields::Endpoint;
+use crate::fields::{Endpoint, take_large_decodings};
 use crate::finish;
 use crate::job::{Job, Status};
 use crate::kept::Kept;
@@ -24,13 +24,10 @@ use crate::served::Models;
 use crate::settings::{LONGEST_RUN, LONGEST_WAIT, Settings};
 use crate::speed::Speeds;
 
-/// Requests that are read at the same time: pictures are decoded there.
+/// Requests that are read at the same time. Of those with pictures, which are decoded there, it is one.
 const READERS: usize = 2;
-/// Large bodies that are received at the same time.
-const LARGE_BODIES: usize = 8;
-/// How long after a lane's last job freed memory goes back to the system; a job that follows sooner takes it again
-/// at once.
-const MEMORY_KEPT: Duration = Duration::from_secs(2);
+/// Bytes of large bodies that are there at the same time, until they are read.
+const LARGE_BODIES: usize = 96 << 20;
 /// Share of the free memory that is used unless told otherwise, in percent.
 const MEMORY_SHARE: u64 = 80;
 
@@ -59,9 +56,10 @@ pub struct App {
     pub residents: Arc<Residents>,
     /// Announces that some job changed.
     pub pulse: Arc<watch::Sender<u64>>,
-    /// Permits to receive a large body.
-    pub large_bodies: Semaphore,
+    /// Room for large bodies, in bytes.
+    pub large_bodies: Arc<Semaphore>,
     readers: Arc<Semaphore>,
+    picture_reader: Arc<Semaphore>,
     draining: AtomicBool,
 }
 
@@ -90,8 +88,9 @@ impl App {
             thread(name, move || compute.run(lane, &preload))?;
         }
         let (save, counted) = (app.settings.save.clone(), Arc::clone(&app.metrics));
+        let release_memory = app.settings.release_memory();
         thread("finish", move || {
-            finish::run(&receiver, save.as_deref(), &counted)
+            finish::run(&receiver, save.as_deref(), &counted, release_memory);
         })?;
         Ok(app)
     }
@@ -149,8 +148,9 @@ impl App {
             memory,
             residents,
             pulse: Arc::new(watch::Sender::new(0)),
-            large_bodies: Semaphore::new(LARGE_BODIES),
+            large_bodies: Arc::new(Semaphore::new(LARGE_BODIES)),
             readers: Arc::new(Semaphore::new(READERS)),
+            picture_reader: Arc::new(Semaphore::new(1)),
             draining: AtomicBool::new(false),
             settings,
         });
@@ -165,23 +165,39 @@ impl App {
         self: &Arc<Self>,
         endpoint: Endpoint,
         body: Map<String, Value>,
-        pictures: Vec<Vec<u8>>,
+        files: Vec<Vec<u8>>,
     ) -> Result<Ask> {
+        let shows = !files.is_empty() || body.values().any(shows_picture);
+        let alone = match shows {
+            true => Some(Arc::clone(&self.picture_reader).acquire_owned().await),
+            false => None,
+        };
         let permit = Arc::clone(&self.readers).acquire_owned().await;
         let app = Arc::clone(self);
         let read = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
+            let _permits = (permit, alone);
             let context = Context {
                 settings: &app.settings,
                 models: &app.models,
                 speeds: &app.speeds,
                 memory: app.memory,
             };
-            Ask::read(context, endpoint, body, &pictures)
+            let read = Ask::read(context, endpoint, body, files);
+            if shows {
+                app.decoded();
+            }
+            read
         });
         match read.await {
             Ok(read) => read,
             Err(_) => Err(ApiError::internal("brisk failed to read this request")),
+        }
+    }
+
+    /// Hands the memory back that pictures had while they were read.
+    fn decoded(&self) {
+        if take_large_decodings() {
+            self.settings.release_memory()();
         }
     }
 
@@ -287,11 +303,17 @@ impl App {
         loop {
             ticks.tick().await;
             self.sweep();
-            if self.queue.rests(MEMORY_KEPT) {
-                // It may take some tenths of a second.
-                tokio::task::spawn_blocking(self.settings.release_memory());
-            }
         }
+    }
+}
+
+/// Whether a value of a body has a picture in it.
+fn shows_picture(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.starts_with("data:"),
+        Value::Array(list) => list.iter().any(shows_picture),
+        Value::Object(fields) => fields.values().any(shows_picture),
+        _ => false,
     }
 }
 
@@ -323,11 +345,8 @@ fn log(job: &Job, prompts: bool) {
     drop(state);
     let size = match &job.ask {
         Ask::Images(ask) => format!("{}x{}", ask.size.0, ask.size.1),
-        Ask::Texts(ask) => format!("{} tokens", ask.plans[0].length),
-        Ask::Masks(ask) => {
-            let [width, height] = ask.request.size();
-            format!("{width}x{height}")
-        }
+        Ask::Texts(ask) => format!("{} tokens", ask.length),
+        Ask::Masks(ask) => format!("{}x{}", ask.size[0], ask.size[1]),
     };
     let prompt = prompts.then(|| job.ask.prompt());
     tracing::info!(

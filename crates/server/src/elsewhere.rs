@@ -94,6 +94,7 @@ async fn answer(
         });
         fields.insert("images".to_owned(), pictures.collect());
     }
+    drop(read.room);
     match front.elsewhere.answer(endpoint, fields).await? {
         Answer::Whole(reply) => Ok(Json(reply).into_response()),
         Answer::Stream(events) => {

@@ -75,8 +75,6 @@ struct Inner {
     clock: f64,
     rows: [Row; Lane::ALL.len()],
     running: Vec<Arc<Job>>,
-    /// When the last job of a lane ended, unless [`Queue::rests`] told of it.
-    ended: [Option<Instant>; Lane::ALL.len()],
     closed: bool,
 }
 
@@ -142,6 +140,17 @@ impl Queue {
 
     /// The next job of a lane, when there is one; none when the queue is closed.
     pub fn next(&self, lane: Lane) -> Option<Arc<Job>> {
+        self.next_after_rest(lane, Duration::MAX, || ())
+    }
+
+    /// As [`next`](Self::next); where nothing comes for as long as `quiet`, `rest` is done once meanwhile.
+    pub fn next_after_rest(
+        &self,
+        lane: Lane,
+        quiet: Duration,
+        rest: impl FnOnce(),
+    ) -> Option<Arc<Job>> {
+        let mut rest = Some(rest);
         let mut inner = self.inner();
         loop {
             if inner.closed {
@@ -150,10 +159,20 @@ impl Queue {
             if let Some(name) = inner.chosen(lane) {
                 return inner.take(lane, &name);
             }
-            inner = self
-                .grown
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            let quiet = match rest {
+                Some(_) => quiet,
+                None => Duration::MAX,
+            };
+            let waited = self.grown.wait_timeout(inner, quiet);
+            let (after, time) = waited.unwrap_or_else(PoisonError::into_inner);
+            inner = after;
+            if time.timed_out()
+                && let Some(rest) = rest.take()
+            {
+                drop(inner);
+                rest();
+                inner = self.inner();
+            }
         }
     }
 
@@ -178,27 +197,9 @@ impl Queue {
     pub fn left(&self, job: &Job, seconds: f64) {
         let mut inner = self.inner();
         inner.running.retain(|running| running.id != job.id);
-        inner.ended[job.ask.lane() as usize] = Some(Instant::now());
         if let Some(caller) = inner.callers.get_mut(&job.caller) {
             caller.used += seconds - job.estimate;
         }
-    }
-
-    /// Whether a lane that worked has had nothing to do for so long; told once.
-    pub fn rests(&self, quiet: Duration) -> bool {
-        let mut inner = self.inner();
-        let mut rests = false;
-        for lane in Lane::ALL {
-            let waiting = |caller: &Caller| caller.of(lane).next().is_some();
-            let running = |job: &Arc<Job>| job.ask.lane() == lane;
-            let busy = inner.callers.values().any(waiting) || inner.running.iter().any(running);
-            let ended = &mut inner.ended[lane as usize];
-            if !busy && ended.is_some_and(|ended| ended.elapsed() >= quiet) {
-                *ended = None;
-                rests = true;
-            }
-        }
-        rests
     }
 
     /// Stops a job: one that waits ends at once, one that runs at its next check.
@@ -362,6 +363,8 @@ impl Inner {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
     use crate::ask::Ask;
     use crate::ask::tests::image_ask;
@@ -456,19 +459,22 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_worked_rests_once() {
-        let (queue, soon) = (queue(8, 8), Duration::ZERO);
-        assert!(!queue.rests(soon));
+    fn a_lane_without_jobs_rests_once() {
+        let (queue, rests) = (queue(8, 8), AtomicUsize::new(0));
+        let rest = || {
+            rests.fetch_add(1, Ordering::SeqCst);
+        };
         queue.push(&job("a", "m", 1.0)).unwrap();
-        queue.push(&job("a", "m", 1.0)).unwrap();
-        let first = queue.next(Lane::Pictures).unwrap();
-        queue.left(&first, 1.0);
-        assert!(!queue.rests(soon));
-        let second = queue.next(Lane::Pictures).unwrap();
-        assert!(!queue.rests(soon));
-        queue.left(&second, 1.0);
-        assert!(!queue.rests(Duration::from_secs(60)));
-        assert!(queue.rests(soon) && !queue.rests(soon));
+        let next = || queue.next_after_rest(Lane::Pictures, Duration::from_millis(1), rest);
+        assert!(next().is_some());
+        assert_eq!(rests.load(Ordering::SeqCst), 0);
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(next);
+            std::thread::sleep(Duration::from_millis(50));
+            queue.push(&job("a", "m", 1.0)).unwrap();
+            assert!(waiting.join().unwrap().is_some());
+        });
+        assert_eq!(rests.load(Ordering::SeqCst), 1);
     }
 
     #[test]

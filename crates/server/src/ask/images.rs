@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use brisk::options::{Key, Options, Value as OptionValue};
-use brisk::{ImageRequest, PREVIEWS, ResultKind, StageCost, keys};
+use brisk::{ImageModel, ImagePlan, ImageRequest, PREVIEWS, ResultKind, StageCost, keys};
 use serde_json::{Map, Value};
 
-use super::{Context, seed, seeds};
+use super::{Context, Pictures, seed, seeds};
 use crate::error::{ApiError, Result};
-use crate::fields::{Endpoint, Given, decode_picture, from_data_url};
+use crate::fields::{Endpoint, Given, PictureFile, from_data_url};
 use crate::served::Served;
 use crate::settings::MAX_REQUEST_PIXELS;
 
@@ -56,8 +56,10 @@ pub struct ImageAsk {
     pub endpoint: Endpoint,
     /// Of which model.
     pub model: Arc<Served>,
-    /// One for each picture, which differ in their seed alone.
-    pub requests: Vec<ImageRequest>,
+    /// One for each picture, which differ in their seed alone, without the pictures that they start from.
+    requests: Vec<ImageRequest>,
+    /// The pictures that they start from.
+    pictures: Pictures,
     /// Seed of the first picture.
     pub seed: u64,
     /// Width and height of the pictures.
@@ -85,7 +87,7 @@ impl ImageAsk {
         context: Context<'_>,
         endpoint: Endpoint,
         body: Map<String, Value>,
-        pictures: &[Vec<u8>],
+        files: Vec<Vec<u8>>,
     ) -> Result<Self> {
         let mut given = endpoint.table().read(body)?;
         let model = context
@@ -105,9 +107,13 @@ impl ImageAsk {
         }
         let mut options = std::mem::take(&mut given.options);
         size(&given, &mut options)?;
+        let mut pictures = Pictures::of(std::mem::take(&mut given.pictures));
         if endpoint == Endpoint::Edits {
-            options.set(&keys::INIT_IMAGE, the_picture(&given, pictures)?);
+            let file = the_picture(&mut given, files)?;
+            pictures.add(keys::INIT_IMAGE.definition(), vec![file]);
         }
+        let decoded = pictures.decode()?;
+        options.complete(&decoded.options);
         let first = seed(options.get(&keys::SEED));
         let seeds = seeds(first, count)?;
         let mut requests: Vec<ImageRequest> = seeds
@@ -148,9 +154,13 @@ impl ImageAsk {
         if memory > context.memory {
             return Err(exceeds(memory, context.memory));
         }
+        for request in &mut requests {
+            pictures.put_away(&mut request.options);
+        }
         Ok(Self {
             endpoint,
             model,
+            pictures,
             seed: first,
             size: (plan.width, plan.height),
             steps: plan.steps,
@@ -172,12 +182,39 @@ impl ImageAsk {
         })
     }
 
+    /// Number of pictures that are asked for.
+    pub fn count(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// The prompt.
+    pub fn prompt(&self) -> String {
+        let first = self.requests.first();
+        first.map_or_else(String::new, |request| request.prompts.join("\n"))
+    }
+
+    /// Plans picture number `index` by the model that draws it, with what it starts from; the pictures themselves are
+    /// in what the plan decided, as far as they are seen.
+    ///
+    /// # Errors
+    /// A picture that cannot be decoded, or what the plan says.
+    pub fn planned(&self, index: usize, model: &dyn ImageModel) -> Result<ImagePlan> {
+        let decoded = self.pictures.decode()?;
+        let mut request = self.requests[index].clone();
+        request.options.complete(&decoded.options);
+        let plan = model.plan(&request);
+        let mut plan = plan.map_err(|error| ApiError::of_library(&error))?;
+        self.pictures.put_away(&mut plan.request.options);
+        Ok(plan)
+    }
+
     #[cfg(test)]
     pub(super) fn blank(model: Arc<Served>) -> Self {
         Self {
             endpoint: Endpoint::Generations,
             model,
             requests: vec![ImageRequest::new("x")],
+            pictures: Pictures::default(),
             seed: 0,
             size: (8, 8),
             steps: 1,
@@ -340,15 +377,16 @@ fn check_pixels(context: Context<'_>, width: usize, height: usize, count: usize)
 }
 
 /// The one picture that a request is about.
-pub(super) fn the_picture(given: &Given, files: &[Vec<u8>]) -> Result<Arc<brisk::Picture>> {
+pub(super) fn the_picture(given: &mut Given, mut files: Vec<Vec<u8>>) -> Result<PictureFile> {
     let one = |count: usize| {
         ApiError::invalid(
             "image",
             format!("{count} pictures were given; expected one"),
         )
     };
-    let listed = given.own.get("images");
-    let urls: Vec<&str> = match listed {
+    // Nobody needs the text of it any more.
+    let listed = given.own.shift_remove("images");
+    let urls: Vec<&str> = match &listed {
         None => Vec::new(),
         Some(Value::String(url)) => vec![url],
         Some(Value::Array(list)) => list
@@ -366,11 +404,14 @@ pub(super) fn the_picture(given: &Given, files: &[Vec<u8>]) -> Result<Arc<brisk:
             return Err(ApiError::invalid("images", problem));
         }
     };
-    match (urls.as_slice(), files) {
-        ([url], []) => decode_picture("image", &from_data_url("image", url)?),
-        ([], [file]) => decode_picture("image", file),
-        (urls, files) => Err(one(urls.len() + files.len())),
-    }
+    let bytes = match (urls.as_slice(), files.pop(), files.len()) {
+        ([url], None, _) => from_data_url("image", url)?,
+        ([], Some(file), 0) => file,
+        (urls, last, others) => {
+            return Err(one(urls.len() + usize::from(last.is_some()) + others));
+        }
+    };
+    PictureFile::new("image", bytes)
 }
 
 #[cfg(test)]

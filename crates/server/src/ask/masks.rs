@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Context;
 use super::images::{exceeds, refusal, the_picture};
 use crate::error::{ApiError, Result};
-use crate::fields::{Endpoint, Given};
+use crate::fields::{Endpoint, Given, PictureFile, room_for};
 use crate::served::Served;
 
 /// The value of `words` that has them found.
@@ -33,8 +33,12 @@ pub enum MaskFormat {
 pub struct MaskAsk {
     /// Of which model.
     pub model: Arc<Served>,
-    /// About which picture, and what to find in it.
-    pub request: MaskRequest,
+    /// Width and height of the picture.
+    pub size: [usize; 2],
+    picture: PictureFile,
+    prompts: Vec<MaskPrompt>,
+    words: Option<Vec<Word>>,
+    options: Options,
     /// Form of the masks.
     pub format: MaskFormat,
     /// Things that are looked for, as far as it is known.
@@ -48,18 +52,21 @@ impl MaskAsk {
         context: Context<'_>,
         endpoint: Endpoint,
         body: Map<String, Value>,
-        pictures: &[Vec<u8>],
+        files: Vec<Vec<u8>>,
     ) -> Result<Self> {
         let mut given = endpoint.table().read(body)?;
         let model = context
             .models
             .wanted(given.text("model"), ResultKind::Masks)?;
         let mut options = std::mem::take(&mut given.options);
+        let (prompts, words) = (boxes(&given)?, words(&given, &mut options)?);
+        let picture = the_picture(&mut given, files)?;
+        let _room = room_for([&picture]);
         let request = MaskRequest {
-            prompts: boxes(&given)?,
-            words: words(&given, &mut options)?,
+            prompts,
+            words,
             options,
-            ..MaskRequest::new(the_picture(&given, pictures)?)
+            ..MaskRequest::new(picture.decode()?)
         };
         let plan = model.plan_masks(&request);
         let plan = plan.map_err(|error| refusal(context, &error))?;
@@ -78,7 +85,25 @@ impl MaskAsk {
             },
             sought: plan.prompts.len().max(words).max(1),
             memory,
-            request,
+            size: request.size(),
+            picture,
+            prompts: request.prompts,
+            words: request.words,
+            options: request.options,
+        })
+    }
+
+    /// About which picture, and what to find in it.
+    ///
+    /// # Errors
+    /// A picture that cannot be decoded.
+    pub fn request(&self) -> Result<MaskRequest> {
+        let _room = room_for([&self.picture]);
+        Ok(MaskRequest {
+            prompts: self.prompts.clone(),
+            words: self.words.clone(),
+            options: self.options.clone(),
+            ..MaskRequest::new(self.picture.decode()?)
         })
     }
 }

@@ -1,13 +1,10 @@
 //! Conversations of a chat request.
 
-use std::sync::Arc;
-
-use brisk::Picture;
 use brisk_text::{ChatMessage, Tokenizer};
 use serde_json::Value;
 
 use crate::error::{ApiError, Result};
-use crate::fields::{decode_picture, from_data_url};
+use crate::fields::{PictureFile, from_data_url};
 
 /// Most turns.
 const MAX_TURNS: usize = 256;
@@ -20,7 +17,7 @@ const MAX_PICTURES: usize = 8;
 #[derive(Debug, Default)]
 pub(super) struct Conversation {
     pub(super) turns: Vec<ChatMessage>,
-    pub(super) pictures: Vec<Arc<Picture>>,
+    pub(super) pictures: Vec<PictureFile>,
 }
 
 /// Reads `messages`.
@@ -54,7 +51,7 @@ pub(super) fn read(messages: &Value) -> Result<Conversation> {
     Ok(conversation)
 }
 
-fn turn(at: &str, message: &Value, pictures: &mut Vec<Arc<Picture>>) -> Result<ChatMessage> {
+fn turn(at: &str, message: &Value, pictures: &mut Vec<PictureFile>) -> Result<ChatMessage> {
     let wrong =
         |problem: String| ApiError::bad("invalid_value", "messages", format!("{at}{problem}"));
     let Some(message) = message.as_object() else {
@@ -126,7 +123,7 @@ fn add_part(
     at: &str,
     part: &Value,
     text: &mut String,
-    pictures: &mut Vec<Arc<Picture>>,
+    pictures: &mut Vec<PictureFile>,
 ) -> Result<()> {
     let wrong =
         |problem: &str| ApiError::bad("invalid_value", "messages", format!("{at}{problem}"));
@@ -142,7 +139,7 @@ fn add_part(
                 return Err(wrong(&format!(": more than {MAX_PICTURES} pictures")));
             }
             let field = "messages";
-            pictures.push(decode_picture(field, &from_data_url(field, url)?)?);
+            pictures.push(PictureFile::new(field, from_data_url(field, url)?)?);
         }
         _ => return Err(wrong(".type: expected text or image_url")),
     }

@@ -3,6 +3,7 @@
 mod images;
 mod masks;
 mod messages;
+mod pictures;
 mod texts;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use crate::speed::Speeds;
 
 pub use images::{Format, ImageAsk};
 pub use masks::{MaskAsk, MaskFormat};
+use pictures::Pictures;
 pub use texts::TextAsk;
 
 /// What reading a request needs to know.
@@ -46,7 +48,7 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// Reads the body of an endpoint; `pictures` came beside it, as files.
+    /// Reads the body of an endpoint; `files` of pictures came beside it.
     ///
     /// # Errors
     /// The first thing that is wrong with it, by its field.
@@ -54,16 +56,16 @@ impl Ask {
         context: Context<'_>,
         endpoint: Endpoint,
         body: Map<String, Value>,
-        pictures: &[Vec<u8>],
+        files: Vec<Vec<u8>>,
     ) -> Result<Self> {
         let ask = match endpoint {
             Endpoint::Generations | Endpoint::Edits => {
-                ImageAsk::read(context, endpoint, body, pictures).map(Self::Images)
+                ImageAsk::read(context, endpoint, body, files).map(Self::Images)
             }
             Endpoint::Chat | Endpoint::Completions => {
                 TextAsk::read(context, endpoint, body).map(Self::Texts)
             }
-            Endpoint::Segment => MaskAsk::read(context, endpoint, body, pictures).map(Self::Masks),
+            Endpoint::Segment => MaskAsk::read(context, endpoint, body, files).map(Self::Masks),
         }?;
         ask.check_time(context)?;
         Ok(ask)
@@ -125,7 +127,7 @@ impl Ask {
     /// Number of results, as far as it is known before they are made.
     pub fn count(&self) -> usize {
         match self {
-            Self::Images(ask) => ask.requests.len(),
+            Self::Images(ask) => ask.count(),
             Self::Texts(ask) => ask.count(),
             Self::Masks(ask) => ask.sought,
         }
@@ -160,7 +162,7 @@ impl Ask {
     /// What is asked for, for a log that may show it.
     pub fn prompt(&self) -> String {
         match self {
-            Self::Images(ask) => ask.requests[0].prompts.join("\n"),
+            Self::Images(ask) => ask.prompt(),
             Self::Texts(ask) => ask.shown_prompt.clone(),
             Self::Masks(_) => String::new(),
         }

@@ -1,15 +1,16 @@
 //! Requests for texts.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use brisk::options::{Kind, Options, Value as OptionValue};
-use brisk::{Picture, ResultKind, StageCost, TextPlan, TextPrompt, TextRequest, keys, registry};
+use brisk::{ResultKind, StageCost, TextModel, TextPlan, TextPrompt, TextRequest, keys, registry};
 use serde_json::{Map, Value};
 
-use super::{Context, messages, seed, seeds};
+use super::{Context, Pictures, messages, seed, seeds};
 use crate::answer::Answer;
 use crate::error::{ApiError, Result};
-use crate::fields::{Endpoint, Given};
+use crate::fields::{Endpoint, Given, PictureFile};
 use crate::served::Served;
 
 /// Tokens of an answer where a request names none.
@@ -30,8 +31,14 @@ pub struct TextAsk {
     pub endpoint: Endpoint,
     /// Of which model.
     pub model: Arc<Served>,
-    /// One for each seed, all with the same prompts.
+    /// One for each seed, all with the same prompts; none where they speak of pictures, which are planned for when
+    /// their turn comes.
     pub plans: Vec<TextPlan>,
+    /// What is planned for then, without the pictures.
+    requests: Vec<TextRequest>,
+    pictures: Pictures,
+    /// Most tokens of an answer.
+    pub length: usize,
     /// Seed of the first.
     pub seed: u64,
     /// How the shown text is cut from what the model writes, for each prompt.
@@ -53,7 +60,7 @@ pub struct TextAsk {
 /// Prompts that were read.
 struct Texts {
     prompts: Vec<TextPrompt>,
-    pictures: Vec<Arc<Picture>>,
+    pictures: Vec<PictureFile>,
     suffix: Option<String>,
     shown: String,
 }
@@ -92,7 +99,10 @@ impl TextAsk {
         }
         let mut options = std::mem::take(&mut given.options);
         check_temperature(&options, count)?;
-        add_pictures(&model, &mut options, &texts.pictures)?;
+        let mut pictures = Pictures::of(std::mem::take(&mut given.pictures));
+        add_pictures(&model, &mut pictures, texts.pictures)?;
+        let decoded = pictures.decode()?;
+        options.complete(&decoded.options);
         let most = context.settings.max_tokens;
         let room = model
             .writer()
@@ -137,7 +147,7 @@ impl TextAsk {
         let cost = model
             .text_cost(&plan)
             .map_err(|error| ApiError::of_library(&error))?;
-        let plans = seeds
+        let mut plans = seeds
             .into_iter()
             .map(|seed| match seed == first {
                 true => Ok(plan.clone()),
@@ -149,8 +159,20 @@ impl TextAsk {
                 }
             })
             .collect::<Result<Vec<_>>>()?;
+        let length = plan.length;
+        let mut requests = Vec::new();
+        if !pictures.is_empty() {
+            // Plans have them decoded.
+            requests.extend(plans.drain(..).map(|plan| plan.request));
+            for request in &mut requests {
+                pictures.put_away(&mut request.options);
+            }
+        }
         Ok(Self {
             endpoint,
+            requests,
+            pictures,
+            length,
             costs: vec![StageCost {
                 cost: cost.cost.repeated(count as u64),
                 ..cost
@@ -177,15 +199,38 @@ impl TextAsk {
         self.stream || self.stops()
     }
 
+    /// The plans, those for pictures made by the model that writes.
+    ///
+    /// # Errors
+    /// A picture that cannot be decoded, or what a plan says.
+    pub fn planned(&self, model: &dyn TextModel) -> Result<Cow<'_, [TextPlan]>> {
+        if self.requests.is_empty() {
+            return Ok(Cow::Borrowed(&self.plans));
+        }
+        let decoded = self.pictures.decode()?;
+        let plans = self.requests.iter().map(|request| {
+            let mut request = request.clone();
+            request.options.complete(&decoded.options);
+            let plan = model.plan(&request);
+            plan.map_err(|error| ApiError::of_library(&error))
+        });
+        plans.collect::<Result<Vec<_>>>().map(Cow::Owned)
+    }
+
+    /// Texts of each prompt.
+    fn texts_of_a_prompt(&self) -> usize {
+        self.plans.len().max(self.requests.len())
+    }
+
     /// Number of texts.
     pub fn count(&self) -> usize {
-        self.plans.len() * self.answers.len()
+        self.texts_of_a_prompt() * self.answers.len()
     }
 
     /// Place in the reply of the text that is made as number `made`: texts of one prompt stand together.
     pub fn place(&self, made: usize) -> usize {
         let (plan, prompt) = (made / self.answers.len(), made % self.answers.len());
-        prompt * self.plans.len() + plan
+        prompt * self.texts_of_a_prompt() + plan
     }
 
     /// How text number `made` is shown.
@@ -339,8 +384,8 @@ fn check_temperature(options: &Options, count: usize) -> Result<()> {
 }
 
 /// Gives the pictures of a conversation to a model that takes some.
-fn add_pictures(model: &Served, options: &mut Options, pictures: &[Arc<Picture>]) -> Result<()> {
-    if pictures.is_empty() {
+fn add_pictures(model: &Served, pictures: &mut Pictures, files: Vec<PictureFile>) -> Result<()> {
+    if files.is_empty() {
         return Ok(());
     }
     let support = model.support(ResultKind::Text);
@@ -355,9 +400,8 @@ fn add_pictures(model: &Served, options: &mut Options, pictures: &[Arc<Picture>]
             format!("messages: {} sees no pictures; send texts only", model.id),
         ));
     };
-    options
-        .give(takes.option, OptionValue::Pictures(pictures.to_vec()))
-        .map_err(|error| ApiError::of_library(&error))
+    pictures.add(takes.option, files);
+    Ok(())
 }
 
 /// Plans `length` tokens, or as many more as a given block length needs.

@@ -22,7 +22,8 @@ impl Compute {
     ) -> Result<()> {
         let clock = Clock::start();
         let mut texts = Vec::with_capacity(ask.count());
-        for (index, plan) in ask.plans.iter().enumerate() {
+        let plans = ask.planned(model)?;
+        for (index, plan) in plans.iter().enumerate() {
             let first = index * ask.answers.len();
             let (control, halted) = self.text_control(job, ask, first, model);
             for warning in &plan.warnings {

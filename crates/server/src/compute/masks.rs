@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use brisk::{Control, GeneratedMasks, MaskPlan};
+use brisk::{Control, GeneratedMasks, MaskPrompt};
 use brisk_pipelines::machine;
+use serde_json::{Map, Value};
 
 use super::{Clock, Compute, Made};
 use crate::ask::MaskAsk;
@@ -16,8 +17,12 @@ use crate::served::Residence;
 pub struct Found {
     /// The job.
     pub job: Arc<Job>,
-    /// What was decided.
-    pub plan: MaskPlan,
+    /// Width and height of the picture, which itself is no longer needed.
+    pub size: [usize; 2],
+    /// Effective values.
+    pub settings: Map<String, Value>,
+    /// What was looked for.
+    pub prompts: Vec<MaskPrompt>,
     /// The masks.
     pub masks: GeneratedMasks,
     /// Most memory that the process had while it ran, in bytes.
@@ -46,7 +51,7 @@ impl Compute {
         let control = self.control_of(job, 0);
         let failed = |error: brisk::Error| ApiError::of_library(&error);
         // Planned by the model that finds: it knows what is in memory already.
-        let plan = model.plan(&ask.request).map_err(failed)?;
+        let plan = model.plan(&ask.request()?).map_err(failed)?;
         for warning in &plan.warnings {
             control.warn(warning);
         }
@@ -60,7 +65,9 @@ impl Compute {
         );
         self.hand_over(Made::Masks(Box::new(Found {
             job: Arc::clone(job),
-            plan,
+            size: plan.request.size(),
+            settings: plan.settings,
+            prompts: plan.prompts,
             masks,
             peak_memory: machine::peak_memory(),
         })))

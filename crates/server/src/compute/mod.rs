@@ -9,6 +9,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
 
 use brisk::{Control, Event, ResultKind, Turns};
 use brisk_pipelines::{machine, waited};
@@ -24,6 +25,12 @@ use crate::speed::Speeds;
 
 pub use masks::Found;
 pub use pictures::Drawn;
+
+/// How long after a lane's last job freed memory goes back to the system; a job that follows sooner takes it again
+/// at once.
+pub const MEMORY_KEPT: Duration = Duration::from_secs(2);
+/// How often it does while there is work.
+const TIDY_EVERY: Duration = Duration::from_secs(15);
 
 /// What was made and is not yet what a reply shows.
 pub enum Made {
@@ -61,12 +68,24 @@ impl Compute {
                 .iter()
                 .for_each(|kind| self.preload(*kind, served));
         }
-        while let Some(job) = self.queue.next(lane) {
+        let mut tidied = Instant::now();
+        let rest = || (self.release_memory)();
+        while let Some(job) = self.queue.next_after_rest(lane, MEMORY_KEPT, rest) {
             match &job.ask {
                 Ask::Images(ask) => self.draw(&job, ask),
                 Ask::Masks(ask) => self.find(&job, ask),
                 Ask::Texts(_) => self.write(job),
             }
+            self.tidy(&mut tidied);
+        }
+    }
+
+    /// Hands freed memory back every now and then while there is work: pages that are in use in part only grow more
+    /// by and by.
+    fn tidy(&self, tidied: &mut Instant) {
+        if tidied.elapsed() >= TIDY_EVERY {
+            (self.release_memory)();
+            *tidied = Instant::now();
         }
     }
 
@@ -155,14 +174,14 @@ impl Compute {
 
 /// Seconds of computing since then, without those in which others did.
 struct Clock {
-    began: std::time::Instant,
-    waited: std::time::Duration,
+    began: Instant,
+    waited: Duration,
 }
 
 impl Clock {
     fn start() -> Self {
         Self {
-            began: std::time::Instant::now(),
+            began: Instant::now(),
             waited: waited(),
         }
     }

@@ -45,12 +45,12 @@ impl Compute {
         machine::forget_peak_memory();
         let clock = Clock::start();
         let failed = |error: brisk::Error| ApiError::of_library(&error);
-        let mut pictures = Vec::with_capacity(ask.requests.len());
+        let mut pictures = Vec::with_capacity(ask.count());
         let mut stages: BTreeMap<&'static str, f64> = BTreeMap::new();
-        for (index, request) in ask.requests.iter().enumerate() {
+        for index in 0..ask.count() {
             let control = self.control_of(job, index);
             // Planned by the model that draws: how it decodes depends on the memory that is free now.
-            let mut plan = model.plan(request).map_err(failed)?;
+            let mut plan = ask.planned(index, &**model)?;
             for warning in &plan.warnings {
                 control.warn(warning);
             }

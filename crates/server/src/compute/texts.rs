@@ -3,6 +3,7 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
 
 use brisk::{Control, Event, SequenceId, TextModel, TextSession, Work};
 
@@ -43,7 +44,8 @@ impl Compute {
         if job.state().status().is_final() {
             return self.left(&job, clock.seconds());
         }
-        if lent.text().is_some_and(|model| model.session().is_some()) {
+        let planned = !ask.plans.is_empty();
+        if planned && lent.text().is_some_and(|model| model.session().is_some()) {
             return self.write_together(job, lent);
         }
         self.with_lent(&job, lent, |lent| match lent.open(&opening)? {
@@ -142,7 +144,9 @@ impl Together<'_> {
         let control = Control::silent().with_cancel(Arc::clone(&self.halt));
         let control = self.compute.control(control);
         members.iter().for_each(|member| self.begin(&member.job));
+        let mut tidied = Instant::now();
         loop {
+            self.compute.tidy(&mut tidied);
             self.halt.store(false, Ordering::SeqCst);
             self.let_go(members)?;
             self.newcomers(members);
@@ -215,6 +219,8 @@ impl Together<'_> {
         };
         while members.iter().map(Member::left).sum::<usize>() < MOST {
             let fits = |job: &Job| match &job.ask {
+                // What shows pictures is planned for by itself.
+                Ask::Texts(ask) if ask.plans.is_empty() => None,
                 Ask::Texts(ask) => self.lent.room(ask.memory),
                 Ask::Images(_) | Ask::Masks(_) => None,
             };

@@ -7,6 +7,7 @@
 
 mod own;
 mod picture;
+mod room;
 mod schema;
 mod value;
 
@@ -17,7 +18,12 @@ use brisk::{ResultKind, registry};
 use serde_json::{Map, Value};
 
 pub use own::{Accepts, Inert, Own};
-pub use picture::{MAX_PICTURE_BYTES, decode as decode_picture, from_data_url};
+#[cfg(test)]
+pub use picture::claiming;
+pub use picture::{
+    MAX_PICTURE_BYTES, MAX_PIXELS, PictureFile, from_data_url, room_for, take_large_decodings,
+};
+pub use room::Taken;
 pub use schema::schema;
 pub use value::MAX_SEED;
 
@@ -120,8 +126,10 @@ pub struct Table {
 pub struct Given {
     /// The server's own fields, by name.
     pub own: Map<String, Value>,
-    /// Options of models.
+    /// Options of models, without pictures.
     pub options: Options,
+    /// Options that are pictures.
+    pub pictures: Vec<(&'static Definition, PictureFile)>,
 }
 
 impl Given {
@@ -268,6 +276,10 @@ impl Table {
                 Class::Own(own) => {
                     own.check(&field.name, &value)?;
                     given.own.insert(field.name.clone(), value);
+                }
+                Class::Option(option) if option.kind == Kind::Picture => {
+                    let file = value::picture_of_json(option, &field.name, &value)?;
+                    given.pictures.push((option, file));
                 }
                 Class::Option(option) => {
                     let value = value::of_json(option, &field.name, value)?;

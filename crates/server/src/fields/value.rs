@@ -3,7 +3,7 @@
 use brisk::options::{Definition, Kind, Value as OptionValue};
 use serde_json::Value;
 
-use super::picture;
+use super::picture::{self, PictureFile};
 use crate::error::{ApiError, Result};
 
 /// The largest seed: what JavaScript keeps exactly.
@@ -13,7 +13,7 @@ const MAX_TEXT: usize = 16 << 10;
 /// Most values of a list.
 const MAX_LIST: usize = 256;
 
-/// The value of an option that a field gives.
+/// The value of an option that a field gives; of one that is a picture see [`picture_of_json`].
 pub(super) fn of_json(option: &Definition, field: &str, value: Value) -> Result<OptionValue> {
     let kind = option.kind;
     check(kind, field, &value)?;
@@ -33,13 +33,20 @@ pub(super) fn of_json(option: &Definition, field: &str, value: Value) -> Result<
         (Kind::TextFile | Kind::WholeTextFile, Value::String(text)) if text == "none" => {
             OptionValue::Text(String::new())
         }
-        (Kind::Picture, Value::String(url)) => {
-            let bytes = picture::from_data_url(field, &url)?;
-            OptionValue::Picture(picture::decode(field, &bytes)?)
-        }
         (_, Value::String(text)) => OptionValue::Text(text),
         (_, value) => return Err(expected(field, &value, "a value of another type")),
     })
+}
+
+/// The picture that a field of an option gives.
+pub(super) fn picture_of_json(
+    option: &Definition,
+    field: &str,
+    value: &Value,
+) -> Result<PictureFile> {
+    check(option.kind, field, value)?;
+    let url = value.as_str().unwrap_or_default();
+    PictureFile::new(field, picture::from_data_url(field, url)?)
 }
 
 /// Refuses a value of another type than `kind`'s, or a plain one out of range.

@@ -20,7 +20,7 @@ pub(super) fn outcome(found: &Found) -> Result<Masks> {
     let Ask::Masks(ask) = &found.job.ask else {
         return Err(ApiError::internal("masks of a job that asked for none"));
     };
-    let [width, height] = found.plan.request.size();
+    let [width, height] = found.size;
     let mut bytes = 0;
     let mut masks = Vec::with_capacity(found.masks.masks.len());
     for mask in &found.masks.masks {
@@ -40,8 +40,8 @@ pub(super) fn outcome(found: &Found) -> Result<Masks> {
     let mut reply = json!({
         "width": width, "height": height, "masks": masks,
         "brisk": {
-            "model": ask.model.id, "settings": found.plan.settings,
-            "prompts": found.plan.prompts.iter().map(|prompt| prompt.to_json()).collect::<Vec<_>>(),
+            "model": ask.model.id, "settings": found.settings,
+            "prompts": found.prompts.iter().map(|prompt| prompt.to_json()).collect::<Vec<_>>(),
             "seconds": seconds(&found.job, &state), "peak_memory_bytes": found.peak_memory,
             "warnings": state.warnings,
         },

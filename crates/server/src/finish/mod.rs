@@ -6,19 +6,32 @@ mod pictures;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
 use serde_json::{Value, json};
 
-use crate::compute::Made;
+use crate::compute::{MEMORY_KEPT, Made};
 use crate::error::{ApiError, Result};
 use crate::job::{Job, State, Status};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// Works until nobody computes any more; `save` is where pictures' files are kept besides.
-pub fn run(made: &Receiver<Made>, save: Option<&Path>, metrics: &Arc<Metrics>) {
-    for made in made.iter() {
+/// Works until nobody computes any more; `save` is where pictures' files are kept besides. Where nothing comes for a
+/// while, `release_memory` hands this thread's back.
+pub fn run(
+    made: &Receiver<Made>,
+    save: Option<&Path>,
+    metrics: &Arc<Metrics>,
+    release_memory: fn(),
+) {
+    let next = || match made.recv_timeout(MEMORY_KEPT) {
+        Err(RecvTimeoutError::Timeout) => {
+            release_memory();
+            made.recv().ok()
+        }
+        received => received.ok(),
+    };
+    for made in std::iter::from_fn(next) {
         let job = Arc::clone(match &made {
             Made::Pictures(drawn) => &drawn.job,
             Made::Masks(found) => &found.job,

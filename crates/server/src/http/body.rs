@@ -1,12 +1,14 @@
 //! Bodies: their type, their size, and the time they take.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::{HeaderMap, StatusCode, header};
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
@@ -27,7 +29,12 @@ pub struct Read {
     pub fields: Map<String, Value>,
     /// Files of pictures.
     pub pictures: Vec<Vec<u8>>,
+    /// The room that it takes, until what it says is read.
+    pub room: Option<OwnedSemaphorePermit>,
 }
+
+/// Bytes of a body, and the room that a large one takes.
+type Received = (Bytes, Option<OwnedSemaphorePermit>);
 
 /// Reads the body of an endpoint.
 ///
@@ -41,20 +48,21 @@ pub async fn of(app: &App, request: Request, endpoint: Endpoint) -> Result<Read>
         Endpoint::Completions => SMALL,
         Endpoint::Generations | Endpoint::Chat => LARGE,
     };
-    Ok(Read {
-        fields: json(app, request, most).await?,
-        pictures: Vec::new(),
-    })
+    json(app, request, most).await
 }
 
 /// Reads the JSON object of a request.
 ///
 /// # Errors
 /// Another type, a body that is too large or slow, text that is no JSON object.
-pub async fn json(app: &App, request: Request, most: usize) -> Result<Map<String, Value>> {
+pub async fn json(app: &App, request: Request, most: usize) -> Result<Read> {
     expect(request.headers(), "application/json")?;
-    let bytes = receive(app, request.into_body(), most).await?;
-    parse(&bytes)
+    let (bytes, room) = receive(app, request.into_body(), most).await?;
+    Ok(Read {
+        fields: parse(&bytes)?,
+        pictures: Vec::new(),
+        room,
+    })
 }
 
 /// An object from JSON text.
@@ -73,19 +81,15 @@ fn parse(bytes: &[u8]) -> Result<Map<String, Value>> {
 /// As [`json`]; also a form that is broken off or has a part without a name.
 pub async fn json_or_form(app: &App, request: Request, endpoint: Endpoint) -> Result<Read> {
     if !is(request.headers(), "multipart/form-data") {
-        let fields = json(app, request, LARGE).await?;
-        return Ok(Read {
-            fields,
-            pictures: Vec::new(),
-        });
+        return json(app, request, LARGE).await;
     }
     let (parts, body) = request.into_parts();
-    let bytes = receive(app, body, LARGE).await?;
-    form(parts.headers, bytes, endpoint.table()).await
+    let received = receive(app, body, LARGE).await?;
+    form(parts.headers, received, endpoint.table()).await
 }
 
 /// A form from its bytes.
-async fn form(headers: HeaderMap, bytes: Bytes, table: &Table) -> Result<Read> {
+async fn form(headers: HeaderMap, (bytes, room): Received, table: &Table) -> Result<Read> {
     let bad = |problem: String| ApiError::new(StatusCode::BAD_REQUEST, "invalid_value", problem);
     let mut request = Request::new(Body::from(bytes));
     *request.headers_mut() = headers;
@@ -96,6 +100,7 @@ async fn form(headers: HeaderMap, bytes: Bytes, table: &Table) -> Result<Read> {
     let mut read = Read {
         fields: Map::new(),
         pictures: Vec::new(),
+        room,
     };
     let mut count = 0;
     loop {
@@ -175,10 +180,12 @@ fn too_large(most: usize) -> ApiError {
     )
 }
 
-/// Receives a body of at most `most` bytes. Only a few large ones are received at the same time.
-async fn receive(app: &App, body: Body, most: usize) -> Result<Bytes> {
+/// Receives a body of at most `most` bytes. Large ones wait until there is room for all of theirs.
+async fn receive(app: &App, body: Body, most: usize) -> Result<Received> {
     let received = async {
-        let mut permit = None;
+        let mut room = None;
+        let claimed = body.size_hint().upper().map(|claimed| claimed as usize);
+        let whole = claimed.unwrap_or(most).min(most);
         let mut bytes = Vec::new();
         let mut stream = body.into_data_stream();
         while let Some(piece) = stream.next().await {
@@ -190,11 +197,12 @@ async fn receive(app: &App, body: Body, most: usize) -> Result<Bytes> {
                 return Err(too_large(most));
             }
             bytes.extend_from_slice(&piece);
-            if permit.is_none() && bytes.len() > SMALL {
-                permit = app.large_bodies.acquire().await.ok();
+            if room.is_none() && bytes.len() > SMALL {
+                let all = Arc::clone(&app.large_bodies);
+                room = all.acquire_many_owned(whole as u32).await.ok();
             }
         }
-        Ok(bytes.into())
+        Ok((bytes.into(), room))
     };
     tokio::time::timeout(LONGEST, received)
         .await

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
 
-use super::body::{self, LARGE};
+use super::body::{self, LARGE, Read};
 use super::make::base;
 use crate::app::App;
 use crate::error::{ApiError, Result};
@@ -35,7 +35,9 @@ pub async fn submit(
         Some(Ok(key)) => Some(key.to_owned()),
         Some(Err(_)) => return Err(ApiError::invalid("Idempotency-Key", "is no plain text")),
     };
-    let mut fields = body::json(&app, request, LARGE).await?;
+    let Read {
+        mut fields, room, ..
+    } = body::json(&app, request, LARGE).await?;
     if let Some(key) = &key
         && let Some(job) = app.kept.repeated(&caller.name, key)?
     {
@@ -54,6 +56,7 @@ pub async fn submit(
         return Err(ApiError::bad("unknown_field", shown, message));
     }
     let ask = app.read(endpoint, asked, Vec::new()).await?;
+    drop(room);
     if ask.streams() {
         return Err(ApiError::bad(
             "unsupported_option",

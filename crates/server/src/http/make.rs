@@ -68,6 +68,7 @@ async fn make(
     let base = base(&app, &request);
     let read = body::of(&app, request, endpoint).await?;
     let ask = app.read(endpoint, read.fields, read.pictures).await?;
+    drop(read.room);
     let job = app.submit(&caller, ask, None)?;
     // Whoever goes away before the end wants no result.
     let guard = StopOnDrop(Arc::clone(&job));

@@ -72,10 +72,9 @@ fn it_learns_resumes_exactly_and_finds_masks() {
         bounds: Some([4.0, 4.0, 30.0, 40.0]),
         ..PicturePrompt::default()
     };
-    assert_eq!(
-        segmenter.predict(&prompt).unwrap().logits.len(),
-        4 * 40 * 48
-    );
+    let found = segmenter.predict(&prompt).unwrap();
+    assert_eq!(found.qualities.len(), 4);
+    assert_eq!(found.logits(3).unwrap().len(), 40 * 48);
 }
 
 #[test]

@@ -282,8 +282,34 @@ impl Everything {
 /// Share of the logits above `threshold − offset` that lies above `threshold + offset`; not a number where there are
 /// none.
 pub(super) fn stability(logits: &[f32], threshold: f32, offset: f32) -> f32 {
-    let above = |least: f32| logits.iter().filter(|logit| **logit > least).count();
-    above(threshold + offset) as f32 / above(threshold - offset) as f32
+    let mut stability = Stability::new(threshold, offset);
+    stability.see(logits);
+    stability.share()
+}
+
+/// [`stability`] of logits that come piece by piece.
+pub(super) struct Stability {
+    bounds: [f32; 2],
+    above: [usize; 2],
+}
+
+impl Stability {
+    pub(super) fn new(threshold: f32, offset: f32) -> Self {
+        Self {
+            bounds: [threshold + offset, threshold - offset],
+            above: [0; 2],
+        }
+    }
+
+    pub(super) fn see(&mut self, logits: &[f32]) {
+        for (count, least) in self.above.iter_mut().zip(self.bounds) {
+            *count += logits.iter().filter(|logit| **logit > least).count();
+        }
+    }
+
+    pub(super) fn share(&self) -> f32 {
+        self.above[0] as f32 / self.above[1] as f32
+    }
 }
 
 fn best(found: Vec<FoundMask>, scores: &[f32], most: f32) -> Vec<FoundMask> {

@@ -1,6 +1,6 @@
 //! A picture in the frame that the networks see, and masks back in the picture's size.
 
-use brisk_media::{Filter, Picture, interpolate_bilinear, resize_pil};
+use brisk_media::{Filter, Picture, interpolate_bilinear, interpolated_rows, resize_pil};
 use brisk_nn::Tensor;
 
 use crate::error::Result;
@@ -57,15 +57,32 @@ impl Frame {
 
     /// Logits of masks `[count, rows, columns]` over the frame as logits over the picture, `[count, height, width]`.
     pub fn unframed(&self, masks: &[f32], count: usize, [rows, columns]: [usize; 2]) -> Vec<f32> {
-        let ([width, height], [inner_width, inner_height]) = (self.picture, self.inside);
-        let framed = interpolate_bilinear(masks, count, rows, columns, self.side, self.side);
-        let mut inside = Vec::with_capacity(count * inner_width * inner_height);
-        for mask in framed.chunks_exact(self.side * self.side) {
-            for row in mask.chunks_exact(self.side).take(inner_height) {
-                inside.extend_from_slice(&row[..inner_width]);
-            }
+        let [width, height] = self.picture;
+        let mut logits = Vec::with_capacity(count * width * height);
+        for mask in masks.chunks_exact(rows * columns).take(count) {
+            self.unframed_rows(mask, [rows, columns], |row| logits.extend_from_slice(row));
         }
-        interpolate_bilinear(&inside, count, inner_height, inner_width, height, width)
+        logits
+    }
+
+    /// As [`unframed`](Self::unframed) of one mask, row by row from the top.
+    pub fn unframed_rows(
+        &self,
+        mask: &[f32],
+        [rows, columns]: [usize; 2],
+        take: impl FnMut(&[f32]),
+    ) {
+        let ([width, height], [inner_width, inner_height]) = (self.picture, self.inside);
+        let framed = interpolate_bilinear(mask, 1, rows, columns, self.side, self.side);
+        let mut inside = Vec::with_capacity(inner_width * inner_height);
+        for row in framed.chunks_exact(self.side).take(inner_height) {
+            inside.extend_from_slice(&row[..inner_width]);
+        }
+        interpolated_rows(
+            &inside,
+            ([inner_height, inner_width], [height, width]),
+            take,
+        );
     }
 }
 

@@ -8,7 +8,7 @@ use brisk_media::{Mask, Picture};
 use brisk_nn::{Tensor, ops};
 use brisk_store::ModelFolder;
 
-use super::everything::stability;
+use super::everything::Stability;
 use super::files::Files;
 use super::plan::{SamPlan, Sought, Which, plan};
 use super::{
@@ -183,14 +183,18 @@ fn prompted(
         })?;
         let size = segmenter.picture()?;
         for choice in choice(&predicted, which, prompt) {
-            let logits = &predicted.logits[choice * size[0] * size[1]..][..size[0] * size[1]];
-            let inside = logits.iter().map(|logit| *logit > threshold);
-            let mask = Mask::new(size[0], size[1], inside.collect())?;
+            let mut inside = Vec::with_capacity(size[0] * size[1]);
+            let mut stability = Stability::new(threshold, OFFSET);
+            predicted.rows(choice, |row| {
+                inside.extend(row.iter().map(|logit| *logit > threshold));
+                stability.see(row);
+            })?;
+            let mask = Mask::new(size[0], size[1], inside)?;
             found.push(GeneratedMask {
                 runs: Runs::from(&mask),
                 bounds: mask.bounds(),
                 quality: predicted.qualities[choice],
-                stability: stability(logits, threshold, OFFSET),
+                stability: stability.share(),
                 prompt: Some(index),
                 name: prompt.name.clone(),
                 point: None,

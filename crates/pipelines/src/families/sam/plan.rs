@@ -284,12 +284,14 @@ impl SamPlan {
         let encoder = files.encoder_bytes();
         let frame = (config.image_size() as u64).pow(2);
         let pixels = (size[0] as u64) * (size[1] as u64);
-        let together = match &self.sought {
-            Sought::Prompts(_) => 1,
-            Sought::Everything(found) => found.points_per_batch as u64,
-        };
         let masks = config.mask_decoder_config.masks() as u64;
-        let decoder = 4 * masks * (together * pixels + frame)
+        let together = match &self.sought {
+            // Of a prompt, one mask after another: whether a pixel is inside, and its byte in a file.
+            Sought::Prompts(_) => 2,
+            Sought::Everything(found) => 4 * masks * found.points_per_batch as u64,
+        };
+        let decoder = together * pixels
+            + 4 * masks * frame
             + 16 * cells * 4 * config.mask_decoder_config.hidden_size as u64;
         let mut stages = Vec::new();
         for (stage, needed, suggestion) in [

@@ -53,12 +53,36 @@ pub struct PicturePrompt {
 /// Masks of one prompt, the single one first.
 #[derive(Clone, Debug)]
 pub struct PredictedMasks {
-    /// Logits in the picture's size, `[masks, height, width]`.
-    pub logits: Vec<f32>,
     /// Expected intersection over union of each.
     pub qualities: Vec<f32>,
     /// Logits of each over the frame, `[1, masks, 4h, 4w]`.
     pub coarse: Tensor,
+    frame: Frame,
+}
+
+impl PredictedMasks {
+    /// Hands out the logits of one mask in the picture's size, row by row from the top: all of a large picture are
+    /// many.
+    ///
+    /// # Errors
+    /// There is no such mask.
+    pub fn rows(&self, mask: usize, take: impl FnMut(&[f32])) -> Result<()> {
+        let (_, _, rows, columns) = self.coarse.dims4()?;
+        let coarse = self.coarse.narrow(1, mask, 1)?.contiguous()?;
+        let coarse = coarse.flatten_all()?.to_vec1::<f32>()?;
+        self.frame.unframed_rows(&coarse, [rows, columns], take);
+        Ok(())
+    }
+
+    /// Logits of one mask in the picture's size, `[height, width]`.
+    ///
+    /// # Errors
+    /// There is no such mask.
+    pub fn logits(&self, mask: usize) -> Result<Vec<f32>> {
+        let mut logits = Vec::new();
+        self.rows(mask, |row| logits.extend_from_slice(row))?;
+        Ok(logits)
+    }
 }
 
 impl Segmenter {
@@ -133,10 +157,8 @@ impl Segmenter {
         let prompts = together(frame, &[prompt])?;
         let decoder = &self.networks.decoder;
         let decoded = decoder.decode(picture, &prompts, &mut Trace::none())?;
-        let (_, count, rows, columns) = decoded.masks.dims4()?;
-        let logits = decoded.masks.flatten_all()?.to_vec1::<f32>()?;
         Ok(PredictedMasks {
-            logits: frame.unframed(&logits, count, [rows, columns]),
+            frame: *frame,
             qualities: decoded.qualities.flatten_all()?.to_vec1()?,
             coarse: decoded.masks,
         })

@@ -1,6 +1,6 @@
 //! Pictures to latents and back.
 
-use brisk_media::{Filter, Picture, resize_pil, signed_to_byte};
+use brisk_media::{Picture, signed_to_byte};
 use brisk_models::dcae::{Autoencoder, Tiling};
 use brisk_nn::{Tensor, check_finite};
 
@@ -124,20 +124,9 @@ fn to_picture(sample: &Tensor, height: usize, width: usize) -> Result<Picture> {
     })
 }
 
-/// Encodes a picture at the generation size to a latent `[1, h, w, C]`, scaled as the transformer sees it.
-pub(super) fn encode(
-    autoencoder: &Autoencoder,
-    picture: &Picture,
-    height: usize,
-    width: usize,
-) -> Result<Tensor> {
-    let resized;
-    let picture = if (picture.height, picture.width) == (height, width) {
-        picture
-    } else {
-        resized = resize_pil(picture, width, height, Filter::Lanczos)?;
-        &resized
-    };
+/// Encodes a picture of the generation size to a latent `[1, h, w, C]`, scaled as the transformer sees it.
+pub(super) fn encode(autoencoder: &Autoencoder, picture: &Picture) -> Result<Tensor> {
+    let (height, width) = (picture.height, picture.width);
     let values = picture
         .pixels
         .iter()

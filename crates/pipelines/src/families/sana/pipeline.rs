@@ -267,7 +267,7 @@ impl SanaPipeline {
             let Some(picture) = picture else {
                 return Ok(None);
             };
-            let latent = decode::encode(encoder, picture, plan.height, plan.width)?;
+            let latent = decode::encode(encoder, picture)?;
             clock.step(control);
             Ok(Some(latent))
         };

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use brisk_media::Picture;
+use brisk_media::{Filter, Picture, resize_pil};
 
 use super::load::Files;
 use super::options as own;
@@ -75,7 +75,7 @@ pub struct Capabilities {
 /// A picture that steers the composition through a ControlNet.
 #[derive(Debug, Clone)]
 pub struct ControlImage {
-    /// The picture, of any size.
+    /// The picture, in the size that is drawn.
     pub picture: Arc<Picture>,
     /// Weight of its residuals.
     pub scale: f32,
@@ -84,7 +84,7 @@ pub struct ControlImage {
 /// A picture to start from.
 #[derive(Debug, Clone)]
 pub struct InitImage {
-    /// The picture, of any size.
+    /// The picture, in the size that is drawn.
     pub picture: Arc<Picture>,
     /// Share of the denoising that is done, in (0, 1].
     pub strength: f64,
@@ -232,6 +232,21 @@ pub fn plan(request: &ImageRequest, model: &Capabilities) -> Result<SanaPlan> {
         check_latents(latents, model, images, height, width)?;
     }
     let instruction = asked.get(&own::INSTRUCTION).or(model.instruction.clone());
+    let fit = |picture: &Arc<Picture>| fitted(picture, width, height);
+    let init = match init {
+        Some(InitImage { picture, strength }) => Some(InitImage {
+            picture: fit(&picture)?,
+            strength,
+        }),
+        None => None,
+    };
+    let control = match control {
+        Some(ControlImage { picture, scale }) => Some(ControlImage {
+            picture: fit(&picture)?,
+            scale,
+        }),
+        None => None,
+    };
     Ok(SanaPlan {
         prompts: request.prompts.clone(),
         images_per_prompt: request.images_per_prompt(),
@@ -261,9 +276,17 @@ pub fn plan(request: &ImageRequest, model: &Capabilities) -> Result<SanaPlan> {
     })
 }
 
+/// A picture in the size that is drawn: it may be much larger, and no more of it goes along than is seen.
+fn fitted(picture: &Arc<Picture>, width: usize, height: usize) -> Result<Arc<Picture>> {
+    match (picture.width, picture.height) == (width, height) {
+        true => Ok(Arc::clone(picture)),
+        false => Ok(resize_pil(picture, width, height, Filter::Lanczos)?.into()),
+    }
+}
+
 /// A picture given from memory may contradict itself.
 fn check_picture(option: &'static str, picture: &Picture) -> Result<()> {
-    if Picture::new(picture.width, picture.height, picture.pixels.clone()).is_ok() {
+    if picture.check().is_ok() {
         return Ok(());
     }
     Err(Error::request(

@@ -192,10 +192,8 @@ pub fn score_boxes(
                     bounds: Some(bounds.map(|at| at as f64)),
                     ..PicturePrompt::default()
                 })?;
-                let found: Vec<bool> = found.logits[..area]
-                    .iter()
-                    .map(|logit| *logit > 0.0)
-                    .collect();
+                let logits = found.logits(0)?;
+                let found: Vec<bool> = logits.iter().map(|logit| *logit > 0.0).collect();
                 counts.mask(&found, &own);
                 for (union, found) in union.iter_mut().zip(&found) {
                     *union |= found;
