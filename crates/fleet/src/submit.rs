@@ -1,5 +1,6 @@
 //! Giving a file of requests to the workers of a queue.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ const MESSAGE_SECONDS: f64 = 20.0;
 const UNMEASURED: usize = 16;
 /// Messages that each worker is to get at least, so that all of them end together.
 const MESSAGES_A_WORKER: usize = 4;
+/// Messages that each worker could get of what is left: messages become shorter towards the end, so that no worker
+/// has a long one when the others have nothing more to do.
+const MESSAGES_OF_THE_REST: usize = 2;
 /// Bytes of a message that are left for what is not the requests.
 const ENVELOPE: usize = 8 << 10;
 /// Messages that the queue may not have confirmed yet.
@@ -110,6 +114,10 @@ pub async fn submit(options: &SubmitOptions, stop: &Stop) -> Result<Submitted> {
             .models()
             .map(|model| (model.slug.clone(), together(&input, &workers, &model.slug)))
             .collect(),
+        workers: answering
+            .models()
+            .map(|model| (model.slug.clone(), speed(&workers, &model.slug).1))
+            .collect(),
         submitted: now(),
     };
     let known = queue.note(&id, &manifest).await?;
@@ -192,6 +200,12 @@ fn together(input: &Input, workers: &[crate::queue::Announcement], slug: &str) -
     by_time.min(share).clamp(1, MOST_ITEMS)
 }
 
+/// Requests of the next message: at most `most`, and fewer where few are left.
+fn next_message(most: usize, left: usize, workers: usize) -> usize {
+    let share = left.div_ceil(workers.max(1) * MESSAGES_OF_THE_REST);
+    most.min(share).max(1)
+}
+
 impl Submitted {
     /// A batch that the queue knows.
     ///
@@ -255,8 +269,12 @@ impl Submitted {
         retried: u64,
         stop: &Stop,
     ) -> Result<usize> {
-        let mut open: std::collections::BTreeMap<(String, &str), (Vec<Item>, usize)> =
-            std::collections::BTreeMap::new();
+        // By model and kind: what is left, the most of the message, and what it has so far.
+        let mut left: BTreeMap<(String, &str), usize> = BTreeMap::new();
+        for entry in entries {
+            *left.entry(self.kind_of(entry)?).or_default() += 1;
+        }
+        let mut open: BTreeMap<(String, &str), (usize, Vec<Item>, usize)> = BTreeMap::new();
         let mut sent = FuturesUnordered::new();
         for entry in entries {
             if *stop.borrow() != Phase::Go {
@@ -272,24 +290,26 @@ impl Submitted {
                     MOST_BYTES - ENVELOPE
                 )));
             }
-            let slug = self.slug(entry)?;
-            let most = self.manifest.together.get(&slug).copied().unwrap_or(1);
-            let key = (slug, entry.endpoint.job_kind());
-            let (items, size) = open.entry(key.clone()).or_default();
-            if items.len() >= most || *size + bytes > MOST_BYTES - ENVELOPE {
+            let key = self.kind_of(entry)?;
+            let left = left.entry(key.clone()).or_default();
+            let (most, items, size) = open.entry(key.clone()).or_default();
+            if items.len() >= *most || *size + bytes > MOST_BYTES - ENVELOPE {
                 let full = std::mem::take(items);
-                *size = 0;
-                sent.push(self.send(entry, key.0.clone(), full, round, retried));
+                let together = self.manifest.together.get(&key.0).copied().unwrap_or(1);
+                let workers = self.manifest.workers.get(&key.0).copied().unwrap_or(1);
+                (*most, *size) = (next_message(together, *left, workers), 0);
+                if !full.is_empty() {
+                    sent.push(self.send(entry, key.0, full, round, retried));
+                }
             }
-            if let Some((items, size)) = open.get_mut(&key) {
-                items.push(item);
-                *size += bytes;
-            }
+            items.push(item);
+            *size += bytes;
+            *left = left.saturating_sub(1);
             while sent.len() >= UNCONFIRMED {
                 sent.next().await.transpose()?;
             }
         }
-        for ((slug, kind), (items, _)) in open {
+        for ((slug, kind), (_, items, _)) in open {
             let of_kind = entries
                 .iter()
                 .find(|entry| entry.endpoint.job_kind() == kind);
@@ -310,6 +330,11 @@ impl Submitted {
             name: entry.name.clone(),
             request,
         })
+    }
+
+    /// Requests of one model and kind share messages.
+    fn kind_of(&self, entry: &Entry) -> Result<(String, &'static str)> {
+        Ok((self.slug(entry)?, entry.endpoint.job_kind()))
     }
 
     /// Slug of the model of a request.
@@ -367,4 +392,27 @@ pub(crate) fn unknown(id: &str) -> Error {
         "the queue knows no batch {id}; brisk batch submit prints the id, and submitting the file again goes \
          on from where it was"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::next_message;
+
+    #[test]
+    fn messages_become_shorter_towards_the_end() {
+        let mut left = 600;
+        let mut messages = Vec::new();
+        while left > 0 {
+            let next = next_message(64, left, 2);
+            messages.push(next);
+            left -= next;
+        }
+        assert_eq!(messages.iter().sum::<usize>(), 600);
+        assert!(messages.is_sorted_by(|a, b| a >= b), "{messages:?}");
+        assert_eq!((messages[0], messages[messages.len() - 1]), (64, 1));
+        // Not many more than without: 600 / 64 are 10.
+        assert!(messages.len() < 30, "{messages:?}");
+        assert_eq!(next_message(64, 1, 8), 1);
+        assert_eq!(next_message(1, 600, 0), 1);
+    }
 }

@@ -62,6 +62,9 @@ pub struct Manifest {
     pub total: usize,
     /// Requests of a message, by slug.
     pub together: BTreeMap<String, usize>,
+    /// Workers that had the model then, by slug.
+    #[serde(default)]
+    pub workers: BTreeMap<String, usize>,
     /// Seconds since 1970 at which it was submitted first.
     pub submitted: u64,
 }
