@@ -67,11 +67,12 @@ fn pictures_points_boxes_and_masks_agree() {
                 bounds,
                 ..PicturePrompt::default()
             };
-            let size = picture.width * picture.height;
             let mut compare = |name: &str, found: &PredictedMasks, from: usize, to: usize| {
                 let shape = (to - from, picture.height, picture.width);
-                let logits = &found.logits[from * size..to * size];
-                let logits = Tensor::from_slice(logits, shape).unwrap();
+                let logits: Vec<f32> = (from..to)
+                    .flat_map(|mask| found.logits(mask).unwrap())
+                    .collect();
+                let logits = Tensor::from_vec(logits, shape).unwrap();
                 let qualities = Tensor::from_slice(&found.qualities[from..to], to - from).unwrap();
                 let name = format!("outputs.{name}");
                 assert!(golden.compare(&format!("{name}logits"), &logits, TOLERANCE));
