@@ -179,6 +179,54 @@ fn what_cannot_be_is_said_before_anything_is_written() {
     );
 }
 
+/// The fast image encoders, from a file alone or a folder with nothing else.
+#[test]
+fn fast_encoders_run_from_their_authors_files() {
+    let place = place();
+    for (case, file, kind) in [
+        ("mobile", "mobile_sam.pt", "TinyViT"),
+        ("efficientvit_l", "efficientvit_sam_l.pt", "EfficientViT"),
+        ("efficientvit_xl", "efficientvit_sam_xl.pt", "EfficientViT"),
+    ] {
+        let folder = fixture(&format!("sam/{case}"));
+        let path = format!("{folder}/{file}");
+        let find = |model: &str, out: &str| {
+            let given = ["masks", "photo.png", "--model", model, "--point", "40,30"];
+            place
+                .ok(&[&given[..], &["-o", out, "--json"]].concat())
+                .json()
+        };
+        let (of_file, of_folder) = (format!("{case}-file"), format!("{case}-folder"));
+        let summary = find(&path, &of_file);
+        assert!(
+            summary["masks"][0]["predicted_iou"].is_number(),
+            "{summary}"
+        );
+        find(&folder, &of_folder);
+        let found = [of_file, of_folder].map(|out| mask(&place, &format!("{out}/mask-0000.png")));
+        assert_eq!(found[0], found[1]);
+        assert_eq!([found[0].width(), found[0].height()], [90, 70]);
+        let shown = place.ok(&["inspect", &path]).stdout;
+        assert!(
+            shown.contains("Segment Anything") && shown.contains(kind),
+            "{shown}"
+        );
+    }
+    // Beside a configuration of another encoder.
+    let (config, weights) = (
+        fixture("sam/authors/config.json"),
+        fixture("sam/mobile/mobile_sam.pt"),
+    );
+    std::fs::create_dir(place.path("other")).unwrap();
+    std::fs::copy(config, place.path("other/config.json")).unwrap();
+    std::fs::copy(weights, place.path("other/mobile_sam.pt")).unwrap();
+    place.fails(
+        1,
+        &["vision_encoder.pos_embed"],
+        &["masks", "photo.png", "--model", "other", "--point", "1,1"],
+    );
+}
+
 /// Every file of a folder with its bytes, but locks.
 fn all_files(folder: &std::path::Path) -> std::collections::BTreeMap<String, Vec<u8>> {
     let mut found = std::collections::BTreeMap::new();
