@@ -74,9 +74,9 @@ struct KindOfEncoder {
 pub struct PromptEncoderConfig {
     /// Channels of a prompt's vectors.
     pub hidden_size: usize,
-    /// As [`VisionConfig::image_size`].
+    /// As [`VisionConfig::image_size`](super::VisionConfig::image_size).
     pub image_size: usize,
-    /// As [`VisionConfig::patch_size`].
+    /// As [`VisionConfig::patch_size`](super::VisionConfig::patch_size).
     pub patch_size: usize,
     /// Channels that a mask has half way.
     pub mask_input_channels: usize,
