@@ -10,7 +10,7 @@ use brisk_media::{Clip, ClipShape, Picture, encode_png, read_picture};
 use brisk_pipelines::options::{keys, video_keys};
 use brisk_pipelines::{Control, Error, Event, Result, VideoModel, VideoPlan, VideoRequest};
 use brisk_store::output::{FolderLock, TemporaryFolder};
-use brisk_store::write_atomic;
+use brisk_store::{Fingerprint, write_atomic};
 use serde_json::{Value, json};
 
 use super::file::describe_clip;
@@ -154,8 +154,11 @@ impl Windows {
         let mut description = describe_clip(plan, name);
         let image = plan.request.options.get(&video_keys::IMAGE);
         // Pictures that were drawn have no file's name.
-        description["image_hash"] =
-            json!(image.map(|image| format!("{:016x}", hash(&image.pixels))));
+        description["image_hash"] = json!(image.map(|image| {
+            let mut hash = Fingerprint::default();
+            hash.add(&image.pixels);
+            hash.text()
+        }));
         description["windows"] = json!(self.count);
         description["overlap"] = json!(self.overlap);
         description["match_colours"] = json!(self.match_colours);
@@ -302,13 +305,6 @@ fn match_colours(picture: &mut Picture, like: &Picture) {
             *value = moved.round().clamp(0.0, 255.0) as u8;
         }
     }
-}
-
-/// FNV-1a.
-fn hash(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3)
-    })
 }
 
 #[cfg(test)]

@@ -5,3 +5,5 @@
 pub mod autoencoder;
 mod clip;
 pub mod transformer;
+
+pub use clip::{to_channels_first, to_channels_last};

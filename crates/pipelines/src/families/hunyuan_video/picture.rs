@@ -31,22 +31,14 @@ pub(super) fn fitted(picture: &Picture, width: usize, height: usize) -> Result<P
         std::cmp::Ordering::Less => [picture.width, (own / width).max(1)],
         std::cmp::Ordering::Equal => [picture.width, picture.height],
     };
-    let cut = middle(picture, kept);
+    let cut = middle(picture, kept)?;
     Ok(resize_pil(&cut, width, height, Filter::Lanczos)?)
 }
 
 /// The middle of a picture.
-fn middle(picture: &Picture, [width, height]: [usize; 2]) -> Picture {
+fn middle(picture: &Picture, [width, height]: [usize; 2]) -> Result<Picture> {
     let (left, top) = ((picture.width - width) / 2, (picture.height - height) / 2);
-    let row = |y: usize| {
-        let start = 3 * ((top + y) * picture.width + left);
-        &picture.pixels[start..start + 3 * width]
-    };
-    Picture {
-        width,
-        height,
-        pixels: (0..height).flat_map(row).copied().collect(),
-    }
+    Ok(picture.crop(left, top, width, height)?)
 }
 
 /// A picture in −1..1, `[1,1,H,W,3]`.
@@ -160,7 +152,7 @@ impl Preparation {
         let scaled = |length: usize| side * length / short;
         let (width, height) = (scaled(picture.width), scaled(picture.height));
         let resized = resize_pil(picture, width, height, Filter::Bicubic)?;
-        let cut = middle(&resized, [side, side]);
+        let cut = middle(&resized, [side, side])?;
         let normalised = |(at, byte): (usize, &u8)| {
             let colour = at % 3;
             (f32::from(*byte) / 255.0 - self.image_mean[colour]) / self.image_std[colour]

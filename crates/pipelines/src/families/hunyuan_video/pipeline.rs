@@ -9,6 +9,7 @@ use brisk_models::hunyuan_video::autoencoder::{VideoAutoencoder, VideoHalves};
 use brisk_models::hunyuan_video::transformer::{
     VideoConditioning, VideoSampler, VideoTransformer, video_sigmas,
 };
+use brisk_models::hunyuan_video::{to_channels_first, to_channels_last};
 use brisk_models::llava::Llava;
 use brisk_nn::{Tensor, Trace};
 
@@ -221,7 +222,7 @@ impl VideoPipeline {
             Some(given) => given.values.clone(),
             None => TorchGenerator::new(plan.seed).randn(shape.iter().product()),
         };
-        let mut latent = from_planes(noise, shape)?;
+        let mut latent = to_channels_last(&Tensor::from_vec(noise, shape.to_vec())?)?;
         if let Some(given) = given {
             // The reference begins with a thousandth of the picture in every frame.
             let everywhere = given.repeat(vec![1, frames, 1, 1, 1])?;
@@ -289,16 +290,9 @@ fn picture(frame: &Tensor) -> brisk_nn::Result<Picture> {
     })
 }
 
-/// Values in the order of `[1,C,F,h,w]` as a tensor `[1,F,h,w,C]`.
-fn from_planes(values: Vec<f32>, shape: [usize; 5]) -> Result<Tensor> {
-    Ok(Tensor::from_vec(values, shape.to_vec())?
-        .permute(vec![0, 2, 3, 4, 1])?
-        .contiguous()?)
-}
-
 /// A latent `[1,F,h,w,C]` as values in the order of `[1,C,F,h,w]`.
 fn to_planes(latent: &Tensor) -> Result<ClipLatents> {
-    let planes = latent.permute(vec![0, 4, 1, 2, 3])?.contiguous()?;
+    let planes = to_channels_first(latent)?;
     let shape: [usize; 5] = planes.dims().try_into().unwrap_or([0; 5]);
     Ok(ClipLatents {
         shape,
