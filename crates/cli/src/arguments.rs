@@ -4,8 +4,8 @@ use brisk::{BoxModel, registry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    batch, bench, compare, completions, convert, doctor, eval, image, inspect, masks, models,
-    probe, quantize, reproduce, serve, text, train, video, work,
+    batch, bench, compare, completions, convert, doctor, eval, grow, image, inspect, masks, models,
+    probe, prune, quantize, reproduce, serve, text, train, video, work,
 };
 
 /// The version, with the commit that it was built from where that is known.
@@ -69,6 +69,8 @@ pub enum Verb {
     Inspect(inspect::InspectArguments),
     Compare(compare::CompareArguments),
     Quantize(quantize::QuantizeArguments),
+    Grow(grow::GrowArguments),
+    Prune(prune::PruneArguments),
     Convert(convert::ConvertArguments),
     Doctor(doctor::DoctorArguments),
     #[command(subcommand)]

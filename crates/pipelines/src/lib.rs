@@ -6,8 +6,8 @@
 //! [`autoregressive`]; each family has its
 //! folder in [`families`].
 //!
-//! This crate knows no command line and prints nothing; [`quantize`] and files for quantized weights are
-//! all that it writes. Layers and architectures live in `brisk-models`.
+//! This crate knows no command line and prints nothing; [`quantize`], files for quantized weights and copies of what a
+//! model's folder has beside them are all that it writes. Layers and architectures live in `brisk-models`.
 //!
 //! ```no_run
 //! use brisk_pipelines::options::keys;
@@ -24,6 +24,7 @@
 #![forbid(unsafe_code)]
 
 pub mod autoregressive;
+mod block_importance;
 mod default_guidance;
 pub mod device;
 pub mod diffusion;
@@ -42,9 +43,11 @@ pub mod registry;
 pub mod reproduce;
 pub mod request;
 mod residency;
+mod rest_of_folder;
 mod tokenizer;
 mod turns;
 
+pub use block_importance::{BlockImportance, BlockWatcher};
 pub use brisk_models::Cost;
 pub use error::{Error, Result};
 pub use estimate::{Estimator, StageSeconds};
@@ -57,4 +60,5 @@ pub use request::{
     TextSession, VideoModel, VideoPlan, VideoRequest,
 };
 pub use residency::Residency;
+pub use rest_of_folder::copy_rest;
 pub use turns::{Turns, waited};

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::error::{Error, FileContext, JsonContext, Result};
 use crate::inputs::Inputs;
+use crate::optimiser::NamedCodes;
 use crate::recipe::MAX_STEPS;
 use crate::tensors::NamedArray;
 
@@ -62,6 +63,8 @@ pub struct Contents<'a> {
     pub average: &'a [NamedArray],
     /// The optimiser's state.
     pub optimiser: &'a [NamedArray],
+    /// What of it is kept in 8 bits, in the same file.
+    pub codes: &'a [NamedCodes],
 }
 
 impl RunState {
@@ -118,12 +121,14 @@ pub fn save(folder: &Path, state: &RunState, contents: &Contents) -> Result<Path
     let name = format!("{PREFIX}{:08}", state.step);
     let path = folder.join(&name);
     let temporary = TemporaryFolder::create(&path)?;
-    for (file, arrays) in [
-        (WEIGHTS, contents.weights),
-        (AVERAGE, contents.average),
-        (OPTIMISER, contents.optimiser),
+    for (file, arrays, codes) in [
+        (WEIGHTS, contents.weights, &[][..]),
+        (AVERAGE, contents.average, &[]),
+        (OPTIMISER, contents.optimiser, contents.codes),
     ] {
-        let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_f32_tensor).collect();
+        let arrays = arrays.iter().map(NamedArray::to_f32_tensor);
+        let codes = codes.iter().map(NamedCodes::to_tensor);
+        let tensors: Vec<OutTensor> = arrays.chain(codes).collect();
         write_safetensors(&temporary.path().join(file), &tensors, &Default::default())?;
     }
     let text = serde_json::to_vec_pretty(state).in_document(STATE)?;
@@ -252,8 +257,8 @@ pub fn latest(folder: &Path) -> Result<Option<Checkpoint>> {
 
 impl Checkpoint {
     /// Refuses a checkpoint of other parameters, or of another optimiser than whose state has these names.
-    pub(crate) fn expect(&self, parameters: &[&str], optimiser: &[NamedArray]) -> Result<()> {
-        let state: BTreeSet<&str> = optimiser.iter().map(|array| array.name.as_str()).collect();
+    pub(crate) fn expect(&self, parameters: &[&str], state: &[&str]) -> Result<()> {
+        let state: BTreeSet<&str> = state.iter().copied().collect();
         let parameters: BTreeSet<&str> = parameters.iter().copied().collect();
         for (file, known) in [
             (&self.weights, &parameters),
@@ -304,6 +309,7 @@ mod tests {
             weights: &arrays,
             average: &arrays,
             optimiser: &arrays,
+            codes: &[],
         };
         save(folder, &state(step), &contents).unwrap()
     }
@@ -323,16 +329,10 @@ mod tests {
         assert_eq!(found.state, state(10));
         let values = crate::tensors::read(&found.weights, "w", &[2]).unwrap();
         assert_eq!(values, [10.0, 1.0]);
-        let state = |name: &str| {
-            [NamedArray {
-                name: name.to_owned(),
-                shape: vec![2],
-                values: vec![0.0; 2],
-            }]
-        };
-        assert!(found.expect(&["w"], &state("w")).is_ok());
-        for (parameters, state) in [(&["v"], state("w")), (&["w"], state("v"))] {
-            let refused = found.expect(parameters, &state).unwrap_err().to_string();
+        assert!(found.expect(&["w"], &["w"]).is_ok());
+        for (parameters, state) in [("v", "w"), ("w", "v")] {
+            let refused = found.expect(&[parameters], &[state]);
+            let refused = refused.unwrap_err().to_string();
             assert!(refused.contains("it holds w"), "{refused}");
         }
     }
@@ -352,6 +352,7 @@ mod tests {
             weights: &arrays,
             average: &arrays,
             optimiser: &arrays,
+            codes: &[],
         };
         assert!(save(folder, &state(4), &contents).is_err());
         assert_eq!(fs::read_dir(folder).unwrap().count(), 1);
@@ -422,6 +423,7 @@ mod tests {
             weights: &[],
             average: &[],
             optimiser: &[],
+            codes: &[],
         };
         let state = RunState {
             losses: (None, 2),

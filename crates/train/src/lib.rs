@@ -34,6 +34,7 @@ pub mod optimiser;
 mod pictures;
 pub mod recipe;
 mod recipe_changes;
+mod recipe_checks;
 pub mod rng;
 pub mod schedule;
 mod session;
@@ -48,6 +49,10 @@ pub use families::codes::{
     CodesRecipe, DiffusionLoss, DropLaw, KeptPlaces, TokenizerFiles, open_codes_start, train_codes,
 };
 pub use families::detector::{DetectorRecipe, DetectorReport, DetectorScores, train_detector};
+pub use families::image::surgery::{
+    DepthSource, GrowOptions, GrowthReport, PruneReport, PruneTarget, PrunedBlock, Strategy, grow,
+    prune, recipe_of,
+};
 pub use families::image::{ImageReport, Start, train_image};
 pub use families::masks::{MasksRecipe, MasksReport, train_masks};
 pub use families::recogniser::{RecogniserRecipe, RecogniserReport, train_recogniser};

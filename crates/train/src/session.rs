@@ -142,6 +142,7 @@ impl<'a> Session<'a> {
                 weight_decay: options.weight_decay,
                 clip: options.clip,
                 betas: options.betas,
+                eight_bit: options.eight_bit,
             },
         );
         let mut ema = Ema::new(&parameters, options.ema_decay)?;
@@ -177,7 +178,12 @@ impl<'a> Session<'a> {
             ema.load(&found.average)?;
             optimiser.load_state(&found.optimiser, found.state.skipped)?;
             let names: Vec<&str> = parameters.iter().map(|(name, _)| name.as_str()).collect();
-            found.expect(&names, &optimiser.state())?;
+            let (arrays, codes) = (optimiser.state(), optimiser.codes());
+            let kept = arrays.iter().map(|array| array.name.as_str());
+            let kept: Vec<&str> = kept
+                .chain(codes.iter().map(|codes| codes.name.as_str()))
+                .collect();
+            found.expect(&names, &kept)?;
             state = found.state;
             let log = out.join(LOG);
             if !log.exists() {
@@ -231,6 +237,11 @@ impl<'a> Session<'a> {
             control.stage("training", Work::Run, 0);
         }
         Ok(session)
+    }
+
+    /// Bytes of the optimiser's state.
+    pub fn optimiser_bytes(&self) -> u64 {
+        self.optimiser.state_bytes()
     }
 
     /// Samples an update.
@@ -354,11 +365,12 @@ impl<'a> Session<'a> {
             inputs: Some(self.inputs.clone()),
         };
         let weights = tensors::copy_variables(&self.parameters)?;
-        let optimiser = self.optimiser.state();
+        let (optimiser, codes) = (self.optimiser.state(), self.optimiser.codes());
         let contents = Contents {
             weights: &weights,
             average: self.ema.arrays(),
             optimiser: &optimiser,
+            codes: &codes,
         };
         checkpoint::save(&self.out.join(CHECKPOINTS), &state, &contents)?;
         self.control.send(Event::Saved { step: self.step });

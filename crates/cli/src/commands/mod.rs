@@ -8,11 +8,13 @@ pub mod component;
 pub mod convert;
 pub mod doctor;
 pub mod eval;
+pub mod grow;
 pub mod image;
 pub mod inspect;
 pub mod masks;
 pub mod models;
 pub mod probe;
+pub mod prune;
 pub mod quantize;
 pub mod reproduce;
 pub mod serve;
@@ -44,6 +46,8 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Inspect(arguments) => inspect::run(&arguments),
         Verb::Compare(arguments) => compare::run(&arguments),
         Verb::Quantize(arguments) => quantize::run(&arguments),
+        Verb::Grow(arguments) => grow::run(&arguments),
+        Verb::Prune(arguments) => prune::run(&arguments),
         Verb::Convert(arguments) => convert::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Train(verb) => train::run(&verb),
@@ -98,6 +102,11 @@ pub struct DeviceArguments {
 }
 
 impl DeviceArguments {
+    /// Whether neither was given.
+    pub fn is_default(&self) -> bool {
+        self.device == "cpu" && !self.precise
+    }
+
     /// The place, for an entry that can run there.
     pub fn location(&self, entry: &Entry) -> Result<Location> {
         let location = brisk_pipelines::device::location(&self.device, self.precise)?;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use brisk_models::component::{LoadSettings, Port, Setting};
 use brisk_models::registry;
 use brisk_pipelines::folder::Wanted;
-use brisk_store::check_outputs;
+use brisk_store::{check_outputs, open_weights, write_safetensors};
+use brisk_train::optimiser::Probed;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
 
@@ -20,9 +21,9 @@ use crate::{models, output};
 #[derive(Debug, Args)]
 #[command(before_help = ports())]
 pub struct ProbeArguments {
-    /// Pipeline's or component's folder, hub id, or sana-emoji
+    /// Pipeline's or component's folder, hub id, or sana-emoji; none for an optimiser
     #[arg(long, value_name = "MODEL")]
-    model: String,
+    model: Option<String>,
     /// Which component, of those above
     #[arg(long, value_name = "NAME", hide_possible_values = true, value_parser = PossibleValuesParser::new(names()))]
     component: String,
@@ -55,6 +56,7 @@ fn names() -> Vec<&'static str> {
             names.push(entry.name);
         }
     }
+    names.extend(Probed::ALL.map(Probed::name));
     names
 }
 
@@ -64,13 +66,17 @@ fn ports() -> String {
     const WIDTH: usize = 98;
     let mut lines: Vec<String> = Vec::new();
     let mut text = "Names and layouts are those of the reference's forward (NCHW, f32):".to_owned();
-    for (_, entry) in registry::entries() {
+    let of_models = registry::entries().into_iter().map(|(_, entry)| {
         let shown = |ports: &[Port]| -> Vec<String> { ports.iter().map(Port::shown).collect() };
         let inputs = shown(entry.inputs).join(", ");
         let outputs = shown(entry.outputs).join(", ");
-        let mut line = format!("\n  {:NAME$}", entry.name);
+        (entry.name, format!("{inputs} -> {outputs}"))
+    });
+    let of_optimisers = Probed::ALL.map(|probed| (probed.name(), probed.ports().to_owned()));
+    for (name, ports) in of_models.chain(of_optimisers) {
+        let mut line = format!("\n  {name:NAME$}");
         let mut width = 2 + NAME;
-        for word in format!("{inputs} -> {outputs}").split(' ') {
+        for word in ports.split(' ') {
             if width + word.len() > WIDTH {
                 line.truncate(line.trim_end().len());
                 line.push_str(&format!("\n  {:NAME$}", ""));
@@ -99,7 +105,19 @@ pub fn run(arguments: &ProbeArguments) -> Result {
         &[arguments.inputs.as_path()],
     )?;
     output::check_writable(&arguments.outputs)?;
-    let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
+    let probed = Probed::ALL
+        .into_iter()
+        .find(|probed| probed.name() == arguments.component);
+    if let Some(probed) = probed {
+        return arguments.run_optimiser(probed);
+    }
+    let Some(model) = &arguments.model else {
+        return Err(Failure::usage(format!(
+            "--model: which one's {} should run?",
+            arguments.component
+        )));
+    };
+    let folder = models::open(Some(model), arguments.variant.as_deref())?;
     let found = Found::find(&folder, &arguments.component)?;
     let opened = found.open(&Wanted {
         variant: arguments.variant.clone(),
@@ -127,4 +145,29 @@ pub fn run(arguments: &ProbeArguments) -> Result {
         &arguments.outputs,
         outputs.iter(),
     )?)
+}
+
+impl ProbeArguments {
+    /// An optimiser, which is of no model and computes on the CPU.
+    fn run_optimiser(&self, probed: Probed) -> Result {
+        let given = [
+            ("--model", self.model.is_some()),
+            ("--variant", self.variant.is_some()),
+            ("--exact", self.exact),
+            ("--activations", self.activations.is_some()),
+            ("--device, --precise", !self.device.is_default()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            return Err(Failure::usage(format!(
+                "{flag}: has no effect on an optimiser; leave it out"
+            )));
+        }
+        let source = open_weights(&self.inputs)?;
+        let outputs = probed.run(&*source)?;
+        Ok(write_safetensors(
+            &self.outputs,
+            &outputs.tensors(),
+            &Default::default(),
+        )?)
+    }
 }

@@ -21,8 +21,8 @@ use brisk_train::eval::open_autoencoder;
 use brisk_train::log::{LogEntry, MEASURES, read_log};
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
 use brisk_train::{
-    Start, TokenizerFiles, open_codes_start, train_autoencoder, train_codes, train_image,
-    train_text,
+    Start, TokenizerFiles, open_codes_start, recipe_of, train_autoencoder, train_codes,
+    train_image, train_text,
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -157,9 +157,9 @@ pub struct AutoencoderArguments {
 #[derive(Debug, Args)]
 #[command(before_help = "A recipe is a JSON file with model, data and training settings.")]
 pub struct ImageTrainingArguments {
-    /// Recipe: a built-in name or a JSON file
-    #[arg(long, value_name = "RECIPE", default_value = "emoji-image")]
-    recipe: String,
+    /// Recipe: a built-in name or a JSON file (default: emoji-image; with --from, that model's own or one of its shape)
+    #[arg(long, value_name = "RECIPE")]
+    recipe: Option<String>,
     /// Autoencoder (or tokenizer), or a model that has one; with --from, by default that model's
     #[arg(long, value_name = "MODEL", required_unless_present = "from")]
     vae: Option<String>,
@@ -213,6 +213,9 @@ pub struct PlotArguments {
     #[arg(long, value_name = "TEXT")]
     title: Option<String>,
 }
+
+/// The recipe of a text-to-image model where nothing says which.
+const IMAGE_RECIPE: &str = "emoji-image";
 
 /// What a line of a log has, and its name on the axis.
 type Quantity = (&'static str, bool, Box<dyn Fn(&LogEntry) -> Option<f64>>);
@@ -352,15 +355,24 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
 
 fn image(arguments: &ImageTrainingArguments) -> Result {
     arguments.run.threads.apply()?;
-    let mut recipe = Recipe::open(&arguments.recipe)?;
-    if recipe.kind() != "image" {
-        return Err(wrong_kind(&arguments.recipe, &recipe, "image"));
-    }
-    arguments.run.adjust(recipe.training_mut());
-    let data = EmojiData::open_all(&arguments.data)?;
     let variant = arguments.variant.as_deref();
     let open = |name: &str| models::open(Some(name), variant);
     let start = arguments.from.as_deref().map(open).transpose()?;
+    let named = arguments.recipe.as_deref();
+    let of_start = match (&start, named) {
+        (Some(start), None) => recipe_of(start)?,
+        _ => None,
+    };
+    let name = named.unwrap_or(IMAGE_RECIPE);
+    let mut recipe = match of_start {
+        Some(recipe) => Recipe::Image(recipe),
+        None => Recipe::open(name)?,
+    };
+    if recipe.kind() != "image" {
+        return Err(wrong_kind(name, &recipe, "image"));
+    }
+    arguments.run.adjust(recipe.training_mut());
+    let data = EmojiData::open_all(&arguments.data)?;
     let vae = match (&arguments.vae, &start) {
         (Some(name), _) => open(name)?,
         (None, Some(start)) => start.clone(),
@@ -387,7 +399,7 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
                 train_codes(recipe, &data, &tokenizer, start.as_ref(), out, control)
             })
         }
-        other => Err(wrong_kind(&arguments.recipe, other, "image")),
+        other => Err(wrong_kind(name, other, "image")),
     }
 }
 

@@ -5,6 +5,7 @@ mod batch;
 mod bench;
 mod bucket;
 mod checked_first;
+mod depth;
 mod device;
 mod files;
 mod fleet;

@@ -297,3 +297,78 @@ fn token_ids_outside_the_vocabulary_are_refused() {
         );
     }
 }
+
+#[test]
+fn optimisers_follow_their_formulas() {
+    let place = Place::new();
+    let fixture =
+        |case: &str| load_tensors(fixture_path(&format!("optimiser/came/{case}.safetensors")));
+    for (component, case) in [
+        ("optimiser.came", "came"),
+        ("optimiser.came8bit", "came8bit_elements"),
+        ("optimiser.came8bit", "came8bit_rows"),
+    ] {
+        let wanted = fixture(case);
+        let given: HashMap<String, Tensor> = fixture("inputs")
+            .into_iter()
+            .chain(wanted.clone())
+            .filter_map(|(name, tensor)| Some((name.strip_prefix("inputs.")?.to_owned(), tensor)))
+            .collect();
+        brisk_testkit::save_tensors(place.path("in.safetensors"), &given);
+        let probe = |component: &str, more: &[&str]| {
+            let files = ["--inputs", "in.safetensors", "--outputs", "out.safetensors"];
+            [&["probe", "--component", component][..], &files, more]
+                .concat()
+                .join(" ")
+        };
+        let run = probe(component, &[]);
+        place.ok(&run.split(' ').collect::<Vec<_>>());
+        let found = load_tensors(place.path("out.safetensors"));
+        for (name, wanted) in &wanted {
+            let Some(name) = name.strip_prefix("outputs.") else {
+                continue;
+            };
+            let found = &found[name];
+            if name.ends_with(".data") {
+                let codes =
+                    |tensor: &Tensor| tensor.flatten_all().unwrap().to_vec1::<u8>().unwrap();
+                let (found, wanted) = (codes(found), codes(wanted));
+                // Sums of another order may move a value over the border between two codes.
+                let pairs = found.iter().zip(&wanted);
+                assert!(
+                    pairs.clone().all(|(a, b)| a.abs_diff(*b) <= 1),
+                    "{case}: {name}"
+                );
+                let other = pairs.filter(|(a, b)| a != b).count();
+                assert!(
+                    other * 50 <= wanted.len(),
+                    "{case}: {name}: {other} codes differ"
+                );
+            } else {
+                let tolerance = if case == "came" { 1e-5 } else { 1e-3 };
+                brisk_testkit::assert_close(name, found, wanted, tolerance);
+            }
+        }
+        let states = found.keys().filter(|name| name.starts_with("exp_avg"));
+        assert_eq!(
+            states.count(),
+            wanted
+                .keys()
+                .filter(|name| name.contains(".exp_avg"))
+                .count()
+        );
+        // Neither a model nor a card has to do with it.
+        for more in [["--model", "sana-emoji"], ["--device", "cuda"]] {
+            let run = probe(component, &more);
+            place.fails(2, &[more[0]], &run.split(' ').collect::<Vec<_>>());
+        }
+    }
+    let without_rate: HashMap<String, Tensor> = fixture("inputs")
+        .into_iter()
+        .filter_map(|(name, tensor)| Some((name.strip_prefix("inputs.")?.to_owned(), tensor)))
+        .filter(|(name, _)| name != "lr")
+        .collect();
+    brisk_testkit::save_tensors(place.path("in.safetensors"), &without_rate);
+    let run = "probe --component optimiser.came --inputs in.safetensors --outputs o.safetensors";
+    place.fails(1, &["lr is missing"], &run.split(' ').collect::<Vec<_>>());
+}

@@ -1,17 +1,13 @@
 //! The folder that a quantized model is written to.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use brisk_store::output::TemporaryFolder;
-use brisk_store::{ModelFolder, check_output, write_atomic, write_atomic_with};
+use brisk_store::{ModelFolder, check_output, write_atomic};
 use serde_json::Value;
 
 use super::{Component, Layout, QuantizeRequest, Quantized, WithSource};
-use crate::error::{Error, Result};
-
-/// Files below this size are copied, so that the result can be edited without changing its source.
-const LINKED_FROM: u64 = 1 << 20;
+use crate::error::Result;
+use crate::rest_of_folder::{copy_rest, make_folder};
 
 /// Where a component is written.
 pub(super) enum Target {
@@ -80,23 +76,11 @@ pub(super) fn prepare(
     if request.is_single_file() {
         return Ok(());
     }
-    for name in folder.list() {
-        let replaced = components
+    copy_rest(folder, &request.output, &|name| {
+        components
             .iter()
-            .any(|(component, _)| is_replaced(component, &name));
-        if replaced {
-            continue;
-        }
-        let target = request.output.join(&name);
-        if let Some(parent) = target.parent() {
-            make_folder(parent)?;
-        }
-        match folder {
-            ModelFolder::Disk(path) => link_or_copy(&path.join(&name), &target)?,
-            ModelFolder::Embedded { .. } => write_atomic(&target, &folder.read(&name)?)?,
-        }
-    }
-    Ok(())
+            .any(|(component, _)| is_replaced(component, name))
+    })
 }
 
 /// Whether a file of the model's folder is written anew with a component.
@@ -124,39 +108,4 @@ pub(super) fn write_report(request: &QuantizeRequest, done: &Quantized) -> Resul
 
 fn write_json(path: &Path, value: &Value) -> Result<()> {
     Ok(write_atomic(path, format!("{value:#}\n").as_bytes())?)
-}
-
-pub(super) fn make_folder(path: &Path) -> Result<()> {
-    let failed = |error| {
-        Error::folder(
-            path.display().to_string(),
-            format!("cannot make it: {error}"),
-        )
-    };
-    std::fs::create_dir_all(path).map_err(failed)
-}
-
-/// Gives a file a second name where it is large and holds weights, which nobody edits, and copies it
-/// elsewhere. What the second name stood for before is replaced when the new file is whole.
-fn link_or_copy(from: &Path, to: &Path) -> Result<()> {
-    let failed = |error: std::io::Error| {
-        let message = format!("cannot copy it to {}: {error}", to.display());
-        Error::folder(from.display().to_string(), message)
-    };
-    let real = std::fs::canonicalize(from).map_err(failed)?;
-    let is_weights = ["safetensors", "bin", "pth", "pt"]
-        .iter()
-        .any(|end| from.extension().is_some_and(|found| found == *end));
-    let size = std::fs::metadata(&real).map_err(failed)?.len();
-    if is_weights && size >= LINKED_FROM {
-        let room = TemporaryFolder::create(to)?;
-        let trial = room.path().join("link");
-        if std::fs::hard_link(&real, &trial).is_ok() {
-            return std::fs::rename(&trial, to).map_err(failed);
-        }
-    }
-    let mut file = File::open(&real).map_err(failed)?;
-    Ok(write_atomic_with(to, |out| {
-        std::io::copy(&mut file, out).map(drop)
-    })?)
 }

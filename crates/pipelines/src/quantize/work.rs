@@ -9,10 +9,10 @@ use brisk_store::{
 };
 use serde_json::{Value, json};
 
-use super::folder::make_folder;
 use super::{PartReport, QuantizeRequest};
 use crate::error::{Error, Result};
 use crate::events::{Control, Event};
+use crate::rest_of_folder::make_folder;
 
 /// Finished parts of one request, which one process at a time works at.
 pub(super) struct WorkFolder {

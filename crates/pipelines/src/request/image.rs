@@ -6,6 +6,7 @@ use brisk_media::Picture;
 use serde_json::{Map, Value};
 
 use super::{Decisions, StageCost, StageMemory, WeightBytes};
+use crate::block_importance::BlockWatcher;
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
@@ -264,6 +265,12 @@ pub trait ImageModel: Send {
 
     /// The model as one whose layers can be quantized; none for families without such a layout.
     fn quantizable(&mut self) -> Option<&mut dyn Quantizable>;
+
+    /// Lets `watcher` see what the blocks of the network that takes the steps are given and give from now on; false for
+    /// a family whose networks have no blocks that could be left out.
+    fn watch_blocks(&mut self, _watcher: BlockWatcher) -> bool {
+        false
+    }
 
     /// Drops every network that is in memory.
     fn release(&mut self);

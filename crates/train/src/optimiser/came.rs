@@ -1,6 +1,7 @@
 use brisk_store::TensorSource;
 use candle_core::Var;
 
+use super::momentum::{EightBit, Momentum, NamedCodes};
 use super::{Gradients, Optimiser, StepReport};
 use crate::error::Result;
 use crate::tensors::{self, NamedArray};
@@ -18,6 +19,8 @@ pub struct CameOptions {
     pub weight_decay: f64,
     /// Bound of the norm over all gradients.
     pub clip: Option<f64>,
+    /// Keeps the momentum of large parameters in 8 bits (CAME-8bit).
+    pub eight_bit: Option<EightBit>,
 }
 
 impl Default for CameOptions {
@@ -28,6 +31,7 @@ impl Default for CameOptions {
             update_bound: 1.0,
             weight_decay: 0.0,
             clip: None,
+            eight_bit: None,
         }
     }
 }
@@ -47,12 +51,13 @@ enum Second {
 
 #[derive(Debug)]
 struct State {
-    momentum: Vec<f32>,
+    momentum: Momentum,
     second: Second,
 }
 
 /// CAME (confidence-guided adaptive memory-efficient optimisation), without bias correction. Matrices and 1×1 convolutions
 /// keep the second moments as row and column means; all other parameters keep them in full and have no confidence term.
+/// With [`CameOptions::eight_bit`] the momentum of large ones lies in blocks of 8 bits between updates (CAME-8bit).
 pub struct Came {
     parameters: Vec<(String, Var)>,
     states: Vec<State>,
@@ -113,9 +118,10 @@ impl Factors {
 }
 
 impl State {
-    fn new(dims: &[usize]) -> State {
+    fn new(dims: &[usize], eight_bit: Option<EightBit>) -> State {
         let count = dims.iter().product();
-        let second = match matrix_shape(dims) {
+        let shape = matrix_shape(dims);
+        let second = match shape {
             Some((rows, columns)) => Second::Factored {
                 square: Factors::zeros(rows, columns),
                 residual: Factors::zeros(rows, columns),
@@ -123,7 +129,7 @@ impl State {
             None => Second::Full(vec![0.0; count]),
         };
         State {
-            momentum: vec![0.0; count],
+            momentum: Momentum::zeros(dims, shape.is_some(), eight_bit),
             second,
         }
     }
@@ -156,43 +162,44 @@ impl State {
         let root_mean_square = (squares / gradient.len().max(1) as f64).sqrt();
         let bound = (root_mean_square / options.update_bound).max(1.0) as f32;
         let (beta1, rest) = (beta1 as f32, (1.0 - beta1) as f32);
-        for (u, momentum) in gradient.iter_mut().zip(&mut self.momentum) {
-            *u /= bound;
-            *momentum = beta1 * *momentum + rest * *u;
-            *u -= *momentum;
-        }
         let keep = (1.0 - options.weight_decay * rate) as f32;
         let rate = rate as f32;
-        match &mut self.second {
-            Second::Factored { residual, .. } => {
-                residual.update(gradient, beta3, |instability| {
-                    instability * instability + epsilon2
-                });
-                residual.for_each(|index, factor| {
-                    weights[index] = weights[index] * keep - rate * self.momentum[index] * factor;
-                });
+        let second = &mut self.second;
+        self.momentum.update(|momentum| {
+            for (u, momentum) in gradient.iter_mut().zip(&mut *momentum) {
+                *u /= bound;
+                *momentum = beta1 * *momentum + rest * *u;
+                *u -= *momentum;
             }
-            Second::Full(_) => {
-                for (weight, momentum) in weights.iter_mut().zip(&self.momentum) {
-                    *weight = *weight * keep - rate * momentum;
+            match second {
+                Second::Factored { residual, .. } => {
+                    residual.update(gradient, beta3, |instability| {
+                        instability * instability + epsilon2
+                    });
+                    residual.for_each(|index, factor| {
+                        weights[index] = weights[index] * keep - rate * momentum[index] * factor;
+                    });
+                }
+                Second::Full(_) => {
+                    for (weight, momentum) in weights.iter_mut().zip(momentum) {
+                        *weight = *weight * keep - rate * *momentum;
+                    }
                 }
             }
-        }
+        });
     }
 
-    /// The state's arrays under the names of the reference.
-    fn arrays_mut(&mut self) -> Vec<(&'static str, &mut Vec<f32>, bool)> {
-        let mut arrays = vec![("exp_avg", &mut self.momentum, true)];
+    /// The second moments under the names of the reference, each with whether it has the parameter's shape.
+    fn moments_mut(&mut self) -> Vec<(&'static str, &mut Vec<f32>, bool)> {
         match &mut self.second {
-            Second::Factored { square, residual } => {
-                arrays.push(("exp_avg_sq_row", &mut square.rows, false));
-                arrays.push(("exp_avg_sq_col", &mut square.columns, false));
-                arrays.push(("exp_avg_res_row", &mut residual.rows, false));
-                arrays.push(("exp_avg_res_col", &mut residual.columns, false));
-            }
-            Second::Full(square) => arrays.push(("exp_avg_sq", square, true)),
+            Second::Factored { square, residual } => vec![
+                ("exp_avg_sq_row", &mut square.rows, false),
+                ("exp_avg_sq_col", &mut square.columns, false),
+                ("exp_avg_res_row", &mut residual.rows, false),
+                ("exp_avg_res_col", &mut residual.columns, false),
+            ],
+            Second::Full(square) => vec![("exp_avg_sq", square, true)],
         }
-        arrays
     }
 }
 
@@ -201,7 +208,7 @@ impl Came {
     pub fn new(parameters: Vec<(String, Var)>, options: CameOptions) -> Came {
         let states = parameters
             .iter()
-            .map(|(_, variable)| State::new(variable.dims()))
+            .map(|(_, variable)| State::new(variable.dims(), options.eight_bit))
             .collect();
         Came {
             parameters,
@@ -231,6 +238,7 @@ impl Optimiser for Came {
     fn state(&self) -> Vec<NamedArray> {
         let mut arrays = Vec::new();
         for ((name, variable), state) in self.parameters.iter().zip(&self.states) {
+            state.momentum.arrays(name, variable.dims(), &mut arrays);
             let mut push = |kind: &str, values: &Vec<f32>, shape: Vec<usize>| {
                 arrays.push(NamedArray {
                     name: format!("{kind}.{name}"),
@@ -238,7 +246,6 @@ impl Optimiser for Came {
                     values: values.clone(),
                 });
             };
-            push("exp_avg", &state.momentum, variable.dims().to_vec());
             match &state.second {
                 Second::Factored { square, residual } => {
                     for (kind, values) in [
@@ -256,9 +263,17 @@ impl Optimiser for Came {
         arrays
     }
 
+    fn codes(&self) -> Vec<NamedCodes> {
+        let states = self.parameters.iter().zip(&self.states);
+        states
+            .filter_map(|((name, variable), state)| state.momentum.codes(name, variable.dims()))
+            .collect()
+    }
+
     fn load_state(&mut self, source: &dyn TensorSource, skipped: u64) -> Result<()> {
         for ((name, variable), state) in self.parameters.iter().zip(&mut self.states) {
-            for (kind, values, whole) in state.arrays_mut() {
+            state.momentum.load(source, name, variable.dims())?;
+            for (kind, values, whole) in state.moments_mut() {
                 let shape = if whole {
                     variable.dims().to_vec()
                 } else {

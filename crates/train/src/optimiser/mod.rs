@@ -3,7 +3,9 @@
 
 mod adamw;
 mod came;
+mod momentum;
 mod muon;
+mod probe;
 
 use brisk_store::TensorSource;
 use candle_core::Var;
@@ -13,7 +15,9 @@ use serde::{Deserialize, Serialize};
 
 pub use adamw::{AdamW, AdamWOptions};
 pub use came::{Came, CameOptions};
+pub use momentum::{BlockRule, EightBit, NamedCodes};
 pub use muon::{Muon, MuonOptions};
+pub use probe::{ProbeOutputs, Probed};
 
 use crate::error::Result;
 use crate::tensors::{self, NamedArray};
@@ -38,7 +42,23 @@ pub trait Optimiser: Send {
     /// The state as named arrays, `{kind}.{parameter}`.
     fn state(&self) -> Vec<NamedArray>;
 
-    /// Takes the state back from what [`Optimiser::state`] gave.
+    /// What of the state is kept in 8 bits.
+    fn codes(&self) -> Vec<NamedCodes> {
+        Vec::new()
+    }
+
+    /// Bytes of the state.
+    fn state_bytes(&self) -> u64 {
+        let arrays: usize = self
+            .state()
+            .iter()
+            .map(|array| 4 * array.values.len())
+            .sum();
+        let codes: usize = self.codes().iter().map(|codes| codes.values.len()).sum();
+        (arrays + codes) as u64
+    }
+
+    /// Takes the state back from what [`Optimiser::state`] and [`Optimiser::codes`] gave.
     fn load_state(&mut self, source: &dyn TensorSource, skipped: u64) -> Result<()>;
 }
 
@@ -48,6 +68,8 @@ pub trait Optimiser: Send {
 pub enum OptimiserKind {
     /// [`Came`].
     Came,
+    /// [`Came`] with its momentum in blocks of 8 bits.
+    Came8bit,
     /// [`AdamW`].
     Adamw,
     /// [`Muon`], with [`AdamW`] for what is no matrix of a hidden layer.
@@ -63,6 +85,8 @@ pub struct OptimiserOptions {
     pub clip: Option<f64>,
     /// Decays of AdamW's mean and mean square; its own when left out.
     pub betas: Option<(f64, f64)>,
+    /// How CAME-8bit keeps its momentum; as SANA-1.5 does when left out.
+    pub eight_bit: Option<EightBit>,
 }
 
 /// Builds an optimiser with the default constants of its kind where the options leave them open.
@@ -81,11 +105,13 @@ pub fn build(
         ..AdamWOptions::default()
     };
     match kind {
-        OptimiserKind::Came => Box::new(Came::new(
+        OptimiserKind::Came | OptimiserKind::Came8bit => Box::new(Came::new(
             parameters,
             CameOptions {
                 weight_decay,
                 clip,
+                eight_bit: (kind == OptimiserKind::Came8bit)
+                    .then(|| options.eight_bit.unwrap_or_default()),
                 ..CameOptions::default()
             },
         )),
@@ -142,6 +168,13 @@ impl Gradients {
             arrays: arrays.into_iter().map(|(values, _)| values).collect(),
             norm,
         })
+    }
+
+    /// Of given values, one array a parameter.
+    fn of(arrays: Vec<Option<Vec<f32>>>) -> Gradients {
+        let values = arrays.iter().flatten().flatten();
+        let norm = values.map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+        Gradients { arrays, norm }
     }
 
     /// What to multiply them with so that the norm keeps to the bound.
@@ -228,6 +261,7 @@ pub(crate) mod tests {
     fn non_finite_gradients_change_nothing_and_are_counted() {
         for kind in [
             OptimiserKind::Came,
+            OptimiserKind::Came8bit,
             OptimiserKind::Adamw,
             OptimiserKind::Muon,
         ] {
@@ -238,7 +272,7 @@ pub(crate) mod tests {
                 OptimiserOptions {
                     weight_decay: 0.1,
                     clip: Some(1.0),
-                    betas: None,
+                    ..OptimiserOptions::default()
                 },
             );
             let loss = (variable.as_tensor() * line(&[f32::NAN, 1.0])).unwrap();

@@ -10,6 +10,7 @@ use super::load::LoadOptions;
 use super::options as own;
 use super::pipeline::SanaPipeline;
 use super::plan::{SanaPlan, plan};
+use crate::block_importance::BlockWatcher;
 use crate::device::location;
 use crate::error::{Error, Result};
 use crate::events::Control;
@@ -139,6 +140,11 @@ impl ImageModel for SanaPipeline {
 
     fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
         Some(self)
+    }
+
+    fn watch_blocks(&mut self, watcher: BlockWatcher) -> bool {
+        self.block_watcher = Some(watcher);
+        true
     }
 
     fn release(&mut self) {

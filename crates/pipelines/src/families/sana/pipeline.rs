@@ -16,6 +16,7 @@ use super::load::{Files, LoadOptions};
 use super::plan::{Capabilities, SanaPlan};
 use super::text::{Captions, TextJob};
 use super::velocity::{Contexts, SanaVelocity, Steering};
+use crate::block_importance::BlockWatcher;
 use crate::diffusion::latents::{Noise, from_planes, to_planes};
 use crate::diffusion::schedulers::SchedulerConfig;
 use crate::diffusion::schedulers::scm::Scm;
@@ -58,6 +59,7 @@ pub struct SanaPipeline {
     pub(super) decoder: Option<Autoencoder>,
     watcher: Option<InputWatcher>,
     text_watcher: Option<InputWatcher>,
+    pub(super) block_watcher: Option<BlockWatcher>,
 }
 
 impl SanaPipeline {
@@ -82,6 +84,7 @@ impl SanaPipeline {
             decoder: None,
             watcher: None,
             text_watcher: None,
+            block_watcher: None,
         })
     }
 
@@ -372,6 +375,7 @@ impl SanaPipeline {
                 .as_ref()
                 .map(|pag| pag.layers.clone())
                 .unwrap_or_default(),
+            blocks: self.block_watcher.clone(),
         };
         let denoiser = Denoiser::new(
             velocity,

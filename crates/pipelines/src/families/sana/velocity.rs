@@ -1,14 +1,16 @@
 //! The transformer, with ControlNet and perturbed attention, as a velocity model.
 
 use std::ops::Range;
+use std::sync::PoisonError;
 
 use brisk_models::sana::{
     CaptionContext, ControlWiring, ForwardExtras, Perturbed, SanaTransformer,
 };
 use brisk_models::sana_controlnet::{ControlStart, SanaControlNet};
-use brisk_nn::Tensor;
+use brisk_nn::{Tensor, Trace};
 
 use super::text::Captions;
+use crate::block_importance::BlockWatcher;
 use crate::diffusion::{Branch, Row, VelocityModel};
 use crate::error::Result;
 
@@ -70,6 +72,8 @@ pub(super) struct SanaVelocity<'a> {
     pub(super) images_per_prompt: usize,
     /// Blocks whose self-attention is replaced by the identity in perturbed rows.
     pub(super) perturbed_layers: Vec<usize>,
+    /// Sees what every block is given and gives.
+    pub(super) blocks: Option<BlockWatcher>,
 }
 
 /// What consecutive rows need at every step.
@@ -78,6 +82,44 @@ pub(super) struct SanaRows {
     caption: CaptionContext,
     control_caption: Option<CaptionContext>,
     perturbed: Option<Range<usize>>,
+}
+
+impl SanaVelocity<'_> {
+    /// A pass of the transformer, whose blocks may be watched.
+    fn forward(
+        &self,
+        latents: &Tensor,
+        time: &Tensor,
+        guidance: Option<&Tensor>,
+        caption: &CaptionContext,
+        extras: &ForwardExtras,
+    ) -> Result<Tensor> {
+        let Some(watcher) = &self.blocks else {
+            let output = self
+                .transformer
+                .forward(latents, time, guidance, caption, extras)?;
+            return Ok(output);
+        };
+        let mut blocks = watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut problem = None;
+        let mut see = |name: &str, tokens: &Tensor| {
+            let index = name.strip_prefix("transformer_blocks.").map(str::parse);
+            let seen = match index {
+                Some(Ok(index)) => blocks.block(index, tokens),
+                None if name == "patch_embed" => blocks.begin(tokens),
+                _ => return,
+            };
+            problem = problem.take().or(seen.err());
+        };
+        let trace = &mut Trace::parts(&mut see);
+        let output = self
+            .transformer
+            .forward_traced(latents, time, guidance, caption, extras, trace)?;
+        match problem {
+            Some(problem) => Err(problem.into()),
+            None => Ok(output),
+        }
+    }
 }
 
 impl VelocityModel for SanaVelocity<'_> {
@@ -142,9 +184,7 @@ impl VelocityModel for SanaVelocity<'_> {
             extras.residuals = &residuals;
             extras.residual_wiring = steering.wiring;
         }
-        let output =
-            self.transformer
-                .forward(latents, &time, guidance.as_ref(), &rows.caption, &extras)?;
+        let output = self.forward(latents, &time, guidance.as_ref(), &rows.caption, &extras)?;
         let channels = latents.dim(3)?;
         if output.dim(3)? == channels {
             return Ok(output);

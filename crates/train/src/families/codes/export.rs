@@ -80,6 +80,7 @@ pub(super) fn write(
         seconds: session.seconds(),
         transformer_parameters,
         text_encoder_parameters,
+        optimiser_bytes: session.optimiser_bytes(),
         pictures,
         vocabulary: configs.text_model.0.vocab_size,
         loss: mean_of_last_tenth(&out.join(LOG))?,

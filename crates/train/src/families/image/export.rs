@@ -124,6 +124,7 @@ pub(super) fn write(
         seconds: session.seconds(),
         transformer_parameters,
         text_encoder_parameters,
+        optimiser_bytes: session.optimiser_bytes(),
         pictures,
         vocabulary: pieces.configs.text_model.vocab_size,
         loss: mean_of_last_tenth(&out.join(LOG))?,

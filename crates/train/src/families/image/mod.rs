@@ -5,6 +5,7 @@ mod captions;
 pub(crate) mod export;
 mod sample;
 pub(crate) mod start;
+pub(crate) mod surgery;
 
 use std::path::Path;
 
@@ -53,6 +54,8 @@ pub struct ImageReport {
     pub transformer_parameters: usize,
     /// Parameters of the text encoder.
     pub text_encoder_parameters: usize,
+    /// Bytes of the optimiser's state.
+    pub optimiser_bytes: u64,
     /// Pictures that were trained on.
     pub pictures: usize,
     /// Tokens of the vocabulary.
