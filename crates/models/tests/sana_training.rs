@@ -3,9 +3,9 @@
 mod common;
 
 use brisk_models::sana::{ForwardExtras, SanaTransformer};
-use brisk_nn::Weights;
-use brisk_testkit::{assert_close, fixtures_dir};
-use common::{Inputs, TOLERANCE, config, golden, run};
+use brisk_nn::{Tensor, Weights};
+use brisk_testkit::{assert_close, fixtures_dir, relative_l2, values};
+use common::{Inputs, TOLERANCE, config, golden, load, run};
 
 #[test]
 fn every_variable_has_a_gradient() {
@@ -88,6 +88,79 @@ fn gradient_agrees_with_a_finite_difference() {
             error < 0.005 * f64::from(norm) + 5e-4,
             "{name}: slope {slope}, gradient {norm}"
         );
+    }
+}
+
+/// Value and rate of change along one direction of latent, time and guidance, from one pass of the same code.
+#[test]
+fn tangent_agrees_with_central_differences() {
+    for (case, frozen) in [
+        ("t1_base", true),
+        ("t2_qk_norm", false),
+        ("t3_sprint", true),
+        ("t3_sprint", false),
+    ] {
+        let inputs = Inputs::read(&golden(case));
+        let model = match frozen {
+            true => load(case),
+            false => {
+                let file = fixtures_dir().join("sana_transformer").join(case);
+                let file = file.join("diffusion_pytorch_model.safetensors");
+                let source = brisk_store::open_weights(&file).unwrap();
+                let weights = Weights::trainable(Some(source), 7);
+                SanaTransformer::load(&config(case), &weights).unwrap()
+            }
+        };
+        let wave = |x: &Tensor, scale: f64| {
+            let count = x.elem_count();
+            let values: Vec<f32> = (0..count).map(|i| ((i * i) as f32 * 0.7).sin()).collect();
+            (Tensor::from_vec(values, x.dims()).unwrap() * scale).unwrap()
+        };
+        let (latent, time) = (&inputs.latent, &inputs.timestep);
+        let along = (
+            wave(latent, 1.0),
+            wave(time, if case == "t3_sprint" { 0.3 } else { 3.0 }),
+        );
+        let strength = inputs.guidance.as_ref().map(|x| (x, wave(x, 0.2)));
+        let caption = model.encode_caption(&inputs.text, &inputs.lengths).unwrap();
+        let extras = ForwardExtras::default();
+        let run = |latent: &Tensor, time: &Tensor, guidance: Option<&Tensor>| {
+            model
+                .forward(latent, time, guidance, &caption, &extras)
+                .unwrap()
+        };
+        let strength_rate = strength
+            .as_ref()
+            .map(|(x, rate)| x.with_tangent(rate).unwrap());
+        let result = run(
+            &latent.with_tangent(&along.0).unwrap(),
+            &time.with_tangent(&along.1).unwrap(),
+            strength_rate.as_ref(),
+        );
+        assert!(!result.track_op(), "{case}: tangents are constants");
+        let plain = run(latent, time, inputs.guidance.as_ref());
+        assert_close(case, &result.primal(), &plain.detach(), 1e-5);
+        let shifted = |by: f64| {
+            let moved = |x: &Tensor, rate: &Tensor| (x + (rate * by).unwrap()).unwrap();
+            let guidance = strength.as_ref().map(|(x, rate)| moved(x, rate));
+            run(
+                &moved(latent, &along.0),
+                &moved(time, &along.1),
+                guidance.as_ref(),
+            )
+        };
+        let found = values(&result.tangent().unwrap());
+        let far = |h: f64| {
+            let slope = ((shifted(h) - shifted(-h)).unwrap() / (2.0 * h)).unwrap();
+            relative_l2(&found, &values(&slope.detach()))
+        };
+        // A query whose ReLU empties makes linear attention jump, as in the reference: a long step may go over such a
+        // place, and of a short one rounding leaves less.
+        let nearest = [1e-3, 5e-4, 2e-4]
+            .map(far)
+            .into_iter()
+            .fold(f64::INFINITY, f64::min);
+        assert!(nearest < 1e-2, "{case}: {nearest:.1e}");
     }
 }
 

@@ -10,9 +10,10 @@ use crate::weights::{Init, Weights};
 /// the second, `f_k = exp(−ln(10000)·k/half)`.
 pub fn sinusoid(t: &Tensor, channels: usize) -> Result<Tensor> {
     let half = channels / 2;
-    let frequencies: Vec<f32> = (0..half)
-        .map(|k| (-(10000f32.ln()) * k as f32 / half as f32).exp())
-        .collect();
+    if let Some(rate) = t.tangent() {
+        return sinusoid_with_tangent(&t.primal(), &rate, half);
+    }
+    let frequencies = frequencies(half);
     let t: Vec<f32> = t.to_vec1()?;
     let values: Vec<f32> = t
         .iter()
@@ -26,6 +27,22 @@ pub fn sinusoid(t: &Tensor, channels: usize) -> Result<Tensor> {
         })
         .collect();
     Tensor::from_vec(values, (t.len(), 2 * half))
+}
+
+fn frequencies(half: usize) -> Vec<f32> {
+    (0..half)
+        .map(|k| (-(10000f32.ln()) * k as f32 / half as f32).exp())
+        .collect()
+}
+
+/// d cos(f·t) = −f·sin(f·t)·dt, d sin(f·t) = f·cos(f·t)·dt.
+fn sinusoid_with_tangent(t: &Tensor, rate: &Tensor, half: usize) -> Result<Tensor> {
+    let waves = sinusoid(t, 2 * half)?;
+    let (cosines, sines) = (waves.narrow(1, 0, half)?, waves.narrow(1, half, half)?);
+    let turned = Tensor::cat(&[(sines * -1.0)?, cosines], 1)?;
+    let speeds = Tensor::from_vec(frequencies(half).repeat(2), (1, 2 * half))?;
+    let tangent = turned.broadcast_mul(&speeds)?;
+    waves.with_tangent(&tangent.broadcast_mul(&rate.unsqueeze(1)?)?)
 }
 
 /// Two linear layers with SiLU between, on the sinusoid of a scalar.

@@ -3,6 +3,7 @@
 use super::linear::shape_error;
 use super::on_device;
 use super::storage::{cpu_slice, tensor, with_slices};
+use super::tangent;
 use crate::error::Result;
 use crate::tensor::Tensor;
 use brisk_kernels::activation::{self as kernel, Activation, Gate};
@@ -31,9 +32,10 @@ pub fn gelu_erf(x: &Tensor) -> Result<Tensor> {
     pointwise(x, Activation::GeluErf)
 }
 
-fn pointwise(x: &Tensor, which: Activation) -> Result<Tensor> {
+pub(super) fn pointwise(x: &Tensor, which: Activation) -> Result<Tensor> {
     match on_device::activation(x, which) {
         Some(y) => y,
+        None if x.has_tangent() => tangent::activation(x, which),
         None => x.contiguous()?.apply_op1(Pointwise(which)),
     }
 }
@@ -72,7 +74,8 @@ impl CustomOp1 for Pointwise {
 /// # Errors
 /// Two shapes.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    if a.dims() != b.dims() || a.track_op() || b.track_op() || a.device().is_some() {
+    let plain = |x: &Tensor| !x.track_op() && !x.has_tangent() && x.device().is_none();
+    if a.dims() != b.dims() || !plain(a) || !plain(b) {
         return a + b;
     }
     let dims = a.dims().to_vec();
@@ -91,6 +94,11 @@ pub fn gated_silu(x: &Tensor) -> Result<Tensor> {
                 return Ok(
                     brisk_cuda::ops::gated(x.tensor(), brisk_cuda::ops::Activation::Silu)?.into(),
                 );
+            }
+            if x.has_tangent() {
+                let (last, half) = (x.rank() - 1, width / 2);
+                let gate = silu(&x.narrow(last, half, half)?)?;
+                return x.narrow(last, 0, half)? * gate;
             }
             Ok(x.contiguous()?.apply_op1(GatedSilu { half: width / 2 })?)
         }
@@ -178,6 +186,13 @@ fn gated(kind: Gate, name: &'static str, gate: &Tensor, up: &Tensor) -> Result<T
         };
         let up = up.on_device(name)?.tensor();
         return Ok(brisk_cuda::ops::gated_pair(gate.tensor(), up, which)?.into());
+    }
+    if gate.has_tangent() || up.has_tangent() {
+        let which = match kind {
+            Gate::Silu => Activation::Silu,
+            Gate::GeluTanh => Activation::GeluTanh,
+        };
+        return pointwise(gate, which)? * up;
     }
     gate.contiguous()?
         .apply_op2(&up.contiguous()?, Gated { kind, name })

@@ -3,6 +3,7 @@
 use super::linear::shape_error;
 use super::rotary_at::RotaryAngles;
 use super::storage::{cpu_slice, tensor, with_slices};
+use super::tangent;
 use crate::error::Result;
 use crate::tensor::{OnDevice, Tensor};
 use brisk_cuda::Device;
@@ -39,6 +40,9 @@ pub fn linear_attention(
         );
         let layout = HeadLayout::Apart(q.tensor(), k.tensor(), v.tensor());
         return Ok(brisk_cuda::ops::linear_attention(&[layout], heads, eps as f32)?.into());
+    }
+    if [q, k, v].iter().any(|x| x.has_tangent()) {
+        return tangent::linear_attention([q, k, v], heads, eps);
     }
     let shape = LinearAttentionShape {
         batch,
@@ -181,6 +185,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
     }
     if let Some(q) = q.device() {
         return on_device(q, k, v, options.mask(batch, keys)?, options);
+    }
+    if [q, k, v].iter().any(|x| x.has_tangent()) {
+        return tangent::attention([q, k, v], options.mask(batch, keys)?, options);
     }
     let shape = AttentionShape {
         batch,

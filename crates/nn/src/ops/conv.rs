@@ -3,6 +3,7 @@
 use super::glu_mb_conv::DepthwiseWeight;
 use super::linear::{bias_gradient, shape_error};
 use super::storage::{Reach, cpu_slice, slice, tensor, with_slices};
+use super::tangent;
 use crate::error::Result;
 use crate::tensor::Tensor;
 use brisk_kernels::buffer::unfilled;
@@ -41,6 +42,12 @@ pub fn conv2d(
         let expected =
             format!("[batch, height, width, {filter}] of at least the kernel's size {kernel}");
         return Err(shape_error("conv2d", x.dims(), &expected));
+    }
+    if x.has_tangent() {
+        return tangent::affine(x, &|x, biased| {
+            let bias = bias.filter(|_| biased).map(Tensor::detach);
+            conv2d(x, &w.detach(), bias.as_ref(), stride, padding)
+        });
     }
     let op = Conv(ConvShape {
         batch,
@@ -121,6 +128,12 @@ pub fn depthwise_conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result
             .transpose()?;
         let bias = bias.map(|bias| bias.tensor());
         return Ok(brisk_cuda::ops::depthwise(x.tensor(), w, bias, kernel)?.into());
+    }
+    if x.has_tangent() {
+        return tangent::affine(x, &|x, biased| {
+            let bias = bias.filter(|_| biased).map(Tensor::detach);
+            depthwise_conv2d(x, &w.detach(), bias.as_ref())
+        });
     }
     let op = Depthwise(DepthwiseShape {
         batch,

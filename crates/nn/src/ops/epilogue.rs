@@ -85,10 +85,11 @@ impl<'a> Epilogue<'a> {
         ]
     }
 
-    /// Whether the steps can run inside the layer: nothing is to be differentiated.
+    /// Whether the steps can run inside the layer: nothing is to be differentiated, forward or backward.
     pub(crate) fn fuses(&self, x: &Tensor) -> bool {
         let plain = self.norm.is_none_or(|norm| !norm.add_one);
-        plain && !x.track_op() && self.tensors().iter().flatten().all(|t| !t.track_op())
+        let fixed = |x: &Tensor| !x.track_op() && !x.has_tangent();
+        plain && fixed(x) && self.tensors().into_iter().flatten().all(fixed)
     }
 
     /// The steps one by one, differentiable.

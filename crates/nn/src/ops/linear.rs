@@ -3,6 +3,7 @@
 use super::epilogue::Epilogue;
 use super::on_device::DeviceLinear;
 use super::storage::{cpu_slice, tensor, with_slices};
+use super::tangent;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Tensor};
 use brisk_kernels::buffer::unfilled;
@@ -17,6 +18,12 @@ use candle_core::{
 pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     if let Some(layer) = DeviceLinear::new(w, bias)? {
         return layer.forward(x, &Epilogue::default());
+    }
+    if x.has_tangent() {
+        return tangent::affine(x, &|x, biased| {
+            let bias = bias.filter(|_| biased).map(Tensor::detach);
+            linear(x, &w.detach(), bias.as_ref())
+        });
     }
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     Ok(match bias {

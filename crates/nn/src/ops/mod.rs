@@ -30,6 +30,7 @@ mod resize;
 mod rotary_at;
 mod span_attention;
 pub(crate) mod storage;
+mod tangent;
 mod window_attention;
 
 pub use activation::{
@@ -74,6 +75,9 @@ use storage::with_slices;
 pub fn all_finite(x: &Tensor) -> Result<bool> {
     if x.device().is_some() {
         return all_finite(&x.host()?.into());
+    }
+    if let Some(tangent) = x.tangent() {
+        return Ok(all_finite(&x.primal())? && all_finite(&tangent)?);
     }
     if x.dtype() != DType::F32 {
         return Ok(true);

@@ -3,6 +3,7 @@
 use super::epilogue::{Epilogue, Norm, Residual};
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
+use super::tangent;
 use crate::error::{Error, Result};
 use crate::tensor::Tensor;
 use brisk_cuda::Element;
@@ -38,6 +39,9 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) ->
             ..Epilogue::default()
         };
         return steps.on_device(None, |_| Ok(x.tensor().clone()));
+    }
+    if x.has_tangent() {
+        return tangent::rms_norm(x, weight, bias, eps);
     }
     let (x, weight, op) = (
         x.contiguous()?,
@@ -211,6 +215,9 @@ pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64)
             brisk_cuda::ops::layer_norm_modulate(x.tensor(), &shift, &scale, eps as f32)?.into(),
         );
     }
+    if [x, shift, scale].iter().any(|x| x.has_tangent()) {
+        return tangent::layer_norm_modulate(x, shift, scale, eps);
+    }
     let op = LayerNormModulate {
         tokens,
         channels,
@@ -292,6 +299,9 @@ pub fn gate_residual(x: &Tensor, gate: &Tensor, branch: &Tensor) -> Result<Tenso
             ..Epilogue::default()
         };
         return steps.on_device(None, |steps| brisk_cuda::ops::steps(y.tensor(), steps));
+    }
+    if [x, gate, branch].iter().any(|x| x.has_tangent()) {
+        return x + gate.unsqueeze(1)?.broadcast_mul(branch)?;
     }
     let op = GateResidual { tokens, channels };
     x.contiguous()?

@@ -5,6 +5,7 @@
 use super::epilogue::Epilogue;
 use super::on_device::{DeviceConv, DeviceLinear};
 use super::storage::{Reach, cpu_slice, tensor, with_slices};
+use super::tangent;
 use crate::error::Result;
 use crate::tensor::{Location, Tensor};
 use brisk_kernels::buffer::unfilled;
@@ -191,6 +192,13 @@ impl PackedLinear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if let LinearWeight::Device(layer) = &self.matrix {
             return layer.forward(x, &Epilogue::default());
+        }
+        if x.has_tangent() {
+            return tangent::affine(x, &|x, biased| {
+                let bias = self.bias.clone().filter(|_| biased);
+                let matrix = self.matrix.clone();
+                x.contiguous()?.apply_op1(Self { matrix, bias })
+            });
         }
         x.contiguous()?.apply_op1(self.clone())
     }

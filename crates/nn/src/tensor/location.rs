@@ -61,7 +61,8 @@ impl Tensor {
     /// before: faults, and values that were not finite.
     pub fn to(&self, location: &Location) -> Result<Self> {
         match (&self.0, location.device()) {
-            (Place::Host(_), None) => Ok(self.clone()),
+            (Place::Host(_) | Place::Dual(_), None) => Ok(self.clone()),
+            (Place::Dual(_), Some(_)) => Err(super::dual::without_rule("computing on a card")),
             (Place::Host(tensor), Some(device)) => Ok(OnDevice::upload(tensor, device)?.into()),
             (Place::Device(tensor), None) => Ok(tensor.host()?.into()),
             (Place::Device(tensor), Some(device)) if tensor.device() == device => Ok(self.clone()),

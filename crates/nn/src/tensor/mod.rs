@@ -1,5 +1,6 @@
 //! The tensor that layers, models and pipelines pass around.
 
+mod dual;
 mod location;
 mod on_device;
 mod operators;
@@ -37,14 +38,17 @@ enum Place {
     Host(HostTensor),
     /// In a card's.
     Device(Arc<OnDevice>),
+    /// In ordinary memory, with a tangent.
+    Dual(Arc<dual::Dual>),
 }
 
-/// What is done on the host, or on a card.
+/// What is done on the host, or on a card: a linear map, as a tangent goes the same way.
 macro_rules! either {
     ($self:expr, $host:ident => $on_host:expr, $device:ident => $on_device:expr) => {
         match $self.place()? {
             Place::Host($host) => Ok(($on_host)?.into()),
             Place::Device($device) => Ok(Tensor::from($on_device?)),
+            Place::Dual(dual) => dual.map(|$host| $on_host),
         }
     };
 }
@@ -68,6 +72,7 @@ impl fmt::Debug for Tensor {
         match &self.0 {
             Place::Host(tensor) => tensor.fmt(f),
             Place::Device(tensor) => tensor.fmt(f),
+            Place::Dual(dual) => dual.fmt(f),
         }
     }
 }
@@ -144,6 +149,7 @@ impl Tensor {
         match &self.0 {
             Place::Host(tensor) => tensor.shape(),
             Place::Device(tensor) => tensor.shape(),
+            Place::Dual(dual) => dual.value.shape(),
         }
     }
 
@@ -188,6 +194,7 @@ impl Tensor {
         match &self.0 {
             Place::Host(tensor) => tensor.dtype(),
             Place::Device(tensor) => tensor.dtype(),
+            Place::Dual(dual) => dual.value.dtype(),
         }
     }
 
@@ -271,7 +278,8 @@ impl Tensor {
         match (self.place()?, &indices.0) {
             (Place::Host(x), Place::Host(indices)) => Ok(x.index_select(indices, dim)?.into()),
             (Place::Device(x), _) => Ok(x.index_select(indices, dim)?.into()),
-            (Place::Host(_), Place::Device(_)) => Err(self.apart(indices, "index_select")),
+            (Place::Dual(x), Place::Host(indices)) => x.map(|x| x.index_select(indices, dim)),
+            (Place::Host(_) | Place::Dual(_), _) => Err(self.apart(indices, "index_select")),
         }
     }
 
@@ -285,6 +293,12 @@ impl Tensor {
     /// Side by side along `dim`.
     pub fn cat(parts: &[impl AsRef<Self>], dim: impl Dim) -> Result<Self> {
         let parts: Vec<&Self> = parts.iter().map(AsRef::as_ref).collect();
+        if let Some(first) = parts
+            .first()
+            .filter(|_| parts.iter().any(|x| x.has_tangent()))
+        {
+            return dual::cat(&parts, dim.to_index(first.shape(), "cat")?);
+        }
         if let Some(Place::Device(_)) = parts.first().map(|part| &part.0) {
             let dim = dim.to_index(parts[0].shape(), "cat")?;
             let parts = parts
@@ -318,6 +332,9 @@ impl Tensor {
 impl Tensor {
     /// `x·factor + addend`.
     pub fn affine(&self, factor: f64, addend: f64) -> Result<Self> {
+        if let Place::Dual(x) = self.place()? {
+            return x.affine(factor, addend);
+        }
         either!(self, x => x.affine(factor, addend), x => x.affine(factor, addend))
     }
 
@@ -326,7 +343,8 @@ impl Tensor {
         match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_add(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Add, b)?.into()),
-            _ => Err(self.apart(other, "broadcast_add")),
+            _ => dual::arithmetic(Binary::Add, self, other, true)
+                .unwrap_or_else(|| Err(self.apart(other, "broadcast_add"))),
         }
     }
 
@@ -335,7 +353,8 @@ impl Tensor {
         match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_mul(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Multiply, b)?.into()),
-            _ => Err(self.apart(other, "broadcast_mul")),
+            _ => dual::arithmetic(Binary::Multiply, self, other, true)
+                .unwrap_or_else(|| Err(self.apart(other, "broadcast_mul"))),
         }
     }
 
@@ -344,7 +363,8 @@ impl Tensor {
         match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_sub(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Subtract, b)?.into()),
-            _ => Err(self.apart(other, "broadcast_sub")),
+            _ => dual::arithmetic(Binary::Subtract, self, other, true)
+                .unwrap_or_else(|| Err(self.apart(other, "broadcast_sub"))),
         }
     }
 
@@ -353,7 +373,8 @@ impl Tensor {
         match (self.place()?, &other.0) {
             (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_div(b)?.into()),
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Divide, b)?.into()),
-            _ => Err(self.apart(other, "broadcast_div")),
+            _ => dual::arithmetic(Binary::Divide, self, other, true)
+                .unwrap_or_else(|| Err(self.apart(other, "broadcast_div"))),
         }
     }
 
@@ -439,6 +460,7 @@ impl Tensor {
         match &self.0 {
             Place::Host(tensor) => Ok(tensor.clone()),
             Place::Device(tensor) => tensor.host(),
+            Place::Dual(_) => Err(dual::without_rule("reading the values")),
         }
     }
 
@@ -474,7 +496,7 @@ impl Tensor {
     pub fn detach(&self) -> Self {
         match &self.0 {
             Place::Host(tensor) => tensor.detach().into(),
-            Place::Device(_) => self.clone(),
+            Place::Device(_) | Place::Dual(_) => self.clone(),
         }
     }
 }
@@ -494,13 +516,14 @@ impl Tensor {
             Place::Device(_) => Err(Error::Config(format!(
                 "{operation} cannot be done on a card yet; run this part with --device cpu"
             ))),
+            Place::Dual(_) => Err(dual::without_rule(operation)),
         }
     }
 
     /// The card's tensor, where it lies on one.
     pub(crate) fn device(&self) -> Option<&OnDevice> {
         match &self.0 {
-            Place::Host(_) => None,
+            Place::Host(_) | Place::Dual(_) => None,
             Place::Device(tensor) => Some(tensor),
         }
     }
@@ -569,25 +592,4 @@ pub(crate) fn variable(values: Vec<f32>, shape: &[usize]) -> Tensor {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn gradients_flow_through_it() {
-        let x = variable(vec![1.0, -2.0, 3.0], &[3]);
-        assert!(x.track_op() && !x.detach().track_op());
-        let y = ((&x * &x).unwrap() * 0.5).unwrap().sum_all().unwrap();
-        let gradients = y.host().unwrap().backward().unwrap();
-        let gradient = gradients.get(x.on_host("test").unwrap()).unwrap();
-        assert_eq!(gradient.to_vec1::<f32>().unwrap(), [1.0, -2.0, 3.0]);
-    }
-
-    #[test]
-    fn what_does_not_fit_is_an_error() {
-        let a = Tensor::ones((2, 3), DType::F32).unwrap();
-        let b = Tensor::ones((3, 2), DType::F32).unwrap();
-        assert!((&a + &b).is_err() && a.reshape((4, 2)).is_err() && a.narrow(0, 1, 2).is_err());
-        assert_eq!(a.reshape((3, ())).unwrap().dims(), [3, 2]);
-        assert_eq!(Tensor::cat(&[&a, &a], D::Minus1).unwrap().dims(), [2, 6]);
-    }
-}
+mod tests;

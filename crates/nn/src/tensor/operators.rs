@@ -3,7 +3,7 @@
 use brisk_cuda::ops::Binary;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{Place, Tensor, either};
+use super::{Place, Tensor, dual, either};
 use crate::error::Result;
 
 /// Both operands by value or by reference, and a number as the second one.
@@ -20,6 +20,9 @@ macro_rules! arithmetic {
             fn $method(self, number: f64) -> Result<Tensor> {
                 let line: fn(f64) -> (f64, f64) = $number;
                 let (factor, addend) = line(number);
+                if let Place::Dual(x) = &self.0 {
+                    return x.affine(factor, addend);
+                }
                 either!(self, x => x $operator number, x => x.affine(factor, addend))
             }
         }
@@ -42,7 +45,8 @@ macro_rules! arithmetic {
                     (Place::Device(a), Place::Device(b)) if a.shape() == b.shape() => {
                         Ok(a.arithmetic(Binary::$binary, b)?.into())
                     }
-                    _ => Err(self.apart(&other, stringify!($method))),
+                    _ => dual::arithmetic(Binary::$binary, &self, &other, false)
+                        .unwrap_or_else(|| Err(self.apart(&other, stringify!($method)))),
                 }
             }
         }
