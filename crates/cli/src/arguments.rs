@@ -4,8 +4,8 @@ use brisk::{BoxModel, registry};
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::commands::{
-    batch, bench, compare, completions, convert, doctor, eval, grow, image, inspect, masks, models,
-    probe, prune, quantize, reproduce, serve, text, train, video, work,
+    batch, bench, compare, completions, convert, distill, doctor, eval, grow, image, inspect,
+    masks, models, probe, prune, quantize, reproduce, serve, text, train, video, work,
 };
 
 /// The version, with the commit that it was built from where that is known.
@@ -75,6 +75,8 @@ pub enum Verb {
     Doctor(doctor::DoctorArguments),
     #[command(subcommand)]
     Train(train::TrainVerb),
+    #[command(subcommand)]
+    Distill(distill::DistillVerb),
     #[command(subcommand)]
     Eval(eval::EvalVerb),
     Reproduce(reproduce::ReproduceArguments),

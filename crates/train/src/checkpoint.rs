@@ -1,6 +1,6 @@
 //! Checkpoint folders: complete or not there. A folder is written under another name, then renamed; the last two stay.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -43,6 +43,9 @@ pub struct RunState {
     /// Sum and number of the losses since the last line of the log; no sum where it is not finite.
     #[serde(default)]
     pub losses: (Option<f64>, u64),
+    /// Sum and number of the losses' terms since that line.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub terms: BTreeMap<String, (f64, u64)>,
     /// Step and seconds at that line.
     #[serde(default)]
     pub logged: (u64, f64),
@@ -78,6 +81,14 @@ impl RunState {
             ("skipped_in_a_row", self.skipped_in_a_row),
             ("losses", self.losses.1),
             ("logged", self.logged.0),
+            (
+                "terms",
+                self.terms
+                    .values()
+                    .map(|(_, count)| *count)
+                    .max()
+                    .unwrap_or(0),
+            ),
         ] {
             if count > self.step {
                 return Err(format!(
@@ -292,6 +303,7 @@ mod tests {
             skipped: 1,
             skipped_in_a_row: 1,
             losses: (Some(0.1), 3),
+            terms: BTreeMap::new(),
             logged: (step - 1, 2.25),
             finished: false,
             recipe: serde_json::json!({"name": "test"}),

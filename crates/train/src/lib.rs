@@ -30,6 +30,7 @@ mod families;
 mod inputs;
 pub mod log;
 mod loss;
+mod objectives;
 pub mod optimiser;
 mod pictures;
 pub mod recipe;
@@ -41,6 +42,7 @@ mod session;
 mod shards;
 mod sheet;
 mod tensors;
+mod terms;
 
 pub use checker::{CheckerReport, train_checker};
 pub use error::{Error, Result};
@@ -56,6 +58,7 @@ pub use families::image::surgery::{
 pub use families::image::{ImageReport, Start, train_image};
 pub use families::masks::{MasksRecipe, MasksReport, train_masks};
 pub use families::recogniser::{RecogniserRecipe, RecogniserReport, train_recogniser};
+pub use families::sprint::{ScmProbe, SprintRecipe, SprintReport, SprintTeacher, distill_sprint};
 pub use families::text::{TextReport, train_text};
 pub use families::tokenizer::{
     QuantizationLoss, TokenizerRecipe, TokenizerReport, open_tokenizer, train_tokenizer,

@@ -52,7 +52,7 @@ pub struct Measure {
 }
 
 /// Everything that evaluations measure.
-pub const MEASURES: [Measure; 7] = [
+pub const MEASURES: [Measure; 11] = [
     Measure {
         key: "psnr",
         option: "psnr",
@@ -101,6 +101,34 @@ pub const MEASURES: [Measure; 7] = [
         name: "words right",
         title: "held-out words read without a fault",
         unit: Unit::Share,
+    },
+    Measure {
+        key: "consistency_loss",
+        option: "consistency-loss",
+        name: "consistency",
+        title: "consistency loss",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "tangent_norm",
+        option: "tangent-norm",
+        name: "tangent",
+        title: "norm of the tangent",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "adversarial_loss",
+        option: "adversarial-loss",
+        name: "adversarial",
+        title: "adversarial loss",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "discriminator_loss",
+        option: "discriminator-loss",
+        name: "discriminator",
+        title: "loss of the discriminator",
+        unit: Unit::None,
     },
 ];
 

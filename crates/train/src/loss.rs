@@ -28,6 +28,22 @@ pub(crate) struct Loss {
 }
 
 impl Loss {
+    /// A scalar tensor.
+    pub fn of(value: &Tensor) -> Result<Self> {
+        Ok(Self {
+            value: f64::from(value.to_scalar::<f32>()?),
+            surrogate: value.host()?,
+        })
+    }
+
+    /// Times a weight.
+    pub fn scaled(self, weight: f64) -> Result<Self> {
+        Ok(Self {
+            value: weight * self.value,
+            surrogate: (self.surrogate * weight)?,
+        })
+    }
+
     /// With a weight of another loss.
     pub fn and(self, other: Self, weight: f64) -> Result<Self> {
         Ok(Self {

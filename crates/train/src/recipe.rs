@@ -1,5 +1,7 @@
 //! What a run is: the model, the data it takes and how it is trained, as one JSON document.
 
+mod built_in;
+
 use std::path::Path;
 
 use brisk_store::Limit;
@@ -12,6 +14,7 @@ use crate::families::codes::CodesRecipe;
 use crate::families::detector::DetectorRecipe;
 use crate::families::masks::MasksRecipe;
 use crate::families::recogniser::RecogniserRecipe;
+use crate::families::sprint::SprintRecipe;
 use crate::families::tokenizer::TokenizerRecipe;
 use crate::loss::ReconstructionLoss;
 use crate::optimiser::{EightBit, OptimiserKind};
@@ -21,6 +24,7 @@ pub(crate) use crate::recipe_checks::{
     MAX_MEASURED, MAX_SAMPLES, require, require_count, require_object, require_share,
 };
 use crate::schedule::Decay;
+use built_in::BUILT_IN;
 
 /// How any model is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -210,45 +214,9 @@ pub enum Recipe {
     Detector(DetectorRecipe),
     /// A recogniser of words.
     Recogniser(RecogniserRecipe),
+    /// A student of a few steps.
+    Sprint(SprintRecipe),
 }
-
-const BUILT_IN: [(&str, &str); 11] = [
-    (
-        "emoji-autoencoder",
-        include_str!("../recipes/emoji-autoencoder.json"),
-    ),
-    ("emoji-image", include_str!("../recipes/emoji-image.json")),
-    (
-        "scenes-autoencoder",
-        include_str!("../recipes/scenes-autoencoder.json"),
-    ),
-    ("scenes-image", include_str!("../recipes/scenes-image.json")),
-    (
-        "emoji-tokenizer",
-        include_str!("../recipes/emoji-tokenizer.json"),
-    ),
-    ("emoji-codes", include_str!("../recipes/emoji-codes.json")),
-    (
-        "scene-checker",
-        include_str!("../recipes/scene-checker.json"),
-    ),
-    (
-        "scene-text-masks",
-        include_str!("../recipes/scene-text-masks.json"),
-    ),
-    (
-        "scene-text-detector",
-        include_str!("../recipes/scene-text-detector.json"),
-    ),
-    (
-        "scene-text-recogniser",
-        include_str!("../recipes/scene-text-recogniser.json"),
-    ),
-    (
-        "arithmetic-text",
-        include_str!("../recipes/arithmetic-text.json"),
-    ),
-];
 
 /// Names of the built-in recipes.
 pub fn built_in_names() -> Vec<&'static str> {
@@ -267,6 +235,7 @@ impl Recipe {
             Recipe::Masks(_) => "masks",
             Recipe::Detector(_) => "detector",
             Recipe::Recogniser(_) => "recogniser",
+            Recipe::Sprint(_) => "sprint",
         }
     }
 
@@ -282,6 +251,7 @@ impl Recipe {
             Recipe::Masks(recipe) => &mut recipe.training,
             Recipe::Detector(recipe) => &mut recipe.training,
             Recipe::Recogniser(recipe) => &mut recipe.training,
+            Recipe::Sprint(recipe) => &mut recipe.training,
         }
     }
 
@@ -314,6 +284,7 @@ impl Recipe {
             Recipe::Masks(recipe) => recipe.validate(),
             Recipe::Detector(recipe) => recipe.validate(),
             Recipe::Recogniser(recipe) => recipe.validate(),
+            Recipe::Sprint(recipe) => recipe.validate(),
         };
         match checked {
             Ok(()) => Ok(recipe),

@@ -1,5 +1,6 @@
 //! What every run shares: updates, the schedule, the clock, the log, checkpoints and resuming.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -25,6 +26,7 @@ use crate::rng::Rng;
 use crate::schedule::Schedule;
 use crate::shards::Shards;
 use crate::tensors;
+use crate::terms::{Collected, Sums, Terms};
 
 /// Updates without a finite gradient in a row after which a run gives up.
 const MAX_SKIPPED: u64 = 50;
@@ -118,6 +120,8 @@ pub(crate) struct Session<'a> {
     log: LogWriter,
     /// Sum and number of the losses since the last line of the log, and when that was.
     losses: (f64, u64),
+    /// The same of the terms of losses, by their keys in the log.
+    terms: Sums,
     logged: (u64, f64),
     /// The last update's rate and gradient norm.
     last: (f64, f64),
@@ -153,6 +157,7 @@ impl<'a> Session<'a> {
             skipped: 0,
             skipped_in_a_row: 0,
             losses: (Some(0.0), 0),
+            terms: BTreeMap::new(),
             logged: (0, 0.0),
             finished: false,
             recipe: recipe.clone(),
@@ -222,6 +227,7 @@ impl<'a> Session<'a> {
             skipped_in_a_row: state.skipped_in_a_row,
             log: LogWriter::open(&out.join(LOG), state.step)?,
             losses: (state.losses.0.unwrap_or(f64::NAN), state.losses.1),
+            terms: Sums(state.terms),
             logged: state.logged,
             last: (0.0, 0.0),
         };
@@ -284,7 +290,23 @@ impl<'a> Session<'a> {
         batch: usize,
         loss: impl Fn(std::ops::Range<usize>) -> Result<Loss> + Sync,
     ) -> Result<()> {
+        self.update_noting(batch, |part| Ok((loss(part)?, Terms::new())))
+    }
+
+    /// As [`Session::update`], with what the loss is made of, whose means go into the log.
+    pub fn update_noting(
+        &mut self,
+        batch: usize,
+        loss: impl Fn(std::ops::Range<usize>) -> Result<(Loss, Terms)> + Sync,
+    ) -> Result<()> {
+        let collected = Collected::default();
+        let loss = |part: std::ops::Range<usize>| {
+            let (loss, terms) = loss(part.clone())?;
+            collected.add(&part, batch, terms);
+            Ok(loss)
+        };
         let (value, gradients) = self.shards.gradients(batch, &self.parameters, loss)?;
+        self.terms.add(collected);
         let rate = self.schedule.rate(self.step, self.progress());
         let optimiser = &mut self.optimiser;
         let report = self.shards.together(|| optimiser.step(gradients, rate))?;
@@ -312,7 +334,8 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    fn write_log(&mut self, measured: Measured) -> Result<()> {
+    fn write_log(&mut self, mut measured: Measured) -> Result<()> {
+        measured.append(&mut self.terms.take());
         let seconds = self.seconds();
         let samples = (self.step - self.logged.0) * self.options.batch as u64;
         let (sum, count) = self.losses;
@@ -359,6 +382,7 @@ impl<'a> Session<'a> {
             skipped: self.optimiser.skipped(),
             skipped_in_a_row: self.skipped_in_a_row,
             losses: (finite(self.losses.0), self.losses.1),
+            terms: self.terms.0.clone(),
             logged: self.logged,
             finished,
             recipe: self.recipe.clone(),

@@ -6,6 +6,7 @@ pub mod compare;
 pub mod completions;
 pub mod component;
 pub mod convert;
+pub mod distill;
 pub mod doctor;
 pub mod eval;
 pub mod grow;
@@ -51,6 +52,7 @@ pub fn run(arguments: Arguments) -> Result {
         Verb::Convert(arguments) => convert::run(&arguments),
         Verb::Doctor(arguments) => doctor::run(&arguments),
         Verb::Train(verb) => train::run(&verb),
+        Verb::Distill(verb) => distill::run(&verb),
         Verb::Eval(verb) => eval::run(&verb),
         Verb::Reproduce(arguments) => reproduce::run(&arguments),
         Verb::Serve(arguments) => serve::run(*arguments),
@@ -105,6 +107,16 @@ impl DeviceArguments {
     /// Whether neither was given.
     pub fn is_default(&self) -> bool {
         self.device == "cpu" && !self.precise
+    }
+
+    /// Refuses any place but the CPU, for what runs there only.
+    pub fn only_host(&self, name: &str) -> Result {
+        match brisk_pipelines::device::location(&self.device, self.precise)? {
+            location if location == Location::HOST => Ok(()),
+            _ => Err(Failure::usage(format!(
+                "--device: {name} runs on the CPU only"
+            ))),
+        }
     }
 
     /// The place, for an entry that can run there.

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use brisk_models::component::{LoadSettings, Port, Setting};
 use brisk_models::registry;
 use brisk_pipelines::folder::Wanted;
-use brisk_store::{check_outputs, open_weights, write_safetensors};
+use brisk_store::{ModelFolder, check_outputs, open_weights, write_safetensors};
+use brisk_train::ScmProbe;
 use brisk_train::optimiser::Probed;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -21,7 +22,7 @@ use crate::{models, output};
 #[derive(Debug, Args)]
 #[command(before_help = ports())]
 pub struct ProbeArguments {
-    /// Pipeline's or component's folder, hub id, or sana-emoji; none for an optimiser
+    /// Folder, hub id, or sana-emoji; none for an optimiser
     #[arg(long, value_name = "MODEL")]
     model: Option<String>,
     /// Which component, of those above
@@ -57,6 +58,7 @@ fn names() -> Vec<&'static str> {
         }
     }
     names.extend(Probed::ALL.map(Probed::name));
+    names.push(ScmProbe::NAME);
     names
 }
 
@@ -73,7 +75,9 @@ fn ports() -> String {
         (entry.name, format!("{inputs} -> {outputs}"))
     });
     let of_optimisers = Probed::ALL.map(|probed| (probed.name(), probed.ports().to_owned()));
-    for (name, ports) in of_models.chain(of_optimisers) {
+    let of_objectives = [(ScmProbe::NAME, ScmProbe::PORTS.to_owned())];
+    let all = of_models.chain(of_objectives).chain(of_optimisers);
+    for (name, ports) in all {
         let mut line = format!("\n  {name:NAME$}");
         let mut width = 2 + NAME;
         for word in ports.split(' ') {
@@ -118,6 +122,9 @@ pub fn run(arguments: &ProbeArguments) -> Result {
         )));
     };
     let folder = models::open(Some(model), arguments.variant.as_deref())?;
+    if arguments.component == ScmProbe::NAME {
+        return arguments.run_objective(&folder);
+    }
     let found = Found::find(&folder, &arguments.component)?;
     let opened = found.open(&Wanted {
         variant: arguments.variant.clone(),
@@ -169,5 +176,24 @@ impl ProbeArguments {
             &outputs.tensors(),
             &Default::default(),
         )?)
+    }
+
+    /// What distillation minimises, which is no component: it takes two.
+    fn run_objective(&self, folder: &ModelFolder) -> Result {
+        let given = [
+            ("--exact", self.exact),
+            ("--activations", self.activations.is_some()),
+        ];
+        if let Some((flag, _)) = given.iter().find(|(_, given)| *given) {
+            let name = ScmProbe::NAME;
+            return Err(Failure::usage(format!(
+                "{flag}: has no effect on {name}; leave it out"
+            )));
+        }
+        self.device.only_host(ScmProbe::NAME)?;
+        let source = open_weights(&self.inputs)?;
+        let label = self.inputs.display().to_string();
+        let outputs = ScmProbe::run(folder, self.variant.as_deref(), &*source, &label)?;
+        Ok(brisk_nn::tensor_file::write(&self.outputs, outputs.iter())?)
     }
 }

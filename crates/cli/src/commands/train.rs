@@ -119,10 +119,10 @@ pub struct PreparePicturesArguments {
 }
 
 #[derive(Debug, Args)]
-struct RunArguments {
+pub(super) struct RunArguments {
     /// Folder of the run; a run that was stopped there goes on
     #[arg(short, long, value_name = "FOLDER")]
-    output: PathBuf,
+    pub(super) output: PathBuf,
     /// Stop after this time; the learning rate follows the clock
     #[arg(long, value_name = "N", allow_negative_numbers = true, value_parser = minutes)]
     minutes: Option<f64>,
@@ -133,7 +133,7 @@ struct RunArguments {
     #[arg(long)]
     json: bool,
     #[command(flatten)]
-    threads: ThreadArguments,
+    pub(super) threads: ThreadArguments,
 }
 
 /// Train an autoencoder (DC-AE)
@@ -422,16 +422,23 @@ fn language(arguments: &TextTrainingArguments) -> Result {
     })
 }
 
-fn wrong_kind(name: &str, recipe: &Recipe, wanted: &str) -> Failure {
+/// For a recipe of another verb than `wanted`, which is a kind of training or `distill` and a kind.
+pub(super) fn wrong_kind(name: &str, recipe: &Recipe, wanted: &str) -> Failure {
+    let verb = |kind: &str| match kind {
+        "sprint" => format!("distill {kind}"),
+        _ if kind.starts_with("distill ") => kind.to_owned(),
+        _ => format!("train {kind}"),
+    };
     Failure::usage(format!(
-        "--recipe: {name} is for `brisk train {}`, not `brisk train {wanted}`; built in: {}",
-        recipe.kind(),
+        "--recipe: {name} is for `brisk {}`, not `brisk {}`; built in: {}",
+        verb(recipe.kind()),
+        verb(wanted),
         built_in_names().join(", ")
     ))
 }
 
 impl RunArguments {
-    fn adjust(&self, training: &mut TrainingOptions) {
+    pub(super) fn adjust(&self, training: &mut TrainingOptions) {
         if let Some(minutes) = self.minutes {
             training.max_minutes = Some(minutes);
         }
@@ -441,7 +448,7 @@ impl RunArguments {
     }
 
     /// Refuses to write the folder `model` over an input.
-    fn keeps(&self, model: &str, input: &ModelFolder) -> Result {
+    pub(super) fn keeps(&self, model: &str, input: &ModelFolder) -> Result {
         let ModelFolder::Disk(input) = input else {
             return Ok(());
         };
@@ -449,7 +456,7 @@ impl RunArguments {
     }
 
     /// Runs the training and reports what came of it, with the folder `model` that it wrote.
-    fn train<T: Serialize>(
+    pub(super) fn train<T: Serialize>(
         &self,
         model: &str,
         training: impl FnOnce(&Control) -> brisk_train::Result<T>,

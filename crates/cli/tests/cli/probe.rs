@@ -112,6 +112,52 @@ fn autoencoders() {
     }
 }
 
+/// What distillation minimises runs a student and the teacher beside it.
+#[test]
+fn consistency_objective() {
+    let golden = "sana_sprint/distillation/scm.safetensors";
+    let tensors = load_tensors(fixture_path(golden));
+    let names = |prefix: &str| -> Vec<String> {
+        let named = tensors.keys().filter_map(|name| name.strip_prefix(prefix));
+        let mut names: Vec<String> = named
+            .filter(|name| !name.ends_with(".shape"))
+            .map(|name| {
+                name.split_once(".every")
+                    .map_or(name, |(plain, _)| plain)
+                    .to_owned()
+            })
+            .collect();
+        names.sort();
+        names
+    };
+    let (inputs, outputs) = (names("inputs."), names("outputs."));
+    let [inputs, outputs] =
+        [&inputs, &outputs].map(|names| names.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(outputs.contains(&"F_dot") && outputs.contains(&"grad.proj_out.weight"));
+    let model = "sana_sprint/distillation";
+    check(model, "objective.scm", golden, &inputs, &outputs);
+    let place = Place::new();
+    let probe = |model: &str, more: &[&'static str]| {
+        let mut all = vec!["probe", "--model", model, "--component", "objective.scm"];
+        all.extend(["--inputs", "in.safetensors", "--outputs", "out.safetensors"]);
+        all.extend(more);
+        all.into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let fails = |code: i32, words: &[&str], arguments: &[String]| {
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        place.fails(code, words, &arguments);
+    };
+    brisk_testkit::save_tensors::<String>(place.path("in.safetensors"), &HashMap::new());
+    fails(1, &["latents"], &probe(&fixture(model), &[]));
+    fails(2, &["--exact"], &probe(&fixture(model), &["--exact"]));
+    fails(
+        1,
+        &["transformer/config.json"],
+        &probe(&fixture("sana_transformer/t3_sprint"), &[]),
+    );
+    assert!(!place.path("out.safetensors").exists());
+}
+
 /// Codes come out as integers, and the transformer finds the tokenizer beside it.
 #[test]
 fn scale_wise_networks() {

@@ -5,7 +5,7 @@ use crate::harness::{Place, fixture, fixture_path, gradient};
 #[test]
 fn help_fits_a_screen() {
     let place = Place::new();
-    let verbs: [&[&str]; 25] = [
+    let verbs: [&[&str]; 27] = [
         &[],
         &["image"],
         &["models"],
@@ -26,6 +26,8 @@ fn help_fits_a_screen() {
         &["train", "prepare-emoji"],
         &["train", "autoencoder"],
         &["train", "plot"],
+        &["distill"],
+        &["distill", "sprint"],
         &["serve"],
         &["work"],
         &["batch"],
@@ -51,8 +53,8 @@ fn help_fits_a_screen() {
     }
     let root = place.ok(&["--help"]).stdout;
     for verb in [
-        "image", "models", "inspect", "compare", "quantize", "convert", "doctor", "train", "eval",
-        "probe", "bench",
+        "image", "models", "inspect", "compare", "quantize", "convert", "doctor", "train",
+        "distill", "eval", "probe", "bench",
     ] {
         assert!(
             root.lines().any(|line| line.trim_start().starts_with(verb)),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use brisk_store::{Dtype, OutTensor, write_safetensors};
 use serde_json::{Value, json};
 
-use crate::harness::{Place, fixture, fixture_path};
+use crate::harness::{Place, fixture, fixture_path, replace};
 
 const SIDE: usize = 32;
 
@@ -248,6 +248,116 @@ fn a_model_is_trained_on_a_published_autoencoder() {
     assert!(inspected.contains("complete"), "{inspected}");
     // A model's folder stands for the autoencoder in it.
     assert!(train("drawer/model", "again") == written);
+}
+
+/// A model whose times are 0 to 1 becomes one of two steps, which `image` draws with.
+#[test]
+fn a_model_is_distilled() {
+    let place = Place::new();
+    data_set(&place);
+    recipe(
+        &place,
+        "sprint.json",
+        include_str!("../../../train/recipes/scenes-sprint.json"),
+        |recipe| {
+            recipe["pictures"] = json!({});
+            recipe["head_blocks"] = json!([0, 1]);
+            recipe["sample_prompts"] = json!(["red"]);
+        },
+    );
+    let distill = |teacher: &'static str| {
+        let mut all = vec![
+            "distill",
+            "sprint",
+            "--teacher",
+            teacher,
+            "--recipe",
+            "sprint.json",
+        ];
+        all.extend(["--data", "data.safetensors", "-o", "run"]);
+        all
+    };
+    place.copy("pipelines/sana", "plain");
+    place.fails(
+        1,
+        &["timestep_scale is 1", "brisk train image --from"],
+        &distill("plain"),
+    );
+    assert!(!place.path("run").exists());
+    let dense = place.copy("pipelines/sana", "dense");
+    replace(
+        &dense.join("transformer/config.json"),
+        "\"timestep_scale\": 1.0",
+        "\"timestep_scale\": 0.001",
+    );
+    let first = place.ok(&[&distill("dense")[..], &["--steps", "2"]].concat());
+    assert!(first.stderr.contains("discriminator"), "{}", first.stderr);
+    let json = place
+        .ok(&[&distill("dense")[..], &["--json"]].concat())
+        .json();
+    assert_eq!(
+        (&json["report"]["steps"], &json["report"]["pictures"]),
+        (&4.into(), &7.into())
+    );
+    let inspected = place.ok(&["inspect", "run/model"]).stdout;
+    assert!(
+        inspected.contains("complete") && inspected.contains("Sprint"),
+        "{inspected}"
+    );
+    let log = "run/training_log.jsonl";
+    place.ok(&[
+        "train",
+        "plot",
+        log,
+        "--quantity",
+        "consistency-loss",
+        "-o",
+        "loss.svg",
+    ]);
+    let mut image = vec![
+        "image",
+        "red",
+        "--model",
+        "run/model",
+        "--width",
+        "32",
+        "--height",
+        "32",
+    ];
+    image.extend(["--seed", "1", "-o", "red.png"]);
+    place.ok(&image);
+    let picture = brisk_media::read_picture(&place.path("red.png")).unwrap();
+    assert_eq!((picture.width, picture.height), (32, 32));
+
+    let other = |recipe: &'static str| {
+        let mut all = vec![
+            "distill",
+            "sprint",
+            "--teacher",
+            "dense",
+            "--recipe",
+            recipe,
+        ];
+        all.extend(["--data", "data.safetensors", "-o", "other"]);
+        all
+    };
+    let wrong = [
+        "scenes-image is for `brisk train image`",
+        "`brisk distill sprint`",
+    ];
+    place.fails(2, &wrong, &other("scenes-image"));
+    replace(&place.path("sprint.json"), "[0,1]", "[0,3]");
+    place.fails(1, &["head_blocks has 3"], &other("sprint.json"));
+    let mut train = vec![
+        "train",
+        "image",
+        "--recipe",
+        "sprint.json",
+        "--vae",
+        "dense",
+    ];
+    train.extend(["--data", "data.safetensors", "-o", "other"]);
+    place.fails(2, &["is for `brisk distill sprint`"], &train);
 }
 
 #[test]

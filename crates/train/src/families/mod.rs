@@ -7,5 +7,6 @@ mod fixed_norms;
 pub(crate) mod image;
 pub(crate) mod masks;
 pub(crate) mod recogniser;
+pub(crate) mod sprint;
 pub(crate) mod text;
 pub(crate) mod tokenizer;

@@ -5,6 +5,7 @@ mod depth;
 mod eight_bit;
 mod masks;
 mod readers;
+mod sprint;
 mod tokenizer;
 
 use std::path::Path;

@@ -46,7 +46,7 @@ pub(crate) fn write_part(arrays: &[NamedArray], prefix: &str, path: &Path) -> Re
     Ok(count)
 }
 
-fn copy(from: &Path, to: &Path) -> Result<()> {
+pub(crate) fn copy(from: &Path, to: &Path) -> Result<()> {
     std::fs::copy(from, to).at(from)?;
     Ok(())
 }

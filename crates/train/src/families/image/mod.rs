@@ -147,10 +147,10 @@ impl Models {
 }
 
 /// The training latents: `[side, side, channels]` each, scaled.
-struct Latents {
-    rows: Vec<Vec<f32>>,
-    side: usize,
-    channels: usize,
+pub(crate) struct Latents {
+    pub rows: Vec<Vec<f32>>,
+    pub side: usize,
+    pub channels: usize,
 }
 
 /// The noise level index of one sample: logistic of a normal number.
@@ -165,11 +165,28 @@ struct Noised {
     input: Vec<f32>,
     /// `ε − x0`
     target: Vec<f32>,
-    /// Integer times, one a sample.
+    /// What the model is told, one a sample.
     times: Vec<f32>,
 }
 
-fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng) -> Noised {
+/// The time of σ that a model is told whose pipeline multiplies times of 0 to 1000 by `scale`. One that takes them as they
+/// are sees integers, although the mixture uses the exact σ.
+fn model_time(sigma: f64, scale: f64) -> f32 {
+    let time = sigma * LEVELS as f64;
+    if scale == 1.0 {
+        // The tolerance keeps i/1000·1000 at i.
+        return (time + 1e-9).floor() as f32;
+    }
+    (time * scale) as f32
+}
+
+fn noise(
+    latents: &Latents,
+    slots: &[usize],
+    recipe: &ImageRecipe,
+    time_scale: f64,
+    rng: &mut Rng,
+) -> Noised {
     let each = latents.side * latents.side * latents.channels;
     let mut batch = Noised {
         input: Vec::with_capacity(slots.len() * each),
@@ -179,10 +196,7 @@ fn noise(latents: &Latents, slots: &[usize], recipe: &ImageRecipe, rng: &mut Rng
     for slot in slots {
         let level = draw_level(rng, recipe.noise_law) as f64 / LEVELS as f64;
         let sigma = shifted(level, recipe.flow_shift);
-        // The model sees integer times although the mixture uses the exact σ. The tolerance keeps i/1000·1000 at i.
-        batch
-            .times
-            .push((sigma * LEVELS as f64 + 1e-9).floor() as f32);
+        batch.times.push(model_time(sigma, time_scale));
         let sigma = sigma as f32;
         let epsilon = rng.normals(each);
         for (clean, noise) in latents.rows[*slot].iter().zip(epsilon) {
@@ -255,7 +269,8 @@ pub fn train_image(
     while !session.is_over() {
         let slots = order.batch(session.step, options.batch);
         let prompts = captions.draw(&slots, &mut session.rng)?;
-        let batch = noise(&latents, &slots, recipe, &mut session.rng);
+        let scale = configs.transformer_model.timestep_scale;
+        let batch = noise(&latents, &slots, recipe, scale, &mut session.rng);
         session.update(slots.len(), |part| {
             let each = latents.side * latents.side * latents.channels;
             let values = part.start * each..part.end * each;
@@ -291,7 +306,8 @@ pub fn train_image(
     export::write(&pieces, &session, training.len(), out)
 }
 
-fn encode_all(
+/// Encodes the pictures at `training`, to be learned by a transformer of this configuration.
+pub(crate) fn encode_all(
     autoencoder: &Autoencoder,
     data: &EmojiData,
     training: &[usize],
@@ -353,6 +369,13 @@ mod tests {
         // logistic(−1) = 0.26894, one deviation below.
         assert!((below(269) - 0.1587).abs() < 0.02);
         assert!(levels.iter().all(|level| *level < LEVELS));
+    }
+
+    #[test]
+    fn a_dense_embedding_sees_the_exact_time() {
+        assert_eq!(model_time(0.75, 1.0), 750.0);
+        assert_eq!(model_time(0.7509, 1.0), 750.0);
+        assert_eq!(model_time(0.7509, 1e-3), 0.7509);
     }
 
     #[test]

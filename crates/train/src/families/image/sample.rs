@@ -48,6 +48,10 @@ impl VelocityModel for Captioned<'_> {
             .transformer
             .forward(latents, &times, None, captions, &extras)?)
     }
+
+    fn time_scale(&self) -> f32 {
+        self.transformer.config().timestep_scale as f32
+    }
 }
 
 /// Latents `[P, h, w, C]` of the recipe's prompts, always from the same noise.

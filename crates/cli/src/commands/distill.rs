@@ -1,0 +1,76 @@
+//! `brisk distill`: models of fewer steps.
+
+use std::path::PathBuf;
+
+use brisk_train::data::emoji::EmojiData;
+use brisk_train::eval::open_autoencoder;
+use brisk_train::recipe::Recipe;
+use brisk_train::{SprintTeacher, distill_sprint};
+use clap::{Args, Subcommand};
+
+use super::train::{RunArguments, wrong_kind};
+use crate::failure::Result;
+use crate::models;
+
+/// Make a model that needs fewer steps out of one that needs many
+#[derive(Debug, Subcommand)]
+#[command(
+    after_help = "From a text-to-image model to one of one to four steps:\n  \
+    brisk train image --recipe scenes-sprint-teacher --from MODEL --data scenes.safetensors -o runs/teacher\n  \
+    brisk distill sprint --teacher runs/teacher/model --data scenes.safetensors -o runs/sprint\n  \
+    brisk image --model runs/sprint/model --steps 2 \"a red cat\"\n\n\
+    A run that was stopped (Ctrl-C, a kill) goes on when the same command is given again."
+)]
+pub enum DistillVerb {
+    Sprint(SprintArguments),
+}
+
+/// Distil a SANA model into one of a few steps (SANA-Sprint)
+#[derive(Debug, Args)]
+#[command(
+    before_help = "The student learns to jump to the end of the teacher's path (sCM), and to draw what a discriminator on\n\
+    the teacher's features takes for real (LADD). The teacher's times must be 0 to 1, as the recipe\n\
+    scenes-sprint-teacher of `brisk train image` makes them. A recipe is a JSON file."
+)]
+pub struct SprintArguments {
+    /// Model to distil: a folder or hub id
+    #[arg(long, value_name = "MODEL")]
+    teacher: String,
+    /// Recipe: a built-in name or a JSON file
+    #[arg(long, value_name = "RECIPE", default_value = "scenes-sprint")]
+    recipe: String,
+    /// Variant of the teacher's weights, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Data set of `brisk train prepare-emoji`, `prepare-pictures` or `prepare-scenes`; several are joined
+    #[arg(long, value_name = "FILE", required = true)]
+    data: Vec<PathBuf>,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
+/// Runs the command.
+pub fn run(verb: &DistillVerb) -> Result {
+    match verb {
+        DistillVerb::Sprint(arguments) => sprint(arguments),
+    }
+}
+
+fn sprint(arguments: &SprintArguments) -> Result {
+    arguments.run.threads.apply()?;
+    let mut recipe = match Recipe::open(&arguments.recipe)? {
+        Recipe::Sprint(recipe) => recipe,
+        other => return Err(wrong_kind(&arguments.recipe, &other, "distill sprint")),
+    };
+    arguments.run.adjust(&mut recipe.training);
+    let variant = arguments.variant.as_deref();
+    let folder = models::open(Some(&arguments.teacher), variant)?;
+    arguments.run.keeps("model", &folder)?;
+    let teacher = SprintTeacher::open(&folder, variant)?;
+    let vae = open_autoencoder(&folder, variant)?;
+    let data = EmojiData::open_all(&arguments.data)?;
+    arguments.run.train("model", |control| {
+        let out = &arguments.run.output;
+        distill_sprint(&recipe, &data, &teacher, &vae, out, control)
+    })
+}

@@ -1,0 +1,221 @@
+//! The networks of a run, and the model that it distils.
+
+use std::sync::Arc;
+
+use brisk_models::component::LoadSettings;
+use brisk_models::gemma2::Gemma2Config;
+use brisk_models::sana::{SanaConfig, SanaTransformer};
+use brisk_nn::Weights;
+use brisk_pipelines::families::sana::prompt::DEFAULT_INSTRUCTION;
+use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
+use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource};
+use brisk_text::Tokenizer;
+use candle_core::Var;
+
+use super::SprintRecipe;
+use super::texts::Texts;
+use crate::error::{Error, Result};
+use crate::families::image::{TEXT_ENCODER, TRANSFORMER};
+use crate::objectives::LogVariance;
+use crate::objectives::ladd::Discriminator;
+use crate::tensors::{self, NamedArray};
+
+/// Of names of the discriminator's parameters.
+const DISCRIMINATOR: &str = "discriminator";
+/// Of those of the loss's variance.
+const VARIANCE: &str = "logvar";
+/// What the pipeline of a teacher with a dense time embedding multiplies its times 0..1000 by.
+const DENSE: f64 = 1e-3;
+/// The file of the text before prompts.
+const INSTRUCTION: &str = "complex_human_instruction.txt";
+
+/// A text-to-image model to distil.
+pub struct SprintTeacher {
+    pub(super) folder: ModelFolder,
+    transformer: Opened<SanaConfig>,
+    text: Opened<Gemma2Config>,
+    pub(super) tokenizer: Arc<Tokenizer>,
+    /// Stands before prompts.
+    pub(super) instruction: String,
+}
+
+impl SprintTeacher {
+    /// Opens a model's folder, its weights of this variant where there is one.
+    ///
+    /// # Errors
+    /// Parts that are missing or damaged, or a model that cannot be distilled: its time embedding must be dense, which
+    /// `brisk train image --recipe scenes-sprint-teacher --from` makes it.
+    pub fn open(folder: &ModelFolder, variant: Option<&str>) -> Result<Self> {
+        let wanted = Wanted {
+            variant: variant.map(str::to_owned),
+            ..Wanted::default()
+        };
+        let place = |part| ComponentFolder::new(folder, part);
+        let transformer = place(TRANSFORMER).open(
+            |bytes, label| SanaConfig::from_json(bytes, label).map(Box::new),
+            &wanted,
+        )?;
+        let label = place(TRANSFORMER).config_label();
+        let config = &*transformer.config;
+        if config.guidance_embeds {
+            return Err(Error::Data(format!(
+                "{label}: guidance_embeds is true; this model is distilled already, expected its teacher"
+            )));
+        }
+        if (config.timestep_scale - DENSE).abs() > 1e-9 {
+            return Err(Error::Data(format!(
+                "{label}: timestep_scale is {}, expected {DENSE}: with times of 0 to 1000 the student's rate of change \
+                 is too large to learn from. First train this model on with times of 0 to 1: `brisk train image --from \
+                 MODEL` and a recipe whose transformer has timestep_scale {DENSE}, as scenes-sprint-teacher has",
+                config.timestep_scale
+            )));
+        }
+        if config.output_channels() != config.in_channels {
+            return Err(Error::Data(format!(
+                "{label}: out_channels is {}, expected the {} of in_channels: a model that learned its variance cannot \
+                 be distilled",
+                config.output_channels(),
+                config.in_channels
+            )));
+        }
+        let text = place(TEXT_ENCODER).open(
+            |bytes, label| Gemma2Config::from_json(bytes, label).map(Box::new),
+            &wanted,
+        )?;
+        let tokens = place("tokenizer");
+        let (file, label) = (
+            tokens.read("tokenizer.json")?,
+            tokens.label("tokenizer.json"),
+        );
+        let tokenizer = Arc::new(Tokenizer::from_bytes(&file, &label)?);
+        let instruction = match folder.exists(INSTRUCTION) {
+            true => folder.read_text(INSTRUCTION)?,
+            false => DEFAULT_INSTRUCTION.to_owned(),
+        };
+        Ok(Self {
+            folder: folder.clone(),
+            transformer,
+            text,
+            tokenizer,
+            instruction,
+        })
+    }
+
+    /// The teacher's transformer.
+    pub(super) fn config(&self) -> &SanaConfig {
+        &self.transformer.config
+    }
+
+    /// The student's: the same with an embedding of the guidance strength.
+    pub(super) fn student_config(&self) -> SanaConfig {
+        SanaConfig {
+            guidance_embeds: true,
+            timestep_scale: 1.0,
+            ..self.config().clone()
+        }
+    }
+
+    /// Parameters that are trained or held.
+    pub(super) fn parameters(&self) -> u64 {
+        self.student_config().parameters() + self.text.count()
+    }
+
+    /// The weights of transformer and text encoder.
+    pub(super) fn sources(&self) -> Vec<&dyn TensorSource> {
+        let stored = [self.transformer.stored(), self.text.stored()];
+        stored
+            .into_iter()
+            .flatten()
+            .map(|source| &**source)
+            .collect()
+    }
+
+    pub(super) fn texts(&self, max_tokens: usize) -> Result<Texts> {
+        let weights = self.text.parameters(&LoadSettings::default())?.build()?;
+        Texts::load(&self.text.config, &weights, self, max_tokens)
+    }
+
+    fn frozen(&self) -> Result<SanaTransformer> {
+        let weights = self
+            .transformer
+            .parameters(&LoadSettings::default())?
+            .build()?;
+        Ok(SanaTransformer::load(&self.transformer.config, &weights)?)
+    }
+
+    /// The teacher's parameters under the names that a student has them by.
+    fn start(&self) -> Result<Arc<dyn TensorSource>> {
+        let missing = || Error::Data("the teacher's transformer has no weights".to_owned());
+        let source = self.transformer.stored().ok_or_else(missing)?;
+        let names = source.names().into_iter();
+        let map = names.map(|name| {
+            let renamed = match name.strip_prefix("time_embed.emb.") {
+                Some(rest) => format!("time_embed.{rest}"),
+                None => name.clone(),
+            };
+            (format!("{TRANSFORMER}.{renamed}"), Slice::whole(name))
+        });
+        Ok(Arc::new(MappedSource::new(source.clone(), map.collect())?))
+    }
+}
+
+/// Everything that a loss is computed with.
+pub(super) struct Networks {
+    pub student: SanaTransformer,
+    pub variance: LogVariance,
+    pub teacher: SanaTransformer,
+    pub discriminator: Option<Discriminator>,
+    pub head_blocks: Vec<usize>,
+}
+
+impl Networks {
+    /// Student, variance and discriminator as variables, which start at the teacher's values where it has them.
+    pub fn new(
+        teacher: &SprintTeacher,
+        recipe: &SprintRecipe,
+    ) -> Result<(Self, Vec<(String, Var)>)> {
+        let config = teacher.config();
+        if let Some(block) = recipe
+            .head_blocks
+            .iter()
+            .find(|block| **block >= config.num_layers)
+        {
+            return Err(Error::Recipe(format!(
+                "head_blocks has {block}, but the teacher has blocks 0 to {}",
+                config.num_layers - 1
+            )));
+        }
+        let seed = recipe.training.seed;
+        let of_student = Weights::trainable(Some(teacher.start()?), seed);
+        let student =
+            SanaTransformer::load(&teacher.student_config(), &of_student.pp(TRANSFORMER))?;
+        let others = Weights::trainable(None, seed);
+        let variance = LogVariance::load(&others.pp(VARIANCE), config.width())?;
+        let discriminator = (recipe.adversarial_weight > 0.0).then(|| {
+            let (weights, heads) = (others.pp(DISCRIMINATOR), recipe.head_blocks.len());
+            Discriminator::load(&weights, heads, config.width())
+        });
+        let networks = Self {
+            student,
+            variance,
+            teacher: teacher.frozen()?,
+            discriminator: discriminator.transpose()?,
+            head_blocks: recipe.head_blocks.clone(),
+        };
+        let mut variables = of_student.variables();
+        variables.extend(others.variables());
+        variables.sort_by(|(a, _), (b, _)| a.cmp(b));
+        Ok((networks, variables))
+    }
+}
+
+/// The student from the moving average, as it will be written when `rounded`.
+pub(super) fn frozen_student(
+    teacher: &SprintTeacher,
+    arrays: &[NamedArray],
+    rounded: bool,
+) -> Result<SanaTransformer> {
+    let source = tensors::memory_source(arrays, &format!("{TRANSFORMER}."), rounded)?;
+    let weights = Weights::from_source(source);
+    Ok(SanaTransformer::load(&teacher.student_config(), &weights)?)
+}

@@ -1,0 +1,219 @@
+//! The run.
+
+use std::ops::Range;
+use std::path::Path;
+
+use brisk_models::dcae::AutoencoderConfig;
+use brisk_models::sana::CaptionContext;
+use brisk_nn::Tensor;
+use brisk_pipelines::Control;
+use brisk_pipelines::events::Work;
+use brisk_pipelines::families::sana::prompt::EncodedPrompt;
+use brisk_pipelines::folder::Opened;
+use serde::Serialize;
+
+use super::draws::{DiscriminatorDraws, StudentDraws};
+use super::networks::{Networks, SprintTeacher, frozen_student};
+use super::objective::{LossWeights, Samples};
+use super::sample::write_sheet;
+use super::texts::Texts;
+use super::{SprintRecipe, export};
+use crate::data::emoji::EmojiData;
+use crate::error::Result;
+use crate::families::image::{Latents, MODEL, encode_all};
+use crate::inputs::Inputs;
+use crate::log::mean_of_last_tenth;
+use crate::pictures::Order;
+use crate::session::{self, LOG, REPORT, Session, write_json};
+use crate::{captions, eval};
+
+/// What a finished run is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SprintReport {
+    /// Finished updates, of the student and of the discriminator.
+    pub steps: u64,
+    /// Seconds over all restarts.
+    pub seconds: f64,
+    /// Parameters of the student's transformer.
+    pub transformer_parameters: usize,
+    /// Pictures that were trained on.
+    pub pictures: usize,
+    /// Mean of the last tenth of the logged losses.
+    pub loss: Option<f64>,
+}
+
+/// A batch as the parts of an update see it.
+struct Batch<'a> {
+    latents: &'a Latents,
+    slots: Vec<usize>,
+    prompts: Vec<EncodedPrompt>,
+    texts: &'a Texts,
+}
+
+impl Batch<'_> {
+    fn latents(&self, slots: impl ExactSizeIterator<Item = usize>) -> Result<Tensor> {
+        let (side, channels) = (self.latents.side, self.latents.channels);
+        let shape = (slots.len(), side, side, channels);
+        let values: Vec<f32> = slots
+            .flat_map(|slot| self.latents.rows[slot].iter().copied())
+            .collect();
+        Ok(Tensor::from_vec(values, shape)?)
+    }
+
+    fn samples(&self, networks: &Networks, part: &Range<usize>) -> Result<Samples> {
+        let (rows, lengths) = self.texts.encode(&self.prompts[part.clone()])?;
+        Ok(Samples {
+            latents: self.latents(self.slots[part.clone()].iter().copied())?,
+            student: networks.student.encode_caption(&rows, &lengths)?,
+            teacher: networks.teacher.encode_caption(&rows, &lengths)?,
+        })
+    }
+
+    /// Of each sample, the one before it in the batch.
+    fn neighbours(&self, part: &Range<usize>) -> Result<Tensor> {
+        let count = self.slots.len();
+        self.latents(
+            part.clone()
+                .map(|index| self.slots[(index + count - 1) % count]),
+        )
+    }
+}
+
+/// Distils `teacher` into a student of a few steps by the recipe, on the latents that its autoencoder makes of the
+/// pictures, into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end `model/` (the layout of
+/// SANA-Sprint, bf16, with the teacher's text encoder, tokenizer and autoencoder) and `report.json`. Continues when `out`
+/// holds a checkpoint of the same recipe.
+///
+/// # Errors
+/// A data set or teacher that does not fit the recipe, files that cannot be read or written, a run that diverges, or one
+/// that was asked to stop: its checkpoint is written.
+pub fn distill_sprint(
+    recipe: &SprintRecipe,
+    data: &EmojiData,
+    teacher: &SprintTeacher,
+    vae: &Opened<AutoencoderConfig>,
+    out: &Path,
+    control: &Control,
+) -> Result<SprintReport> {
+    recipe.validate()?;
+    let options = &recipe.training;
+    let training = recipe.pictures.training(data, control)?;
+    let mut order = Order::new((0..training.len()).collect(), options.seed)?;
+    let autoencoder = eval::load_autoencoder(vae)?;
+    let _lock = session::claim(out, MODEL)?;
+    control.stage("encoding the pictures", Work::Run, 0);
+    let latents = encode_all(&autoencoder, data, &training, teacher.config(), control)?;
+    let each = latents.side * latents.side * latents.channels;
+    session::check_memory(teacher.parameters(), options.batch, (each * 48) as u64)?;
+    let texts = teacher.texts(recipe.max_tokens)?;
+    let (networks, variables) = Networks::new(teacher, recipe)?;
+    let empty = {
+        let (rows, lengths) = texts.encode(&[texts.tokens("")?])?;
+        networks.teacher.encode_caption(&rows, &lengths)?
+    };
+    let inputs = Inputs::default()
+        .data(data)?
+        .autoencoder(vae)?
+        .start(&teacher.sources())?;
+    let mut session = Session::open(options, recipe, inputs, variables, out, control)?;
+    while !session.is_over() {
+        let slots = order.batch(session.step, options.batch);
+        let prompts = slots.iter().map(|slot| {
+            let entry = &data.entries[training[*slot]];
+            let caption = captions::caption(entry, recipe.name_probability, &mut session.rng);
+            texts.tokens(&caption)
+        });
+        let batch = Batch {
+            latents: &latents,
+            prompts: prompts.collect::<Result<_>>()?,
+            slots,
+            texts: &texts,
+        };
+        match recipe.is_discriminators(session.step) {
+            false => update_student(&mut session, recipe, &networks, &batch, &empty)?,
+            true => update_discriminator(&mut session, recipe, &networks, &batch)?,
+        }
+        if session.is_due(recipe.sample_every) {
+            let student = frozen_student(teacher, session.ema.arrays(), false)?;
+            write_sheet(
+                &mut session,
+                &student,
+                &autoencoder,
+                &texts,
+                recipe,
+                &latents,
+            )?;
+        }
+        session.settle()?;
+    }
+    session.finish()?;
+    control.stage("writing the model", Work::Run, 0);
+    let student = frozen_student(teacher, session.ema.arrays(), true)?;
+    write_sheet(
+        &mut session,
+        &student,
+        &autoencoder,
+        &texts,
+        recipe,
+        &latents,
+    )?;
+    let known = captions::known(data, &training);
+    let arrays = session.ema.arrays();
+    let report = SprintReport {
+        transformer_parameters: export::write(teacher, arrays, recipe.guidance, &known, out)?,
+        steps: session.step,
+        seconds: session.seconds(),
+        pictures: training.len(),
+        loss: mean_of_last_tenth(&out.join(LOG))?,
+    };
+    write_json(&out.join(REPORT), &report)?;
+    Ok(report)
+}
+
+fn update_student(
+    session: &mut Session,
+    recipe: &SprintRecipe,
+    networks: &Networks,
+    batch: &Batch,
+    empty: &CaptionContext,
+) -> Result<()> {
+    let count = batch.slots.len();
+    let each = batch.latents.side * batch.latents.side * batch.latents.channels;
+    let draws = StudentDraws::new(recipe, &mut session.rng, count, each);
+    let discriminator = networks.discriminator.as_ref();
+    let normalised = discriminator.map(|heads| heads.normalise()).transpose()?;
+    let weights = LossWeights {
+        consistency: recipe.consistency_weight,
+        adversarial: recipe.adversarial_weight,
+        tangent: recipe.tangent_share(session.step),
+    };
+    session.update_noting(count, |part| {
+        let samples = batch.samples(networks, &part)?;
+        let empty = empty.repeat(part.len())?;
+        let draws = draws.part(&part);
+        let normalised = normalised.as_ref();
+        networks.student_loss(&samples, &empty, &draws, normalised, weights)
+    })
+}
+
+fn update_discriminator(
+    session: &mut Session,
+    recipe: &SprintRecipe,
+    networks: &Networks,
+    batch: &Batch,
+) -> Result<()> {
+    let count = batch.slots.len();
+    let each = batch.latents.side * batch.latents.side * batch.latents.channels;
+    let draws = DiscriminatorDraws::new(recipe, &mut session.rng, count, each);
+    let Some(discriminator) = &networks.discriminator else {
+        return Ok(());
+    };
+    let normalised = [discriminator.normalise()?, discriminator.normalise()?];
+    session.update_noting(count, |part| {
+        let samples = batch.samples(networks, &part)?;
+        let neighbours = batch.neighbours(&part)?;
+        let draws = draws.part(&part);
+        let both = [&normalised[0], &normalised[1]];
+        networks.discriminator_loss(&samples, &neighbours, &draws, both)
+    })
+}

@@ -1,0 +1,11 @@
+//! What distillation minimises, as functions of networks and noised samples; networks, loops, data and files are the
+//! families'.
+
+pub(crate) mod ladd;
+mod log_variance;
+mod scm;
+mod trigflow;
+
+pub(crate) use log_variance::LogVariance;
+pub(crate) use scm::{ScmPoint, scm_loss};
+pub(crate) use trigflow::{Angles, FlowNetwork, SIGMA_DATA, TrigFlow, clean, draw_angle, noised};

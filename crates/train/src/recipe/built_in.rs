@@ -1,0 +1,57 @@
+//! The recipes that come with the library.
+
+/// Names with documents.
+pub(super) const BUILT_IN: [(&str, &str); 13] = [
+    (
+        "emoji-autoencoder",
+        include_str!("../../recipes/emoji-autoencoder.json"),
+    ),
+    (
+        "emoji-image",
+        include_str!("../../recipes/emoji-image.json"),
+    ),
+    (
+        "scenes-autoencoder",
+        include_str!("../../recipes/scenes-autoencoder.json"),
+    ),
+    (
+        "scenes-image",
+        include_str!("../../recipes/scenes-image.json"),
+    ),
+    (
+        "scenes-sprint-teacher",
+        include_str!("../../recipes/scenes-sprint-teacher.json"),
+    ),
+    (
+        "scenes-sprint",
+        include_str!("../../recipes/scenes-sprint.json"),
+    ),
+    (
+        "emoji-tokenizer",
+        include_str!("../../recipes/emoji-tokenizer.json"),
+    ),
+    (
+        "emoji-codes",
+        include_str!("../../recipes/emoji-codes.json"),
+    ),
+    (
+        "scene-checker",
+        include_str!("../../recipes/scene-checker.json"),
+    ),
+    (
+        "scene-text-masks",
+        include_str!("../../recipes/scene-text-masks.json"),
+    ),
+    (
+        "scene-text-detector",
+        include_str!("../../recipes/scene-text-detector.json"),
+    ),
+    (
+        "scene-text-recogniser",
+        include_str!("../../recipes/scene-text-recogniser.json"),
+    ),
+    (
+        "arithmetic-text",
+        include_str!("../../recipes/arithmetic-text.json"),
+    ),
+];
