@@ -48,7 +48,9 @@ pub use layers::{
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;
 pub use quantized::{Quantization, QuantizedWeights};
-pub use tensor::{D, DType, Dim, Location, Shape, Tensor, WithDType};
+pub use tensor::{
+    D, DType, Dim, Location, Shape, Tensor, WithDType, train_on_card, training_device,
+};
 pub use trace::Trace;
 pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights, WeightsBuilder};
 

@@ -32,13 +32,31 @@ pub fn location(name: &str, precise: bool) -> Result<Location> {
         // Why there is none, `brisk doctor` says.
         return Ok(Device::open(0, precision).map_or(Location::HOST, Into::into));
     }
-    let index = name.strip_prefix("cuda").and_then(|rest| match rest {
-        "" => Some(0),
-        _ => rest.strip_prefix(':')?.parse().ok(),
-    });
-    let index = index.ok_or_else(|| refuse(format!("{name:?}: expected {VALUES}")))?;
+    let index = index(name).ok_or_else(|| refuse(format!("{name:?}: expected {VALUES}")))?;
     let device = Device::open(index, precision).map_err(|error| refuse(error.to_string()))?;
     Ok(device.into())
+}
+
+/// The number of a card: 0 of `cuda`, N of `cuda:N`.
+fn index(name: &str) -> Option<usize> {
+    match name.strip_prefix("cuda")? {
+        "" => Some(0),
+        rest => rest.strip_prefix(':')?.parse().ok(),
+    }
+}
+
+/// Lets trainings that begin from now on compute their gradients at `name`: `cpu`, `cuda` or `cuda:N`, in f32.
+///
+/// # Errors
+/// As [`location`]; a card needs a build with the feature `train-cuda`.
+pub fn train_on(name: &str) -> Result<()> {
+    if name == "cpu" {
+        return Ok(());
+    }
+    let refuse = |message: String| Error::request(keys::DEVICE.name(), message);
+    let index =
+        index(name).ok_or_else(|| refuse(format!("{name:?}: expected cpu, cuda or cuda:N")))?;
+    brisk_nn::train_on_card(index).map_err(|error| refuse(error.to_string()))
 }
 
 #[cfg(test)]
@@ -54,6 +72,11 @@ mod tests {
         }
         assert!(location("cpu", true).is_err());
         // With a card or without, `auto` gives a place.
+        assert!(train_on("cpu").is_ok());
+        for wrong in ["auto", "gpu", "cuda:999"] {
+            let refused = train_on(wrong).unwrap_err().to_string();
+            assert!(refused.starts_with("device"), "{refused}");
+        }
         let place = location("auto", false).unwrap();
         assert_eq!(
             place == Location::HOST,

@@ -2,7 +2,7 @@
 //!
 //! A part runs on one thread from forward to backward, so cores never wait for each other inside
 //! an operation. The recipe sets the number of parts, not the machine, so a run gives the same
-//! weights wherever it is repeated.
+//! weights wherever it is repeated. On a card the batch is one part.
 
 use std::ops::Range;
 
@@ -50,7 +50,11 @@ impl Shards {
         parameters: &[(String, Var)],
         loss: impl Fn(Range<usize>) -> Result<Loss> + Sync,
     ) -> Result<(f64, Gradients)> {
-        let count = self.single.len().min(batch).max(1);
+        // A card computes a batch as one.
+        let count = match brisk_nn::training_device().is_cpu() {
+            true => self.single.len().min(batch).max(1),
+            false => 1,
+        };
         let ranges = (0..count).map(|i| batch * i / count..batch * (i + 1) / count);
         let part = |range: Range<usize>| -> Result<(f64, (f64, GradStore))> {
             let share = range.len() as f64 / batch as f64;
@@ -58,6 +62,12 @@ impl Shards {
             Ok((share * loss.value, (share, loss.surrogate.backward()?)))
         };
         let part = &part;
+        if count == 1 {
+            // All threads for what is done beside the card.
+            let (loss, part) = self.together(|| part(0..batch))?;
+            let gradients = self.together(|| Gradients::sum(parameters, &[part]))?;
+            return Ok((loss, gradients));
+        }
         let parts: Result<Vec<_>> = std::thread::scope(|scope| {
             let running: Vec<_> = ranges
                 .zip(&self.single)

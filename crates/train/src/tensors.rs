@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use brisk_nn::Tensor;
 use brisk_store::{Dtype, MemorySource, OutTensor, TensorSource};
-use candle_core::{CpuStorage, Device, InplaceOp1, Layout, Storage, Tensor as HostTensor, Var};
+use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor as HostTensor, Var};
 use half::bf16;
 
 use crate::error::{Error, Result};
@@ -64,12 +64,12 @@ pub(crate) fn values(tensor: &Tensor) -> Result<Vec<f32>> {
     Ok(tensor.flatten_all()?.to_vec1::<f32>()?)
 }
 
-/// Calls `read` with the values of a contiguous f32 tensor, row-major, without a copy.
+/// Calls `read` with the values of a contiguous f32 tensor, row-major, copied from a card only.
 pub(crate) fn with_values<R>(tensor: &HostTensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let tensor = tensor.contiguous()?;
     let (storage, layout) = tensor.storage_and_layout();
     let Storage::Cpu(storage) = &*storage else {
-        return Err(Error::Data("training needs tensors on the CPU".to_owned()));
+        return Ok(read(&tensor.flatten_all()?.to_vec1::<f32>()?));
     };
     let start = layout.start_offset();
     let values = storage.as_slice::<f32>()?;
@@ -95,7 +95,12 @@ impl<F: FnMut(&mut [f32]) + Send> InplaceOp1 for Update<F> {
 }
 
 /// Changes a variable in place; `change` gets its values, row-major.
-pub(crate) fn update(variable: &Var, change: impl FnMut(&mut [f32]) + Send) -> Result<()> {
+pub(crate) fn update(variable: &Var, mut change: impl FnMut(&mut [f32]) + Send) -> Result<()> {
+    if !variable.device().is_cpu() {
+        let mut values = values(&variable.as_tensor().into())?;
+        change(&mut values);
+        return set(variable, values);
+    }
     Ok(variable
         .as_tensor()
         .inplace_op1(&Update(Mutex::new(change)))?)
@@ -114,7 +119,7 @@ pub(crate) fn set(variable: &Var, values: Vec<f32>) -> Result<()> {
     Ok(variable.set(&HostTensor::from_vec(
         values,
         variable.dims(),
-        &Device::Cpu,
+        variable.device(),
     )?)?)
 }
 

@@ -129,6 +129,14 @@ pub(super) struct RunArguments {
     /// Updates in all, in place of the recipe's
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS))]
     steps: Option<u64>,
+    /// Where to compute gradients: cpu (default), cuda or cuda:N, where brisk was built for it
+    #[arg(
+        long,
+        value_name = "PLACE",
+        default_value = "cpu",
+        hide_default_value = true
+    )]
+    device: String,
     /// Print the report as one JSON document
     #[arg(long)]
     json: bool,
@@ -461,6 +469,7 @@ impl RunArguments {
         model: &str,
         training: impl FnOnce(&Control) -> brisk_train::Result<T>,
     ) -> Result {
+        brisk_pipelines::device::train_on(&self.device)?;
         let control = progress::control()?;
         let outcome = training(&control);
         drop(control);

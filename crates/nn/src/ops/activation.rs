@@ -1,5 +1,6 @@
 //! Pointwise activations and gates.
 
+use super::accelerated;
 use super::linear::shape_error;
 use super::on_device;
 use super::storage::{cpu_slice, tensor, with_slices};
@@ -36,6 +37,16 @@ pub(super) fn pointwise(x: &Tensor, which: Activation) -> Result<Tensor> {
     match on_device::activation(x, which) {
         Some(y) => y,
         None if x.has_tangent() => tangent::activation(x, which),
+        None if x.is_accelerated() => {
+            let x = x.on_host("activation")?;
+            Ok(match which {
+                Activation::Relu => accelerated::relu(x),
+                Activation::Silu => x.silu(),
+                Activation::GeluTanh => x.gelu(),
+                Activation::GeluErf => x.gelu_erf(),
+            }?
+            .into())
+        }
         None => x.contiguous()?.apply_op1(Pointwise(which)),
     }
 }
@@ -74,7 +85,9 @@ impl CustomOp1 for Pointwise {
 /// # Errors
 /// Two shapes.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let plain = |x: &Tensor| !x.track_op() && !x.has_tangent() && x.device().is_none();
+    let plain = |x: &Tensor| {
+        !x.track_op() && !x.has_tangent() && x.device().is_none() && !x.is_accelerated()
+    };
     if a.dims() != b.dims() || !plain(a) || !plain(b) {
         return a + b;
     }
@@ -95,7 +108,7 @@ pub fn gated_silu(x: &Tensor) -> Result<Tensor> {
                     brisk_cuda::ops::gated(x.tensor(), brisk_cuda::ops::Activation::Silu)?.into(),
                 );
             }
-            if x.has_tangent() {
+            if x.has_tangent() || x.is_accelerated() {
                 let (last, half) = (x.rank() - 1, width / 2);
                 let gate = silu(&x.narrow(last, half, half)?)?;
                 return x.narrow(last, 0, half)? * gate;
@@ -187,7 +200,10 @@ fn gated(kind: Gate, name: &'static str, gate: &Tensor, up: &Tensor) -> Result<T
         let up = up.on_device(name)?.tensor();
         return Ok(brisk_cuda::ops::gated_pair(gate.tensor(), up, which)?.into());
     }
-    if gate.has_tangent() || up.has_tangent() {
+    if [gate, up]
+        .iter()
+        .any(|x| x.has_tangent() || x.is_accelerated())
+    {
         let which = match kind {
             Gate::Silu => Activation::Silu,
             Gate::GeluTanh => Activation::GeluTanh,

@@ -1,7 +1,8 @@
 //! Attentions and rotary position embedding.
 
+use super::accelerated;
 use super::linear::shape_error;
-use super::rotary_at::RotaryAngles;
+use super::rotary_at::{RotaryAngles, rotary_at};
 use super::storage::{cpu_slice, tensor, with_slices};
 use super::tangent;
 use crate::error::Result;
@@ -51,6 +52,9 @@ pub fn linear_attention(
         dim: width / heads,
         eps: eps as f32,
     };
+    if accelerated::is_any([q, k, v]) {
+        return accelerated::apply(accelerated::LinearAttention(shape), &[q, k, v]);
+    }
     q.contiguous()?
         .apply_op3(&k.contiguous()?, &v.contiguous()?, LinearAttention(shape))
 }
@@ -133,7 +137,7 @@ impl AttentionOptions {
         }
     }
 
-    fn mask(&self, batch: usize, keys: usize) -> Result<Option<Vec<Vec<bool>>>> {
+    pub(super) fn mask(&self, batch: usize, keys: usize) -> Result<Option<Vec<Vec<bool>>>> {
         let lengths_fit = self
             .key_lengths
             .as_ref()
@@ -202,6 +206,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, options: &AttentionOptions)
         window: options.sliding_window,
         key_mask: options.mask(batch, keys)?,
     };
+    if accelerated::is_any([q, k, v]) {
+        return accelerated::apply(accelerated::MaskedAttention(shape), &[q, k, v]);
+    }
     q.contiguous()?
         .apply_op3(&k.contiguous()?, &v.contiguous()?, Attention(shape))
 }
@@ -305,6 +312,13 @@ pub fn rotary(x: &Tensor, heads: usize, theta: f32, offset: usize) -> Result<Ten
     }
     if let Some(x) = x.device() {
         return angles(width / heads, theta, offset..offset + tokens).turn_on_device(x, heads);
+    }
+    if x.is_accelerated() {
+        return rotary_at(
+            x,
+            heads,
+            &angles(width / heads, theta, offset..offset + tokens),
+        );
     }
     let op = Rotary {
         tokens,

@@ -1,5 +1,6 @@
 //! Convolutions over channels-last maps.
 
+use super::accelerated;
 use super::glu_mb_conv::DepthwiseWeight;
 use super::linear::{bias_gradient, shape_error};
 use super::storage::{Reach, cpu_slice, slice, tensor, with_slices};
@@ -49,7 +50,7 @@ pub fn conv2d(
             conv2d(x, &w.detach(), bias.as_ref(), stride, padding)
         });
     }
-    let op = Conv(ConvShape {
+    let shape = ConvShape {
         batch,
         height,
         width,
@@ -58,7 +59,12 @@ pub fn conv2d(
         kernel,
         stride,
         padding,
-    });
+    };
+    if accelerated::is_any([x, w]) {
+        let operands: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
+        return accelerated::apply(accelerated::Conv(shape), &operands);
+    }
+    let op = Conv(shape);
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     Ok(match bias {
         Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op)?,
@@ -135,13 +141,18 @@ pub fn depthwise_conv2d(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result
             depthwise_conv2d(x, &w.detach(), bias.as_ref())
         });
     }
-    let op = Depthwise(DepthwiseShape {
+    let shape = DepthwiseShape {
         batch,
         height,
         width,
         channels,
         kernel,
-    });
+    };
+    if accelerated::is_any([x, w]) {
+        let operands: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
+        return accelerated::apply(accelerated::Depthwise(shape), &operands);
+    }
+    let op = Depthwise(shape);
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     Ok(match bias {
         Some(bias) => x.apply_op3(&w, &bias.contiguous()?, op)?,

@@ -1,5 +1,6 @@
 //! Group normalisation.
 
+use super::accelerated;
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
 use crate::error::Result;
@@ -34,13 +35,17 @@ pub fn group_norm(
         let expected = format!("[batch, .., {channels}] in {groups} groups of channels");
         return Err(shape_error("group_norm", dims, &expected));
     }
-    let op = GroupNorm(GroupNormShape {
+    let shape = GroupNormShape {
         batch: dims[0],
         pixels: dims[1..dims.len() - 1].iter().product(),
         channels,
         groups,
         eps,
-    });
+    };
+    if accelerated::is_any([x, weight, bias]) {
+        return accelerated::apply(accelerated::GroupNorm(shape), &[x, weight, bias]);
+    }
+    let op = GroupNorm(shape);
     x.contiguous()?
         .apply_op3(&weight.contiguous()?, &bias.contiguous()?, op)
 }

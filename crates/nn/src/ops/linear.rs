@@ -1,5 +1,6 @@
 //! The linear layer.
 
+use super::accelerated;
 use super::epilogue::Epilogue;
 use super::on_device::DeviceLinear;
 use super::storage::{cpu_slice, tensor, with_slices};
@@ -24,6 +25,15 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
             let bias = bias.filter(|_| biased).map(Tensor::detach);
             linear(x, &w.detach(), bias.as_ref())
         });
+    }
+    if accelerated::is_any([x, w]) {
+        let (_, inputs) = w.dims2()?;
+        if x.dims().last() != Some(&inputs) {
+            let expected = format!("[.., {inputs}]");
+            return Err(shape_error("linear", x.dims(), &expected));
+        }
+        let operands: Vec<&Tensor> = [x, w].into_iter().chain(bias).collect();
+        return accelerated::apply(accelerated::Linear, &operands);
     }
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     Ok(match bias {

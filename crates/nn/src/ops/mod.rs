@@ -4,6 +4,7 @@
 //! contiguous where they are not, and returns a new tensor. Sizes that do not fit are errors. Where operands
 //! lie on a card, so does the result; what a card cannot do is an error.
 
+mod accelerated;
 mod activation;
 mod attention;
 mod biased_attention;
@@ -81,6 +82,11 @@ pub fn all_finite(x: &Tensor) -> Result<bool> {
     }
     if x.dtype() != DType::F32 {
         return Ok(true);
+    }
+    if x.is_accelerated() {
+        // A sum of zeros times each: NaN where one was not finite.
+        let sum: f32 = (x.detach() * 0.0)?.sum_all()?.to_scalar()?;
+        return Ok(!sum.is_nan());
     }
     Ok(with_slices!([x], { brisk_kernels::finite::all_finite(x) }))
 }

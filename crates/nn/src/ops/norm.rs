@@ -1,5 +1,6 @@
 //! Normalisations, modulation and gated residuals.
 
+use super::accelerated;
 use super::epilogue::{Epilogue, Norm, Residual};
 use super::linear::shape_error;
 use super::storage::{cpu_slice, tensor, with_slices};
@@ -42,6 +43,10 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) ->
     }
     if x.has_tangent() {
         return tangent::rms_norm(x, weight, bias, eps);
+    }
+    if accelerated::is_any([x, weight]) {
+        let operands: Vec<&Tensor> = [x, weight].into_iter().chain(bias).collect();
+        return accelerated::apply(accelerated::RmsNorm(eps), &operands);
     }
     let (x, weight, op) = (
         x.contiguous()?,
@@ -218,6 +223,10 @@ pub fn layer_norm_modulate(x: &Tensor, shift: &Tensor, scale: &Tensor, eps: f64)
     if [x, shift, scale].iter().any(|x| x.has_tangent()) {
         return tangent::layer_norm_modulate(x, shift, scale, eps);
     }
+    if accelerated::is_any([x, shift, scale]) {
+        let statement = accelerated::LayerNormModulate(eps);
+        return accelerated::apply(statement, &[x, shift, scale]);
+    }
     let op = LayerNormModulate {
         tokens,
         channels,
@@ -302,6 +311,9 @@ pub fn gate_residual(x: &Tensor, gate: &Tensor, branch: &Tensor) -> Result<Tenso
     }
     if [x, gate, branch].iter().any(|x| x.has_tangent()) {
         return x + gate.unsqueeze(1)?.broadcast_mul(branch)?;
+    }
+    if accelerated::is_any([x, gate, branch]) {
+        return accelerated::apply(accelerated::GateResidual, &[x, gate, branch]);
     }
     let op = GateResidual { tokens, channels };
     x.contiguous()?

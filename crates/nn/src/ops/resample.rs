@@ -43,7 +43,7 @@ pub fn to_nchw(x: &Tensor) -> Result<Tensor> {
 pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
     match x.dims4() {
         Ok((b, h, w, c)) if factor == 2 && h.is_multiple_of(2) && w.is_multiple_of(2) => {
-            if x.device().is_some() {
+            if x.device().is_some() || x.is_accelerated() {
                 return x
                     .reshape(vec![b, h / 2, 2, w / 2, 2, c])?
                     .permute(vec![0, 1, 3, 5, 2, 4])?
@@ -63,7 +63,7 @@ pub fn pixel_unshuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
 pub fn pixel_shuffle(x: &Tensor, factor: usize) -> Result<Tensor> {
     match x.dims4() {
         Ok((b, h, w, c)) if factor == 2 && c.is_multiple_of(4) => {
-            if x.device().is_some() {
+            if x.device().is_some() || x.is_accelerated() {
                 return x
                     .reshape(vec![b, h, w, c / 4, 2, 2])?
                     .permute(vec![0, 1, 4, 2, 5, 3])?
@@ -84,7 +84,7 @@ pub fn upsample_nearest2(x: &Tensor) -> Result<Tensor> {
     let (b, h, w, c) = x
         .dims4()
         .map_err(|_| shape_error("upsample_nearest2", x.dims(), "four dimensions"))?;
-    if x.device().is_some() {
+    if x.device().is_some() || x.is_accelerated() {
         return x
             .reshape(vec![b, h, 1, w, 1, c])?
             .broadcast_as(vec![b, h, 2, w, 2, c])?

@@ -1,5 +1,6 @@
 //! Rotary position embedding at positions given one by one.
 
+use super::accelerated;
 use super::linear::shape_error;
 use super::storage::cpu_slice;
 use crate::error::Result;
@@ -144,6 +145,17 @@ impl RotaryAngles {
         Ok(brisk_cuda::ops::rotary(x, &cosines, &sines, heads)?.into())
     }
 
+    /// The rotation stated by candle's operations.
+    pub(super) fn statement(&self, heads: usize) -> accelerated::Rotary {
+        accelerated::Rotary {
+            heads,
+            firsts: self.pairs.to_vec(),
+            seconds: self.second.as_ref().unwrap_or(&self.pairs).to_vec(),
+            half: self.half,
+            neighbours: self.neighbours,
+        }
+    }
+
     /// Those of these tokens, then those of others.
     ///
     /// # Errors
@@ -220,6 +232,9 @@ pub fn rotary_at(x: &Tensor, heads: usize, angles: &RotaryAngles) -> Result<Tens
     }
     if let Some(x) = x.device() {
         return angles.turn_on_device(x, heads);
+    }
+    if x.is_accelerated() {
+        return accelerated::apply(angles.statement(heads), &[x]);
     }
     let op = RotaryAt {
         width,

@@ -1,7 +1,7 @@
 //! Reaching the values of candle tensors.
 
 use crate::error::Error;
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, moved};
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor as HostTensor, bail};
 use std::ops::Deref;
 
@@ -10,12 +10,22 @@ pub(crate) trait Reach {
     /// What says that they are elsewhere.
     type Error;
 
+    /// The tensor in ordinary memory, its values in the order of rows.
+    fn at_hand(&self) -> std::result::Result<Self, Self::Error>
+    where
+        Self: Sized;
+
     /// The values and where in them the tensor lies.
     fn reach(&self) -> std::result::Result<(impl Deref<Target = Storage>, &Layout), Self::Error>;
 }
 
 impl Reach for HostTensor {
     type Error = candle_core::Error;
+
+    fn at_hand(&self) -> Result<Self> {
+        let tensor = self.contiguous()?;
+        Ok(moved(&tensor, &candle_core::Device::Cpu)?.into_owned())
+    }
 
     fn reach(&self) -> Result<(impl Deref<Target = Storage>, &Layout)> {
         Ok(self.storage_and_layout())
@@ -24,6 +34,10 @@ impl Reach for HostTensor {
 
 impl Reach for Tensor {
     type Error = Error;
+
+    fn at_hand(&self) -> std::result::Result<Self, Error> {
+        self.in_order_at_hand()
+    }
 
     fn reach(&self) -> std::result::Result<(impl Deref<Target = Storage>, &Layout), Error> {
         Ok(self.on_host("this operation")?.storage_and_layout())
@@ -55,7 +69,9 @@ pub(crate) fn slice<'a>(storage: &'a Storage, layout: &Layout) -> Result<&'a [f3
 /// Evaluates a block in which each named tensor is the slice of its values.
 macro_rules! with_slices {
     ([$($name:ident),+], $body:block) => {{
-        $(let $name = $name.contiguous()?;)+
+        #[allow(unused_imports)]
+        use $crate::ops::storage::Reach as _;
+        $(let $name = $name.at_hand()?;)+
         $(let $name = $crate::ops::storage::Reach::reach(&$name)?;)+
         $(let $name = $crate::ops::storage::slice(&$name.0, $name.1)?;)+
         $body

@@ -1,19 +1,22 @@
 //! The tensor that layers, models and pipelines pass around.
 
+mod accelerator;
 mod dual;
 mod location;
 mod on_device;
+mod operands;
 mod operators;
 
-use crate::checkpoint::checkpoint;
 use crate::error::{Error, Result};
 use brisk_cuda::ops::Binary;
 use brisk_store::{Dtype, TensorView};
 use candle_core::shape::{Dims, ShapeWithOneHole};
-use candle_core::{CustomOp1, CustomOp2, CustomOp3, Device, NdArray, Tensor as HostTensor};
+use candle_core::{Device, NdArray, Tensor as HostTensor};
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use accelerator::{meeting_place, moved, side_by_side};
+pub use accelerator::{train_on_card, training_device};
 pub use candle_core::shape::Dim;
 pub use candle_core::{D, DType, Shape, WithDType};
 pub use location::Location;
@@ -276,7 +279,10 @@ impl Tensor {
     pub fn index_select(&self, indices: &Self, dim: impl Dim) -> Result<Self> {
         let dim = dim.to_index(self.shape(), "index_select")?;
         match (self.place()?, &indices.0) {
-            (Place::Host(x), Place::Host(indices)) => Ok(x.index_select(indices, dim)?.into()),
+            (Place::Host(x), Place::Host(indices)) => {
+                let indices = moved(indices, x.device())?;
+                Ok(x.index_select(&indices, dim)?.into())
+            }
             (Place::Device(x), _) => Ok(x.index_select(indices, dim)?.into()),
             (Place::Dual(x), Place::Host(indices)) => x.map(|x| x.index_select(indices, dim)),
             (Place::Host(_) | Place::Dual(_), _) => Err(self.apart(indices, "index_select")),
@@ -287,7 +293,11 @@ impl Tensor {
     pub fn index_add(&self, indices: &Self, source: &Self, dim: impl Dim) -> Result<Self> {
         let name = "index_add";
         let (indices, source) = (indices.on_host(name)?, source.on_host(name)?);
-        Ok(self.on_host(name)?.index_add(indices, source, dim)?.into())
+        let x = self.on_host(name)?;
+        let device = meeting_place([x, source]);
+        let (x, indices) = (moved(x, &device)?, moved(indices, &device)?);
+        Ok(x.index_add(&indices, &*moved(source, &device)?, dim)?
+            .into())
     }
 
     /// Side by side along `dim`.
@@ -311,6 +321,12 @@ impl Tensor {
             .iter()
             .map(|part| part.on_host("cat"))
             .collect::<Result<Vec<_>>>()?;
+        let device = meeting_place(parts.iter().copied());
+        let parts = parts
+            .into_iter()
+            .map(|part| moved(part, &device))
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let parts: Vec<&HostTensor> = parts.iter().map(|part| &**part).collect();
         Ok(HostTensor::cat(&parts, dim)?.into())
     }
 
@@ -321,7 +337,9 @@ impl Tensor {
     pub fn slice_set(&self, source: &Self, dim: impl Dim, start: usize) -> Result<()> {
         let dim = dim.to_index(self.shape(), "slice_set")?;
         match (self.place()?, &source.0) {
-            (Place::Host(x), Place::Host(source)) => Ok(x.slice_set(source, dim, start)?),
+            (Place::Host(x), Place::Host(source)) => {
+                Ok(x.slice_set(&*moved(source, x.device())?, dim, start)?)
+            }
             (Place::Device(x), Place::Device(source)) => x.slice_set(source, dim, start),
             _ => Err(self.apart(source, "slice_set")),
         }
@@ -341,7 +359,10 @@ impl Tensor {
     /// The sum, sides of one repeated.
     pub fn broadcast_add(&self, other: &Self) -> Result<Self> {
         match (self.place()?, &other.0) {
-            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_add(b)?.into()),
+            (Place::Host(a), Place::Host(b)) => {
+                let (a, b) = side_by_side(a, b)?;
+                Ok(a.broadcast_add(&b)?.into())
+            }
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Add, b)?.into()),
             _ => dual::arithmetic(Binary::Add, self, other, true)
                 .unwrap_or_else(|| Err(self.apart(other, "broadcast_add"))),
@@ -351,7 +372,10 @@ impl Tensor {
     /// The product, sides of one repeated.
     pub fn broadcast_mul(&self, other: &Self) -> Result<Self> {
         match (self.place()?, &other.0) {
-            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_mul(b)?.into()),
+            (Place::Host(a), Place::Host(b)) => {
+                let (a, b) = side_by_side(a, b)?;
+                Ok(a.broadcast_mul(&b)?.into())
+            }
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Multiply, b)?.into()),
             _ => dual::arithmetic(Binary::Multiply, self, other, true)
                 .unwrap_or_else(|| Err(self.apart(other, "broadcast_mul"))),
@@ -361,7 +385,10 @@ impl Tensor {
     /// The difference, sides of one repeated.
     pub fn broadcast_sub(&self, other: &Self) -> Result<Self> {
         match (self.place()?, &other.0) {
-            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_sub(b)?.into()),
+            (Place::Host(a), Place::Host(b)) => {
+                let (a, b) = side_by_side(a, b)?;
+                Ok(a.broadcast_sub(&b)?.into())
+            }
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Subtract, b)?.into()),
             _ => dual::arithmetic(Binary::Subtract, self, other, true)
                 .unwrap_or_else(|| Err(self.apart(other, "broadcast_sub"))),
@@ -371,7 +398,10 @@ impl Tensor {
     /// The quotient, sides of one repeated.
     pub fn broadcast_div(&self, other: &Self) -> Result<Self> {
         match (self.place()?, &other.0) {
-            (Place::Host(a), Place::Host(b)) => Ok(a.broadcast_div(b)?.into()),
+            (Place::Host(a), Place::Host(b)) => {
+                let (a, b) = side_by_side(a, b)?;
+                Ok(a.broadcast_div(&b)?.into())
+            }
             (Place::Device(a), Place::Device(b)) => Ok(a.arithmetic(Binary::Divide, b)?.into()),
             _ => dual::arithmetic(Binary::Divide, self, other, true)
                 .unwrap_or_else(|| Err(self.apart(other, "broadcast_div"))),
@@ -380,10 +410,8 @@ impl Tensor {
 
     /// The product of matrices in the last two dimensions.
     pub fn matmul(&self, other: &Self) -> Result<Self> {
-        Ok(self
-            .on_host("matmul")?
-            .matmul(other.on_host("matmul")?)?
-            .into())
+        let (a, b) = side_by_side(self.on_host("matmul")?, other.on_host("matmul")?)?;
+        Ok(a.matmul(&b)?.into())
     }
 
     /// Limited to `low..=high`.
@@ -498,83 +526,6 @@ impl Tensor {
             Place::Host(tensor) => tensor.detach().into(),
             Place::Device(_) | Place::Dual(_) => self.clone(),
         }
-    }
-}
-
-/// What [`crate::ops`] builds on.
-impl Tensor {
-    /// The tensor as what an operation starts from: the one place where work asks whether it goes on.
-    fn place(&self) -> Result<&Place> {
-        checkpoint()?;
-        Ok(&self.0)
-    }
-
-    /// Candle's tensor, for what a card cannot do.
-    pub(crate) fn on_host(&self, operation: &str) -> Result<&HostTensor> {
-        match self.place()? {
-            Place::Host(tensor) => Ok(tensor),
-            Place::Device(_) => Err(Error::Config(format!(
-                "{operation} cannot be done on a card yet; run this part with --device cpu"
-            ))),
-            Place::Dual(_) => Err(dual::without_rule(operation)),
-        }
-    }
-
-    /// The card's tensor, where it lies on one.
-    pub(crate) fn device(&self) -> Option<&OnDevice> {
-        match &self.0 {
-            Place::Host(_) | Place::Dual(_) => None,
-            Place::Device(tensor) => Some(tensor),
-        }
-    }
-
-    /// The card's tensor, for an operand beside others that lie on a card.
-    pub(crate) fn on_device(&self, operation: &str) -> Result<&OnDevice> {
-        checkpoint()?;
-        self.device().ok_or_else(|| {
-            let expected = "operands on one card, but this one lies in ordinary memory";
-            Error::Shape(format!(
-                "{operation}: a tensor of shape {:?}: {expected}",
-                self.dims()
-            ))
-        })
-    }
-
-    /// An error for operands in two places.
-    fn apart(&self, other: &Self, operation: &str) -> Error {
-        Error::Shape(format!(
-            "{operation}: a tensor of shape {:?} lies {}, another of shape {:?} {}",
-            self.dims(),
-            self.location(),
-            other.dims(),
-            other.location()
-        ))
-    }
-
-    pub(crate) fn apply_op1(&self, op: impl CustomOp1 + Send + Sync + 'static) -> Result<Self> {
-        Ok(self.on_host(op.name())?.apply_op1(op)?.into())
-    }
-
-    pub(crate) fn apply_op2(
-        &self,
-        second: &Self,
-        op: impl CustomOp2 + Send + Sync + 'static,
-    ) -> Result<Self> {
-        let (first, second) = (self.on_host(op.name())?, second.on_host(op.name())?);
-        Ok(first.apply_op2(second, op)?.into())
-    }
-
-    pub(crate) fn apply_op3(
-        &self,
-        second: &Self,
-        third: &Self,
-        op: impl CustomOp3 + Send + Sync + 'static,
-    ) -> Result<Self> {
-        let (second, third) = (second.on_host(op.name())?, third.on_host(op.name())?);
-        Ok(self
-            .on_host(op.name())?
-            .apply_op3(second, third, op)?
-            .into())
     }
 }
 

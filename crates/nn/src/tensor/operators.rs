@@ -3,7 +3,7 @@
 use brisk_cuda::ops::Binary;
 use std::ops::{Add, Div, Mul, Sub};
 
-use super::{Place, Tensor, dual, either};
+use super::{Place, Tensor, dual, either, side_by_side};
 use crate::error::Result;
 
 /// Both operands by value or by reference, and a number as the second one.
@@ -41,7 +41,10 @@ macro_rules! arithmetic {
 
             fn $method(self, other: $right) -> Result<Tensor> {
                 match (self.place()?, &other.0) {
-                    (Place::Host(a), Place::Host(b)) => Ok((a $operator b)?.into()),
+                    (Place::Host(a), Place::Host(b)) => {
+                        let (a, b) = side_by_side(a, b)?;
+                        Ok((&*a $operator &*b)?.into())
+                    }
                     (Place::Device(a), Place::Device(b)) if a.shape() == b.shape() => {
                         Ok(a.arithmetic(Binary::$binary, b)?.into())
                     }

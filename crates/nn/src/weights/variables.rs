@@ -4,7 +4,7 @@ use super::init::{Init, fans};
 use super::ledger::lock;
 use crate::error::Result;
 use crate::random::{SplitMix64, hash};
-use crate::tensor::Tensor;
+use crate::tensor::{Tensor, training_device};
 use candle_core::Var;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -23,7 +23,10 @@ impl Variables {
         if let Some(variable) = lock(&self.0).get(path) {
             return Ok(variable.as_tensor().into());
         }
-        let variable = Var::from_tensor(start()?.on_host("training")?)?;
+        let start = start()?
+            .on_host("training")?
+            .to_device(&training_device())?;
+        let variable = Var::from_tensor(&start)?;
         let tensor = variable.as_tensor().into();
         lock(&self.0).insert(path.to_owned(), variable);
         Ok(tensor)

@@ -1,6 +1,7 @@
 //! Training of a DC-AE: reconstruct augmented pictures, keep the average of the weights, measure on held-out pictures.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use brisk_media::Picture;
 use brisk_models::component::LoadSettings;
@@ -66,12 +67,15 @@ pub fn open_autoencoder(
     )?)
 }
 
-/// Loads both halves of an autoencoder, frozen.
+/// Loads both halves of an autoencoder, frozen; where trainings compute on a card, there.
 ///
 /// # Errors
 /// Weights that do not fit the configuration.
 pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencoder> {
-    let weights = opened.parameters(&LoadSettings::default())?.build()?;
+    let weights = match (brisk_nn::training_device().is_cpu(), opened.stored()) {
+        (false, Some(source)) => Weights::trainable(Some(Arc::clone(source)), 0),
+        _ => opened.parameters(&LoadSettings::default())?.build()?,
+    };
     let model = Autoencoder::load(&opened.config, &weights, Halves::Both)?;
     weights.finish(&[])?;
     Ok(model)
