@@ -19,6 +19,7 @@
 #![forbid(unsafe_code)]
 
 mod beside;
+mod best_of;
 mod box_models;
 mod clips;
 mod description;
@@ -27,9 +28,11 @@ mod masks;
 mod redraw;
 
 pub use beside::{report, write_codes, write_latents, write_sheet};
+pub use best_of::{Best, BestOf, Candidate, Winner, best_of};
 pub use box_models::BoxModel;
 pub use brisk_media::Picture;
 pub use brisk_pipelines::events::Work;
+pub use brisk_pipelines::judging;
 pub use brisk_pipelines::options::{self, Options, keys};
 pub use brisk_pipelines::quantize;
 pub use brisk_pipelines::registry::{self, Published};

@@ -33,6 +33,7 @@ mod estimate;
 pub mod events;
 pub mod families;
 pub mod folder;
+pub mod judging;
 mod known_prompts;
 pub mod machine;
 pub mod memory;

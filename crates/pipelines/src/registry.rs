@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::families;
+use crate::judging::{Judge, YesNoJudge};
 use crate::options::{Definition, Options, Scope, Support};
 use crate::reproduce::Reproduction;
 use crate::request::{ImageModel, MaskModel, OpenSettings, ResultKind, TextModel, VideoModel};
@@ -136,6 +137,20 @@ pub fn open_image(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<d
     let (family, open) = opener(folder, &settings.options, ResultKind::Pictures, |f| f.image)?;
     check_open(family, folder, &settings.options, ResultKind::Pictures)?;
     open(folder, settings)
+}
+
+/// Opens a model that answers questions about pictures as their judge; `template` is what it is asked, with
+/// [`PROMPT_PLACE`](crate::judging::PROMPT_PLACE) for the prompt.
+///
+/// # Errors
+/// As [`open_text`]; a model that reads no pictures, or a template without a place for the prompt.
+pub fn open_judge(
+    folder: &ModelFolder,
+    settings: &OpenSettings,
+    template: Option<String>,
+) -> Result<Box<dyn Judge>> {
+    let model = open_text(folder, settings)?;
+    Ok(Box::new(YesNoJudge::new(model, template)?))
 }
 
 /// Opens a model that writes, with its weights.

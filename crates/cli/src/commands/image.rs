@@ -1,6 +1,7 @@
 //! `brisk image`: from a text to PNG files.
 
 mod arguments;
+mod best_of;
 mod listener;
 
 use std::collections::BTreeMap;
@@ -25,6 +26,11 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let (name, folder, settings) = job.model()?;
     let mut model = brisk::registry::open_image(&folder, &settings)?;
     let request = job.request(model.support());
+    if let Some(candidates) = arguments.best.best_of {
+        super::report_drawn_seed(&request.options);
+        let named = (&*name, &folder);
+        return best_of::run(arguments, candidates, &mut *model, &request, named);
+    }
     let plan = model.plan(&request)?;
     super::report_drawn_seed(&request.options);
     let count = job.only.map_or(plan.images.len(), |_| 1);

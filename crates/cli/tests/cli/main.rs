@@ -3,6 +3,7 @@
 mod bad_input;
 mod batch;
 mod bench;
+mod best_of;
 mod bucket;
 mod checked_first;
 mod depth;

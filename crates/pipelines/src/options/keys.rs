@@ -262,4 +262,5 @@ pub static CODES: Key<Arc<Codes>> = Key::new(
     Kind::Codes,
     "codes that are taken as they are, as --save-codes writes them",
 )
-.under(Heading::FromPicture);
+.under(Heading::FromPicture)
+.rare();

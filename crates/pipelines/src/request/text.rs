@@ -6,7 +6,7 @@ use brisk_text::{ChatMessage, Tokenizer};
 use serde_json::{Map, Value};
 
 use super::{Decisions, StageCost, StageMemory};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
 use crate::options::{Key, OptionValue, Options, Support};
@@ -176,6 +176,26 @@ pub trait TextModel: Send + Sync {
     /// # Errors
     /// A plan of another model, values that are not finite, or a cancellation.
     fn generate(&self, plan: &TextPlan, control: &Control) -> Result<Vec<GeneratedText>>;
+
+    /// Whether [`TextModel::next_scores`] gives any.
+    fn scores_next(&self) -> bool {
+        false
+    }
+
+    /// The scores of every token to follow each prompt of a plan and the tokens `behind` it, before anything is made of
+    /// them.
+    ///
+    /// # Errors
+    /// A model that gives none, a plan of another model, values that are not finite, or a cancellation.
+    fn next_scores(
+        &self,
+        _plan: &TextPlan,
+        _behind: &[u32],
+        _control: &Control,
+    ) -> Result<Vec<Vec<f32>>> {
+        let message = "it gives no scores of its next token";
+        Err(Error::folder(self.label(), message))
+    }
 
     /// A session that prompts join and leave while it runs; none of a model that has no such sessions.
     fn session(&self) -> Option<Box<dyn TextSession + '_>> {

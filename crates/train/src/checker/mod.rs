@@ -6,11 +6,13 @@
 //! everything that was asked for is there, as GenEval counts (arXiv 2310.11513).
 
 mod degrade;
+mod judging;
 mod model;
 mod targets;
 mod training;
 mod verdict;
 
+pub use judging::SceneJudge;
 pub use model::{CheckerConfig, SceneChecker};
 pub use training::{CheckerReport, accuracy, train_checker};
-pub use verdict::{Sighting, Verdict, judge};
+pub use verdict::{Sighting, Verdict, certainty, judge, judge_asked};

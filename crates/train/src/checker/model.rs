@@ -23,6 +23,10 @@ pub(super) const OUTPUTS: usize = 1 + OBJECTS.len() + Colour::ALL.len();
 /// Likelihood from which a cell shows an object.
 const SEEN: f32 = 0.5;
 const EPSILON: f64 = 1e-5;
+const CONFIG: &str = "config.json";
+/// The checker in the box.
+const BOX_CONFIG: &str = include_str!("../../../../assets/scene-checker/config.json");
+const BOX_WEIGHTS: &[u8] = include_bytes!("../../../../assets/scene-checker/model.safetensors");
 
 /// Widths of the network, and the words that its outputs mean.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,18 +135,41 @@ impl SceneChecker {
     /// # Errors
     /// Files that are missing or damaged, and words that are not those of this version's scenes.
     pub fn open(folder: &Path) -> Result<Self> {
-        let path = folder.join("config.json");
+        let path = folder.join(CONFIG);
         let text = read_text(&path, Limit::TEXT)?;
-        let config: CheckerConfig =
-            serde_json::from_str(&text).in_document(path.display().to_string())?;
+        let file = SafetensorsFile::open(&folder.join("model.safetensors"))?;
+        Self::read(&text, &path.display().to_string(), file)
+    }
+
+    /// The one in the box, which `brisk train checker` made.
+    ///
+    /// # Errors
+    /// Words of another version's scenes.
+    pub fn in_the_box() -> Result<Self> {
+        let file = SafetensorsFile::from_static(BOX_WEIGHTS, Self::BOX_NAME)?;
+        Self::read(BOX_CONFIG, Self::BOX_NAME, file)
+    }
+
+    /// Name of the one in the box.
+    pub const BOX_NAME: &'static str = "scene-checker";
+
+    /// Whether a folder's configuration is a checker's: it has the words that its outputs mean.
+    pub fn is_in(folder: &Path) -> bool {
+        let text = read_text(&folder.join(CONFIG), Limit::TEXT);
+        let config = text
+            .ok()
+            .map(|text| serde_json::from_str::<serde_json::Value>(&text));
+        matches!(config, Some(Ok(config)) if config.get("objects").is_some() && config.get("colours").is_some())
+    }
+
+    fn read(config: &str, label: &str, file: SafetensorsFile) -> Result<Self> {
+        let config: CheckerConfig = serde_json::from_str(config).in_document(label)?;
         let known = CheckerConfig::new(config.channels, config.blocks);
         if config != known {
             return Err(Error::Data(format!(
-                "{}: its objects and colours are not those of this version's scenes; train it again",
-                path.display()
+                "{label}: its objects and colours are not those of this version's scenes; train it again"
             )));
         }
-        let file = SafetensorsFile::open(&folder.join("model.safetensors"))?;
         let weights = Weights::from_source(std::sync::Arc::new(file));
         let checker = Self::load(&config, &weights)?;
         weights.finish(&[])?;
@@ -251,4 +278,19 @@ fn largest(values: &[f32]) -> usize {
     pairs
         .max_by(|a, b| a.1.total_cmp(b.1))
         .map_or(0, |(index, _)| index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_one_in_the_box_opens_and_sees_nothing_on_white() {
+        let checker = SceneChecker::in_the_box().unwrap();
+        let seen = checker.look(&[Picture::filled(96, 96, [255; 3])]).unwrap();
+        assert_eq!(seen, [vec![]]);
+        let assets = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets");
+        assert!(SceneChecker::is_in(&assets.join("scene-checker")));
+        assert!(!SceneChecker::is_in(&assets.join("sana-emoji/transformer")));
+    }
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::data::scenes::{Colour, Kind, OBJECTS, Scene};
+use crate::data::scenes::{Asked, AskedItem, Colour, Kind, OBJECTS, Scene};
 
 /// Shares of the picture that two centres must be apart along the axis of a relation: less than scenes are drawn
 /// with, since a centre is seen to within a cell's half.
@@ -42,10 +42,15 @@ pub struct Verdict {
 /// Judges what was seen by what a scene asks for, as its plain caption says it: the objects, how many, in which
 /// colours, in which relation. Its place and sets are not asked for.
 pub fn judge(scene: &Scene, seen: &[Sighting]) -> Verdict {
-    let fault = match scene.kind {
-        Kind::Counting => count(scene, seen),
-        Kind::Position => relation(scene, seen),
-        _ => presence(scene, seen),
+    judge_asked(&Asked::of(scene), seen)
+}
+
+/// The same by what a text asks for.
+pub fn judge_asked(asked: &Asked, seen: &[Sighting]) -> Verdict {
+    let fault = match asked.kind {
+        Kind::Counting => count(asked, seen),
+        Kind::Position => relation(asked, seen),
+        _ => presence(asked, seen),
     };
     Verdict {
         right: fault.is_none(),
@@ -53,15 +58,55 @@ pub fn judge(scene: &Scene, seen: &[Sighting]) -> Verdict {
     }
 }
 
+/// How surely a picture shows, of 0 to 1, what is asked for: where it does, the least likelihood of what was seen of it;
+/// where it does not, the share that is missing.
+pub fn certainty(asked: &Asked, seen: &[Sighting], right: bool) -> f64 {
+    let mut left: Vec<&Sighting> = seen.iter().collect();
+    let (mut least, mut missing) = (1f32, 0f64);
+    for item in &asked.items {
+        let likelihood = |at: &usize| left[*at].likelihood;
+        let alike = |coloured: bool| {
+            let places = (0..left.len()).filter(|at| {
+                let matches = |colour| left[*at].colour == colour;
+                left[*at].object == item.object && (!coloured || item.colour.is_none_or(matches))
+            });
+            places.max_by(|a, b| likelihood(a).total_cmp(&likelihood(b)))
+        };
+        let (found, lacks) = match (alike(true), alike(false)) {
+            (Some(at), _) => (at, 0.0),
+            (None, Some(at)) => (at, 0.5),
+            (None, None) => {
+                missing += 1.0;
+                continue;
+            }
+        };
+        missing += lacks;
+        least = least.min(left.swap_remove(found).likelihood);
+    }
+    if right {
+        return least.into();
+    }
+    // Too many, or all of them in the wrong places, is a fault as well.
+    let extra = match asked.kind {
+        Kind::Counting => left
+            .iter()
+            .filter(|s| s.object == asked.items[0].object)
+            .count(),
+        _ => 0,
+    };
+    let items = asked.items.len().max(1) as f64;
+    ((missing + extra as f64) / items).clamp(0.25, 1.0)
+}
+
 /// Every item is there in its colour, each as a sighting of its own.
-fn presence(scene: &Scene, seen: &[Sighting]) -> Option<String> {
-    for item in &scene.items {
-        let word = OBJECTS[item.object].word;
-        let mut alike = seen.iter().filter(|s| s.object == item.object).peekable();
+fn presence(asked: &Asked, seen: &[Sighting]) -> Option<String> {
+    for AskedItem { object, colour } in asked.items.iter().copied() {
+        let word = OBJECTS[object].word;
+        let mut alike = seen.iter().filter(|s| s.object == object).peekable();
         if alike.peek().is_none() {
             return Some(format!("no {word}"));
         }
-        if let Some(colour) = item.colour
+        if let Some(colour) = colour
             && !alike.clone().any(|sighting| sighting.colour == colour)
         {
             let found = alike.next().map_or("", |sighting| sighting.colour.word());
@@ -71,26 +116,26 @@ fn presence(scene: &Scene, seen: &[Sighting]) -> Option<String> {
     None
 }
 
-fn count(scene: &Scene, seen: &[Sighting]) -> Option<String> {
-    let object = scene.items[0].object;
+fn count(asked: &Asked, seen: &[Sighting]) -> Option<String> {
+    let object = asked.items[0].object;
     let found = seen.iter().filter(|s| s.object == object).count();
-    let wanted = scene.items.len();
+    let wanted = asked.items.len();
     (found != wanted).then(|| format!("{found} of {}, not {wanted}", OBJECTS[object].plural))
 }
 
-fn relation(scene: &Scene, seen: &[Sighting]) -> Option<String> {
-    if let Some(fault) = presence(scene, seen) {
+fn relation(asked: &Asked, seen: &[Sighting]) -> Option<String> {
+    if let Some(fault) = presence(asked, seen) {
         return Some(fault);
     }
-    let wanted = scene.relation?;
+    let wanted = asked.relation?;
     let of = |item: usize| {
-        let object = scene.items[item].object;
+        let object = asked.items[item].object;
         seen.iter().filter(move |s| s.object == object)
     };
     let holds = of(0).any(|a| of(1).any(|b| wanted.holds(a.centre, b.centre, APART)));
     let (first, second) = (
-        &OBJECTS[scene.items[0].object],
-        &OBJECTS[scene.items[1].object],
+        &OBJECTS[asked.items[0].object],
+        &OBJECTS[asked.items[1].object],
     );
     (!holds).then(|| {
         format!(

@@ -29,9 +29,9 @@ pub struct AlignmentArguments {
     /// Folder, hub id or a model in the box
     #[arg(short, long, value_name = "MODEL")]
     model: String,
-    /// Folder of the judge: `checker` in the folder of its training
+    /// Folder of the judge, `checker` in the folder of its training (default: the one in the box)
     #[arg(long, value_name = "FOLDER")]
-    checker: PathBuf,
+    checker: Option<PathBuf>,
     /// Prompts of each kind, held out and not; some kinds have fewer
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
     count: u16,
@@ -66,7 +66,10 @@ pub fn run(arguments: &AlignmentArguments) -> Result {
         output::expect_format("--sheet", sheet, Format::Png)?;
         output::check_writable(sheet)?;
     }
-    let checker = SceneChecker::open(&arguments.checker)?;
+    let checker = match &arguments.checker {
+        Some(folder) => SceneChecker::open(folder)?,
+        None => SceneChecker::in_the_box()?,
+    };
     let folder = models::open(Some(&arguments.model), None)?;
     let options = Options::new().with(&keys::RESIDENCY, "all".to_owned());
     let mut model = registry::open_image(&folder, &models::settings(options))?;

@@ -9,6 +9,7 @@ use brisk_store::read::read;
 use brisk_store::{Limit, ModelFolder, check_outputs};
 use clap::Args;
 
+use super::best_of::BestOfArguments;
 use super::is_stdout;
 use crate::commands::ThreadArguments;
 use crate::failure::{Failure, Result};
@@ -21,7 +22,11 @@ use crate::{models, output};
 #[command(
     override_usage = "brisk image \"WHAT IT SHOWS\" [-o FILE.png] [--model MODEL] [OPTIONS]",
     next_help_heading = "Picture",
-    after_help = rare(ResultKind::Pictures)
+    after_help = format!(
+        "{}, --save-codes FILE\nWith --best-of: {}",
+        rare(ResultKind::Pictures),
+        BestOfArguments::MORE
+    )
 )]
 pub struct ImageArguments {
     /// What the picture shows, in quotes; each one makes a picture
@@ -56,7 +61,7 @@ pub struct ImageArguments {
     #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
     pub(super) save_latents: Option<PathBuf>,
     /// Also write the codes that the pictures were made of (safetensors)
-    #[arg(long, help_heading = "Output and machine", value_name = "FILE")]
+    #[arg(long, value_name = "FILE", hide = true)]
     pub(super) save_codes: Option<PathBuf>,
     /// Also write all pictures with their prompts as one PNG
     #[arg(long, value_name = "FILE", help_heading = "Output and machine")]
@@ -64,6 +69,8 @@ pub struct ImageArguments {
     /// Show pictures on the way: a PNG file, or a folder for all
     #[arg(long, help_heading = "Output and machine", value_name = "PATH")]
     pub(super) preview: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) best: BestOfArguments,
     #[arg(long, hide = true, value_parser = only_f32)]
     dtype: Option<String>,
     #[command(flatten, next_help_heading = "Output and machine")]
@@ -133,6 +140,7 @@ impl ImageArguments {
         let written: Vec<&Path> = files.chain(also).map(PathBuf::as_path).collect();
         let mut read: Vec<PathBuf> = options.iter().flat_map(|given| given.files()).collect();
         read.extend(self.prompts.iter().chain(&self.from).cloned());
+        read.extend(self.best.files().cloned());
         if let ModelFolder::Disk(folder) = model {
             read.push(folder.clone());
         }

@@ -18,6 +18,7 @@ mod picture;
 mod plan;
 mod prompt;
 mod writer;
+mod writing;
 
 use brisk_store::ModelFolder;
 

@@ -23,7 +23,8 @@ pub static RECONSTRUCT: Key<Arc<Picture>> = Key::new(
     "encode this picture and decode its codes, without a prompt",
 )
 .under(Heading::FromPicture)
-.instead_of_prompt();
+.instead_of_prompt()
+.rare();
 
 /// Temperature of codes.
 pub static TEMPERATURE: Key<f64> = Key::new(

@@ -4,10 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use brisk_media::Picture;
 use brisk_models::Cost;
-use brisk_models::language_model::{LanguageModel, Place, Rows};
+use brisk_models::language_model::LanguageModel;
 use brisk_models::vila_u::projector::Projector;
 use brisk_models::vila_u::tower::{Parts, Tower};
-use brisk_nn::{KeyValueCache, Tensor, Trace, logits};
+use brisk_nn::{Tensor, Trace};
 use brisk_store::ModelFolder;
 use brisk_text::{ChatMessage, Tokenizer};
 use serde_json::{Map, Value, json};
@@ -16,13 +16,12 @@ use super::files::{Drawing, Files};
 use super::options::{PICTURE, WRITES};
 use super::picture::prepared;
 use super::prompt::{self, Piece};
-use crate::autoregressive::Sampling;
+use super::writing::{Decided, Written, next_scores, write};
 use crate::error::{Error, Result};
 use crate::events::{Control, Event, Work};
 use crate::known_prompts::KnownPrompts;
 use crate::memory;
 use crate::options::{Scope, Support, keys, text_keys};
-use crate::random::Random;
 use crate::request::{
     Decisions, FinishReason, GeneratedText, OpenSettings, StageCost, StageMemory, TextModel,
     TextPlan, TextPrompt, TextRequest,
@@ -54,24 +53,6 @@ struct Writer {
     language: Option<LanguageModel>,
     /// What pictures are read with, from when they first are.
     eyes: Mutex<Option<Arc<(Tower, Projector)>>>,
-}
-
-/// What was decided of a request.
-struct Decided {
-    prompts: Vec<Vec<Piece>>,
-    pictures: Vec<Arc<Picture>>,
-    drawing: Drawing,
-    ends: Vec<u32>,
-    length: usize,
-    seed: u64,
-}
-
-/// A text on its way.
-struct Sequence {
-    cache: KeyValueCache,
-    filled: usize,
-    answer: Vec<u32>,
-    ended: bool,
 }
 
 impl TextModel for Writer {
@@ -208,20 +189,29 @@ impl TextModel for Writer {
         })
     }
 
+    fn scores_next(&self) -> bool {
+        true
+    }
+
+    fn next_scores(
+        &self,
+        plan: &TextPlan,
+        behind: &[u32],
+        control: &Control,
+    ) -> Result<Vec<Vec<f32>>> {
+        let (language, decided) = self.ready(plan)?;
+        control.drive(|| {
+            let seen = self.see(&decided.pictures, control)?;
+            control.stage(STAGE, Work::Run, 0);
+            let prompts = decided.prompts.iter();
+            prompts
+                .map(|prompt| next_scores(language, prompt, &seen, behind))
+                .collect()
+        })
+    }
+
     fn generate(&self, plan: &TextPlan, control: &Control) -> Result<Vec<GeneratedText>> {
-        let label = &self.files.label;
-        if plan.model != *label {
-            return Err(Error::ForeignPlan {
-                model: label.clone(),
-            });
-        }
-        let Some(language) = &self.language else {
-            return Err(Error::folder(
-                label,
-                "it was opened to plan only, without weights",
-            ));
-        };
-        let decided: &Decided = plan.decisions.of(label)?;
+        let (language, decided) = self.ready(plan)?;
         let began = std::time::Instant::now();
         let texts = control.drive(|| {
             let seen = self.see(&decided.pictures, control)?;
@@ -241,6 +231,23 @@ impl TextModel for Writer {
 }
 
 impl Writer {
+    /// The loaded model, with what was decided in a plan of it.
+    fn ready<'a>(&'a self, plan: &'a TextPlan) -> Result<(&'a LanguageModel, &'a Decided)> {
+        let label = &self.files.label;
+        if plan.model != *label {
+            return Err(Error::ForeignPlan {
+                model: label.clone(),
+            });
+        }
+        let Some(language) = &self.language else {
+            return Err(Error::folder(
+                label,
+                "it was opened to plan only, without weights",
+            ));
+        };
+        Ok((language, plan.decisions.of(label)?))
+    }
+
     /// A prompt's tokens and places of pictures.
     fn pieces(
         &self,
@@ -425,13 +432,6 @@ impl Writer {
     }
 }
 
-/// An answer, with the token that ended it.
-struct Written {
-    answer: Vec<u32>,
-    ended: bool,
-    passes: usize,
-}
-
 /// The tokens of a prompt; places of pictures have none.
 fn tokens(prompt: &[Piece]) -> Vec<u32> {
     let ids = prompt.iter().flat_map(|piece| match piece {
@@ -439,118 +439,6 @@ fn tokens(prompt: &[Piece]) -> Vec<u32> {
         Piece::Picture(_) => &[],
     });
     ids.copied().collect()
-}
-
-/// Writes all texts, a token each at a time.
-fn write(
-    language: &LanguageModel,
-    decided: &Decided,
-    seen: &[Tensor],
-    plan: &TextPlan,
-    control: &Control,
-) -> Result<Vec<Written>> {
-    control.stage("text", Work::Run, 0);
-    let mut rows = Vec::with_capacity(decided.prompts.len());
-    let mut sequences = Vec::with_capacity(decided.prompts.len());
-    for prompt in &decided.prompts {
-        let parts = prompt.iter().map(|piece| match piece {
-            Piece::Tokens(ids) => Ok(language.embed(ids)?),
-            Piece::Picture(index) => Ok(seen[*index].clone()),
-        });
-        let row = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?;
-        let filled = row.dim(0)?;
-        sequences.push(Sequence {
-            cache: language.cache(filled + decided.length)?,
-            filled: 0,
-            answer: Vec::new(),
-            ended: false,
-        });
-        rows.push(row);
-    }
-    let mut passes = vec![0; sequences.len()];
-    for _ in 0..decided.length {
-        let running: Vec<usize> = (0..sequences.len())
-            .filter(|at| !sequences[*at].ended)
-            .collect();
-        if running.is_empty() {
-            break;
-        }
-        let inputs: Vec<&Tensor> = running.iter().map(|at| &rows[*at]).collect();
-        let places: Vec<Place> = running
-            .iter()
-            .map(|at| {
-                Ok(Place {
-                    tokens: rows[*at].dim(0)?,
-                    start: sequences[*at].filled,
-                    pad: 0,
-                })
-            })
-            .collect::<Result<_>>()?;
-        let lasts: Vec<(usize, usize)> = places
-            .iter()
-            .enumerate()
-            .map(|(at, place)| (at, place.tokens - 1))
-            .collect();
-        let mut caches: Vec<Option<&mut KeyValueCache>> = sequences
-            .iter_mut()
-            .filter(|sequence| !sequence.ended)
-            .map(|sequence| Some(&mut sequence.cache))
-            .collect();
-        let hidden = language.hidden_of(
-            &Tensor::cat(&inputs, 0)?,
-            &places,
-            &mut caches,
-            Rows::Some(&lasts),
-            &mut Trace::none(),
-        )?;
-        let logits = language.logits(&hidden)?.to_vec2::<f32>()?;
-        for ((at, place), mut logits) in running.iter().zip(&places).zip(logits) {
-            let sequence = &mut sequences[*at];
-            sequence.filled += place.tokens;
-            passes[*at] += 1;
-            let step = sequence.answer.len() as u64;
-            let token = choose(
-                &mut logits,
-                &decided.drawing,
-                Random::new(decided.seed).at(step),
-            );
-            sequence.answer.push(token);
-            sequence.ended = decided.ends.contains(&token);
-            rows[*at] = language.embed(&[token])?;
-            if control.wants_canvas() {
-                control.send(Event::Canvas {
-                    sequence: *at,
-                    tokens: [&plan.prompts[*at][..], &sequence.answer].concat(),
-                    // Nothing is left open in what was written.
-                    mask: u32::MAX,
-                    start: plan.shown_from[*at],
-                });
-            }
-        }
-    }
-    let written = sequences.into_iter().zip(passes);
-    Ok(written
-        .map(|(sequence, passes)| Written {
-            answer: sequence.answer,
-            ended: sequence.ended,
-            passes,
-        })
-        .collect())
-}
-
-/// The next token.
-fn choose(logits: &mut [f32], drawing: &Drawing, random: Random) -> u32 {
-    if drawing.temperature == 0.0 {
-        return logits::likeliest(logits);
-    }
-    let factor = 1.0 / drawing.temperature as f32;
-    logits.iter_mut().for_each(|logit| *logit *= factor);
-    let sampling = Sampling {
-        top_k: drawing.top_k,
-        top_p: drawing.top_p,
-    };
-    sampling.limit(logits);
-    Sampling::draw(logits, random.uniform())
 }
 
 /// Effective values, for descriptions.

@@ -4,6 +4,7 @@
 //! 2310.11513): it says which objects in which colours stand where. [`Drawings`] renders it, with the mask of
 //! each object. One combination in ten is held out ([`Split`]), so that composing can be told from remembering.
 
+mod asked;
 mod caption;
 mod colour;
 mod drawings;
@@ -12,6 +13,7 @@ mod scene;
 mod split;
 mod words;
 
+pub use asked::{Asked, AskedItem};
 pub use caption::{Question, WORDINGS};
 #[cfg(test)]
 pub(crate) use drawings::tests::packages;
