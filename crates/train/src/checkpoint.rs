@@ -51,6 +51,9 @@ pub struct RunState {
     pub logged: (u64, f64),
     /// True after the last step, when the schedule is over.
     pub finished: bool,
+    /// Step at which it was over first, from which it is prolonged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended: Option<u64>,
     /// The recipe the run was started with.
     pub recipe: Value,
     /// What it is made of beside the recipe; older checkpoints don't say.
@@ -81,6 +84,7 @@ impl RunState {
             ("skipped_in_a_row", self.skipped_in_a_row),
             ("losses", self.losses.1),
             ("logged", self.logged.0),
+            ("ended", self.ended.unwrap_or(0)),
             (
                 "terms",
                 self.terms
@@ -306,6 +310,7 @@ mod tests {
             terms: BTreeMap::new(),
             logged: (step - 1, 2.25),
             finished: false,
+            ended: None,
             recipe: serde_json::json!({"name": "test"}),
             inputs: Some(Inputs::default()),
         }

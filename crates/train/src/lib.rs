@@ -51,6 +51,7 @@ pub use families::codes::{
     CodesRecipe, DiffusionLoss, DropLaw, KeptPlaces, TokenizerFiles, open_codes_start, train_codes,
 };
 pub use families::detector::{DetectorRecipe, DetectorReport, DetectorScores, train_detector};
+pub use families::image::adapter::{AdapterReport, LoraOptions, train_adapter};
 pub use families::image::surgery::{
     DepthSource, GrowOptions, GrowthReport, PruneReport, PruneTarget, PrunedBlock, Strategy, grow,
     prune, recipe_of,

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::error::{Error, JsonContext, Result};
 use crate::families::codes::CodesRecipe;
 use crate::families::detector::DetectorRecipe;
+use crate::families::image::adapter::LoraOptions;
 use crate::families::masks::MasksRecipe;
 use crate::families::recogniser::RecogniserRecipe;
 use crate::families::sprint::SprintRecipe;
@@ -23,7 +24,7 @@ pub use crate::recipe_checks::MAX_STEPS;
 pub(crate) use crate::recipe_checks::{
     MAX_MEASURED, MAX_SAMPLES, require, require_count, require_object, require_share,
 };
-use crate::schedule::Decay;
+use crate::schedule::{Decay, RateScaling};
 use built_in::BUILT_IN;
 
 /// How any model is trained.
@@ -39,12 +40,18 @@ pub struct TrainingOptions {
     pub shards: usize,
     /// Updates in all.
     pub steps: u64,
+    /// Updates behind the end of a run that is over, with a schedule of their own; counted from where it ended first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prolong: Option<u64>,
     /// Minutes after which the run ends even if updates are left; the schedule then follows the clock.
     pub max_minutes: Option<f64>,
     /// The optimiser.
     pub optimiser: OptimiserKind,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Scales it by the batch over 256.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_scaling: Option<RateScaling>,
     /// Updates of linear warm-up.
     pub warm_up_steps: u64,
     /// What follows the warm-up.
@@ -108,6 +115,9 @@ pub struct ImageRecipe {
     pub transformer: Value,
     /// The keys of the text encoder's `config.json`; `vocab_size` is that of the trained tokenizer.
     pub text_encoder: Value,
+    /// Trains this LoRA for the transformer, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraOptions>,
     /// Pictures to train on; all when left out.
     #[serde(default)]
     pub pictures: Selection,

@@ -4,8 +4,9 @@ use serde_json::Value;
 
 /// Keys that may change between restarts, since they don't change what a step does, or, as the length of
 /// the run, only which rate it has.
-const FREE_KEYS: [&str; 16] = [
+const FREE_KEYS: [&str; 17] = [
     "steps",
+    "prolong",
     "max_minutes",
     "log_every",
     "checkpoint_every",
@@ -99,7 +100,7 @@ mod tests {
             "training.clip was 1.0, is not given",
             "model.name was \"x\", is \"y\"",
             "lengths was not given, is [[1,2]]",
-            "steps, max_minutes",
+            "steps, prolong, max_minutes",
             "--from",
         ] {
             assert!(message.contains(part), "{part}: {message}");

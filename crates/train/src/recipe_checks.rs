@@ -6,6 +6,7 @@ use serde_json::Value;
 use crate::data::emoji::SIZES;
 use crate::error::{Error, JsonContext, Result};
 use crate::families::autoencoder::AutoencoderConfig;
+use crate::families::image::adapter::LoraOptions;
 use crate::optimiser::OptimiserKind;
 use crate::recipe::{AutoencoderRecipe, CheckerRecipe, ImageRecipe, TextRecipe, TrainingOptions};
 
@@ -106,6 +107,15 @@ impl TrainingOptions {
                 "the optimiser adamw or muon",
             )?;
         }
+        if let Some(updates) = self.prolong {
+            let bounds = format!("1 to {MAX_STEPS}");
+            require(
+                (1..=MAX_STEPS).contains(&updates),
+                "training.prolong",
+                updates,
+                &bounds,
+            )?;
+        }
         if let Some(eight_bit) = self.eight_bit {
             let takes = self.optimiser == OptimiserKind::Came8bit;
             require(
@@ -176,6 +186,24 @@ impl ImageRecipe {
         )?;
         require_object("transformer", &self.transformer)?;
         require_object("text_encoder", &self.text_encoder)?;
+        if let Some(lora) = &self.lora {
+            require_count("lora.rank", lora.rank, 4096)?;
+            if let Some(alpha) = lora.alpha {
+                require(
+                    alpha.is_finite() && alpha > 0.0,
+                    "lora.alpha",
+                    alpha,
+                    "a positive number",
+                )?;
+            }
+            let known = |target: &String| LoraOptions::LAYERS.contains(&target.as_str());
+            require(
+                !lora.targets.is_empty() && lora.targets.iter().all(known),
+                "lora.targets",
+                format!("{:?}", lora.targets),
+                &format!("some of {}", LoraOptions::LAYERS.join(", ")),
+            )?;
+        }
         require(
             self.noise_law.1 > 0.0,
             "noise_law[1]",

@@ -10,6 +10,29 @@ pub enum Decay {
     Constant,
     /// Half a cosine from the peak rate to zero at the end of the run.
     Cosine,
+    /// A straight line from the peak rate to zero at the end of the run.
+    Linear,
+}
+
+/// How the peak rate grows with the samples of an update: by what it is given for 256 of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RateScaling {
+    /// With their root.
+    SquareRoot,
+    /// As they do.
+    Linear,
+}
+
+impl RateScaling {
+    /// What the rate is multiplied with for so many samples.
+    pub fn factor(self, batch: usize) -> f64 {
+        let share = batch as f64 / 256.0;
+        match self {
+            RateScaling::SquareRoot => share.sqrt(),
+            RateScaling::Linear => share,
+        }
+    }
 }
 
 /// Linear warm-up, then [`Decay`].
@@ -33,6 +56,7 @@ impl Schedule {
         };
         let decay = match self.decay {
             Decay::Constant => 1.0,
+            Decay::Linear => 1.0 - progress.clamp(0.0, 1.0),
             Decay::Cosine => 0.5 * (1.0 + (std::f64::consts::PI * progress.clamp(0.0, 1.0)).cos()),
         };
         self.peak * warm_up * decay
@@ -60,5 +84,12 @@ mod tests {
             ..schedule
         };
         assert_eq!(constant.rate(0, 1.0), 2.0);
+        let linear = Schedule {
+            decay: Decay::Linear,
+            ..constant
+        };
+        assert_eq!(linear.rate(9, 0.75), 0.5);
+        assert_eq!(RateScaling::SquareRoot.factor(64), 0.5);
+        assert_eq!(RateScaling::Linear.factor(64), 0.25);
     }
 }

@@ -19,7 +19,7 @@ use crate::error::{Error, FileContext, JsonContext, Result};
 use crate::inputs::Inputs;
 use crate::log::{LogEntry, LogWriter, Measured};
 use crate::loss::Loss;
-use crate::optimiser::{self, Optimiser, OptimiserOptions};
+use crate::optimiser::{self, Gradients, Optimiser, OptimiserOptions};
 use crate::recipe::TrainingOptions;
 use crate::recipe_changes;
 use crate::rng::Rng;
@@ -114,6 +114,8 @@ pub(crate) struct Session<'a> {
     pub rng: Rng,
     pub step: u64,
     finished: bool,
+    /// Step at which the run was over first.
+    ended: Option<u64>,
     seconds_before: f64,
     started: Instant,
     skipped_in_a_row: u64,
@@ -160,6 +162,7 @@ impl<'a> Session<'a> {
             terms: BTreeMap::new(),
             logged: (0, 0.0),
             finished: false,
+            ended: None,
             recipe: recipe.clone(),
             inputs: Some(inputs.clone()),
         };
@@ -190,6 +193,16 @@ impl<'a> Session<'a> {
                 .collect();
             found.expect(&names, &kept)?;
             state = found.state;
+            state.ended = state.ended.or(state.finished.then_some(state.step));
+            if options.prolong.is_some() && state.ended.is_none() {
+                return Err(Error::Checkpoint {
+                    path: found.path,
+                    message: format!(
+                        "the run is at step {} and not over; let it end before it is prolonged",
+                        state.step
+                    ),
+                });
+            }
             let log = out.join(LOG);
             if !log.exists() {
                 control.warn(format!(
@@ -202,7 +215,22 @@ impl<'a> Session<'a> {
             let seconds = options
                 .max_minutes
                 .map_or(f64::INFINITY, |minutes| 60.0 * minutes);
-            state.finished &= state.step >= options.steps || state.seconds >= seconds;
+            match (options.prolong, state.ended) {
+                (Some(more), Some(ended)) => {
+                    state.finished &= state.step >= ended.saturating_add(more);
+                }
+                _ => {
+                    state.finished &= state.step >= options.steps || state.seconds >= seconds;
+                    state.ended = state
+                        .ended
+                        .filter(|_| state.step >= options.steps || state.finished);
+                }
+            }
+        } else if options.prolong.is_some() {
+            return Err(Error::Recipe(format!(
+                "{} holds no run that could be prolonged",
+                out.display()
+            )));
         }
         let session = Session {
             options,
@@ -214,7 +242,10 @@ impl<'a> Session<'a> {
             optimiser,
             shards: Shards::new(options.shards)?,
             schedule: Schedule {
-                peak: options.learning_rate,
+                peak: options.learning_rate
+                    * options
+                        .rate_scaling
+                        .map_or(1.0, |scaling| scaling.factor(options.batch)),
                 warm_up_steps: options.warm_up_steps,
                 decay: options.decay,
             },
@@ -222,6 +253,7 @@ impl<'a> Session<'a> {
             rng: Rng::from_state(state.rng),
             step: state.step,
             finished: state.finished,
+            ended: state.ended,
             seconds_before: state.seconds,
             started: Instant::now(),
             skipped_in_a_row: state.skipped_in_a_row,
@@ -266,12 +298,20 @@ impl<'a> Session<'a> {
 
     /// Share of the run that is over: of the updates or of the time, whichever is larger.
     pub fn progress(&self) -> f64 {
+        if let Some((ended, more)) = self.prolongation() {
+            return (self.step.saturating_sub(ended) as f64 / more as f64).min(1.0);
+        }
         let steps = self.step as f64 / self.options.steps as f64;
         let time = self
             .options
             .max_minutes
             .map_or(0.0, |minutes| self.seconds() / (60.0 * minutes));
         steps.max(time).min(1.0)
+    }
+
+    /// Where a prolongation begins, and its updates.
+    fn prolongation(&self) -> Option<(u64, u64)> {
+        Some((self.ended?, self.options.prolong?))
     }
 
     pub fn is_over(&self) -> bool {
@@ -307,7 +347,28 @@ impl<'a> Session<'a> {
         };
         let (value, gradients) = self.shards.gradients(batch, &self.parameters, loss)?;
         self.terms.add(collected);
-        let rate = self.schedule.rate(self.step, self.progress());
+        self.apply(value, gradients)
+    }
+
+    /// As [`Session::update`], where the loss depends on the run's parameters through other variables, `of`: `pull` makes
+    /// the gradients of the run's parameters of those of these.
+    pub fn update_through(
+        &mut self,
+        batch: usize,
+        of: &[(String, Var)],
+        loss: impl Fn(std::ops::Range<usize>) -> Result<Loss> + Sync,
+        pull: impl FnOnce(Gradients) -> Result<Gradients>,
+    ) -> Result<()> {
+        let (value, gradients) = self.shards.gradients(batch, of, loss)?;
+        self.apply(value, pull(gradients)?)
+    }
+
+    /// Changes the parameters by a batch's mean loss and gradients.
+    fn apply(&mut self, value: f64, gradients: Gradients) -> Result<()> {
+        let before = self.prolongation().map_or(0, |(ended, _)| ended);
+        let rate = self
+            .schedule
+            .rate(self.step.saturating_sub(before), self.progress());
         let optimiser = &mut self.optimiser;
         let report = self.shards.together(|| optimiser.step(gradients, rate))?;
         if report.skipped {
@@ -375,6 +436,9 @@ impl<'a> Session<'a> {
     /// Writes a checkpoint; `finished` marks the end of the schedule.
     pub fn save(&mut self, finished: bool) -> Result<()> {
         self.finished = finished;
+        if finished {
+            self.ended.get_or_insert(self.step);
+        }
         let state = RunState {
             step: self.step,
             rng: self.rng.state(),
@@ -385,6 +449,7 @@ impl<'a> Session<'a> {
             terms: self.terms.0.clone(),
             logged: self.logged,
             finished,
+            ended: self.ended,
             recipe: self.recipe.clone(),
             inputs: Some(self.inputs.clone()),
         };

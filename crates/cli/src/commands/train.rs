@@ -19,10 +19,12 @@ use brisk_train::data::captioned::prepare_captioned;
 use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
 use brisk_train::log::{LogEntry, MEASURES, read_log};
+use brisk_train::optimiser::OptimiserKind;
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
+use brisk_train::schedule::Decay;
 use brisk_train::{
-    Start, TokenizerFiles, open_codes_start, recipe_of, train_autoencoder, train_codes,
-    train_image, train_text,
+    LoraOptions, Start, TokenizerFiles, open_codes_start, recipe_of, train_adapter,
+    train_autoencoder, train_codes, train_image, train_text,
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -137,6 +139,9 @@ pub(super) struct RunArguments {
         hide_default_value = true
     )]
     device: String,
+    /// Updates more for a run that is over, counted from its end, with the schedule anew
+    #[arg(long, value_name = "N", conflicts_with_all = ["steps", "minutes"], value_parser = clap::value_parser!(u64).range(1..=MAX_STEPS))]
+    prolong: Option<u64>,
     /// Print the report as one JSON document
     #[arg(long)]
     json: bool,
@@ -174,6 +179,9 @@ pub struct ImageTrainingArguments {
     /// Go on from this model's weights and tokenizer, of the recipe's shape
     #[arg(long, value_name = "MODEL")]
     from: Option<String>,
+    /// Train a LoRA of this rank (4) for the transformer of --from, and leave the model as it is
+    #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "4", requires = "from", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    lora: Option<u16>,
     /// Variant of the weights of both, such as fp16
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
@@ -379,6 +387,9 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     if recipe.kind() != "image" {
         return Err(wrong_kind(name, &recipe, "image"));
     }
+    if let Some(rank) = arguments.lora {
+        recipe = with_lora(recipe, rank, named.is_none())?;
+    }
     arguments.run.adjust(recipe.training_mut());
     let data = EmojiData::open_all(&arguments.data)?;
     let vae = match (&arguments.vae, &start) {
@@ -395,6 +406,11 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
             let vae = open_autoencoder(&vae, variant)?;
             let start = start.map(|folder| Start::open(&folder, variant));
             let start = start.transpose()?;
+            if let (Some(_), Some(start)) = (&recipe.lora, &start) {
+                return arguments.run.train("lora", |control| {
+                    train_adapter(recipe, &data, &vae, start, out, control)
+                });
+            }
             arguments.run.train("model", |control| {
                 train_image(recipe, &data, &vae, start.as_ref(), out, control)
             })
@@ -409,6 +425,31 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
         }
         other => Err(wrong_kind(name, other, "image")),
     }
+}
+
+/// A recipe that trains a LoRA; by the numbers of diffusers' script where it is nobody's own.
+fn with_lora(recipe: Recipe, rank: u16, usual: bool) -> Result<Recipe> {
+    let Recipe::Image(mut recipe) = recipe else {
+        return Err(Failure::usage(
+            "--lora: is for transformers that denoise latents; the recipe trains one of codes",
+        ));
+    };
+    recipe.lora = Some(LoraOptions::new(rank.into()));
+    if usual {
+        recipe.training = TrainingOptions {
+            batch: 4,
+            steps: 500,
+            max_minutes: None,
+            optimiser: OptimiserKind::Adamw,
+            eight_bit: None,
+            learning_rate: 1e-4,
+            warm_up_steps: 0,
+            decay: Decay::Constant,
+            clip: Some(1.0),
+            ..recipe.training
+        };
+    }
+    Ok(Recipe::Image(recipe))
 }
 
 fn language(arguments: &TextTrainingArguments) -> Result {
@@ -453,6 +494,7 @@ impl RunArguments {
         if let Some(steps) = self.steps {
             training.steps = steps;
         }
+        training.prolong = self.prolong.or(training.prolong);
     }
 
     /// Refuses to write the folder `model` over an input.

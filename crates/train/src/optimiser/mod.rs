@@ -170,8 +170,13 @@ impl Gradients {
         })
     }
 
+    /// One array a parameter, none where the loss does not depend on it.
+    pub(crate) fn into_arrays(self) -> Vec<Option<Vec<f32>>> {
+        self.arrays
+    }
+
     /// Of given values, one array a parameter.
-    fn of(arrays: Vec<Option<Vec<f32>>>) -> Gradients {
+    pub(crate) fn of(arrays: Vec<Option<Vec<f32>>>) -> Gradients {
         let values = arrays.iter().flatten().flatten();
         let norm = values.map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         Gradients { arrays, norm }

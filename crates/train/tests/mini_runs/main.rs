@@ -1,9 +1,11 @@
 //! Both loops on 8x8 pictures: the loss falls, and a run that was stopped ends with the weights of one that wasn't.
 
+mod adapter;
 mod codes;
 mod depth;
 mod eight_bit;
 mod masks;
+mod prolong;
 mod readers;
 mod sprint;
 mod tokenizer;

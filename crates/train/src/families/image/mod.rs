@@ -1,12 +1,14 @@
 //! Training of a text-to-image model: a SANA transformer and its text encoder, together, by flow matching on the latents of
 //! a frozen autoencoder.
 
+pub(crate) mod adapter;
 mod captions;
 pub(crate) mod export;
 mod sample;
 pub(crate) mod start;
 pub(crate) mod surgery;
 
+use std::ops::Range;
 use std::path::Path;
 
 use brisk_models::dcae::{Autoencoder, AutoencoderConfig};
@@ -25,7 +27,7 @@ use crate::data::emoji::EmojiData;
 use crate::error::{Error, JsonContext, Result};
 use crate::families::autoencoder::config_with;
 use crate::inputs::Inputs;
-use crate::loss;
+use crate::loss::{self, Loss};
 use crate::pictures::{self, Order};
 use crate::recipe::ImageRecipe;
 use crate::rng::Rng;
@@ -144,6 +146,27 @@ impl Models {
         // The valid rows come first already, as `compact_text` would put them.
         Ok(self.transformer.encode_caption(&hidden, &lengths)?)
     }
+
+    /// The mean loss of a part of a batch: how far the velocities are from those of the noise.
+    fn flow_loss(
+        &self,
+        latents: &Latents,
+        batch: &Noised,
+        prompts: &[Vec<u32>],
+        part: Range<usize>,
+    ) -> Result<Loss> {
+        let each = latents.side * latents.side * latents.channels;
+        let values = part.start * each..part.end * each;
+        let shape = (part.len(), latents.side, latents.side, latents.channels);
+        let input = Tensor::from_slice(&batch.input[values.clone()], shape)?;
+        let times = Tensor::from_slice(&batch.times[part.clone()], part.len())?;
+        let context = self.encode(&prompts[part])?;
+        let extras = ForwardExtras::default();
+        let velocity = self
+            .transformer
+            .forward(&input, &times, None, &context, &extras)?;
+        loss::mean_square(&velocity, &batch.target[values])
+    }
 }
 
 /// The training latents: `[side, side, channels]` each, scaled.
@@ -224,6 +247,11 @@ pub fn train_image(
     control: &Control,
 ) -> Result<ImageReport> {
     recipe.validate()?;
+    if recipe.lora.is_some() {
+        return Err(Error::Recipe(
+            "lora is given, which trains no whole model".to_owned(),
+        ));
+    }
     let options = &recipe.training;
     let training = recipe.pictures.training(data, control)?;
     // Positions in `training`, which is what the latents are stored by.
@@ -272,17 +300,7 @@ pub fn train_image(
         let scale = configs.transformer_model.timestep_scale;
         let batch = noise(&latents, &slots, recipe, scale, &mut session.rng);
         session.update(slots.len(), |part| {
-            let each = latents.side * latents.side * latents.channels;
-            let values = part.start * each..part.end * each;
-            let shape = (part.len(), latents.side, latents.side, latents.channels);
-            let input = Tensor::from_slice(&batch.input[values.clone()], shape)?;
-            let times = Tensor::from_slice(&batch.times[part.clone()], part.len())?;
-            let context = models.encode(&prompts[part])?;
-            let extras = ForwardExtras::default();
-            let velocity = models
-                .transformer
-                .forward(&input, &times, None, &context, &extras)?;
-            loss::mean_square(&velocity, &batch.target[values])
+            models.flow_loss(&latents, &batch, &prompts, part)
         })?;
         if session.is_due(recipe.sample_every) {
             let average = Models::frozen(&configs, session.ema.arrays(), false)?;

@@ -1,0 +1,366 @@
+//! Training of a LoRA (arXiv 2106.09685): pairs of thin matrices for a trained transformer's attentions, which stays as it
+//! is. Written as diffusers' scripts write it.
+
+use std::path::Path;
+
+use brisk_kernels::gemm::{Threads, View, multiply};
+use brisk_models::dcae::AutoencoderConfig;
+use brisk_models::gemma2::Gemma2Model;
+use brisk_models::sana::SanaTransformer;
+use brisk_nn::Weights;
+use brisk_pipelines::Control;
+use brisk_pipelines::events::Work;
+use brisk_pipelines::folder::Opened;
+use brisk_store::{OutTensor, write_safetensors};
+use brisk_text::Tokenizer;
+use candle_core::{Device, Var};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::captions::Captions;
+use super::start::PartWeights;
+use super::{Configs, Models, Start, TEXT_ENCODER, TRANSFORMER, encode_all, noise, write_sheet};
+use crate::data::emoji::EmojiData;
+use crate::error::{Error, FileContext, Result};
+use crate::eval;
+use crate::inputs::Inputs;
+use crate::log::mean_of_last_tenth;
+use crate::optimiser::Gradients;
+use crate::pictures::Order;
+use crate::recipe::ImageRecipe;
+use crate::rng::Rng;
+use crate::session::{self, LOG, REPORT, Session, write_json};
+use crate::tensors::{self, NamedArray};
+
+/// The folder of the adapter in a run's folder, and its file as diffusers names it.
+const FOLDER: &str = "lora";
+const FILE: &str = "pytorch_lora_weights.safetensors";
+
+/// A LoRA to train, by the keys of PEFT's configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LoraOptions {
+    /// Rows of each pair's first matrix.
+    pub rank: usize,
+    /// The product of a pair is added times this over the rank; the rank itself when left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alpha: Option<f64>,
+    /// Ends of the names of the layers that get a pair; of every attention queries, keys and values when left out.
+    #[serde(default = "LoraOptions::usual_targets")]
+    pub targets: Vec<String>,
+}
+
+impl LoraOptions {
+    /// Layers of an attention that can get a pair.
+    pub(crate) const LAYERS: [&'static str; 4] = ["to_q", "to_k", "to_v", "to_out.0"];
+
+    /// As diffusers' scripts train one.
+    pub fn new(rank: usize) -> Self {
+        Self {
+            rank,
+            alpha: None,
+            targets: Self::usual_targets(),
+        }
+    }
+
+    fn usual_targets() -> Vec<String> {
+        ["to_k", "to_q", "to_v"].map(str::to_owned).to_vec()
+    }
+
+    fn alpha(&self) -> f64 {
+        self.alpha.unwrap_or(self.rank as f64)
+    }
+
+    fn scale(&self) -> f32 {
+        (self.alpha() / self.rank as f64) as f32
+    }
+}
+
+/// What a finished run is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct AdapterReport {
+    /// Finished updates.
+    pub steps: u64,
+    /// Seconds over all restarts.
+    pub seconds: f64,
+    /// Rank of the pairs.
+    pub rank: usize,
+    /// Layers that have one.
+    pub layers: usize,
+    /// Parameters of the pairs.
+    pub parameters: usize,
+    /// Bytes of the optimiser's state.
+    pub optimiser_bytes: u64,
+    /// Pictures that were trained on.
+    pub pictures: usize,
+    /// Mean of the last tenth of the logged losses.
+    pub loss: Option<f64>,
+}
+
+/// A layer with its pair.
+struct Pair {
+    /// Its full name.
+    layer: String,
+    /// Its weight `[outputs, inputs]` with the product added, which the model computes by.
+    weight: Var,
+    /// The model's own weight.
+    own: Vec<f32>,
+    /// `A` `[rank, inputs]`
+    down: Var,
+    /// `B` `[outputs, rank]`
+    up: Var,
+}
+
+impl Pair {
+    fn size(&self) -> (usize, usize, usize) {
+        let dims = self.weight.dims();
+        (dims[0], dims[1], self.down.dims()[0])
+    }
+
+    /// `own + scale·B·A`
+    fn sum(&self, down: &[f32], up: &[f32], scale: f32) -> Vec<f32> {
+        let (outputs, inputs, rank) = self.size();
+        let mut sum = self.own.clone();
+        let (up, down) = (View::new(up, outputs, rank), View::new(down, rank, inputs));
+        multiply(&mut sum, inputs, up, down, scale, true, Threads::One);
+        sum
+    }
+
+    /// Gradients of `A` and `B` by that of the sum: `scale·Bᵀ·G` and `scale·G·Aᵀ`.
+    fn pull(&self, gradient: &[f32], scale: f32) -> Result<[Vec<f32>; 2]> {
+        let (outputs, inputs, rank) = self.size();
+        let (down, up) = (values(&self.down)?, values(&self.up)?);
+        let gradient = View::new(gradient, outputs, inputs);
+        let up = View::new(&up, outputs, rank).transposed();
+        let down = View::new(&down, rank, inputs).transposed();
+        let mut of_down = vec![0.0; rank * inputs];
+        multiply(
+            &mut of_down,
+            inputs,
+            up,
+            gradient,
+            scale,
+            false,
+            Threads::One,
+        );
+        let mut of_up = vec![0.0; outputs * rank];
+        multiply(&mut of_up, rank, gradient, down, scale, false, Threads::One);
+        Ok([of_down, of_up])
+    }
+}
+
+fn values(variable: &Var) -> Result<Vec<f32>> {
+    tensors::values(&variable.as_tensor().into())
+}
+
+/// The pairs of a model's variables: `A` normal with a deviation of one over the rank, `B` zero.
+fn pairs(variables: &[(String, Var)], options: &LoraOptions, seed: u64) -> Result<Vec<Pair>> {
+    let mut found = Vec::new();
+    for (name, weight) in variables {
+        let Some(layer) = name.strip_suffix(".weight") else {
+            continue;
+        };
+        let ends = |target: &String| layer.ends_with(&format!(".{target}"));
+        let attention = layer.contains(".attn1.") || layer.contains(".attn2.");
+        let (true, true, &[outputs, inputs]) =
+            (attention, options.targets.iter().any(ends), weight.dims())
+        else {
+            continue;
+        };
+        let rank = options.rank;
+        if rank > outputs.min(inputs) {
+            return Err(Error::Recipe(format!(
+                "lora.rank is {rank}, expected up to {} for {layer}",
+                outputs.min(inputs)
+            )));
+        }
+        let mut start = Rng::stream(seed, found.len() as u64).normals(rank * inputs);
+        start.iter_mut().for_each(|value| *value /= rank as f32);
+        found.push(Pair {
+            layer: layer.to_owned(),
+            weight: weight.clone(),
+            own: values(weight)?,
+            down: Var::from_vec(start, (rank, inputs), &Device::Cpu)?,
+            up: Var::zeros((outputs, rank), candle_core::DType::F32, &Device::Cpu)?,
+        });
+    }
+    match found.is_empty() {
+        true => Err(Error::Recipe(format!(
+            "lora.targets {:?} are no layers of the transformer",
+            options.targets
+        ))),
+        false => Ok(found),
+    }
+}
+
+/// Trains the recipe's LoRA for the transformer of `start`, whose tokenizer and text encoder stay as they are, into `out`:
+/// `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end `lora/` and `report.json`. Continues when `out` holds
+/// a checkpoint of the same recipe.
+///
+/// # Errors
+/// A recipe without a `lora`, or with layers that the model does not have; otherwise as [`super::train_image`].
+pub fn train_adapter(
+    recipe: &ImageRecipe,
+    data: &EmojiData,
+    vae: &Opened<AutoencoderConfig>,
+    start: &Start,
+    out: &Path,
+    control: &Control,
+) -> Result<AdapterReport> {
+    recipe.validate()?;
+    let Some(lora) = &recipe.lora else {
+        return Err(Error::Recipe(
+            "lora is not given; it says what to train".to_owned(),
+        ));
+    };
+    let options = &recipe.training;
+    let training = recipe.pictures.training(data, control)?;
+    let mut order = Order::new((0..training.len()).collect(), options.seed)?;
+    let autoencoder = eval::load_autoencoder(vae)?;
+    let _lock = session::claim(out, FOLDER)?;
+    let tokenizer = Tokenizer::from_bytes(&start.tokenizer, "the model's tokenizer")?;
+    let configs = Configs::new(recipe, tokenizer.vocabulary_size())?;
+    control.stage("encoding the pictures", Work::Run, 0);
+    let config = &configs.transformer_model;
+    let latents = encode_all(&autoencoder, data, &training, config, control)?;
+    let captions = Captions::new(data, &training, &tokenizer, recipe)?;
+    let each = (latents.side * latents.side * latents.channels * 16) as u64;
+    let parameters = configs.text_model.parameters() + config.parameters();
+    session::check_memory(parameters, options.batch, each)?;
+
+    let text = || -> Result<Gemma2Model> {
+        let weights = Weights::from_source(start.text.clone());
+        Ok(Gemma2Model::load(
+            &configs.text_model,
+            &weights.pp(TEXT_ENCODER),
+        )?)
+    };
+    let weights = PartWeights::new(Some(start), options.seed);
+    let models = Models {
+        text: text()?,
+        transformer: SanaTransformer::load(config, &weights.transformer.pp(TRANSFORMER))?,
+    };
+    session::check_start(&weights.transformer, Some(&*start.transformer))?;
+    let variables = weights.transformer.variables();
+    let pairs = pairs(&variables, lora, options.seed)?;
+    let adapted: Vec<(String, Var)> = pairs
+        .iter()
+        .map(|pair| (pair.layer.clone(), pair.weight.clone()))
+        .collect();
+    let trained = pairs.iter().flat_map(|pair| {
+        let named = |part: &str| format!("{}.{part}.weight", pair.layer);
+        [
+            (named("lora_A"), pair.down.clone()),
+            (named("lora_B"), pair.up.clone()),
+        ]
+    });
+    let trained: Vec<(String, Var)> = trained.collect();
+    let inputs = Inputs::default()
+        .data(data)?
+        .autoencoder(vae)?
+        .start(&start.sources())?;
+    let mut session = Session::open(options, recipe, inputs, trained.clone(), out, control)?;
+    let scale = lora.scale();
+    let renew = || -> Result<()> {
+        for pair in &pairs {
+            let sum = pair.sum(&values(&pair.down)?, &values(&pair.up)?, scale);
+            tensors::set(&pair.weight, sum)?;
+        }
+        Ok(())
+    };
+    renew()?;
+    let sheet = |session: &mut Session| -> Result<()> {
+        let mut arrays = tensors::copy_variables(&variables)?;
+        for (pair, average) in pairs.iter().zip(session.ema.arrays().chunks_exact(2)) {
+            let name = format!("{}.weight", pair.layer);
+            if let Some(array) = arrays.iter_mut().find(|array| array.name == name) {
+                array.values = pair.sum(&average[0].values, &average[1].values, scale);
+            }
+        }
+        let source = tensors::memory_source(&arrays, &format!("{TRANSFORMER}."), false)?;
+        let average = Models {
+            text: text()?,
+            transformer: SanaTransformer::load(config, &Weights::from_source(source))?,
+        };
+        write_sheet(
+            session,
+            &average,
+            &autoencoder,
+            &tokenizer,
+            recipe,
+            &latents,
+        )
+    };
+    while !session.is_over() {
+        let slots = order.batch(session.step, options.batch);
+        let prompts = captions.draw(&slots, &mut session.rng)?;
+        let batch = noise(
+            &latents,
+            &slots,
+            recipe,
+            config.timestep_scale,
+            &mut session.rng,
+        );
+        session.update_through(
+            slots.len(),
+            &adapted,
+            |part| models.flow_loss(&latents, &batch, &prompts, part),
+            |gradients| {
+                let mut pulled = Vec::with_capacity(2 * pairs.len());
+                for (pair, gradient) in pairs.iter().zip(gradients.into_arrays()) {
+                    match gradient {
+                        Some(gradient) => {
+                            pulled.extend(pair.pull(&gradient, scale)?.map(Some));
+                        }
+                        None => pulled.extend([None, None]),
+                    }
+                }
+                Ok(Gradients::of(pulled))
+            },
+        )?;
+        renew()?;
+        if session.is_due(recipe.sample_every) {
+            sheet(&mut session)?;
+        }
+        session.settle()?;
+    }
+    session.finish()?;
+    control.stage("writing the LoRA", Work::Run, 0);
+    sheet(&mut session)?;
+    write(session.ema.arrays(), lora, &out.join(FOLDER))?;
+    let report = AdapterReport {
+        steps: session.step,
+        seconds: session.seconds(),
+        rank: lora.rank,
+        layers: pairs.len(),
+        parameters: trained
+            .iter()
+            .map(|(_, variable)| variable.elem_count())
+            .sum(),
+        optimiser_bytes: session.optimiser_bytes(),
+        pictures: training.len(),
+        loss: mean_of_last_tenth(&out.join(LOG))?,
+    };
+    write_json(&out.join(REPORT), &report)?;
+    Ok(report)
+}
+
+/// Writes the pairs under diffusers' names, which are those that they have in training.
+fn write(arrays: &[NamedArray], lora: &LoraOptions, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).at(folder)?;
+    let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_f32_tensor).collect();
+    let settings = json!({
+        "transformer.r": lora.rank, "transformer.lora_alpha": lora.alpha(),
+        "transformer.target_modules": lora.targets, "transformer.peft_type": "LORA",
+        "transformer.use_rslora": false, "transformer.use_dora": false, "transformer.lora_bias": false,
+    });
+    let metadata = [
+        ("format".to_owned(), "pt".to_owned()),
+        ("lora_adapter_metadata".to_owned(), settings.to_string()),
+    ];
+    Ok(write_safetensors(
+        &folder.join(FILE),
+        &tensors,
+        &metadata.into(),
+    )?)
+}
