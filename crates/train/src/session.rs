@@ -520,12 +520,23 @@ impl<'a> Session<'a> {
 /// Refuses weights to start from that lack some of the model's, which has loaded them: it has refused other
 /// shapes and tensors that it does not have.
 pub(crate) fn check_start(weights: &Weights, start: Option<&dyn TensorSource>) -> Result<()> {
-    let Some(start) = start else { return Ok(()) };
+    match start {
+        Some(start) => check_start_but(weights, start, |_| false),
+        None => Ok(()),
+    }
+}
+
+/// As [`check_start`], where what is `new` in the model may be missing.
+pub(crate) fn check_start_but(
+    weights: &Weights,
+    start: &dyn TensorSource,
+    new: impl Fn(&str) -> bool,
+) -> Result<()> {
     let missing: Vec<String> = weights
         .variables()
         .into_iter()
         .map(|(name, _)| name)
-        .filter(|name| start.info(name).is_none())
+        .filter(|name| start.info(name).is_none() && !new(name))
         .collect();
     if missing.is_empty() {
         return Ok(());

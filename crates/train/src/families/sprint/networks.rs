@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::families::image::{TEXT_ENCODER, TRANSFORMER};
 use crate::objectives::LogVariance;
 use crate::objectives::ladd::Discriminator;
+use crate::session::check_start_but;
 use crate::tensors::{self, NamedArray};
 
 /// Of names of the discriminator's parameters.
@@ -186,9 +187,12 @@ impl Networks {
             )));
         }
         let seed = recipe.training.seed;
-        let of_student = Weights::trainable(Some(teacher.start()?), seed);
+        let start = teacher.start()?;
+        let of_student = Weights::trainable(Some(Arc::clone(&start)), seed);
         let student =
             SanaTransformer::load(&teacher.student_config(), &of_student.pp(TRANSFORMER))?;
+        let guidance = format!("{TRANSFORMER}.time_embed.guidance_embedder.");
+        check_start_but(&of_student, &*start, |name| name.starts_with(&guidance))?;
         let others = Weights::trainable(None, seed);
         let variance = LogVariance::load(&others.pp(VARIANCE), config.width())?;
         let discriminator = (recipe.adversarial_weight > 0.0).then(|| {

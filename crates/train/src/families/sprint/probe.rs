@@ -5,6 +5,7 @@ use std::sync::Arc;
 use brisk_models::component::{Dimension, LoadSettings, NamedTensors, Port, read_inputs};
 use brisk_models::sana::{CaptionContext, SanaConfig, SanaTransformer, compact_text};
 use brisk_nn::{Tensor, Weights, ops};
+use brisk_pipelines::diffusion::schedulers::scm::MAX_ANGLE;
 use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
 use brisk_store::{ModelFolder, TensorSource};
 
@@ -95,7 +96,10 @@ impl ScmProbe {
         };
         let inputs = read_inputs(&INPUTS, &dimension, inputs, label)?;
         let angles = list(&inputs, "t")?;
-        if let Some(t) = angles.iter().find(|t| !(**t > 0.0 && **t < 3.1)) {
+        if let Some(t) = angles
+            .iter()
+            .find(|t| !(**t > 0.0 && **t <= f64::from(MAX_ANGLE)))
+        {
             let expected = "expected angles above 0, up to π/2";
             return Err(Error::Data(format!(
                 "{label}: tensor \"t\" holds {t}, {expected}"

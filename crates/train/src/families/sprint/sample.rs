@@ -5,7 +5,7 @@ use brisk_models::sana::{CaptionContext, ForwardExtras, SanaTransformer};
 use brisk_nn::Tensor;
 use brisk_pipelines::diffusion::latents::Noise;
 use brisk_pipelines::diffusion::schedulers::scm::{Scm, ScmConfig, default_angles};
-use brisk_pipelines::diffusion::{Branch, Denoiser, Row, VelocityModel};
+use brisk_pipelines::diffusion::{Denoiser, Row, VelocityModel};
 use brisk_pipelines::{Control, Result as PipelineResult};
 
 use super::SprintRecipe;
@@ -22,35 +22,31 @@ const COLUMNS: usize = 4;
 /// The student with the captions of a sheet.
 struct Captioned<'a> {
     student: &'a SanaTransformer,
-    prompts: CaptionContext,
+    prompts: Vec<CaptionContext>,
 }
 
 impl VelocityModel for Captioned<'_> {
-    type Rows = ();
+    type Rows = CaptionContext;
 
-    fn rows(&self, rows: &[Row]) -> PipelineResult<()> {
-        debug_assert!(rows.iter().all(|row| row.branch == Branch::Conditional));
-        Ok(())
+    fn rows(&self, rows: &[Row]) -> PipelineResult<CaptionContext> {
+        // Guidance is inside the student: every row is a prompt's.
+        let captions = rows.iter().map(|row| &self.prompts[row.image]);
+        Ok(CaptionContext::concat(&captions.collect::<Vec<_>>())?)
     }
 
     fn velocity(
         &self,
-        _: &(),
+        captions: &CaptionContext,
         latents: &Tensor,
         time: f32,
         guidance: Option<f32>,
     ) -> PipelineResult<Tensor> {
-        let column = |value: f32| Tensor::full(value, self.prompts.batch());
-        let guidance = guidance.map(column).transpose()?;
-        let (student, extras) = (self.student, ForwardExtras::default());
-        let captions = &self.prompts;
-        Ok(student.forward(
-            latents,
-            &column(time)?,
-            guidance.as_ref(),
-            captions,
-            &extras,
-        )?)
+        let column = |value: f32| Tensor::full(value, captions.batch());
+        let (time, guidance) = (column(time)?, guidance.map(column).transpose()?);
+        let extras = ForwardExtras::default();
+        Ok(self
+            .student
+            .forward(latents, &time, guidance.as_ref(), captions, &extras)?)
     }
 }
 
@@ -63,21 +59,20 @@ pub(super) fn write_sheet(
     recipe: &SprintRecipe,
     latents: &Latents,
 ) -> Result<()> {
-    let prompts = recipe.sample_prompts.iter().map(|text| texts.tokens(text));
-    let (rows, lengths) = texts.encode(&prompts.collect::<Result<Vec<_>>>()?)?;
-    let captioned = Captioned {
-        student,
-        prompts: student.encode_caption(&rows, &lengths)?,
-    };
-    let (count, side) = (lengths.len(), latents.side);
+    let prompts = recipe.sample_prompts.iter().map(|text| {
+        let (rows, lengths) = texts.encode(&[texts.tokens(text)?])?;
+        Ok(student.encode_caption(&rows, &lengths)?)
+    });
+    let prompts = prompts.collect::<Result<Vec<_>>>()?;
+    let (count, side) = (prompts.len(), latents.side);
+    let captioned = Captioned { student, prompts };
     let mut noise = Noise::of_all(recipe.training.seed);
     let start = noise.draw((count, side, side, latents.channels))?;
     let config = ScmConfig {
         sigma_data: SIGMA_DATA as f32,
     };
     let scm = Scm::new(&config, default_angles(recipe.sample_steps)?);
-    // All at once: the captions are those of all pictures.
-    let denoiser = Denoiser::new(captioned, count, 1, false, None)?;
+    let denoiser = Denoiser::new(captioned, count, side * side, false, None)?;
     let strength = recipe.guidance * student.config().guidance_embeds_scale;
     // A sheet is a part of an update: it is neither shown step by step nor left half-way.
     let drawn = denoiser.run_scm(
