@@ -1,5 +1,6 @@
 //! Softmax attention with a number added to every score.
 
+use super::heads::{join, split};
 use super::linear::shape_error;
 use crate::error::Result;
 use crate::tensor::{D, Tensor};
@@ -45,13 +46,7 @@ pub fn biased_attention(
     if !fits {
         return Err(refuse());
     }
-    // [batch, heads, rows, dim]
-    let split = |x: &Tensor, rows: usize| -> Result<Tensor> {
-        x.reshape((batch, rows, heads, width / heads))?
-            .transpose(1, 2)?
-            .contiguous()
-    };
-    let (q, k, v) = (split(q, queries)?, split(k, keys)?, split(v, keys)?);
+    let (q, k, v) = (split(q, heads)?, split(k, heads)?, split(v, heads)?);
     let k = k.transpose(2, 3)?.contiguous()?;
     let most = (SCORES / (batch * heads * keys).max(1)).clamp(1, queries.max(1));
     let mut parts = Vec::new();
@@ -67,10 +62,7 @@ pub fn biased_attention(
         [one] => one.clone(),
         several => Tensor::cat(several, 2)?,
     };
-    joined
-        .transpose(1, 2)?
-        .contiguous()?
-        .reshape((batch, queries, width))
+    join(&joined)
 }
 
 /// Over the last dimension.

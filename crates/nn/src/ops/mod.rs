@@ -15,6 +15,7 @@ mod epilogue;
 mod glu_mb_conv;
 mod group_norm;
 mod head_scores;
+mod heads;
 mod int4;
 mod int4_on_device;
 mod linear;

@@ -4,6 +4,7 @@ use brisk_kernels::attention::AttentionShape;
 use brisk_kernels::linear_attention::LinearAttentionShape;
 use candle_core::{D, Device, Result, Tensor};
 
+use super::kept::kept;
 use super::products::{across, down, down_each, sum_across, sum_down_each};
 use super::{Statement, relu};
 
@@ -30,12 +31,19 @@ fn joined(x: &Tensor) -> Result<Tensor> {
 }
 
 /// One where row and column are of one head, `[heads·rows, heads·columns]`.
-fn same_head(heads: usize, rows: usize, columns: usize, device: &Device) -> Result<Tensor> {
-    let width = heads * columns;
-    let flags: Vec<f32> = (0..heads * rows * width)
-        .map(|at| f32::from(u8::from(at / width / rows == at % width / columns)))
-        .collect();
-    Tensor::from_vec(flags, (heads * rows, width), device)
+pub(super) fn same_head(
+    heads: usize,
+    rows: usize,
+    columns: usize,
+    device: &Device,
+) -> Result<Tensor> {
+    kept("same_head", [heads, rows, columns], device, || {
+        let width = heads * columns;
+        let flags: Vec<f32> = (0..heads * rows * width)
+            .map(|at| f32::from(u8::from(at / width / rows == at % width / columns)))
+            .collect();
+        Tensor::from_vec(flags, (heads * rows, width), device)
+    })
 }
 
 /// A matrix so many times, `[batch, rows, columns]`.

@@ -5,6 +5,7 @@ use brisk_kernels::depthwise::DepthwiseShape;
 use candle_core::{Result, Tensor};
 
 use super::Statement;
+use super::kept::kept;
 use super::products::{down, sum_down};
 
 /// Places of a map up to which a depthwise convolution is a product of every channel's map with a matrix.
@@ -293,20 +294,22 @@ impl Depthwise {
             kernel,
             ..
         } = self.0;
-        let (places, half) = (self.places(), kernel / 2);
-        let mut reach = vec![0.0f32; kernel * kernel * places * places];
-        for tap in 0..kernel * kernel {
-            let (dy, dx) = (tap / kernel, tap % kernel);
-            for to in 0..places {
-                // Within 0..height and 0..width once the padding is taken off.
-                let (y, x) = (to / width + dy, to % width + dx);
-                if (half..height + half).contains(&y) && (half..width + half).contains(&x) {
-                    let from = (y - half) * width + x - half;
-                    reach[(tap * places + from) * places + to] = 1.0;
+        kept("reach", [height, width, kernel], like.device(), || {
+            let (places, half) = (self.places(), kernel / 2);
+            let mut reach = vec![0.0f32; kernel * kernel * places * places];
+            for tap in 0..kernel * kernel {
+                let (dy, dx) = (tap / kernel, tap % kernel);
+                for to in 0..places {
+                    // Within 0..height and 0..width once the padding is taken off.
+                    let (y, x) = (to / width + dy, to % width + dx);
+                    if (half..height + half).contains(&y) && (half..width + half).contains(&x) {
+                        let from = (y - half) * width + x - half;
+                        reach[(tap * places + from) * places + to] = 1.0;
+                    }
                 }
             }
-        }
-        Tensor::from_vec(reach, (kernel * kernel, places * places), like.device())
+            Tensor::from_vec(reach, (kernel * kernel, places * places), like.device())
+        })
     }
 
     /// `[batch, height, width, channels]` as `[channels, batch, places]`.

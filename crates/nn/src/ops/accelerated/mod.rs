@@ -5,6 +5,7 @@
 
 mod attention;
 mod conv;
+mod kept;
 mod linear;
 mod norm;
 mod products;

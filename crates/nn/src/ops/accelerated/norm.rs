@@ -4,6 +4,7 @@ use brisk_kernels::pointwise::group_norm::GroupNormShape;
 use candle_core::{Result, Tensor};
 
 use super::Statement;
+use super::attention::same_head;
 use super::products::{across, down, down_each, sum_across, sum_down, sum_down_each};
 
 fn flat(x: &Tensor) -> Result<Tensor> {
@@ -148,10 +149,7 @@ impl GroupNorm {
             ..
         } = self.0;
         let each = channels / groups;
-        let same: Vec<f32> = (0..channels * channels)
-            .map(|at| f32::from(u8::from((at / channels) / each == (at % channels) / each)))
-            .collect();
-        let same = Tensor::from_vec(same, (channels, channels), x.device())?;
+        let same = same_head(groups, each, each, x.device())?;
         sum_down_each(x, pixels)?.matmul(&same)
     }
 

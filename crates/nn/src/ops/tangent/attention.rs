@@ -1,26 +1,10 @@
 //! Attentions.
 
 use super::super::AttentionOptions;
+use super::super::heads::{join, split};
 use crate::error::{Error, Result};
 use crate::ops;
 use crate::tensor::{D, Tensor};
-
-/// `[batch, tokens, heads·dim]` to `[batch, heads, tokens, dim]`.
-fn split(x: &Tensor, heads: usize) -> Result<Tensor> {
-    let (batch, tokens, width) = x.dims3()?;
-    x.contiguous()?
-        .reshape((batch, tokens, heads, width / heads))?
-        .transpose(1, 2)?
-        .contiguous()
-}
-
-/// The way back.
-fn joined(x: &Tensor) -> Result<Tensor> {
-    let (batch, heads, tokens, dim) = x.dims4()?;
-    x.transpose(1, 2)?
-        .contiguous()?
-        .reshape((batch, tokens, heads * dim))
-}
 
 /// The last two dimensions exchanged.
 fn turned(x: &Tensor) -> Result<Tensor> {
@@ -59,7 +43,7 @@ pub(in crate::ops) fn linear_attention(
     let v = split(v, heads)?;
     let numerator = product(&q, &product(&turned(&k)?, &v)?)?;
     let denominator = (product(&q, &turned(&over_tokens(&k)?)?)? + eps)?;
-    joined(&numerator.broadcast_div(&denominator)?)
+    join(&numerator.broadcast_div(&denominator)?)
 }
 
 /// With probabilities P of the scores s: Ṗ = P∘(ṡ − Σ P∘ṡ), o = Pv.
@@ -98,7 +82,7 @@ pub(in crate::ops) fn attention(
         }
         None => None,
     };
-    joined(&product(&likely.with_tangent_of(rate.as_ref())?, &v)?)
+    join(&product(&likely.with_tangent_of(rate.as_ref())?, &v)?)
 }
 
 /// What is added to scores: nothing, or enough that a key is not seen, `[batch, 1, 1, keys]`.
