@@ -10,11 +10,12 @@ mod scenes;
 mod tokenizer;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use brisk::{Control, ResultKind};
 use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_pipelines::folder::ComponentFolder;
-use brisk_store::{ModelFolder, check_output, write_atomic};
+use brisk_store::{ModelFolder, TensorSource, check_output, write_atomic};
 use brisk_train::data::captioned::prepare_captioned;
 use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
@@ -503,6 +504,18 @@ impl RunArguments {
             return Ok(());
         };
         Ok(check_output(&self.output.join(model), &[input])?)
+    }
+
+    /// The weights of a network to go on from: those of one of the subfolders `names`, or of the folder itself.
+    pub(super) fn start(
+        &self,
+        from: Option<&str>,
+        names: &[&str],
+    ) -> Result<Option<Arc<dyn TensorSource>>> {
+        let Some(name) = from else { return Ok(None) };
+        let folder = models::open(Some(name), None)?;
+        self.keeps("model", &folder)?;
+        Ok(Some(ComponentFolder::find(&folder, names)?.weights(None)?))
     }
 
     /// Runs the training and reports what came of it, with the folder `model` that it wrote.

@@ -18,15 +18,15 @@ const STRONGER: f32 = 2.449_489_8;
 pub(super) struct FixedNorms(Vec<NamedArray>);
 
 impl FixedNorms {
-    /// Makes the convolutions among the variables of a network stronger, and splits the variables into statistics and
-    /// parameters to train.
-    pub fn of(variables: Vec<(String, Var)>) -> Result<(Self, Vec<(String, Var)>)> {
+    /// Splits the variables of a network into statistics and parameters to train; where it is `new`, its convolutions
+    /// are made stronger.
+    pub fn of(variables: Vec<(String, Var)>, new: bool) -> Result<(Self, Vec<(String, Var)>)> {
         let is_statistic = |name: &str| name.ends_with(MEAN) || name.ends_with(VARIANCE);
         let (statistics, parameters): (Vec<_>, Vec<_>) = variables
             .into_iter()
             .partition(|(name, _)| is_statistic(name));
         for (_, variable) in &parameters {
-            if variable.rank() == 4 {
+            if new && variable.rank() == 4 {
                 tensors::update(variable, |weights| {
                     weights.iter_mut().for_each(|weight| *weight *= STRONGER);
                 })?;
@@ -61,7 +61,7 @@ mod tests {
         };
         let weights = Weights::trainable(None, 3);
         Craft::load(&config, &weights).unwrap();
-        let (fixed, parameters) = FixedNorms::of(weights.variables()).unwrap();
+        let (fixed, parameters) = FixedNorms::of(weights.variables(), true).unwrap();
         assert!(parameters.iter().all(|(name, _)| !name.contains("running")));
         let source = tensors::memory_source(
             &fixed.with(&tensors::copy_variables(&parameters).unwrap()),

@@ -49,18 +49,29 @@ fn it_learns_resumes_exactly_and_finds_masks() {
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let recipe = parse(&document(40)).unwrap();
     let fonts = Fonts::built_in();
-    let report = train_masks(&recipe, &fonts, &whole, &Control::silent()).unwrap();
+    let report = train_masks(&recipe, &fonts, None, &whole, &Control::silent()).unwrap();
     let losses = losses(&whole);
     assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
     assert!((0.0..=1.0).contains(&report.letters.fg_iou) && report.scenes == 3);
 
-    let stopped = train_masks(&recipe, &fonts, &parted, &stopping_at(15)).unwrap_err();
+    let stopped = train_masks(&recipe, &fonts, None, &parted, &stopping_at(15)).unwrap_err();
     assert_stopped(&stopped, &parted, 15);
-    train_masks(&recipe, &fonts, &parted, &Control::silent()).unwrap();
+    train_masks(&recipe, &fonts, None, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 
     // What was written is a model of masks.
     let written = ModelFolder::Disk(whole.join("model"));
+    let start = written.open_component("", None).unwrap();
+    let further = folder.path().join("further");
+    train_masks(
+        &parse(&document(10)).unwrap(),
+        &fonts,
+        Some(&start),
+        &further,
+        &Control::silent(),
+    )
+    .unwrap();
+    assert!(self::losses(&further)[0] < 0.8 * losses[0]);
     let opened = registry::open_masks(&written, &OpenSettings::default()).unwrap();
     assert_eq!(opened.frame(), 48);
     let config =

@@ -67,12 +67,12 @@ fn a_detector_learns_and_resumes_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let (recipe, fonts) = (detector_recipe(40), Fonts::built_in());
-    let report = train_detector(&recipe, &fonts, &whole, &Control::silent()).unwrap();
+    let report = train_detector(&recipe, &fonts, None, &whole, &Control::silent()).unwrap();
     assert!(fell(&losses(&whole)), "{:?}", losses(&whole));
     assert!((0.0..=1.0).contains(&report.scores.words_found) && report.scenes == 1);
-    let stopped = train_detector(&recipe, &fonts, &parted, &stopping_at(15)).unwrap_err();
+    let stopped = train_detector(&recipe, &fonts, None, &parted, &stopping_at(15)).unwrap_err();
     assert_stopped(&stopped, &parted, 15);
-    train_detector(&recipe, &fonts, &parted, &Control::silent()).unwrap();
+    train_detector(&recipe, &fonts, None, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 }
 
@@ -81,14 +81,14 @@ fn a_recogniser_learns_and_resumes_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let (recipe, fonts) = (recogniser_recipe(40), Fonts::built_in());
-    let report = train_recogniser(&recipe, &fonts, &whole, &Control::silent()).unwrap();
+    let report = train_recogniser(&recipe, &fonts, None, &whole, &Control::silent()).unwrap();
     let found = losses(&whole);
     let (placed, aligned) = found.split_at(PLACED / 5);
     assert!(placed[1] < placed[0] && fell(aligned), "{found:?}");
     assert!((0.0..=1.0).contains(&report.words_right) && report.words == 3);
-    let stopped = train_recogniser(&recipe, &fonts, &parted, &stopping_at(15)).unwrap_err();
+    let stopped = train_recogniser(&recipe, &fonts, None, &parted, &stopping_at(15)).unwrap_err();
     assert_stopped(&stopped, &parted, 15);
-    train_recogniser(&recipe, &fonts, &parted, &Control::silent()).unwrap();
+    train_recogniser(&recipe, &fonts, None, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 }
 

@@ -14,6 +14,9 @@ pub struct DetectorArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "scene-text-detector")]
     recipe: String,
+    /// Go on from this model's weights, of the recipe's shape
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -25,8 +28,11 @@ pub fn run(arguments: &DetectorArguments) -> Result {
         other => return Err(wrong_kind(&arguments.recipe, &other, "detector")),
     };
     arguments.run.adjust(&mut recipe.training);
+    let start = arguments
+        .run
+        .start(arguments.from.as_deref(), &["detector"])?;
     let out = &arguments.run.output;
     arguments.run.train("model", |control| {
-        train_detector(&recipe, &Fonts::built_in(), out, control)
+        train_detector(&recipe, &Fonts::built_in(), start.as_ref(), out, control)
     })
 }

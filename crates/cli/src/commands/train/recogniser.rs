@@ -14,6 +14,9 @@ pub struct RecogniserArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "scene-text-recogniser")]
     recipe: String,
+    /// Go on from this model's weights, of the recipe's shape
+    #[arg(long, value_name = "MODEL")]
+    from: Option<String>,
     #[command(flatten)]
     run: RunArguments,
 }
@@ -25,8 +28,11 @@ pub fn run(arguments: &RecogniserArguments) -> Result {
         other => return Err(wrong_kind(&arguments.recipe, &other, "recogniser")),
     };
     arguments.run.adjust(&mut recipe.training);
+    let start = arguments
+        .run
+        .start(arguments.from.as_deref(), &["recogniser"])?;
     let out = &arguments.run.output;
     arguments.run.train("model", |control| {
-        train_recogniser(&recipe, &Fonts::built_in(), out, control)
+        train_recogniser(&recipe, &Fonts::built_in(), start.as_ref(), out, control)
     })
 }

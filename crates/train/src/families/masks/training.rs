@@ -1,13 +1,14 @@
 //! The run.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use brisk_models::sam::SamConfig;
+use brisk_models::sam::{SamConfig, plain_names};
 use brisk_nn::Weights;
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::families::sam::Segmenter;
-use brisk_store::write_safetensors;
+use brisk_store::{TensorSource, write_safetensors};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -19,7 +20,7 @@ use crate::error::{FileContext, Result};
 use crate::families::autoencoder::config_with;
 use crate::families::masks::scores::{MaskScores, score_boxes};
 use crate::inputs::Inputs;
-use crate::session::{self, Session, check_memory, write_json};
+use crate::session::{self, Session, check_memory, check_start, write_json};
 use crate::tensors::{self, NamedArray};
 
 /// The folder of the result.
@@ -48,12 +49,14 @@ pub struct MasksReport {
 
 /// Trains the recipe's model into `out`: `training_log.jsonl`, `checkpoints/`, and at the end `model/` (transformers'
 /// layout, bf16) and `report.json`. Continues when `out` holds a checkpoint of the same recipe.
+/// `start` has the weights of a network of the recipe's shape to go on from.
 ///
 /// # Errors
-/// Files that cannot be written, a run that diverges, or one that was asked to stop: its checkpoint is written.
+/// A start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to stop: its checkpoint is written.
 pub fn train_masks(
     recipe: &MasksRecipe,
     fonts: &Fonts,
+    start: Option<&Arc<dyn TensorSource>>,
     out: &Path,
     control: &Control,
 ) -> Result<MasksReport> {
@@ -67,9 +70,12 @@ pub fn train_masks(
     });
     check_memory(0, options.batch, 200 * stream as u64)?;
     let _lock = session::claim(out, MODEL)?;
-    let weights = Weights::trainable(None, options.seed);
+    let start = start.cloned().map(plain_names).transpose()?;
+    let start = start.as_ref();
+    let weights = Weights::trainable(start.cloned(), options.seed);
     Networks::load(&config, &weights)?;
     weights.finish(&[])?;
+    check_start(&weights, start.map(|start| &**start))?;
     let mut parameters = weights.variables();
     let fixed: Vec<NamedArray> = parameters
         .iter()
@@ -77,7 +83,9 @@ pub fn train_masks(
         .map(|(name, variable)| NamedArray::of_variable(name, variable))
         .collect::<Result<_>>()?;
     parameters.retain(|(name, _)| name != FREQUENCIES);
-    let mut session = Session::open(options, recipe, Inputs::default(), parameters, out, control)?;
+    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
+    let inputs = Inputs::default().start(&start)?;
+    let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     let average = |session: &Session| -> Vec<NamedArray> {
         session.ema.arrays().iter().chain(&fixed).cloned().collect()
     };

@@ -1,13 +1,14 @@
 //! The run.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use brisk_models::crnn::{Crnn, CrnnConfig};
 use brisk_nn::Weights;
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::families::char_sam::Reader;
-use brisk_store::write_safetensors;
+use brisk_store::{TensorSource, write_safetensors};
 use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::json;
@@ -20,7 +21,7 @@ use crate::error::{FileContext, Result};
 use crate::families::autoencoder::config_with;
 use crate::families::fixed_norms::FixedNorms;
 use crate::inputs::Inputs;
-use crate::session::{self, Session, check_memory, write_json};
+use crate::session::{self, Session, check_memory, check_start, write_json};
 use crate::tensors::{self, NamedArray};
 
 /// The folder of the result.
@@ -47,12 +48,14 @@ pub struct RecogniserReport {
 
 /// Trains the recipe's model into `out`: `training_log.jsonl`, `checkpoints/`, and at the end `model/` (the published
 /// names, bf16) and `report.json`. Continues when `out` holds a checkpoint of the same recipe.
+/// `start` has the weights of a network of the recipe's shape to go on from.
 ///
 /// # Errors
-/// Files that cannot be written, a run that diverges, or one that was asked to stop: its checkpoint is written.
+/// A start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to stop: its checkpoint is written.
 pub fn train_recogniser(
     recipe: &RecogniserRecipe,
     fonts: &Fonts,
+    start: Option<&Arc<dyn TensorSource>>,
     out: &Path,
     control: &Control,
 ) -> Result<RecogniserReport> {
@@ -62,10 +65,13 @@ pub fn train_recogniser(
     let pixels = (config.image_height * 8 * config.image_height) as u64;
     check_memory(0, options.batch, 8 * pixels * config.output_channels as u64)?;
     let _lock = session::claim(out, MODEL)?;
-    let weights = Weights::trainable(None, options.seed);
+    let weights = Weights::trainable(start.cloned(), options.seed);
     Crnn::load(&config, &weights)?;
-    let (fixed, parameters) = FixedNorms::of(weights.variables())?;
-    let mut session = Session::open(options, recipe, Inputs::default(), parameters, out, control)?;
+    check_start(&weights, start.map(|start| &**start))?;
+    let (fixed, parameters) = FixedNorms::of(weights.variables(), start.is_none())?;
+    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
+    let inputs = Inputs::default().start(&start)?;
+    let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     let held_out = Fonts::held_out();
     while !session.is_over() {
         let first = session.step * options.batch as u64;
