@@ -33,6 +33,30 @@ pub(crate) fn encode(
     Ok(bytes)
 }
 
+/// As [`encode`], of rows that `write` appends the bytes of one by one: those of a whole picture would lie beside it.
+pub(crate) fn encode_rows<R>(
+    size: [usize; 2],
+    kind: (png::ColorType, png::BitDepth),
+    rows: impl Iterator<Item = R>,
+    write: impl Fn(R, &mut Vec<u8>),
+) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let encoder = encoder(&mut bytes, size, kind, &[])?;
+    let mut writer = encoder.write_header().map_err(failed)?;
+    let mut stream = writer.stream_writer().map_err(failed)?;
+    let mut row = Vec::new();
+    for pixels in rows {
+        row.clear();
+        write(pixels, &mut row);
+        stream
+            .write_all(&row)
+            .map_err(|error| Error::Png(error.to_string()))?;
+    }
+    stream.finish().map_err(failed)?;
+    writer.finish().map_err(failed)?;
+    Ok(bytes)
+}
+
 /// An animated PNG of so many RGB frames of one size that repeats; each is shown for `delay` seconds, a fraction.
 pub(crate) fn write_animated(
     out: &mut dyn Write,

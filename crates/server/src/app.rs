@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::ask::{Ask, Context};
 use crate::compute::{Compute, Made};
 use crate::error::{ApiError, Result, StartError};
-use crate::fields::{Endpoint, take_large_decodings};
+use crate::fields::Endpoint;
 use crate::finish;
 use crate::job::{Job, Status};
 use crate::kept::Kept;
@@ -181,23 +181,13 @@ impl App {
                 models: &app.models,
                 speeds: &app.speeds,
                 memory: app.memory,
+                release_memory: app.settings.release_memory(),
             };
-            let read = Ask::read(context, endpoint, body, files);
-            if shows {
-                app.decoded();
-            }
-            read
+            Ask::read(context, endpoint, body, files)
         });
         match read.await {
             Ok(read) => read,
             Err(_) => Err(ApiError::internal("brisk failed to read this request")),
-        }
-    }
-
-    /// Hands the memory back that pictures had while they were read.
-    fn decoded(&self) {
-        if take_large_decodings() {
-            self.settings.release_memory()();
         }
     }
 

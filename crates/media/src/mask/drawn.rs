@@ -3,7 +3,7 @@
 use png::{BitDepth, ColorType};
 
 use super::Mask;
-use crate::png_file::encode;
+use crate::png_file::encode_rows;
 use crate::{Error, Picture, Result};
 
 /// Share of a mask's colour in the pixels inside.
@@ -34,13 +34,16 @@ impl Mask {
     /// # Errors
     /// None that a mask of allowed size gives.
     pub fn to_png(&self) -> Result<Vec<u8>> {
-        let grey: Vec<u8> = self
-            .pixels
-            .iter()
-            .map(|inside| 255 * u8::from(*inside))
-            .collect();
         let size = [self.width, self.height];
-        encode(size, (ColorType::Grayscale, BitDepth::Eight), &grey, &[])
+        let rows = self.pixels.chunks_exact(self.width.max(1));
+        encode_rows(
+            size,
+            (ColorType::Grayscale, BitDepth::Eight),
+            rows,
+            |row, grey| {
+                grey.extend(row.iter().map(|inside| 255 * u8::from(*inside)));
+            },
+        )
     }
 
     /// From a picture: inside is what is brighter than half.

@@ -112,7 +112,7 @@ impl ImageAsk {
             let file = the_picture(&mut given, files)?;
             pictures.add(keys::INIT_IMAGE.definition(), vec![file]);
         }
-        let decoded = pictures.decode()?;
+        let decoded = pictures.decode(context.release_memory)?;
         options.complete(&decoded.options);
         let first = seed(options.get(&keys::SEED));
         let seeds = seeds(first, count)?;
@@ -194,12 +194,17 @@ impl ImageAsk {
     }
 
     /// Plans picture number `index` by the model that draws it, with what it starts from; the pictures themselves are
-    /// in what the plan decided, as far as they are seen.
+    /// in what the plan decided, as far as they are seen. `release_memory` hands freed memory back to the system.
     ///
     /// # Errors
     /// A picture that cannot be decoded, or what the plan says.
-    pub fn planned(&self, index: usize, model: &dyn ImageModel) -> Result<ImagePlan> {
-        let decoded = self.pictures.decode()?;
+    pub fn planned(
+        &self,
+        index: usize,
+        model: &dyn ImageModel,
+        release_memory: fn(),
+    ) -> Result<ImagePlan> {
+        let decoded = self.pictures.decode(release_memory)?;
         let mut request = self.requests[index].clone();
         request.options.complete(&decoded.options);
         let plan = model.plan(&request);

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use super::Context;
 use super::images::{exceeds, refusal, the_picture};
 use crate::error::{ApiError, Result};
-use crate::fields::{Endpoint, Given, PictureFile, room_for};
+use crate::fields::{Endpoint, Given, PictureFile, PictureRoom, room_for};
 use crate::served::Served;
 
 /// The value of `words` that has them found.
@@ -61,7 +61,7 @@ impl MaskAsk {
         let mut options = std::mem::take(&mut given.options);
         let (prompts, words) = (boxes(&given)?, words(&given, &mut options)?);
         let picture = the_picture(&mut given, files)?;
-        let _room = room_for([&picture]);
+        let _room = room_for([&picture], context.release_memory);
         let request = MaskRequest {
             prompts,
             words,
@@ -93,18 +93,20 @@ impl MaskAsk {
         })
     }
 
-    /// About which picture, and what to find in it.
+    /// About which picture, and what to find in it; the room is the picture's as long as it is looked at.
+    /// `release_memory` hands freed memory back to the system.
     ///
     /// # Errors
     /// A picture that cannot be decoded.
-    pub fn request(&self) -> Result<MaskRequest> {
-        let _room = room_for([&self.picture]);
-        Ok(MaskRequest {
+    pub fn request(&self, release_memory: fn()) -> Result<(MaskRequest, PictureRoom)> {
+        let room = room_for([&self.picture], release_memory);
+        let request = MaskRequest {
             prompts: self.prompts.clone(),
             words: self.words.clone(),
             options: self.options.clone(),
             ..MaskRequest::new(self.picture.decode()?)
-        })
+        };
+        Ok((request, room))
     }
 }
 

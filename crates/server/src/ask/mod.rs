@@ -34,6 +34,8 @@ pub struct Context<'a> {
     pub speeds: &'a Speeds,
     /// Bytes that models and jobs may take together.
     pub memory: u64,
+    /// Hands freed memory back to the system.
+    pub release_memory: fn(),
 }
 
 /// What is asked.

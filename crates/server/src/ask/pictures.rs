@@ -4,13 +4,13 @@
 use brisk::options::{Definition, Kind, Options, Value as OptionValue};
 
 use crate::error::{ApiError, Result};
-use crate::fields::{MAX_PIXELS, PictureFile, Taken, room_for};
+use crate::fields::{MAX_PIXELS, PictureFile, PictureRoom, room_for};
 
 /// Pictures that were decoded, with the room that this took.
 pub struct Decoded {
     /// They, as options.
     pub options: Options,
-    _room: Taken<'static>,
+    _room: PictureRoom,
 }
 
 /// Options of a request that are pictures.
@@ -38,11 +38,11 @@ impl Pictures {
         self.given.is_empty()
     }
 
-    /// Decodes them all into options, once there is room.
+    /// Decodes them all into options, once there is room; `release_memory` hands freed memory back to the system.
     ///
     /// # Errors
     /// A damaged file, by its field, or more pixels in all than a request may have.
-    pub fn decode(&self) -> Result<Decoded> {
+    pub fn decode(&self, release_memory: fn()) -> Result<Decoded> {
         let files = self.given.iter().flat_map(|(_, files)| files);
         let pixels = files.map(PictureFile::pixels).sum::<usize>();
         if pixels > MAX_PIXELS {
@@ -55,7 +55,8 @@ impl Pictures {
                 problem,
             ));
         }
-        let room = room_for(self.given.iter().flat_map(|(_, files)| files));
+        let files = self.given.iter().flat_map(|(_, files)| files);
+        let room = room_for(files, release_memory);
         let mut options = Options::new();
         for (option, files) in &self.given {
             let mut decoded = files.iter().map(PictureFile::decode);
@@ -99,7 +100,7 @@ mod tests {
         assert!(pictures.is_empty());
         pictures.add(keys::INIT_IMAGE.definition(), vec![file(8, 8)]);
         let mut options = Options::new().with(&keys::STEPS, 3);
-        options.complete(&pictures.decode().unwrap().options);
+        options.complete(&pictures.decode(|| ()).unwrap().options);
         let start = options.get(&keys::INIT_IMAGE).unwrap();
         assert_eq!(*start, Picture::filled(8, 8, [1, 2, 3]));
         pictures.put_away(&mut options);
@@ -115,7 +116,7 @@ mod tests {
             vec![file(4096, 3000), file(4096, 3000)],
         );
         // Nothing was decoded: neither file has what it claims.
-        let error = pictures.decode().map(drop).unwrap_err();
+        let error = pictures.decode(|| ()).map(drop).unwrap_err();
         assert!(error.message.contains("24576000"), "{}", error.message);
         assert!(error.message.contains("together"), "{}", error.message);
     }

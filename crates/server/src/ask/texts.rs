@@ -101,7 +101,7 @@ impl TextAsk {
         check_temperature(&options, count)?;
         let mut pictures = Pictures::of(std::mem::take(&mut given.pictures));
         add_pictures(&model, &mut pictures, texts.pictures)?;
-        let decoded = pictures.decode()?;
+        let decoded = pictures.decode(context.release_memory)?;
         options.complete(&decoded.options);
         let most = context.settings.max_tokens;
         let room = model
@@ -199,15 +199,20 @@ impl TextAsk {
         self.stream || self.stops()
     }
 
-    /// The plans, those for pictures made by the model that writes.
+    /// The plans, those for pictures made by the model that writes. `release_memory` hands freed memory back to the
+    /// system.
     ///
     /// # Errors
     /// A picture that cannot be decoded, or what a plan says.
-    pub fn planned(&self, model: &dyn TextModel) -> Result<Cow<'_, [TextPlan]>> {
+    pub fn planned(
+        &self,
+        model: &dyn TextModel,
+        release_memory: fn(),
+    ) -> Result<Cow<'_, [TextPlan]>> {
         if self.requests.is_empty() {
             return Ok(Cow::Borrowed(&self.plans));
         }
-        let decoded = self.pictures.decode()?;
+        let decoded = self.pictures.decode(release_memory)?;
         let plans = self.requests.iter().map(|request| {
             let mut request = request.clone();
             request.options.complete(&decoded.options);

@@ -22,7 +22,7 @@ impl Compute {
     ) -> Result<()> {
         let clock = Clock::start();
         let mut texts = Vec::with_capacity(ask.count());
-        let plans = ask.planned(model)?;
+        let plans = ask.planned(model, self.release_memory)?;
         for (index, plan) in plans.iter().enumerate() {
             let first = index * ask.answers.len();
             let (control, halted) = self.text_control(job, ask, first, model);

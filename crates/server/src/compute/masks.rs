@@ -50,8 +50,11 @@ impl Compute {
         let clock = Clock::start();
         let control = self.control_of(job, 0);
         let failed = |error: brisk::Error| ApiError::of_library(&error);
+        // Until the end: what is planned holds the picture.
+        let (request, _room) = ask.request(self.release_memory)?;
         // Planned by the model that finds: it knows what is in memory already.
-        let plan = model.plan(&ask.request()?).map_err(failed)?;
+        let plan = model.plan(&request).map_err(failed)?;
+        drop(request);
         for warning in &plan.warnings {
             control.warn(warning);
         }

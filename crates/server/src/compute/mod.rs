@@ -28,7 +28,7 @@ pub use pictures::Drawn;
 
 /// How long after a lane's last job freed memory goes back to the system; a job that follows sooner takes it again
 /// at once.
-pub const MEMORY_KEPT: Duration = Duration::from_secs(2);
+pub const MEMORY_KEPT: Duration = Duration::from_secs(10);
 /// How often it does while there is work.
 const TIDY_EVERY: Duration = Duration::from_secs(15);
 

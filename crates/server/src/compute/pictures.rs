@@ -50,7 +50,7 @@ impl Compute {
         for index in 0..ask.count() {
             let control = self.control_of(job, index);
             // Planned by the model that draws: how it decodes depends on the memory that is free now.
-            let mut plan = ask.planned(index, &**model)?;
+            let mut plan = ask.planned(index, &**model, self.release_memory)?;
             for warning in &plan.warnings {
                 control.warn(warning);
             }

@@ -21,7 +21,7 @@ pub use own::{Accepts, Inert, Own};
 #[cfg(test)]
 pub use picture::claiming;
 pub use picture::{
-    MAX_PICTURE_BYTES, MAX_PIXELS, PictureFile, from_data_url, room_for, take_large_decodings,
+    MAX_PICTURE_BYTES, MAX_PIXELS, PictureFile, PictureRoom, from_data_url, room_for,
 };
 pub use room::Taken;
 pub use schema::schema;

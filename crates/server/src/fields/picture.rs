@@ -1,7 +1,6 @@
 //! Pictures in requests: what they may weigh, and how they are written.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -18,17 +17,8 @@ pub const MAX_PIXELS: usize = 16 << 20;
 /// request that take more are decoded when no others are.
 const DECODING: usize = 64 << 20;
 
-/// Bytes of decoded pictures after which the memory that they had goes back to the system.
-const HANDED_BACK: usize = 48 << 20;
-
-/// Bytes that pictures had since [`take_large_decodings`] last said so.
-static DECODED: AtomicUsize = AtomicUsize::new(0);
-
-/// Whether so much was decoded that the memory should go back to the system; then counts anew.
-pub fn take_large_decodings() -> bool {
-    let much = DECODED.load(Ordering::Relaxed) >= HANDED_BACK;
-    much && DECODED.swap(0, Ordering::Relaxed) >= HANDED_BACK
-}
+/// Bytes of decoded pictures that are worth handing freed memory back for.
+const LARGE: usize = 24 << 20;
 
 /// The file of a picture, of which no more than its size has been read.
 #[derive(Clone)]
@@ -86,15 +76,42 @@ impl PictureFile {
     }
 }
 
+/// Room for pictures while they are decoded and looked at. Where they are large, freed memory goes back to the system
+/// before and after, so that it does not lie beside theirs.
+#[derive(Debug)]
+pub struct PictureRoom {
+    _taken: Taken<'static>,
+    release: Option<fn()>,
+}
+
 /// Waits until there is room to decode these files; it is free again when what is returned is dropped.
-pub fn room_for<'f>(files: impl IntoIterator<Item = &'f PictureFile>) -> Taken<'static> {
+/// `release_memory` hands freed memory back to the system.
+pub fn room_for<'f>(
+    files: impl IntoIterator<Item = &'f PictureFile>,
+    release_memory: fn(),
+) -> PictureRoom {
     static ROOM: Room = Room::of(DECODING);
     let needed = files
         .into_iter()
         .map(|file| brisk_media::decoding_bytes(&file.bytes, file.pixels))
         .sum();
-    DECODED.fetch_add(needed, Ordering::Relaxed);
-    ROOM.take(needed)
+    let taken = ROOM.take(needed);
+    let release = (needed >= LARGE).then_some(release_memory);
+    if let Some(release) = release {
+        release();
+    }
+    PictureRoom {
+        _taken: taken,
+        release,
+    }
+}
+
+impl Drop for PictureRoom {
+    fn drop(&mut self) {
+        if let Some(release) = self.release {
+            release();
+        }
+    }
 }
 
 impl std::fmt::Debug for PictureFile {

@@ -16,6 +16,9 @@ use crate::job::{Job, State, Status};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
+/// Pixels of masks that are worth handing freed memory back for.
+const LARGE: usize = 4 << 20;
+
 /// Works until nobody computes any more; `save` is where pictures' files are kept besides. Where nothing comes for a
 /// while, `release_memory` hands this thread's back.
 pub fn run(
@@ -36,7 +39,11 @@ pub fn run(
             Made::Pictures(drawn) => &drawn.job,
             Made::Masks(found) => &found.job,
         });
+        let large = matches!(&made, Made::Masks(found) if found.size[0] * found.size[1] >= LARGE);
         let outcome = catch_unwind(AssertUnwindSafe(|| outcome(made, save)));
+        if large {
+            release_memory();
+        }
         match outcome {
             Ok(Ok(outcome)) => {
                 if let Outcome::Images(images) = &outcome {

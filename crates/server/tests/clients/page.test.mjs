@@ -186,6 +186,26 @@ const size = (width, height) => driver.sendDevToolsCommand("Emulation.setDeviceM
 const theme = (name) => driver.sendDevToolsCommand("Emulation.setEmulatedMedia",
   { features: [{ name: "prefers-color-scheme", value: name }] });
 
+/** Another server, at another address: its page has kept nothing. */
+async function anew() {
+  await driver.get("about:blank");
+  await end();
+  await serve();
+  await driver.get(address);
+}
+
+test("a server that starts draws soon", async (context) => {
+  const began = performance.now();
+  await anew();
+  await fill("#prompt", "red heart");
+  await press("form button.main");
+  await counted(1);
+  // Told, as a busy machine may be slow: BENCHMARKS.md has what a quiet one took.
+  context.diagnostic(`${((performance.now() - began) / 1000).toFixed(1)} s from the start to the first picture`);
+  await anew();
+  await see("#prompt");
+});
+
 test("a picture is drawn, and its settings draw the same bytes", async () => {
   await draw("red heart", { seed: "7" });
   const first = await shown();
