@@ -30,8 +30,8 @@ enum Place {
 }
 
 impl Outputs {
-    /// A folder, or `s3://BUCKET/PREFIX`, `gs://…`, `az://CONTAINER/…` with the clouds' own variables
-    /// of the environment.
+    /// A folder, or with the feature `clouds` `s3://BUCKET/PREFIX`, `gs://…` or `az://CONTAINER/…` by the clouds' own
+    /// variables of the environment.
     ///
     /// # Errors
     /// Another kind of address, or a cloud whose variables say nothing useful.
@@ -208,16 +208,30 @@ fn key(prefix: &Key, path: &str) -> Key {
 }
 
 fn bucket(name: &str, scheme: &str, rest: &str) -> Result<Place> {
-    let unusable = |error: object_store::Error| Error::Usage(format!("--out {name}: {error}"));
     let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
     if bucket.is_empty() {
         return Err(Error::Usage(format!(
             "--out {name}: names no bucket; expected {scheme}://BUCKET/FOLDER"
         )));
     }
+    if !["s3", "gs", "az"].contains(&scheme) {
+        return Err(Error::Usage(format!(
+            "--out {name}: results do not go to {scheme}://; expected a folder, s3://, gs:// or az://"
+        )));
+    }
+    let store = cloud(name, scheme)?;
+    let prefix =
+        Key::parse(prefix).map_err(|error| Error::Usage(format!("--out {name}: {error}")))?;
+    Ok(Place::Bucket { store, prefix })
+}
+
+/// The store of a cloud, by the variables of the environment that its own tools read.
+#[cfg(feature = "clouds")]
+fn cloud(name: &str, scheme: &str) -> Result<Arc<dyn ObjectStore>> {
+    let unusable = |error: object_store::Error| Error::Usage(format!("--out {name}: {error}"));
     // The one library of cryptography that this program has; another caller may have named it already.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let store: Arc<dyn ObjectStore> = match scheme {
+    Ok(match scheme {
         "s3" => {
             let builder = object_store::aws::AmazonS3Builder::from_env();
             Arc::new(builder.with_url(name).build().map_err(unusable)?)
@@ -226,19 +240,19 @@ fn bucket(name: &str, scheme: &str, rest: &str) -> Result<Place> {
             let builder = object_store::gcp::GoogleCloudStorageBuilder::from_env();
             Arc::new(builder.with_url(name).build().map_err(unusable)?)
         }
-        "az" => {
+        _ => {
             let builder = object_store::azure::MicrosoftAzureBuilder::from_env();
             Arc::new(builder.with_url(name).build().map_err(unusable)?)
         }
-        other => {
-            return Err(Error::Usage(format!(
-                "--out {name}: results do not go to {other}://; expected a folder, s3://, gs:// or az://"
-            )));
-        }
-    };
-    let prefix =
-        Key::parse(prefix).map_err(|error| Error::Usage(format!("--out {name}: {error}")))?;
-    Ok(Place::Bucket { store, prefix })
+    })
+}
+
+#[cfg(not(feature = "clouds"))]
+fn cloud(name: &str, _scheme: &str) -> Result<Arc<dyn ObjectStore>> {
+    Err(Error::Usage(format!(
+        "--out {name}: this brisk was built without clouds; give a folder, or build it with cargo build --release \
+         --features brisk-cli/clouds"
+    )))
 }
 
 fn make_folder(folder: &Path) -> Result<()> {
@@ -355,6 +369,8 @@ mod tests {
             ("ftp://x/y", "ftp"),
             ("s3://", "names no bucket"),
             ("gs:///x", "names no bucket"),
+            #[cfg(not(feature = "clouds"))]
+            ("s3://x/y", "built without clouds"),
         ] {
             let error = Outputs::open(name).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::make::{Activity, Order, Stop, Trouble, make};
 use crate::models::{Answering, ModelOptions};
 use crate::outputs::Outputs;
+use crate::verbs::Told;
 
 /// Requests that are on their way together: texts share passes, and pictures are written while the next is
 /// drawn.
@@ -83,7 +84,7 @@ pub async fn run(
     options: &RunOptions,
     progress: &dyn HubProgress,
     stop: &Stop,
-    mut told: impl FnMut(&Tally),
+    told: Told<'_>,
 ) -> Result<Tally> {
     let input = Input::read(&options.file, &options.batch)?;
     let outputs = Outputs::open(&options.out)?;

@@ -12,6 +12,7 @@ use crate::make::{Order, Phase, Stop, existing};
 use crate::queue::Records;
 use crate::run::{Tally, add};
 use crate::submit::Submitted;
+use crate::verbs::Told;
 
 /// Rounds that bring nothing before it is given up.
 const ROUNDS: usize = 3;
@@ -28,16 +29,12 @@ const AT_ONCE: usize = 16;
 /// # Errors
 /// The place cannot be written, the batch was cancelled, or [`Error::Stopped`]. A queue that is away is
 /// waited for.
-pub async fn wait(
-    submitted: &Submitted,
-    stop: &Stop,
-    mut told: impl FnMut(&Tally),
-) -> Result<Tally> {
+pub async fn wait(submitted: &Submitted, stop: &Stop, told: Told<'_>) -> Result<Tally> {
     let mut following = Following::new(submitted);
     let mut rounds = 0;
     let mut before = usize::MAX;
     loop {
-        following.follow(stop, &mut told).await?;
+        following.follow(stop, told).await?;
         let missing = submitted.missing().await?;
         let left: Vec<&Entry> = missing
             .iter()
@@ -71,6 +68,8 @@ struct Following<'s> {
     names: HashSet<&'s str>,
     done: HashMap<String, Record>,
     failed: HashMap<String, Record>,
+    /// Those that have their results or will have none.
+    ended: HashSet<String>,
 }
 
 impl<'s> Following<'s> {
@@ -81,19 +80,20 @@ impl<'s> Following<'s> {
             names: entries.map(|entry| entry.name.as_str()).collect(),
             done: HashMap::new(),
             failed: HashMap::new(),
+            ended: HashSet::new(),
             submitted,
         }
     }
 
     /// Takes in records until there is one of every request, or the queue has nothing more to do.
-    async fn follow(&mut self, stop: &Stop, told: &mut impl FnMut(&Tally)) -> Result<()> {
+    async fn follow(&mut self, stop: &Stop, told: &mut dyn FnMut(&Tally)) -> Result<()> {
         // What was there before this submission has no record that still comes.
-        let there: HashSet<String> = {
-            let missing = self.submitted.missing().await?;
-            let missing: HashSet<&str> = missing.iter().map(|entry| &*entry.name).collect();
-            let there = self.names.iter().filter(|name| !missing.contains(*name));
-            there.map(|name| (*name).to_owned()).collect()
-        };
+        let missing = self.submitted.missing().await?;
+        let missing: HashSet<&str> = missing.iter().map(|entry| &*entry.name).collect();
+        let there = self.names.iter().filter(|name| !missing.contains(*name));
+        self.ended = there.map(|name| (*name).to_owned()).collect();
+        self.ended.extend(self.done.keys().cloned());
+        self.ended.extend(self.failed.keys().cloned());
         let mut quiet = Instant::now();
         loop {
             if *stop.borrow() != Phase::Go {
@@ -115,16 +115,10 @@ impl<'s> Following<'s> {
                     let _ = self.submitted.queue.ensure().await;
                 }
             }
-            let ended = |name: &str| {
-                there.contains(name)
-                    || self.done.contains_key(name)
-                    || self.failed.contains_key(name)
-            };
-            let ended = self.names.iter().filter(|name| ended(name)).count();
             let mut tally = self.tally();
-            tally.done = ended - self.failed.len();
+            tally.done = self.ended.len() - self.failed.len();
             told(&tally);
-            if ended == self.names.len() {
+            if self.ended.len() == self.names.len() {
                 return Ok(());
             }
             if quiet.elapsed() > QUIET {
@@ -149,6 +143,7 @@ impl<'s> Following<'s> {
         match record.status {
             Status::Done => {
                 self.failed.remove(&name);
+                self.ended.insert(name.clone());
                 // The first says what making it took.
                 if self
                     .done
@@ -161,6 +156,7 @@ impl<'s> Following<'s> {
             // Failures of earlier submissions do not count.
             _ if number <= self.submitted.since || self.done.contains_key(&name) => {}
             _ => {
+                self.ended.insert(name.clone());
                 self.failed.insert(name, record);
             }
         }
@@ -177,7 +173,7 @@ impl<'s> Following<'s> {
     }
 
     /// Writes down what became of every request.
-    async fn report(self, missing: &[&Entry], mut told: impl FnMut(&Tally)) -> Result<Tally> {
+    async fn report(self, missing: &[&Entry], told: Told<'_>) -> Result<Tally> {
         let missing: HashSet<&str> = missing.iter().map(|entry| &*entry.name).collect();
         let submitted = self.submitted;
         let this = &self;

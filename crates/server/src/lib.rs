@@ -8,9 +8,8 @@
 //! ```no_run
 //! use brisk_server::{Settings, serve};
 //!
-//! serve(Settings::default(), &brisk_store::hub::NoProgress, |address| {
-//!     assert!(address.ip().is_loopback());
-//! })?;
+//! let listening = |address: std::net::SocketAddr| println!("http://{address}");
+//! serve(Settings::default(), &brisk_store::hub::NoProgress, &listening)?;
 //! # Ok::<(), brisk_server::StartError>(())
 //! ```
 #![forbid(unsafe_code)]
@@ -70,7 +69,7 @@ const LAST_WORDS: Duration = Duration::from_secs(5);
 pub fn serve(
     settings: Settings,
     progress: &dyn HubProgress,
-    listening: impl FnOnce(SocketAddr),
+    listening: &dyn Fn(SocketAddr),
 ) -> Result<(), StartError> {
     let (listener, address) = listen_on(&settings)?;
     let app = App::start(settings, progress)?;
@@ -95,7 +94,7 @@ pub fn serve(
 pub fn serve_elsewhere<E, F: Future<Output = Result<Arc<dyn Elsewhere>, E>>>(
     settings: Settings,
     find: impl FnOnce() -> F,
-    listening: impl FnOnce(SocketAddr),
+    listening: &dyn Fn(SocketAddr),
 ) -> Result<(), E>
 where
     E: From<StartError>,

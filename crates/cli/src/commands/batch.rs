@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use brisk_fleet::{Error, Queue, QueueOptions, RunOptions, SubmitOptions, Submitted, Tally};
+use brisk_fleet::{DeadJobs, Error, Given, QueueOptions, RunOptions, SubmitOptions, Tally, Told};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
@@ -98,53 +98,61 @@ pub fn run(verb: BatchVerb) -> Result {
     }
 }
 
-/// How brisk names itself to a queue when it is no worker.
-const NAME: &str = "brisk-batch";
-
 fn submit(arguments: &SubmitArguments) -> Result {
     let interrupted = stop_on_interrupt()?;
     let began = Instant::now();
-    let mut shown = Shown::new();
-    let done = brisk_fleet::drive(interrupted, |stop| async move {
-        let submitted = brisk_fleet::submit(&arguments.options, &stop).await?;
-        let Submitted { id, given, .. } = &submitted;
-        let total = submitted.input.entries.len();
+    let mut given = |done: &Given| {
+        let Given {
+            batch,
+            given,
+            total,
+        } = done;
         let seconds = began.elapsed().as_secs_f64();
         output::note(&format!(
-            "batch {id}: {given} of {total} requests given to the queue in {seconds:.2} s"
+            "batch {batch}: {given} of {total} requests given to the queue in {seconds:.2} s"
         ));
-        if !arguments.wait {
-            return Ok((id.clone(), *given, total, None));
-        }
-        let told = |tally: &Tally| shown.look(tally);
-        let tally = brisk_fleet::wait(&submitted, &stop, told).await?;
-        Ok((id.clone(), *given, total, Some(tally)))
-    });
-    let (id, given, total, tally) = done.map_err(failure)?;
+    };
+    let mut shown = Shown::new();
+    let mut look = |tally: &Tally| shown.look(tally);
+    let told: Option<Told<'_>> = match arguments.wait {
+        true => Some(&mut look),
+        false => None,
+    };
+    let done = brisk_fleet::submit(&arguments.options, interrupted, &mut given, told);
+    let (
+        Given {
+            batch,
+            given,
+            total,
+        },
+        tally,
+    ) = done.map_err(failure)?;
     match (tally, arguments.json) {
         (Some(tally), json) => ended(&tally, json),
-        (None, true) => output::print_json(&json!({"batch": id, "given": given, "total": total})),
-        (None, false) => output::print(&id),
+        (None, true) => {
+            output::print_json(&json!({"batch": batch, "given": given, "total": total}))
+        }
+        (None, false) => output::print(&batch),
     }
 }
 
 fn wait(arguments: &WaitArguments) -> Result {
     let interrupted = stop_on_interrupt()?;
     let mut shown = Shown::new();
-    let done = brisk_fleet::drive(interrupted, |stop| async move {
-        let queue = Queue::connect(&arguments.one.queue, NAME).await?;
-        let file = arguments.file.as_ref();
-        let submitted = Submitted::find(queue, &arguments.one.batch, file).await?;
-        brisk_fleet::wait(&submitted, &stop, |tally| shown.look(tally)).await
-    });
-    ended(&done.map_err(failure)?, arguments.one.json)
+    let OneArguments { batch, queue, json } = &arguments.one;
+    let mut told = |tally: &Tally| shown.look(tally);
+    let tally = brisk_fleet::wait(
+        queue,
+        batch,
+        arguments.file.as_ref(),
+        interrupted,
+        &mut told,
+    );
+    ended(&tally.map_err(failure)?, *json)
 }
 
 fn status(arguments: &OneArguments) -> Result {
-    let found = brisk_fleet::drive(stop_on_interrupt()?, |_| async move {
-        let queue = Queue::connect(&arguments.queue, NAME).await?;
-        brisk_fleet::status(&queue, &arguments.batch).await
-    });
+    let found = brisk_fleet::status(&arguments.queue, &arguments.batch, stop_on_interrupt()?);
     let status = found.map_err(failure)?;
     if arguments.json {
         return output::print_json(&serde_json::to_value(&status)?);
@@ -170,11 +178,8 @@ fn status(arguments: &OneArguments) -> Result {
 }
 
 fn cancel(arguments: &OneArguments) -> Result {
-    let done = brisk_fleet::drive(stop_on_interrupt()?, |_| async move {
-        let queue = Queue::connect(&arguments.queue, NAME).await?;
-        brisk_fleet::cancel(&queue, &arguments.batch).await
-    });
-    done.map_err(failure)?;
+    brisk_fleet::cancel(&arguments.queue, &arguments.batch, stop_on_interrupt()?)
+        .map_err(failure)?;
     match arguments.json {
         true => output::print_json(&json!({"batch": arguments.batch, "cancelled": true})),
         false => {
@@ -185,16 +190,17 @@ fn cancel(arguments: &OneArguments) -> Result {
 }
 
 fn dead(arguments: &DeadArguments) -> Result {
-    let found = brisk_fleet::drive(stop_on_interrupt()?, |_| async move {
-        let queue = Queue::connect(&arguments.queue, NAME).await?;
-        let found = brisk_fleet::dead(&queue, arguments.batch.as_deref()).await?;
-        let revived = match arguments.retry {
-            true => Some(brisk_fleet::revive(&queue, &found).await?),
-            false => None,
-        };
-        Ok((found, revived))
-    });
-    let (found, revived) = found.map_err(failure)?;
+    let batch = arguments.batch.as_deref();
+    let found = brisk_fleet::dead(
+        &arguments.queue,
+        batch,
+        arguments.retry,
+        stop_on_interrupt()?,
+    );
+    let DeadJobs {
+        jobs: found,
+        revived,
+    } = found.map_err(failure)?;
     let dead = found.iter().map(|(_, dead)| {
         let job = dead.job.as_ref();
         let names = job.map(|job| job.items.iter().map(|item| item.name.clone()));
@@ -243,10 +249,8 @@ fn here(arguments: &RunArguments) -> Result {
     let interrupted = stop_on_interrupt()?;
     let progress = Download::default();
     let mut shown = Shown::new();
-    let done = brisk_fleet::drive(interrupted, |stop| async move {
-        let told = |tally: &Tally| shown.look(tally);
-        brisk_fleet::run(&arguments.options, &progress, &stop, told).await
-    });
+    let mut told = |tally: &Tally| shown.look(tally);
+    let done = brisk_fleet::run(&arguments.options, &progress, interrupted, &mut told);
     ended(&done.map_err(failure)?, arguments.json)
 }
 

@@ -1,6 +1,7 @@
 //! `brisk serve`: pictures and text over HTTP.
 
 use std::io::IsTerminal;
+use std::net::SocketAddr;
 
 use brisk_fleet::{EntryOptions, QueueOptions};
 use brisk_server::{Settings, StartError};
@@ -62,19 +63,19 @@ pub fn log_to_stderr() {
 pub fn run(arguments: ServeArguments) -> Result {
     arguments.threads.apply()?;
     log_to_stderr();
-    let listening = |address| output::note(&format!("listening on http://{address}"));
+    let listening = |address: SocketAddr| output::note(&format!("listening on http://{address}"));
     if let Some(queue) = arguments.queue {
         let queue = QueueOptions {
             queue,
             entry: arguments.entry,
         };
-        return brisk_fleet::serve(arguments.settings, &queue, listening).map_err(failure);
+        return brisk_fleet::serve(arguments.settings, &queue, &listening).map_err(failure);
     }
     let settings = Settings {
         release_memory: Some(allocator::release_memory),
         ..arguments.settings
     };
-    brisk_server::serve(settings, &Download::default(), listening).map_err(|error| match error {
+    brisk_server::serve(settings, &Download::default(), &listening).map_err(|error| match error {
         StartError::Models(error) => error.into(),
         StartError::Settings(message) => Failure::usage(message),
         StartError::System(..) => Failure::failed(error.to_string()),

@@ -25,14 +25,11 @@ pub fn run(arguments: &WorkArguments) -> Result {
     log_to_stderr();
     let interrupted = stop_on_interrupt()?;
     let progress = Download::default();
-    let ready = |name: &str, models: &[String]| {
+    let mut ready = |name: &str, models: &[String]| {
         output::note(&format!(
             "worker {name} takes jobs of {}",
             models.join(", ")
         ));
     };
-    let worked = brisk_fleet::drive(interrupted, |stop| async move {
-        brisk_fleet::work(&arguments.options, &progress, &stop, ready).await
-    });
-    worked.map_err(failure)
+    brisk_fleet::work(&arguments.options, &progress, interrupted, &mut ready).map_err(failure)
 }

@@ -4,6 +4,7 @@ mod bad_input;
 mod batch;
 mod bench;
 mod best_of;
+#[cfg(feature = "clouds")]
 mod bucket;
 mod checked_first;
 mod depth;

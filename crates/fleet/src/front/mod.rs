@@ -33,7 +33,7 @@ const DEADLINE: u64 = 600;
 pub fn serve(
     settings: Settings,
     queue: &QueueOptions,
-    listening: impl FnOnce(std::net::SocketAddr),
+    listening: &dyn Fn(std::net::SocketAddr),
 ) -> Result<()> {
     let find = || async {
         let queue = Queue::connect(queue, "brisk-serve").await?;

@@ -92,7 +92,7 @@ pub async fn work(
     options: &WorkOptions,
     progress: &dyn HubProgress,
     interrupted: &Stop,
-    ready: impl FnOnce(&str, &[String]),
+    ready: &mut dyn FnMut(&str, &[String]),
 ) -> Result<()> {
     let engine = Engine::start(options.models.settings(), progress)?;
     let name = name();
