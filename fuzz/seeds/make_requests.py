@@ -1,11 +1,12 @@
-"""Makes the bodies of requests under seeds/<target>/; names that begin with good_ are of requests that are understood."""
+"""Makes requests, files of them and messages of the queue under seeds/<target>/; names that begin with good_ are of requests that are understood."""
 import base64
 import json
 import zlib
 
 from kit import chunk, clear, end, png, put
 
-clear("image_request", "edit_request", "chat_request", "completion_request", "segment_request", "job_request")
+clear("image_request", "edit_request", "chat_request", "completion_request", "segment_request", "job_request",
+      "batch_file", "queue_message")
 
 rows = b"".join(b"\0" + bytes((x * 9 + y * 7) % 256 for x in range(8) for _ in range(3)) for y in range(8))
 picture = png(8, 8, chunk(b"IDAT", zlib.compress(rows)), end)
@@ -96,3 +97,36 @@ body(jobs, "good_image", {"kind": "image", "request": {"prompt": "x"}, "channel"
 body(jobs, "good_text", {"kind": "text", "request": said("x")})
 body(jobs, "kind", {"kind": "video", "request": {}})
 body(jobs, "stream", {"kind": "image", "request": {"prompt": "x", "stream": True}})
+
+files = "batch_file"
+
+
+def line(url, fields, **more):
+    return json.dumps({"custom_id": "a", "method": "POST", "url": url, "body": fields, **more}).encode() + b"\n"
+
+
+generations, chat = "/v1/images/generations", "/v1/chat/completions"
+put(files, "good_prompts", b"\xef\xbb\xbfred heart\r\n\n  blue star  ")
+put(files, "good_lines", line(generations, {"prompt": "x", "n": 2}) + line(chat, said("x"), custom_id="b"))
+put(files, "good_masks", line("/brisk/v1/segment", {"image": url(picture), "box": [1, 1, 7, 7]}))
+put(files, "twice", 2 * line(generations, {"prompt": "x"}))
+# Both results would be called eb/a38-0.png.
+put(files, "one_file", line(generations, {"prompt": "x", "n": 2}, custom_id="a38")
+    + line(generations, {"prompt": "x"}, custom_id="a38-0"))
+put(files, "up", line(generations, {"prompt": "x"}, custom_id="../x"))
+put(files, "stream", line(generations, {"prompt": "x", "stream": True}))
+put(files, "latin", b"caf\xe9\n")
+
+messages = "queue_message"
+job = {
+    "v": 1, "id": "0123456789abcdef", "class": "batch", "batch": "00ff", "model": "m-01234567", "kind": "image",
+    "out": "/out", "items": [{"name": "a", "request": {"prompt": "x", "seed": 7}}],
+}
+tried = {"crashes": 2, "errors": 1, "handed": 3, "retried": 1}
+body(messages, "good_plain", job)
+body(messages, "good_tried", {**job, "class": "live", "kind": "text", "deadline": 1, "tries": tried})
+body(messages, "many_tries", {**job, "tries": {"crashes": 2**64 - 1, "errors": 1}})
+body(messages, "up", {**job, "batch": "../x"})
+body(messages, "model", {**job, "model": "a b.>"})
+body(messages, "none", {**job, "items": []})
+body(messages, "version", {**job, "v": 2})

@@ -289,11 +289,16 @@ fn check_names(entries: &[Entry]) -> Result<(), String> {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> Result<Input> {
+    fn read(text: impl AsRef<[u8]>) -> Result<Input> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("requests.jsonl");
         std::fs::write(&path, text).unwrap();
         Input::read(&path, &BatchOptions::default())
+    }
+
+    #[test]
+    fn seeds_of_the_fuzzer_are_requests_or_refused() {
+        brisk_testkit::check_seeds("batch_file", false, |_, bytes| read(bytes));
     }
 
     #[test]

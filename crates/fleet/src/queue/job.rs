@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 pub const MOST_BYTES: usize = 256 << 10;
 /// Most requests of a message.
 pub const MOST_ITEMS: usize = 64;
+/// Most tries that a message may tell of: workers give up long before.
+const MOST_TRIES: u64 = 1 << 20;
 /// The form of messages.
 const VERSION: u8 = 1;
 
@@ -124,7 +126,7 @@ impl Job {
         }
     }
 
-    /// Reads a message; it comes from outside, so everything that becomes a path is checked.
+    /// Reads a message; it comes from outside, so everything that becomes a path or a subject is checked.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -144,6 +146,22 @@ impl Job {
             .ok_or_else(|| wrong("kind: is none that is known".to_owned()))?;
         if !is_name(&job.batch) || !is_name(&job.id) {
             return Err(wrong("batch, id: are no names".to_owned()));
+        }
+        if !is_name(&job.model) || job.model.contains('.') {
+            return Err(wrong("model: is no part of a subject".to_owned()));
+        }
+        let Tries {
+            crashes,
+            errors,
+            handed,
+            retried,
+        } = job.tries;
+        if [crashes, errors, handed, retried]
+            .into_iter()
+            .any(|tries| tries > MOST_TRIES)
+        {
+            let problem = format!("tries: one is above {MOST_TRIES}");
+            return Err(wrong(problem));
         }
         if job.items.is_empty() || job.items.len() > MOST_ITEMS {
             let problem = format!(
@@ -302,9 +320,18 @@ mod tests {
         assert!(with("v", json!(2)).contains("version 2"));
         assert!(with("kind", json!("x")).contains("kind"));
         assert!(with("batch", json!("../x")).contains("batch"));
+        assert!(with("model", json!("a.b")).contains("model"));
+        assert!(with("tries", json!({"errors": u64::MAX})).contains("tries"));
         assert!(with("items", json!([])).contains("0 of them"));
         assert!(with("items", json!([{"name": "/x", "request": {}}])).contains("no name"));
         assert!(Job::read(b"\xff").is_err());
+    }
+
+    #[test]
+    fn seeds_of_the_fuzzer_are_jobs_or_refused() {
+        brisk_testkit::check_seeds("queue_message", false, |_, bytes| {
+            Job::read(bytes).map_err(|failure| failure.message)
+        });
     }
 
     #[test]
