@@ -1,6 +1,7 @@
 //! What a run is made of beside its recipe, by fingerprints: a run goes on with what it began with.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use brisk_pipelines::folder::Opened;
 use brisk_store::{Fingerprint, TensorSource, fingerprint};
@@ -41,6 +42,12 @@ impl Inputs {
     pub(crate) fn tokenizer(mut self, weights: &dyn TensorSource) -> Result<Self> {
         self.0.insert("tokenizer".to_owned(), fingerprint(weights)?);
         Ok(self)
+    }
+
+    /// With the weights of one network to start from, where there are any.
+    pub(crate) fn start_from(self, weights: Option<&Arc<dyn TensorSource>>) -> Result<Self> {
+        let sources: Vec<&dyn TensorSource> = weights.into_iter().map(|one| &**one).collect();
+        self.start(&sources)
     }
 
     /// With the weights to start from, where there are any.

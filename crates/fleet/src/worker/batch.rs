@@ -37,20 +37,10 @@ impl Worker {
     }
 
     async fn carry_out(&self, message: &Message) -> Result<()> {
-        let (mut job, endpoint) = match Job::read(&message.payload) {
+        let (mut job, endpoint) = match self.read(message) {
             Ok(read) => read,
             Err(failure) => return self.bury_unread(message, failure).await,
         };
-        if self.model(&job.model).is_none() {
-            // It lay under the name of another.
-            let problem = format!(
-                "model: {} is not what the message is filed under",
-                job.model
-            );
-            return self
-                .bury_unread(message, Failure::new("invalid_message", problem))
-                .await;
-        }
         let died = message.info().map_or(0, |info| info.delivered - 1).max(0) as u64;
         job.tries.crashes += died;
         if job.is_late() || self.is_cancelled(&job.batch) {

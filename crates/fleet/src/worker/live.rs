@@ -107,10 +107,9 @@ impl Worker {
     }
 
     async fn answer(&self, message: &Message) -> Result<()> {
-        let (job, endpoint) = match Job::read(&message.payload) {
-            Ok((job, endpoint)) if self.model(&job.model).is_some() => (job, endpoint),
-            // Nobody waits for what is no job, or lay under the name of another model.
-            _ => return self.done_with(message).await,
+        let Ok((job, endpoint)) = self.read(message) else {
+            // Nobody waits for what is no job.
+            return self.done_with(message).await;
         };
         let died = message.info().map_or(0, |info| info.delivered - 1).max(0) as u64;
         let tries = Tries {

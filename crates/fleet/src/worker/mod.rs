@@ -11,17 +11,20 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::Message;
 use brisk::{HubProgress, ResultKind};
 use brisk_server::engine::{Engine, ModelInfo};
+use brisk_server::fields::Endpoint;
 use clap::Args;
 use futures_util::future::join_all;
 use tokio::sync::watch;
 
+use crate::batch::Failure;
 use crate::error::{Error, Result};
 use crate::make::{Phase, Stop, stopped};
 use crate::models::ModelOptions;
 use crate::outputs::Outputs;
-use crate::queue::{Queue, QueueOptions};
+use crate::queue::{Job, Queue, QueueOptions};
 
 pub(crate) use live::{ATTEMPT, KIND, NUMBER, OBJECT, Piece};
 
@@ -209,6 +212,21 @@ impl Worker {
     /// The model of a slug.
     pub(crate) fn model(&self, slug: &str) -> Option<&ModelInfo> {
         self.models.iter().find(|model| model.slug == slug)
+    }
+
+    /// The job of a message; one that lay under the name of another model is none.
+    fn read(&self, message: &Message) -> Result<(Job, Endpoint), Failure> {
+        let (job, endpoint) = Job::read(&message.payload)?;
+        match self.model(&job.model) {
+            Some(_) => Ok((job, endpoint)),
+            None => {
+                let problem = format!(
+                    "model: {} is not what the message is filed under",
+                    job.model
+                );
+                Err(Failure::new("invalid_message", problem))
+            }
+        }
     }
 
     /// Whether it takes work.

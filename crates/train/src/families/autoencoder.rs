@@ -10,7 +10,7 @@ use brisk_nn::{Tensor, Weights};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
-use brisk_store::{ModelFolder, OutTensor, TensorSource, write_safetensors};
+use brisk_store::{ModelFolder, OutTensor, write_safetensors};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -127,8 +127,7 @@ pub fn train_autoencoder(
     weights.finish(&[])?;
     check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
-    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
-    let inputs = Inputs::default().data(data)?.start(&start)?;
+    let inputs = Inputs::default().data(data)?.start_from(start)?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     while !session.is_over() {
         let indices = order.batch(session.step, options.batch);

@@ -46,7 +46,8 @@ pub struct DetectorReport {
 /// `start` has the weights of a network of the recipe's shape to go on from.
 ///
 /// # Errors
-/// A start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to stop: its checkpoint is written.
+/// A start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to
+/// stop: its checkpoint is written.
 pub fn train_detector(
     recipe: &DetectorRecipe,
     fonts: &Fonts,
@@ -68,8 +69,7 @@ pub fn train_detector(
     brisk_models::craft::Craft::load(&config, &weights)?;
     check_start(&weights, start.map(|start| &**start))?;
     let (fixed, parameters) = FixedNorms::of(weights.variables(), start.is_none())?;
-    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
-    let inputs = Inputs::default().start(&start)?;
+    let inputs = Inputs::default().start_from(start)?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     let held_out = Fonts::held_out();
     while !session.is_over() {

@@ -52,7 +52,8 @@ pub struct MasksReport {
 /// `start` has the weights of a network of the recipe's shape to go on from.
 ///
 /// # Errors
-/// A start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to stop: its checkpoint is written.
+/// A start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to
+/// stop: its checkpoint is written.
 pub fn train_masks(
     recipe: &MasksRecipe,
     fonts: &Fonts,
@@ -83,8 +84,7 @@ pub fn train_masks(
         .map(|(name, variable)| NamedArray::of_variable(name, variable))
         .collect::<Result<_>>()?;
     parameters.retain(|(name, _)| name != FREQUENCIES);
-    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
-    let inputs = Inputs::default().start(&start)?;
+    let inputs = Inputs::default().start_from(start)?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     let average = |session: &Session| -> Vec<NamedArray> {
         session.ema.arrays().iter().chain(&fixed).cloned().collect()

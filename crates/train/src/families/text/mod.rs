@@ -88,8 +88,7 @@ pub fn train_text(
     let model = LanguageModel::load(&config, &weights.pp("model"))?;
     session::check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
-    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
-    let inputs = Inputs::default().start(&start)?;
+    let inputs = Inputs::default().start_from(start)?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     while !session.is_over() {
         let first = session.step * options.batch as u64;

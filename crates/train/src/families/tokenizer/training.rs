@@ -143,8 +143,7 @@ pub fn train_tokenizer(
     check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
     let table = codebook(&parameters)?;
-    let start: Vec<&dyn TensorSource> = start.into_iter().map(|start| &**start).collect();
-    let inputs = Inputs::default().data(data)?.start(&start)?;
+    let inputs = Inputs::default().data(data)?.start_from(start)?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     while !session.is_over() {
         let joint = session.progress() < recipe.joint_share;
