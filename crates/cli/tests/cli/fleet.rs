@@ -289,7 +289,9 @@ fn what_is_killed_is_made_by_others() {
     first.kill();
     let second = fleet.worker(&[]);
     fleet.until(15);
-    // The queue dies, and comes back with what it had.
+    // The queue dies with questions that it does not answer any more, and comes back with what it had.
+    fleet.server.as_ref().unwrap().tell("-STOP");
+    std::thread::sleep(Duration::from_millis(500));
     fleet.server.as_mut().unwrap().kill();
     fleet.start_queue();
     let outcome = fleet.submit(&["--wait"]);

@@ -2,8 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use serde_json::Value;
+
+/// Longest that a command takes: one that hangs fails its test.
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// A folder that commands run in, with an empty home so that nothing of the user's is seen.
 pub struct Place {
@@ -51,7 +56,19 @@ impl Place {
     }
 
     pub fn run(&self, arguments: &[&str]) -> Outcome {
-        Outcome::of(self.command(arguments).output().unwrap())
+        let mut command = self.command(arguments);
+        let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().unwrap();
+        let process = child.id().to_string();
+        let (ended, end) = channel::<()>();
+        std::thread::spawn(move || {
+            if end.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                let _ = Command::new("kill").args(["-KILL", &process]).status();
+            }
+        });
+        let output = child.wait_with_output().unwrap();
+        drop(ended);
+        Outcome::of(output)
     }
 
     /// Runs and expects success.

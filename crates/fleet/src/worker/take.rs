@@ -19,6 +19,8 @@ const LEAST_IDLE: Duration = Duration::from_millis(10);
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Wait after the queue failed.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
+/// Longest wait for an answer: one that was lost with a connection never comes.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A job of which nothing moved for so long is given up.
 pub(super) const STANDSTILL: Duration = Duration::from_secs(120);
 
@@ -102,7 +104,10 @@ impl<'w> Taker<'w> {
                 .messages()
                 .await
                 .map_err(|error| failed(&error))?;
-            match found.next().await {
+            let found = tokio::time::timeout(PATIENCE, found.next())
+                .await
+                .map_err(|_| failed(&"no answer"))?;
+            match found {
                 Some(Ok(message)) => return Ok(Some(message)),
                 Some(Err(error)) => return Err(failed(&error)),
                 None => {}
