@@ -3,8 +3,9 @@
     python bench/serve_overhead.py target/release/brisk [--rounds 5]
 
 A picture's time, and pictures a second, beside `brisk bench image`, which draws to the bytes of a PNG too; what three
-previews take; eight chats that begin together beside a closed batch of eight, `brisk text`. All in turn, so that a machine that changes
-its speed does so for both. Needs nothing but Python.
+previews take; eight chats that begin together beside a closed batch of eight, `brisk text`. All in turn, so that a
+machine that changes its speed does so for both. Where it changes from one picture to the next, what a request takes
+outside of its own stages and the PNG says more than a difference of medians. Needs nothing but Python.
 """
 
 import argparse
@@ -19,31 +20,35 @@ from serve_load import LENGTH, Server, chats, known_texts, question
 
 
 def bare(brisk, steps, size, runs):
-    """Seconds of the pipeline, a picture each."""
+    """Seconds of the pipeline, a picture each, and the median of those that write the PNG."""
     command = [brisk, "bench", "image", "--model", "sana-emoji", "--steps", str(steps), "--size", str(size),
                "--runs", str(runs), "--no-ceilings", "--json"]
     told = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return told["stages"][0]["seconds"]
+    png = next(stage for stage in told["stages"] if stage["name"] == "png")
+    return told["stages"][0]["seconds"], statistics.median(png["seconds"])
 
 
 def draw(connection, steps, size, seed):
+    """Seconds of the stages of a request."""
     body = {"prompt": "a red heart on a white table", "size": f"{size}x{size}", "steps": steps, "seed": seed,
             "file_metadata": False}
     connection.request("POST", "/v1/images/generations", json.dumps(body), {"Content-Type": "application/json"})
     reply = connection.getresponse()
-    assert reply.status == 200, reply.read()
-    reply.read()
+    body = reply.read()
+    assert reply.status == 200, body
+    return sum(json.loads(body)["brisk"]["seconds"]["stages"].values())
 
 
 def alone(server, steps, size, runs):
-    """Seconds of requests, one after another, as the client sees them."""
+    """Seconds of requests, one after another, as the client sees them, and those outside of their stages."""
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=600)
-    took = []
+    took, outside = [], []
     for seed in range(runs):
         began = time.monotonic()
-        draw(connection, steps, size, seed)
+        stages = draw(connection, steps, size, seed)
         took.append(time.monotonic() - began)
-    return took
+        outside.append(took[-1] - stages)
+    return took, outside
 
 
 def streamed(server, steps, size, seed, previews):
@@ -83,17 +88,19 @@ def main():
             alone(server, steps, size, 1)
             rows = []
             for _ in range(asked.rounds):
-                own = statistics.median(bare(asked.brisk, steps, size, runs))
+                own, png = bare(asked.brisk, steps, size, runs)
+                own = statistics.median(own)
                 # The bare pipeline has run once, too: memory that was handed back meanwhile is taken again.
                 alone(server, steps, size, 1)
-                rows.append((own, statistics.median(alone(server, steps, size, runs)),
-                             together(server, steps, size, max(1, runs // 4))))
-            added = statistics.median(one - own for own, one, _ in rows)
-            rate = statistics.median(own / several for own, _, several in rows)
-            own, one, several = (statistics.median(row[at] for row in rows) for at in range(3))
+                took, outside = alone(server, steps, size, runs)
+                rows.append((own, statistics.median(took), together(server, steps, size, max(1, runs // 4)),
+                             statistics.median(outside) - png))
+            added = statistics.median(row[1] - row[0] for row in rows)
+            rate = statistics.median(row[0] / row[2] for row in rows)
+            own, one, several, outside = (statistics.median(row[at] for row in rows) for at in range(4))
             print(f"{size} px, {steps} steps: pipeline {1000 * own:.1f} ms; a request {1000 * one:.1f} ms "
-                  f"({1000 * added:+.1f}); with four clients {1000 * several:.1f} ms a picture, "
-                  f"{100 * rate:.1f} % of the pipeline's pictures a second")
+                  f"({1000 * added:+.1f}), {1000 * outside:.1f} ms outside of its stages and the PNG; "
+                  f"with four clients {1000 * several:.1f} ms a picture, {100 * rate:.1f} % of the pipeline's pictures a second")
         for size, count in [(128, 20), (512, 3)]:
             took, came = {0: [], 3: []}, 0
             streamed(server, 20, size, 0, 3)
