@@ -4,13 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 use tower_http::csrf::{CsrfLayer, ProtectionError};
 
-use super::hosts::Hosts;
+use super::hosts::{self, Hosts};
 use crate::app::App;
 use crate::error::{ApiError, Result, StartError};
 
@@ -24,12 +24,21 @@ pub struct Caller {
 }
 
 /// Paths that need no key.
-fn is_open(path: &str, address: IpAddr) -> bool {
+fn is_open(path: &str, address: IpAddr, headers: &HeaderMap) -> bool {
     matches!(path, "/" | "/health" | "/ready")
         || path.starts_with("/ui/")
         // The link itself is the key: nobody can guess it.
         || path.starts_with("/brisk/v1/results/")
-        || (path == "/metrics" && address.is_loopback())
+        || (path == "/metrics" && address.is_loopback() && !came_by_proxy(headers))
+}
+
+/// Whether a request from this machine is somebody else's: a proxy's, who hands on the name that was asked for, or
+/// says so.
+fn came_by_proxy(headers: &HeaderMap) -> bool {
+    !hosts::is_own(headers)
+        || ["forwarded", "x-forwarded-for", "via"]
+            .iter()
+            .any(|name| headers.contains_key(*name))
 }
 
 /// Checks the host, the key and how often is asked; tells the handler who asks.
@@ -58,7 +67,7 @@ fn check(app: &App, hosts: &Hosts, request: &Request) -> Result<Caller> {
         address,
     };
     let caller = match &app.keys {
-        Some(keys) if !is_open(request.uri().path(), address) => {
+        Some(keys) if !is_open(request.uri().path(), address, request.headers()) => {
             match keys.check(request.headers()) {
                 Ok(name) => Caller {
                     name: name.into(),

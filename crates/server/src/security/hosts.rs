@@ -54,6 +54,14 @@ fn refused(message: &str) -> ApiError {
     ApiError::new(StatusCode::FORBIDDEN, "host_refused", message)
 }
 
+/// Whether a request asks for this machine by one of its own names.
+pub fn is_own(headers: &HeaderMap) -> bool {
+    let host = headers
+        .get(header::HOST)
+        .and_then(|host| host.to_str().ok());
+    host.is_some_and(|host| is_loopback(&name(host).to_ascii_lowercase()))
+}
+
 /// A host without its port.
 fn name(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {

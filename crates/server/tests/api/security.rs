@@ -151,6 +151,23 @@ async fn keys_are_asked_for() {
 }
 
 #[tokio::test]
+async fn metrics_do_not_leave_by_a_proxy() {
+    let allowed_hosts = vec!["images.example.org".to_owned()];
+    let (server, _folder) = with_keys(Settings {
+        allowed_hosts,
+        ..Settings::default()
+    });
+    for headers in [
+        &[("host", "images.example.org")][..],
+        &[("host", "localhost"), ("x-forwarded-for", "192.0.2.1")],
+        &[("host", "localhost"), ("via", "1.1 proxy")],
+    ] {
+        let reply = asked(&server, "GET", "/metrics", headers).await;
+        assert_eq!(reply.status, 401, "{headers:?}");
+    }
+}
+
+#[tokio::test]
 async fn guessing_is_slowed_down() {
     let (server, _folder) = with_keys(Settings::default());
     let wrong = [
