@@ -8,12 +8,7 @@ use std::sync::LazyLock;
 
 use brisk_fleet::batch::{BatchOptions, Input};
 
-/// In memory where the system has it; every process has its own.
-static FILE: LazyLock<PathBuf> = LazyLock::new(|| {
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    parent.join(format!("brisk-fuzz-batch-{}", std::process::id()))
-});
+static FILE: LazyLock<PathBuf> = LazyLock::new(|| brisk_fuzz::folder("batch").join("requests.jsonl"));
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&*FILE, bytes).expect("a place to write");

@@ -5,19 +5,12 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// In memory where the system has it; every process has its own.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let folder = parent.join(format!("brisk-fuzz-captions-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder of its own");
-    folder
-});
-
 use brisk_media::{Picture, encode_png};
 use brisk_pipelines::Control;
 use brisk_train::data::captioned::prepare_captioned;
 use brisk_train::data::emoji::{EmojiData, PrepareOptions};
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| brisk_fuzz::folder("captions"));
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let picture = FOLDER.join("a.png");

@@ -5,17 +5,10 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// In memory where the system has it; every process has its own.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let folder = parent.join(format!("brisk-fuzz-data-set-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder of its own");
-    folder
-});
-
 use brisk_train::Selection;
 use brisk_train::data::emoji::EmojiData;
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| brisk_fuzz::folder("data-set"));
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let path = FOLDER.join("data.safetensors");

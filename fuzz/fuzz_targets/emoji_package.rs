@@ -6,18 +6,11 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// In memory where the system has it; every process has its own.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let folder = parent.join(format!("brisk-fuzz-emoji-package-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder of its own");
-    folder
-});
-
 use brisk_pipelines::Control;
 use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
 use serde_json::Value;
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| brisk_fuzz::folder("emoji-package"));
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok(Value::Object(files)) = serde_json::from_slice(bytes) else {

@@ -5,17 +5,10 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-/// In memory where the system has it; every process has its own.
-static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| {
-    let memory = PathBuf::from("/dev/shm");
-    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
-    let folder = parent.join(format!("brisk-fuzz-training-log-{}", std::process::id()));
-    std::fs::create_dir_all(&folder).expect("a folder of its own");
-    folder
-});
-
 use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_train::log::read_log;
+
+static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| brisk_fuzz::folder("training-log"));
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let path = FOLDER.join("log.jsonl");

@@ -1,5 +1,6 @@
-//! What targets share: a server that understands requests and carries none out.
+//! What targets share: a server that understands requests and carries none out, and folders for files.
 
+use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use axum::Router;
@@ -9,6 +10,15 @@ use brisk_server::{App, Settings, router};
 use brisk_store::hub::NoProgress;
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
+
+/// A folder of this process and its target, in memory where the system has such folders.
+pub fn folder(target: &str) -> PathBuf {
+    let memory = PathBuf::from("/dev/shm");
+    let parent = if memory.is_dir() { memory } else { std::env::temp_dir() };
+    let folder = parent.join(format!("brisk-fuzz-{target}-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder of its own");
+    folder
+}
 
 /// The server.
 pub struct Requests {

@@ -46,8 +46,9 @@ impl Outputs {
         })
     }
 
-    /// A store of any kind, for tests and programs that bring one.
-    pub fn of_store(name: &str, store: Arc<dyn ObjectStore>) -> Self {
+    /// A store of any kind.
+    #[cfg(test)]
+    fn of_store(name: &str, store: Arc<dyn ObjectStore>) -> Self {
         Self {
             name: name.to_owned(),
             place: Place::Bucket {
@@ -109,24 +110,6 @@ impl Outputs {
                     Err(error) => Err(self.of_cloud(&error)),
                 }
             }
-        }
-    }
-
-    /// Whether a file is there.
-    ///
-    /// # Errors
-    /// The place cannot be read.
-    pub async fn has(&self, path: &str) -> Result<bool> {
-        match &self.place {
-            Place::Folder(folder) => {
-                let path = folder.join(path);
-                blocking(move || path.try_exists().map_err(|error| of_io(&path, &error))).await
-            }
-            Place::Bucket { store, prefix } => match store.head(&key(prefix, path)).await {
-                Ok(_) => Ok(true),
-                Err(object_store::Error::NotFound { .. }) => Ok(false),
-                Err(error) => Err(self.of_cloud(&error)),
-            },
         }
     }
 
@@ -339,13 +322,11 @@ mod tests {
         outputs.prepare().await.unwrap();
         assert!(outputs.list("b").await.unwrap().is_empty());
         assert_eq!(outputs.read("b/aa/x.png").await.unwrap(), None);
-        assert!(!outputs.has("b/aa/x.png").await.unwrap());
         let put = |bytes: &'static [u8]| outputs.put_new("b/aa/x.png", Bytes::from_static(bytes));
         assert!(put(b"first").await.unwrap());
         assert!(!put(b"second").await.unwrap());
         let read = outputs.read("b/aa/x.png").await.unwrap();
         assert_eq!(read.as_deref(), Some(&b"first"[..]));
-        assert!(outputs.has("b/aa/x.png").await.unwrap());
         outputs.put("b/aa/r", "one".into()).await.unwrap();
         outputs.put("b/aa/r", "two".into()).await.unwrap();
         let found = outputs.list("b").await.unwrap();
