@@ -14,6 +14,12 @@ const VOCABULARY: &str = "vocab.json";
 /// What is said of it besides.
 const SETTINGS: &str = "tokenizer_config.json";
 
+/// Tells that a prompt has more tokens than its model takes.
+pub(crate) fn truncated_warning(prompt: &str, tokens: usize) -> String {
+    let start: String = prompt.chars().take(40).collect();
+    format!("the prompt \"{start}…\" is longer than {tokens} tokens; its end is cut off")
+}
+
 /// `tokenizer_config.json`; null where there is none.
 ///
 /// # Errors

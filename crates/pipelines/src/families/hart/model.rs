@@ -19,6 +19,7 @@ use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
     WeightBytes,
 };
+use crate::tokenizer::truncated_warning;
 
 /// Opens a model of the family.
 pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
@@ -155,10 +156,7 @@ impl HartPipeline {
         let job = self.text_job(plan)?;
         for (text, prompt) in plan.prompts.iter().zip(&job.prompts) {
             if prompt.truncated {
-                let start: String = text.chars().take(40).collect();
-                warnings.push(format!(
-                    "the prompt \"{start}…\" is longer than {length} tokens; its end is cut off"
-                ));
+                warnings.push(truncated_warning(text, length));
             }
         }
         let prompts = plan.prompts.iter().map(String::as_str);

@@ -8,6 +8,7 @@ use super::load::{Files, LoadOptions};
 use super::options::HUNYUAN_VIDEO;
 use super::pipeline::VideoPipeline;
 use super::plan::{ClipPlan, plan};
+use super::prompt::LONGEST;
 use super::text::encode;
 use crate::error::Result;
 use crate::events::Control;
@@ -16,6 +17,7 @@ use crate::options::{Scope, Support};
 use crate::request::{
     Decisions, GeneratedClip, OpenSettings, VideoModel, VideoPlan, VideoRequest, WeightBytes,
 };
+use crate::tokenizer::truncated_warning;
 
 /// Width and height of a clip that nothing decides.
 const USUAL: (usize, usize) = (960, 544);
@@ -64,10 +66,7 @@ impl VideoModel for VideoPipeline {
             .flatten()
         {
             if encode(&self.files, text, decided.picture.is_some())?.truncated {
-                let start: String = text.chars().take(40).collect();
-                warnings.push(format!(
-                    "the prompt \"{start}…\" is longer than 256 tokens; its end is cut off"
-                ));
+                warnings.push(truncated_warning(text, LONGEST));
             }
         }
         Ok(VideoPlan {

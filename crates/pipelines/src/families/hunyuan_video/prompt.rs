@@ -8,7 +8,7 @@ use brisk_text::Tokenizer;
 use crate::error::{Error, Result};
 
 /// Tokens of a prompt, and of what stands behind it.
-const LONGEST: usize = 256;
+pub(super) const LONGEST: usize = 256;
 /// Tokens of the beginning of an answer, without the line ends behind it.
 const ANSWER: usize = 4;
 /// What ends the name of a speaker.

@@ -11,6 +11,7 @@ use super::plan::SanaPlan;
 use super::prompt::{self, EncodedPrompt};
 use crate::error::Result;
 use crate::events::{Control, StepClock, Work};
+use crate::tokenizer::truncated_warning;
 
 /// Id that the reference pads with.
 const PADDING: u32 = 0;
@@ -55,11 +56,7 @@ impl<'a> TextJob<'a> {
             .map(|prompt| {
                 let encoded = prompt::encode(tokenizer, prompt, self.instruction, self.max_tokens)?;
                 if encoded.truncated {
-                    let start: String = prompt.chars().take(40).collect();
-                    control.warn(format!(
-                        "the prompt \"{start}…\" is longer than {} tokens; its end was cut off",
-                        self.max_tokens
-                    ));
+                    control.warn(truncated_warning(prompt, self.max_tokens));
                 }
                 Ok(encoded)
             })
