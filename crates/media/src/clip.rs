@@ -12,7 +12,7 @@ use image::{AnimationDecoder, ImageDecoder, ImageFormat, Limits, RgbaImage};
 
 use crate::clip_writer::ClipShape;
 use crate::picture::check_size;
-use crate::{Error, Picture, Result, contact_sheet};
+use crate::{Error, Picture, Result};
 
 /// Most frames that a clip may have.
 pub const MAX_FRAMES: usize = 20_000;
@@ -104,21 +104,13 @@ impl Clip {
         Ok(bytes)
     }
 
-    /// Some of the frames, evenly spaced from the first to the last, in one picture of a row.
+    /// As [`ClipShape::strip`].
     ///
     /// # Errors
-    /// No frames wanted, or a picture over the limits.
+    /// The same.
     pub fn strip(&self, count: usize) -> Result<Picture> {
-        let last = self.frames.len() - 1;
-        let count = count.min(self.frames.len());
-        let place = |index: usize| match count {
-            1 => 0,
-            _ => (index * last + (count - 1) / 2) / (count - 1),
-        };
-        let cells: Vec<(Picture, String)> = (0..count)
-            .map(|index| (self.frames[place(index)].clone(), String::new()))
-            .collect();
-        contact_sheet(&cells, count)
+        self.shape()
+            .strip(count, &mut self.frames.iter().cloned().map(Ok))
     }
 }
 

@@ -6,7 +6,7 @@ use image::codecs::gif::{GifEncoder, Repeat};
 use image::{Delay, DynamicImage, Frame};
 
 use crate::clip::{MAX_FRAMES, RATES};
-use crate::{Error, Picture, Result, png_file};
+use crate::{Error, Picture, Result, contact_sheet, png_file};
 
 /// GIF counts time in hundredths of a second; viewers take less than two for a tenth.
 const GIF_TICK_MILLIS: u32 = 10;
@@ -84,6 +84,26 @@ impl ClipShape {
             left = left.saturating_sub(1);
             Some(next)
         })
+    }
+
+    /// Some of the frames, evenly spaced from the first to the last, in one picture of a row.
+    ///
+    /// # Errors
+    /// No frames wanted, frames that are none or do not fit, or a picture over the limits.
+    pub fn strip(&self, count: usize, frames: Frames) -> Result<Picture> {
+        let count = count.min(self.frames);
+        let between = count.saturating_sub(1).max(1);
+        let mut places = (0..count).map(|n| (n * (self.frames - 1) + between / 2) / between);
+        let mut next = places.next();
+        let mut cells = Vec::with_capacity(count);
+        for (place, frame) in self.checked(frames).enumerate() {
+            let frame = frame?;
+            if next == Some(place) {
+                cells.push((frame, String::new()));
+                next = places.next();
+            }
+        }
+        contact_sheet(&cells, count)
     }
 
     /// Writes a GIF that repeats. It has 256 colours a frame, and its clock ticks in hundredths of a second: frames last

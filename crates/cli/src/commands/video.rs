@@ -8,7 +8,7 @@ use brisk::{
     ClipFile, ResultKind, VideoModel, VideoRequest, Windows, describe_clip, draw_first_frame, keys,
     registry, write_clip_latents,
 };
-use brisk_media::{Clip, Frames};
+use brisk_media::{ClipShape, Frames};
 use brisk_store::output::UnusedNames;
 use brisk_store::{ModelFolder, check_outputs, write_atomic};
 use clap::Args;
@@ -134,12 +134,7 @@ pub fn run(arguments: &VideoArguments) -> Result {
         description["frames_written"] = json!(made.shape().frames);
         file.write(made.shape(), &mut made.frames(), &description)?;
         if let Some(path) = &arguments.strip {
-            write_strip(
-                path,
-                made.shape().frames,
-                &mut made.frames(),
-                made.shape().rate,
-            )?;
+            write_strip(path, made.shape(), &mut made.frames())?;
         }
         made.remove()?;
     } else {
@@ -153,7 +148,7 @@ pub fn run(arguments: &VideoArguments) -> Result {
         });
         file.write(&shape, &mut frames(), &description)?;
         if let Some(path) = &arguments.strip {
-            write_strip(path, shape.frames, &mut frames(), shape.rate)?;
+            write_strip(path, &shape, &mut frames())?;
         }
         let stages = made.seconds.iter();
         let stages = stages.map(|(name, seconds)| ((*name).to_owned(), json!(seconds)));
@@ -171,19 +166,10 @@ pub fn run(arguments: &VideoArguments) -> Result {
 }
 
 /// Some of a clip's frames side by side.
-fn write_strip(path: &Path, count: usize, frames: Frames, rate: f64) -> Result {
-    let chosen = STRIP_FRAMES.min(count);
-    let wanted: Vec<usize> = (0..chosen)
-        .map(|place| place * (count - 1) / (chosen - 1).max(1))
-        .collect();
-    let mut kept = Vec::with_capacity(chosen);
-    for (index, frame) in frames.enumerate() {
-        if wanted.contains(&index) {
-            kept.push(frame.map_err(brisk::Error::from)?);
-        }
-    }
-    let strip = Clip::new(kept, rate).and_then(|clip| clip.strip(chosen));
-    let strip = strip.map_err(brisk::Error::from)?;
+fn write_strip(path: &Path, shape: &ClipShape, frames: Frames) -> Result {
+    let strip = shape
+        .strip(STRIP_FRAMES, frames)
+        .map_err(brisk::Error::from)?;
     let bytes = brisk_media::encode_png(&strip, &[]).map_err(brisk::Error::from)?;
     Ok(write_atomic(path, &bytes)?)
 }
