@@ -2,11 +2,13 @@
 
 use std::borrow::Cow;
 
+use half::{bf16, f16};
+
 use super::ledger::Ledger;
 use crate::checkpoint::checkpoint;
 use crate::error::Result;
 use crate::lora::Adapters;
-use crate::tensor::Tensor;
+use crate::tensor::{DType, Tensor, WithDType};
 use brisk_store::{Dtype, TensorSource, TensorView};
 
 /// Bytes read between two questions whether to go on.
@@ -48,34 +50,45 @@ impl Stored<'_> {
             self.ledger.missing(path);
             return Ok(None);
         };
-        // All-ones exponent bits mean infinity or NaN.
-        let exponent = match dtype {
-            Dtype::BF16 => Some(0x7f80),
-            Dtype::F16 => Some(0x7c00),
-            _ => None,
+        let keep_half = keep_half && !self.adapters.change(path);
+        let read = match dtype {
+            Dtype::BF16 if keep_half => halves(&view, bf16::from_bits, 0x7f80),
+            Dtype::F16 if keep_half => halves(&view, f16::from_bits, 0x7c00),
+            _ => widened(&view).and_then(|values| {
+                let finite = brisk_kernels::finite::all_finite(&values);
+                Ok((Tensor::from_vec(values, shape)?, finite))
+            }),
         };
-        let changed = self.adapters.change(path);
-        if let (true, Some(exponent), false) = (keep_half, exponent, changed) {
-            let is_infinite = |b: &[u8; 2]| u16::from_le_bytes(*b) & exponent == exponent;
-            for part in view.data.chunks(PART) {
-                checkpoint()?;
-                if part.as_chunks::<2>().0.iter().any(is_infinite) {
-                    self.ledger.non_finite(path);
-                    break;
-                }
-            }
-            let tensor = Tensor::from_view(&view)?;
-            self.source.forget(path);
-            return Ok(Some(tensor));
-        }
-        let values = widened(&view)?;
+        // What was read is not needed any more, nor what was of one that was stopped.
         self.source.forget(path);
-        if !brisk_kernels::finite::all_finite(&values) {
+        let (tensor, finite) = read?;
+        if !finite {
             self.ledger.non_finite(path);
         }
-        let tensor = Tensor::from_vec(values, shape)?;
-        self.adapters.apply(path, tensor).map(Some)
+        match keep_half && tensor.dtype() != DType::F32 {
+            true => Ok(Some(tensor)),
+            false => self.adapters.apply(path, tensor).map(Some),
+        }
     }
+}
+
+/// All elements as they are stored, and whether all are finite: infinity and NaN have every bit of the exponent.
+fn halves<T: WithDType>(
+    view: &TensorView,
+    of_bits: impl Fn(u16) -> T,
+    exponent: u16,
+) -> Result<(Tensor, bool)> {
+    view.elements()?;
+    let mut values = Vec::with_capacity(view.data.len() / 2);
+    let mut finite = true;
+    for part in view.data.chunks(PART) {
+        checkpoint()?;
+        let bits = part.as_chunks::<2>().0.iter();
+        let bits = bits.map(|bytes| u16::from_le_bytes(*bytes));
+        finite = finite && !bits.clone().any(|bits| bits & exponent == exponent);
+        values.extend(bits.map(&of_bits));
+    }
+    Ok((Tensor::from_vec(values, view.shape.as_slice())?, finite))
 }
 
 /// All elements as f32.
