@@ -57,7 +57,7 @@ pub fn run(verb: &DistillVerb) -> Result {
 }
 
 fn sprint(arguments: &SprintArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Sprint(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "distill sprint")),

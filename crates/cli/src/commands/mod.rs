@@ -24,6 +24,7 @@ pub mod train;
 pub mod video;
 pub mod work;
 
+use std::num::NonZero;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
@@ -76,14 +77,41 @@ pub struct ThreadArguments {
 impl ThreadArguments {
     /// Starts the thread pool; before any work.
     pub fn apply(&self) -> Result {
-        brisk_nn::flush_denormals();
-        let mut pool = rayon::ThreadPoolBuilder::new();
         if let Some(threads) = self.threads {
-            pool = pool.num_threads(threads.into());
+            bound_tensor_library("CANDLE_NUM_THREADS", threads);
         }
-        Ok(pool
+        Self::start(self.threads.map_or(0, usize::from))
+    }
+
+    /// The same for a training, whose parts are spread over the threads: the tensor library does not
+    /// spread operations as well, for which all parts would wait in turn.
+    pub fn apply_to_training(&self) -> Result {
+        let machine = || std::env::var("RAYON_NUM_THREADS").ok()?.parse().ok();
+        let threads = self.threads.map(usize::from).or_else(machine);
+        let all = || std::thread::available_parallelism().map_or(0, NonZero::get);
+        bound_tensor_library("CANDLE_NUM_THREADS", 1);
+        bound_tensor_library("RAYON_NUM_THREADS", 1);
+        Self::start(threads.unwrap_or_else(all))
+    }
+
+    /// Starts so many threads, as many as the machine has if 0.
+    fn start(threads: usize) -> Result {
+        brisk_nn::flush_denormals();
+        Ok(rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
             .start_handler(|_| brisk_nn::flush_denormals())
             .build_global()?)
+    }
+}
+
+/// Bounds how many threads the tensor library spreads an operation over, unless the environment does.
+fn bound_tensor_library(variable: &str, threads: u16) {
+    if std::env::var_os(variable).is_none() {
+        // SAFETY: commands start their threads after this, so nothing reads the environment beside it.
+        #[allow(unsafe_code)]
+        unsafe {
+            std::env::set_var(variable, threads.to_string());
+        }
     }
 }
 

@@ -351,7 +351,7 @@ fn prepare_pictures(arguments: &PreparePicturesArguments) -> Result {
 }
 
 fn autoencoder(arguments: &AutoencoderArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Autoencoder(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "autoencoder")),
@@ -371,7 +371,7 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
 }
 
 fn image(arguments: &ImageTrainingArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let variant = arguments.variant.as_deref();
     let open = |name: &str| models::open(Some(name), variant);
     let start = arguments.from.as_deref().map(open).transpose()?;
@@ -454,7 +454,7 @@ fn with_lora(recipe: Recipe, rank: u16, usual: bool) -> Result<Recipe> {
 }
 
 fn language(arguments: &TextTrainingArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Text(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "text")),

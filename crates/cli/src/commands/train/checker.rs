@@ -28,7 +28,7 @@ pub struct CheckerArguments {
 }
 
 pub fn run(arguments: &CheckerArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Checker(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "checker")),

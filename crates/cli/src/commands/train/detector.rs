@@ -22,7 +22,7 @@ pub struct DetectorArguments {
 }
 
 pub fn run(arguments: &DetectorArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Detector(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "detector")),

@@ -22,7 +22,7 @@ pub struct MasksTrainingArguments {
 }
 
 pub fn run(arguments: &MasksTrainingArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Masks(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "masks")),

@@ -22,7 +22,7 @@ pub struct RecogniserArguments {
 }
 
 pub fn run(arguments: &RecogniserArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Recogniser(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "recogniser")),

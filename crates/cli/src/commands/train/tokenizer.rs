@@ -32,7 +32,7 @@ pub struct TokenizerArguments {
 }
 
 pub fn run(arguments: &TokenizerArguments) -> Result {
-    arguments.run.threads.apply()?;
+    arguments.run.threads.apply_to_training()?;
     let mut recipe = match Recipe::open(&arguments.recipe)? {
         Recipe::Tokenizer(recipe) => recipe,
         other => return Err(wrong_kind(&arguments.recipe, &other, "tokenizer")),
