@@ -51,6 +51,7 @@ impl Projective {
     }
 
     /// Where a place goes.
+    #[inline]
     pub fn apply(&self, [x, y]: Place) -> Place {
         let [u, v, w] = self.0.map(|row| row[0] * x + row[1] * y + row[2]);
         [u / w, v / w]

@@ -102,16 +102,18 @@ impl TrueWord {
     /// Left, top, right and bottom of its letters' pixels; the last two are beyond them.
     pub fn bounds(&self) -> [usize; 4] {
         let all = self.letters.iter().map(|letter| letter.bounds);
-        let joined = all.reduce(|a, b| {
-            [
-                a[0].min(b[0]),
-                a[1].min(b[1]),
-                a[2].max(b[2]),
-                a[3].max(b[3]),
-            ]
-        });
-        joined.unwrap_or_default()
+        all.reduce(joined).unwrap_or_default()
     }
+}
+
+/// The bounds around both.
+fn joined(a: [usize; 4], b: [usize; 4]) -> [usize; 4] {
+    [
+        a[0].min(b[0]),
+        a[1].min(b[1]),
+        a[2].max(b[2]),
+        a[3].max(b[3]),
+    ]
 }
 
 impl SceneText {
@@ -209,23 +211,18 @@ impl Placed {
             map,
             size: options.size,
         };
-        let (word, coverage) = word.draw(text)?;
         let em = scale * f64::from(em_drawn);
-        let grown = |[left, top, right, bottom]: [usize; 4]| {
-            let more = 1 + (0.1 * em) as usize;
-            [
-                left.saturating_sub(more),
-                top.saturating_sub(more),
-                right + more,
-                bottom + more,
-            ]
+        let more = 1 + (0.1 * em) as usize;
+        let taken: Vec<_> = others.iter().map(TrueWord::bounds).collect();
+        let is_free = |[left, top, right, bottom]: [usize; 4]| {
+            let (left, top) = (left.saturating_sub(more), top.saturating_sub(more));
+            let (right, bottom) = (right + more, bottom + more);
+            !taken.iter().any(|other| {
+                left < other[2] && other[0] < right && top < other[3] && other[1] < bottom
+            })
         };
-        let own = grown(word.bounds());
-        let meets = others.iter().any(|other| {
-            let other = other.bounds();
-            own[0] < other[2] && other[0] < own[2] && own[1] < other[3] && other[1] < own[3]
-        });
-        (!meets).then_some(Self { word, coverage, em })
+        let (word, coverage) = word.draw(text, is_free)?;
+        Some(Self { word, coverage, em })
     }
 
     /// Lays it over a picture: shadow, outline, then the letters.
@@ -308,13 +305,26 @@ impl Warped<'_> {
         self.map.apply(self.bend.apply(at))
     }
 
-    /// The word's truth, and its coverage of the picture. None where a letter has no pixel of its own.
-    fn draw(&self, text: String) -> Option<(TrueWord, Vec<f32>)> {
+    /// The word's truth, and its coverage of the picture. None where a letter has no pixel of its own, or the word's
+    /// bounds are not free.
+    fn draw(
+        &self,
+        text: String,
+        is_free: impl Fn([usize; 4]) -> bool,
+    ) -> Option<(TrueWord, Vec<f32>)> {
         let mut coverage = vec![0.0f32; self.size[0] * self.size[1]];
         let back = self.map.inverse();
         let mut letters = Vec::with_capacity(self.flat.letters.len());
+        let mut bounds: Option<[usize; 4]> = None;
         for letter in &self.flat.letters {
-            letters.push(self.letter(letter, &back, &mut coverage)?);
+            let letter = self.letter(letter, &back, &mut coverage)?;
+            // They only grow: most words that have no room are known by their first letters.
+            let so_far = bounds.map_or(letter.bounds, |bounds| joined(bounds, letter.bounds));
+            if !is_free(so_far) {
+                return None;
+            }
+            bounds = Some(so_far);
+            letters.push(letter);
         }
         let [width, height] = self.flat.size.map(|side| side as f64);
         let steps = if self.bend.bent == self.flat.size.map(|side| side as f64) {
@@ -359,15 +369,14 @@ impl Warped<'_> {
         let (columns, rows) = (range(0), range(1));
         let mut own = vec![false; columns.len() * rows.len()];
         let step = 1.0 / SAMPLES as f64;
+        let samples: [Place; SAMPLES * SAMPLES] = std::array::from_fn(|sample| {
+            [sample % SAMPLES, sample / SAMPLES].map(|at| step * (at as f64 + 0.5))
+        });
         for (row, y) in rows.clone().enumerate() {
             for (column, x) in columns.clone().enumerate() {
                 let mut sum = 0.0;
-                for sample in 0..SAMPLES * SAMPLES {
-                    let (dx, dy) = (
-                        (sample % SAMPLES) as f64 + 0.5,
-                        (sample / SAMPLES) as f64 + 0.5,
-                    );
-                    let at = back.apply([x as f64 + step * dx, y as f64 + step * dy]);
+                for [dx, dy] in samples {
+                    let at = back.apply([x as f64 + dx, y as f64 + dy]);
                     sum += letter.at(self.bend.undo(at));
                 }
                 let share = sum / (SAMPLES * SAMPLES) as f32;

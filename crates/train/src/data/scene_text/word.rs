@@ -181,19 +181,24 @@ impl FlatLetter {
             u - self.place[0] as f64 - 0.5,
             v - self.place[1] as f64 - 0.5,
         );
-        let (left, top) = (x.floor(), y.floor());
-        let (right_share, lower_share) = ((x - left) as f32, (y - top) as f32);
-        let pixel = |column: f64, row: f64| {
-            let inside = |at: f64, side: usize| at >= 0.0 && at < side as f64;
-            match inside(column, self.size[0]) && inside(row, self.size[1]) {
-                true => self.coverage[row as usize * self.size[0] + column as usize],
-                false => 0.0,
-            }
+        // As `f64::floor`, which is a call on processors that the plain build allows for.
+        let floor = |at: f64| at as isize - isize::from(at < (at as isize) as f64);
+        let (left, top) = (floor(x), floor(y));
+        let [width, height] = self.size.map(usize::cast_signed);
+        if !(-1..width).contains(&left) || !(-1..height).contains(&top) {
+            return 0.0;
+        }
+        let (right_share, lower_share) = ((x - left as f64) as f32, (y - top as f64) as f32);
+        let pixel = |column: isize, row: isize| match (0..width).contains(&column)
+            && (0..height).contains(&row)
+        {
+            true => self.coverage[(row * width + column).cast_unsigned()],
+            false => 0.0,
         };
-        let line = |row: f64| {
-            pixel(left, row) * (1.0 - right_share) + pixel(left + 1.0, row) * right_share
+        let line = |row: isize| {
+            pixel(left, row) * (1.0 - right_share) + pixel(left + 1, row) * right_share
         };
-        line(top) * (1.0 - lower_share) + line(top + 1.0) * lower_share
+        line(top) * (1.0 - lower_share) + line(top + 1) * lower_share
     }
 }
 
