@@ -35,7 +35,7 @@ pub struct ConvTranspose2d {
 /// How it is computed.
 #[derive(Clone, Debug)]
 enum Way {
-    /// Squares that touch and do not overlap: a linear map to a square's values.
+    /// Squares that touch and do not overlap: a linear map to a square's values, bias included.
     Squares(Linear),
     /// A convolution with the turned kernel, over the map with zeros between its positions.
     Spread(Conv2d),
@@ -91,7 +91,11 @@ impl ConvTranspose2d {
             // [row, column, outputs] of a square, so that whole pixels are moved.
             let weight = self.weight.permute((2, 3, 1, 0))?.contiguous()?;
             let weight = weight.reshape((kernel * kernel * outputs, inputs))?;
-            return Ok(Way::Squares(Linear::new(weight, None)?));
+            let bias = match &self.bias {
+                Some(bias) => Some(Tensor::cat(&vec![bias; kernel * kernel], 0)?),
+                None => None,
+            };
+            return Ok(Way::Squares(Linear::new(weight, bias)?));
         }
         let turned: Vec<u32> = (0..kernel as u32).rev().collect();
         let turned = Tensor::from_vec(turned, kernel)?;
@@ -139,7 +143,7 @@ impl ConvTranspose2d {
                 &made
             }
         };
-        let y = match way {
+        match way {
             Way::Squares(linear) => {
                 let squares = vec![batch, height, width, kernel, kernel, outputs];
                 linear
@@ -147,19 +151,20 @@ impl ConvTranspose2d {
                     .reshape(squares)?
                     .transpose(2, 3)?
                     .contiguous()?
-                    .reshape((batch, height * kernel, width * kernel, outputs))?
+                    .reshape((batch, height * kernel, width * kernel, outputs))
             }
             Way::Spread(conv) => {
                 let spread = between(&between(x, 1, stride)?, 2, stride)?;
                 // Of the zeros around, the padding takes some.
                 let before = kernel - 1 - padding;
                 let spread = spread.pad_with_zeros(1, before, before + output_padding)?;
-                conv.forward(&spread.pad_with_zeros(2, before, before + output_padding)?)?
+                let y =
+                    conv.forward(&spread.pad_with_zeros(2, before, before + output_padding)?)?;
+                match &self.bias {
+                    Some(bias) => y.broadcast_add(bias),
+                    None => Ok(y),
+                }
             }
-        };
-        match &self.bias {
-            Some(bias) => y.broadcast_add(bias),
-            None => Ok(y),
         }
     }
 }

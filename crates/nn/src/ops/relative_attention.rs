@@ -1,6 +1,6 @@
 //! Softmax attention on grids, with relative positions in rows and columns.
 
-use super::biased_attention;
+use super::attention::{AttentionOptions, attention};
 use super::linear::shape_error;
 use super::storage::{tensor, with_slices};
 use crate::error::Result;
@@ -58,8 +58,7 @@ pub fn relative_attention(
         return Err(shape_error("relative_attention", &dims, &expected));
     }
     if [q, k, v, rows, columns].iter().any(|x| x.track_op()) {
-        let bias = bias(heads, [height, width], positions)?;
-        return biased_attention(q, k, v, heads, scale, &bias);
+        return by_channels([q, k, v], heads, scale, [height, width], positions);
     }
     let shape = GridShape {
         height,
@@ -77,22 +76,56 @@ pub fn relative_attention(
     })
 }
 
-/// The same for every pair, `[grids, heads, queries, keys]`.
-fn bias(heads: usize, [height, width]: [usize; 2], positions: RelativePositions) -> Result<Tensor> {
-    let grids = positions.rows.dim(0)?;
+/// The same as plain attention: what is added for a key's row and column stands in channels of the query, of which the
+/// key has its own at 1 and the others at 0.
+fn by_channels(
+    [q, k, v]: [&Tensor; 3],
+    heads: usize,
+    scale: f64,
+    [height, width]: [usize; 2],
+    positions: RelativePositions,
+) -> Result<Tensor> {
+    let (grids, places, channels) = q.dims3()?;
+    let (dim, more) = (channels / heads, height + width);
     // Of each row of queries (dimension 1) or column of them (2), what lies from the first key's distance on.
-    let seen = |values: &Tensor, side: usize, dim: usize| -> Result<Tensor> {
+    let seen = |values: &Tensor, side: usize, axis: usize| -> Result<Tensor> {
         let values = values.reshape(vec![grids, height, width, heads, 2 * side - 1])?;
-        let parts = (0..side).map(|at| values.narrow(dim, at, 1)?.narrow(4, side - 1 - at, side));
-        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, dim)
+        let parts = (0..side).map(|at| {
+            values
+                .narrow(axis, at, 1)?
+                .narrow(4, side - 1 - at, side)?
+                .contiguous()
+        });
+        Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, axis)?
+            .reshape((grids, places, heads, side))
     };
-    let rows = seen(positions.rows, height, 1)?.unsqueeze(5)?;
-    let columns = seen(positions.columns, width, 2)?.unsqueeze(4)?;
-    let (places, pairs) = (height * width, rows.broadcast_add(&columns)?);
-    pairs
-        .reshape((grids, places, heads, places))?
-        .transpose(1, 2)?
-        .contiguous()
+    let own = (0..places * more).map(|at| {
+        let (place, channel) = (at / more, at % more);
+        f32::from(channel == place / width || channel == height + place % width)
+    });
+    let own = Tensor::from_vec(own.collect(), vec![1, places, 1, more])?;
+    let own = own.broadcast_as((grids, places, heads, more))?;
+    let by_head = |x: &Tensor| x.reshape((grids, places, heads, dim));
+    let joined =
+        |parts: &[Tensor]| Tensor::cat(parts, 3)?.reshape((grids, places, heads * (dim + more)));
+    let (rows, columns) = (
+        seen(positions.rows, height, 1)?,
+        seen(positions.columns, width, 2)?,
+    );
+    let options = AttentionOptions {
+        scale: 1.0,
+        ..AttentionOptions::new(heads, dim + more)
+    };
+    let y = attention(
+        &joined(&[(by_head(q)? * scale)?, rows, columns])?,
+        &joined(&[by_head(k)?, own.contiguous()?])?,
+        &joined(&[by_head(v)?.pad_with_zeros(3, 0, more)?])?,
+        &options,
+    )?;
+    y.reshape((grids, places, heads, dim + more))?
+        .narrow(3, 0, dim)?
+        .contiguous()?
+        .reshape((grids, places, channels))
 }
 
 #[cfg(test)]
@@ -131,6 +164,59 @@ mod tests {
         };
         for (a, b) in run(true).iter().zip(&run(false)) {
             assert!((a - b).abs() < 1e-5, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn gradients_are_the_slopes_of_what_the_kernel_computes() {
+        let (grids, heads, size) = (2, 2, [2, 3]);
+        let [height, width] = size;
+        let last = [heads * 2, heads * 2, heads * 2, heads * 3, heads * 5];
+        let shapes = last.map(|last| vec![grids, height * width, last]);
+        let inputs: Vec<Vec<f32>> = (0..5)
+            .map(|at| values(grids * height * width * last[at], at as f32))
+            .collect();
+        let tensor = |values: Vec<f32>, at: usize, trained: bool| match trained {
+            true => variable(values, &shapes[at]),
+            false => Tensor::from_vec(values, shapes[at].clone()).unwrap(),
+        };
+        let apply = |x: &[Tensor]| {
+            let table = |x: &Tensor, side: usize| {
+                x.reshape((grids, height * width, heads, 2 * side - 1))
+                    .unwrap()
+            };
+            let (rows, columns) = (table(&x[3], height), table(&x[4], width));
+            let positions = RelativePositions {
+                rows: &rows,
+                columns: &columns,
+            };
+            let y = relative_attention([&x[0], &x[1], &x[2]], heads, 0.7, size, positions).unwrap();
+            let weights = values(grids * height * width * last[0], 9.0);
+            let weights = Tensor::from_vec(weights, shapes[0].clone()).unwrap();
+            (y * weights).unwrap().sum_all().unwrap()
+        };
+        let variables: Vec<Tensor> = (0..5)
+            .map(|at| tensor(inputs[at].clone(), at, true))
+            .collect();
+        let store = apply(&variables).host().unwrap().backward().unwrap();
+        for (at, variable) in variables.iter().enumerate() {
+            let gradient = store.get(variable.on_host("test").unwrap()).unwrap();
+            let gradient = gradient.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for index in (0..gradient.len()).step_by(5) {
+                let moved = |by: f32| {
+                    let mut inputs = inputs.clone();
+                    inputs[at][index] += by;
+                    let fixed = inputs.into_iter().enumerate();
+                    let fixed: Vec<_> = fixed.map(|(at, x)| tensor(x, at, false)).collect();
+                    apply(&fixed).to_scalar::<f32>().unwrap()
+                };
+                let slope = (moved(0.05) - moved(-0.05)) / 0.1;
+                let found = gradient[index];
+                assert!(
+                    (slope - found).abs() < 3e-3,
+                    "{at} {index}: {slope} {found}"
+                );
+            }
         }
     }
 }
