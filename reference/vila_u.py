@@ -404,13 +404,14 @@ def language_golden(folder, case, llm):
     common.write_golden(folder / "golden_language_model.safetensors", tensors, every=7, large=4096)
 
 
-def generate_golden(folder, ref, case, tower, projector, llm, tokenizer):
-    """The loop of `generate_image_content` without what only moves transformers' own loop on."""
+def generate_golden(folder, ref, case, tower, projector, llm, tokenizer, frames=None):
+    """The loop of `generate_image_content`, or of `generate_video_content`, without what only moves transformers' own loop on."""
     own = CASES[case]
-    vae, grid, count = tower.rqvaesiglip, own["grid"], own["grid"] ** 2
-    texts = ["a red heart", "two dogs play in the snow"]
-    rows = [tokenizer.prompt(conversation(text) + " <im_start>") for text in texts]
-    rows += [tokenizer.prompt(conversation(" ") + " <im_start>")] * len(texts)
+    vae, grid, count = tower.rqvaesiglip, own["grid"], own["grid"] ** 2 * (frames or 1)
+    start = "<vi_start>" if frames else "<im_start>"
+    texts = ["a red heart", "two dogs play in the snow"][: 1 if frames else 2]
+    rows = [tokenizer.prompt(f"{conversation(text)} {start}") for text in texts]
+    rows += [tokenizer.prompt(f"{conversation(' ')} {start}")] * len(texts)
     length = max(map(len, rows))
     ids = torch.tensor([[0] * (length - len(row)) + row for row in rows])
     mask = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
@@ -432,7 +433,7 @@ def generate_golden(folder, ref, case, tower, projector, llm, tokenizer):
     codes = torch.cat(codes, 1)
     assert torch.equal(*codes.chunk(2))
     codes = codes.chunk(2)[0]
-    features = vae.get_code_emb_with_depth(codes)[0].sum(-2).reshape(len(texts), grid, grid, -1)
+    features = vae.get_code_emb_with_depth(codes)[0].sum(-2).flatten(0, 1).unflatten(0, (-1, grid, grid))
     image = vae.decode(features).add(1).div(2).clamp(0, 1)
     tensors = {"inputs.input_ids": ids, "inputs.attention_mask": mask, "inputs.guidance": torch.tensor([own["guidance"]])}
     tensors |= {"outputs.codes": codes, "outputs.features": features, "outputs.image": image}
@@ -442,7 +443,8 @@ def generate_golden(folder, ref, case, tower, projector, llm, tokenizer):
     # How far the choice of a code is from another: what another order of additions may change.
     best = logits.topk(2, dim=-1).values
     print(f"{case}: the closest choice is off by {(best[..., 0] - best[..., 1]).min():.1e}")
-    common.write_golden(folder / "golden_generate.safetensors", tensors, every=13, large=2048)
+    name = "golden_video" if frames else "golden_generate"
+    common.write_golden(folder / f"{name}.safetensors", tensors, every=13, large=2048)
 
 
 def answer_golden(folder, case, tower, projector, llm, tokenizer):
@@ -494,6 +496,7 @@ def main(root):
         parts_golden(folder, case, tower, projector)
         language_golden(folder, case, llm)
         generate_golden(folder, ref, case, tower, projector, llm, tokenizer)
+        generate_golden(folder, ref, case, tower, projector, llm, tokenizer, frames=3)
         answer_golden(folder, case, tower, projector, llm, tokenizer)
 
 

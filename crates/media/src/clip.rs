@@ -2,9 +2,11 @@
 //! animated WebP, and shown as one picture.
 
 use std::io::Cursor;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brisk_store::guard::guarded;
+use brisk_store::{Limit, read::read as read_file};
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
@@ -69,6 +71,16 @@ impl Clip {
         self.rate
     }
 
+    /// Numbers of `count` frames that are evenly apart, the first and the last among them; halves are rounded to even
+    /// numbers, as numpy does. A frame may come several times.
+    pub fn evenly(&self, count: usize) -> Vec<usize> {
+        let last = (self.frames.len() - 1) as f64;
+        let step = last / count.saturating_sub(1).max(1) as f64;
+        (0..count)
+            .map(|at| (step * at as f64).round_ties_even() as usize)
+            .collect()
+    }
+
     /// Its size, length and rate.
     pub fn shape(&self) -> ClipShape {
         let [width, height] = match self.frames.first() {
@@ -112,6 +124,58 @@ impl Clip {
         self.shape()
             .strip(count, &mut self.frames.iter().cloned().map(Ok))
     }
+}
+
+/// Reads a clip's file, see [`decode_clip`], or a folder of pictures: its PNG, JPEG and WebP files in the order of their
+/// names, ten a second.
+///
+/// # Errors
+/// Files that cannot be read, a folder without pictures, or pictures of several sizes.
+pub fn read_clip(path: &Path) -> Result<Clip> {
+    let label = path.display().to_string();
+    if !path.is_dir() {
+        return decode_clip(&read_file(path, Limit::PICTURE)?, &label);
+    }
+    let bad = |reason: String| Error::Decode {
+        label: label.clone(),
+        reason,
+    };
+    let is_picture = |path: &PathBuf| {
+        let ending = path.extension().and_then(|ending| ending.to_str());
+        ending.is_some_and(|ending| {
+            ["png", "jpg", "jpeg", "webp"].contains(&ending.to_ascii_lowercase().as_str())
+        })
+    };
+    let entries = std::fs::read_dir(path).map_err(|error| bad(error.to_string()))?;
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let paths: std::io::Result<Vec<PathBuf>> = paths.collect();
+    let mut files = paths.map_err(|error| bad(error.to_string()))?;
+    files.retain(is_picture);
+    files.sort();
+    if files.is_empty() {
+        return Err(bad(
+            "the folder has no PNG, JPEG or WebP files, expected one a frame".into(),
+        ));
+    }
+    if files.len() > MAX_FRAMES {
+        return Err(bad(format!(
+            "the folder has {} pictures, at most {MAX_FRAMES} are a clip",
+            files.len()
+        )));
+    }
+    let mut frames = Vec::with_capacity(files.len());
+    let mut bytes = 0;
+    for file in files {
+        let frame = crate::read_picture(&file)?;
+        bytes += frame.pixels.len() as u64;
+        if bytes > MAX_CLIP_BYTES {
+            return Err(bad(format!(
+                "the folder's pictures take more than {MAX_CLIP_BYTES} bytes, the most that a clip may"
+            )));
+        }
+        frames.push(frame);
+    }
+    Clip::new(frames, USUAL_DELAY.as_secs_f64().recip()).map_err(|error| bad(error.to_string()))
 }
 
 /// Reads a GIF, an animated PNG or an animated WebP, told apart by content; `label` names the bytes in messages. A file
@@ -224,6 +288,37 @@ mod tests {
             picture
         };
         Clip::new((0..count).map(frame).collect(), rate).unwrap()
+    }
+
+    #[test]
+    fn a_folder_of_pictures_is_a_clip() {
+        let folder = tempfile::tempdir().unwrap();
+        let written = clip(12, 10.0);
+        for (index, frame) in written.frames().iter().enumerate() {
+            let png = crate::encode_png(frame, &[]).unwrap();
+            std::fs::write(folder.path().join(format!("{index:03}.png")), png).unwrap();
+        }
+        std::fs::write(folder.path().join("notes.txt"), "no picture").unwrap();
+        assert_eq!(read_clip(folder.path()).unwrap(), written);
+        let gif = folder.path().join("clip.gif");
+        std::fs::write(&gif, written.encode_gif().unwrap()).unwrap();
+        assert_eq!(read_clip(&gif).unwrap().frames(), written.frames());
+        let small = crate::encode_png(&Picture::filled(3, 3, [0; 3]), &[]).unwrap();
+        std::fs::write(folder.path().join("100.png"), small).unwrap();
+        let message = read_clip(folder.path()).unwrap_err().to_string();
+        assert!(message.contains("frame 12 has 3x3"), "{message}");
+        let empty = tempfile::tempdir().unwrap();
+        let message = read_clip(empty.path()).unwrap_err().to_string();
+        assert!(message.contains("no PNG, JPEG or WebP"), "{message}");
+    }
+
+    #[test]
+    fn frames_are_chosen_evenly() {
+        assert_eq!(clip(15, 10.0).evenly(8), [0, 2, 4, 6, 8, 10, 12, 14]);
+        // 1.5 and 2.5 are rounded to 2, the even number.
+        assert_eq!(clip(5, 10.0).evenly(9), [0, 0, 1, 2, 2, 2, 3, 4, 4]);
+        assert_eq!(clip(1, 10.0).evenly(3), [0, 0, 0]);
+        assert_eq!(clip(9, 10.0).evenly(1), [0]);
     }
 
     #[test]

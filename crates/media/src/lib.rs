@@ -33,7 +33,7 @@ mod structure;
 pub mod svg;
 
 pub use chart::{LineChart, Mark, Series, line_chart_svg};
-pub use clip::{Clip, MAX_FRAMES, decode_clip};
+pub use clip::{Clip, MAX_FRAMES, decode_clip, read_clip};
 pub use clip_writer::{ClipShape, Frames};
 pub use decode::{decode_picture, decoding_bytes, picture_size, read_picture};
 pub use encode::{encode_jpeg, encode_webp};

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use brisk_media::Picture;
+use brisk_media::{Picture, read_clip};
 use brisk_store::read::without_last_line_end;
 use brisk_store::{Limit, read_text};
 
@@ -89,6 +89,8 @@ pub enum Kind {
     Picture,
     /// Picture files, each by its own mention of the option.
     Pictures,
+    /// A file of a clip, or a folder of its frames.
+    Clip,
     /// A safetensors file with one tensor of this name and four dimensions.
     Latents(&'static str),
     /// A safetensors file with one tensor of this name and five dimensions.
@@ -148,6 +150,9 @@ impl Kind {
             }),
             Self::Picture => Value::Picture(read_picture(option, text)?),
             Self::Pictures => Value::Pictures(vec![read_picture(option, text)?]),
+            Self::Clip => Value::Clip(Arc::new(
+                read_clip(Path::new(text)).map_err(|error| Error::from(error).of(option))?,
+            )),
             Self::Latents(tensor) => Value::Latents(Arc::new(
                 Latents::open(Path::new(text), tensor).map_err(|error| error.of(option))?,
             )),
@@ -188,6 +193,7 @@ impl Kind {
             }
             Self::Picture => matches!(value, Value::Picture(_)),
             Self::Pictures => matches!(value, Value::Pictures(_)),
+            Self::Clip => matches!(value, Value::Clip(_)),
             Self::Latents(_) => matches!(value, Value::Latents(_)),
             Self::ClipLatents(_) => matches!(value, Value::ClipLatents(_)),
             Self::Codes => matches!(value, Value::Codes(_)),

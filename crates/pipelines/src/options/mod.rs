@@ -110,6 +110,7 @@ impl Options {
                 (
                     _,
                     Kind::Picture
+                    | Kind::Clip
                     | Kind::Latents(_)
                     | Kind::ClipLatents(_)
                     | Kind::Codes

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use brisk_media::Picture;
+use brisk_media::{Clip, Picture};
 use brisk_store::open_weights;
 use serde_json::{Value as Json, json};
 
@@ -97,6 +97,8 @@ pub enum Value {
     Picture(Arc<Picture>),
     /// Pictures.
     Pictures(Vec<Arc<Picture>>),
+    /// A clip.
+    Clip(Arc<Clip>),
     /// A tensor.
     Latents(Arc<Latents>),
     /// A tensor of a clip.
@@ -149,6 +151,7 @@ impl Value {
             }
             Self::Picture(_)
             | Self::Pictures(_)
+            | Self::Clip(_)
             | Self::Latents(_)
             | Self::ClipLatents(_)
             | Self::Codes(_) => {
@@ -199,6 +202,7 @@ option_value!(
     v => Value::Pictures(v),
     Value::Pictures(v) => Some(v.clone())
 );
+option_value!(Arc<Clip>, v => Value::Clip(v), Value::Clip(v) => Some(v.clone()));
 option_value!(Arc<Codes>, v => Value::Codes(v), Value::Codes(v) => Some(v.clone()));
 option_value!(Arc<ClipLatents>, v => Value::ClipLatents(v), Value::ClipLatents(v) => Some(v.clone()));
 option_value!(Arc<Latents>, v => Value::Latents(v), Value::Latents(v) => Some(v.clone()));

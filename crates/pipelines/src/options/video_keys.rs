@@ -31,7 +31,7 @@ pub static FRAMES: Key<usize> = Key::new(
     "frames",
     "N",
     Kind::Whole(1, MAX_FRAMES as u64),
-    "frames that are generated, one more than a multiple of four",
+    "frames of the clip",
 )
 .aliases(&["num-frames"])
 .under(Heading::Clip);

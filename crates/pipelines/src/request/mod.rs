@@ -29,7 +29,20 @@ pub use words::{FoundCharacter, FoundWord, MOST_WORDS, Word, WordCharacter, Word
 
 use std::any::Any;
 
+use serde_json::{Map, Value};
+
 use crate::error::{Error, Result};
+
+/// The entries of a document, without those that are null: effective values of a plan.
+pub(crate) fn entries(document: Value) -> Map<String, Value> {
+    match document {
+        Value::Object(mut entries) => {
+            entries.retain(|_, value| !value.is_null());
+            entries
+        }
+        _ => Map::new(),
+    }
+}
 
 /// What a model gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

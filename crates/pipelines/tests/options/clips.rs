@@ -81,6 +81,13 @@ fn every_option_of_clips_changes_the_clip_or_is_refused() {
     let from_text = of(folder("text"), &[]);
     let from_picture = of(folder("concat"), std::slice::from_ref(&first));
     let guided = of(folder("concat"), &[first, ("guidance", "3".to_owned())]);
+    // Of a model that draws place by place.
+    let place_by_place = |option: &'static str, value: &str| Case {
+        option,
+        value: value.to_owned(),
+        with: Vec::new(),
+        folder: fixture("vila_u/least"),
+    };
     let other = |part: &str| text(folder("replace").join(part));
     let cases = [
         from_text("frames", "9"),
@@ -104,6 +111,12 @@ fn every_option_of_clips_changes_the_clip_or_is_refused() {
         from_picture("guidance", "3"),
         guided("negative-prompt", "heart"),
         of(varied, &[])("variant", "fp16"),
+        place_by_place("frames", "2"),
+        place_by_place("guidance", "9"),
+        place_by_place("greedy", "true"),
+        place_by_place("top-k", "1"),
+        place_by_place("top-p", "0.001"),
+        place_by_place("temperature", "90"),
     ];
     for case in &cases {
         check(case, make);

@@ -463,6 +463,11 @@ fn text_cases(place: &Path) -> Vec<Case> {
         with: few(more),
         folder: model(name),
     };
+    // Tokens have no places for pictures; the effect of these stands in the family's own tests.
+    let about = |option| Case {
+        folder: fixture("vila_u/base"),
+        ..case(option, &picture_file(place), "llada_0", &[("infill", "")])
+    };
     let on_llada = |option, value: &str| case(option, value, "llada_0", &[]);
     let steps: &[(&str, &str)] = &[("steps", "4"), ("infill", "")];
     let dream: &[(&str, &str)] = &[
@@ -525,16 +530,8 @@ fn text_cases(place: &Path) -> Vec<Case> {
             &[("quantize", "4bit")],
         ),
         case("block-causal", "4", "a2d_qwen3_0", &[("infill", "")]),
-        // Tokens have no places for pictures; its effect stands in the family's own tests.
-        Case {
-            folder: fixture("vila_u/base"),
-            ..case(
-                "picture",
-                &picture_file(place),
-                "llada_0",
-                &[("infill", "")],
-            )
-        },
+        about("picture"),
+        about("video"),
         // Without a tokenizer it is refused; its effect stands in the tests of templates.
         on_llada("chat-template", "tools"),
         case(

@@ -172,6 +172,7 @@ fn is_field(option: &Definition, endpoint: Endpoint) -> bool {
             | Kind::Paths
             | Kind::Model
             | Kind::Pictures
+            | Kind::Clip
     );
     let of_edits = option.needs == Some("init-image");
     let own = [

@@ -17,7 +17,7 @@ use crate::options::{OptionValue, Options, Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
-    WeightBytes,
+    WeightBytes, entries,
 };
 use crate::tokenizer::truncated_warning;
 
@@ -117,7 +117,7 @@ impl ImageModel for HartPipeline {
 
 /// Effective values, for metadata.
 fn effective(plan: &HartPlan) -> Map<String, Value> {
-    let document = json!({
+    entries(json!({
         "guidance": plan.guidance.into_value().to_json(),
         "smooth": plan.how.smooth,
         "residual": plan.residual,
@@ -127,14 +127,7 @@ fn effective(plan: &HartPlan) -> Map<String, Value> {
             KeyValueType::F32 => "f32",
             KeyValueType::F16 => "f16",
         },
-    });
-    match document {
-        Value::Object(mut entries) => {
-            entries.retain(|_, value| !value.is_null());
-            entries
-        }
-        _ => Map::new(),
-    }
+    }))
 }
 
 impl HartPipeline {

@@ -12,7 +12,10 @@ pub(super) static HUNYUAN_VIDEO: Support = Support {
     groups: &[&[
         honoured(video_keys::IMAGE.definition(), ""),
         honoured(video_keys::PROMPT_IMAGE.definition(), "the first frame"),
-        honoured(video_keys::FRAMES.definition(), "129"),
+        honoured(
+            video_keys::FRAMES.definition(),
+            "129; one more than a multiple of 4",
+        ),
         honoured(
             video_keys::WIDTH.definition(),
             "by the picture's shape, or 960",

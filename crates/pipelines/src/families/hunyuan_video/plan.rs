@@ -11,6 +11,7 @@ use super::picture::nearest_shape;
 use crate::error::{Error, Result};
 use crate::options::{ClipLatents, OptionValue, Scope, keys, video_keys};
 use crate::request::VideoRequest;
+use crate::request::entries;
 
 /// Frames of a clip where a request names no number.
 const FRAMES: usize = 129;
@@ -63,17 +64,10 @@ impl ClipPlan {
 
     /// Effective values, for metadata.
     pub fn settings(&self) -> Map<String, Value> {
-        let document = json!({
+        entries(json!({
             "frames": self.frames, "shift": self.shift, "guidance": self.guidance.into_value().to_json(),
             "negative_prompt": self.negative,
-        });
-        match document {
-            Value::Object(mut entries) => {
-                entries.retain(|_, value| !value.is_null());
-                entries
-            }
-            _ => Map::new(),
-        }
+        }))
     }
 }
 

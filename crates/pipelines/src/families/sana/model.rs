@@ -20,7 +20,7 @@ use crate::quantize::Quantizable;
 use crate::registry;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
-    StageCost, WeightBytes,
+    StageCost, WeightBytes, entries,
 };
 use crate::residency::Residency;
 
@@ -155,7 +155,7 @@ impl ImageModel for SanaPipeline {
 /// Effective values, for metadata.
 fn settings(plan: &SanaPlan, given: &Options) -> Map<String, Value> {
     let pag = plan.pag.as_ref();
-    let document = json!({
+    entries(json!({
         "negative_prompt": given.get(&keys::NEGATIVE_PROMPT),
         "guidance": plan.guidance.into_value().to_json(),
         "scheduler": plan.scheduler.name(),
@@ -168,14 +168,7 @@ fn settings(plan: &SanaPlan, given: &Options) -> Map<String, Value> {
         "one_generator": (plan.images > 1).then_some(plan.one_generator),
         "control_scale": plan.control.as_ref().map(|control| control.scale),
         "decode": plan.decode.name(),
-    });
-    match document {
-        Value::Object(mut entries) => {
-            entries.retain(|_, value| !value.is_null());
-            entries
-        }
-        _ => Map::new(),
-    }
+    }))
 }
 
 impl LoadOptions {

@@ -16,7 +16,7 @@ use super::files::Files;
 use super::options::DRAWS;
 use super::picture::{prepared, shown};
 use super::plan::{DrawPlan, kept, plan};
-use super::prompt;
+use super::prompt::{self, Answer};
 use crate::error::{Error, Result};
 use crate::events::{Control, Event, StepClock, Work, timed};
 use crate::known_prompts::KnownPrompts;
@@ -24,18 +24,13 @@ use crate::options::{Codes, OptionValue, Options, Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
-    StageMemory, WeightBytes,
+    StageMemory, WeightBytes, entries,
 };
 
 /// Opens a model of the family.
 pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<dyn ImageModel>> {
     DRAWS.check(&folder.label(), Scope::Open, &settings.options)?;
-    Ok(Box::new(Drawer {
-        files: Files::open(folder, settings)?,
-        opened: settings.options.of_scope(Scope::Open),
-        generator: None,
-        tower: None,
-    }))
+    Ok(Box::new(Drawer::open(folder, settings)?))
 }
 
 /// A picture before it is decoded.
@@ -45,10 +40,11 @@ struct Undecoded {
     codes: Codes,
 }
 
-struct Drawer {
-    files: Files,
+/// A model that draws.
+pub(super) struct Drawer {
+    pub files: Files,
     /// The options of opening as they were given, for descriptions.
-    opened: Options,
+    pub opened: Options,
     /// What draws, its decoder included.
     generator: Option<Generator>,
     /// Encoder and decoder alone, for what is not drawn.
@@ -56,7 +52,7 @@ struct Drawer {
 }
 
 /// Parts of the tower that drawing needs.
-const DRAWING: Parts = Parts {
+pub(super) const DRAWING: Parts = Parts {
     encoder: false,
     decoder: true,
     depth: true,
@@ -143,7 +139,8 @@ impl ImageModel for Drawer {
         if !decided.draws(&self.files) {
             return Ok(0);
         }
-        let prompts = decided.prompts.iter().map(|text| self.tokens(text));
+        let prompts = decided.prompts.iter();
+        let prompts = prompts.map(|text| self.tokens(text, Answer::Picture));
         prompts
             .map(|tokens| tokens.map(|tokens| tokens.len()))
             .sum()
@@ -186,9 +183,7 @@ impl ImageModel for Drawer {
     }
 
     fn weight_bytes(&self) -> WeightBytes {
-        let [language, tower] = self.files.weight_bytes();
-        let loaded = self.generator.is_some();
-        WeightBytes::of(&[(language, loaded), (tower, loaded || self.tower.is_some())])
+        self.weights()
     }
 
     fn denoiser_bytes(&self) -> u64 {
@@ -204,12 +199,39 @@ impl ImageModel for Drawer {
     }
 
     fn release(&mut self) {
-        self.generator = None;
-        self.tower = None;
+        self.drop_weights();
     }
 }
 
 impl Drawer {
+    /// Reads what the files say.
+    pub fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Self> {
+        Ok(Self {
+            files: Files::open(folder, settings)?,
+            opened: settings.options.of_scope(Scope::Open),
+            generator: None,
+            tower: None,
+        })
+    }
+
+    /// Bytes of the weights, and of those in memory.
+    pub fn weights(&self) -> WeightBytes {
+        let [language, tower] = self.files.weight_bytes();
+        let loaded = self.generator.is_some();
+        WeightBytes::of(&[(language, loaded), (tower, loaded || self.tower.is_some())])
+    }
+
+    /// Drops what is in memory.
+    pub fn drop_weights(&mut self) {
+        self.generator = None;
+        self.tower = None;
+    }
+
+    /// Whether what draws is in memory.
+    pub fn is_loaded(&self) -> bool {
+        self.generator.is_some()
+    }
+
     fn warnings(&self, plan: &DrawPlan) -> Vec<String> {
         let mut warnings = Vec::new();
         if plan.reconstruct.is_none() {
@@ -261,7 +283,8 @@ impl Drawer {
         self.files.cache_bytes(rows.saturating_mul(positions))
     }
 
-    fn load_generator(&mut self, control: &Control) -> Result<&Generator> {
+    /// What draws, read where it is not in memory.
+    pub fn load_generator(&mut self, control: &Control) -> Result<&Generator> {
         let generator = match self.generator.take() {
             Some(loaded) => loaded,
             None => {
@@ -339,9 +362,9 @@ impl Drawer {
         let prompts = plan
             .prompts
             .iter()
-            .map(|text| self.tokens(text))
+            .map(|text| self.tokens(text, Answer::Picture))
             .collect::<Result<Vec<_>>>()?;
-        let nothing = self.tokens("")?;
+        let nothing = self.tokens("", Answer::Picture)?;
         let generator = self.load_generator(control)?;
         let total = plan.images() * places;
         control.stage("generate", Work::Run, total);
@@ -386,12 +409,12 @@ impl Drawer {
         Ok(undecoded)
     }
 
-    /// The tokens of a prompt up to where the picture begins.
-    fn tokens(&self, text: &str) -> Result<Vec<u32>> {
+    /// The tokens of a prompt up to where the picture or the clip begins.
+    pub fn tokens(&self, text: &str, answer: Answer) -> Result<Vec<u32>> {
         let Some(tokenizer) = &self.files.tokenizer else {
             return Err(Error::folder(&self.files.label, "there is no tokenizer"));
         };
-        Ok(tokenizer.encode(&prompt::drawing(text))?)
+        Ok(tokenizer.encode(&prompt::drawing(text, answer))?)
     }
 
     fn decode(
@@ -442,18 +465,11 @@ fn effective(plan: &DrawPlan, files: &Files) -> Map<String, Value> {
     let draws = plan.draws(files);
     let chance = draws && !plan.how.greedy;
     let places = plan.given_places(files.tower_config.depth);
-    let document = json!({
+    entries(json!({
         "guidance": draws.then(|| plan.guidance.into_value().to_json()),
         "top_k": chance.then_some(plan.how.sampling.top_k),
         "top_p": chance.then_some(plan.how.sampling.top_p),
         "temperature": chance.then_some(plan.how.temperature),
         "given_places": (places > 0).then_some(places),
-    });
-    match document {
-        Value::Object(mut entries) => {
-            entries.retain(|_, value| !value.is_null());
-            entries
-        }
-        _ => Map::new(),
-    }
+    }))
 }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use brisk_media::MAX_FRAMES;
 use brisk_models::component::{ComponentConfig, LoadSettings};
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
 use brisk_models::registry;
@@ -25,6 +26,9 @@ const CONFIG: &str = "config.json";
 const TOKENIZER: &str = "llm/tokenizer.model";
 const GENERATION: &str = "llm/generation_config.json";
 const PREPROCESSOR: &str = "vision_tower/preprocessor_config.json";
+
+/// Frames of a clip where the configuration says nothing.
+const CLIP_FRAMES: usize = 8;
 
 /// Values of `model_type` and `architectures` of a whole model.
 const CLASSES: [&str; 2] = ["vila_u_llama", "VILAULlamaModel"];
@@ -72,6 +76,8 @@ pub(super) struct Files {
     pub aspect: Aspect,
     /// Absent where ids come in and go out.
     pub tokenizer: Option<Arc<Tokenizer>>,
+    /// Frames of a clip that the model was taught to see and to make.
+    pub clip_frames: usize,
     /// Ids of the tokens that frame pictures.
     pub frames: [u32; 4],
     /// Tokens that end a text.
@@ -121,6 +127,7 @@ impl Files {
             },
             aspect: Aspect::read(&whole, &whole_label)?,
             tokenizer: None,
+            clip_frames: clip_frames(&whole, &whole_label)?,
             frames: [0; 4],
             ends: language_config.eos_token_ids.clone(),
             drawing: Drawing {
@@ -367,6 +374,23 @@ impl Files {
     pub fn language_weight_bytes(&self) -> f64 {
         let stored = self.language.bytes_per_value();
         self.quantization.bytes_per_value(stored)
+    }
+}
+
+/// Frames of a clip, by the configuration of the whole model.
+fn clip_frames(whole: &Value, label: &str) -> Result<usize> {
+    match whole.get("num_video_frames") {
+        None | Some(Value::Null) => Ok(CLIP_FRAMES),
+        Some(value) => {
+            let count = value.as_u64().and_then(|count| usize::try_from(count).ok());
+            count
+                .filter(|count| (1..=MAX_FRAMES).contains(count))
+                .ok_or_else(|| {
+                    let message =
+                        format!("`num_video_frames` is {value}; expected 1 to {MAX_FRAMES}");
+                    Error::config(label, message)
+                })
+        }
     }
 }
 

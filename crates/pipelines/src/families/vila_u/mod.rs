@@ -1,4 +1,4 @@
-//! VILA-U: pictures from a text, texts about pictures, and texts alone.
+//! VILA-U: pictures and clips from a text, texts about pictures and clips, and texts alone.
 //!
 //! ```text
 //! prompt, places for pictures ──tokenizer──▶ ids ┐
@@ -13,6 +13,7 @@
 mod drawer;
 mod draws;
 mod files;
+mod film;
 pub mod options;
 mod picture;
 mod plan;
@@ -34,6 +35,7 @@ pub static FAMILY: Family = Family {
     supports: &[
         (ResultKind::Pictures, &options::DRAWS),
         (ResultKind::Text, &options::WRITES),
+        (ResultKind::Clips, &options::FILMS),
     ],
     published: &[Published {
         id: "mit-han-lab/vila-u-7b-256",
@@ -45,7 +47,7 @@ pub static FAMILY: Family = Family {
     image: Some(drawer::open),
     text: Some(writer::open),
     masks: None,
-    video: None,
+    video: Some(film::open),
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[],

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use brisk_media::Picture;
+use brisk_media::{Clip, Picture};
 
-use crate::options::{Definition, Heading, Honoured, Key, Kind, Range, Support, keys, text_keys};
+use crate::options::{
+    Definition, Heading, Honoured, Key, Kind, Range, Support, keys, text_keys, video_keys,
+};
 
 /// Pictures that a text is about.
 pub static PICTURE: Key<Vec<Arc<Picture>>> = Key::new(
@@ -12,6 +14,15 @@ pub static PICTURE: Key<Vec<Arc<Picture>>> = Key::new(
     "FILE",
     Kind::Pictures,
     "a picture that the prompt is about; several in the order of their places",
+)
+.under(Heading::Text);
+
+/// A clip that a text is about.
+pub static VIDEO: Key<Arc<Clip>> = Key::new(
+    "video",
+    "FILE",
+    Kind::Clip,
+    "a clip that the prompt is about: GIF, animated PNG or WebP, or a folder of frames",
 )
 .under(Heading::Text);
 
@@ -73,11 +84,49 @@ pub(super) static DRAWS: Support = Support {
     ],
 };
 
+/// What it honours when it makes a clip.
+pub(super) static FILMS: Support = Support {
+    models: "VILA-U",
+    groups: &[&[
+        honoured(video_keys::WIDTH.definition(), "the model's, no other"),
+        honoured(video_keys::HEIGHT.definition(), "the model's, no other"),
+        honoured(video_keys::FRAMES.definition(), "the model's, usually 8"),
+        honoured(video_keys::FRAME_RATE.definition(), "4"),
+        honoured(keys::SEED.definition(), "0"),
+        honoured(keys::GUIDANCE.definition(), "3"),
+        honoured(keys::GREEDY.definition(), ""),
+        honoured(keys::TOP_K.definition(), "900"),
+        honoured(keys::TOP_P.definition(), "0.96"),
+        honoured(TEMPERATURE.definition(), "1"),
+        honoured(keys::VARIANT.definition(), ""),
+        honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
+    ]],
+    refused: &[
+        (
+            video_keys::IMAGE.definition(),
+            "VILA-U makes clips of a text alone; leave it out",
+        ),
+        (
+            video_keys::NEGATIVE_PROMPT.definition(),
+            "VILA-U steers away from having no prompt, not from another one; leave it out",
+        ),
+        (
+            keys::STEPS.definition(),
+            "VILA-U draws place by place, in as many steps as its frames have places; leave it out",
+        ),
+        (
+            video_keys::LATENTS.definition(),
+            "VILA-U starts from no noise; leave it out",
+        ),
+    ],
+};
+
 /// What it honours when it writes.
 pub(super) static WRITES: Support = Support {
     models: "VILA-U",
     groups: &[&[
         honoured(PICTURE.definition(), ""),
+        honoured(VIDEO.definition(), ""),
         honoured(text_keys::GEN_LENGTH.definition(), "128"),
         honoured(text_keys::TEMPERATURE.definition(), "the model's, or 0"),
         honoured(text_keys::TOP_P.definition(), "the model's"),

@@ -9,11 +9,11 @@ use super::files::Files;
 use super::options::{DRAWS, RECONSTRUCT, TEMPERATURE};
 use crate::autoregressive::Sampling;
 use crate::error::{Error, Result};
-use crate::options::{CodeTensor, Codes, Definition, Key, Scope, keys};
+use crate::options::{CodeTensor, Codes, Definition, Key, Options, Scope, keys};
 use crate::request::ImageRequest;
 
 /// Guidance that published models are drawn with.
-const GUIDANCE: f32 = 3.0;
+pub(super) const GUIDANCE: f32 = 3.0;
 /// Most codes that come into question, and the probability that they have.
 const TOP_K: usize = 900;
 const TOP_P: f64 = 0.96;
@@ -72,33 +72,19 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<DrawPlan> {
     let asked = &request.options;
     DRAWS.check(&files.label, Scope::Request, asked)?;
     request.check()?;
-    check_size(request, files)?;
+    check_size(asked, [&keys::WIDTH, &keys::HEIGHT], files)?;
     let images = request.prompts.len() * request.images_per_prompt();
     let reconstruct = asked.get(&RECONSTRUCT);
-    let greedy = asked.get(&keys::GREEDY).unwrap_or(false);
-    let chance: [&'static Definition; 3] = [
-        keys::TOP_K.definition(),
-        keys::TOP_P.definition(),
-        TEMPERATURE.definition(),
-    ];
     let drawn: [&'static Definition; 4] = [
         keys::GUIDANCE.definition(),
         keys::GREEDY.definition(),
         keys::CODES.definition(),
         keys::IMAGES.definition(),
     ];
-    let without = |dead: &[&'static Definition], given: bool, other: &'static str| {
-        let option = dead.iter().find(|option| given && asked.has(option));
-        option.map_or(Ok(()), |option| {
-            let message = format!("has no effect with `{other}`; leave one of them out");
-            Err(Error::request(option.name, message))
-        })
-    };
-    without(&chance, greedy, keys::GREEDY.name())?;
-    let reconstructs = reconstruct.is_some();
-    without(&chance, reconstructs, RECONSTRUCT.name())?;
-    without(&drawn, reconstructs, RECONSTRUCT.name())?;
-    if reconstructs {
+    let how = how(asked)?;
+    if reconstruct.is_some() {
+        without(asked, &chance(), RECONSTRUCT.name())?;
+        without(asked, &drawn, RECONSTRUCT.name())?;
         files.read_side()?;
         if request
             .prompts
@@ -129,31 +115,65 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<DrawPlan> {
             .map(|image| image.seed)
             .collect(),
         guidance: asked.get(&keys::GUIDANCE).unwrap_or(GUIDANCE),
-        how: How {
-            greedy,
-            temperature: asked.get(&TEMPERATURE).unwrap_or(1.0),
-            sampling: Sampling {
-                top_k: asked.get(&keys::TOP_K).unwrap_or(TOP_K),
-                top_p: asked.get(&keys::TOP_P).unwrap_or(TOP_P),
-            },
-        },
+        how,
         given,
         reconstruct,
         at_once: AT_ONCE.min(images),
     })
 }
 
-fn check_size(request: &ImageRequest, files: &Files) -> Result<()> {
+/// Options that say how chance decides.
+fn chance() -> [&'static Definition; 3] {
+    [
+        keys::TOP_K.definition(),
+        keys::TOP_P.definition(),
+        TEMPERATURE.definition(),
+    ]
+}
+
+/// Refuses options that have no effect beside another.
+fn without(asked: &Options, dead: &[&'static Definition], other: &'static str) -> Result<()> {
+    match dead.iter().find(|option| asked.has(option)) {
+        Some(option) => Err(Error::request(
+            option.name,
+            format!("has no effect with `{other}`; leave one of them out"),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// How codes are drawn.
+pub(super) fn how(asked: &Options) -> Result<How> {
+    let greedy = asked.get(&keys::GREEDY).unwrap_or(false);
+    if greedy {
+        without(asked, &chance(), keys::GREEDY.name())?;
+    }
+    Ok(How {
+        greedy,
+        temperature: asked.get(&TEMPERATURE).unwrap_or(1.0),
+        sampling: Sampling {
+            top_k: asked.get(&keys::TOP_K).unwrap_or(TOP_K),
+            top_p: asked.get(&keys::TOP_P).unwrap_or(TOP_P),
+        },
+    })
+}
+
+/// Refuses any size but the model's, by the two options that ask for one.
+pub(super) fn check_size(
+    asked: &Options,
+    [of_width, of_height]: [&'static Key<usize>; 2],
+    files: &Files,
+) -> Result<()> {
     let [height, width] = files.tower_config.decoded_size();
-    let check = |key: &'static Key<usize>, side: usize| match request.options.get(key) {
+    let check = |key: &'static Key<usize>, side: usize| match asked.get(key) {
         Some(asked) if asked != side => Err(Error::request(
             key.name(),
             format!("{asked} pixels; this model draws {width}×{height} only"),
         )),
         _ => Ok(()),
     };
-    check(&keys::WIDTH, width)?;
-    check(&keys::HEIGHT, height)
+    check(of_width, width)?;
+    check(of_height, height)
 }
 
 /// Codes of a file for `images` pictures: one row for each, or one for all.

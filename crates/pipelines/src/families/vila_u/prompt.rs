@@ -2,7 +2,6 @@
 
 use brisk_text::{ChatMessage, Tokenizer, is_space};
 
-use super::options::PICTURE;
 use crate::error::{Error, Result};
 
 /// What stands before every conversation (Vicuna's, version 1.1).
@@ -14,6 +13,13 @@ pub(super) const PLACE: &str = "<image>";
 
 /// The tokens that frame pictures, in the order of their ids.
 pub(super) const FRAMES: [&str; 4] = ["<im_start>", "<im_end>", "<vi_start>", "<vi_end>"];
+
+/// How many pictures a prompt is about, and the option that gave them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Shown {
+    pub count: usize,
+    pub option: &'static str,
+}
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,9 +38,20 @@ pub(super) fn question(text: &str) -> String {
     prompt
 }
 
-/// One user's turn, up to where a picture begins.
-pub(super) fn drawing(text: &str) -> String {
-    format!("{} {}", question(text), FRAMES[0])
+/// What the assistant answers with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Picture,
+    Clip,
+}
+
+/// One user's turn, up to where a picture or a clip begins.
+pub(super) fn drawing(text: &str, answer: Answer) -> String {
+    let start = match answer {
+        Answer::Picture => FRAMES[0],
+        Answer::Clip => FRAMES[2],
+    };
+    format!("{} {start}", question(text))
 }
 
 /// A conversation, up to where the assistant answers.
@@ -73,19 +90,22 @@ fn turn(prompt: &mut String, role: &str, text: &str, end: &str) {
     }
 }
 
-/// A text with places for `pictures` pictures: where it names none, they stand before it.
-pub(super) fn with_places(text: &str, pictures: usize) -> Result<String> {
+/// A text with places for pictures: where it names none, they stand before it.
+pub(super) fn with_places(text: &str, shown: Shown) -> Result<String> {
     let places = text.matches(PLACE).count();
     match places {
-        0 => Ok(format!("{}{text}", format!("{PLACE}\n").repeat(pictures))),
-        _ => check_places(text, pictures).map(|()| text.to_owned()),
+        0 => Ok(format!(
+            "{}{text}",
+            format!("{PLACE}\n").repeat(shown.count)
+        )),
+        _ => check_places(text, shown).map(|()| text.to_owned()),
     }
 }
 
 /// Every picture has a place, and every place a picture.
-pub(super) fn check_places(text: &str, pictures: usize) -> Result<()> {
+pub(super) fn check_places(text: &str, shown: Shown) -> Result<()> {
     let places = text.matches(PLACE).count();
-    if places == pictures {
+    if places == shown.count {
         return Ok(());
     }
     let count = |number: usize, what: &str| match number {
@@ -93,10 +113,10 @@ pub(super) fn check_places(text: &str, pictures: usize) -> Result<()> {
         number => format!("{number} {what}s"),
     };
     Err(Error::request(
-        PICTURE.name(),
+        shown.option,
         format!(
             "{} for {} {PLACE} in the prompt; expected one for each",
-            count(pictures, "picture"),
+            count(shown.count, "picture"),
             count(places, "place")
         ),
     ))
@@ -136,10 +156,17 @@ mod tests {
         assert_eq!(SYSTEM.len(), 154);
         assert_eq!(question(" a \n"), format!("{SYSTEM} USER: a ASSISTANT:"));
         assert_eq!(
-            drawing("a red heart"),
+            drawing("a red heart", Answer::Picture),
             format!("{SYSTEM} USER: a red heart ASSISTANT: <im_start>")
         );
-        assert_eq!(drawing(" "), format!("{SYSTEM} USER:ASSISTANT: <im_start>"));
+        assert_eq!(
+            drawing(" ", Answer::Picture),
+            format!("{SYSTEM} USER:ASSISTANT: <im_start>")
+        );
+        assert_eq!(
+            drawing("a red heart", Answer::Clip),
+            format!("{SYSTEM} USER: a red heart ASSISTANT: <vi_start>")
+        );
         let turns = [
             said("user", "hi"),
             said("assistant", "hello"),
@@ -158,23 +185,30 @@ mod tests {
 
     #[test]
     fn pictures_and_places_are_matched() {
-        assert_eq!(with_places("what?", 2).unwrap(), "<image>\n<image>\nwhat?");
-        assert_eq!(with_places("what?", 0).unwrap(), "what?");
+        let shown = |count| Shown {
+            count,
+            option: "picture",
+        };
         assert_eq!(
-            with_places("is <image> red?", 1).unwrap(),
+            with_places("what?", shown(2)).unwrap(),
+            "<image>\n<image>\nwhat?"
+        );
+        assert_eq!(with_places("what?", shown(0)).unwrap(), "what?");
+        assert_eq!(
+            with_places("is <image> red?", shown(1)).unwrap(),
             "is <image> red?"
         );
         for (text, pictures, words) in [
             ("is <image> red?", 0, ["0 pictures", "1 place"]),
             ("is <image> red?", 2, ["2 pictures", "1 place"]),
         ] {
-            let error = with_places(text, pictures).unwrap_err().to_string();
+            let error = with_places(text, shown(pictures)).unwrap_err().to_string();
             assert!(error.starts_with("picture: "), "{error}");
             for word in words {
                 assert!(error.contains(word), "no {word} in {error}");
             }
         }
-        let error = check_places("red?", 1).unwrap_err().to_string();
+        let error = check_places("red?", shown(1)).unwrap_err().to_string();
         assert!(error.contains("1 picture for 0 places"), "{error}");
     }
 }

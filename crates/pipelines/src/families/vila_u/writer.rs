@@ -13,18 +13,18 @@ use brisk_text::{ChatMessage, Tokenizer};
 use serde_json::{Map, Value, json};
 
 use super::files::{Drawing, Files};
-use super::options::{PICTURE, WRITES};
+use super::options::{PICTURE, VIDEO, WRITES};
 use super::picture::prepared;
-use super::prompt::{self, Piece};
+use super::prompt::{self, Piece, Shown};
 use super::writing::{Decided, Written, next_scores, write};
 use crate::error::{Error, Result};
 use crate::events::{Control, Event, Work};
 use crate::known_prompts::KnownPrompts;
 use crate::memory;
-use crate::options::{Scope, Support, keys, text_keys};
+use crate::options::{Options, Scope, Support, keys, text_keys};
 use crate::request::{
     Decisions, FinishReason, GeneratedText, OpenSettings, StageCost, StageMemory, TextModel,
-    TextPlan, TextPrompt, TextRequest,
+    TextPlan, TextPrompt, TextRequest, entries,
 };
 
 /// The one stage.
@@ -107,7 +107,11 @@ impl TextModel for Writer {
                 ));
             }
         }
-        let pictures = asked.get(&PICTURE).unwrap_or_default();
+        let (pictures, option) = self.pictures(asked)?;
+        let shown = Shown {
+            count: pictures.len(),
+            option,
+        };
         let length = asked.get(&text_keys::GEN_LENGTH).unwrap_or(LENGTH);
         let mut ends = self.files.ends.clone();
         ends.extend(asked.get(&text_keys::STOP_TOKEN).unwrap_or_default());
@@ -115,7 +119,7 @@ impl TextModel for Writer {
         let prompts = request
             .prompts
             .iter()
-            .map(|prompt| self.pieces(prompt, pictures.len(), length, &mut warnings))
+            .map(|prompt| self.pieces(prompt, shown, length, &mut warnings))
             .collect::<Result<Vec<_>>>()?;
         for prompt in &prompts {
             self.check_prompt(prompt, length)?;
@@ -248,33 +252,54 @@ impl Writer {
         Ok((language, plan.decisions.of(label)?))
     }
 
+    /// The pictures that a request is about: those that are given, or frames of a clip.
+    /// With the option that gave them.
+    fn pictures(&self, asked: &Options) -> Result<(Vec<Arc<Picture>>, &'static str)> {
+        let pictures = asked.get(&PICTURE).unwrap_or_default();
+        let Some(clip) = asked.get(&VIDEO) else {
+            return Ok((pictures, PICTURE.name()));
+        };
+        if !pictures.is_empty() {
+            return Err(Error::request(
+                VIDEO.name(),
+                format!(
+                    "has no place beside `{}`; leave one of them out",
+                    PICTURE.name()
+                ),
+            ));
+        }
+        let frames = clip.evenly(self.files.clip_frames).into_iter();
+        let frames = frames.map(|at| Arc::new(clip.frames()[at].clone()));
+        Ok((frames.collect(), VIDEO.name()))
+    }
+
     /// A prompt's tokens and places of pictures.
     fn pieces(
         &self,
         prompt: &TextPrompt,
-        pictures: usize,
+        shown: Shown,
         length: usize,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Piece>> {
         let text = match prompt {
             TextPrompt::Tokens(ids) => {
-                if pictures > 0 {
+                if shown.count > 0 {
                     return Err(Error::request(
-                        PICTURE.name(),
+                        shown.option,
                         "a prompt of token ids has no places for pictures; give a text",
                     ));
                 }
                 return Ok(vec![Piece::Tokens(ids.clone())]);
             }
             TextPrompt::Continue(text) => {
-                prompt::check_places(text, pictures)?;
+                prompt::check_places(text, shown)?;
                 text.clone()
             }
-            TextPrompt::Question(text) => prompt::question(&prompt::with_places(text, pictures)?),
+            TextPrompt::Question(text) => prompt::question(&prompt::with_places(text, shown)?),
             TextPrompt::Conversation(turns) => {
-                return self.fitting(turns, pictures, length, warnings);
+                return self.fitting(turns, shown, length, warnings);
             }
-            TextPrompt::WholeConversation(turns) => return self.conversation(turns, pictures),
+            TextPrompt::WholeConversation(turns) => return self.conversation(turns, shown),
         };
         prompt::pieces(self.reader()?, &text)
     }
@@ -284,7 +309,7 @@ impl Writer {
     fn fitting(
         &self,
         turns: &[ChatMessage],
-        pictures: usize,
+        shown: Shown,
         length: usize,
         warnings: &mut Vec<String>,
     ) -> Result<Vec<Piece>> {
@@ -292,7 +317,7 @@ impl Writer {
         let mut forgotten = 0;
         loop {
             let rest = &turns[forgotten..];
-            let pieces = self.conversation(rest, pictures)?;
+            let pieces = self.conversation(rest, shown)?;
             let rows = self.rows(&pieces);
             if rows.saturating_add(length) <= context || rest.len() < 3 {
                 if forgotten > 0 {
@@ -308,15 +333,15 @@ impl Writer {
     }
 
     /// A conversation whose pictures stand before its first turn where it has no places for them.
-    fn conversation(&self, turns: &[ChatMessage], pictures: usize) -> Result<Vec<Piece>> {
+    fn conversation(&self, turns: &[ChatMessage], shown: Shown) -> Result<Vec<Piece>> {
         let mut turns = turns.to_vec();
         let places: usize = turns
             .iter()
             .map(|turn| turn.content.matches(prompt::PLACE).count())
             .sum();
         match (turns.first_mut(), places) {
-            (Some(first), 0) => first.content = prompt::with_places(&first.content, pictures)?,
-            _ => prompt::check_places(&prompt::PLACE.repeat(places), pictures)?,
+            (Some(first), 0) => first.content = prompt::with_places(&first.content, shown)?,
+            _ => prompt::check_places(&prompt::PLACE.repeat(places), shown)?,
         }
         prompt::pieces(self.reader()?, &prompt::conversation(&turns)?)
     }
@@ -444,17 +469,10 @@ fn tokens(prompt: &[Piece]) -> Vec<u32> {
 /// Effective values, for descriptions.
 fn effective(drawing: &Drawing, pictures: usize, length: usize, seed: u64) -> Map<String, Value> {
     let drawn = drawing.temperature > 0.0;
-    let document = json!({
+    entries(json!({
         "gen_length": length, "temperature": drawing.temperature, "seed": seed,
         "top_p": (drawn && drawing.top_p < 1.0).then_some(drawing.top_p),
         "top_k": (drawn && drawing.top_k > 0).then_some(drawing.top_k),
         "pictures": (pictures > 0).then_some(pictures),
-    });
-    match document {
-        Value::Object(mut entries) => {
-            entries.retain(|_, value| !value.is_null());
-            entries
-        }
-        _ => Map::new(),
-    }
+    }))
 }
