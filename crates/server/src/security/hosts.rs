@@ -18,9 +18,7 @@ impl Hosts {
     pub fn new(allowed: &[String]) -> Self {
         let allowed = allowed.iter();
         Self {
-            allowed: allowed
-                .map(|host| name(host).to_ascii_lowercase())
-                .collect(),
+            allowed: allowed.map(|host| name(host)).collect(),
         }
     }
 
@@ -29,15 +27,13 @@ impl Hosts {
     /// # Errors
     /// `host_refused`.
     pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<()> {
-        let mut hosts = headers.get_all(header::HOST).iter();
-        let host = hosts.next().and_then(|host| host.to_str().ok());
-        let (Some(host), None) = (host, hosts.next()) else {
+        let Some(host) = only_host(headers) else {
             return Err(refused("the request says no host, or several"));
         };
         // A request to a whole address must mean the same place.
         let authority = uri.authority().map(|authority| authority.as_str());
         let allowed = |host: &str| {
-            let name = name(host).to_ascii_lowercase();
+            let name = name(host);
             is_loopback(&name) || self.allowed.contains(&name)
         };
         if allowed(host) && authority.is_none_or(allowed) {
@@ -56,14 +52,24 @@ fn refused(message: &str) -> ApiError {
 
 /// Whether a request asks for this machine by one of its own names.
 pub fn is_own(headers: &HeaderMap) -> bool {
-    let host = headers
-        .get(header::HOST)
-        .and_then(|host| host.to_str().ok());
-    host.is_some_and(|host| is_loopback(&name(host).to_ascii_lowercase()))
+    only_host(headers).is_some_and(|host| is_loopback(&name(host)))
 }
 
-/// A host without its port.
-fn name(host: &str) -> &str {
+/// The host that a request says, if it says one and no other.
+fn only_host(headers: &HeaderMap) -> Option<&str> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.to_str().ok(),
+        _ => None,
+    }
+}
+
+/// A host's name in lower case.
+fn name(host: &str) -> String {
+    without_port(host).to_ascii_lowercase()
+}
+
+fn without_port(host: &str) -> &str {
     if let Some(rest) = host.strip_prefix('[') {
         return rest.split(']').next().unwrap_or(rest);
     }

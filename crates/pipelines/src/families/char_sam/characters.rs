@@ -16,6 +16,10 @@ const LOWEST: f64 = 12.0;
 /// By how much boxes are grown: pixels of the picture, and a share of their height.
 const GROWN_PIXELS: f64 = 2.0;
 const GROWN_SHARE: f64 = 0.05;
+/// What lies around a word that the detector sees, as a share of its height, and its pixels a column of the strip:
+/// letters about as large as on signs in photographs.
+const MARGIN: f64 = 0.3;
+const DETECTED: f64 = 0.5;
 /// What of a box's surroundings the recogniser sees, as a share of its sides.
 const SURROUNDINGS: f64 = 0.1;
 /// Columns of a canvas on which a box is split, for each row.
@@ -104,12 +108,21 @@ pub(super) fn character_boxes(
     let mut found = Vec::new();
     if let Some(detector) = &tools.detector {
         let started = Instant::now();
-        let drawn = strip.draw(word.picture, strip.bounds(), 1.0)?;
+        // With what lies around it: letters at the edge of a picture are seen badly.
+        let margin = MARGIN * HEIGHT;
+        let [left, top, right, bottom] = strip.bounds();
+        let around = [left - margin, top - margin, right + margin, bottom + margin];
+        let drawn = strip.draw(word.picture, around, DETECTED)?;
         let map = detector.look_at(&drawn, 1.0)?;
         word.looked.detect += started.elapsed().as_secs_f64();
         found = boxes::from_region(&map.region, map.size, map.scale);
-        let inside = |bounds: &Bounds| bounds[0] < strip.width && bounds[1] < HEIGHT;
-        found.retain(inside);
+        for bounds in &mut found {
+            for (axis, at) in bounds.iter_mut().enumerate() {
+                let most = [strip.width, HEIGHT][axis % 2];
+                *at = (*at / DETECTED - margin).clamp(0.0, most);
+            }
+        }
+        found.retain(|[left, top, right, bottom]| left < right && top < bottom);
     } else {
         flags.push("no detector");
     }
