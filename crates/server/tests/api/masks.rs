@@ -109,7 +109,6 @@ async fn what_says_nothing_to_find_or_too_much_is_refused_by_name() {
             json!({"boxes": [[1, 1, 9, 9]], "everything": true}),
             "everything",
         ),
-        (json!({"words": "auto"}), "words"),
         (json!({"words": "all"}), "words"),
         (
             json!({"words": [{"polygon": [[1, 1], [9, 1], [9, 9], [1, 9]]}], "box": [1, 1, 9, 9]}),
@@ -128,4 +127,9 @@ async fn what_says_nothing_to_find_or_too_much_is_refused_by_name() {
         let named = error["param"] == param || error["message"].as_str().unwrap().contains(param);
         assert!(named, "{fields}: {error}");
     }
+    // The model in the box finds words by itself.
+    let body = json!({"image": photo(), "words": "auto"});
+    let reply = server.post(PATH, body).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+    assert!(reply.json()["words"].is_array(), "{}", reply.text());
 }
