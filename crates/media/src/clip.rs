@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use brisk_store::guard::guarded;
-use brisk_store::{Limit, read::read as read_file};
+use brisk_store::read::read as read_file;
+use brisk_store::{Limit, is_picture};
 use image::codecs::gif::GifDecoder;
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
@@ -140,17 +141,11 @@ pub fn read_clip(path: &Path) -> Result<Clip> {
         label: label.clone(),
         reason,
     };
-    let is_picture = |path: &PathBuf| {
-        let ending = path.extension().and_then(|ending| ending.to_str());
-        ending.is_some_and(|ending| {
-            ["png", "jpg", "jpeg", "webp"].contains(&ending.to_ascii_lowercase().as_str())
-        })
-    };
     let entries = std::fs::read_dir(path).map_err(|error| bad(error.to_string()))?;
     let paths = entries.map(|entry| entry.map(|entry| entry.path()));
     let paths: std::io::Result<Vec<PathBuf>> = paths.collect();
     let mut files = paths.map_err(|error| bad(error.to_string()))?;
-    files.retain(is_picture);
+    files.retain(|file| is_picture(file));
     files.sort();
     if files.is_empty() {
         return Err(bad(

@@ -11,7 +11,7 @@ use brisk_pipelines::options::Options;
 use brisk_pipelines::request::MaskModel;
 use brisk_pipelines::{Control, Error, Result, memory};
 use brisk_store::output::{FolderLock, check_writable};
-use brisk_store::{Limit, ModelFolder, read_json, write_atomic};
+use brisk_store::{Limit, ModelFolder, is_picture, read_json, write_atomic};
 use serde_json::{Value, json};
 
 use super::{Annotations, MaskFiles, SUMMARY, pretty};
@@ -20,8 +20,6 @@ use super::{Annotations, MaskFiles, SUMMARY, pretty};
 const REQUEST: &str = "request.json";
 /// Share of free memory that pictures take together.
 const BUDGET: f64 = 0.8;
-/// Endings of pictures.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// The pictures of a folder, and where their masks go: a folder for each.
 #[derive(Debug)]
@@ -53,15 +51,10 @@ impl PictureFolder {
         };
         let files =
             std::fs::read_dir(pictures).map_err(|error| wrong(pictures, error.to_string()))?;
-        let is_picture = |path: &PathBuf| {
-            let ending = path.extension().and_then(|ending| ending.to_str());
-            path.is_file()
-                && ending.is_some_and(|ending| ENDINGS.contains(&&*ending.to_ascii_lowercase()))
-        };
         let mut found: Vec<PathBuf> = files
             .flatten()
             .map(|file| file.path())
-            .filter(is_picture)
+            .filter(|path| path.is_file() && is_picture(path))
             .collect();
         found.sort();
         if found.is_empty() {

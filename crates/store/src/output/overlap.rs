@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::{Error, Result, is_picture};
 
 /// Deepest folder below an input that is looked into.
 const MAX_DEPTH: usize = 8;
@@ -85,13 +85,6 @@ pub fn check_outputs(outputs: &[&Path], inputs: &[&Path]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_picture(path: &Path) -> bool {
-    let ending = path.extension().and_then(|ending| ending.to_str());
-    ending.is_some_and(|ending| {
-        ["png", "jpg", "jpeg", "webp"].contains(&ending.to_ascii_lowercase().as_str())
-    })
 }
 
 /// What an input is made of.

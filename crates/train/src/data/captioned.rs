@@ -5,20 +5,19 @@
 //! Pillow's Lanczos filter.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
 use brisk_media::{Filter, Picture, read_picture, resize_pil};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
-use brisk_store::check_output;
 use brisk_store::read::{Limit, read_text};
+use brisk_store::{PICTURE_ENDINGS, check_output, is_picture};
 
 use super::emoji::{
     EmojiData, EmojiEntry, EmojiError, EmojiSet, PrepareOptions, PrepareReport, is_held_out, write,
 };
 
-/// Endings of picture files.
-const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 /// Far more than any model sees of a caption.
 const CAPTION: Limit = Limit::new("caption", 64 << 10);
 /// The group of such pictures.
@@ -46,7 +45,7 @@ pub fn prepare_captioned(
     if files.is_empty() {
         let reason = format!(
             "there is no picture in it (a file that ends in {})",
-            ENDINGS.join(", ")
+            PICTURE_ENDINGS.join(", ")
         );
         return Err(bad(folder, reason).into());
     }
@@ -143,16 +142,15 @@ impl Listing {
                 found.others.push(path);
                 continue;
             }
-            let ending = path
-                .extension()
-                .map(|ending| ending.to_string_lossy().to_lowercase());
-            match ending.as_deref() {
-                Some(ending) if ENDINGS.contains(&ending) => found.pictures.push(path),
+            let is_text = |ending: &OsStr| ending.eq_ignore_ascii_case("txt");
+            if is_picture(&path) {
+                found.pictures.push(path);
+            } else if path.extension().is_some_and(is_text) {
                 // Of a.TXT and a.txt, in this order, the latter counts.
-                Some("txt") => found
-                    .others
-                    .extend(found.texts.insert(path.with_extension(""), path)),
-                _ => found.others.push(path),
+                let before = found.texts.insert(path.with_extension(""), path);
+                found.others.extend(before);
+            } else {
+                found.others.push(path);
             }
         }
         for path in found.pictures.iter().chain(found.texts.values()) {
@@ -187,7 +185,7 @@ impl Listing {
                 "files and folders left out: {}, such as {}, since they are neither pictures ({}) nor the texts of any",
                 left_out.len(),
                 first.display(),
-                ENDINGS.join(", ")
+                PICTURE_ENDINGS.join(", ")
             ));
         }
     }
