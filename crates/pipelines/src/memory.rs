@@ -4,6 +4,7 @@ use brisk_nn::Quantization;
 use brisk_store::TensorSource;
 
 use crate::error::{Error, Result};
+use crate::request::StageMemory;
 
 /// Sizes of a transformer that decide its activations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -113,6 +114,13 @@ fn available_of_meminfo(text: &str) -> Option<u64> {
         .parse::<u64>()
         .ok()?
         .checked_mul(1024)
+}
+
+/// Refuses the first of some stages that needs more than is available.
+pub fn check_stages(stages: &[StageMemory], suggestion: &str) -> Result<()> {
+    let available = available();
+    let each = |stage: &StageMemory| check(stage.stage, stage.needed, available, suggestion);
+    stages.iter().try_for_each(each)
 }
 
 /// Refuses a stage that needs more than is available.

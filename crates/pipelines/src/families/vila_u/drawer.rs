@@ -52,7 +52,7 @@ pub(super) struct Drawer {
 }
 
 /// Parts of the tower that drawing needs.
-pub(super) const DRAWING: Parts = Parts {
+const DRAWING: Parts = Parts {
     encoder: false,
     decoder: true,
     depth: true,
@@ -227,9 +227,13 @@ impl Drawer {
         self.tower = None;
     }
 
-    /// Whether what draws is in memory.
-    pub fn is_loaded(&self) -> bool {
-        self.generator.is_some()
+    /// What drawing needs with keys and values of so many positions: weights that are not loaded yet too.
+    pub fn drawing_bytes(&self, positions: usize) -> u64 {
+        let weights = match &self.generator {
+            Some(_) => 0,
+            None => self.files.weight_bytes()[0] + self.files.tower_part_bytes(DRAWING),
+        };
+        weights.saturating_add(self.files.cache_bytes(positions))
     }
 
     fn warnings(&self, plan: &DrawPlan) -> Vec<String> {
@@ -246,41 +250,36 @@ impl Drawer {
     /// Estimates every stage's need and refuses what cannot fit.
     fn plan_memory(&self, plan: &DrawPlan) -> Result<Vec<StageMemory>> {
         let config = &self.files.tower_config;
-        let available = crate::memory::available();
-        let [language, _] = self.files.weight_bytes();
-        let parts = |parts: Parts| self.files.tower_part_bytes(parts);
         let [height, width] = config.decoded_size();
         let maps = crate::memory::decode_whole(height, width, config.decoder.ch);
         let mut stages = Vec::new();
         if plan.draws(&self.files) {
-            let loaded = self.generator.is_some();
-            let weights = if loaded { 0 } else { language + parts(DRAWING) };
-            let needed = weights.saturating_add(self.cache_bytes(plan));
             stages.push(StageMemory {
                 stage: "generate",
-                needed,
+                needed: self.drawing_bytes(self.positions(plan)),
             });
         }
         let loaded = self.tower.is_some() || self.generator.is_some() || !stages.is_empty();
-        let weights = if loaded { 0 } else { parts(RECONSTRUCTING) };
+        let weights = match loaded {
+            true => 0,
+            false => self.files.tower_part_bytes(RECONSTRUCTING),
+        };
         stages.push(StageMemory {
             stage: "decode",
             needed: weights.saturating_add(maps),
         });
-        for stage in &stages {
-            let suggestion = "use `quantize-transformer` 4bit, fewer `images`, or free memory";
-            crate::memory::check(stage.stage, stage.needed, available, suggestion)?;
-        }
+        let suggestion = "use `quantize-transformer` 4bit, fewer `images`, or free memory";
+        crate::memory::check_stages(&stages, suggestion)?;
         Ok(stages)
     }
 
-    /// Keys and values of the pictures that are drawn at once.
-    fn cache_bytes(&self, plan: &DrawPlan) -> u64 {
+    /// Positions of the pictures that are drawn at once.
+    fn positions(&self, plan: &DrawPlan) -> usize {
         // Templates and prompts, about.
         let prompt = 128;
         let rows = plan.at_once * if plan.guided() { 2 } else { 1 };
         let positions = prompt + self.files.tower_config.places();
-        self.files.cache_bytes(rows.saturating_mul(positions))
+        rows.saturating_mul(positions)
     }
 
     /// What draws, read where it is not in memory.

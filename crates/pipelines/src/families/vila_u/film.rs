@@ -9,7 +9,7 @@ use brisk_nn::{Trace, check_finite};
 use brisk_store::ModelFolder;
 use serde_json::{Map, Value, json};
 
-use super::drawer::{DRAWING, Drawer};
+use super::drawer::Drawer;
 use super::draws::{Draws, How};
 use super::options::FILMS;
 use super::picture::shown;
@@ -151,34 +151,20 @@ impl Filmer {
     /// Estimates every stage's need and refuses what cannot fit.
     fn memory(&self, plan: &FilmPlan, places: usize) -> Result<Vec<StageMemory>> {
         let files = &self.0.files;
-        let weights = match self.0.is_loaded() {
-            true => 0,
-            false => files.weight_bytes()[0] + files.tower_part_bytes(DRAWING),
-        };
         let rows = 1 + usize::from(plan.nothing.is_some());
         let positions = rows.saturating_mul(plan.tokens.len().saturating_add(places));
         let (width, height) = self.usual_size();
         let channels = files.tower_config.decoder.ch;
         let stages = [
-            (
-                "generate",
-                weights.saturating_add(files.cache_bytes(positions)),
-            ),
+            ("generate", self.0.drawing_bytes(positions)),
             (
                 "decode",
                 crate::memory::decode_whole(height, width, channels),
             ),
         ];
         let stages = stages.map(|(stage, needed)| StageMemory { stage, needed });
-        for stage in &stages {
-            let suggestion = "use `quantize-transformer` 4bit, fewer `frames`, or free memory";
-            crate::memory::check(
-                stage.stage,
-                stage.needed,
-                crate::memory::available(),
-                suggestion,
-            )?;
-        }
+        let suggestion = "use `quantize-transformer` 4bit, fewer `frames`, or free memory";
+        crate::memory::check_stages(&stages, suggestion)?;
         Ok(stages.to_vec())
     }
 

@@ -50,29 +50,44 @@ const fn honoured(option: &'static Definition, default: &'static str) -> Honoure
     Honoured { option, default }
 }
 
+/// How places are drawn, of a picture or of a clip.
+const DRAWN: &[Honoured] = &[
+    honoured(keys::SEED.definition(), "0"),
+    honoured(keys::GUIDANCE.definition(), "3"),
+    honoured(keys::GREEDY.definition(), ""),
+    honoured(keys::TOP_K.definition(), "900"),
+    honoured(keys::TOP_P.definition(), "0.96"),
+    honoured(TEMPERATURE.definition(), "1"),
+];
+
+/// How the model that draws them is opened.
+const OPENED: &[Honoured] = &[
+    honoured(keys::VARIANT.definition(), ""),
+    honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
+];
+
+/// Why nothing can be steered away from.
+const NO_OTHER_PROMPT: &str =
+    "VILA-U steers away from having no prompt, not from another one; leave it out";
+
 /// What it honours when it draws.
 pub(super) static DRAWS: Support = Support {
     models: "VILA-U",
-    groups: &[&[
-        honoured(keys::WIDTH.definition(), "the model's, no other"),
-        honoured(keys::HEIGHT.definition(), "the model's, no other"),
-        honoured(keys::IMAGES.definition(), "1"),
-        honoured(keys::SEED.definition(), "0"),
-        honoured(keys::GUIDANCE.definition(), "3"),
-        honoured(keys::GREEDY.definition(), ""),
-        honoured(keys::TOP_K.definition(), "900"),
-        honoured(keys::TOP_P.definition(), "0.96"),
-        honoured(TEMPERATURE.definition(), "1"),
-        honoured(keys::CODES.definition(), ""),
-        honoured(RECONSTRUCT.definition(), ""),
-        honoured(keys::VARIANT.definition(), ""),
-        honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
-    ]],
+    groups: &[
+        &[
+            honoured(keys::WIDTH.definition(), "the model's, no other"),
+            honoured(keys::HEIGHT.definition(), "the model's, no other"),
+            honoured(keys::IMAGES.definition(), "1"),
+        ],
+        DRAWN,
+        &[
+            honoured(keys::CODES.definition(), ""),
+            honoured(RECONSTRUCT.definition(), ""),
+        ],
+        OPENED,
+    ],
     refused: &[
-        (
-            keys::NEGATIVE_PROMPT.definition(),
-            "VILA-U steers away from having no prompt, not from another one; leave it out",
-        ),
+        (keys::NEGATIVE_PROMPT.definition(), NO_OTHER_PROMPT),
         (
             keys::STEPS.definition(),
             "VILA-U draws place by place, in as many steps as a picture has places; leave it out",
@@ -87,29 +102,22 @@ pub(super) static DRAWS: Support = Support {
 /// What it honours when it makes a clip.
 pub(super) static FILMS: Support = Support {
     models: "VILA-U",
-    groups: &[&[
-        honoured(video_keys::WIDTH.definition(), "the model's, no other"),
-        honoured(video_keys::HEIGHT.definition(), "the model's, no other"),
-        honoured(video_keys::FRAMES.definition(), "the model's, usually 8"),
-        honoured(video_keys::FRAME_RATE.definition(), "4"),
-        honoured(keys::SEED.definition(), "0"),
-        honoured(keys::GUIDANCE.definition(), "3"),
-        honoured(keys::GREEDY.definition(), ""),
-        honoured(keys::TOP_K.definition(), "900"),
-        honoured(keys::TOP_P.definition(), "0.96"),
-        honoured(TEMPERATURE.definition(), "1"),
-        honoured(keys::VARIANT.definition(), ""),
-        honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
-    ]],
+    groups: &[
+        &[
+            honoured(video_keys::WIDTH.definition(), "the model's, no other"),
+            honoured(video_keys::HEIGHT.definition(), "the model's, no other"),
+            honoured(video_keys::FRAMES.definition(), "the model's, usually 8"),
+            honoured(video_keys::FRAME_RATE.definition(), "4"),
+        ],
+        DRAWN,
+        OPENED,
+    ],
     refused: &[
         (
             video_keys::IMAGE.definition(),
             "VILA-U makes clips of a text alone; leave it out",
         ),
-        (
-            video_keys::NEGATIVE_PROMPT.definition(),
-            "VILA-U steers away from having no prompt, not from another one; leave it out",
-        ),
+        (video_keys::NEGATIVE_PROMPT.definition(), NO_OTHER_PROMPT),
         (
             keys::STEPS.definition(),
             "VILA-U draws place by place, in as many steps as its frames have places; leave it out",

@@ -252,8 +252,7 @@ impl Writer {
         Ok((language, plan.decisions.of(label)?))
     }
 
-    /// The pictures that a request is about: those that are given, or frames of a clip.
-    /// With the option that gave them.
+    /// The pictures that a request is about, those that are given or frames of a clip, and the option that gave them.
     fn pictures(&self, asked: &Options) -> Result<(Vec<Arc<Picture>>, &'static str)> {
         let pictures = asked.get(&PICTURE).unwrap_or_default();
         let Some(clip) = asked.get(&VIDEO) else {
