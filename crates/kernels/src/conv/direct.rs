@@ -4,6 +4,7 @@
 //! contiguous. Patches are gathered in blocks, so the memory needed beyond input and output is
 //! a few MiB whatever the picture's size.
 
+use super::winograd::{self, WinogradShape, WinogradWeight};
 use crate::gemm::layout::STRIDE;
 use crate::gemm::linear;
 use crate::gemm::packed::{self, PackedMatrix};
@@ -72,12 +73,40 @@ impl ConvShape {
     }
 }
 
+/// Output pixels and channels from which on 3×3 convolutions take [`winograd`]: transforming the weight, which is new at
+/// every call, costs as much as some hundred pixels.
+const WINOGRAD_PIXELS: usize = 1024;
+const WINOGRAD_CHANNELS: usize = 16;
+
+/// The convolution by Winograd's algorithm, where that is faster.
+fn winograd(shape: &ConvShape) -> Option<WinogradShape> {
+    let fits = (shape.kernel, shape.stride, shape.padding) == (3, 1, 1);
+    let large = shape.out_pixels() >= WINOGRAD_PIXELS
+        && shape.inputs.min(shape.outputs) >= WINOGRAD_CHANNELS
+        && shape.height.min(shape.width) >= 4;
+    (fits && large).then_some(WinogradShape {
+        batch: shape.batch,
+        height: shape.height,
+        width: shape.width,
+        upsample: false,
+    })
+}
+
 /// Gathered values held at once.
 const BLOCK: usize = 1 << 20;
 
 /// `y = conv(x, w) + bias`.
 pub fn forward(shape: &ConvShape, x: &[f32], w: &[f32], bias: Option<&[f32]>, y: &mut [f32]) {
     shape.check(x.len(), w.len(), y.len());
+    if let Some(tiled) = winograd(shape) {
+        let map = [shape.height, shape.width];
+        let w = WinogradWeight::of_map(map, w, shape.outputs, shape.inputs);
+        return winograd::forward(&tiled, x, &w, y, |_, run| {
+            if let Some(bias) = bias {
+                linear::add_bias(run, bias);
+            }
+        });
+    }
     let accumulate = linear::fill_bias(bias, y, shape.outputs);
     let patch = shape.patch();
     blocks(shape, |first, columns| {
@@ -136,6 +165,10 @@ fn gather_part(shape: &ConvShape, x: &[f32], pixel: usize, columns: Range<usize>
 /// Gradient of the weight, in OHWI order.
 pub fn backward_weight(shape: &ConvShape, x: &[f32], dy: &[f32], dw: &mut [f32]) {
     shape.check(x.len(), dw.len(), dy.len());
+    if let Some(tiled) = winograd(shape) {
+        let channels = [shape.inputs, shape.outputs];
+        return winograd::weight_gradient(&tiled, channels, x, dy, dw);
+    }
     let patch = shape.patch();
     dw.fill(0.0);
     blocks(shape, |first, columns| {
@@ -362,6 +395,53 @@ mod tests {
             let (want_dx, want_dw) = reference::conv_gradients(&shape, &x, &w, &dy);
             assert_close(&dx, &want_dx, 1e-4);
             assert_close(&dw, &want_dw, 1e-4);
+        }
+    }
+
+    /// Sums of products that Winograd's algorithm gives, beside sums in f64.
+    #[test]
+    fn large_maps_match_the_reference() {
+        for (batch, height, width, inputs, outputs) in [
+            (1, 33, 47, 16, 40),
+            (3, 21, 18, 37, 16),
+            (9, 12, 10, 20, 18),
+            (20, 8, 8, 16, 270),
+            (20, 8, 8, 270, 16),
+        ] {
+            let shape = ConvShape {
+                batch,
+                height,
+                width,
+                inputs,
+                outputs,
+                kernel: 3,
+                stride: 1,
+                padding: 1,
+            };
+            assert!(winograd(&shape).is_some());
+            let x = noise(shape.batch * height * width * inputs, 1);
+            let w = noise(outputs * shape.patch(), 2);
+            let bias = noise(outputs, 3);
+            let mut y = vec![f32::NAN; shape.out_pixels() * outputs];
+            let dy = noise(y.len(), 4);
+            forward(&shape, &x, &w, Some(&bias), &mut y);
+            let off = |found: &[f32], wanted: &[f32]| {
+                let square =
+                    |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
+                let pairs = found.iter().zip(wanted);
+                let error = square(&mut pairs.map(|(a, b)| f64::from(a - b)));
+                (error / square(&mut wanted.iter().map(|v| f64::from(*v)))).sqrt()
+            };
+            let (mut dx, mut dw) = (vec![f32::NAN; x.len()], vec![f32::NAN; w.len()]);
+            backward_input(&shape, &w, &dy, &mut dx);
+            backward_weight(&shape, &x, &dy, &mut dw);
+            let (want_dx, want_dw) = reference::conv_gradients(&shape, &x, &w, &dy);
+            let found = [
+                off(&y, &reference::conv(&shape, &x, &w, &bias)),
+                off(&dx, &want_dx),
+                off(&dw, &want_dw),
+            ];
+            assert!(found.iter().all(|off| *off < 2e-5), "{shape:?}: {found:?}");
         }
     }
 }

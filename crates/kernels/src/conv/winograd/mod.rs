@@ -7,10 +7,12 @@
 //! A strip of tiles goes through all three while it is in a cache; strips are independent, so results
 //! are the same for any number of threads.
 
+mod gradient;
 mod tile;
 mod transform;
 mod weight;
 
+pub(super) use gradient::weight_gradient;
 pub use weight::WinogradWeight;
 
 use crate::gemm::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
@@ -121,6 +123,29 @@ fn forward_at<F>(
     });
 }
 
+/// Where the channels of the input pixels of a tile of a picture begin, none outside of it.
+fn pixels_of(
+    shape: &WinogradShape,
+    tile: Tile,
+    (picture, row, column): (usize, usize, usize),
+    channels: usize,
+) -> [Option<usize>; MOST_POINTS] {
+    let shift = usize::from(shape.upsample);
+    let (side, out) = (tile.inputs(), tile.outputs());
+    let mut pixels = [None; MOST_POINTS];
+    for (index, pixel) in pixels[..side * side].iter_mut().enumerate() {
+        let y = (row * out + index / side).checked_sub(1);
+        let x = (column * out + index % side).checked_sub(1);
+        let y = y.filter(|y| *y < shape.out_height());
+        let x = x.filter(|x| *x < shape.out_width());
+        *pixel = y.zip(x).map(|(y, x)| {
+            let row = picture * shape.height + (y >> shift);
+            (row * shape.width + (x >> shift)) * channels
+        });
+    }
+    pixels
+}
+
 struct Strip<'a> {
     level: Level,
     shape: &'a WinogradShape,
@@ -213,22 +238,7 @@ impl Strip<'_> {
 
     /// Where the channels of a tile's input pixels begin.
     fn input_pixels(&self, tile: usize) -> [Option<usize>; MOST_POINTS] {
-        let shape = self.shape;
-        let (picture, row, column) = self.place(tile);
-        let shift = usize::from(shape.upsample);
-        let (side, out) = (self.w.tile.inputs(), self.w.tile.outputs());
-        let mut pixels = [None; MOST_POINTS];
-        for (index, pixel) in pixels[..side * side].iter_mut().enumerate() {
-            let y = (row * out + index / side).checked_sub(1);
-            let x = (column * out + index % side).checked_sub(1);
-            let y = y.filter(|y| *y < shape.out_height());
-            let x = x.filter(|x| *x < shape.out_width());
-            *pixel = y.zip(x).map(|(y, x)| {
-                let row = picture * shape.height + (y >> shift);
-                (row * shape.width + (x >> shift)) * self.w.inputs
-            });
-        }
-        pixels
+        pixels_of(self.shape, self.w.tile, self.place(tile), self.w.inputs)
     }
 
     /// The products of a strip with some panels: point p of tile t at `(p·count + t)·width`.

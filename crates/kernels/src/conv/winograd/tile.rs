@@ -20,6 +20,18 @@ impl Tile {
         }
     }
 
+    /// The one that takes fewer products for a map of this height and width, where edges are made up.
+    pub fn of_map(height: usize, width: usize) -> Self {
+        let products = |tile: Self| {
+            let side = tile.outputs();
+            height.div_ceil(side) * width.div_ceil(side) * tile.points()
+        };
+        match products(Self::Six) < products(Self::Four) {
+            true => Self::Six,
+            false => Self::Four,
+        }
+    }
+
     /// Side of a tile of outputs.
     pub fn outputs(self) -> usize {
         match self {

@@ -8,7 +8,7 @@ use crate::gemm::layout::{DEPTH, PANEL};
 use crate::simd::simd_dispatch;
 
 /// Channels that a transform handles together: a line of eight of them fits the registers.
-const LANES: usize = 8;
+pub(super) const LANES: usize = 8;
 /// Points of the larger tile.
 pub(super) const MOST_POINTS: usize = 64;
 
@@ -61,6 +61,8 @@ trait Line<const OUT: usize, const IN: usize> {
     fn input(d: &[Lanes; IN]) -> [Lanes; IN];
     /// Aᵀm
     fn output(m: &[Lanes; IN]) -> [Lanes; OUT];
+    /// Ay
+    fn spread(y: &[Lanes; OUT]) -> [Lanes; IN];
 }
 
 struct Four;
@@ -93,6 +95,22 @@ impl Line<4, 6> for Four {
             lanes(|l| difference[l] + 2.0 * far_difference[l]),
             lanes(|l| sum[l] + 4.0 * far_sum[l]),
             lanes(|l| difference[l] + 8.0 * far_difference[l] + m[5][l]),
+        ]
+    }
+
+    #[inline(always)]
+    fn spread(y: &[Lanes; 4]) -> [Lanes; 6] {
+        let even = lanes(|l| y[0][l] + y[2][l]);
+        let odd = lanes(|l| y[1][l] + y[3][l]);
+        let far_even = lanes(|l| y[0][l] + 4.0 * y[2][l]);
+        let far_odd = lanes(|l| 2.0 * y[1][l] + 8.0 * y[3][l]);
+        [
+            y[0],
+            lanes(|l| even[l] + odd[l]),
+            lanes(|l| even[l] - odd[l]),
+            lanes(|l| far_even[l] + far_odd[l]),
+            lanes(|l| far_even[l] - far_odd[l]),
+            y[3],
         ]
     }
 }
@@ -138,6 +156,26 @@ impl Line<6, 8> for Six {
             lanes(|l| {
                 difference[l] + 32.0 * difference2[l] + 0.03125 * difference_half[l] + m[7][l]
             }),
+        ]
+    }
+
+    #[inline(always)]
+    fn spread(y: &[Lanes; 6]) -> [Lanes; 8] {
+        let even = lanes(|l| y[0][l] + y[2][l] + y[4][l]);
+        let odd = lanes(|l| y[1][l] + y[3][l] + y[5][l]);
+        let even2 = lanes(|l| y[0][l] + 4.0 * y[2][l] + 16.0 * y[4][l]);
+        let odd2 = lanes(|l| 2.0 * y[1][l] + 8.0 * y[3][l] + 32.0 * y[5][l]);
+        let even_half = lanes(|l| y[0][l] + 0.25 * y[2][l] + 0.0625 * y[4][l]);
+        let odd_half = lanes(|l| 0.5 * y[1][l] + 0.125 * y[3][l] + 0.03125 * y[5][l]);
+        [
+            y[0],
+            lanes(|l| even[l] + odd[l]),
+            lanes(|l| even[l] - odd[l]),
+            lanes(|l| even2[l] + odd2[l]),
+            lanes(|l| even2[l] - odd2[l]),
+            lanes(|l| even_half[l] + odd_half[l]),
+            lanes(|l| even_half[l] - odd_half[l]),
+            y[5],
         ]
     }
 }
@@ -227,6 +265,70 @@ pub(super) fn transform_input(
     match tile {
         Tile::Four => input4(x, pixels, channels, out, strides),
         Tile::Six => input6(x, pixels, channels, out, strides),
+    }
+}
+
+/// A tile of gradients of outputs as gradients of its points' products: AyAᵀ, point p of all channels from
+/// `p·point` on, in whole lanes.
+#[inline(always)]
+fn gradient<L: Line<OUT, IN>, const OUT: usize, const IN: usize>(
+    dy: &[f32],
+    pixels: &[Option<usize>],
+    channels: usize,
+    out: &mut [f32],
+    point: usize,
+) {
+    for first in (0..channels).step_by(LANES) {
+        let count = LANES.min(channels - first);
+        let mut columns = [[[0.0; LANES]; IN]; OUT];
+        for (j, column) in columns.iter_mut().enumerate() {
+            let mut y = [[0.0; LANES]; OUT];
+            for (i, y) in y.iter_mut().enumerate() {
+                if let Some(pixel) = pixels[i * OUT + j] {
+                    *y = load(&dy[pixel + first..], count);
+                }
+            }
+            *column = L::spread(&y);
+        }
+        for i in 0..IN {
+            let mut y = [[0.0; LANES]; OUT];
+            for (y, column) in y.iter_mut().zip(&columns) {
+                *y = column[i];
+            }
+            for (j, value) in L::spread(&y).into_iter().enumerate() {
+                if let Some(out) = out[(i * IN + j) * point + first..].first_chunk_mut() {
+                    *out = value;
+                }
+            }
+        }
+    }
+}
+
+simd_dispatch! {
+    fn gradient4(dy: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], point: usize) {
+        gradient::<Four, 4, 6>(dy, pixels, channels, out, point);
+    }
+}
+
+simd_dispatch! {
+    fn gradient6(dy: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], point: usize) {
+        gradient::<Six, 6, 8>(dy, pixels, channels, out, point);
+    }
+}
+
+/// The gradients of a tile's products by those of its outputs. `pixels[i]` is where the channels of output pixel i
+/// begin, none outside the picture; `out` has room for whole lanes past the last channel.
+pub(super) fn transform_gradient(
+    tile: Tile,
+    dy: &[f32],
+    pixels: &[Option<usize>],
+    channels: usize,
+    out: &mut [f32],
+    point: usize,
+) {
+    match tile {
+        Tile::Four => gradient4(dy, pixels, channels, out, point),
+        Tile::Six => gradient6(dy, pixels, channels, out, point),
     }
 }
 
