@@ -30,6 +30,7 @@ pub mod device;
 pub mod diffusion;
 pub mod error;
 mod estimate;
+mod evaluation_pictures;
 pub mod events;
 pub mod families;
 pub mod folder;
@@ -52,6 +53,7 @@ pub use block_importance::{BlockImportance, BlockWatcher};
 pub use brisk_models::Cost;
 pub use error::{Error, Result};
 pub use estimate::{Estimator, StageSeconds};
+pub use evaluation_pictures::{EvaluationPictures, NamedPicture};
 pub use events::{Control, Event, Number, Unit};
 pub use known_prompts::KnownPrompts;
 pub use request::{

@@ -40,10 +40,15 @@ pub struct MaskFigures {
 /// Judges a model on scenes of words that are known pixel by pixel, with each of several options.
 pub type JudgeMasks = dyn Fn(&mut dyn MaskModel, &[Options], &Control) -> Result<Vec<MaskFigures>>;
 
+/// Finds another model by its name.
+pub type Find = dyn Fn(&str) -> Result<ModelFolder>;
+
 /// What a reproduction works with.
 pub struct Laboratory<'a> {
     /// The model that the claim is measured on.
     pub model: ModelFolder,
+    /// Models that are shown beside it.
+    pub find: &'a Find,
     /// Arithmetic word problems.
     pub problems: &'a Problems,
     /// Scenes of words, with the truth about them.

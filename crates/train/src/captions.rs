@@ -2,13 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use brisk_pipelines::KnownPrompts;
+use brisk_pipelines::{EvaluationPictures, KnownPrompts, NamedPicture};
 use serde_json::Value;
 
 use crate::data::emoji::{EmojiData, EmojiEntry};
 use crate::error::{Error, Result};
+use crate::pictures;
 use crate::rng::Rng;
 
+/// Pictures of either kind that a model brings along to be measured by.
+const MEASURED: usize = 96;
 /// Keywords that a caption adds at most.
 const MAX_TAGS: usize = 4;
 
@@ -46,6 +49,33 @@ pub(crate) fn known(data: &EmojiData, training: &[usize]) -> KnownPrompts {
     let names: BTreeSet<String> = entries().map(|entry| entry.name.clone()).collect();
     let keywords = entries().flat_map(|entry| entry.tags.clone());
     KnownPrompts::new(names.into_iter().collect(), keywords)
+}
+
+/// What a model that was trained on these pictures can be measured by: some of them, and some of those that are held out,
+/// spread over the data, whose neighbours look alike; no name twice.
+pub(crate) fn evaluation(
+    data: &EmojiData,
+    training: &[usize],
+    held_out: &[usize],
+) -> Result<EvaluationPictures> {
+    let some = |indices: &[usize]| {
+        let mut names = BTreeSet::new();
+        let mut own = indices.to_vec();
+        own.retain(|index| names.insert(&data.entries[*index].name));
+        let count = own.len().min(MEASURED);
+        let chosen = (0..count).map(|number| own[number * own.len() / count]);
+        let named = chosen.map(|index| {
+            Ok(NamedPicture {
+                prompt: data.entries[index].name.clone(),
+                picture: pictures::original(data, index)?,
+            })
+        });
+        named.collect::<Result<Vec<_>>>()
+    };
+    Ok(EvaluationPictures {
+        trained: some(training)?,
+        held_out: some(held_out)?,
+    })
 }
 
 /// A caption: for a share of `name_probability` the name alone, else with some keywords.

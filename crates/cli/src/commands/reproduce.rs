@@ -8,7 +8,8 @@ use serde_json::json;
 
 use super::ThreadArguments;
 use crate::failure::{Failure, Result};
-use crate::{models, output, progress, text};
+use crate::progress::{self, Download};
+use crate::{models, output, text};
 
 /// Measure a paper's claim on a model in the box; without a name, list the papers
 #[derive(Debug, Args)]
@@ -101,6 +102,10 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
     let control = progress::control()?;
     let laboratory = Laboratory {
         model: found.folder,
+        find: &|name| {
+            let found = brisk::find(Some(name), None, ResultKind::Pictures, &Download::default())?;
+            Ok(found.folder)
+        },
         problems: &problems,
         judge_masks: &super::eval::masks::judge,
         scratch: scratch.path().to_owned(),

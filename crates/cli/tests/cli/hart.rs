@@ -1,5 +1,7 @@
 //! Codes of several scales, in and out of the verb that draws.
 
+use brisk_media::Picture;
+use brisk_pipelines::{EvaluationPictures, NamedPicture};
 use brisk_testkit::{load_tensors, values};
 
 use crate::harness::{Place, fixture};
@@ -65,4 +67,35 @@ fn codes_of_every_picture_are_kept_and_taken_back() {
         &[&image[..], &wrong].concat(),
     );
     assert!(!place.path("no.png").exists() && !place.path("no.safetensors").exists());
+}
+
+#[test]
+fn a_model_is_measured_by_pictures_that_fit_it() {
+    let place = Place::new();
+    let model = place.copy("hart_pipeline/model", "model");
+    let reproduce = ["reproduce", "hart", "--model", "model"];
+    let words = ["evaluation_pictures.json", "brisk train image"];
+    place.fails(2, &words, &reproduce);
+    let named = |side: usize| NamedPicture {
+        prompt: "a red heart".to_owned(),
+        picture: Picture::filled(side, side, [9; 3]),
+    };
+    for (trained, held_out, words) in [
+        (
+            vec![named(12)],
+            vec![named(12)],
+            &["12 pixels", "draws 10"][..],
+        ),
+        (vec![named(10)], Vec::new(), &["held_out"]),
+    ] {
+        let pictures = EvaluationPictures { trained, held_out };
+        for (name, bytes) in pictures.to_files().unwrap() {
+            std::fs::write(model.join(name), bytes).unwrap();
+        }
+        place.fails(
+            2,
+            &[words, &["evaluation_pictures.png"]].concat(),
+            &reproduce,
+        );
+    }
 }

@@ -18,6 +18,7 @@ pub mod options;
 mod pipeline;
 mod plan;
 pub mod prompt;
+mod reproduce;
 mod text;
 
 use brisk_store::ModelFolder;
@@ -45,5 +46,5 @@ pub static FAMILY: Family = Family {
     video: None,
     class_in_words: |_| None,
     low_bit_layout: None,
-    reproductions: &[],
+    reproductions: &[&reproduce::HART],
 };

@@ -317,7 +317,7 @@ fn select(rows: &Tensor, wanted: &[usize]) -> Result<Tensor> {
 }
 
 /// A latent `[1,H,H,z]` as a picture; values are cut down to bytes, as the reference does.
-fn picture(decoder: &Tokenizer, latent: &Tensor, control: &Control) -> Result<Picture> {
+pub(super) fn picture(decoder: &Tokenizer, latent: &Tensor, control: &Control) -> Result<Picture> {
     let side = latent.dim(1)?;
     // Maps of the next level are of another size, and those of this one would stand beside them.
     let mut see = |name: &str, _: &Tensor| {

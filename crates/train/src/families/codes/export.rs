@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use brisk_pipelines::KnownPrompts;
+use brisk_pipelines::{EvaluationPictures, KnownPrompts};
 use brisk_store::{OutTensor, write_atomic, write_safetensors};
 use serde_json::json;
 
@@ -27,6 +27,8 @@ pub(super) struct Pieces<'a> {
     pub guidance: f64,
     /// What it knows.
     pub known_prompts: KnownPrompts,
+    /// What it can be measured by.
+    pub evaluation: EvaluationPictures,
 }
 
 pub(super) fn write(
@@ -72,6 +74,9 @@ pub(super) fn write(
     )?;
     let known = pieces.known_prompts.to_json();
     write_json(&model.join(KnownPrompts::FILE), &known)?;
+    for (name, bytes) in pieces.evaluation.to_files()? {
+        write_atomic(&model.join(name), &bytes)?;
+    }
     // Empty: this model was trained without a text before every prompt.
     write_atomic(&model.join("system_prompt.txt"), b"")?;
     std::fs::copy(out.join(LOG), model.join(LOG)).at(&out.join(LOG))?;

@@ -118,6 +118,7 @@ pub fn train_codes(
         files,
         guidance: recipe.guidance,
         known_prompts: captions::known(data, &training),
+        evaluation: captions::evaluation(data, &training, &recipe.pictures.of(data, true))?,
     };
     export::write(&pieces, &session, training.len(), out)
 }
