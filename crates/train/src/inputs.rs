@@ -90,6 +90,7 @@ mod tests {
             size: 8,
             pictures: vec![level; 192],
             entries: vec![EmojiEntry {
+                captions: Vec::new(),
                 name: name.to_owned(),
                 tags: Vec::new(),
                 hexcode: String::new(),

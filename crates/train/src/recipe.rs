@@ -9,6 +9,7 @@ use brisk_store::read::read;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use crate::captions::{CaptionScores, ScoreLaw};
 use crate::error::{Error, JsonContext, Result};
 use crate::families::codes::CodesRecipe;
 use crate::families::detector::DetectorRecipe;
@@ -131,6 +132,9 @@ pub struct ImageRecipe {
     pub text_dropout: f64,
     /// Share of captions that are the name alone; the others add keywords.
     pub name_probability: f64,
+    /// How one of several captions with scores is drawn.
+    #[serde(default)]
+    pub caption_scores: CaptionScores,
     /// Tokens of a training caption at most, bos included.
     pub max_tokens: usize,
     /// Updates between sample sheets.

@@ -178,6 +178,7 @@ impl ImageRecipe {
         self.training.validate()?;
         require_share("text_dropout", self.text_dropout)?;
         require_share("name_probability", self.name_probability)?;
+        self.caption_scores.validate()?;
         require(
             NUMBERS.contains(&self.flow_shift),
             "flow_shift",

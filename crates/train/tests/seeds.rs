@@ -5,7 +5,7 @@ use std::path::Path;
 use brisk_media::{Picture, encode_png};
 use brisk_pipelines::Control;
 use brisk_testkit::check_seeds;
-use brisk_train::data::captioned::prepare_captioned;
+use brisk_train::data::captioned::{SideFiles, prepare_captioned};
 use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
 use brisk_train::log::read_log;
 use brisk_train::recipe::Recipe;
@@ -31,7 +31,12 @@ fn texts_beside_pictures() {
         std::fs::write(place("png"), encode_png(&red, &[]).unwrap()).unwrap();
         std::fs::write(place("txt"), bytes).unwrap();
         let options = small(&folder.path().join("data.safetensors"));
-        prepare_captioned(folder.path(), &options, &Control::silent())
+        prepare_captioned(
+            folder.path(),
+            &SideFiles::default(),
+            &options,
+            &Control::silent(),
+        )
     });
 }
 

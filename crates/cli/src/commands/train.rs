@@ -4,6 +4,7 @@ mod checker;
 mod detector;
 mod masks;
 mod packages;
+mod pictures;
 mod preview;
 mod recogniser;
 mod scenes;
@@ -16,7 +17,6 @@ use brisk::{Control, ResultKind};
 use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_pipelines::folder::ComponentFolder;
 use brisk_store::{ModelFolder, TensorSource, check_output, write_atomic};
-use brisk_train::data::captioned::prepare_captioned;
 use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
 use brisk_train::log::{LogEntry, MEASURES, read_log};
@@ -61,7 +61,7 @@ pub enum TrainVerb {
     Autoencoder(AutoencoderArguments),
     Image(ImageTrainingArguments),
     Text(TextTrainingArguments),
-    PreparePictures(PreparePicturesArguments),
+    PreparePictures(pictures::PreparePicturesArguments),
     PrepareScenes(ScenesArguments),
     Checker(CheckerArguments),
     Tokenizer(TokenizerArguments),
@@ -93,32 +93,6 @@ pub struct PrepareArguments {
     json: bool,
     #[command(flatten)]
     threads: ThreadArguments,
-}
-
-/// Make a data set of your own pictures, each with a text file of its name
-#[derive(Debug, Args)]
-#[command(
-    before_help = "photo.jpg is described by photo.txt: its first line is the caption, further lines are keywords. Pictures\n\
-    (PNG, JPEG, WebP) are cut to the largest square in their middle and resized; one in twenty is held out."
-)]
-pub struct PreparePicturesArguments {
-    /// Folder of pictures and texts
-    #[arg(value_name = "FOLDER")]
-    folder: PathBuf,
-    /// Side of the pictures in pixels; a recipe's picture_size
-    #[arg(long, value_name = "PIXELS", default_value_t = 128)]
-    size: usize,
-    /// File to write
-    #[arg(
-        short,
-        long,
-        value_name = "FILE",
-        default_value = "pictures.safetensors"
-    )]
-    output: PathBuf,
-    /// Print one JSON document
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -281,7 +255,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Autoencoder(arguments) => autoencoder(arguments),
         TrainVerb::Image(arguments) => image(arguments),
         TrainVerb::Text(arguments) => language(arguments),
-        TrainVerb::PreparePictures(arguments) => prepare_pictures(arguments),
+        TrainVerb::PreparePictures(arguments) => pictures::run(arguments),
         TrainVerb::PrepareScenes(arguments) => scenes::run(arguments),
         TrainVerb::Checker(arguments) => checker::run(arguments),
         TrainVerb::Tokenizer(arguments) => tokenizer::run(arguments),
@@ -328,25 +302,6 @@ fn prepare_emoji(arguments: &PrepareArguments) -> Result {
         sets.join(", "),
         report.held_out,
         report.duplicates
-    ))
-}
-
-fn prepare_pictures(arguments: &PreparePicturesArguments) -> Result {
-    output::expect_format("--output", &arguments.output, Format::Safetensors)?;
-    output::check_writable(&arguments.output)?;
-    let mut options = PrepareOptions::new(&arguments.output);
-    options.size = arguments.size;
-    let folder = &arguments.folder;
-    let report = prepare_captioned(folder, &options, &progress::control()?)?;
-    let path = arguments.output.display().to_string();
-    if arguments.json {
-        return output::print_json(
-            &json!({"path": path, "pictures": report.pictures, "held_out": report.held_out}),
-        );
-    }
-    output::print(&format!(
-        "{path}: {} pictures of {} px, {} of them held out",
-        report.pictures, arguments.size, report.held_out
     ))
 }
 

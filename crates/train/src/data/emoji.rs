@@ -200,15 +200,30 @@ pub struct PrepareReport {
     pub per_set: BTreeMap<EmojiSet, usize>,
     /// Emoji that a set repeats with the drawing of another one, left out.
     pub duplicates: usize,
+    /// Pictures of which no caption fits well enough, left out.
+    pub low_scores: usize,
+}
+
+/// A caption with how well it fits its picture, such as CLIP's score.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ScoredCaption {
+    /// It, in lower case.
+    pub text: String,
+    /// The higher the better.
+    pub score: f64,
 }
 
 /// One picture's description.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct EmojiEntry {
     /// The emoji's name in lower case, such as `red heart`.
     pub name: String,
     /// Keywords.
     pub tags: Vec<String>,
+    /// More captions, of which one is drawn by its score in place of name and keywords; best first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captions: Vec<ScoredCaption>,
     /// Code points in upper case hexadecimal, joined by `-`, without variation selectors.
     pub hexcode: String,
     /// Whose drawing it is.
@@ -421,6 +436,7 @@ pub(super) fn write(data: EmojiData, duplicates: usize, out: &Path) -> Result<Pr
         held_out: entries.iter().filter(|e| e.held_out).count(),
         per_set: BTreeMap::new(),
         duplicates,
+        low_scores: 0,
     };
     for entry in entries {
         *report.per_set.entry(entry.set).or_insert(0) += 1;
@@ -508,6 +524,7 @@ fn collect_set(
             continue;
         }
         let entry = EmojiEntry {
+            captions: Vec::new(),
             name: label.label.to_lowercase(),
             tags: label.tags.clone(),
             held_out: is_held_out(&hexcode),

@@ -55,6 +55,7 @@ fn data() -> EmojiData {
                 }
             }
             entries.push(EmojiEntry {
+                captions: Vec::new(),
                 name: format!("{colour} {shape}"),
                 tags: vec![shape.to_owned(), "Shape".to_owned()],
                 hexcode: format!("{number}"),

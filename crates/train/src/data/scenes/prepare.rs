@@ -104,6 +104,7 @@ pub fn prepare_scenes(
                 cells.push((rendered.picture, caption.clone()));
             }
             data.entries.push(EmojiEntry {
+                captions: Vec::new(),
                 name: caption,
                 tags: Vec::new(),
                 hexcode: format!("{:x}-{index}", options.seed),

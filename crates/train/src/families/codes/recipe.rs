@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::error::{JsonContext, Result};
 use crate::pictures::Selection;
 use crate::recipe::{
-    MAX_SAMPLES, MAX_STEPS, TrainingOptions, require, require_count, require_object, require_share,
+    CaptionScores, MAX_SAMPLES, MAX_STEPS, TrainingOptions, require, require_count, require_object,
+    require_share,
 };
 
 /// Most repetitions of a place, and most places.
@@ -72,6 +73,9 @@ pub struct CodesRecipe {
     pub text_dropout_law: DropLaw,
     /// Share of captions that are the name alone; the others add keywords.
     pub name_probability: f64,
+    /// How one of several captions with scores is drawn.
+    #[serde(default)]
+    pub caption_scores: CaptionScores,
     /// Places of the last scale.
     pub last_scale: KeptPlaces,
     /// The diffusion head.
@@ -97,6 +101,7 @@ impl CodesRecipe {
         require_object("transformer", &self.transformer)?;
         require_object("text_encoder", &self.text_encoder)?;
         require_share("name_probability", self.name_probability)?;
+        self.caption_scores.validate()?;
         match self.text_dropout_law {
             DropLaw::Share => require_share("text_dropout", self.text_dropout)?,
             DropLaw::Normal => {

@@ -88,7 +88,8 @@ pub fn train_codes(
         let rng = &mut session.rng;
         let drawn = slots.iter().map(|slot| {
             let entry = &data.entries[training[*slot]];
-            let caption = captions::caption(entry, recipe.name_probability, rng);
+            let caption =
+                captions::caption(entry, recipe.name_probability, &recipe.caption_scores, rng);
             Ok(texts.prompt(&caption, length)?)
         });
         let prompts = drawn.collect::<Result<Vec<EncodedPrompt>>>()?;

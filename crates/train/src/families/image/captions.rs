@@ -43,7 +43,12 @@ impl<'a> Captions<'a> {
                     return Ok(self.empty.clone());
                 }
                 let entry = &self.data.entries[self.training[*slot]];
-                let caption = caption(entry, self.recipe.name_probability, rng);
+                let caption = caption(
+                    entry,
+                    self.recipe.name_probability,
+                    &self.recipe.caption_scores,
+                    rng,
+                );
                 tokens(self.tokenizer, &caption, self.recipe.max_tokens)
             })
             .collect()

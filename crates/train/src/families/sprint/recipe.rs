@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::Result;
 use crate::pictures::Selection;
 use crate::recipe::{
-    MAX_SAMPLES, MAX_STEPS, TrainingOptions, require, require_count, require_share,
+    CaptionScores, MAX_SAMPLES, MAX_STEPS, TrainingOptions, require, require_count, require_share,
 };
 
 /// Distils a SANA model with a dense time embedding (`timestep_scale` 0.001) into one of a few steps. Updates take turns:
@@ -40,6 +40,9 @@ pub struct SprintRecipe {
     pub head_blocks: Vec<usize>,
     /// Share of captions that are the name alone; the others add keywords.
     pub name_probability: f64,
+    /// How one of several captions with scores is drawn.
+    #[serde(default)]
+    pub caption_scores: CaptionScores,
     /// Tokens of a training caption at most, bos included.
     pub max_tokens: usize,
     /// Updates between sample sheets.
@@ -97,6 +100,7 @@ impl SprintRecipe {
         )?;
         require_share("max_time_share", self.max_time_share)?;
         require_share("name_probability", self.name_probability)?;
+        self.caption_scores.validate()?;
         if self.adversarial_weight > 0.0 {
             require_count("head_blocks (count)", self.head_blocks.len(), MAX_SAMPLES)?;
         }

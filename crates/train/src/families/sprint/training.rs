@@ -120,7 +120,12 @@ pub fn distill_sprint(
         let slots = order.batch(session.step, options.batch);
         let prompts = slots.iter().map(|slot| {
             let entry = &data.entries[training[*slot]];
-            let caption = captions::caption(entry, recipe.name_probability, &mut session.rng);
+            let caption = captions::caption(
+                entry,
+                recipe.name_probability,
+                &recipe.caption_scores,
+                &mut session.rng,
+            );
             texts.tokens(&caption)
         });
         let batch = Batch {
