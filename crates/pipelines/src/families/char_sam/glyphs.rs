@@ -26,6 +26,8 @@ const RATIO_COST: f64 = 0.1;
 pub struct Template {
     /// Its pixels.
     pub ink: Mask,
+    /// The same with those of its holes.
+    pub filled: Mask,
     /// How far a pen goes on, in em.
     pub advance: f64,
     /// Holes.
@@ -110,7 +112,10 @@ impl Template {
         let pixels = letter.coverage.iter().map(|share| *share >= 0.5).collect();
         let whole = Mask::new(letter.width, letter.height, pixels).ok()?;
         let ink = whole.cut(whole.bounds()?);
+        let filled = ink.pixels().iter().zip(ink.holes());
+        let filled = filled.map(|(inside, hole)| *inside || hole).collect();
         Some(Self {
+            filled: Mask::new(ink.width(), ink.height(), filled).ok()?,
             holes: ink.hole_count(),
             parts: ink.part_count(),
             ink,
@@ -179,11 +184,17 @@ pub fn fitted(templates: &[Template], mask: &Mask, bounds: [f64; 4]) -> Vec<Fitt
         bounds
     };
     let (wide, high) = ((right - left).max(1.0), (bottom - top).max(1.0));
+    let holes = mask.hole_count();
     let score = |template: &Template, placement: &Placement| {
         let pixels = placement.drawn(&template.ink, size);
+        let mut alike = overlap(&pixels, mask.pixels());
+        if template.holes > holes {
+            // Of what covers holes only the outline says which letter it is, else the boldest would always win.
+            let filled = placement.drawn(&template.filled, size);
+            alike = alike.max(overlap(&filled, mask.pixels()));
+        }
         let ratio = template.ink.width() as f64 / template.ink.height() as f64 / (wide / high);
-        let score = overlap(&pixels, mask.pixels()) - RATIO_COST * ratio.ln().abs();
-        (pixels, score)
+        (pixels, alike - RATIO_COST * ratio.ln().abs())
     };
     let plain = |template: &Template, shear: f64| {
         let placement = Placement {

@@ -21,10 +21,9 @@ const ROWS: usize = 64;
 const MOST_COLUMNS: usize = 192;
 /// By how much the canvas is larger than the box on each side, as a share of it.
 const AROUND: f64 = 0.1;
-/// How much less than the one before a mask may look like the letter whose holes it mends.
-const LOSS: f64 = 0.02;
-/// By how much it must look more like it where it mends no hole.
-const GAIN: f64 = 0.02;
+/// How much less than the one before a mask may look like a letter where it has its holes sooner, and elsewhere.
+const MENDING: f64 = 0.1;
+const OTHERWISE: f64 = 0.03;
 /// Pixels of the canvas of the smallest hole that counts.
 const HOLE: usize = 6;
 /// Share of the letter's pixels of the smallest part that a further pass is about.
@@ -126,7 +125,12 @@ pub(super) fn refine(
             });
         }
     }
-    again(view, sought, &mut refined, &mut compared, settings, spent)?;
+    let shown = Shown {
+        view,
+        sought,
+        settings,
+    };
+    shown.again(&mut refined, &mut compared, templates, spent)?;
     // Where the letter still differs most, two more points.
     let mut further = Vec::new();
     for mut one in compared {
@@ -146,62 +150,76 @@ pub(super) fn refine(
             further.push(one);
         }
     }
-    again(view, sought, &mut refined, &mut further, settings, spent)?;
+    shown.again(&mut refined, &mut further, templates, spent)?;
     Ok(refined)
 }
 
-/// Finds masks with points, and keeps each that has the letter's holes sooner than the one before, or looks more like it.
-fn again(
-    view: &View,
-    sought: &[Sought],
-    refined: &mut [Refined],
-    compared: &mut [Compared],
-    settings: &Settings,
-    spent: &mut Spent,
-) -> Result<()> {
-    let mut prompts = Vec::with_capacity(compared.len());
-    for one in compared.iter() {
-        let shown = &refined[one.index].mask;
-        let mask = match settings.mask_input {
-            false => None,
-            true => {
-                let [columns, rows] = shown.size;
-                Some(Tensor::from_vec(
-                    shown.logits.clone(),
-                    (1, rows, columns, 1),
-                )?)
-            }
-        };
-        prompts.push(PicturePrompt {
-            points: one.points.clone(),
-            bounds: Some(sought[one.index].bounds),
-            mask,
-        });
-    }
-    if prompts.is_empty() {
-        return Ok(());
-    }
-    let masks = view.masks(&prompts, spent)?;
-    for (one, found) in compared.iter_mut().zip(masks) {
-        let mask = one.canvas.mask(view, &found, sought[one.index].bounds)?;
-        let Some(best) = one.letters.first() else {
-            continue;
-        };
-        let likeness = Likeness::of(&mask, best);
-        let kept = &mut refined[one.index];
-        let before = one.likeness;
-        let better = match likeness.holes.cmp(&before.holes) {
-            Ordering::Less => likeness.overlap >= before.overlap - LOSS,
-            Ordering::Equal => likeness.overlap >= before.overlap + GAIN,
-            Ordering::Greater => false,
-        };
-        if better {
-            kept.mask = found;
-            kept.points.clone_from(&one.points);
-            one.likeness = likeness;
+/// What is looked for, and where.
+struct Shown<'a> {
+    view: &'a View,
+    sought: &'a [Sought],
+    settings: &'a Settings,
+}
+
+impl Shown<'_> {
+    /// Finds masks with points, and keeps each that has the letter's holes sooner than the one before, or as many and looks
+    /// hardly less like it; every mask is compared with the letters that look most like itself.
+    fn again(
+        &self,
+        refined: &mut [Refined],
+        compared: &mut [Compared],
+        templates: &mut Templates,
+        spent: &mut Spent,
+    ) -> Result<()> {
+        let mut prompts = Vec::with_capacity(compared.len());
+        for one in compared.iter() {
+            let shown = &refined[one.index].mask;
+            let mask = match self.settings.mask_input {
+                false => None,
+                true => {
+                    let [columns, rows] = shown.size;
+                    Some(Tensor::from_vec(
+                        shown.logits.clone(),
+                        (1, rows, columns, 1),
+                    )?)
+                }
+            };
+            prompts.push(PicturePrompt {
+                points: one.points.clone(),
+                bounds: Some(self.sought[one.index].bounds),
+                mask,
+            });
         }
+        if prompts.is_empty() {
+            return Ok(());
+        }
+        let masks = self.view.masks(&prompts, spent)?;
+        for (one, found) in compared.iter_mut().zip(masks) {
+            let sought = &self.sought[one.index];
+            let Some(class) = sought.class else { continue };
+            let mask = one.canvas.mask(self.view, &found, sought.bounds)?;
+            let bounds = one.canvas.place_of(sought.bounds);
+            let letters = fitted(templates.of(class), &mask, bounds);
+            let Some(best) = letters.first() else {
+                continue;
+            };
+            let likeness = Likeness::of(&mask, best);
+            let kept = &mut refined[one.index];
+            let before = one.likeness;
+            let better = match likeness.holes.cmp(&before.holes) {
+                Ordering::Less => likeness.overlap >= before.overlap - MENDING,
+                Ordering::Equal => likeness.overlap >= before.overlap - OTHERWISE,
+                Ordering::Greater => false,
+            };
+            if better {
+                kept.mask = found;
+                kept.points.clone_from(&one.points);
+                one.likeness = likeness;
+                one.letters = letters;
+            }
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn chosen(found: &LetterPoints, which: Points) -> impl Iterator<Item = (Place, bool)> + '_ {
