@@ -112,9 +112,10 @@ def folder(source, cache, components, dtype):
 def segment_anything(config):
     """The authors' networks as a configuration has them, with weights of their own."""
     # Without what the package imports besides: it wants a torchvision that goes with this torch.
-    package = types.ModuleType("segment_anything")
-    package.__path__ = list(importlib.util.find_spec("segment_anything").submodule_search_locations)
-    sys.modules.setdefault("segment_anything", package)
+    if "segment_anything" not in sys.modules:
+        package = types.ModuleType("segment_anything")
+        package.__path__ = list(importlib.util.find_spec("segment_anything").submodule_search_locations)
+        sys.modules["segment_anything"] = package
     from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 
     vision, decoder = config["vision_config"], config["mask_decoder_config"]
@@ -147,16 +148,18 @@ def segment_anything(config):
 
 
 def segmenter(source, cache, components, dtype):
-    """A file of random weights under the authors' names."""
-    target = pathlib.Path(cache) / "models" / f"{pathlib.Path(source).name}-{dtype}.pth"
+    """A folder with a file of random weights under the authors' names."""
+    folder = pathlib.Path(cache) / "models" / f"{pathlib.Path(source).name}-{dtype}"
+    target = folder / "sam.pth"
     if not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pathlib.Path(source) / "config.json", folder / "config.json")
         torch.manual_seed(0)
         state = segment_anything(read(pathlib.Path(source) / "config.json")).state_dict()
         temporary = target.with_suffix(".part")
         torch.save({name: tensor.to(TYPES[dtype]) for name, tensor in state.items()}, temporary)
         temporary.rename(target)
-    return target
+    return folder
 
 
 def load(target, name):

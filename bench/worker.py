@@ -130,7 +130,7 @@ def masks_runner(arguments):
         raise SystemExit("worker: no OpenVINO export of Segment Anything here")
     tensors = load_file(arguments.inputs)
     model = checkpoints.segment_anything(json.loads(pathlib.Path(arguments.config).read_text()))
-    model.load_state_dict(torch.load(arguments.model))
+    model.load_state_dict(torch.load(pathlib.Path(arguments.model) / "sam.pth"))
     encoder = torch.compile(model.image_encoder) if arguments.peer == "compile" else model.image_encoder
 
     def masks():

@@ -272,7 +272,7 @@ pub fn describe_word(word: &FoundWord) -> Value {
         }))
     });
     without_nulls(json!({
-        "text": word.text, "confidence": word.confidence.and_then(number), "polygon": word.polygon,
+        "text": word.text, "confidence": word.confidence.and_then(number), "detected": word.detected, "polygon": word.polygon,
         "area": word.runs.area(), "characters": characters.collect::<Vec<_>>(), "flags": word.flags,
     }))
 }

@@ -45,6 +45,8 @@ pub struct WordScores {
     pub boundary_f: f64,
     /// Mean intersection over union of single characters; none where words have no masks of them.
     pub mean_iou: Option<f64>,
+    /// Share of words in which the detector saw as many characters as there are; none where it looked at none.
+    pub counted_words: Option<f64>,
     /// Share of words about which nothing was flagged.
     pub unflagged_words: f64,
     /// Share of characters that are worse than with the setting before by 5 points or more.
@@ -178,6 +180,8 @@ struct Sum {
     pictures: usize,
     words: usize,
     unflagged: usize,
+    detected: usize,
+    counted_right: usize,
     overlaps: Vec<f32>,
     characters: usize,
 }
@@ -209,6 +213,10 @@ impl Sum {
             return;
         }
         for (word, truth) in words.iter().zip(&scene.words) {
+            if let Some(detected) = word.detected {
+                self.detected += 1;
+                self.counted_right += usize::from(detected == truth.letters.len());
+            }
             if word.characters.len() != truth.letters.len() {
                 continue;
             }
@@ -234,6 +242,8 @@ impl Sum {
             hole_recall: scores.hole_recall,
             boundary_f: scores.boundary_f,
             mean_iou: (self.characters > 0).then_some(scores.mean_iou),
+            counted_words: (self.detected > 0)
+                .then(|| self.counted_right as f64 / self.detected as f64),
             unflagged_words: self.unflagged as f64 / self.words.max(1) as f64,
             worse_than_before: None,
             seconds: self

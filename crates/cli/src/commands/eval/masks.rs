@@ -19,7 +19,8 @@ use crate::{models, output, progress, text};
 #[command(
     before_help = "The scenes are composed as those of `brisk train masks`, from other numbers. Measured are the intersection\n\
     over union and F-score of all text pixels, the share of letters' holes left open, how much of the\n\
-    borders agrees within 2 pixels, and seconds a picture."
+    borders agrees within 2 pixels, in how many words the detector counts the characters right, and seconds a\n\
+    picture."
 )]
 pub struct MasksEvalArguments {
     /// Folder, hub id, weights file, or the name of one in the box
@@ -140,6 +141,7 @@ fn page(scores: &[WordScores]) -> String {
         "holes open",
         "borders",
         "IoU a mask",
+        "counted",
         "worse",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -152,6 +154,7 @@ fn page(scores: &[WordScores]) -> String {
             percent(one.hole_recall),
             percent(one.boundary_f),
             perhaps(one.mean_iou),
+            perhaps(one.counted_words),
             perhaps(one.worse_than_before),
         ]);
     }

@@ -46,6 +46,8 @@ pub(super) struct Word<'a> {
     pub strip: std::sync::Arc<Strip>,
     /// Of the whole picture; without it parts of the strip are looked at.
     whole: Option<View>,
+    /// Characters that the detector saw.
+    pub detected: Option<usize>,
     pub spent: Spent,
     pub looked: Looked,
 }
@@ -57,6 +59,7 @@ impl<'a> Word<'a> {
             picture,
             strip,
             whole,
+            detected: None,
             spent: Spent::default(),
             looked: Looked::default(),
         }
@@ -123,6 +126,7 @@ pub(super) fn character_boxes(
             }
         }
         found.retain(|[left, top, right, bottom]| left < right && top < bottom);
+        word.detected = Some(found.len());
     } else {
         flags.push("no detector");
     }

@@ -356,6 +356,7 @@ fn generated(
             polygon: given.polygon.clone(),
             text: word.text,
             confidence: word.confidence,
+            detected: word.detected,
             runs: Runs::from(&Mask::new(width, height, union)?),
             characters: own,
             flags: word.flags,

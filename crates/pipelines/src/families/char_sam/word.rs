@@ -38,6 +38,8 @@ pub(super) struct Whole<'a> {
 pub(super) struct Found {
     pub text: Option<String>,
     pub confidence: Option<f32>,
+    /// Characters that the detector saw.
+    pub detected: Option<usize>,
     pub characters: Vec<Character>,
     pub flags: Vec<&'static str>,
     pub spent: Spent,
@@ -99,6 +101,7 @@ pub(super) fn find(
     }
     let boxes = boxes(given, &mut word, tools, settings, &mut found)?;
     found.characters = masks(&boxes, &mut word, tools, settings)?;
+    found.detected = word.detected;
     found.spent.encode += word.spent.encode;
     found.spent.decode += word.spent.decode;
     found.looked = Looked {

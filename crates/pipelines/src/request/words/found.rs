@@ -11,6 +11,8 @@ pub struct FoundWord {
     pub text: Option<String>,
     /// How sure the recogniser is of it, where it read it.
     pub confidence: Option<f32>,
+    /// How many characters the detector saw in it, before boxes were joined and split.
+    pub detected: Option<usize>,
     /// Its pixels: those of all its characters.
     pub runs: Runs,
     /// In reading order.
