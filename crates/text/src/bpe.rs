@@ -80,7 +80,7 @@ pub fn train_bpe(lines: &[String], vocabulary: usize) -> Result<Vec<u8>> {
 }
 
 /// Splits in front of every space, so that merges never cross one.
-fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
     for c in line.chars() {
         let c = if c == ' ' { SPACE } else { c };

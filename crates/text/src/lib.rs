@@ -1,7 +1,7 @@
 //! Tokenizers and prompt handling.
 //!
 //! [`Tokenizer`] reads a `tokenizer.json` or a `tokenizer.model`; [`ChatTemplate`] renders the conversation that a chat model expects; [`train_bpe`] makes one with
-//! SentencePiece's conventions. This crate knows nothing of tensors or models.
+//! SentencePiece's conventions, [`train_sentencepiece`] a `tokenizer.model`. This crate knows nothing of tensors or models.
 //!
 //! ```
 //! use brisk_text::{Tokenizer, train_bpe};
@@ -32,5 +32,6 @@ pub use bpe::{MIN_VOCABULARY, train_bpe};
 pub use chat::{ChatMessage, ChatTemplate, ChatTemplates, is_space};
 pub use error::{Error, Result};
 pub use guard::is_guarded;
+pub use sentencepiece::{MIN_PIECES, train_sentencepiece};
 pub use tokenizer::Tokenizer;
 pub use words::word_tokenizer;

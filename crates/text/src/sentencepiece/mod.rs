@@ -5,6 +5,7 @@ mod added;
 mod decode;
 mod merge;
 mod model;
+mod train;
 mod trie;
 mod wire;
 
@@ -14,6 +15,8 @@ use serde_json::Value;
 
 use crate::limits::TEXT;
 use crate::{Error, Result};
+
+pub use train::{MIN_PIECES, train_sentencepiece};
 
 use model::{Kind, Model};
 use trie::Trie;
