@@ -2,6 +2,7 @@
 //! transformer that shares its file.
 
 mod config;
+mod contrast;
 mod cost;
 mod encoder;
 mod model;
@@ -9,7 +10,8 @@ mod quantizer;
 mod siglip;
 
 pub use config::{DecoderConfig, TowerConfig};
+pub use contrast::Contrast;
 pub use encoder::Encoder;
 pub use model::{Parts, Tower};
-pub use quantizer::{Encoded, Quantizer};
-pub use siglip::SiglipConfig;
+pub use quantizer::{AtDepth, Encoded, Quantizer};
+pub use siglip::{SiglipConfig, SiglipTextConfig};

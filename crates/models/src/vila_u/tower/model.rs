@@ -146,13 +146,21 @@ impl Tower {
     /// # Errors
     /// The encoder was not loaded, a picture of another size, or a non-finite activation.
     pub fn encode(&self, pictures: &Tensor, trace: &mut Trace) -> Result<Encoded> {
+        let encoded = self.quantizer.encode(&self.vectors(pictures, trace)?)?;
+        trace.see("quantizer", &encoded.sum);
+        Ok(encoded)
+    }
+
+    /// Pictures `[B,N,N,3]` in −1..1 to the vectors `[B·h·w,C]` of their places, which are quantized; `trace` sees
+    /// what [`Encoder::forward`] shows.
+    ///
+    /// # Errors
+    /// As [`Self::encode`].
+    pub fn vectors(&self, pictures: &Tensor, trace: &mut Trace) -> Result<Tensor> {
         let encoder = self.encoder.as_ref().ok_or_else(|| absent("encoder"))?;
         let x = encoder.forward(pictures, trace)?;
         let (batch, height, width, channels) = x.dims4()?;
-        let x = x.reshape((batch * height * width, channels))?;
-        let encoded = self.quantizer.encode(&x)?;
-        trace.see("quantizer", &encoded.sum);
-        Ok(encoded)
+        x.reshape((batch * height * width, channels))
     }
 
     /// Sums of codewords `[B,h,w,C]` to pictures `[B,H,W,3]`, about −1..1, not cut off; `trace` sees

@@ -24,6 +24,19 @@ pub struct Encoded {
     pub residuals: Vec<Vec<f32>>,
 }
 
+/// What one depth of places does.
+#[derive(Debug)]
+pub struct AtDepth<'a> {
+    /// Which.
+    pub depth: usize,
+    /// What the depths before it leave, `[places,C]`.
+    pub wanted: &'a Tensor,
+    /// The codes of it, one a place.
+    pub codes: &'a [u32],
+    /// The codewords of all depths up to this one, `[places,C]`.
+    pub sum: &'a Tensor,
+}
+
 impl Quantizer {
     /// Reads `codebooks.{d}`; of a shared one the first that is stored.
     pub(super) fn load(config: &TowerConfig, weights: &Weights) -> Result<Self> {
@@ -116,6 +129,18 @@ impl Quantizer {
     /// # Errors
     /// Another width, or vectors that are not finite.
     pub fn encode(&self, vectors: &Tensor) -> Result<Encoded> {
+        self.encode_with(vectors, &mut |_| Ok(()))
+    }
+
+    /// As [`Self::encode`]; `see` is told of every depth.
+    ///
+    /// # Errors
+    /// As [`Self::encode`], and what `see` reports.
+    pub fn encode_with(
+        &self,
+        vectors: &Tensor,
+        see: &mut dyn FnMut(&AtDepth) -> Result<()>,
+    ) -> Result<Encoded> {
         let (places, _) = vectors.dims2()?;
         let mut codes = vec![0; places * self.depth];
         let (mut rest, mut sum) = (vectors.clone(), (vectors * 0.0)?);
@@ -123,8 +148,14 @@ impl Quantizer {
         for depth in 0..self.depth {
             let found = self.codebook(depth).nearest(&rest)?;
             let words = self.codewords(depth, &found)?;
-            rest = (rest - &words)?;
-            sum = (sum + words)?;
+            sum = (sum + &words)?;
+            see(&AtDepth {
+                depth,
+                wanted: &rest,
+                codes: &found,
+                sum: &sum,
+            })?;
+            rest = (rest - words)?;
             residuals.push(rest.sqr()?.sum_keepdim(1)?.flatten_all()?.to_vec1()?);
             for (place, code) in found.into_iter().enumerate() {
                 codes[place * self.depth + depth] = code;

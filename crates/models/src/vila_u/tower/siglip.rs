@@ -1,4 +1,4 @@
-//! The vision half of a SigLIP configuration (arXiv 2303.15343), which the tower's file names.
+//! A SigLIP configuration (arXiv 2303.15343), which the tower's file names.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -153,5 +153,128 @@ impl SiglipConfig {
         let embeddings = linear(3 * patch * patch, width) + grid * grid * width;
         let layer = 4 * linear(width, width) + linear(width, inner) + linear(inner, width);
         embeddings + self.layers() as u64 * (layer + 4 * width)
+    }
+}
+
+/// Sizes of SigLIP's text encoder; where a key is missing, the default of its class.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct SiglipTextConfig {
+    /// Channels of a token.
+    pub hidden_size: usize,
+    /// Channels inside the feed-forward layers.
+    pub intermediate_size: usize,
+    /// Layers.
+    pub num_hidden_layers: usize,
+    /// Heads.
+    pub num_attention_heads: usize,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Tokens that every text is filled up to.
+    pub max_position_embeddings: usize,
+    /// Activation of the feed-forward layers.
+    pub hidden_act: String,
+    /// Epsilon of the norms.
+    pub layer_norm_eps: f64,
+}
+
+impl Default for SiglipTextConfig {
+    fn default() -> Self {
+        Self {
+            hidden_size: 768,
+            intermediate_size: 3072,
+            num_hidden_layers: 12,
+            num_attention_heads: 12,
+            vocab_size: 32_000,
+            max_position_embeddings: 64,
+            hidden_act: "gelu_pytorch_tanh".to_owned(),
+            layer_norm_eps: 1e-6,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct TextFile {
+    #[serde(default)]
+    text_config: SiglipTextConfig,
+}
+
+impl SiglipTextConfig {
+    /// Reads the text half of a `config.json` of SigLIP; `label` names it in messages.
+    ///
+    /// # Errors
+    /// Values of a wrong type, outside their range, or of what is not implemented, by their key.
+    pub fn from_json(bytes: &[u8], label: &str) -> Result<Self> {
+        let config = parse::<TextFile>(bytes, label)?.text_config;
+        checked(config.validate(), label)?;
+        Ok(config)
+    }
+
+    fn validate(&self) -> Result<()> {
+        for (key, value, limit) in [
+            ("text_config.hidden_size", self.hidden_size, 1 << 16),
+            (
+                "text_config.intermediate_size",
+                self.intermediate_size,
+                1 << 18,
+            ),
+            (
+                "text_config.num_hidden_layers",
+                self.num_hidden_layers,
+                1 << 10,
+            ),
+            (
+                "text_config.num_attention_heads",
+                self.num_attention_heads,
+                1 << 10,
+            ),
+            ("text_config.vocab_size", self.vocab_size, 1 << 24),
+            (
+                "text_config.max_position_embeddings",
+                self.max_position_embeddings,
+                1 << 16,
+            ),
+        ] {
+            check_count(key, value, limit)?;
+        }
+        let fail = |message: String| Err(Error::Config(message));
+        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
+            return fail(format!(
+                "`text_config.num_attention_heads` {} does not divide `text_config.hidden_size` {}",
+                self.num_attention_heads, self.hidden_size
+            ));
+        }
+        if self.hidden_act != "gelu_pytorch_tanh" {
+            return fail(format!(
+                "`text_config.hidden_act` is {:?}; expected \"gelu_pytorch_tanh\"",
+                self.hidden_act
+            ));
+        }
+        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
+            return fail(format!(
+                "`text_config.layer_norm_eps` is {}; expected a positive number",
+                self.layer_norm_eps
+            ));
+        }
+        Ok(())
+    }
+
+    /// Number of parameters, with a projection to vectors of `width` channels.
+    pub fn parameters(&self, width: usize) -> u64 {
+        let [hidden, inner, layers, words, places, width] = [
+            self.hidden_size,
+            self.intermediate_size,
+            self.num_hidden_layers,
+            self.vocab_size,
+            self.max_position_embeddings,
+            width,
+        ]
+        .map(|size| size as u64);
+        let linear = |from: u64, to: u64| from * to + to;
+        let layer = 4 * linear(hidden, hidden) + linear(hidden, inner) + linear(inner, hidden);
+        (words + places) * hidden
+            + layers * (layer + 4 * hidden)
+            + 2 * hidden
+            + linear(hidden, width)
     }
 }
