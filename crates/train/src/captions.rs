@@ -39,11 +39,17 @@ pub(crate) fn lines(data: &EmojiData, training: &[usize]) -> Vec<String> {
 /// # Errors
 /// There is none.
 pub(crate) fn vocabulary(text_encoder: &Value) -> Result<usize> {
-    let count = text_encoder.get("vocab_size").and_then(Value::as_u64);
+    vocabulary_of("text_encoder", text_encoder)
+}
+
+/// The same of the keys of any part of a recipe.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn vocabulary_of(part: &str, keys: &Value) -> Result<usize> {
+    let count = keys.get("vocab_size").and_then(Value::as_u64);
     let count = count.and_then(|count| usize::try_from(count).ok());
-    count.ok_or_else(|| {
-        Error::Recipe("text_encoder.vocab_size is missing; expected a number".to_owned())
-    })
+    count.ok_or_else(|| Error::Recipe(format!("{part}.vocab_size is missing; expected a number")))
 }
 
 /// What a model that was trained on these pictures knows.

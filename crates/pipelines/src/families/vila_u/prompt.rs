@@ -9,10 +9,10 @@ const SYSTEM: &str = "A chat between a curious user and an artificial intelligen
                       helpful, detailed, and polite answers to the user's questions.";
 
 /// Where a picture stands in a text.
-pub(super) const PLACE: &str = "<image>";
+pub const PLACE: &str = "<image>";
 
 /// The tokens that frame pictures, in the order of their ids.
-pub(super) const FRAMES: [&str; 4] = ["<im_start>", "<im_end>", "<vi_start>", "<vi_end>"];
+pub const FRAMES: [&str; 4] = ["<im_start>", "<im_end>", "<vi_start>", "<vi_end>"];
 
 /// How many pictures a prompt is about, and the option that gave them.
 #[derive(Debug, Clone, Copy)]
@@ -23,7 +23,7 @@ pub(super) struct Shown {
 
 /// A part of a prompt.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Piece {
+pub enum Piece {
     /// Tokens.
     Tokens(Vec<u32>),
     /// The places of a picture, by its number.
@@ -31,7 +31,7 @@ pub(super) enum Piece {
 }
 
 /// One user's turn, up to where the assistant answers.
-pub(super) fn question(text: &str) -> String {
+pub fn question(text: &str) -> String {
     let mut prompt = format!("{SYSTEM} ");
     turn(&mut prompt, "USER", text, " ");
     prompt.push_str("ASSISTANT:");
@@ -40,13 +40,15 @@ pub(super) fn question(text: &str) -> String {
 
 /// What the assistant answers with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
+pub enum Answer {
+    /// A picture.
     Picture,
+    /// A clip.
     Clip,
 }
 
 /// One user's turn, up to where a picture or a clip begins.
-pub(super) fn drawing(text: &str, answer: Answer) -> String {
+pub fn drawing(text: &str, answer: Answer) -> String {
     let start = match answer {
         Answer::Picture => FRAMES[0],
         Answer::Clip => FRAMES[2],
@@ -123,7 +125,10 @@ pub(super) fn check_places(text: &str, shown: Shown) -> Result<()> {
 }
 
 /// Tokens of a text. What stands between places is tokenised as if it began a sentence, as the model was taught.
-pub(super) fn pieces(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Piece>> {
+///
+/// # Errors
+/// A text that is longer than a tokenizer takes.
+pub fn pieces(tokenizer: &Tokenizer, text: &str) -> Result<Vec<Piece>> {
     let mut pieces = Vec::new();
     for (index, chunk) in text.split(PLACE).enumerate() {
         let ids = match index {

@@ -18,6 +18,24 @@ pub struct Question {
     pub answer: String,
 }
 
+impl Question {
+    /// What is asked after: `object`, `number`, `colour`, `position` or `presence`.
+    pub fn kind(&self) -> &'static str {
+        let begins = |with: &str| self.question.starts_with(with);
+        if begins("how many ") {
+            "number"
+        } else if begins("what colour ") {
+            "colour"
+        } else if begins("is there ") {
+            "presence"
+        } else if begins("what is this") || begins("what are these") {
+            "object"
+        } else {
+            "position"
+        }
+    }
+}
+
 /// An object's word, after its colour if it was given one.
 fn noun(item: &Item) -> String {
     let word = OBJECTS[item.object].word;
@@ -201,6 +219,8 @@ mod tests {
         assert_eq!(answer("how many cats are there?"), Some("one"));
         assert_eq!(answer("is there a cat?"), Some("yes"));
         assert_eq!(asked.iter().filter(|q| q.answer == "no").count(), 1);
+        let kinds = asked.iter().map(Question::kind);
+        assert!(kinds.eq(["number", "position", "position", "presence", "presence"]));
         let both = [(0, Some(Colour::Red)), (1, Some(Colour::Blue))];
         let asked = scene(Kind::Binding, &both).questions(rng);
         assert!(

@@ -18,7 +18,7 @@ pub use caption::{Question, WORDINGS};
 #[cfg(test)]
 pub(crate) use drawings::tests::packages;
 pub use drawings::{Drawings, Rendered};
-pub use prepare::{SceneOptions, SceneReport, prepare_scenes};
+pub use prepare::{SceneOptions, SceneReport, prepare_scenes, scene_of};
 pub use scene::{Frame, Item, Kind, Scene};
 pub use split::Split;
 pub use words::{Colour, OBJECTS, Object, Place, Relation};

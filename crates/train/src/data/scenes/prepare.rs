@@ -141,6 +141,16 @@ fn scene_at(seed: u64, index: usize) -> (Scene, Split) {
     (Scene::draw(seed, index as u64, Some(kind), split), split)
 }
 
+/// The scene that an entry of a data set of [`prepare_scenes`] shows; none of others.
+pub fn scene_of(entry: &EmojiEntry) -> Option<Scene> {
+    if entry.set != EmojiSet::Scenes {
+        return None;
+    }
+    let (seed, index) = entry.hexcode.split_once('-')?;
+    let seed = u64::from_str_radix(seed, 16).ok()?;
+    Some(scene_at(seed, index.parse().ok()?).0)
+}
+
 fn caption_rng(seed: u64, index: usize) -> Rng {
     Rng::stream(seed ^ 0x776f_7264, index as u64)
 }
@@ -198,6 +208,24 @@ fn bad(path: &Path, reason: String) -> EmojiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn entries_lead_back_to_their_scenes() {
+        let mut entry = EmojiEntry {
+            name: String::new(),
+            tags: Vec::new(),
+            hexcode: "1f-219".to_owned(),
+            set: EmojiSet::Scenes,
+            group: GROUP.to_owned(),
+            held_out: true,
+        };
+        assert_eq!(scene_of(&entry), Some(scene_at(0x1f, 219).0));
+        entry.hexcode = "1f600".to_owned();
+        assert_eq!(scene_of(&entry), None);
+        entry.hexcode = "1-2".to_owned();
+        entry.set = EmojiSet::Noto;
+        assert_eq!(scene_of(&entry), None);
+    }
 
     #[test]
     fn masks_are_runs() {
