@@ -293,12 +293,15 @@ impl Layer {
                     "training runs over sequences only whose padding stands behind them".into(),
                 ));
             }
-            // Runs of queries that see the same keys.
+            // Runs of queries that see the same keys, or one more each.
             let mut from = first;
-            for run in ends[first..next].chunk_by(|a, b| a == b) {
+            while from < next {
+                let run = run(&ends[from..next]);
+                let causal = (run.len() > 1 && run[0] < run[1]).then(|| run[0] - 1);
                 spans.push(AttentionSpan {
                     queries: from..from + run.len(),
-                    keys: part.offset..part.offset + run[0],
+                    keys: part.offset..part.offset + run[run.len() - 1],
+                    causal,
                 });
                 from += run.len();
             }
@@ -317,6 +320,16 @@ impl Layer {
             several => Ok(Tensor::cat(several, 1)?),
         }
     }
+}
+
+/// The first queries of some, by how many keys they see, that see the same number or one more each.
+fn run(ends: &[usize]) -> &[usize] {
+    let step = match ends {
+        [first, second, ..] if *first > 0 && *second == first + 1 => 1,
+        _ => 0,
+    };
+    let fits = ends.windows(2).take_while(|pair| pair[1] == pair[0] + step);
+    &ends[..(fits.count() + 1).min(ends.len())]
 }
 
 /// What adds the residual stream.

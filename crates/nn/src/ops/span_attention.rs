@@ -12,13 +12,16 @@ use candle_core::{
     CpuStorage, CustomOp3, Layout, Result as CandleResult, Shape, Tensor as HostTensor,
 };
 
-/// Queries of one sequence and the keys that all of them see.
+/// Queries of one sequence and the keys that they see.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttentionSpan {
     /// Rows of the queries.
     pub queries: Range<usize>,
     /// Rows of keys and values.
     pub keys: Range<usize>,
+    /// How many keys stand before the first query, where each sees these, its own and those between; none: all queries
+    /// see all keys.
+    pub causal: Option<usize>,
 }
 
 /// Softmax attention of `spans`: q `[1, queries, heads·dim]`, k and v `[1, keys, kv_heads·dim]`, to
@@ -100,7 +103,7 @@ impl SpanAttention {
             dim: self.dim,
             scale: self.scale,
             softcap: self.softcap,
-            causal_offset: None,
+            causal_offset: span.causal,
             window: None,
             key_mask: None,
         }
@@ -191,7 +194,39 @@ mod tests {
     }
 
     fn span(queries: Range<usize>, keys: Range<usize>) -> AttentionSpan {
-        AttentionSpan { queries, keys }
+        AttentionSpan {
+            queries,
+            keys,
+            causal: None,
+        }
+    }
+
+    /// A causal span is one span for each of its queries.
+    #[test]
+    fn causal_spans_are_those_of_their_queries() {
+        let options = AttentionOptions::new(2, 4);
+        let run = |spans: Vec<AttentionSpan>| {
+            let [q, k, v] = [(6, 1), (8, 2), (8, 3)].map(|(rows, seed)| variable(rows, 8, seed));
+            let out = span_attention(&q, &k, &v, spans, &options).unwrap();
+            let store = out.sqr().unwrap().sum_all().unwrap();
+            let store = store.host().unwrap().backward().unwrap();
+            let gradients =
+                [q, k, v].map(|x| values(&store.get(&x.host().unwrap()).unwrap().into()));
+            (values(&out), gradients)
+        };
+        let causal = |queries: Range<usize>, keys: Range<usize>, before: usize| AttentionSpan {
+            causal: Some(before),
+            ..span(queries, keys)
+        };
+        let together = run(vec![causal(0..3, 0..3, 0), causal(3..6, 3..8, 2)]);
+        let first = (0..3).map(|at| span(at..at + 1, 0..at + 1));
+        let second = (0..3).map(|at| span(at + 3..at + 4, 3..at + 6));
+        let apart = run(first.chain(second).collect());
+        let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+        assert!(close(&together.0, &apart.0));
+        for (a, b) in together.1.iter().zip(&apart.1) {
+            assert!(close(a, b));
+        }
     }
 
     /// Spans with keys that overlap, as block-causal attention has them.

@@ -143,6 +143,7 @@ fn spans(batch: usize, length: usize, counts: &[usize]) -> Vec<AttentionSpan> {
             spans.push(AttentionSpan {
                 queries: first..end,
                 keys: start..end,
+                causal: None,
             });
         }
     }
@@ -164,7 +165,11 @@ mod tests {
             (12..16, 9..16),
             (16..18, 9..18),
         ];
-        let wanted = wanted.map(|(queries, keys)| AttentionSpan { queries, keys });
+        let wanted = wanted.map(|(queries, keys)| AttentionSpan {
+            queries,
+            keys,
+            causal: None,
+        });
         assert_eq!(found, wanted);
     }
 }

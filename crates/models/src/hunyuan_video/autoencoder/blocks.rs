@@ -124,6 +124,7 @@ impl FrameAttention {
             let spans = (0..frames).map(|frame| AttentionSpan {
                 queries: frame * places..(frame + 1) * places,
                 keys: 0..(frame + 1) * places,
+                causal: None,
             });
             ops::span_attention(&own(&q)?, &own(&k)?, &own(&v)?, spans.collect(), &options)
         });
