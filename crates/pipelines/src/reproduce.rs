@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 
+use brisk_media::Picture;
 use brisk_store::ModelFolder;
 
 use crate::error::Result;
@@ -43,6 +44,12 @@ pub type JudgeMasks = dyn Fn(&mut dyn MaskModel, &[Options], &Control) -> Result
 /// Finds another model by its name.
 pub type Find = dyn Fn(&str) -> Result<ModelFolder>;
 
+/// Prompts for scenes that no training has shown, so many of each kind.
+pub type ScenePrompts = dyn Fn(usize) -> Vec<String>;
+
+/// Whether pictures, one for each of the prompts, show what their prompts ask for.
+pub type Shows = dyn Fn(&[String], &[Picture]) -> Result<Vec<bool>>;
+
 /// What a reproduction works with.
 pub struct Laboratory<'a> {
     /// The model that the claim is measured on.
@@ -53,6 +60,10 @@ pub struct Laboratory<'a> {
     pub problems: &'a Problems,
     /// Scenes of words, with the truth about them.
     pub judge_masks: &'a JudgeMasks,
+    /// Prompts for held-out scenes.
+    pub scene_prompts: &'a ScenePrompts,
+    /// The judge of pictures of scenes.
+    pub shows: &'a Shows,
     /// A folder for files on the way, removed afterwards.
     pub scratch: PathBuf,
     /// Progress and the wish to stop.

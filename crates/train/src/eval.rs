@@ -21,13 +21,15 @@ use crate::tensors;
 
 pub use crate::families::autoencoder::{load_autoencoder, open_autoencoder};
 pub use crate::families::masks::scores as masks;
-pub use alignment::{AlignmentOptions, AlignmentReport, Draw, Judged, Share, evaluate_alignment};
+pub use alignment::{
+    AlignmentOptions, AlignmentReport, Draw, Judged, Share, evaluate_alignment, held_out_prompts,
+};
 
 /// Pictures that go through an autoencoder together.
 pub(crate) const BATCH: usize = 16;
 
 /// PSNR counted for a picture without any error, dB.
-const MAX_PSNR: f64 = 100.0;
+pub(crate) const MAX_PSNR: f64 = 100.0;
 
 /// Mean over the pictures `indices` of each one's PSNR after encoding, decoding and rounding to bytes, dB.
 pub fn mean_psnr(model: &Autoencoder, data: &EmojiData, indices: &[usize]) -> Result<f64> {

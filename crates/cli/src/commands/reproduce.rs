@@ -1,8 +1,11 @@
 //! `brisk reproduce`: a paper's claim beside the effect that is measured here.
 
-use brisk::{ResultKind, registry};
+use brisk::{BoxModel, Picture, ResultKind, registry};
+use brisk_pipelines::judging::Judge;
 use brisk_pipelines::reproduce::{Evidence, Laboratory, Problem, Reproduction};
+use brisk_train::checker::{SceneChecker, SceneJudge};
 use brisk_train::data::arithmetic::{Split, problem, stated_answer};
+use brisk_train::eval::held_out_prompts;
 use clap::Args;
 use serde_json::json;
 
@@ -93,6 +96,13 @@ fn list(as_json: bool) -> Result {
 }
 
 fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Result<Evidence> {
+    if arguments.model.is_none() && BoxModel::named(reproduction.model).is_none() {
+        return Err(Failure::failed(format!(
+            "{} is measured on {}, which is not in the box yet; train a model of its kind (docs/training.md) and give its \
+             folder with --model",
+            reproduction.paper, reproduction.model
+        )));
+    }
     let name = arguments.model.as_deref().unwrap_or(reproduction.model);
     let found = models::find(Some(name), None, ResultKind::Pictures)?;
     let scratch = tempfile::Builder::new()
@@ -108,6 +118,8 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
         },
         problems: &problems,
         judge_masks: &super::eval::masks::judge,
+        scene_prompts: &held_out_prompts,
+        shows: &shows,
         scratch: scratch.path().to_owned(),
         control: &control,
     };
@@ -123,6 +135,22 @@ fn problems(seed: u64, count: usize) -> Vec<Problem> {
                 question: problem.question,
                 right: Box::new(move |text| stated_answer(text) == Some(answer)),
             }
+        })
+        .collect()
+}
+
+/// What the checker in the box says of pictures of scenes.
+fn shows(prompts: &[String], pictures: &[Picture]) -> brisk::Result<Vec<bool>> {
+    let label = "the checker of scenes";
+    let checker = SceneChecker::in_the_box()
+        .map_err(|error| brisk::Error::folder(label, error.to_string()))?;
+    let mut judge = SceneJudge::new(checker, label);
+    let silent = brisk::Control::silent();
+    let pairs = prompts.iter().zip(pictures);
+    pairs
+        .map(|(prompt, picture)| {
+            let verdicts = judge.judge(prompt, std::slice::from_ref(picture), &silent)?;
+            Ok(verdicts.iter().all(|verdict| verdict.yes))
         })
         .collect()
 }

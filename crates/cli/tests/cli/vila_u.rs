@@ -142,3 +142,43 @@ fn it_is_inspected_and_shown_in_its_parts() {
         (&"pictures".into(), &"text".into())
     );
 }
+
+#[test]
+fn its_paper_is_measured_on_what_a_model_brings_along() {
+    let place = Place::new();
+    let paper = ["reproduce", "vila-u", "--model"];
+    place.fails(
+        1,
+        &["held_out.json", "held-out pictures"],
+        &[&paper[..], &[&model()]].concat(),
+    );
+    place.copy("vila_u/base", "model");
+    let exam = serde_json::json!({"size": 32, "pictures": [{"caption": "a cat", "questions": [
+        {"kind": "object", "question": "what is this?", "answer": "cat"}
+    ]}]});
+    std::fs::write(place.path("model/held_out.json"), exam.to_string()).unwrap();
+    let sheet = |height: usize| {
+        let picture = brisk_media::Picture {
+            width: 320,
+            height,
+            pixels: vec![200; 320 * height * 3],
+        };
+        let png = brisk_media::encode_png(&picture, &[]).unwrap();
+        std::fs::write(place.path("model/held_out.png"), png).unwrap();
+    };
+    sheet(64);
+    let words = ["320×64 pixels", "1 pictures of 32"];
+    place.fails(1, &words, &[&paper[..], &["model"]].concat());
+    // A model of random weights shows no effect, but everything is measured.
+    sheet(32);
+    let outcome = place.run(&[&paper[..], &["model"]].concat());
+    assert_eq!(outcome.code, Some(1), "{}", outcome.stderr);
+    for word in [
+        "from 1 of ",
+        "answers right",
+        "guidance 3",
+        "does not appear",
+    ] {
+        assert!(outcome.stdout.contains(word), "{word}: {}", outcome.stdout);
+    }
+}

@@ -171,6 +171,14 @@ pub fn evaluate_alignment(
     })
 }
 
+/// Plain captions of held-out combinations, at most `count` of each kind.
+pub fn held_out_prompts(count: usize) -> Vec<String> {
+    let scenes = Kind::ALL
+        .iter()
+        .flat_map(|kind| prompts(*kind, Split::HeldOut, count));
+    scenes.map(|scene| scene.caption(0)).collect()
+}
+
 /// Scenes of a kind and part with different plain captions.
 fn prompts(kind: Kind, split: Split, count: usize) -> Vec<Scene> {
     let mut known = HashSet::new();

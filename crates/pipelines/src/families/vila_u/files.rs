@@ -394,8 +394,11 @@ fn clip_frames(whole: &Value, label: &str) -> Result<usize> {
     }
 }
 
-/// The tower's configuration with the sizes of SigLIP, wherever they stand.
-fn tower_config(place: &ComponentFolder) -> Result<TowerConfig> {
+/// A tower's configuration with the sizes of SigLIP, wherever they stand.
+///
+/// # Errors
+/// Files that are missing or damaged, or that do not belong together.
+pub fn tower_config(place: &ComponentFolder) -> Result<TowerConfig> {
     let mut config = place.config(TowerConfig::from_json)?;
     for folder in config.siglip_folders() {
         let file = format!("{folder}/{CONFIG}");

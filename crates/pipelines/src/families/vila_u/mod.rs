@@ -12,12 +12,14 @@
 
 mod drawer;
 mod draws;
+pub mod exam;
 mod files;
 mod film;
 pub mod options;
 mod picture;
 mod plan;
-mod prompt;
+pub mod prompt;
+mod reproduce;
 mod writer;
 mod writing;
 
@@ -26,6 +28,8 @@ use brisk_store::ModelFolder;
 use crate::options::Options;
 use crate::registry::{Family, Published};
 use crate::request::ResultKind;
+
+pub use files::tower_config;
 
 /// The family.
 pub static FAMILY: Family = Family {
@@ -50,5 +54,5 @@ pub static FAMILY: Family = Family {
     video: Some(film::open),
     class_in_words: |_| None,
     low_bit_layout: None,
-    reproductions: &[],
+    reproductions: &[&reproduce::VILA_U],
 };
