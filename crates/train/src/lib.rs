@@ -57,6 +57,9 @@ pub use families::image::surgery::{
     prune, recipe_of,
 };
 pub use families::image::{ImageReport, Start, train_image};
+pub use families::joint::{
+    DepthSizes, JointRecipe, JointReport, JointStart, TowerFiles, open_joint_start, train_joint,
+};
 pub use families::masks::{MasksRecipe, MasksReport, train_masks};
 pub use families::recogniser::{RecogniserRecipe, RecogniserReport, train_recogniser};
 pub use families::sprint::{ScmProbe, SprintRecipe, SprintReport, SprintTeacher, distill_sprint};
@@ -64,6 +67,7 @@ pub use families::text::{TextReport, train_text};
 pub use families::tokenizer::{
     QuantizationLoss, TokenizerRecipe, TokenizerReport, open_tokenizer, train_tokenizer,
 };
+pub use families::tower::{TowerRecipe, TowerReport, TowerStart, open_tower, train_tower};
 pub use inputs::Inputs;
 pub use loss::ReconstructionLoss;
 pub use pictures::{Augmentation, Selection, to_pictures};

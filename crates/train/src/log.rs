@@ -52,7 +52,7 @@ pub struct Measure {
 }
 
 /// Everything that evaluations measure.
-pub const MEASURES: [Measure; 11] = [
+pub const MEASURES: [Measure; 19] = [
     Measure {
         key: "psnr",
         option: "psnr",
@@ -129,6 +129,62 @@ pub const MEASURES: [Measure; 11] = [
         name: "discriminator",
         title: "loss of the discriminator",
         unit: Unit::None,
+    },
+    Measure {
+        key: "reconstruction_loss",
+        option: "reconstruction-loss",
+        name: "pictures",
+        title: "loss of the pictures",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "commitment_loss",
+        option: "commitment-loss",
+        name: "commitment",
+        title: "distance of vectors from their codewords",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "contrastive_loss",
+        option: "contrastive-loss",
+        name: "contrast",
+        title: "contrastive loss",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "retrieval",
+        option: "retrieval",
+        name: "retrieved",
+        title: "held-out captions found by their pictures, and the other way",
+        unit: Unit::Share,
+    },
+    Measure {
+        key: "codebook_usage",
+        option: "codebook-usage",
+        name: "codewords taken",
+        title: "codewords that held-out pictures take",
+        unit: Unit::Share,
+    },
+    Measure {
+        key: "text_loss",
+        option: "text-loss",
+        name: "text",
+        title: "cross-entropy of the texts",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "code_loss",
+        option: "code-loss",
+        name: "codes",
+        title: "cross-entropy of the codes",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "answers_right",
+        option: "answers-right",
+        name: "answers right",
+        title: "held-out questions answered rightly",
+        unit: Unit::Share,
     },
 ];
 

@@ -14,10 +14,12 @@ use crate::error::{Error, JsonContext, Result};
 use crate::families::codes::CodesRecipe;
 use crate::families::detector::DetectorRecipe;
 use crate::families::image::adapter::LoraOptions;
+use crate::families::joint::JointRecipe;
 use crate::families::masks::MasksRecipe;
 use crate::families::recogniser::RecogniserRecipe;
 use crate::families::sprint::SprintRecipe;
 use crate::families::tokenizer::TokenizerRecipe;
+use crate::families::tower::TowerRecipe;
 use crate::loss::ReconstructionLoss;
 use crate::optimiser::{EightBit, OptimiserKind};
 use crate::pictures::{Augmentation, Selection};
@@ -222,6 +224,10 @@ pub enum Recipe {
     Tokenizer(TokenizerRecipe),
     /// A text-to-image model of its codes.
     Codes(CodesRecipe),
+    /// A vision tower, whose codes mean what captions say.
+    Tower(TowerRecipe),
+    /// A model of pictures and texts, on a tower's codes.
+    Joint(JointRecipe),
     /// A model of masks.
     Masks(MasksRecipe),
     /// A detector of characters.
@@ -242,10 +248,10 @@ impl Recipe {
     pub fn kind(&self) -> &'static str {
         match self {
             Recipe::Autoencoder(_) => "autoencoder",
-            Recipe::Image(_) | Recipe::Codes(_) => "image",
+            Recipe::Image(_) | Recipe::Codes(_) | Recipe::Joint(_) => "image",
             Recipe::Text(_) => "text",
             Recipe::Checker(_) => "checker",
-            Recipe::Tokenizer(_) => "tokenizer",
+            Recipe::Tokenizer(_) | Recipe::Tower(_) => "tokenizer",
             Recipe::Masks(_) => "masks",
             Recipe::Detector(_) => "detector",
             Recipe::Recogniser(_) => "recogniser",
@@ -262,6 +268,8 @@ impl Recipe {
             Recipe::Checker(recipe) => &mut recipe.training,
             Recipe::Tokenizer(recipe) => &mut recipe.training,
             Recipe::Codes(recipe) => &mut recipe.training,
+            Recipe::Tower(recipe) => &mut recipe.training,
+            Recipe::Joint(recipe) => &mut recipe.training,
             Recipe::Masks(recipe) => &mut recipe.training,
             Recipe::Detector(recipe) => &mut recipe.training,
             Recipe::Recogniser(recipe) => &mut recipe.training,
@@ -295,6 +303,8 @@ impl Recipe {
             Recipe::Checker(recipe) => recipe.validate(),
             Recipe::Tokenizer(recipe) => recipe.validate(),
             Recipe::Codes(recipe) => recipe.validate(),
+            Recipe::Tower(recipe) => recipe.validate(),
+            Recipe::Joint(recipe) => recipe.validate(),
             Recipe::Masks(recipe) => recipe.validate(),
             Recipe::Detector(recipe) => recipe.validate(),
             Recipe::Recogniser(recipe) => recipe.validate(),

@@ -24,8 +24,8 @@ use brisk_train::optimiser::OptimiserKind;
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
 use brisk_train::schedule::Decay;
 use brisk_train::{
-    LoraOptions, Start, TokenizerFiles, open_codes_start, recipe_of, train_adapter,
-    train_autoencoder, train_codes, train_image, train_text,
+    LoraOptions, Start, TokenizerFiles, TowerFiles, open_codes_start, open_joint_start, recipe_of,
+    train_adapter, train_autoencoder, train_codes, train_image, train_joint, train_text,
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -141,14 +141,14 @@ pub struct AutoencoderArguments {
     run: RunArguments,
 }
 
-/// Train a text-to-image model (SANA, HART) on a trained autoencoder or tokenizer
+/// Train a text-to-image model (SANA, HART, VILA-U) on a trained autoencoder, tokenizer or vision tower
 #[derive(Debug, Args)]
 #[command(before_help = "A recipe is a JSON file with model, data and training settings.")]
 pub struct ImageTrainingArguments {
     /// Recipe: a built-in name or a JSON file (default: emoji-image; with --from, that model's own or one of its shape)
     #[arg(long, value_name = "RECIPE")]
     recipe: Option<String>,
-    /// Autoencoder (or tokenizer), or a model that has one; with --from, by default that model's
+    /// Autoencoder (or tokenizer, or vision tower), or a model that has one; with --from, by default that model's
     #[arg(long, value_name = "MODEL", required_unless_present = "from")]
     vae: Option<String>,
     /// Go on from this model's weights and tokenizer, of the recipe's shape
@@ -377,6 +377,14 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
             let start = start.transpose()?;
             arguments.run.train("model", |control| {
                 train_codes(recipe, &data, &tokenizer, start.as_ref(), out, control)
+            })
+        }
+        Recipe::Joint(recipe) => {
+            let tower = TowerFiles::open(&vae, variant)?;
+            let start = start.map(|folder| open_joint_start(&folder, variant));
+            let start = start.transpose()?;
+            arguments.run.train("model", |control| {
+                train_joint(recipe, &data, &tower, start.as_ref(), out, control)
             })
         }
         other => Err(wrong_kind(name, other, "image")),

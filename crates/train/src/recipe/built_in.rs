@@ -1,7 +1,7 @@
 //! The recipes that come with the library.
 
 /// Names with documents.
-pub(super) const BUILT_IN: [(&str, &str); 13] = [
+pub(super) const BUILT_IN: [(&str, &str); 15] = [
     (
         "emoji-autoencoder",
         include_str!("../../recipes/emoji-autoencoder.json"),
@@ -33,6 +33,14 @@ pub(super) const BUILT_IN: [(&str, &str); 13] = [
     (
         "emoji-codes",
         include_str!("../../recipes/emoji-codes.json"),
+    ),
+    (
+        "scenes-tower",
+        include_str!("../../recipes/scenes-tower.json"),
+    ),
+    (
+        "scenes-joint",
+        include_str!("../../recipes/scenes-joint.json"),
     ),
     (
         "scene-checker",

@@ -1,0 +1,89 @@
+//! What is learned of every picture: its codes, its captions and the questions that it answers.
+
+use brisk_models::vila_u::tower::{Parts, Tower};
+use brisk_nn::Trace;
+use brisk_pipelines::Control;
+
+use super::TowerFiles;
+use crate::captions;
+use crate::data::emoji::{EmojiData, EmojiEntry};
+use crate::data::scenes::{Question, scene_of};
+use crate::error::Result;
+use crate::eval::BATCH;
+use crate::pictures;
+use crate::rng::Rng;
+
+/// What may be asked about a picture: of a scene what it is made of, of others their name.
+pub(super) fn questions(entry: &EmojiEntry, rng: &mut Rng) -> Vec<Question> {
+    match scene_of(entry) {
+        Some(scene) => scene.questions(rng),
+        None => vec![Question {
+            question: "what is this?".to_owned(),
+            answer: entry.name.clone(),
+        }],
+    }
+}
+
+/// A caption of a picture: of a scene in any wording, of others with or without keywords.
+pub(super) fn caption(entry: &EmojiEntry, name_probability: f64, rng: &mut Rng) -> String {
+    match scene_of(entry) {
+        Some(scene) => scene.drawn_caption(rng),
+        None => captions::caption(entry, name_probability, rng),
+    }
+}
+
+/// The codes of pictures, all of a place one after another, picture by picture as `indices` name them.
+pub(super) fn codes(
+    files: &TowerFiles,
+    data: &EmojiData,
+    indices: &[usize],
+    control: &Control,
+) -> Result<Vec<Vec<u32>>> {
+    let tower: Tower = files.load(Parts {
+        encoder: true,
+        ..Parts::default()
+    })?;
+    let mut codes = Vec::with_capacity(indices.len());
+    for indices in indices.chunks(BATCH) {
+        control.check()?;
+        let shown = pictures::batch(data, indices)?;
+        let encoded = tower.encode(&shown, &mut Trace::none())?;
+        let each = encoded.codes.len() / indices.len();
+        codes.extend(encoded.codes.chunks(each).map(<[u32]>::to_vec));
+    }
+    Ok(codes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::emoji::EmojiSet;
+
+    #[test]
+    fn scenes_are_asked_about_and_others_have_names() {
+        let mut entry = EmojiEntry {
+            name: "red heart".to_owned(),
+            tags: Vec::new(),
+            hexcode: "2764".to_owned(),
+            set: EmojiSet::Noto,
+            group: String::new(),
+            held_out: false,
+        };
+        let rng = &mut Rng::new(1);
+        let asked = questions(&entry, rng);
+        assert_eq!((asked.len(), &*asked[0].answer), (1, "red heart"));
+        assert_eq!(caption(&entry, 1.0, rng), "red heart");
+        entry.set = EmojiSet::Scenes;
+        let kinds = (0..40).flat_map(|index| {
+            entry.hexcode = format!("1-{index}");
+            questions(&entry, rng)
+        });
+        let mut kinds: Vec<&str> = kinds.map(|asked| asked.kind()).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        assert_eq!(
+            kinds,
+            ["colour", "number", "object", "position", "presence"]
+        );
+    }
+}
