@@ -5,21 +5,20 @@ mod detector;
 mod masks;
 mod packages;
 mod pictures;
+mod plot;
 mod preview;
 mod recogniser;
 mod scenes;
 mod tokenizer;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use brisk::{Control, ResultKind};
-use brisk_media::{LineChart, Series, line_chart_svg};
 use brisk_pipelines::folder::ComponentFolder;
-use brisk_store::{ModelFolder, TensorSource, check_output, write_atomic};
+use brisk_store::{ModelFolder, TensorSource, check_output};
 use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
 use brisk_train::eval::open_autoencoder;
-use brisk_train::log::{LogEntry, MEASURES, read_log};
 use brisk_train::optimiser::OptimiserKind;
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
 use brisk_train::schedule::Decay;
@@ -39,6 +38,7 @@ use checker::CheckerArguments;
 use detector::DetectorArguments;
 use masks::MasksTrainingArguments;
 use packages::PackageArguments;
+use plot::PlotArguments;
 use preview::PreviewArguments;
 use recogniser::RecogniserArguments;
 use scenes::ScenesArguments;
@@ -188,59 +188,8 @@ pub struct TextTrainingArguments {
     run: RunArguments,
 }
 
-/// Draw the losses (or held-out PSNR) of training logs as SVG
-#[derive(Debug, Args)]
-pub struct PlotArguments {
-    /// training_log.jsonl of one or several runs
-    #[arg(value_name = "LOG", required = true)]
-    logs: Vec<PathBuf>,
-    /// SVG file to write
-    #[arg(short, long, value_name = "FILE", default_value = "loss.svg")]
-    output: PathBuf,
-    /// What to draw
-    #[arg(long, value_name = "NAME", default_value = "loss", value_parser = quantities())]
-    quantity: String,
-    /// Title above the chart
-    #[arg(long, value_name = "TEXT")]
-    title: Option<String>,
-}
-
 /// The recipe of a text-to-image model where nothing says which.
 const IMAGE_RECIPE: &str = "emoji-image";
-
-/// What a line of a log has, and its name on the axis.
-type Quantity = (&'static str, bool, Box<dyn Fn(&LogEntry) -> Option<f64>>);
-
-/// Names of what can be drawn.
-fn quantities() -> clap::builder::PossibleValuesParser {
-    let measures = MEASURES.iter().map(|measure| measure.option);
-    let of_updates = ["loss", "learning-rate", "gradient-norm"];
-    of_updates
-        .into_iter()
-        .chain(measures)
-        .collect::<Vec<_>>()
-        .into()
-}
-
-/// The quantity of a name.
-fn quantity(name: &str) -> Quantity {
-    match name {
-        "learning-rate" => (
-            "learning rate",
-            false,
-            Box::new(|entry| Some(entry.learning_rate)),
-        ),
-        "gradient-norm" => ("gradient norm", true, Box::new(|entry| entry.gradient_norm)),
-        name => match MEASURES.iter().find(|measure| measure.option == name) {
-            Some(measure) => (
-                measure.title,
-                false,
-                Box::new(|entry| entry.measured.get(measure.key).copied()),
-            ),
-            None => ("loss", true, Box::new(|entry| entry.loss)),
-        },
-    }
-}
 
 fn minutes(text: &str) -> Result<f64, String> {
     let number = text.parse().ok();
@@ -263,7 +212,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Masks(arguments) => masks::run(arguments),
         TrainVerb::Detector(arguments) => detector::run(arguments),
         TrainVerb::Recogniser(arguments) => recogniser::run(arguments),
-        TrainVerb::Plot(arguments) => plot(arguments),
+        TrainVerb::Plot(arguments) => plot::run(arguments),
     }
 }
 
@@ -513,46 +462,4 @@ impl RunArguments {
         }
         output::print(&text::table(&rows))
     }
-}
-
-fn plot(arguments: &PlotArguments) -> Result {
-    output::expect_svg(&arguments.output)?;
-    let logs: Vec<&Path> = arguments.logs.iter().map(PathBuf::as_path).collect();
-    check_output(&arguments.output, &logs)?;
-    output::check_writable(&arguments.output)?;
-    let (name, log_y, value) = quantity(&arguments.quantity);
-    let title = arguments
-        .title
-        .clone()
-        .unwrap_or_else(|| "Training".to_owned());
-    let mut chart = LineChart::new(title, "updates", name);
-    chart.log_y = log_y;
-    for path in &arguments.logs {
-        let points: Vec<(f64, f64)> = read_log(path)?
-            .iter()
-            .filter_map(|entry| Some((entry.step as f64, value(entry)?)))
-            .collect();
-        if points.is_empty() {
-            return Err(Failure::failed(format!(
-                "{} has no values of {name}; the recipe says how often one is logged, and a short run may have none",
-                path.display()
-            )));
-        }
-        // Runs name their folders, not their logs.
-        let folder = path
-            .parent()
-            .and_then(|parent| parent.file_name())
-            .unwrap_or(path.as_os_str());
-        let label = if arguments.logs.len() == 1 {
-            name.to_owned()
-        } else {
-            folder.to_string_lossy().into_owned()
-        };
-        chart.series.push(Series {
-            name: label,
-            points,
-        });
-    }
-    write_atomic(&arguments.output, line_chart_svg(&chart)?.as_bytes())?;
-    output::print(&arguments.output.display().to_string())
 }

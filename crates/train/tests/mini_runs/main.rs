@@ -4,11 +4,13 @@ mod adapter;
 mod codes;
 mod depth;
 mod eight_bit;
+mod joint;
 mod masks;
 mod prolong;
 mod readers;
 mod sprint;
 mod tokenizer;
+mod tower;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -194,7 +194,13 @@ impl Setting<'_> {
         conversations.collect()
     }
 
-    fn scores(&self, networks: &Networks, speaker: &Speaker, count: usize) -> Result<Scores> {
+    fn scores(
+        &self,
+        networks: &Networks,
+        speaker: &Speaker,
+        count: usize,
+        control: &Control,
+    ) -> Result<Scores> {
         let count = count.min(self.held_out.len());
         let shown = Shown {
             entries: self.held_out[..count]
@@ -203,12 +209,14 @@ impl Setting<'_> {
                 .collect(),
             codes: &self.held_out_codes[..count],
         };
-        scores::measure(networks, self.quantizer(), speaker, &shown, self.control)
+        scores::measure(networks, self.quantizer(), speaker, &shown, control)
     }
 
     fn measure(&self, session: &mut Session, speaker: &Speaker) -> Result<()> {
         let networks = Networks::frozen(&self.configs, session.ema.arrays(), false)?;
-        let scores = self.scores(&networks, speaker, self.recipe.eval_pictures)?;
+        // A wish to stop waits for the checkpoint behind this.
+        let control = &Control::silent();
+        let scores = self.scores(&networks, speaker, self.recipe.eval_pictures, control)?;
         let names: Vec<String> = (1..=scores.codes.len())
             .map(|depth| format!("held_out_code_loss_{depth}"))
             .collect();
@@ -277,7 +285,7 @@ impl Setting<'_> {
         let control = self.control;
         control.stage("measuring the held-out pictures", Work::Run, 0);
         let networks = Networks::frozen(&self.configs, session.ema.arrays(), true)?;
-        let scores = self.scores(&networks, speaker, self.held_out.len())?;
+        let scores = self.scores(&networks, speaker, self.held_out.len(), control)?;
         control.stage("writing the model", Work::Run, 0);
         self.write_sheet(&mut session, true)?;
         let pieces = export::Pieces {

@@ -229,24 +229,26 @@ impl Setting<'_> {
         Networks::frozen(&self.config, &self.text, session.ema.arrays(), rounded)
     }
 
-    fn retrieval(&self, networks: &Networks, indices: &[usize], quantized: bool) -> Result<f64> {
+    fn retrieval(
+        &self,
+        networks: &Networks,
+        indices: &[usize],
+        quantized: bool,
+        control: &Control,
+    ) -> Result<f64> {
         let batch = self.recipe.retrieval_batch;
         let pictures = (self.data, indices);
-        scores::retrieval(
-            networks,
-            &self.reader,
-            pictures,
-            batch,
-            quantized,
-            self.control,
-        )
+        scores::retrieval(networks, &self.reader, pictures, batch, quantized, control)
     }
 
     fn measure(&self, session: &mut Session, average: &Networks, quantizes: bool) -> Result<()> {
         let some = &self.held_out[..self.held_out.len().min(self.recipe.eval_pictures)];
-        let mut values = vec![("retrieval", self.retrieval(average, some, quantizes)?)];
+        // A wish to stop waits for the checkpoint behind this.
+        let control = &Control::silent();
+        let retrieval = self.retrieval(average, some, quantizes, control)?;
+        let mut values = vec![("retrieval", retrieval)];
         if quantizes {
-            let drawn = scores::drawn(average, self.data, some, self.control)?;
+            let drawn = scores::drawn(average, self.data, some, control)?;
             values.extend(drawn.psnr.last().map(|psnr| ("psnr", *psnr)));
             values.push(("codebook_usage", drawn.usage));
         }
@@ -283,7 +285,7 @@ impl Setting<'_> {
             [] => (scores::Drawn::default(), 0.0),
             held_out => (
                 scores::drawn(&frozen, self.data, held_out, control)?,
-                self.retrieval(&frozen, held_out, true)?,
+                self.retrieval(&frozen, held_out, true, control)?,
             ),
         };
         self.write_sheet(&mut session, &frozen)?;
