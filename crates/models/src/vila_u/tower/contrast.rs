@@ -12,7 +12,7 @@ use crate::{Error, Result};
 
 const STAGE: &str = "text comparison";
 /// The factor of cosines, as a logarithm, and what is added to them, before anything is learned.
-const FIRST_SCALE: f32 = 2.302_585;
+const FIRST_SCALE: f32 = std::f32::consts::LN_10;
 const FIRST_BIAS: f32 = -10.0;
 /// Keeps the length of a vector of zeros above zero.
 const SHORTEST: f64 = 1e-12;
