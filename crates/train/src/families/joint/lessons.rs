@@ -4,7 +4,7 @@ use brisk_models::vila_u::tower::{Parts, Tower};
 use brisk_nn::Trace;
 use brisk_pipelines::Control;
 
-use super::TowerFiles;
+use super::{JointRecipe, TowerFiles};
 use crate::captions;
 use crate::data::emoji::{EmojiData, EmojiEntry};
 use crate::data::scenes::{Question, scene_of};
@@ -25,10 +25,10 @@ pub(super) fn questions(entry: &EmojiEntry, rng: &mut Rng) -> Vec<Question> {
 }
 
 /// A caption of a picture: of a scene in any wording, of others with or without keywords.
-pub(super) fn caption(entry: &EmojiEntry, name_probability: f64, rng: &mut Rng) -> String {
+pub(super) fn caption(entry: &EmojiEntry, recipe: &JointRecipe, rng: &mut Rng) -> String {
     match scene_of(entry) {
         Some(scene) => scene.drawn_caption(rng),
-        None => captions::caption(entry, name_probability, rng),
+        None => captions::caption(entry, recipe.name_probability, &recipe.caption_scores, rng),
     }
 }
 

@@ -6,8 +6,8 @@ use serde_json::Value;
 use crate::error::Result;
 use crate::pictures::Selection;
 use crate::recipe::{
-    MAX_MEASURED, MAX_SAMPLES, MAX_STEPS, TrainingOptions, require, require_count, require_object,
-    require_share,
+    CaptionScores, MAX_MEASURED, MAX_SAMPLES, MAX_STEPS, TrainingOptions, require, require_count,
+    require_object, require_share,
 };
 
 /// Sizes of the depth transformer that the recipe decides; the others follow from tower and language model.
@@ -48,6 +48,9 @@ pub struct JointRecipe {
     pub text_dropout: f64,
     /// Share of captions that are the name alone; the others add keywords. Scenes have captions of their own.
     pub name_probability: f64,
+    /// How one of several captions with scores is drawn.
+    #[serde(default)]
+    pub caption_scores: CaptionScores,
     /// Updates between evaluations.
     pub eval_every: u64,
     /// Held-out pictures of an evaluation, with all their questions; the last one takes all.
@@ -64,6 +67,7 @@ impl JointRecipe {
     /// Refuses values that cannot be trained with.
     pub fn validate(&self) -> Result<()> {
         self.training.validate()?;
+        self.caption_scores.validate()?;
         require_object("llm", &self.llm)?;
         for (key, value) in [
             ("question_share", self.question_share),

@@ -187,7 +187,7 @@ impl Setting<'_> {
             }
             let caption = match rng.chance(recipe.text_dropout) {
                 true => String::new(),
-                false => lessons::caption(entry, recipe.name_probability, rng),
+                false => lessons::caption(entry, recipe, rng),
             };
             speaker.drawing(&caption)
         });

@@ -9,7 +9,8 @@ use crate::error::{JsonContext, Result};
 use crate::loss::ReconstructionLoss;
 use crate::pictures::{Augmentation, Selection};
 use crate::recipe::{
-    MAX_MEASURED, MAX_STEPS, TrainingOptions, require, require_count, require_object, require_share,
+    CaptionScores, MAX_MEASURED, MAX_STEPS, TrainingOptions, require, require_count,
+    require_object, require_share,
 };
 
 /// Pictures and captions that are compared at once in a measurement.
@@ -42,6 +43,9 @@ pub struct TowerRecipe {
     pub text_encoder_learns: bool,
     /// Share of captions that are the name alone; the others add keywords.
     pub name_probability: f64,
+    /// How one of several captions with scores is drawn.
+    #[serde(default)]
+    pub caption_scores: CaptionScores,
     /// Augmentation.
     pub augmentation: Augmentation,
     /// Updates between evaluations.
@@ -108,6 +112,7 @@ impl TowerRecipe {
     /// Refuses values that cannot be trained with.
     pub fn validate(&self) -> Result<()> {
         self.training.validate()?;
+        self.caption_scores.validate()?;
         for (key, value) in [
             ("eval_every", self.eval_every),
             ("sample_every", self.sample_every),

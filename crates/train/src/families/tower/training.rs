@@ -196,7 +196,8 @@ impl Setting<'_> {
         let values = pictures::augmented_batch(data, &indices, &recipe.augmentation, rng)?;
         let captions = indices.iter().map(|index| {
             let entry = &data.entries[*index];
-            let caption = captions::caption(entry, recipe.name_probability, rng);
+            let caption =
+                captions::caption(entry, recipe.name_probability, &recipe.caption_scores, rng);
             self.reader.ids(&caption)
         });
         let captions = captions.collect::<Result<Vec<_>>>()?;
