@@ -5,6 +5,7 @@ pub mod captioned;
 pub mod emoji;
 mod icon_set;
 mod iconify;
+pub mod motion;
 pub mod scene_text;
 pub mod scenes;
 

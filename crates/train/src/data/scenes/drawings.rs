@@ -7,7 +7,7 @@ use brisk_media::{Cutout, Picture};
 
 use super::colour::recolour;
 use super::scene::{Frame, Item, Scene};
-use super::words::{OBJECTS, Place};
+use super::words::{Colour, OBJECTS, Place};
 use crate::data::emoji::{EmojiError, EmojiSet};
 use crate::data::icon_set::IconSet;
 use crate::data::iconify::Icon;
@@ -112,25 +112,41 @@ impl Drawings {
     fn cutout(&self, item: &Item, size: usize) -> Result<(Cutout, usize, usize)> {
         let pixels = |share: f64| (share * size as f64).round() as usize;
         let side = pixels(item.frame.width).clamp(8, size);
+        let cutout = self.drawing((item.set, item.object), item.colour, side, item.rotation)?;
+        let corner = |share: f64| pixels(share).min(size - side);
+        Ok((cutout, corner(item.frame.left), corner(item.frame.top)))
+    }
+
+    /// The drawing of one of [`OBJECTS`] in a set, in a colour or its own, `side` pixels wide and high and turned
+    /// clockwise by `degrees`.
+    ///
+    /// # Errors
+    /// No such object, and a drawing that cannot be rendered.
+    pub(in crate::data) fn drawing(
+        &self,
+        (set, object): (EmojiSet, usize),
+        colour: Option<Colour>,
+        side: usize,
+        degrees: f64,
+    ) -> Result<Cutout> {
         let failed = |icon: &str, source| EmojiError::Render {
-            set: item.set,
+            set,
             icon: icon.to_owned(),
             source,
         };
-        let icon = self.icons.get(&(item.set, item.object));
+        let icon = self.icons.get(&(set, object));
         let icon = icon.ok_or_else(|| EmojiError::Render {
-            set: item.set,
-            icon: OBJECTS.get(item.object).map_or("", |o| o.word).to_owned(),
+            set,
+            icon: OBJECTS.get(object).map_or("", |o| o.word).to_owned(),
             source: brisk_media::Error::Argument("no such object".to_owned()),
         })?;
         let mut cutout = icon
-            .cut_out(side, item.rotation)
+            .cut_out(side, degrees)
             .map_err(|source| failed(&icon.name, source))?;
-        if let Some(colour) = item.colour {
+        if let Some(colour) = colour {
             recolour(&mut cutout.colours, &cutout.alpha, colour);
         }
-        let corner = |share: f64| pixels(share).min(size - side);
-        Ok((cutout, corner(item.frame.left), corner(item.frame.top)))
+        Ok(cutout)
     }
 }
 
@@ -155,17 +171,26 @@ pub(crate) mod tests {
     use super::super::prepare::{SceneOptions, prepare_scenes};
     use super::super::scene::Kind;
     use super::super::split::Split;
-    use super::super::words::Colour;
     use super::*;
     use crate::data::emoji::EmojiData;
 
     /// Packages in which every object is a yellow square.
     pub(crate) fn packages(without: Option<&str>) -> tempfile::TempDir {
+        packages_of(without, |_| r##"<path fill="#fc0" d="M0 0h16v16H0z"/>"##)
+    }
+
+    /// Packages in which an object is drawn by its place among [`OBJECTS`].
+    pub(crate) fn packages_of(
+        without: Option<&str>,
+        body: impl Fn(usize) -> &'static str,
+    ) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let (mut icons, mut characters) = (Map::new(), Map::new());
-        for object in OBJECTS.iter().filter(|object| Some(object.word) != without) {
-            let body = r##"<path fill="#fc0" d="M0 0h16v16H0z"/>"##;
-            icons.insert(object.word.to_owned(), json!({ "body": body }));
+        for (index, object) in OBJECTS.iter().enumerate() {
+            if Some(object.word) == without {
+                continue;
+            }
+            icons.insert(object.word.to_owned(), json!({ "body": body(index) }));
             characters.insert(object.hexcode.to_lowercase(), object.word.into());
         }
         for name in ["noto", "fluent-emoji-flat", "twemoji"] {

@@ -13,6 +13,10 @@ mod scene;
 mod split;
 mod words;
 
+#[cfg(test)]
+pub(crate) use drawings::tests::packages_of;
+pub(crate) use words::with_article;
+
 pub use asked::{Asked, AskedItem};
 pub use caption::{Question, WORDINGS};
 #[cfg(test)]

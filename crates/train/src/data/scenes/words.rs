@@ -21,7 +21,7 @@ impl Object {
 }
 
 /// A word after "a" or "an".
-pub(super) fn with_article(word: &str) -> String {
+pub(crate) fn with_article(word: &str) -> String {
     let article = match word.starts_with(['a', 'e', 'i', 'o', 'u']) {
         true => "an",
         false => "a",

@@ -1,0 +1,269 @@
+//! A clip before it is drawn: what is in it, and what it does.
+
+use serde::{Deserialize, Serialize};
+
+use crate::data::emoji::EmojiSet;
+use crate::data::is_set_aside;
+use crate::data::scenes::{Colour, OBJECTS, Split, with_article};
+use crate::rng::Rng;
+
+/// What an object does from the first frame to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Motion {
+    /// Goes up and comes down again.
+    Jumps,
+    /// Moves to the left.
+    Left,
+    /// Moves to the right.
+    Right,
+    /// Moves up.
+    Up,
+    /// Moves down.
+    Down,
+    /// Gets larger.
+    Grows,
+    /// Gets smaller.
+    Shrinks,
+    /// Turns clockwise about its centre.
+    Spins,
+}
+
+impl Motion {
+    /// All of them.
+    pub const ALL: [Motion; 8] = [
+        Motion::Jumps,
+        Motion::Left,
+        Motion::Right,
+        Motion::Up,
+        Motion::Down,
+        Motion::Grows,
+        Motion::Shrinks,
+        Motion::Spins,
+    ];
+
+    /// As it ends a caption.
+    pub fn words(self) -> &'static str {
+        match self {
+            Motion::Jumps => "jumps",
+            Motion::Left => "moves left",
+            Motion::Right => "moves right",
+            Motion::Up => "moves up",
+            Motion::Down => "moves down",
+            Motion::Grows => "grows",
+            Motion::Shrinks => "shrinks",
+            Motion::Spins => "spins",
+        }
+    }
+}
+
+/// Where an object is in a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Pose {
+    /// Its centre from the left upper corner, in shares of the canvas.
+    pub centre: [f64; 2],
+    /// Side of the square that it is drawn in, in shares of the canvas.
+    pub side: f64,
+    /// Degrees that it is turned, clockwise.
+    pub angle: f64,
+}
+
+/// A clip of one object and one motion.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MotionScene {
+    /// Which of [`OBJECTS`].
+    pub object: usize,
+    /// Whose drawing.
+    pub set: EmojiSet,
+    /// The colour it was given; its own if none.
+    pub colour: Option<Colour>,
+    /// What it does.
+    pub motion: Motion,
+    /// Colour of everything behind it.
+    pub background: [u8; 3],
+    /// Where it is in the first frame.
+    pub start: Pose,
+    /// How far it gets: shares of the canvas for a jump or a move, the ratio of sides for growing and shrinking, degrees
+    /// for spinning.
+    pub reach: f64,
+}
+
+/// One pair of object and motion in this many is held out.
+const HELD_OUT_EVERY: u64 = 10;
+/// Share of clips whose object is in a colour that its caption names.
+const COLOURED: f64 = 0.3;
+/// Colours behind objects.
+const BACKGROUNDS: [[u8; 3]; 5] = [
+    [255, 255, 255],
+    [226, 238, 248],
+    [246, 236, 218],
+    [226, 240, 224],
+    [238, 228, 244],
+];
+/// How much larger than its square an object's circle is.
+const CIRCLE: f64 = 1.2;
+
+fn between(rng: &mut Rng, low: f64, high: f64) -> f64 {
+    low + (high - low) * rng.uniform()
+}
+
+impl MotionScene {
+    /// The `index`-th clip of a seed, in a part of the split.
+    pub fn draw(seed: u64, index: u64, split: Split) -> Self {
+        let rng = &mut Rng::stream(seed, index);
+        loop {
+            let (object, motion) = (rng.below(OBJECTS.len()), rng.below(Motion::ALL.len()));
+            let motion = Motion::ALL[motion];
+            if is_held_out(object, motion) == (split == Split::HeldOut) {
+                return Self::laid_out(rng, object, motion);
+            }
+        }
+    }
+
+    /// With everything else drawn by lot, inside the canvas from the first frame to the last.
+    fn laid_out(rng: &mut Rng, object: usize, motion: Motion) -> Self {
+        let set = EmojiSet::ALL[rng.below(EmojiSet::ALL.len())];
+        let colour = rng
+            .chance(COLOURED)
+            .then(|| Colour::ALL[rng.below(Colour::ALL.len())]);
+        let background = BACKGROUNDS[rng.below(BACKGROUNDS.len())];
+        let (side, reach) = match motion {
+            Motion::Grows | Motion::Shrinks => {
+                let (largest, ratio) = (between(rng, 0.55, 0.75), between(rng, 1.5, 1.9));
+                match motion {
+                    Motion::Grows => (largest / ratio, ratio),
+                    _ => (largest, 1.0 / ratio),
+                }
+            }
+            Motion::Spins => (between(rng, 0.35, 0.6), between(rng, 170.0, 300.0)),
+            Motion::Jumps => (between(rng, 0.3, 0.45), between(rng, 0.22, 0.35)),
+            _ => (between(rng, 0.3, 0.45), between(rng, 0.28, 0.42)),
+        };
+        // Room on the left, the right, above and below the first centre.
+        let half = match motion {
+            Motion::Grows => side * reach / 2.0,
+            Motion::Spins => side * CIRCLE / 2.0,
+            _ => side / 2.0,
+        };
+        let [mut left, mut right, mut above, mut below] = [half; 4];
+        match motion {
+            Motion::Left => left += reach,
+            Motion::Right => right += reach,
+            Motion::Up | Motion::Jumps => above += reach,
+            Motion::Down => below += reach,
+            Motion::Grows | Motion::Shrinks | Motion::Spins => {}
+        }
+        let centre = [
+            between(rng, left, 1.0 - right),
+            between(rng, above, 1.0 - below),
+        ];
+        let start = Pose {
+            centre,
+            side,
+            angle: 0.0,
+        };
+        Self {
+            object,
+            set,
+            colour,
+            motion,
+            background,
+            start,
+            reach,
+        }
+    }
+
+    /// What it shows, in words.
+    pub fn caption(&self) -> String {
+        let word = OBJECTS[self.object].word;
+        let what = match self.colour {
+            Some(colour) => with_article(&format!("{} {word}", colour.word())),
+            None => with_article(word),
+        };
+        format!("{what} {}", self.motion.words())
+    }
+
+    /// Where the object is when the share `progress`, 0 to 1, of the clip is over.
+    pub fn pose(&self, progress: f64) -> Pose {
+        let mut pose = self.start;
+        let way = self.reach * progress;
+        match self.motion {
+            Motion::Jumps => pose.centre[1] -= 4.0 * way * (1.0 - progress),
+            Motion::Left => pose.centre[0] -= way,
+            Motion::Right => pose.centre[0] += way,
+            Motion::Up => pose.centre[1] -= way,
+            Motion::Down => pose.centre[1] += way,
+            Motion::Grows | Motion::Shrinks => pose.side *= self.reach.powf(progress),
+            Motion::Spins => pose.angle += way,
+        }
+        pose
+    }
+
+    /// The pose in each of so many frames.
+    pub fn poses(&self, frames: usize) -> Vec<Pose> {
+        let last = frames.saturating_sub(1).max(1) as f64;
+        (0..frames)
+            .map(|frame| self.pose(frame as f64 / last))
+            .collect()
+    }
+}
+
+/// Whether no model is trained on this pair.
+fn is_held_out(object: usize, motion: Motion) -> bool {
+    let pair = format!("{} {}", OBJECTS[object].word, motion.words());
+    is_set_aside(&pair, HELD_OUT_EVERY)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn clips_stay_on_the_canvas_and_repeat() {
+        let mut seen = HashSet::new();
+        for index in 0..800 {
+            let scene = MotionScene::draw(3, index, Split::Training);
+            assert_eq!(scene, MotionScene::draw(3, index, Split::Training));
+            seen.insert(scene.motion);
+            for pose in scene.poses(17) {
+                for along in pose.centre {
+                    let half = pose.side / 2.0 - 1e-9;
+                    assert!(along - half >= 0.0 && along + half <= 1.0, "{scene:?}");
+                }
+            }
+            assert!(scene.caption().ends_with(scene.motion.words()));
+        }
+        assert_eq!(seen.len(), Motion::ALL.len());
+    }
+
+    #[test]
+    fn pairs_that_are_held_out_never_occur_in_training() {
+        let pairs = |split: Split| -> HashSet<(usize, Motion)> {
+            let scenes = (0..4000).map(|index| MotionScene::draw(1, index, split));
+            scenes.map(|scene| (scene.object, scene.motion)).collect()
+        };
+        let (training, held_out) = (pairs(Split::Training), pairs(Split::HeldOut));
+        assert!(training.is_disjoint(&held_out));
+        let objects: HashSet<usize> = training.iter().map(|(object, _)| *object).collect();
+        assert_eq!(objects.len(), OBJECTS.len());
+        assert!((10..60).contains(&held_out.len()), "{}", held_out.len());
+    }
+
+    #[test]
+    fn poses_do_what_the_caption_says() {
+        let at = |motion: Motion, progress: f64| {
+            let scene = MotionScene::laid_out(&mut Rng::new(4), 0, motion);
+            (scene.start, scene.pose(progress), scene.reach)
+        };
+        let (start, top, reach) = at(Motion::Jumps, 0.5);
+        assert!((start.centre[1] - top.centre[1] - reach).abs() < 1e-12);
+        let (start, end, _) = at(Motion::Jumps, 1.0);
+        assert!((start.centre[1] - end.centre[1]).abs() < 1e-12);
+        let (start, end, reach) = at(Motion::Shrinks, 1.0);
+        assert!((end.side / start.side - reach).abs() < 1e-12 && reach < 1.0);
+        let (_, end, reach) = at(Motion::Spins, 1.0);
+        assert_eq!(end.angle, reach);
+    }
+}
