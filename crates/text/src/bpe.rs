@@ -2,7 +2,7 @@
 
 use crate::special::added_tokens;
 use crate::{Error, Result};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokenizers::models::bpe::{BPE, BpeTrainerBuilder};
 use tokenizers::{AddedToken, Trainer};
 
@@ -79,6 +79,39 @@ pub fn train_bpe(lines: &[String], vocabulary: usize) -> Result<Vec<u8>> {
     serde_json::to_vec_pretty(&file).map_err(|e| Error::Train(e.to_string()))
 }
 
+/// A trained tokenizer that also knows each of `pieces` as one token, whatever is in it, and, where `ends` says so, puts
+/// `<eos>` behind every text.
+///
+/// # Errors
+/// A file that [`train_bpe`] has not written.
+pub fn with_pieces(tokenizer: &[u8], pieces: &[&str], ends: bool) -> Result<Vec<u8>> {
+    let bad = |reason: &str| Error::Train(format!("a tokenizer to add tokens to: {reason}"));
+    let mut file: Value =
+        serde_json::from_slice(tokenizer).map_err(|error| bad(&error.to_string()))?;
+    let known = file["model"]["vocab"].as_object();
+    let known = known.ok_or_else(|| bad("it has no vocabulary"))?.len();
+    let added = file["added_tokens"].as_array_mut();
+    let added = added.ok_or_else(|| bad("it has no special tokens"))?;
+    added.extend(
+        added_tokens(pieces)
+            .into_iter()
+            .enumerate()
+            .map(|(index, mut token)| {
+                token["id"] = (known + index).into();
+                token
+            }),
+    );
+    if ends {
+        let end = SPECIAL[1];
+        let post = &mut file["post_processor"];
+        let sequence = post["single"].as_array_mut();
+        let sequence = sequence.ok_or_else(|| bad("it puts nothing around texts"))?;
+        sequence.push(json!({"SpecialToken": {"id": end, "type_id": 0}}));
+        post["special_tokens"][end] = json!({"id": end, "ids": [1], "tokens": [end]});
+    }
+    serde_json::to_vec_pretty(&file).map_err(|error| bad(&error.to_string()))
+}
+
 /// Splits in front of every space, so that merges never cross one.
 pub(crate) fn words(line: &str) -> Vec<String> {
     let mut words: Vec<String> = Vec::new();
@@ -143,6 +176,24 @@ mod tests {
             assert!(!ids.contains(&3), "{text:?} gives <unk>: {ids:?}");
             assert_eq!(tokenizer.decode(&ids).unwrap(), text);
         }
+    }
+
+    #[test]
+    fn pieces_are_one_token_each() {
+        let plain = train_bpe(&lines(), 300).unwrap();
+        let long = "\nDescribe a red heart, in detail:";
+        let file = with_pieces(&plain, &[long, "<image>"], true).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&file, "test").unwrap();
+        let count = Tokenizer::from_bytes(&plain, "test")
+            .unwrap()
+            .vocabulary_size();
+        assert_eq!(tokenizer.vocabulary_size(), count + 2);
+        let ids = tokenizer
+            .encode(&format!("<image>{long}red heart"))
+            .unwrap();
+        assert_eq!(ids[..3], [2, count as u32 + 1, count as u32]);
+        assert_eq!(ids.last(), Some(&1));
+        assert!(with_pieces(b"{}", &[], false).is_err());
     }
 
     #[test]

@@ -28,7 +28,7 @@ mod unique;
 mod vocabulary;
 mod words;
 
-pub use bpe::{MIN_VOCABULARY, train_bpe};
+pub use bpe::{MIN_VOCABULARY, train_bpe, with_pieces};
 pub use chat::{ChatMessage, ChatTemplate, ChatTemplates, is_space};
 pub use error::{Error, Result};
 pub use guard::is_guarded;

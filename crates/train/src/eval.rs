@@ -2,7 +2,9 @@
 //! often a language model solves problems, how well pictures of scenes follow their prompts.
 
 mod alignment;
+mod frechet;
 pub mod text;
+pub mod video;
 pub mod words;
 
 use brisk_media::{Picture, psnr};

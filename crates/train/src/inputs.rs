@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::emoji::EmojiData;
 use crate::error::{JsonContext, Result};
 use crate::families::autoencoder::AutoencoderConfig;
+use crate::families::video_autoencoder::VideoAutoencoderConfig;
 
 /// Fingerprints by what they are of.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -28,10 +29,23 @@ impl Inputs {
     }
 
     /// With the autoencoder whose latents are learned.
-    pub(crate) fn autoencoder(mut self, vae: &Opened<AutoencoderConfig>) -> Result<Self> {
+    pub(crate) fn autoencoder(self, vae: &Opened<AutoencoderConfig>) -> Result<Self> {
+        self.latents_of(vae.config.scaling_factor, vae.stored())
+    }
+
+    /// With the autoencoder of clips whose latents are learned.
+    pub(crate) fn video_autoencoder(self, vae: &Opened<VideoAutoencoderConfig>) -> Result<Self> {
+        self.latents_of(vae.config.scaling_factor, vae.stored())
+    }
+
+    fn latents_of(
+        mut self,
+        scaling_factor: f64,
+        weights: Option<&Arc<dyn TensorSource>>,
+    ) -> Result<Self> {
         let mut found = Fingerprint::default();
-        found.add(&vae.config.scaling_factor.to_le_bytes());
-        if let Some(source) = vae.stored() {
+        found.add(&scaling_factor.to_le_bytes());
+        if let Some(source) = weights {
             found.add(fingerprint(&**source)?.as_bytes());
         }
         self.0.insert("autoencoder".to_owned(), found.text());

@@ -51,6 +51,7 @@ pub use families::codes::{
     CodesRecipe, DiffusionLoss, DropLaw, KeptPlaces, TokenizerFiles, open_codes_start, train_codes,
 };
 pub use families::detector::{DetectorRecipe, DetectorReport, DetectorScores, train_detector};
+pub use families::dmd::{CriticOptions, DmdRecipe, DmdReport, distill_video};
 pub use families::image::adapter::{AdapterReport, LoraOptions, train_adapter};
 pub use families::image::surgery::{
     DepthSource, GrowOptions, GrowthReport, PruneReport, PruneTarget, PrunedBlock, Strategy, grow,
@@ -68,6 +69,12 @@ pub use families::tokenizer::{
     QuantizationLoss, TokenizerRecipe, TokenizerReport, open_tokenizer, train_tokenizer,
 };
 pub use families::tower::{TowerRecipe, TowerReport, TowerStart, open_tower, train_tower};
+pub use families::video::{
+    FlowTarget, NewChannels, VideoRecipe, VideoReport, VideoStart, train_video,
+};
+pub use families::video_autoencoder::{
+    VideoAutoencoderFiles, VideoAutoencoderRecipe, VideoAutoencoderReport, train_video_autoencoder,
+};
 pub use inputs::Inputs;
 pub use loss::ReconstructionLoss;
 pub use pictures::{Augmentation, Selection, to_pictures};

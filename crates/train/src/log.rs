@@ -52,7 +52,7 @@ pub struct Measure {
 }
 
 /// Everything that evaluations measure.
-pub const MEASURES: [Measure; 19] = [
+pub const MEASURES: [Measure; 23] = [
     Measure {
         key: "psnr",
         option: "psnr",
@@ -133,8 +133,8 @@ pub const MEASURES: [Measure; 19] = [
     Measure {
         key: "reconstruction_loss",
         option: "reconstruction-loss",
-        name: "pictures",
-        title: "loss of the pictures",
+        name: "reconstruction",
+        title: "loss of pictures or frames",
         unit: Unit::None,
     },
     Measure {
@@ -185,6 +185,34 @@ pub const MEASURES: [Measure; 19] = [
         name: "answers right",
         title: "held-out questions answered rightly",
         unit: Unit::Share,
+    },
+    Measure {
+        key: "motion_right",
+        option: "motion-right",
+        name: "motions right",
+        title: "clips that show the motion asked for",
+        unit: Unit::Share,
+    },
+    Measure {
+        key: "matching_loss",
+        option: "matching-loss",
+        name: "matching",
+        title: "loss of matching the teacher's distribution",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "guidance_loss",
+        option: "guidance-loss",
+        name: "guided",
+        title: "distance from the guided teacher",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "critic_loss",
+        option: "critic-loss",
+        name: "critic",
+        title: "loss of the critic",
+        unit: Unit::None,
     },
 ];
 

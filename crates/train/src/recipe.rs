@@ -13,6 +13,7 @@ pub use crate::captions::{CaptionScores, ScoreLaw};
 use crate::error::{Error, JsonContext, Result};
 use crate::families::codes::CodesRecipe;
 use crate::families::detector::DetectorRecipe;
+use crate::families::dmd::DmdRecipe;
 use crate::families::image::adapter::LoraOptions;
 use crate::families::joint::JointRecipe;
 use crate::families::masks::MasksRecipe;
@@ -20,6 +21,8 @@ use crate::families::recogniser::RecogniserRecipe;
 use crate::families::sprint::SprintRecipe;
 use crate::families::tokenizer::TokenizerRecipe;
 use crate::families::tower::TowerRecipe;
+use crate::families::video::VideoRecipe;
+use crate::families::video_autoencoder::VideoAutoencoderRecipe;
 use crate::loss::ReconstructionLoss;
 use crate::optimiser::{EightBit, OptimiserKind};
 use crate::pictures::{Augmentation, Selection};
@@ -236,6 +239,12 @@ pub enum Recipe {
     Recogniser(RecogniserRecipe),
     /// A student of a few steps.
     Sprint(SprintRecipe),
+    /// An autoencoder of clips.
+    VideoAutoencoder(VideoAutoencoderRecipe),
+    /// A model of clips.
+    Video(VideoRecipe),
+    /// One of a few steps.
+    Dmd(DmdRecipe),
 }
 
 /// Names of the built-in recipes.
@@ -256,6 +265,9 @@ impl Recipe {
             Recipe::Detector(_) => "detector",
             Recipe::Recogniser(_) => "recogniser",
             Recipe::Sprint(_) => "sprint",
+            Recipe::VideoAutoencoder(_) => "video-autoencoder",
+            Recipe::Video(_) => "video",
+            Recipe::Dmd(_) => "dmd",
         }
     }
 
@@ -274,6 +286,9 @@ impl Recipe {
             Recipe::Detector(recipe) => &mut recipe.training,
             Recipe::Recogniser(recipe) => &mut recipe.training,
             Recipe::Sprint(recipe) => &mut recipe.training,
+            Recipe::VideoAutoencoder(recipe) => &mut recipe.training,
+            Recipe::Video(recipe) => &mut recipe.training,
+            Recipe::Dmd(recipe) => &mut recipe.training,
         }
     }
 
@@ -309,6 +324,9 @@ impl Recipe {
             Recipe::Detector(recipe) => recipe.validate(),
             Recipe::Recogniser(recipe) => recipe.validate(),
             Recipe::Sprint(recipe) => recipe.validate(),
+            Recipe::VideoAutoencoder(recipe) => recipe.validate(),
+            Recipe::Video(recipe) => recipe.validate(),
+            Recipe::Dmd(recipe) => recipe.validate(),
         };
         match checked {
             Ok(()) => Ok(recipe),

@@ -339,27 +339,21 @@ impl<'a> Session<'a> {
         batch: usize,
         loss: impl Fn(std::ops::Range<usize>) -> Result<(Loss, Terms)> + Sync,
     ) -> Result<()> {
-        let collected = Collected::default();
-        let loss = |part: std::ops::Range<usize>| {
-            let (loss, terms) = loss(part.clone())?;
-            collected.add(&part, batch, terms);
-            Ok(loss)
-        };
-        let (value, gradients) = self.shards.gradients(batch, &self.parameters, loss)?;
-        self.terms.add(collected);
+        let (shards, terms) = (&self.shards, &mut self.terms);
+        let (value, gradients) = noting(shards, terms, batch, &self.parameters, loss)?;
         self.apply(value, gradients)
     }
 
-    /// As [`Session::update`], where the loss depends on the run's parameters through other variables, `of`: `pull` makes
-    /// the gradients of the run's parameters of those of these.
+    /// As [`Session::update_noting`], where the loss depends on the run's parameters through other variables, `of`: `pull`
+    /// makes the gradients of the run's parameters of those of these.
     pub fn update_through(
         &mut self,
         batch: usize,
         of: &[(String, Var)],
-        loss: impl Fn(std::ops::Range<usize>) -> Result<Loss> + Sync,
+        loss: impl Fn(std::ops::Range<usize>) -> Result<(Loss, Terms)> + Sync,
         pull: impl FnOnce(Gradients) -> Result<Gradients>,
     ) -> Result<()> {
-        let (value, gradients) = self.shards.gradients(batch, of, loss)?;
+        let (value, gradients) = noting(&self.shards, &mut self.terms, batch, of, loss)?;
         self.apply(value, pull(gradients)?)
     }
 
@@ -515,6 +509,25 @@ impl<'a> Session<'a> {
         }
         self.save(true)
     }
+}
+
+/// The mean loss of a batch and the gradients of some variables; what it is made of goes into `sums`.
+fn noting(
+    shards: &Shards,
+    sums: &mut Sums,
+    batch: usize,
+    of: &[(String, Var)],
+    loss: impl Fn(std::ops::Range<usize>) -> Result<(Loss, Terms)> + Sync,
+) -> Result<(f64, Gradients)> {
+    let collected = Collected::default();
+    let loss = |part: std::ops::Range<usize>| {
+        let (loss, terms) = loss(part.clone())?;
+        collected.add(&part, batch, terms);
+        Ok(loss)
+    };
+    let found = shards.gradients(batch, of, loss)?;
+    sums.add(collected);
+    Ok(found)
 }
 
 /// Refuses weights to start from that lack some of the model's, which has loaded them: it has refused other

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use brisk_train::data::emoji::EmojiData;
+use brisk_train::data::scenes::Drawings;
 use brisk_train::eval::open_autoencoder;
 use brisk_train::recipe::Recipe;
-use brisk_train::{SprintTeacher, distill_sprint};
+use brisk_train::{SprintTeacher, distill_sprint, distill_video};
 use clap::{Args, Subcommand};
 
 use super::train::{RunArguments, wrong_kind};
@@ -19,10 +20,14 @@ use crate::models;
     brisk train image --recipe scenes-sprint-teacher --from MODEL --data scenes.safetensors -o runs/teacher\n  \
     brisk distill sprint --teacher runs/teacher/model --data scenes.safetensors -o runs/sprint\n  \
     brisk image --model runs/sprint/model --steps 2 \"a red cat\"\n\n\
+    From a model of clips to one of four steps without guidance:\n  \
+    brisk distill dmd --teacher runs/video/model --npm npm -o runs/dmd\n  \
+    brisk video --model runs/dmd/model --image a.png \"a red cat jumps\"\n\n\
     A run that was stopped (Ctrl-C, a kill) goes on when the same command is given again."
 )]
 pub enum DistillVerb {
     Sprint(SprintArguments),
+    Dmd(DmdArguments),
 }
 
 /// Distil a SANA model into one of a few steps (SANA-Sprint)
@@ -49,10 +54,34 @@ pub struct SprintArguments {
     run: RunArguments,
 }
 
+/// Distil a model of clips into one of a few steps without guidance (DMD2, Magic 1-For-1)
+#[derive(Debug, Args)]
+#[command(
+    before_help = "The student's clips are moved to where the guided teacher finds them likelier than a critic does, which\n\
+    is the teacher with low-rank pairs and learns what the student draws. A recipe is a JSON file."
+)]
+pub struct DmdArguments {
+    /// Model to distil: a folder or hub id
+    #[arg(long, value_name = "MODEL")]
+    teacher: String,
+    /// Recipe: a built-in name or a JSON file
+    #[arg(long, value_name = "RECIPE", default_value = "motion-dmd")]
+    recipe: String,
+    /// Variant of the teacher's weights, such as fp16
+    #[arg(long, value_name = "NAME")]
+    variant: Option<String>,
+    /// Folder with the npm packages in noto, fluent-emoji-flat and twemoji
+    #[arg(long, value_name = "FOLDER")]
+    npm: PathBuf,
+    #[command(flatten)]
+    run: RunArguments,
+}
+
 /// Runs the command.
 pub fn run(verb: &DistillVerb) -> Result {
     match verb {
         DistillVerb::Sprint(arguments) => sprint(arguments),
+        DistillVerb::Dmd(arguments) => dmd(arguments),
     }
 }
 
@@ -72,5 +101,22 @@ fn sprint(arguments: &SprintArguments) -> Result {
     arguments.run.train("model", |control| {
         let out = &arguments.run.output;
         distill_sprint(&recipe, &data, &teacher, &vae, out, control)
+    })
+}
+
+fn dmd(arguments: &DmdArguments) -> Result {
+    arguments.run.threads.apply_to_training()?;
+    let mut recipe = match Recipe::open(&arguments.recipe)? {
+        Recipe::Dmd(recipe) => recipe,
+        other => return Err(wrong_kind(&arguments.recipe, &other, "distill dmd")),
+    };
+    arguments.run.adjust(&mut recipe.training);
+    let variant = arguments.variant.as_deref();
+    let teacher = models::open(Some(&arguments.teacher), variant)?;
+    arguments.run.keeps("model", &teacher)?;
+    let drawings = Drawings::open(&arguments.npm).map_err(brisk_train::Error::from)?;
+    arguments.run.train("model", |control| {
+        let out = &arguments.run.output;
+        distill_video(&recipe, &drawings, &teacher, variant, out, control)
     })
 }

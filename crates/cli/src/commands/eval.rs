@@ -3,6 +3,7 @@
 mod alignment;
 pub mod masks;
 mod text;
+mod video;
 
 use std::path::PathBuf;
 
@@ -30,6 +31,7 @@ pub enum EvalVerb {
     Text(text::TextEvalArguments),
     Alignment(alignment::AlignmentArguments),
     Masks(masks::MasksEvalArguments),
+    Video(video::VideoEvalArguments),
 }
 
 /// Measure how often a text-to-image model draws what it was asked for
@@ -84,6 +86,7 @@ pub fn run(verb: &EvalVerb) -> Result {
         EvalVerb::Text(arguments) => text::run(arguments),
         EvalVerb::Alignment(arguments) => alignment::run(arguments),
         EvalVerb::Masks(arguments) => masks::run(arguments),
+        EvalVerb::Video(arguments) => video::run(arguments),
     }
 }
 

@@ -10,6 +10,7 @@ mod preview;
 mod recogniser;
 mod scenes;
 mod tokenizer;
+mod video;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -43,6 +44,7 @@ use preview::PreviewArguments;
 use recogniser::RecogniserArguments;
 use scenes::ScenesArguments;
 use tokenizer::TokenizerArguments;
+use video::{VideoAutoencoderArguments, VideoTrainingArguments};
 
 /// Prepare data, train models, plot losses
 #[derive(Debug, Subcommand)]
@@ -69,6 +71,8 @@ pub enum TrainVerb {
     Masks(MasksTrainingArguments),
     Detector(DetectorArguments),
     Recogniser(RecogniserArguments),
+    VideoAutoencoder(VideoAutoencoderArguments),
+    Video(VideoTrainingArguments),
     Plot(PlotArguments),
 }
 
@@ -212,6 +216,8 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::Masks(arguments) => masks::run(arguments),
         TrainVerb::Detector(arguments) => detector::run(arguments),
         TrainVerb::Recogniser(arguments) => recogniser::run(arguments),
+        TrainVerb::VideoAutoencoder(arguments) => video::autoencoder(arguments),
+        TrainVerb::Video(arguments) => video::video(arguments),
         TrainVerb::Plot(arguments) => plot::run(arguments),
     }
 }
@@ -387,7 +393,7 @@ fn language(arguments: &TextTrainingArguments) -> Result {
 /// For a recipe of another verb than `wanted`, which is a kind of training or `distill` and a kind.
 pub(super) fn wrong_kind(name: &str, recipe: &Recipe, wanted: &str) -> Failure {
     let verb = |kind: &str| match kind {
-        "sprint" => format!("distill {kind}"),
+        "sprint" | "dmd" => format!("distill {kind}"),
         _ if kind.starts_with("distill ") => kind.to_owned(),
         _ => format!("train {kind}"),
     };

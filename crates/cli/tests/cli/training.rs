@@ -361,6 +361,40 @@ fn a_model_is_distilled() {
 }
 
 #[test]
+fn mistakes_in_trainings_of_clips_are_named() {
+    let place = Place::new();
+    let run = ["--npm", "npm", "-o", "run"];
+    for (verb, recipe, words) in [
+        (
+            &["train", "video-autoencoder"][..],
+            "motion-video",
+            ["`brisk train video`", "`brisk train video-autoencoder`"],
+        ),
+        (
+            &["train", "video", "--vae", "vae"],
+            "motion-dmd",
+            ["`brisk distill dmd`", "`brisk train video`"],
+        ),
+        (
+            &["distill", "dmd", "--teacher", "model"],
+            "motion-autoencoder",
+            ["`brisk train video-autoencoder`", "`brisk distill dmd`"],
+        ),
+    ] {
+        let all = [verb, &["--recipe", recipe], &run].concat();
+        place.fails(2, &words, &all);
+    }
+    let train = [&["train", "video-autoencoder"][..], &run].concat();
+    place.fails(1, &["npm/noto", "@iconify-json/noto"], &train);
+    let train = [&["train", "video"][..], &run].concat();
+    place.fails(2, &["--vae"], &train);
+    let count = [
+        "eval", "video", "--model", "m", "--npm", "npm", "--count", "3",
+    ];
+    place.fails(2, &["--count", "25"], &count);
+}
+
+#[test]
 fn mistakes_in_training_are_named() {
     let place = Place::new();
     data_set(&place);

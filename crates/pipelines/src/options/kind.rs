@@ -207,7 +207,7 @@ impl Kind {
     }
 
     /// Refuses a value out of range.
-    pub(super) fn check(self, option: &'static str, value: &Value) -> Result<()> {
+    pub(crate) fn check(self, option: &'static str, value: &Value) -> Result<()> {
         let outside = |found: String, range: String| {
             Err(Error::request(
                 option,

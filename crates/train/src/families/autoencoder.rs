@@ -206,6 +206,35 @@ pub(crate) fn config_with(
     Ok(Value::Object(written))
 }
 
+/// What latents of this mean square are multiplied by, so that it becomes 1. Five digits, as in published files; the
+/// model of the latents sees the rounded value.
+///
+/// # Errors
+/// A mean square that is none.
+pub(crate) fn scaling_factor(mean_square: f64) -> Result<f64> {
+    if !(mean_square.is_finite() && mean_square > 0.0) {
+        return Err(Error::Data(format!(
+            "the mean square of the latents is {mean_square}; the training has failed"
+        )));
+    }
+    let exact = 1.0 / mean_square.sqrt();
+    let unit = 10f64.powi(exact.log10().floor() as i32 - 4);
+    Ok((exact / unit).round() * unit)
+}
+
+/// Writes an autoencoder in diffusers' layout, in bf16.
+pub(crate) fn write(arrays: &[NamedArray], config: &Value, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).at(folder)?;
+    let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_bf16_tensor).collect();
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    write_safetensors(
+        &folder.join("diffusion_pytorch_model.safetensors"),
+        &tensors,
+        &metadata,
+    )?;
+    write_json(&folder.join("config.json"), config)
+}
+
 fn export(
     mut session: Session,
     recipe: &AutoencoderRecipe,
@@ -225,18 +254,7 @@ fn export(
         squares.0 += latents.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>();
         squares.1 += latents.len();
     }
-    let mean_square = squares.0 / squares.1 as f64;
-    if !(mean_square.is_finite() && mean_square > 0.0) {
-        return Err(Error::Data(format!(
-            "the mean square of the latents is {mean_square}; the training has failed"
-        )));
-    }
-    // Five digits, as in published files; the image model sees the rounded value.
-    let scaling_factor = {
-        let exact = 1.0 / mean_square.sqrt();
-        let unit = 10f64.powi(exact.log10().floor() as i32 - 4);
-        (exact / unit).round() * unit
-    };
+    let scaling_factor = scaling_factor(squares.0 / squares.1 as f64)?;
     control.stage("measuring the held-out pictures", Work::Run, 0);
     let psnr = if held_out.is_empty() {
         None
@@ -244,22 +262,13 @@ fn export(
         Some(eval::mean_psnr(&model, data, held_out)?)
     };
     write_sheet(&mut session, &model, data, training, held_out)?;
-    let folder = out.join(VAE);
-    std::fs::create_dir_all(&folder).at(&folder)?;
     let arrays = session.ema.arrays();
-    let tensors: Vec<OutTensor> = arrays.iter().map(NamedArray::to_bf16_tensor).collect();
-    let metadata = [("format".to_owned(), "pt".to_owned())].into();
-    write_safetensors(
-        &folder.join("diffusion_pytorch_model.safetensors"),
-        &tensors,
-        &metadata,
-    )?;
     let config = config_with(
         &recipe.config,
         Some("AutoencoderDC"),
         &[("scaling_factor", scaling_factor.into())],
     )?;
-    write_json(&folder.join("config.json"), &config)?;
+    write(arrays, &config, &out.join(VAE))?;
     let report = AutoencoderReport {
         steps: session.step,
         seconds: session.seconds(),

@@ -3,12 +3,16 @@
 pub(crate) mod autoencoder;
 pub(crate) mod codes;
 pub(crate) mod detector;
+pub(crate) mod dmd;
 mod fixed_norms;
 pub(crate) mod image;
 pub(crate) mod joint;
+mod lora_pairs;
 pub(crate) mod masks;
 pub(crate) mod recogniser;
 pub(crate) mod sprint;
 pub(crate) mod text;
 pub(crate) mod tokenizer;
 pub(crate) mod tower;
+pub(crate) mod video;
+pub(crate) mod video_autoencoder;

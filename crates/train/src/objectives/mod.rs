@@ -1,6 +1,7 @@
 //! What distillation minimises, as functions of networks and noised samples; networks, loops, data and files are the
 //! families'.
 
+pub(crate) mod dmd;
 pub(crate) mod ladd;
 mod log_variance;
 mod scm;

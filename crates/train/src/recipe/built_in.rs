@@ -1,7 +1,7 @@
 //! The recipes that come with the library.
 
 /// Names with documents.
-pub(super) const BUILT_IN: [(&str, &str); 15] = [
+pub(super) const BUILT_IN: [(&str, &str); 19] = [
     (
         "emoji-autoencoder",
         include_str!("../../recipes/emoji-autoencoder.json"),
@@ -58,6 +58,19 @@ pub(super) const BUILT_IN: [(&str, &str); 15] = [
         "scene-text-recogniser",
         include_str!("../../recipes/scene-text-recogniser.json"),
     ),
+    (
+        "motion-autoencoder",
+        include_str!("../../recipes/motion-autoencoder.json"),
+    ),
+    (
+        "motion-video",
+        include_str!("../../recipes/motion-video.json"),
+    ),
+    (
+        "motion-text-video",
+        include_str!("../../recipes/motion-text-video.json"),
+    ),
+    ("motion-dmd", include_str!("../../recipes/motion-dmd.json")),
     (
         "arithmetic-text",
         include_str!("../../recipes/arithmetic-text.json"),

@@ -11,6 +11,7 @@ mod readers;
 mod sprint;
 mod tokenizer;
 mod tower;
+mod video;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -61,6 +61,7 @@ fn quantity(name: &str) -> Quantity {
     }
 }
 
+/// Runs `brisk train plot`.
 pub fn run(arguments: &PlotArguments) -> Result {
     output::expect_svg(&arguments.output)?;
     let logs: Vec<&Path> = arguments.logs.iter().map(PathBuf::as_path).collect();

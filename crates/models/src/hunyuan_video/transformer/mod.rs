@@ -27,4 +27,4 @@ pub use component::COMPONENT;
 pub use config::{ImageCondition, VideoTransformerConfig};
 pub use model::{VideoConditioning, VideoTransformer};
 pub use names::plain_names;
-pub use sampler::{VideoSampler, video_sigmas};
+pub use sampler::{VideoSampler, beside, video_sigmas};

@@ -109,26 +109,35 @@ impl<'a> VideoSampler<'a> {
         let Some(given) = self.given else {
             return Ok(latents.clone());
         };
-        let (&[batch, frames, height, width, channels], &[_, some, ..]) =
-            (latents.dims(), given.dims())
-        else {
-            return Err(Error::Shape(format!(
-                "latents {:?} with given frames {:?}",
-                latents.dims(),
-                given.dims()
-            )));
-        };
-        if some > frames || given.dims() != [batch, some, height, width, channels] {
-            return Err(Error::Shape(format!(
-                "given frames {:?} for latents {:?}; expected as many values a frame, and no more frames",
-                given.dims(),
-                latents.dims()
-            )));
-        }
-        let ones = Tensor::ones(vec![batch, some, height, width, 1], DType::F32)?;
-        let given = Tensor::cat(&[given.clone(), ones], 4)?.pad_with_zeros(1, 0, frames - some)?;
-        Tensor::cat(&[latents.clone(), given], 4)
+        beside(latents, given)
     }
+}
+
+/// Latents `[B,F,h,w,C]` with those of the first frames, `[B,G,h,w,C]`, beside them and a mask of these frames:
+/// `[B,F,h,w,2·C + 1]`, as a model sees them that is shown the first frame so.
+///
+/// # Errors
+/// Given frames of another size, or more than there are.
+pub fn beside(latents: &Tensor, given: &Tensor) -> Result<Tensor> {
+    let (&[batch, frames, height, width, channels], &[_, some, ..]) =
+        (latents.dims(), given.dims())
+    else {
+        return Err(Error::Shape(format!(
+            "latents {:?} with given frames {:?}",
+            latents.dims(),
+            given.dims()
+        )));
+    };
+    if some > frames || given.dims() != [batch, some, height, width, channels] {
+        return Err(Error::Shape(format!(
+            "given frames {:?} for latents {:?}; expected as many values a frame, and no more frames",
+            given.dims(),
+            latents.dims()
+        )));
+    }
+    let ones = Tensor::ones(vec![batch, some, height, width, 1], DType::F32)?;
+    let given = Tensor::cat(&[given.clone(), ones], 4)?.pad_with_zeros(1, 0, frames - some)?;
+    Tensor::cat(&[latents.clone(), given], 4)
 }
 
 /// A clip with another first frame.

@@ -13,8 +13,8 @@ use brisk_store::{ModelFolder, shown};
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
+use super::defaults::Defaults;
 use super::picture::Preparation;
-use crate::default_guidance::default_guidance;
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::options::{Key, keys, video_keys};
@@ -110,6 +110,8 @@ pub(super) struct Files {
     pub shift: f64,
     /// Where none is asked for.
     pub guidance: f32,
+    /// What else the folder decides where a request does not.
+    pub defaults: Defaults,
     /// Keys of the configurations that nothing reads, each with its file.
     pub unread_keys: Vec<String>,
 }
@@ -152,7 +154,8 @@ impl Files {
             |bytes, label| ClipTextConfig::from_json(bytes, label).map(Box::new),
             &wanted,
         )?;
-        let guidance = GUIDANCE[usize::from(!config.guidance_embeds)];
+        let usual = GUIDANCE[usize::from(!config.guidance_embeds)];
+        let defaults = Defaults::open(folder)?;
         let mut unread_keys = Vec::new();
         for place in [&place, &beside, &texts, &wholes] {
             unread_keys.extend(place.unread_keys()?);
@@ -173,7 +176,8 @@ impl Files {
             text,
             pooled,
             shift: shift(folder)?,
-            guidance: default_guidance(folder, guidance)?,
+            guidance: defaults.guidance.unwrap_or(usual),
+            defaults,
             config,
             unread_keys,
         };

@@ -8,15 +8,16 @@
 //! noise of the seed ──────────────────────────────────────┘
 //! ```
 
+mod defaults;
 mod load;
 mod memory;
 mod model;
 pub mod options;
-mod picture;
+pub mod picture;
 mod pipeline;
 mod plan;
-mod prompt;
-mod text;
+pub mod prompt;
+pub mod text;
 
 use brisk_store::ModelFolder;
 

@@ -52,7 +52,8 @@ impl VideoModel for VideoPipeline {
     }
 
     fn usual_size(&self) -> (usize, usize) {
-        USUAL
+        let [width, height] = self.files.defaults.size;
+        (width.unwrap_or(USUAL.0), height.unwrap_or(USUAL.1))
     }
 
     fn plan(&self, request: &VideoRequest) -> Result<VideoPlan> {

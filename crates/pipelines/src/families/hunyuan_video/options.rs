@@ -14,19 +14,19 @@ pub(super) static HUNYUAN_VIDEO: Support = Support {
         honoured(video_keys::PROMPT_IMAGE.definition(), "the first frame"),
         honoured(
             video_keys::FRAMES.definition(),
-            "129; one more than a multiple of 4",
+            "the model's, or 129; one more than a multiple of 4",
         ),
         honoured(
             video_keys::WIDTH.definition(),
-            "by the picture's shape, or 960",
+            "the model's, by the picture's shape, or 960",
         ),
         honoured(
             video_keys::HEIGHT.definition(),
-            "by the picture's shape, or 544",
+            "the model's, by the picture's shape, or 544",
         ),
-        honoured(video_keys::FRAME_RATE.definition(), "24"),
+        honoured(video_keys::FRAME_RATE.definition(), "the model's, or 24"),
         honoured(keys::SEED.definition(), "0"),
-        honoured(keys::STEPS.definition(), "50"),
+        honoured(keys::STEPS.definition(), "the model's, or 50"),
         honoured(
             keys::GUIDANCE.definition(),
             "the model's, or 6 where it is embedded, else 1",

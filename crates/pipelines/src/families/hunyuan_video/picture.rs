@@ -24,7 +24,7 @@ pub(super) fn nearest_shape([width, height]: [usize; 2]) -> [usize; 2] {
 ///
 /// # Errors
 /// A size out of limits.
-pub(super) fn fitted(picture: &Picture, width: usize, height: usize) -> Result<Picture> {
+pub fn fitted(picture: &Picture, width: usize, height: usize) -> Result<Picture> {
     let (own, wanted) = (picture.width * height, width * picture.height);
     let kept = match own.cmp(&wanted) {
         std::cmp::Ordering::Greater => [(wanted / height).max(1), picture.height],
@@ -45,7 +45,7 @@ fn middle(picture: &Picture, [width, height]: [usize; 2]) -> Result<Picture> {
 ///
 /// # Errors
 /// Memory.
-pub(super) fn signed(picture: &Picture) -> Result<Tensor> {
+pub fn signed(picture: &Picture) -> Result<Tensor> {
     let values = picture
         .pixels
         .iter()
@@ -54,11 +54,28 @@ pub(super) fn signed(picture: &Picture) -> Result<Tensor> {
     Ok(Tensor::from_vec(values.collect(), shape)?)
 }
 
+/// How much of the first latent is the picture's and not noise.
+const PICTURE_SHARE: f64 = 1e-3;
+
+/// Noise `[1,F,h,w,C]` as a clip begins with it: with a thousandth of the `given` frame's latent `[1,1,h,w,C]` in every
+/// frame, as the reference has it.
+///
+/// # Errors
+/// Latents of other shapes.
+pub fn beginning(noise: &Tensor, given: Option<&Tensor>) -> Result<Tensor> {
+    let Some(given) = given else {
+        return Ok(noise.clone());
+    };
+    let everywhere = given.repeat(vec![1, noise.dim(1)?, 1, 1, 1])?;
+    let noise = noise.affine(1.0 - PICTURE_SHARE, 0.0)?;
+    Ok((noise + everywhere.affine(PICTURE_SHARE, 0.0)?)?)
+}
+
 /// How pictures are prepared for the vision encoder (`preprocessor_config.json`), with CLIP's own values where a key is
 /// missing.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(default)]
-pub(super) struct Preparation {
+pub struct Preparation {
     size: Value,
     crop_size: Value,
     resample: u32,

@@ -15,7 +15,7 @@ use brisk_nn::{Tensor, Trace};
 
 use super::load::{Files, LoadOptions};
 use super::memory::STRIP;
-use super::picture::{fitted, signed};
+use super::picture::{beginning, fitted, signed};
 use super::plan::ClipPlan;
 use super::text::{Text, conditioning, every, pooled};
 use crate::diffusion::noise::TorchGenerator;
@@ -24,8 +24,6 @@ use crate::events::{Control, Event, StepClock, Work, timed};
 use crate::options::{ClipLatents, Options};
 use crate::request::{GeneratedClip, StageMemory};
 
-/// How much of the first latent is the picture's and not noise.
-const PICTURE_SHARE: f64 = 1e-3;
 /// States of a picture that the transformer is shown against another text: one of so many.
 const EVERY_AGAINST: usize = 2;
 /// Embedded strengths are in thousandths.
@@ -222,13 +220,8 @@ impl VideoPipeline {
             Some(given) => given.values.clone(),
             None => TorchGenerator::new(plan.seed).randn(shape.iter().product()),
         };
-        let mut latent = to_channels_last(&Tensor::from_vec(noise, shape.to_vec())?)?;
-        if let Some(given) = given {
-            // The reference begins with a thousandth of the picture in every frame.
-            let everywhere = given.repeat(vec![1, frames, 1, 1, 1])?;
-            latent = (latent.affine(1.0 - PICTURE_SHARE, 0.0)?
-                + everywhere.affine(PICTURE_SHARE, 0.0)?)?;
-        }
+        let noise = to_channels_last(&Tensor::from_vec(noise, shape.to_vec())?)?;
+        let mut latent = beginning(&noise, given)?;
         let against = led.against.as_ref().map(|against| (against, plan.guidance));
         let sigmas = video_sigmas(plan.steps, plan.shift);
         let sampler = VideoSampler::new(transformer, &led.by, against, given, sigmas)?;

@@ -95,10 +95,12 @@ pub(super) fn plan(request: &VideoRequest, files: &Files) -> Result<ClipPlan> {
         }
         _ => {}
     }
-    let usual = match &picture {
+    let defaults = &files.defaults;
+    let published = match &picture {
         Some(picture) => nearest_shape([picture.width, picture.height]),
         None => SHAPE,
     };
+    let usual = [0, 1].map(|side| defaults.size[side].unwrap_or(published[side]));
     let size = [
         side(
             &video_keys::WIDTH,
@@ -113,7 +115,10 @@ pub(super) fn plan(request: &VideoRequest, files: &Files) -> Result<ClipPlan> {
             files,
         )?,
     ];
-    let frames = asked.get(&video_keys::FRAMES).unwrap_or(FRAMES);
+    let frames = asked
+        .get(&video_keys::FRAMES)
+        .or(defaults.frames)
+        .unwrap_or(FRAMES);
     check_frames(frames, files)?;
     let guidance = asked.get(&keys::GUIDANCE).unwrap_or(files.guidance);
     let negative = asked.get(&video_keys::NEGATIVE_PROMPT);
@@ -135,14 +140,17 @@ pub(super) fn plan(request: &VideoRequest, files: &Files) -> Result<ClipPlan> {
         // The reference leaves out the group of frames that the given one is in.
         dropped: match files.condition() {
             Some(brisk_models::hunyuan_video::transformer::ImageCondition::LatentConcat)
-                if frames > 1 =>
+                if frames > 1 && !defaults.keeps_first_frames =>
             {
                 files.autoencoder_config.temporal_compression_ratio
             }
             _ => 0,
         },
-        rate: asked.get(&video_keys::FRAME_RATE).unwrap_or(RATE),
-        steps: asked.get(&keys::STEPS).unwrap_or(STEPS),
+        rate: asked
+            .get(&video_keys::FRAME_RATE)
+            .or(defaults.rate)
+            .unwrap_or(RATE),
+        steps: asked.get(&keys::STEPS).or(defaults.steps).unwrap_or(STEPS),
         shift: asked.get(&video_keys::SHIFT).unwrap_or(files.shift),
         guidance,
         negative: unread.is_none().then(|| negative.unwrap_or_default()),

@@ -8,9 +8,14 @@ use brisk_text::Tokenizer;
 use crate::error::{Error, Result};
 
 /// Tokens of a prompt, and of what stands behind it.
-pub(super) const LONGEST: usize = 256;
+pub const LONGEST: usize = 256;
 /// Tokens of the beginning of an answer, without the line ends behind it.
 const ANSWER: usize = 4;
+/// What begins the name of a speaker.
+const START_OF_NAME: &str = "<|start_header_id|>";
+/// What stands for a picture.
+pub const IMAGE: &str = "<image>";
+const LINE_ENDS: &str = "\n\n";
 /// What ends the name of a speaker.
 const END_OF_NAME: &str = "<|end_header_id|>";
 /// Speakers of a request about a picture.
@@ -36,9 +41,30 @@ const OF_PICTURE: &str = "<|start_header_id|>system<|end_header_id|>\n\n<image>\
 const BEHIND: &str = "<|eot_id|>";
 const ANSWERED: &str = "<|start_header_id|>assistant<|end_header_id|>\n\n";
 
+/// The texts around prompts in the pieces that a small tokenizer should know as one token each. The states of prompts
+/// depend on it, so that it is the tokenizer's file that holds them.
+pub fn pieces() -> Vec<&'static str> {
+    let instruction = |text: &'static str, behind: &str| {
+        let start = text.find(behind).map_or(0, |at| at + behind.len());
+        let end = text.find(BEHIND).unwrap_or(text.len());
+        &text[start..end]
+    };
+    let mut pieces = vec![
+        instruction(OF_PICTURE, IMAGE),
+        instruction(OF_TEXT, LINE_ENDS),
+        START_OF_NAME,
+        END_OF_NAME,
+        BEHIND,
+        IMAGE,
+        LINE_ENDS,
+    ];
+    pieces.extend(["system", "user", "assistant"]);
+    pieces
+}
+
 /// A prompt's tokens, and which of their states the transformer sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct EncodedPrompt {
+pub struct EncodedPrompt {
     /// The token of a picture stands as often as it has rows.
     pub ids: Vec<u32>,
     /// States of the picture.
@@ -53,7 +79,7 @@ pub(super) struct EncodedPrompt {
 ///
 /// # Errors
 /// A text that the tokenizer refuses.
-pub(super) fn of_text(tokenizer: &Tokenizer, prompt: &str) -> Result<EncodedPrompt> {
+pub fn of_text(tokenizer: &Tokenizer, prompt: &str) -> Result<EncodedPrompt> {
     let before = tokenizer.encode(OF_TEXT)?.len();
     let whole = format!("{OF_TEXT}{prompt}{BEHIND}");
     let (ids, truncated) = tokenizer.encode_truncated(&whole, before + LONGEST)?;
@@ -69,7 +95,7 @@ pub(super) fn of_text(tokenizer: &Tokenizer, prompt: &str) -> Result<EncodedProm
 ///
 /// # Errors
 /// A text that the tokenizer refuses, or a tokenizer of another model.
-pub(super) fn of_picture(
+pub fn of_picture(
     tokenizer: &Tokenizer,
     prompt: &str,
     token: u32,

@@ -11,8 +11,8 @@ use super::load::Files;
 use super::prompt::{EncodedPrompt, of_picture, of_text};
 use crate::error::{Error, Result};
 
-/// Last layers of the text encoder that are left out.
-const SKIPPED: usize = 2;
+/// Last layers of the text encoder that are left out; it has one more at least.
+pub const SKIPPED: usize = 2;
 
 /// A prompt with its picture.
 pub(super) struct Text<'a> {
@@ -23,7 +23,7 @@ pub(super) struct Text<'a> {
 }
 
 /// Of how many of a picture's states the transformer is shown one.
-pub(super) fn every(condition: Option<ImageCondition>) -> usize {
+pub fn every(condition: Option<ImageCondition>) -> usize {
     match condition {
         Some(ImageCondition::TokenReplace) => 4,
         _ => 2,
@@ -61,24 +61,40 @@ impl Text<'_> {
             }
             _ => None,
         };
-        let states = model.states(&encoded.ids, picture.as_ref(), SKIPPED, &mut Trace::none())?;
-        let places: Vec<u32> = encoded
-            .picture
-            .step_by(self.every)
-            .chain(encoded.words.into_iter().flatten())
-            .map(|place| place as u32)
-            .collect();
-        let count = places.len();
-        let rows = states.index_select(&Tensor::from_vec(places, count)?, 0)?;
-        Ok(rows.unsqueeze(0)?)
+        text_rows(model, &encoded, picture.as_ref(), self.every)
     }
+}
+
+/// The states `[1,T,D]` of a prompt that the transformer sees. `picture` has the rows `[P,D]` of a picture, of which one
+/// in `every` is taken.
+///
+/// # Errors
+/// Another number of rows than the prompt has places for, or a non-finite activation.
+pub fn text_rows(
+    model: &Llava,
+    encoded: &EncodedPrompt,
+    picture: Option<&Tensor>,
+    every: usize,
+) -> Result<Tensor> {
+    let states = model.states(&encoded.ids, picture, SKIPPED, &mut Trace::none())?;
+    let words = encoded.words.iter().flat_map(Clone::clone);
+    let places: Vec<u32> = encoded
+        .picture
+        .clone()
+        .step_by(every)
+        .chain(words)
+        .map(|place| place as u32)
+        .collect();
+    let count = places.len();
+    let rows = states.index_select(&Tensor::from_vec(places, count)?, 0)?;
+    Ok(rows.unsqueeze(0)?)
 }
 
 /// The prompt as a whole, `[1,D]`.
 ///
 /// # Errors
 /// A text that the tokenizer refuses, or a non-finite activation.
-pub(super) fn pooled(tokenizer: &Tokenizer, model: &ClipText, prompt: &str) -> Result<Tensor> {
+pub fn pooled(tokenizer: &Tokenizer, model: &ClipText, prompt: &str) -> Result<Tensor> {
     let most = model.config().max_position_embeddings;
     let (ids, _) = tokenizer.encode_truncated(prompt, most)?;
     if ids.is_empty() {

@@ -3,7 +3,6 @@
 
 use std::path::Path;
 
-use brisk_kernels::gemm::{Threads, View, multiply};
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Model;
 use brisk_models::sana::SanaTransformer;
@@ -13,7 +12,7 @@ use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::Opened;
 use brisk_store::{OutTensor, write_safetensors};
 use brisk_text::Tokenizer;
-use candle_core::{Device, Var};
+use candle_core::Var;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -23,14 +22,15 @@ use super::{Configs, Models, Start, TEXT_ENCODER, TRANSFORMER, encode_all, noise
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, FileContext, Result};
 use crate::eval;
+use crate::families::lora_pairs::{self, Pair, pairs};
 use crate::inputs::Inputs;
 use crate::log::mean_of_last_tenth;
 use crate::optimiser::Gradients;
 use crate::pictures::Order;
 use crate::recipe::ImageRecipe;
-use crate::rng::Rng;
 use crate::session::{self, LOG, REPORT, Session, write_json};
 use crate::tensors::{self, NamedArray};
+use crate::terms::Terms;
 
 /// The folder of the adapter in a run's folder, and its file as diffusers names it.
 const FOLDER: &str = "lora";
@@ -97,93 +97,14 @@ pub struct AdapterReport {
     pub loss: Option<f64>,
 }
 
-/// A layer with its pair.
-struct Pair {
-    /// Its full name.
-    layer: String,
-    /// Its weight `[outputs, inputs]` with the product added, which the model computes by.
-    weight: Var,
-    /// The model's own weight.
-    own: Vec<f32>,
-    /// `A` `[rank, inputs]`
-    down: Var,
-    /// `B` `[outputs, rank]`
-    up: Var,
-}
-
-impl Pair {
-    fn size(&self) -> (usize, usize, usize) {
-        let dims = self.weight.dims();
-        (dims[0], dims[1], self.down.dims()[0])
-    }
-
-    /// `own + scale·B·A`
-    fn sum(&self, down: &[f32], up: &[f32], scale: f32) -> Vec<f32> {
-        let (outputs, inputs, rank) = self.size();
-        let mut sum = self.own.clone();
-        let (up, down) = (View::new(up, outputs, rank), View::new(down, rank, inputs));
-        multiply(&mut sum, inputs, up, down, scale, true, Threads::One);
-        sum
-    }
-
-    /// Gradients of `A` and `B` by that of the sum: `scale·Bᵀ·G` and `scale·G·Aᵀ`.
-    fn pull(&self, gradient: &[f32], scale: f32) -> Result<[Vec<f32>; 2]> {
-        let (outputs, inputs, rank) = self.size();
-        let (down, up) = (values(&self.down)?, values(&self.up)?);
-        let gradient = View::new(gradient, outputs, inputs);
-        let up = View::new(&up, outputs, rank).transposed();
-        let down = View::new(&down, rank, inputs).transposed();
-        let mut of_down = vec![0.0; rank * inputs];
-        multiply(
-            &mut of_down,
-            inputs,
-            up,
-            gradient,
-            scale,
-            false,
-            Threads::One,
-        );
-        let mut of_up = vec![0.0; outputs * rank];
-        multiply(&mut of_up, rank, gradient, down, scale, false, Threads::One);
-        Ok([of_down, of_up])
-    }
-}
-
-fn values(variable: &Var) -> Result<Vec<f32>> {
-    tensors::values(&variable.as_tensor().into())
-}
-
-/// The pairs of a model's variables: `A` normal with a deviation of one over the rank, `B` zero.
-fn pairs(variables: &[(String, Var)], options: &LoraOptions, seed: u64) -> Result<Vec<Pair>> {
-    let mut found = Vec::new();
-    for (name, weight) in variables {
-        let Some(layer) = name.strip_suffix(".weight") else {
-            continue;
-        };
+/// The pairs of a model's variables.
+fn pairs_of(variables: &[(String, Var)], options: &LoraOptions, seed: u64) -> Result<Vec<Pair>> {
+    let chosen = |layer: &str| {
         let ends = |target: &String| layer.ends_with(&format!(".{target}"));
         let attention = layer.contains(".attn1.") || layer.contains(".attn2.");
-        let (true, true, &[outputs, inputs]) =
-            (attention, options.targets.iter().any(ends), weight.dims())
-        else {
-            continue;
-        };
-        let rank = options.rank;
-        if rank > outputs.min(inputs) {
-            return Err(Error::Recipe(format!(
-                "lora.rank is {rank}, expected up to {} for {layer}",
-                outputs.min(inputs)
-            )));
-        }
-        let mut start = Rng::stream(seed, found.len() as u64).normals(rank * inputs);
-        start.iter_mut().for_each(|value| *value /= rank as f32);
-        found.push(Pair {
-            layer: layer.to_owned(),
-            weight: weight.clone(),
-            own: values(weight)?,
-            down: Var::from_vec(start, (rank, inputs), &Device::Cpu)?,
-            up: Var::zeros((outputs, rank), candle_core::DType::F32, &Device::Cpu)?,
-        });
-    }
+        attention && options.targets.iter().any(ends)
+    };
+    let found = pairs(variables, chosen, ("lora.rank", options.rank), seed)?;
     match found.is_empty() {
         true => Err(Error::Recipe(format!(
             "lora.targets {:?} are no layers of the transformer",
@@ -242,32 +163,19 @@ pub fn train_adapter(
     };
     session::check_start(&weights.transformer, Some(&*start.transformer))?;
     let variables = weights.transformer.variables();
-    let pairs = pairs(&variables, lora, options.seed)?;
+    let pairs = pairs_of(&variables, lora, options.seed)?;
     let adapted: Vec<(String, Var)> = pairs
         .iter()
         .map(|pair| (pair.layer.clone(), pair.weight.clone()))
         .collect();
-    let trained = pairs.iter().flat_map(|pair| {
-        let named = |part: &str| format!("{}.{part}.weight", pair.layer);
-        [
-            (named("lora_A"), pair.down.clone()),
-            (named("lora_B"), pair.up.clone()),
-        ]
-    });
-    let trained: Vec<(String, Var)> = trained.collect();
+    let trained = lora_pairs::variables(&pairs);
     let inputs = Inputs::default()
         .data(data)?
         .autoencoder(vae)?
         .start(&start.sources())?;
     let mut session = Session::open(options, recipe, inputs, trained.clone(), out, control)?;
     let scale = lora.scale();
-    let renew = || -> Result<()> {
-        for pair in &pairs {
-            let sum = pair.sum(&values(&pair.down)?, &values(&pair.up)?, scale);
-            tensors::set(&pair.weight, sum)?;
-        }
-        Ok(())
-    };
+    let renew = || lora_pairs::renew(&pairs, scale);
     renew()?;
     let sheet = |session: &mut Session| -> Result<()> {
         let mut arrays = tensors::copy_variables(&variables)?;
@@ -304,17 +212,14 @@ pub fn train_adapter(
         session.update_through(
             slots.len(),
             &adapted,
-            |part| models.flow_loss(&latents, &batch, &prompts, part),
+            |part| {
+                Ok((
+                    models.flow_loss(&latents, &batch, &prompts, part)?,
+                    Terms::new(),
+                ))
+            },
             |gradients| {
-                let mut pulled = Vec::with_capacity(2 * pairs.len());
-                for (pair, gradient) in pairs.iter().zip(gradients.into_arrays()) {
-                    match gradient {
-                        Some(gradient) => {
-                            pulled.extend(pair.pull(&gradient, scale)?.map(Some));
-                        }
-                        None => pulled.extend([None, None]),
-                    }
-                }
+                let pulled = lora_pairs::pull(&pairs, gradients.into_arrays(), scale)?;
                 Ok(Gradients::of(pulled))
             },
         )?;

@@ -1,11 +1,12 @@
 //! The trained model as a folder in the layout of published checkpoints.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_pipelines::KnownPrompts;
 use brisk_pipelines::folder::Opened;
-use brisk_store::{OutTensor, write_atomic, write_safetensors};
+use brisk_store::{ModelFolder, OutTensor, TensorSource, write_atomic, write_safetensors};
 use serde_json::json;
 
 use super::{Configs, ImageReport, MODEL, TEXT_ENCODER, TRANSFORMER};
@@ -135,19 +136,42 @@ pub(super) fn write(
 
 /// The autoencoder as it is stored, under diffusers' names.
 fn write_autoencoder(opened: &Opened<AutoencoderConfig>, folder: &Path) -> Result<()> {
-    let source = opened.stored().into_iter();
-    let tensors = source.flat_map(|source| {
+    write_stored(opened.stored(), folder)?;
+    write_json(&folder.join("config.json"), &opened.config)
+}
+
+/// Tensors as they are stored, as a network of diffusers.
+pub(crate) fn write_stored(source: Option<&Arc<dyn TensorSource>>, folder: &Path) -> Result<()> {
+    let tensors = source.into_iter().flat_map(|source| {
         let names = source.names().into_iter();
         names.filter_map(|name| OutTensor::stored(&**source, name).transpose())
     });
     let tensors: Vec<OutTensor> = tensors.collect::<Result<_, _>>()?;
     let metadata = [("format".to_owned(), "pt".to_owned())].into();
     let weights = folder.join("diffusion_pytorch_model.safetensors");
-    write_safetensors(&weights, &tensors, &metadata)?;
-    write_json(&folder.join("config.json"), &opened.config)
+    Ok(write_safetensors(&weights, &tensors, &metadata)?)
 }
 
-fn write_tokenizer(tokenizer: &[u8], folder: &Path) -> Result<()> {
+/// Copies the files of `from` whose names begin with one of `folders` into the folder `to`.
+pub(crate) fn copy_parts(from: &ModelFolder, folders: &[&str], to: &Path) -> Result<()> {
+    for name in from.list() {
+        if !folders.iter().any(|folder| name.starts_with(folder)) {
+            continue;
+        }
+        let target = to.join(&name);
+        if let Some(parent) = target.parent() {
+            std::fs::create_dir_all(parent).at(parent)?;
+        }
+        match from {
+            ModelFolder::Disk(path) => copy(&path.join(&name), &target)?,
+            ModelFolder::Embedded { .. } => write_atomic(&target, &from.read(&name)?)?,
+        }
+    }
+    Ok(())
+}
+
+/// A tokenizer that was trained here.
+pub(crate) fn write_tokenizer(tokenizer: &[u8], folder: &Path) -> Result<()> {
     write_atomic(&folder.join("tokenizer.json"), tokenizer)?;
     write_json(
         &folder.join("tokenizer_config.json"),

@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use brisk_pipelines::KnownPrompts;
-use brisk_store::{ModelFolder, write_atomic};
+use brisk_store::write_atomic;
 use serde_json::json;
 
 use super::SprintTeacher;
 use crate::error::{FileContext, JsonContext, Result};
-use crate::families::image::export::{copy, write_part};
+use crate::families::image::export::{copy, copy_parts, write_part};
 use crate::families::image::{MODEL, TRANSFORMER};
 use crate::objectives::SIGMA_DATA;
 use crate::session::{LOG, write_json};
@@ -30,19 +30,7 @@ pub(super) fn write(
         let folder = model.join(part);
         std::fs::create_dir_all(&folder).at(&folder)?;
     }
-    for name in teacher.folder.list() {
-        if !SHARED.iter().any(|folder| name.starts_with(folder)) {
-            continue;
-        }
-        let target = model.join(&name);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).at(parent)?;
-        }
-        match &teacher.folder {
-            ModelFolder::Disk(path) => copy(&path.join(&name), &target)?,
-            ModelFolder::Embedded { .. } => write_atomic(&target, &teacher.folder.read(&name)?)?,
-        }
-    }
+    copy_parts(&teacher.folder, &SHARED, &model)?;
     let transformer = model.join(TRANSFORMER);
     let weights = transformer.join("diffusion_pytorch_model.safetensors");
     let count = write_part(arrays, TRANSFORMER, &weights)?;
