@@ -214,6 +214,7 @@ mod tests {
         let mut entry = EmojiEntry {
             name: String::new(),
             tags: Vec::new(),
+            captions: Vec::new(),
             hexcode: "1f-219".to_owned(),
             set: EmojiSet::Scenes,
             group: GROUP.to_owned(),

@@ -4,13 +4,14 @@ use brisk_models::vila_u::tower::{Parts, Tower};
 use brisk_nn::Trace;
 use brisk_pipelines::Control;
 
-use super::{JointRecipe, TowerFiles};
+use super::TowerFiles;
 use crate::captions;
 use crate::data::emoji::{EmojiData, EmojiEntry};
 use crate::data::scenes::{Question, scene_of};
 use crate::error::Result;
 use crate::eval::BATCH;
 use crate::pictures;
+use crate::recipe::CaptionScores;
 use crate::rng::Rng;
 
 /// What may be asked about a picture: of a scene what it is made of, of others their name.
@@ -25,10 +26,15 @@ pub(super) fn questions(entry: &EmojiEntry, rng: &mut Rng) -> Vec<Question> {
 }
 
 /// A caption of a picture: of a scene in any wording, of others with or without keywords.
-pub(super) fn caption(entry: &EmojiEntry, recipe: &JointRecipe, rng: &mut Rng) -> String {
+pub(super) fn caption(
+    entry: &EmojiEntry,
+    name_probability: f64,
+    scores: &CaptionScores,
+    rng: &mut Rng,
+) -> String {
     match scene_of(entry) {
         Some(scene) => scene.drawn_caption(rng),
-        None => captions::caption(entry, recipe.name_probability, &recipe.caption_scores, rng),
+        None => captions::caption(entry, name_probability, scores, rng),
     }
 }
 
@@ -64,6 +70,7 @@ mod tests {
         let mut entry = EmojiEntry {
             name: "red heart".to_owned(),
             tags: Vec::new(),
+            captions: Vec::new(),
             hexcode: "2764".to_owned(),
             set: EmojiSet::Noto,
             group: String::new(),
@@ -72,7 +79,10 @@ mod tests {
         let rng = &mut Rng::new(1);
         let asked = questions(&entry, rng);
         assert_eq!((asked.len(), &*asked[0].answer), (1, "red heart"));
-        assert_eq!(caption(&entry, 1.0, rng), "red heart");
+        assert_eq!(
+            caption(&entry, 1.0, &CaptionScores::default(), rng),
+            "red heart"
+        );
         entry.set = EmojiSet::Scenes;
         let kinds = (0..40).flat_map(|index| {
             entry.hexcode = format!("1-{index}");

@@ -187,7 +187,9 @@ impl Setting<'_> {
             }
             let caption = match rng.chance(recipe.text_dropout) {
                 true => String::new(),
-                false => lessons::caption(entry, recipe, rng),
+                false => {
+                    lessons::caption(entry, recipe.name_probability, &recipe.caption_scores, rng)
+                }
             };
             speaker.drawing(&caption)
         });
