@@ -385,7 +385,7 @@ fn mistakes_in_trainings_of_clips_are_named() {
         place.fails(2, &words, &all);
     }
     let train = [&["train", "video-autoencoder"][..], &run].concat();
-    place.fails(1, &["npm/noto", "@iconify-json/noto"], &train);
+    place.fails(1, &["npm/noto/icons.json"], &train);
     let train = [&["train", "video"][..], &run].concat();
     place.fails(2, &["--vae"], &train);
     let count = [
