@@ -61,20 +61,23 @@ def main():
         folder = pathlib.Path(folder)
         pictures = draw(folder, arguments.pictures)
 
-        def command(out):
-            return [
-                arguments.brisk, "masks", str(pictures), "--model", arguments.model, "--words", str(folder / "words.jsonl"),
-                "--parallel", str(arguments.parallel), "-o", str(folder / out),
-            ]
-
+        command = [
+            str(pathlib.Path(arguments.brisk).resolve()), "masks", str(pictures), "--model", arguments.model,
+            "--words", str(folder / "words.jsonl"), "--parallel", str(arguments.parallel), "-o", "out",
+        ]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        # Summaries name their folder: both are called the same, in places of their own.
+        whole_place, killed_place = folder / "whole", folder / "killed"
+        whole_place.mkdir()
+        killed_place.mkdir()
         started = time.monotonic()
-        subprocess.run(command("whole"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        subprocess.run(command, check=True, cwd=whole_place, **quiet)
         whole = time.monotonic() - started
         rng = random.Random(arguments.seed)
         moments = sorted(rng.uniform(0.05, 0.95) * whole for _ in range(arguments.kills))
         spent = 0.0
         for moment in moments:
-            run = subprocess.Popen(command("killed"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            run = subprocess.Popen(command, cwd=killed_place, **quiet)
             try:
                 run.wait(max(moment - spent, 0.1))
                 print(f"over before it could be killed after {moment - spent:.1f} s")
@@ -82,10 +85,10 @@ def main():
                 run.send_signal(signal.SIGKILL)
                 run.wait()
             spent = moment
-            done = len(list((folder / "killed").glob("*/summary.json")))
+            done = len(list((killed_place / "out").glob("*/summary.json")))
             print(f"killed after {moment:.1f} of {whole:.1f} s, {done} of {arguments.pictures} pictures done")
-        subprocess.run(command("killed"), check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        one, other = files(folder / "whole"), files(folder / "killed")
+        subprocess.run(command, check=True, cwd=killed_place, **quiet)
+        one, other = files(whole_place), files(killed_place)
         different = sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
         print(f"{len(one)} files, {len(other)} after {arguments.kills} kills, {len(different)} of them different")
         for name in different[:10]:
