@@ -31,6 +31,7 @@ pub mod shape;
 mod sheet;
 mod structure;
 pub mod svg;
+mod tiles;
 
 pub use chart::{LineChart, Mark, Series, line_chart_svg};
 pub use clip::{Clip, MAX_FRAMES, decode_clip, read_clip};
@@ -41,8 +42,9 @@ pub use error::{Error, Result};
 pub use letters::{Letter, MAX_EM, Typeface};
 pub use mask::Mask;
 pub use metrics::{psnr, ssim};
-pub use picture::{MAX_SIDE, Picture, signed_to_byte};
+pub use picture::{MAX_SIDE, Picture, byte_to_signed, signed_to_byte};
 pub use png_file::{encode_png, read_png_metadata};
 pub use resize::{Filter, interpolate_bilinear, interpolated_rows, resize_pil};
 pub use sheet::contact_sheet;
 pub use svg::{Cutout, render_svg, render_svg_cutout};
+pub use tiles::{tile, tiled};

@@ -123,6 +123,11 @@ impl Picture {
     }
 }
 
+/// A byte as a colour of −1..=1.
+pub fn byte_to_signed(value: u8) -> f32 {
+    f32::from(value) / 127.5 - 1.0
+}
+
 /// A colour of −1..=1 as the nearest byte, ties to even, as numpy rounds; what lies outside is clamped.
 pub fn signed_to_byte(value: f32) -> u8 {
     ((value * 0.5 + 0.5).clamp(0.0, 1.0) * 255.0).round_ties_even() as u8

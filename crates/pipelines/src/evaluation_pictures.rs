@@ -1,7 +1,7 @@
 //! Pictures that a model's folder brings along to be measured by: some of those that it was trained on, and some that it
 //! never saw.
 
-use brisk_media::{Picture, decode_picture, encode_png};
+use brisk_media::{Picture, decode_picture, encode_png, tile, tiled};
 use brisk_store::ModelFolder;
 use serde::{Deserialize, Serialize};
 
@@ -84,10 +84,9 @@ impl EvaluationPictures {
             ));
         }
         let square = |index: usize, prompt: &String| {
-            let (x, y) = (index % COLUMNS * file.side, index / COLUMNS * file.side);
             Ok(NamedPicture {
                 prompt: prompt.clone(),
-                picture: sheet.crop(x, y, file.side, file.side)?,
+                picture: tile(&sheet, file.side, columns(count), index)?,
             })
         };
         let first = file.trained.len();
@@ -115,25 +114,14 @@ impl EvaluationPictures {
             return Err(wrong("no picture".to_owned()));
         };
         let side = first.picture.width;
-        let [width, height] = size(side, count);
-        let mut sheet = Picture::filled(width, height, [0; 3]);
-        for (index, one) in all().enumerate() {
-            let Picture {
-                width: own,
-                height,
-                pixels,
-            } = &one.picture;
-            if [*own, *height] != [side; 2] {
-                return Err(wrong(format!(
-                    "a picture of {own}x{height} pixels among squares of {side}"
-                )));
-            }
-            let (x, y) = (index % COLUMNS * side, index / COLUMNS * side);
-            for (row, values) in pixels.chunks_exact(3 * side).enumerate() {
-                let start = 3 * ((y + row) * width + x);
-                sheet.pixels[start..start + 3 * side].copy_from_slice(values);
-            }
+        let pictures: Vec<&Picture> = all().map(|one| &one.picture).collect();
+        let odd = |picture: &&&Picture| [picture.width, picture.height] != [side; 2];
+        if let Some(Picture { width, height, .. }) = pictures.iter().find(odd) {
+            return Err(wrong(format!(
+                "a picture of {width}x{height} pixels among squares of {side}"
+            )));
         }
+        let sheet = tiled(&pictures, side, columns(count), [0; 3])?;
         let prompts = |pictures: &[NamedPicture]| -> Vec<String> {
             pictures.iter().map(|one| one.prompt.clone()).collect()
         };
@@ -152,9 +140,14 @@ impl EvaluationPictures {
     }
 }
 
+/// Squares of a row of a sheet of so many.
+fn columns(count: usize) -> usize {
+    COLUMNS.min(count)
+}
+
 /// Width and height of a sheet.
 fn size(side: usize, count: usize) -> [usize; 2] {
-    [COLUMNS.min(count) * side, count.div_ceil(COLUMNS) * side]
+    [columns(count) * side, count.div_ceil(COLUMNS) * side]
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::data::emoji::{EmojiData, EmojiEntry, ScoredCaption};
 use crate::error::{Error, Result};
+use crate::eval::spread_over;
 use crate::pictures;
 use crate::recipe::require;
 use crate::rng::Rng;
@@ -74,9 +75,7 @@ pub(crate) fn evaluation(
         let mut names = BTreeSet::new();
         let mut own = indices.to_vec();
         own.retain(|index| names.insert(&data.entries[*index].name));
-        let count = own.len().min(MEASURED);
-        let chosen = (0..count).map(|number| own[number * own.len() / count]);
-        let named = chosen.map(|index| {
+        let named = spread_over(&own, MEASURED).into_iter().map(|index| {
             Ok(NamedPicture {
                 prompt: data.entries[index].name.clone(),
                 picture: pictures::original(data, index)?,

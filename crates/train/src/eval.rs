@@ -66,8 +66,15 @@ pub(crate) fn spread(training: &[usize], held_out: &[usize]) -> Vec<usize> {
         [] => training,
         held_out => held_out,
     };
-    let count = pool.len().min(8);
-    (0..count).map(|i| pool[i * pool.len() / count]).collect()
+    spread_over(pool, 8)
+}
+
+/// So many of the indices at most, evenly apart.
+pub(crate) fn spread_over(indices: &[usize], most: usize) -> Vec<usize> {
+    let count = indices.len().min(most);
+    (0..count)
+        .map(|number| indices[number * indices.len() / count])
+        .collect()
 }
 
 /// Scaled latents of the pictures `indices`, channels last, one flat vector a picture.

@@ -60,15 +60,14 @@ impl Inputs {
 
     /// With the weights of one network to start from, where there are any.
     pub(crate) fn start_from(self, weights: Option<&Arc<dyn TensorSource>>) -> Result<Self> {
-        let sources: Vec<&dyn TensorSource> = weights.into_iter().map(|one| &**one).collect();
-        self.start(&sources)
+        self.start(weights.map_or(&[], std::slice::from_ref))
     }
 
     /// With the weights to start from, where there are any.
-    pub(crate) fn start(mut self, weights: &[&dyn TensorSource]) -> Result<Self> {
+    pub(crate) fn start(mut self, weights: &[Arc<dyn TensorSource>]) -> Result<Self> {
         let mut found = Fingerprint::default();
         for source in weights {
-            found.add(fingerprint(*source)?.as_bytes());
+            found.add(fingerprint(&**source)?.as_bytes());
         }
         if !weights.is_empty() {
             let name = "model to start from";

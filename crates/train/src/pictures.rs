@@ -1,6 +1,6 @@
 //! Batches of pictures from a data set, augmentation included, without a tensor operation a pixel.
 
-use brisk_media::{Picture, signed_to_byte};
+use brisk_media::{Picture, byte_to_signed, signed_to_byte};
 use brisk_nn::Tensor;
 use brisk_pipelines::{Control, Event};
 use rayon::prelude::*;
@@ -108,12 +108,7 @@ fn hue_rotation(angle: f64) -> [[f32; 3]; 3] {
 
 /// A picture's values in −1..=1, pixel by pixel.
 pub(crate) fn signed(picture: &Picture) -> impl Iterator<Item = f32> {
-    picture.pixels.iter().map(|byte| to_signed(*byte))
-}
-
-/// Maps a byte to −1..=1.
-fn to_signed(value: u8) -> f32 {
-    f32::from(value) / 127.5 - 1.0
+    picture.pixels.iter().map(|byte| byte_to_signed(*byte))
 }
 
 /// Writes planes `[3,S,S]` as channels-last values in −1..=1.
@@ -122,7 +117,7 @@ fn write_plain(planes: &[u8], target: &mut [f32]) {
     let (red, rest) = planes.split_at(area);
     let (green, blue) = rest.split_at(area);
     for (((pixel, r), g), b) in target.chunks_exact_mut(3).zip(red).zip(green).zip(blue) {
-        pixel.copy_from_slice(&[to_signed(*r), to_signed(*g), to_signed(*b)]);
+        pixel.copy_from_slice(&[*r, *g, *b].map(byte_to_signed));
     }
 }
 

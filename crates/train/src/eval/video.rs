@@ -6,15 +6,15 @@ use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
 use serde::Serialize;
 
+use super::MAX_PSNR;
 use super::frechet::{FEATURES, RandomFeatures, frechet_distance};
 use crate::data::motion::{Motion, MotionScene, MotionVerdict, judge};
 use crate::data::scenes::{Drawings, Split};
 use crate::error::{Error, Result};
+use crate::pictures;
 
 /// Seed of the scenes that models are asked for; no training draws by it.
 const FRESH: u64 = 0x6672_6573_6821;
-/// PSNR counted for a frame without any error, dB.
-const MAX_PSNR: f64 = 100.0;
 /// Frames and side of a clip as its features see it.
 const SEEN: [usize; 2] = [8, 16];
 
@@ -205,12 +205,7 @@ fn seen(frames: &[Picture]) -> Result<Vec<f32>> {
     for index in 0..count {
         let at = index * (frames.len() - 1) / (count - 1);
         let small = resize_pil(&frames[at], side, side, Filter::Bilinear)?;
-        values.extend(
-            small
-                .pixels
-                .iter()
-                .map(|byte| f32::from(*byte) / 127.5 - 1.0),
-        );
+        values.extend(pictures::signed(&small));
     }
     Ok(values)
 }

@@ -9,6 +9,7 @@ pub(crate) mod image;
 pub(crate) mod joint;
 mod lora_pairs;
 pub(crate) mod masks;
+mod part_weights;
 pub(crate) mod recogniser;
 pub(crate) mod sprint;
 pub(crate) mod text;

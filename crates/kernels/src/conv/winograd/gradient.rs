@@ -40,6 +40,11 @@ pub(in crate::conv) fn weight_gradient(
     let tiles = shape.batch * rows * columns;
     // Runs of tiles that are transformed together, as many at once as threads share.
     let run = RUN.min(tiles.max(1));
+    // All channels of a tile in a row, blocks of them side by side.
+    let rows_of = |wide: usize| Strides {
+        point: run * wide,
+        block: DEPTH,
+    };
     let (own_inputs, own_outputs) = (points * run * wide_inputs, points * run * wide_outputs);
     let runs = tiles
         .div_ceil(run)
@@ -56,15 +61,19 @@ pub(in crate::conv) fn weight_gradient(
                         let at = first + number * run + index;
                         let place = (at / (rows * columns), at / columns % rows, at % columns);
                         let pixels = pixels_of(shape, tile, place, inputs);
-                        let strides = Strides {
-                            point: run * wide_inputs,
-                            block: DEPTH,
-                        };
+                        let strides = rows_of(wide_inputs);
                         let seen = &mut seen[index * wide_inputs..];
                         transform_input(tile, x, &pixels, inputs, seen, strides);
                         let pixels = outputs_of(shape, tile, place, outputs);
                         let wanted = &mut wanted[index * wide_outputs..];
-                        transform_gradient(tile, dy, &pixels, outputs, wanted, run * wide_outputs);
+                        transform_gradient(
+                            tile,
+                            dy,
+                            &pixels,
+                            outputs,
+                            wanted,
+                            rows_of(wide_outputs),
+                        );
                     }
                 });
                 let matrices = sums.par_chunks_exact_mut((outputs * inputs).max(1));

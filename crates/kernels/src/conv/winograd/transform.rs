@@ -203,8 +203,10 @@ pub(super) struct Strides {
     pub block: usize,
 }
 
+/// A square of `FROM` by `FROM` pixels to one of `TO` by `TO` points, by the transform of a line.
 #[inline(always)]
-fn input<L: Line<OUT, IN>, const OUT: usize, const IN: usize>(
+fn square<const FROM: usize, const TO: usize>(
+    line: impl Fn(&[Lanes; FROM]) -> [Lanes; TO],
     x: &[f32],
     pixels: &[Option<usize>],
     channels: usize,
@@ -213,25 +215,25 @@ fn input<L: Line<OUT, IN>, const OUT: usize, const IN: usize>(
 ) {
     for first in (0..channels).step_by(LANES) {
         let count = LANES.min(channels - first);
-        let mut columns = [[[0.0; LANES]; IN]; IN];
+        let mut columns = [[[0.0; LANES]; TO]; FROM];
         for (j, column) in columns.iter_mut().enumerate() {
-            let mut d = [[0.0; LANES]; IN];
+            let mut d = [[0.0; LANES]; FROM];
             for (i, d) in d.iter_mut().enumerate() {
-                if let Some(pixel) = pixels[i * IN + j] {
+                if let Some(pixel) = pixels[i * FROM + j] {
                     *d = load(&x[pixel + first..], count);
                 }
             }
-            *column = L::input(&d);
+            *column = line(&d);
         }
         let start = first / DEPTH * strides.block + first % DEPTH;
-        for i in 0..IN {
-            let mut d = [[0.0; LANES]; IN];
+        for i in 0..TO {
+            let mut d = [[0.0; LANES]; FROM];
             for (d, column) in d.iter_mut().zip(&columns) {
                 *d = column[i];
             }
-            for (j, value) in L::input(&d).into_iter().enumerate() {
+            for (j, value) in line(&d).into_iter().enumerate() {
                 // Rows of the output have room for whole lanes past the last channel.
-                let at = start + (i * IN + j) * strides.point;
+                let at = start + (i * TO + j) * strides.point;
                 if let Some(out) = out[at..].first_chunk_mut() {
                     *out = value;
                 }
@@ -242,13 +244,13 @@ fn input<L: Line<OUT, IN>, const OUT: usize, const IN: usize>(
 
 simd_dispatch! {
     fn input4(x: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], strides: Strides) {
-        input::<Four, 4, 6>(x, pixels, channels, out, strides);
+        square(Four::input, x, pixels, channels, out, strides);
     }
 }
 
 simd_dispatch! {
     fn input6(x: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], strides: Strides) {
-        input::<Six, 6, 8>(x, pixels, channels, out, strides);
+        square(Six::input, x, pixels, channels, out, strides);
     }
 }
 
@@ -268,67 +270,31 @@ pub(super) fn transform_input(
     }
 }
 
-/// A tile of gradients of outputs as gradients of its points' products: AyAᵀ, point p of all channels from
-/// `p·point` on, in whole lanes.
-#[inline(always)]
-fn gradient<L: Line<OUT, IN>, const OUT: usize, const IN: usize>(
-    dy: &[f32],
-    pixels: &[Option<usize>],
-    channels: usize,
-    out: &mut [f32],
-    point: usize,
-) {
-    for first in (0..channels).step_by(LANES) {
-        let count = LANES.min(channels - first);
-        let mut columns = [[[0.0; LANES]; IN]; OUT];
-        for (j, column) in columns.iter_mut().enumerate() {
-            let mut y = [[0.0; LANES]; OUT];
-            for (i, y) in y.iter_mut().enumerate() {
-                if let Some(pixel) = pixels[i * OUT + j] {
-                    *y = load(&dy[pixel + first..], count);
-                }
-            }
-            *column = L::spread(&y);
-        }
-        for i in 0..IN {
-            let mut y = [[0.0; LANES]; OUT];
-            for (y, column) in y.iter_mut().zip(&columns) {
-                *y = column[i];
-            }
-            for (j, value) in L::spread(&y).into_iter().enumerate() {
-                if let Some(out) = out[(i * IN + j) * point + first..].first_chunk_mut() {
-                    *out = value;
-                }
-            }
-        }
+simd_dispatch! {
+    fn gradient4(dy: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], strides: Strides) {
+        square(Four::spread, dy, pixels, channels, out, strides);
     }
 }
 
 simd_dispatch! {
-    fn gradient4(dy: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], point: usize) {
-        gradient::<Four, 4, 6>(dy, pixels, channels, out, point);
+    fn gradient6(dy: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], strides: Strides) {
+        square(Six::spread, dy, pixels, channels, out, strides);
     }
 }
 
-simd_dispatch! {
-    fn gradient6(dy: &[f32], pixels: &[Option<usize>], channels: usize, out: &mut [f32], point: usize) {
-        gradient::<Six, 6, 8>(dy, pixels, channels, out, point);
-    }
-}
-
-/// The gradients of a tile's products by those of its outputs. `pixels[i]` is where the channels of output pixel i
-/// begin, none outside the picture; `out` has room for whole lanes past the last channel.
+/// The gradients of a tile's products by those of its outputs, AyAᵀ. `pixels[i]` is where the channels of output pixel i
+/// begin, none outside the picture.
 pub(super) fn transform_gradient(
     tile: Tile,
     dy: &[f32],
     pixels: &[Option<usize>],
     channels: usize,
     out: &mut [f32],
-    point: usize,
+    strides: Strides,
 ) {
     match tile {
-        Tile::Four => gradient4(dy, pixels, channels, out, point),
-        Tile::Six => gradient6(dy, pixels, channels, out, point),
+        Tile::Four => gradient4(dy, pixels, channels, out, strides),
+        Tile::Six => gradient6(dy, pixels, channels, out, strides),
     }
 }
 

@@ -109,25 +109,8 @@ impl SiglipConfig {
                 self.num_channels
             ));
         }
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return fail(format!(
-                "`num_attention_heads` {} does not divide `hidden_size` {}",
-                self.num_attention_heads, self.hidden_size
-            ));
-        }
-        if self.hidden_act != "gelu_pytorch_tanh" {
-            return fail(format!(
-                "`hidden_act` is {:?}; expected \"gelu_pytorch_tanh\"",
-                self.hidden_act
-            ));
-        }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
-            return fail(format!(
-                "`layer_norm_eps` is {}; expected a positive number",
-                self.layer_norm_eps
-            ));
-        }
-        Ok(())
+        let heads = (self.hidden_size, self.num_attention_heads);
+        check_layers("", heads, &self.hidden_act, self.layer_norm_eps)
     }
 
     /// Patches along a side of a picture; pixels that do not fill one are left out.
@@ -237,26 +220,8 @@ impl SiglipTextConfig {
         ] {
             check_count(key, value, limit)?;
         }
-        let fail = |message: String| Err(Error::Config(message));
-        if !self.hidden_size.is_multiple_of(self.num_attention_heads) {
-            return fail(format!(
-                "`text_config.num_attention_heads` {} does not divide `text_config.hidden_size` {}",
-                self.num_attention_heads, self.hidden_size
-            ));
-        }
-        if self.hidden_act != "gelu_pytorch_tanh" {
-            return fail(format!(
-                "`text_config.hidden_act` is {:?}; expected \"gelu_pytorch_tanh\"",
-                self.hidden_act
-            ));
-        }
-        if !(self.layer_norm_eps.is_finite() && self.layer_norm_eps > 0.0) {
-            return fail(format!(
-                "`text_config.layer_norm_eps` is {}; expected a positive number",
-                self.layer_norm_eps
-            ));
-        }
-        Ok(())
+        let heads = (self.hidden_size, self.num_attention_heads);
+        check_layers("text_config.", heads, &self.hidden_act, self.layer_norm_eps)
     }
 
     /// Number of parameters, with a projection to vectors of `width` channels.
@@ -277,4 +242,30 @@ impl SiglipTextConfig {
             + 2 * hidden
             + linear(hidden, width)
     }
+}
+
+/// Refuses sizes and functions of an encoder's layers, under keys that begin with `prefix`, that are not SigLIP's.
+fn check_layers(
+    prefix: &str,
+    (hidden, heads): (usize, usize),
+    activation: &str,
+    eps: f64,
+) -> Result<()> {
+    let fail = |message: String| Err(Error::Config(message));
+    if !hidden.is_multiple_of(heads) {
+        return fail(format!(
+            "`{prefix}num_attention_heads` {heads} does not divide `{prefix}hidden_size` {hidden}"
+        ));
+    }
+    if activation != "gelu_pytorch_tanh" {
+        return fail(format!(
+            "`{prefix}hidden_act` is {activation:?}; expected \"gelu_pytorch_tanh\""
+        ));
+    }
+    if !(eps.is_finite() && eps > 0.0) {
+        return fail(format!(
+            "`{prefix}layer_norm_eps` is {eps}; expected a positive number"
+        ));
+    }
+    Ok(())
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use brisk_media::{Picture, psnr, ssim};
+use brisk_media::{Picture, byte_to_signed, psnr, ssim};
 use brisk_models::hart::tokenizer::{Parts, Tokenizer};
 use brisk_nn::{Tensor, Trace};
 use brisk_store::ModelFolder;
@@ -169,10 +169,9 @@ fn reconstructed(
 }
 
 fn latent(tokenizer: &Tokenizer, picture: &Picture) -> Result<Tensor> {
-    let values = picture.pixels.iter();
-    let values: Vec<f32> = values.map(|byte| f32::from(*byte) / 127.5 - 1.0).collect();
+    let values = picture.pixels.iter().map(|byte| byte_to_signed(*byte));
     let shape = (1, picture.height, picture.width, 3);
-    let shown = Tensor::from_vec(values, shape)?;
+    let shown = Tensor::from_vec(values.collect(), shape)?;
     Ok(tokenizer.latent(&shown, &mut Trace::none())?)
 }
 

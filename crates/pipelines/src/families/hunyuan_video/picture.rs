@@ -1,6 +1,6 @@
 //! The first frame as the networks see it.
 
-use brisk_media::{Filter, Picture, resize_pil};
+use brisk_media::{Filter, Picture, byte_to_signed, resize_pil};
 use brisk_nn::Tensor;
 use serde::Deserialize;
 use serde_json::Value;
@@ -46,10 +46,7 @@ fn middle(picture: &Picture, [width, height]: [usize; 2]) -> Result<Picture> {
 /// # Errors
 /// Memory.
 pub fn signed(picture: &Picture) -> Result<Tensor> {
-    let values = picture
-        .pixels
-        .iter()
-        .map(|byte| f32::from(*byte) / 127.5 - 1.0);
+    let values = picture.pixels.iter().map(|byte| byte_to_signed(*byte));
     let shape = vec![1, 1, picture.height, picture.width, 3];
     Ok(Tensor::from_vec(values.collect(), shape)?)
 }

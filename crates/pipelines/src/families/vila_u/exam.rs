@@ -1,7 +1,7 @@
 //! Held-out pictures with questions about them, which small models bring along so that they can be examined
 //! anywhere: `held_out.json` says what they show, `held_out.png` has them side by side.
 
-use brisk_media::{Picture, decode_picture};
+use brisk_media::{Picture, decode_picture, tile};
 use brisk_store::ModelFolder;
 use serde::{Deserialize, Serialize};
 
@@ -89,21 +89,8 @@ impl Exam {
             );
             return Err(Error::config(label(Self::PICTURES), message));
         }
-        let pictures = (0..count).map(|at| cut(&sheet, size, at)).collect();
+        let pictures = (0..count).map(|at| Ok(tile(&sheet, size, COLUMNS, at)?));
+        let pictures = pictures.collect::<Result<_>>()?;
         Ok((exam, pictures))
-    }
-}
-
-/// The picture number `at` of a sheet.
-fn cut(sheet: &Picture, size: usize, at: usize) -> Picture {
-    let (left, top) = (at % COLUMNS * size, at / COLUMNS * size);
-    let rows = (top..top + size).flat_map(|row| {
-        let start = (row * sheet.width + left) * 3;
-        sheet.pixels[start..start + size * 3].iter().copied()
-    });
-    Picture {
-        width: size,
-        height: size,
-        pixels: rows.collect(),
     }
 }

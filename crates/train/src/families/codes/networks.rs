@@ -15,8 +15,9 @@ use super::CodesRecipe;
 use crate::error::{Error, JsonContext, Result};
 use crate::families::autoencoder::config_with;
 use crate::families::image::Start;
-use crate::families::image::start::{PartWeights, below};
+use crate::families::image::start::below;
 use crate::families::image::{TEXT_ENCODER, TRANSFORMER};
+use crate::families::part_weights::PartWeights;
 use crate::tensors::{self, NamedArray};
 
 /// The token that short prompts are filled up with.
@@ -77,11 +78,9 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    pub fn trainable(configs: &Configs, weights: &PartWeights) -> Result<Self> {
-        let (text, transformer) = (
-            weights.text.pp(TEXT_ENCODER),
-            weights.transformer.pp(TRANSFORMER),
-        );
+    pub fn trainable(configs: &Configs, weights: &PartWeights<2>) -> Result<Self> {
+        let [text, transformer] = weights.parts();
+        let (text, transformer) = (text.pp(TEXT_ENCODER), transformer.pp(TRANSFORMER));
         Self::load(configs, &text, &transformer)
     }
 

@@ -161,7 +161,7 @@ mod tests {
     use super::super::networks::Configs;
     use super::*;
     use crate::families::codes::{CodesRecipe, KeptPlaces};
-    use crate::families::image::start::PartWeights;
+    use crate::families::part_weights::PartWeights;
     use crate::recipe::Recipe;
     use crate::rng::Rng;
 

@@ -9,7 +9,6 @@ use brisk_nn::{KeyValueType, Tensor, Trace};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::families::hart::prompt::{EncodedPrompt, PromptTokenizer};
-use brisk_store::TensorSource;
 
 use super::diffusion::Process;
 use super::draws::Draws;
@@ -20,8 +19,8 @@ use super::{CodesRecipe, TokenizerFiles, export};
 use crate::captions;
 use crate::data::emoji::EmojiData;
 use crate::error::Result;
-use crate::families::image::start::PartWeights;
 use crate::families::image::{ImageReport, MODEL, Start};
+use crate::families::part_weights::PartWeights;
 use crate::inputs::Inputs;
 use crate::pictures::{self, Order};
 use crate::rng::Rng;
@@ -71,14 +70,14 @@ pub fn train_codes(
     session::check_memory(parameters, options.batch, sample)?;
     control.stage("encoding the pictures", Work::Run, 0);
     let lessons = Lessons::new(files, &config.scales()?, data, &training, control)?;
-    let weights = PartWeights::new(start, options.seed);
+    let sources = start.map(Start::sources);
+    let weights = PartWeights::new(sources.clone(), options.seed);
     let networks = Networks::trainable(&configs, &weights)?;
-    weights.check(start)?;
-    let sources: Vec<&dyn TensorSource> = start.into_iter().flat_map(Start::sources).collect();
+    weights.check(sources.clone())?;
     let inputs = Inputs::default()
         .data(data)?
         .tokenizer(&*files.stored)?
-        .start(&sources)?;
+        .start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
     let variables = weights.variables();
     let mut session = Session::open(options, recipe, inputs, variables, out, control)?;
     let process = Process::new();

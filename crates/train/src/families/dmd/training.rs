@@ -5,7 +5,7 @@ use std::path::Path;
 use brisk_models::hunyuan_video::transformer::{VideoConditioning, VideoTransformer};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
-use brisk_store::{ModelFolder, TensorSource};
+use brisk_store::ModelFolder;
 use serde::Serialize;
 
 use super::DmdRecipe;
@@ -126,10 +126,9 @@ pub fn distill_video(
     };
     let sources = start.sources();
     let networks = Networks::new(&start.transformer_config, &sources[2], recipe)?;
-    let taken: Vec<&dyn TensorSource> = sources.iter().map(|source| &**source).collect();
     let inputs = Inputs::default()
         .video_autoencoder(&vae.opened)?
-        .start(&taken)?;
+        .start(&sources)?;
     let mut order = Order::new((0..pool.clips.len()).collect(), options.seed)?;
     let variables = networks.variables();
     let mut session = Session::open(options, recipe, inputs, variables, out, control)?;

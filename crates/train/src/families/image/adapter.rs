@@ -17,7 +17,6 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::captions::Captions;
-use super::start::PartWeights;
 use super::{Configs, Models, Start, TEXT_ENCODER, TRANSFORMER, encode_all, noise, write_sheet};
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, FileContext, Result};
@@ -156,13 +155,13 @@ pub fn train_adapter(
             &weights.pp(TEXT_ENCODER),
         )?)
     };
-    let weights = PartWeights::new(Some(start), options.seed);
+    let weights = Weights::trainable(Some(start.transformer.clone()), options.seed);
     let models = Models {
         text: text()?,
-        transformer: SanaTransformer::load(config, &weights.transformer.pp(TRANSFORMER))?,
+        transformer: SanaTransformer::load(config, &weights.pp(TRANSFORMER))?,
     };
-    session::check_start(&weights.transformer, Some(&*start.transformer))?;
-    let variables = weights.transformer.variables();
+    session::check_start(&weights, Some(&*start.transformer))?;
+    let variables = weights.variables();
     let pairs = pairs_of(&variables, lora, options.seed)?;
     let adapted: Vec<(String, Var)> = pairs
         .iter()

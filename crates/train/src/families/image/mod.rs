@@ -19,13 +19,13 @@ use brisk_pipelines::Control;
 use brisk_pipelines::diffusion::schedulers::shifted;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::Opened;
-use brisk_store::TensorSource;
 use brisk_text::Tokenizer;
 use serde::Serialize;
 
 use crate::data::emoji::EmojiData;
 use crate::error::{Error, JsonContext, Result};
 use crate::families::autoencoder::config_with;
+use crate::families::part_weights::PartWeights;
 use crate::inputs::Inputs;
 use crate::loss::{self, Loss};
 use crate::pictures::{self, Order};
@@ -35,7 +35,6 @@ use crate::session::{self, Session};
 use crate::tensors::{self, NamedArray};
 use crate::{eval, sheet};
 use captions::Captions;
-use start::PartWeights;
 pub use start::Start;
 
 /// Noise levels, as in the models that use this objective.
@@ -113,10 +112,11 @@ impl Configs {
 }
 
 impl Models {
-    fn trainable(configs: &Configs, weights: &PartWeights) -> Result<Models> {
-        let transformer = weights.transformer.pp(TRANSFORMER);
+    fn trainable(configs: &Configs, weights: &PartWeights<2>) -> Result<Models> {
+        let [text, transformer] = weights.parts();
+        let transformer = transformer.pp(TRANSFORMER);
         Ok(Models {
-            text: Gemma2Model::load(&configs.text_model, &weights.text.pp(TEXT_ENCODER))?,
+            text: Gemma2Model::load(&configs.text_model, &text.pp(TEXT_ENCODER))?,
             transformer: SanaTransformer::load(&configs.transformer_model, &transformer)?,
         })
     }
@@ -281,15 +281,15 @@ pub fn train_image(
     let each = (latents.side * latents.side * latents.channels * 16) as u64;
     let parameters = configs.text_model.parameters() + configs.transformer_model.parameters();
     session::check_memory(parameters, options.batch, each)?;
-    let weights = PartWeights::new(start, options.seed);
+    let sources = start.map(Start::sources);
+    let weights = PartWeights::new(sources.clone(), options.seed);
     let models = Models::trainable(&configs, &weights)?;
-    weights.check(start)?;
+    weights.check(sources.clone())?;
     let parameters = weights.variables();
-    let sources: Vec<&dyn TensorSource> = start.into_iter().flat_map(Start::sources).collect();
     let inputs = Inputs::default()
         .data(data)?
         .autoencoder(vae)?
-        .start(&sources)?;
+        .start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     let sheet = |session: &mut Session, average: &Models| {
         write_sheet(session, average, &autoencoder, &tokenizer, recipe, &latents)

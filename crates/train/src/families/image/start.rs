@@ -5,14 +5,11 @@ use std::sync::Arc;
 use brisk_models::component::ComponentConfig;
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::SanaConfig;
-use brisk_nn::Weights;
 use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
 use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource};
-use candle_core::Var;
 
 use super::{TEXT_ENCODER, TRANSFORMER};
 use crate::error::{Error, Result};
-use crate::session::check_start;
 
 /// What a run takes from another model: parameters by the names they have in training.
 pub struct Start {
@@ -49,8 +46,8 @@ impl Start {
     }
 
     /// Everything that is taken.
-    pub(crate) fn sources(&self) -> [&dyn TensorSource; 2] {
-        [&*self.text, &*self.transformer]
+    pub(crate) fn sources(&self) -> [Arc<dyn TensorSource>; 2] {
+        [&self.text, &self.transformer].map(Arc::clone)
     }
 }
 
@@ -67,36 +64,4 @@ pub(crate) fn below<C: ComponentConfig + ?Sized>(
     let names = source.names().into_iter();
     let map = names.map(|name| (format!("{part}.{name}"), Slice::whole(name)));
     Ok(Arc::new(MappedSource::new(source.clone(), map.collect())?))
-}
-
-/// The variables of a run, each part's by itself: a part is complete when all of its own are there.
-pub(crate) struct PartWeights {
-    pub text: Weights,
-    pub transformer: Weights,
-}
-
-impl PartWeights {
-    /// From `start` where there is one, else from the seed.
-    pub fn new(start: Option<&Start>, seed: u64) -> PartWeights {
-        PartWeights {
-            text: Weights::trainable(start.map(|start| Arc::clone(&start.text)), seed),
-            transformer: Weights::trainable(
-                start.map(|start| Arc::clone(&start.transformer)),
-                seed,
-            ),
-        }
-    }
-
-    /// Refuses a `start` of another shape.
-    pub fn check(&self, start: Option<&Start>) -> Result<()> {
-        check_start(&self.text, start.map(|start| &*start.text))?;
-        check_start(&self.transformer, start.map(|start| &*start.transformer))
-    }
-
-    /// All variables, sorted by name.
-    pub fn variables(&self) -> Vec<(String, Var)> {
-        let mut all = self.text.variables();
-        all.extend(self.transformer.variables());
-        all
-    }
 }

@@ -1,22 +1,17 @@
 //! The networks that learn.
 
-use std::sync::Arc;
-
 use brisk_models::language_model::{LanguageModel, LanguageModelConfig};
 use brisk_models::vila_u::Generator;
 use brisk_models::vila_u::depth::DepthTransformer;
 use brisk_models::vila_u::projector::{Projector, ProjectorConfig, Widths};
 use brisk_models::vila_u::tower::{Parts, Tower, TowerConfig};
 use brisk_nn::Weights;
-use brisk_store::TensorSource;
-use candle_core::Var;
 use serde_json::{Value, json};
 
-use super::start::JointStart;
 use super::{JointRecipe, TowerFiles};
 use crate::error::{JsonContext, Result};
 use crate::families::autoencoder::config_with;
-use crate::session::check_start;
+use crate::families::part_weights::PartWeights;
 use crate::tensors::{self, NamedArray};
 
 /// The folders of the parts, with which the names of their parameters begin.
@@ -79,40 +74,6 @@ impl Configs {
     }
 }
 
-/// The variables of a run, each part's by itself: a part is complete when all of its own are there.
-pub(super) struct PartWeights {
-    language: Weights,
-    projector: Weights,
-    depth: Weights,
-}
-
-impl PartWeights {
-    /// From `start` where there is one, else from the seed.
-    pub fn new(start: Option<&JointStart>, seed: u64) -> Self {
-        let part = |of: fn(&JointStart) -> &Arc<dyn TensorSource>| {
-            Weights::trainable(start.map(|start| of(start).clone()), seed)
-        };
-        Self {
-            language: part(|start| &start.language),
-            projector: part(|start| &start.projector),
-            depth: part(|start| &start.depth),
-        }
-    }
-
-    /// Refuses a `start` of another shape.
-    pub fn check(&self, start: Option<&JointStart>) -> Result<()> {
-        check_start(&self.language, start.map(|start| &*start.language))?;
-        check_start(&self.projector, start.map(|start| &*start.projector))?;
-        check_start(&self.depth, start.map(|start| &*start.depth))
-    }
-
-    /// All variables.
-    pub fn variables(&self) -> Vec<(String, Var)> {
-        let parts = [&self.language, &self.projector, &self.depth];
-        parts.iter().flat_map(|part| part.variables()).collect()
-    }
-}
-
 /// Language model, projector and depth transformer.
 pub(super) struct Networks {
     pub language: LanguageModel,
@@ -121,12 +82,13 @@ pub(super) struct Networks {
 }
 
 impl Networks {
-    pub fn trainable(configs: &Configs, weights: &PartWeights) -> Result<Self> {
+    pub fn trainable(configs: &Configs, weights: &PartWeights<3>) -> Result<Self> {
+        let [language, projector, depth] = weights.parts();
         Self::load(
             configs,
-            &weights.language.pp(LLM),
-            &weights.projector.pp(PROJECTOR),
-            &weights.depth.pp(TOWER),
+            &language.pp(LLM),
+            &projector.pp(PROJECTOR),
+            &depth.pp(TOWER),
         )
     }
 

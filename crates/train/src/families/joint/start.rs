@@ -20,9 +20,9 @@ pub struct JointStart {
 }
 
 impl JointStart {
-    /// Everything that is taken.
-    pub(super) fn sources(&self) -> [&dyn TensorSource; 3] {
-        [&*self.language, &*self.projector, &*self.depth]
+    /// Everything that is taken: of language model, projector and depth transformer.
+    pub(super) fn sources(&self) -> [Arc<dyn TensorSource>; 3] {
+        [&self.language, &self.projector, &self.depth].map(Arc::clone)
     }
 }
 

@@ -9,12 +9,11 @@ use brisk_models::vila_u::{Greedy, Request};
 use brisk_nn::Trace;
 use brisk_pipelines::families::vila_u::prompt::{self, Answer};
 use brisk_pipelines::{Control, KnownPrompts, events::Work};
-use brisk_store::TensorSource;
 use brisk_text::Tokenizer;
 use serde::Serialize;
 
 use super::conversation::{Conversation, Speaker};
-use super::networks::{Configs, Networks, PartWeights, generator};
+use super::networks::{Configs, Networks, generator};
 use super::objective::Batch;
 use super::scores::{self, Scores, Shown};
 use super::start::JointStart;
@@ -24,6 +23,7 @@ use crate::captions;
 use crate::data::emoji::EmojiData;
 use crate::error::Result;
 use crate::families::image::MODEL;
+use crate::families::part_weights::PartWeights;
 use crate::inputs::Inputs;
 use crate::log::mean_of_last_tenth;
 use crate::pictures::{self, Order};
@@ -118,14 +118,14 @@ pub fn train_joint(
     let held_out = recipe.pictures.of(data, true);
     let codes = lessons::codes(files, data, &training, control)?;
     let held_out_codes = lessons::codes(files, data, &held_out, control)?;
-    let weights = PartWeights::new(start, options.seed);
+    let sources = start.map(JointStart::sources);
+    let weights = PartWeights::new(sources.clone(), options.seed);
     let networks = Networks::trainable(&configs, &weights)?;
-    weights.check(start)?;
-    let sources: Vec<&dyn TensorSource> = start.into_iter().flat_map(JointStart::sources).collect();
+    weights.check(sources.clone())?;
     let inputs = Inputs::default()
         .data(data)?
         .tokenizer(&*files.stored)?
-        .start(&sources)?;
+        .start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
     let variables = weights.variables();
     let mut session = Session::open(options, recipe, inputs, variables, out, control)?;
     let setting = Setting {

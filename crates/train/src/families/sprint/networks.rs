@@ -122,13 +122,9 @@ impl SprintTeacher {
     }
 
     /// The weights of transformer and text encoder.
-    pub(super) fn sources(&self) -> Vec<&dyn TensorSource> {
+    pub(super) fn sources(&self) -> Vec<Arc<dyn TensorSource>> {
         let stored = [self.transformer.stored(), self.text.stored()];
-        stored
-            .into_iter()
-            .flatten()
-            .map(|source| &**source)
-            .collect()
+        stored.into_iter().flatten().cloned().collect()
     }
 
     pub(super) fn texts(&self, max_tokens: usize) -> Result<Texts> {

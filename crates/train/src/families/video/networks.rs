@@ -4,13 +4,13 @@ use brisk_models::clip::ClipText;
 use brisk_models::hunyuan_video::transformer::{VideoConditioning, VideoTransformer};
 use brisk_models::llava::Llava;
 use brisk_nn::{Tensor, Weights};
-use candle_core::Var;
 
 use super::configs::Configs;
 use super::start::VideoStart;
 use super::texts::{Prompt, conditioning};
 use crate::error::Result;
-use crate::session::{check_start, check_start_but};
+use crate::families::part_weights::PartWeights;
+use crate::session::check_start_but;
 use crate::tensors::{self, NamedArray};
 
 /// What the names of the parameters of each begin with, and the folders that they are written to.
@@ -18,46 +18,19 @@ pub(crate) const TRANSFORMER: &str = "transformer";
 pub(crate) const TEXT_ENCODER: &str = "text_encoder";
 pub(crate) const TEXT_ENCODER_2: &str = "text_encoder_2";
 
-/// The variables of a run, each network's by themselves: one is complete when all of its own are there.
-pub(super) struct PartWeights {
-    text: Weights,
-    pooled: Weights,
-    transformer: Weights,
-}
-
-impl PartWeights {
-    /// From `start` where there is one, else from the seed.
-    pub fn new(start: Option<&VideoStart>, seed: u64) -> Self {
-        let [text, pooled, transformer] = match start {
-            Some(start) => start.sources().map(Some),
-            None => [None, None, None],
-        };
-        Self {
-            text: Weights::trainable(text, seed),
-            pooled: Weights::trainable(pooled, seed),
-            transformer: Weights::trainable(transformer, seed),
-        }
-    }
-
-    /// Refuses a `start` that lacks some of the parameters, those apart that read pictures.
-    pub fn check(&self, start: Option<&VideoStart>) -> Result<()> {
-        let Some(start) = start else { return Ok(()) };
-        let [text, pooled, transformer] = start.sources();
-        check_start_but(&self.text, &*text, |name| {
+/// Refuses a `start` that lacks some of the parameters, those apart that read pictures.
+pub(super) fn check(weights: &PartWeights<3>, start: Option<&VideoStart>) -> Result<()> {
+    let Some(start) = start else { return Ok(()) };
+    let parts = weights.parts().iter().zip(start.sources());
+    for (weights, source) in parts {
+        check_start_but(weights, &*source, |name| {
             start.reads_text_alone()
                 && ["vision_tower.", "multi_modal_projector."]
                     .iter()
                     .any(|part| name.starts_with(&format!("{TEXT_ENCODER}.{part}")))
         })?;
-        check_start(&self.pooled, Some(&*pooled))?;
-        check_start(&self.transformer, Some(&*transformer))
     }
-
-    /// All variables, network by network.
-    pub fn variables(&self) -> Vec<(String, Var)> {
-        let parts = [&self.text, &self.pooled, &self.transformer];
-        parts.iter().flat_map(|part| part.variables()).collect()
-    }
+    Ok(())
 }
 
 /// Text encoders and transformer.
@@ -69,11 +42,12 @@ pub(crate) struct Models {
 
 impl Models {
     /// Over the variables of a run, which are made where they are asked for first.
-    pub(super) fn trainable(configs: &Configs, weights: &PartWeights) -> Result<Self> {
-        let transformer = weights.transformer.pp(TRANSFORMER);
+    pub(super) fn trainable(configs: &Configs, weights: &PartWeights<3>) -> Result<Self> {
+        let [text, pooled, transformer] = weights.parts();
+        let transformer = transformer.pp(TRANSFORMER);
         Ok(Self {
-            text: Llava::load(&configs.text, &weights.text.pp(TEXT_ENCODER))?,
-            pooled: ClipText::load(&configs.pooled, &weights.pooled.pp(TEXT_ENCODER_2))?,
+            text: Llava::load(&configs.text, &text.pp(TEXT_ENCODER))?,
+            pooled: ClipText::load(&configs.pooled, &pooled.pp(TEXT_ENCODER_2))?,
             transformer: VideoTransformer::load(&configs.transformer, &transformer)?,
         })
     }

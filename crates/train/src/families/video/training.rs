@@ -4,13 +4,12 @@ use std::path::Path;
 
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
-use brisk_store::TensorSource;
 use serde::Serialize;
 
 use super::configs::{Configs, check_autoencoder};
 use super::export;
 use super::flow::{Draw, flow_loss};
-use super::networks::{Models, PartWeights};
+use super::networks::{self, Models};
 use super::pool::{Pool, Source};
 use super::sample::{Sampling, draw, motion_right, write_sheet};
 use super::texts::{Readers, Tokenizers, vision_side};
@@ -18,6 +17,7 @@ use super::{VideoRecipe, VideoStart};
 use crate::data::scenes::{Drawings, Split};
 use crate::error::Result;
 use crate::families::image::MODEL;
+use crate::families::part_weights::PartWeights;
 use crate::families::video_autoencoder::VideoAutoencoderFiles;
 use crate::families::video_autoencoder::clips::require_size;
 use crate::inputs::Inputs;
@@ -97,9 +97,9 @@ pub fn train_video(
     };
     let pixels = recipe.clip_size * recipe.clip_size * recipe.frames;
     check_memory(configs.parameters(), recipe.clips, (pixels / 2) as u64)?;
-    let weights = PartWeights::new(start.as_ref(), options.seed);
+    let weights = PartWeights::new(start.as_ref().map(VideoStart::sources), options.seed);
     Models::trainable(&configs, &weights)?;
-    weights.check(start.as_ref())?;
+    networks::check(&weights, start.as_ref())?;
     let autoencoder = vae.load()?;
     let pool = Pool::new(&source, &autoencoder, control)?;
     let held_out = |count: usize| {
@@ -112,11 +112,9 @@ pub fn train_video(
         Pool::new(&source, &autoencoder, &Control::silent())
     };
     let sources = start.as_ref().map(VideoStart::sources);
-    let taken = sources.iter().flatten().map(|source| &**source);
-    let taken: Vec<&dyn TensorSource> = taken.collect();
     let inputs = Inputs::default()
         .video_autoencoder(&vae.opened)?
-        .start(&taken)?;
+        .start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
     let mut order = Order::new((0..pool.clips.len()).collect(), options.seed)?;
     let mut session = Session::open(options, recipe, inputs, weights.variables(), out, control)?;
     let sampling = Sampling {

@@ -16,6 +16,7 @@ use super::files::frozen;
 use super::{VideoAutoencoderFiles, VideoAutoencoderRecipe};
 use crate::data::scenes::{Drawings, Split};
 use crate::error::Result;
+use crate::eval::MAX_PSNR;
 use crate::families::autoencoder::{config_with, scaling_factor, write};
 use crate::inputs::Inputs;
 use crate::loss::{self, Loss};
@@ -33,8 +34,6 @@ const BATCH: usize = 8;
 const MEASURED: u64 = 256;
 /// Clips of a sample sheet, and the frames of each that are shown.
 const SHOWN: [usize; 2] = [3, 8];
-/// PSNR counted for a frame without any error, dB.
-const MAX_PSNR: f64 = 100.0;
 /// Values that a pixel's activations take in training, at least: those of the outermost level's blocks.
 const MAPS: usize = 30;
 
