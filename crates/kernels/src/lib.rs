@@ -16,6 +16,7 @@
 //! | [`conv`] | convolutions: direct, Winograd's, depthwise, grouped |
 //! | [`attention`] | softmax and linear attention, keys and values that stay packed, relative positions, windows, rotary embedding |
 //! | [`pointwise`] | activations, norms, modulation, rearrangements, what follows a product |
+//! | [`two_way`] | attention between the tokens of many prompts and one picture |
 //! | [`simd`] | instruction sets, sizes of caches |
 //!
 //! The instruction set is chosen at run time by [`simd`]. Loops are written once and compiled for the
@@ -40,6 +41,7 @@ pub mod pointwise;
 pub mod reference;
 mod scratch;
 pub mod simd;
+pub mod two_way;
 
 pub use attention::{
     linear as linear_attention, packed as packed_attention, relative as relative_attention, rotary,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use brisk_models::component::{ComponentWeights, LoadSettings, NamedTensors, Sizes, read_inputs};
 use brisk_models::sam::{COMPONENT, MaskDecoder, PointLabel, Points, Prompts, SamConfig};
-use brisk_nn::{Tensor, Trace, Weights, ops};
+use brisk_nn::{Storage, Tensor, Trace, Weights, ops};
 use brisk_store::{MappedSource, ModelFolder, Slice, TensorSource, open_weights};
 use brisk_testkit::{Golden, assert_close, fixtures_dir, values};
 
@@ -172,6 +172,53 @@ fn prompts_do_not_depend_on_each_other() {
             &one.qualities,
             1e-5,
         );
+    }
+}
+
+/// Several prompts of few tokens share the picture's cells, unless somebody wants to see each prompt's own.
+#[test]
+fn prompts_that_share_cells_are_decoded_as_those_that_do_not() {
+    let mut config = SamConfig::default();
+    config.prompt_encoder_config.image_size = 11 * config.prompt_encoder_config.patch_size;
+    let model = MaskDecoder::load_alone(&config, &Weights::random(5, Storage::F32)).unwrap();
+    let noise = |at: usize| ((at * 7919 % 9973) as f32 / 9973.0 - 0.5) * 3.0;
+    let embedding = (0..121 * 256).map(noise).collect();
+    let embedding = Tensor::from_vec(embedding, (1, 11, 11, 256)).unwrap();
+    let boxes = |count: usize| {
+        let side = |index: usize| (index * 41 % 60) as f32;
+        let each = (0..count).map(|i| [side(i), side(i + 3), 70.0 + side(i), 160.0]);
+        Some(each.collect())
+    };
+    let picture = model.prepare(&embedding).unwrap();
+    for (boxes, count, points) in [
+        (boxes(5), 5, false),
+        (boxes(37), 37, true),
+        (None, 18, true),
+    ] {
+        let points = points.then(|| many(count).points).flatten();
+        let prompts = Prompts {
+            points,
+            boxes,
+            masks: None,
+        };
+        let shared = model
+            .decode(&picture, &prompts, &mut Trace::none())
+            .unwrap();
+        let mut layers = 0;
+        let mut see = |name: &str, _: &Tensor| layers += usize::from(name == "layers.1.image");
+        let plain = model
+            .decode(&picture, &prompts, &mut Trace::details(&mut see))
+            .unwrap();
+        assert_eq!(layers, count.div_ceil(4));
+        assert_close("masks", &shared.masks, &plain.masks, 2e-5);
+        assert_close("qualities", &shared.qualities, &plain.qualities, 2e-5);
+        let mut seen = Vec::new();
+        let mut see = |name: &str, _: &Tensor| seen.push(name.to_owned());
+        model
+            .decode(&picture, &prompts, &mut Trace::parts(&mut see))
+            .unwrap();
+        assert!(seen.iter().all(|name| !name.contains("image")), "{seen:?}");
+        assert_eq!(&seen[seen.len() - 2..], ["tokens", "masks"]);
     }
 }
 

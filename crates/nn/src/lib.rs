@@ -34,6 +34,7 @@ pub use brisk_cuda::{Device, Precision};
 pub use brisk_kernels::int4::{Activations, Branch, HalfType, Int4Weight};
 pub use brisk_kernels::logits;
 pub use brisk_kernels::simd::flush_denormals;
+pub use brisk_kernels::two_way;
 pub use checkpoint::{Checkpoint, Tokens, checkpoint, with_checkpoint};
 pub use error::{Error, Result, WeightReport};
 pub use layers::{

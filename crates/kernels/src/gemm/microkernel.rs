@@ -58,7 +58,7 @@ pub(crate) fn tile_shape(level: Level) -> (usize, usize) {
 ///
 /// # Panics
 /// When rows or panels are more than [`tile_shape`] says.
-pub(super) unsafe fn tile<S: Stored>(
+pub(crate) unsafe fn tile<S: Stored>(
     level: Level,
     rows: usize,
     depth: usize,

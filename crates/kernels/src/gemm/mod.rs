@@ -22,7 +22,7 @@ pub(crate) mod amx;
 pub(crate) mod layout;
 pub mod linear;
 mod matrix;
-mod microkernel;
+pub(crate) mod microkernel;
 pub mod packed;
 pub(crate) mod panels;
 pub(crate) mod product;

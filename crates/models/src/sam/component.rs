@@ -251,7 +251,11 @@ impl ComponentConfig for SamConfig {
         }
         let prompts = read_prompts(inputs)?;
         let count = prompts.count()?.max(pictures);
-        let costs = self.decode_cost(height * width, prompts.tokens());
+        let shared = prompts.masks.is_none() && pictures == 1;
+        let costs = match shared && self.shares_cells(count, prompts.tokens()) {
+            true => self.decode_shared_cost(height * width, prompts.tokens()),
+            false => self.decode_cost(height * width, prompts.tokens()),
+        };
         let sizes = vec![
             ("pictures", pictures),
             ("prompts", count),
@@ -410,7 +414,7 @@ impl Runnable for MaskDecoder {
         match traced {
             "enlarged" => "masks",
             "prompts" => "layers.0",
-            part => part,
+            part => part.strip_suffix(".tokens").unwrap_or(part),
         }
     }
 }

@@ -1,5 +1,9 @@
 //! What the networks weigh and cost, from their configuration alone.
 
+use brisk_nn::logits::MOST_HEADS;
+use brisk_nn::two_way::MOST_ROWS;
+
+use super::shared_cells::REPAYS;
 use super::two_way::contracts;
 use super::{ImageEncoderConfig, SamConfig};
 use crate::cost::Cost;
@@ -45,24 +49,90 @@ impl SamConfig {
             cells,
         };
         for layer in 0..config.num_hidden_layers {
-            let mut part = Cost::new(format!("layers.{layer}"));
-            part.linear(tokens, wide, 4 * wide);
-            part.work(2 * tokens * tokens * wide, 4 * tokens * wide);
+            let mut part = self.layer_of_tokens(layer, tokens);
             across(inner).of_tokens(&mut part, layer == 0);
             across(inner).of_cells(&mut part, layer == 0);
-            part.linear(tokens, wide, config.mlp_dim as u64);
-            part.linear(tokens, config.mlp_dim as u64, wide);
-            // Biases of self attention and feed-forward network, and four norms.
-            part.parameters += 4 * wide + config.mlp_dim as u64 + wide + 8 * wide;
             parts.push(part);
         }
         let mut last = Cost::new("tokens");
         across(last_inner).of_tokens(&mut last, false);
         last.parameters += 2 * wide;
         parts.push(last);
+        parts.push(self.masks(cells, wide));
+        parts
+    }
+
+    /// Whether so many prompts of so many tokens, without masks, share a picture's cells.
+    pub fn shares_cells(&self, prompts: usize, tokens: usize) -> bool {
+        let config = &self.mask_decoder_config;
+        let (heads, tokens) = (config.num_attention_heads, tokens + 1 + config.masks());
+        let narrowest = config.inner().min(config.last_inner()) / heads;
+        prompts >= REPAYS
+            && heads <= MOST_HEADS
+            && contracts(tokens, narrowest)
+            && config.num_hidden_layers * heads * tokens <= MOST_ROWS
+    }
+
+    /// As [`decode_cost`](Self::decode_cost) of a prompt that [shares](Self::shares_cells) a picture's cells. What is made
+    /// once for all prompts is left out.
+    pub fn decode_shared_cost(&self, cells: usize, tokens: usize) -> Vec<Cost> {
+        let config = &self.mask_decoder_config;
+        let wide = config.hidden_size as u64;
+        let [inner, last_inner] = [config.inner(), config.last_inner()].map(|inner| inner as u64);
+        let (cells, tokens) = (cells as u64, (tokens + 1 + config.masks()) as u64);
+        let told = config.num_attention_heads as u64 * tokens;
+        // Scores by shared keys, by those of positions, and by what was told; what they sum up.
+        let looked = |part: &mut Cost, inner: u64, rows: u64| {
+            let of_shared = inner * tokens * if rows > 0 { 3 } else { 2 };
+            part.work(
+                cells * (of_shared + 2 * told * rows),
+                cells * (3 * inner + 2 * rows),
+            );
+            part.linear(tokens, wide, 2 * inner);
+            part.parameters += 3 * inner + wide + 2 * wide * inner;
+        };
+        let mut parts = Vec::new();
+        for layer in 0..config.num_hidden_layers {
+            let rows = layer as u64 * told;
+            let mut part = self.layer_of_tokens(layer, tokens);
+            looked(&mut part, inner, rows);
+            // The other way round; and the norm's variance.
+            looked(&mut part, inner, rows);
+            let all = rows + told;
+            part.work(cells * all * all / 2, cells * all);
+            parts.push(part);
+        }
+        let rows = config.num_hidden_layers as u64 * told;
+        let mut last = Cost::new("tokens");
+        looked(&mut last, last_inner, rows);
+        last.parameters += 2 * wide;
+        parts.push(last);
+        parts.push(self.masks(cells, rows));
+        parts
+    }
+
+    /// What a layer's tokens do among each other.
+    fn layer_of_tokens(&self, layer: usize, tokens: u64) -> Cost {
+        let config = &self.mask_decoder_config;
+        let [wide, inner] = [config.hidden_size, config.mlp_dim].map(|width| width as u64);
+        let mut part = Cost::new(format!("layers.{layer}"));
+        part.linear(tokens, wide, 4 * wide);
+        part.work(2 * tokens * tokens * wide, 4 * tokens * wide);
+        part.linear(tokens, wide, inner);
+        part.linear(tokens, inner, wide);
+        // Biases of self attention and feed-forward network, and four norms.
+        part.parameters += 4 * wide + inner + wide + 8 * wide;
+        part
+    }
+
+    /// Masks of cells that are known by so many values.
+    fn masks(&self, cells: u64, known: u64) -> Cost {
+        let config = &self.mask_decoder_config;
+        let wide = config.hidden_size as u64;
         let mut masks = Cost::new("masks");
         let [quarter, eighth] = [wide / 4, wide / 8];
-        masks.linear(cells, wide, 4 * quarter);
+        masks.work(cells * known * 4 * quarter, cells * (known + 4 * quarter));
+        masks.parameters += wide * 4 * quarter;
         masks.linear(4 * cells, quarter, 4 * eighth);
         let count = config.masks() as u64;
         masks.work(16 * cells * eighth * count, 16 * cells * (eighth + count));
@@ -75,8 +145,7 @@ impl SamConfig {
             config.iou_head_depth,
         );
         masks.parameters += quarter + eighth + 2 * quarter;
-        parts.push(masks);
-        parts
+        masks
     }
 
     /// Values of the image encoder, and of the others.
@@ -213,6 +282,12 @@ mod tests {
         let prompt = config.decode_cost(64 * 64, 2);
         let giga = prompt.iter().map(|part| part.flops).sum::<u64>() as f64 / 2e9;
         assert!((0.8..0.9).contains(&giga), "{giga}");
+        // Beside others they share the picture.
+        assert!(config.shares_cells(4, 2) && !config.shares_cells(3, 2));
+        assert!(!config.shares_cells(4, 30));
+        let prompt = config.decode_shared_cost(64 * 64, 2);
+        let giga = prompt.iter().map(|part| part.flops).sum::<u64>() as f64 / 2e9;
+        assert!((0.4..0.5).contains(&giga), "{giga}");
         // One of many points, whose tokens are not cheaper than the picture.
         let prompt = config.decode_cost(64 * 64, 30);
         let giga = prompt.iter().map(|part| part.flops).sum::<u64>() as f64 / 2e9;

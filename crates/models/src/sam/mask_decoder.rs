@@ -1,11 +1,14 @@
 //! The mask decoder: the two-way transformer, and masks as products of tokens with the enlarged picture.
 
+use std::sync::{Arc, OnceLock};
+
 use brisk_nn::ops::{Activation, Epilogue};
 use brisk_nn::{
     ConvTranspose2d, ConvTransposeOptions, Init, LayerNorm, Linear, Tensor, Trace, Weights,
     check_finite,
 };
 
+use super::shared_cells::{Networks, REPAYS, SharedCells};
 use super::two_way::{Attention, Projected, TwoWayLayer};
 use super::{MaskDecoderConfig, PromptEncoder, Prompts, SamConfig};
 use crate::{Error, Result};
@@ -42,6 +45,8 @@ pub struct PreparedPicture {
     plain: Tensor,
     positions: Tensor,
     projected: Option<Projected>,
+    /// Made for the first prompts that are many enough.
+    shared: Arc<OnceLock<Option<SharedCells>>>,
     size: [usize; 2],
 }
 
@@ -147,12 +152,14 @@ impl MaskDecoder {
             plain,
             positions,
             projected,
+            shared: Arc::default(),
             size: [height, width],
         })
     }
 
     /// Masks of prompts of one picture. `trace` sees `prompts`, `layers.{i}`, `tokens`, `enlarged` and `masks` of
-    /// every few prompts; in detail the tokens and the picture behind each layer.
+    /// every few prompts; in detail the tokens and the picture behind each layer. Several prompts of few tokens hold
+    /// no picture of their own unless details are wanted: then it sees `layers.{i}.tokens`, `tokens` and `masks`.
     ///
     /// # Errors
     /// As [`Prompts::count`]; a mask of another size than the picture's; a non-finite activation.
@@ -163,6 +170,14 @@ impl MaskDecoder {
         trace: &mut Trace,
     ) -> Result<Decoded> {
         let count = prompts.count()?;
+        if count >= REPAYS && prompts.masks.is_none() && !trace.is_detailed() {
+            let tokens = 1 + self.masks + prompts.tokens();
+            if let Some(networks) = self.networks(tokens)
+                && let Some(shared) = self.shared(picture, &networks)?
+            {
+                return self.decode_shared((shared, &networks), picture.size, prompts, trace);
+            }
+        }
         let mut parts = Vec::new();
         for start in (0..count).step_by(TOGETHER) {
             let some = prompts.some(start, TOGETHER.min(count - start))?;
@@ -184,15 +199,9 @@ impl MaskDecoder {
         prompts: &Prompts,
         trace: &mut Trace,
     ) -> Result<Decoded> {
-        let count = prompts.count()?;
-        let (outputs, width) = self.output_tokens.dims2()?;
-        let own = self.output_tokens.reshape((1, outputs, width))?;
-        let mut tokens = own.broadcast_as((count, outputs, width))?.contiguous()?;
-        if let Some(shown) = self.prompts.tokens(prompts)? {
-            trace.see("prompts", &shown);
-            tokens = Tensor::cat(&[tokens, shown], 1)?;
-        }
-        let first = tokens.clone();
+        let (count, width) = (prompts.count()?, picture.plain.dim(2)?);
+        let first = self.tokens(prompts, trace)?;
+        let mut tokens = first.clone();
         let (mut image, mut projected) = match &prompts.masks {
             None => (picture.plain.clone(), picture.projected.as_ref()),
             Some(masks) => (
@@ -227,25 +236,92 @@ impl MaskDecoder {
         let map = image.reshape((count, height, width_of_map, width))?;
         let enlarged = self.enlarged(&map)?;
         trace.see("enlarged", &enlarged);
-        let factors = self.factors.iter().enumerate().map(|(index, head)| {
-            let token = tokens.narrow(1, index + 1, 1)?.contiguous()?;
-            head.forward(&token)
-        });
-        let factors = Tensor::cat(&factors.collect::<Result<Vec<_>>>()?, 1)?;
         let cells = 16 * height * width_of_map;
         let enlarged = enlarged
             .reshape((count, cells, width / 8))?
             .transpose(1, 2)?;
-        let masks = factors.matmul(&enlarged)?;
+        let masks = self.mask_factors(&tokens)?.matmul(&enlarged)?;
+        self.decoded(masks, &tokens, picture.size, trace)
+    }
+
+    /// The tokens of prompts `[B,T,C]`, those of the masks first.
+    fn tokens(&self, prompts: &Prompts, trace: &mut Trace) -> Result<Tensor> {
+        let (outputs, width) = self.output_tokens.dims2()?;
+        let own = self.output_tokens.reshape((1, outputs, width))?;
+        let tokens = own.broadcast_as((prompts.count()?, outputs, width))?;
+        let Some(shown) = self.prompts.tokens(prompts)? else {
+            return tokens.contiguous();
+        };
+        trace.see("prompts", &shown);
+        Tensor::cat(&[tokens.contiguous()?, shown], 1)
+    }
+
+    /// Factors of each mask by tokens, `[B,masks,C/8]`.
+    fn mask_factors(&self, tokens: &Tensor) -> Result<Tensor> {
+        let factors = self.factors.iter().enumerate().map(|(index, head)| {
+            let token = tokens.narrow(1, index + 1, 1)?.contiguous()?;
+            head.forward(&token)
+        });
+        Tensor::cat(&factors.collect::<Result<Vec<_>>>()?, 1)
+    }
+
+    fn decoded(
+        &self,
+        masks: Tensor,
+        tokens: &Tensor,
+        [height, width]: [usize; 2],
+        trace: &mut Trace,
+    ) -> Result<Decoded> {
         check_finite(&masks, "mask decoder", "masks")?;
         trace.see("masks", &masks);
+        let count = tokens.dim(0)?;
         let quality = self
             .quality
             .forward(&tokens.narrow(1, 0, 1)?.contiguous()?)?;
         Ok(Decoded {
-            masks: masks.reshape((count, self.masks, 4 * height, 4 * width_of_map))?,
+            masks: masks.reshape((count, self.masks, 4 * height, 4 * width))?,
             qualities: quality.reshape((count, self.masks))?,
         })
+    }
+
+    /// What [`SharedCells`] needs, where so many tokens are few enough.
+    fn networks(&self, tokens: usize) -> Option<Networks<'_>> {
+        Some(Networks {
+            layers: Networks::layers(&self.layers, tokens)?,
+            last: self.last.contracted(tokens)?,
+            last_norm: &self.last_norm,
+            enlarge: &self.enlarge,
+            enlarged_norm: &self.enlarged_norm,
+        })
+    }
+
+    fn shared<'a>(
+        &self,
+        picture: &'a PreparedPicture,
+        networks: &Networks,
+    ) -> Result<Option<&'a SharedCells>> {
+        if let Some(shared) = picture.shared.get() {
+            return Ok(shared.as_ref());
+        }
+        let shared = SharedCells::new(networks, &picture.plain, &picture.positions)?;
+        Ok(picture.shared.get_or_init(|| shared).as_ref())
+    }
+
+    fn decode_shared(
+        &self,
+        (shared, networks): (&SharedCells, &Networks),
+        size: [usize; 2],
+        prompts: &Prompts,
+        trace: &mut Trace,
+    ) -> Result<Decoded> {
+        let tokens = self.tokens(prompts, trace)?;
+        let cells = 16 * size[0] * size[1];
+        let shape = (tokens.dim(0)?, self.masks, cells);
+        let mut logits = vec![0.0; shape.0 * shape.1 * shape.2];
+        let factors = |tokens: &Tensor| self.mask_factors(tokens);
+        let masks = (size, &factors as &_);
+        let tokens = shared.decode(networks, &tokens, masks, &mut logits, trace)?;
+        self.decoded(Tensor::from_vec(logits, shape)?, &tokens, size, trace)
     }
 
     /// Four times as high and wide, `[B,4h,4w,C/8]`.

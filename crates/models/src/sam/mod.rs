@@ -25,6 +25,7 @@ mod neck;
 mod of_tensors;
 mod prompt_encoder;
 mod shapes;
+mod shared_cells;
 mod tiny_vit;
 mod two_way;
 mod vit;

@@ -33,17 +33,18 @@ pub(super) struct Attention {
 /// A product of a token's query with a cell's key is one of the query, taken back through the projection of keys,
 /// with the cell itself: a few tokens are projected in place of thousands of cells.
 #[derive(Debug)]
-struct ByHead {
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    output: Tensor,
+pub(super) struct ByHead {
+    pub query: Tensor,
+    pub key: Tensor,
+    /// `[heads, C, dim]`.
+    pub value: Tensor,
+    pub output: Tensor,
     /// `[heads·dim, 1]`.
-    query_bias: Tensor,
+    pub query_bias: Tensor,
     /// `[heads·dim]`.
-    value_bias: Tensor,
+    pub value_bias: Tensor,
     /// `[C]`.
-    output_bias: Tensor,
+    pub output_bias: Tensor,
     /// `[1, 1, heads, heads·dim]`: 1 in the channels of a head.
     own: Tensor,
 }
@@ -79,8 +80,31 @@ impl ByHead {
     }
 }
 
+/// An attention of which the tokens take the projections of cells on themselves.
+#[derive(Clone, Copy)]
+pub(super) struct Contracted<'a> {
+    pub attention: &'a Attention,
+    pub weights: &'a ByHead,
+}
+
+impl Contracted<'_> {
+    pub(super) fn heads(&self) -> usize {
+        self.attention.options.heads
+    }
+
+    pub(super) fn scale(&self) -> f64 {
+        f64::from(self.attention.options.scale)
+    }
+}
+
+/// Weights `[heads, dim, C]` as those of a linear layer, `[heads·dim, C]`.
+pub(super) fn rows(weights: &Tensor) -> Result<Tensor> {
+    let (heads, dim, width) = weights.dims3()?;
+    weights.reshape((heads * dim, width))
+}
+
 /// Each head of `x` `[B, T, heads·from]` through its own of `weights` `[heads, from, to]`, `[B, T, heads·to]`.
-fn through(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
+pub(super) fn through(x: &Tensor, weights: &Tensor) -> Result<Tensor> {
     let (batch, tokens, _) = x.dims3()?;
     let (heads, from, to) = weights.dims3()?;
     let x = x
@@ -120,9 +144,13 @@ impl Attention {
     }
 
     /// What is needed where it costs less to project the tokens than the cells of a picture.
-    fn contracted(&self, tokens: usize) -> Option<&ByHead> {
+    pub(super) fn contracted(&self, tokens: usize) -> Option<Contracted<'_>> {
         let fits = |of: &&ByHead| of.query.dim(1).is_ok_and(|dim| contracts(tokens, dim));
-        self.by_head.as_ref().filter(fits)
+        let weights = self.by_head.as_ref().filter(fits)?;
+        Some(Contracted {
+            attention: self,
+            weights,
+        })
     }
 
     /// Queries, keys and values `[B,·,C]`, not yet projected, to `[B,queries,C]`.
@@ -143,7 +171,10 @@ impl Attention {
         image: &Tensor,
     ) -> Result<Tensor> {
         let (batch, count, width) = tokens.dims3()?;
-        let Some(by_head) = self.contracted(count) else {
+        let Some(Contracted {
+            weights: by_head, ..
+        }) = self.contracted(count)
+        else {
             return self.forward(tokens, placed, image);
         };
         let heads = self.options.heads;
@@ -169,7 +200,10 @@ impl Attention {
     pub(super) fn of_cells(&self, cells: Cells, keys: &Tensor, values: &Tensor) -> Result<Tensor> {
         let (batch, count, width) = keys.dims3()?;
         let (heads, cell_count) = (self.options.heads, cells.count()?);
-        let Some(by_head) = self.contracted(count) else {
+        let Some(Contracted {
+            weights: by_head, ..
+        }) = self.contracted(count)
+        else {
             return match cells {
                 Cells::Placed(placed) => self.forward(placed, keys, values),
                 Cells::Projected(query) => {
@@ -290,12 +324,12 @@ pub(super) struct Projected {
 pub(super) struct TwoWayLayer {
     self_attention: Attention,
     norm1: LayerNorm,
-    to_image: Attention,
+    pub to_image: Attention,
     norm2: LayerNorm,
     feed_forward: FeedForward,
     norm3: LayerNorm,
-    to_tokens: Attention,
-    norm4: LayerNorm,
+    pub to_tokens: Attention,
+    pub norm4: LayerNorm,
     /// In the first layer tokens are their own positions, and nothing is carried past their attention.
     first: bool,
 }
@@ -336,16 +370,8 @@ impl TwoWayLayer {
         })
     }
 
-    /// Tokens `[B,T,C]` and picture, `[1,cells,C]` with what was [projected](Self::project) of it or
-    /// `[B,cells,C]`, to the tokens and pictures of the next layer; `prompts` are the first layer's tokens.
-    pub(super) fn forward(
-        &self,
-        tokens: &Tensor,
-        image: &Tensor,
-        prompts: &Tensor,
-        positions: &Tensor,
-        projected: Option<&Projected>,
-    ) -> Result<(Tensor, Tensor)> {
+    /// Tokens `[B,T,C]` behind their attention to each other; `prompts` are the first layer's tokens.
+    pub(super) fn attend(&self, tokens: &Tensor, prompts: &Tensor) -> Result<Tensor> {
         let attended = match self.first {
             true => self.self_attention.forward(tokens, tokens, tokens)?,
             false => {
@@ -356,8 +382,27 @@ impl TwoWayLayer {
                 )?
             }
         };
-        let tokens = self.norm1.forward(&attended)?;
+        self.norm1.forward(&attended)
+    }
 
+    /// Tokens behind the feed-forward network, with what they saw of the picture.
+    pub(super) fn think(&self, tokens: &Tensor, looked: &Tensor) -> Result<Tensor> {
+        let tokens = self.norm2.forward(&ops::add(tokens, looked)?)?;
+        self.norm3
+            .forward(&self.feed_forward.forward(&tokens, &tokens)?)
+    }
+
+    /// Tokens `[B,T,C]` and picture, `[1,cells,C]` with what was [projected](Self::project) of it or
+    /// `[B,cells,C]`, to the tokens and pictures of the next layer; `prompts` are the first layer's tokens.
+    pub(super) fn forward(
+        &self,
+        tokens: &Tensor,
+        image: &Tensor,
+        prompts: &Tensor,
+        positions: &Tensor,
+        projected: Option<&Projected>,
+    ) -> Result<(Tensor, Tensor)> {
+        let tokens = self.attend(tokens, prompts)?;
         let placed_image;
         let placed = ops::add(&tokens, prompts)?;
         let (looked, cells) = match projected {
@@ -371,11 +416,7 @@ impl TwoWayLayer {
                 (looked, Cells::Placed(&placed_image))
             }
         };
-        let tokens = self.norm2.forward(&ops::add(&tokens, &looked)?)?;
-        let tokens = self
-            .norm3
-            .forward(&self.feed_forward.forward(&tokens, &tokens)?)?;
-
+        let tokens = self.think(&tokens, &looked)?;
         let placed = ops::add(&tokens, prompts)?;
         let told = self.to_tokens.of_cells(cells, &placed, &tokens)?;
         let image = self.norm4.forward(&told.broadcast_add(image)?)?;

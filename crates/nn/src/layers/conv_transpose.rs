@@ -84,19 +84,31 @@ impl ConvTranspose2d {
         Ok(layer)
     }
 
-    fn way(&self) -> Result<Way> {
+    /// Weight `[kernel·kernel·outputs, inputs]` and bias of the linear map from a position to its square
+    /// `[row, column, output]`, where squares touch and do not overlap.
+    ///
+    /// # Errors
+    /// None of a layer that was loaded.
+    pub fn squares(&self) -> Result<Option<(Tensor, Option<Tensor>)>> {
         let (inputs, outputs, kernel, _) = self.weight.dims4()?;
         let options = &self.options;
-        if options.stride == kernel && options.padding == 0 && options.output_padding == 0 {
-            // [row, column, outputs] of a square, so that whole pixels are moved.
-            let weight = self.weight.permute((2, 3, 1, 0))?.contiguous()?;
-            let weight = weight.reshape((kernel * kernel * outputs, inputs))?;
-            let bias = match &self.bias {
-                Some(bias) => Some(Tensor::cat(&vec![bias; kernel * kernel], 0)?),
-                None => None,
-            };
+        if options.stride != kernel || options.padding != 0 || options.output_padding != 0 {
+            return Ok(None);
+        }
+        let weight = self.weight.permute((2, 3, 1, 0))?.contiguous()?;
+        let weight = weight.reshape((kernel * kernel * outputs, inputs))?;
+        let bias = match &self.bias {
+            Some(bias) => Some(Tensor::cat(&vec![bias; kernel * kernel], 0)?),
+            None => None,
+        };
+        Ok(Some((weight, bias)))
+    }
+
+    fn way(&self) -> Result<Way> {
+        if let Some((weight, bias)) = self.squares()? {
             return Ok(Way::Squares(Linear::new(weight, bias)?));
         }
+        let kernel = self.options.kernel;
         let turned: Vec<u32> = (0..kernel as u32).rev().collect();
         let turned = Tensor::from_vec(turned, kernel)?;
         let weight = self.weight.index_select(&turned, 2)?;

@@ -113,6 +113,11 @@ impl LayerNorm {
         })
     }
 
+    /// Weight and bias `[dim]`, and epsilon.
+    pub fn parameters(&self) -> (&Tensor, Option<&Tensor>, f64) {
+        (&self.weight, self.bias.as_ref(), self.eps)
+    }
+
     /// `[.., dim]` to the same shape.
     ///
     /// # Errors

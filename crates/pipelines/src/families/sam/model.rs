@@ -164,6 +164,9 @@ fn kept(embedding: &Tensor, plan: &SamPlan) -> Result<PictureEmbedding> {
     })
 }
 
+/// Prompts that are decoded together; between them it can be stopped.
+pub(super) const TOGETHER: usize = 32;
+
 fn prompted(
     segmenter: &Segmenter,
     prompts: &[MaskPrompt],
@@ -174,33 +177,36 @@ fn prompted(
     control.stage("decode", Work::Run, prompts.len());
     let mut clock = StepClock::new(prompts.len());
     let mut found = Vec::with_capacity(prompts.len());
-    for (index, prompt) in prompts.iter().enumerate() {
+    let size = segmenter.picture()?;
+    for (go, some) in prompts.chunks(TOGETHER).enumerate() {
         control.check()?;
-        let predicted = segmenter.predict(&PicturePrompt {
+        let in_picture = some.iter().map(|prompt| PicturePrompt {
             points: prompt.points.clone(),
             bounds: prompt.bounds,
             mask: None,
-        })?;
-        let size = segmenter.picture()?;
-        for choice in choice(&predicted, which, prompt) {
-            let mut inside = Vec::with_capacity(size[0] * size[1]);
-            let mut stability = Stability::new(threshold, OFFSET);
-            predicted.rows(choice, |row| {
-                inside.extend(row.iter().map(|logit| *logit > threshold));
-                stability.see(row);
-            })?;
-            let mask = Mask::new(size[0], size[1], inside)?;
-            found.push(GeneratedMask {
-                runs: Runs::from(&mask),
-                bounds: mask.bounds(),
-                quality: predicted.qualities[choice],
-                stability: stability.share(),
-                prompt: Some(index),
-                name: prompt.name.clone(),
-                point: None,
-            });
+        });
+        let predicted = segmenter.predict_all(&in_picture.collect::<Vec<_>>())?;
+        for (at, (prompt, predicted)) in some.iter().zip(&predicted).enumerate() {
+            for choice in choice(predicted, which, prompt) {
+                let mut inside = Vec::with_capacity(size[0] * size[1]);
+                let mut stability = Stability::new(threshold, OFFSET);
+                predicted.rows(choice, |row| {
+                    inside.extend(row.iter().map(|logit| *logit > threshold));
+                    stability.see(row);
+                })?;
+                let mask = Mask::new(size[0], size[1], inside)?;
+                found.push(GeneratedMask {
+                    runs: Runs::from(&mask),
+                    bounds: mask.bounds(),
+                    quality: predicted.qualities[choice],
+                    stability: stability.share(),
+                    prompt: Some(go * TOGETHER + at),
+                    name: prompt.name.clone(),
+                    point: None,
+                });
+            }
+            clock.step(control);
         }
-        clock.step(control);
     }
     Ok(found)
 }

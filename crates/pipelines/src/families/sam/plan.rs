@@ -1,11 +1,14 @@
 //! From a request to every decision.
 
+use brisk_nn::two_way;
 use serde_json::{Map, Value, json};
 
 use super::files::Files;
+use super::model::TOGETHER;
 use super::options as own;
 use super::{Crop, Everything, crops};
 use crate::error::{Error, Result};
+
 use crate::memory;
 use crate::options::Options;
 use crate::options::mask_keys as shared;
@@ -285,14 +288,20 @@ impl SamPlan {
         let frame = (config.image_size() as u64).pow(2);
         let pixels = (size[0] as u64) * (size[1] as u64);
         let masks = config.mask_decoder_config.masks() as u64;
-        let together = match &self.sought {
+        let (together, prompts) = match &self.sought {
             // Of a prompt, one mask after another: whether a pixel is inside, and its byte in a file.
-            Sought::Prompts(_) => 2,
-            Sought::Everything(found) => 4 * masks * found.points_per_batch as u64,
+            Sought::Prompts(_) => (2, TOGETHER),
+            Sought::Everything(found) => {
+                let points = found.points_per_batch;
+                (4 * masks * points as u64, points)
+            }
         };
+        // The picture as every layer sees it, and what makes those of prompts of it.
+        let copies = 24 + two_way::together() as u64;
         let decoder = together * pixels
             + 4 * masks * frame
-            + 16 * cells * 4 * config.mask_decoder_config.hidden_size as u64;
+            + 4 * masks * 16 * cells * prompts as u64
+            + copies * cells * 4 * config.mask_decoder_config.hidden_size as u64;
         let mut stages = Vec::new();
         for (stage, needed, suggestion) in [
             (

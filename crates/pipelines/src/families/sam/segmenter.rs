@@ -153,14 +153,23 @@ impl Segmenter {
     /// # Errors
     /// No picture was looked at, or a mask of another size.
     pub fn predict(&self, prompt: &PicturePrompt) -> Result<PredictedMasks> {
-        let (frame, picture) = self.seen()?;
-        let prompts = together(frame, &[prompt])?;
-        let decoder = &self.networks.decoder;
-        let decoded = decoder.decode(picture, &prompts, &mut Trace::none())?;
-        Ok(PredictedMasks {
-            frame: *frame,
-            qualities: decoded.qualities.flatten_all()?.to_vec1()?,
-            coarse: decoded.masks,
+        let predicted = self.predict_all(std::slice::from_ref(prompt))?;
+        let nothing = || Error::request("prompt", "no masks were decoded");
+        predicted.into_iter().next().ok_or_else(nothing)
+    }
+
+    /// All masks of each prompt. Prompts of the same parts are decoded together, in less time than one by one.
+    ///
+    /// # Errors
+    /// As [`predict`](Self::predict).
+    pub fn predict_all(&self, prompts: &[PicturePrompt]) -> Result<Vec<PredictedMasks>> {
+        let frame = *self.seen()?.0;
+        self.decoded(prompts, |decoded, qualities| {
+            Ok(PredictedMasks {
+                frame,
+                qualities,
+                coarse: decoded,
+            })
         })
     }
 
@@ -169,6 +178,23 @@ impl Segmenter {
     /// # Errors
     /// As [`predict`](Self::predict).
     pub fn coarse_masks(&self, prompts: &[PicturePrompt]) -> Result<Vec<CoarseMask>> {
+        self.decoded(prompts, |decoded, qualities| {
+            let (_, _, rows, columns) = decoded.dims4()?;
+            let single = decoded.narrow(1, 0, 1)?.contiguous()?.flatten_all()?;
+            Ok(CoarseMask {
+                logits: single.to_vec1()?,
+                size: [columns, rows],
+                quality: qualities[0],
+            })
+        })
+    }
+
+    /// What `take` makes of each prompt's masks `[1, masks, 4h, 4w]` and their qualities.
+    fn decoded<T>(
+        &self,
+        prompts: &[PicturePrompt],
+        take: impl Fn(Tensor, Vec<f32>) -> Result<T>,
+    ) -> Result<Vec<T>> {
         let (frame, picture) = self.seen()?;
         let mut groups: BTreeMap<_, Vec<usize>> = BTreeMap::new();
         for (index, prompt) in prompts.iter().enumerate() {
@@ -179,22 +205,15 @@ impl Segmenter {
             );
             groups.entry(parts).or_default().push(index);
         }
-        let mut found: Vec<Option<CoarseMask>> = vec![None; prompts.len()];
+        let mut found: Vec<Option<T>> = prompts.iter().map(|_| None).collect();
         for indices in groups.values() {
             let group: Vec<&PicturePrompt> = indices.iter().map(|index| &prompts[*index]).collect();
             let decoder = &self.networks.decoder;
             let decoded = decoder.decode(picture, &together(frame, &group)?, &mut Trace::none())?;
-            let (_, _, rows, columns) = decoded.masks.dims4()?;
-            let single = decoded.masks.narrow(1, 0, 1)?.contiguous()?.flatten_all()?;
-            let logits = single.to_vec1::<f32>()?;
             let qualities = decoded.qualities.to_vec2::<f32>()?;
-            let each = logits.chunks_exact(rows * columns).zip(qualities);
-            for (index, (logits, qualities)) in indices.iter().zip(each) {
-                found[*index] = Some(CoarseMask {
-                    logits: logits.to_vec(),
-                    size: [columns, rows],
-                    quality: qualities[0],
-                });
+            for (at, (index, qualities)) in indices.iter().zip(qualities).enumerate() {
+                let masks = decoded.masks.narrow(0, at, 1)?;
+                found[*index] = Some(take(masks, qualities)?);
             }
         }
         Ok(found.into_iter().flatten().collect())
