@@ -11,3 +11,4 @@ pub mod modulate;
 pub mod norm;
 pub mod resample;
 pub mod shortcut;
+pub mod windows;

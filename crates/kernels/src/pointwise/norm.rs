@@ -1,4 +1,4 @@
-//! RMS normalisation over the last dimension.
+//! RMS and layer normalisation over the last dimension.
 
 use crate::parallel;
 use crate::simd::simd_dispatch;
@@ -38,15 +38,43 @@ simd_dispatch! {
     }
 }
 
-/// `y = x / sqrt(mean(x²) + eps) · weight + bias`, for rows as long as the weight.
-pub fn rms_forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
-    let c = weight.len();
+simd_dispatch! {
+    fn rows_about_mean(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
+        let c = weight.len();
+        for (x, y) in x.chunks_exact(c).zip(y.chunks_exact_mut(c)) {
+            let mean = lane_sum(c, |i| x[i]) / c as f32;
+            let variance = lane_sum(c, |i| (x[i] - mean) * (x[i] - mean)) / c as f32;
+            let r = 1.0 / (variance + eps).sqrt();
+            match bias {
+                Some(bias) => for i in 0..c { y[i] = (x[i] - mean) * r * weight[i] + bias[i]; },
+                None => for i in 0..c { y[i] = (x[i] - mean) * r * weight[i]; },
+            }
+        }
+    }
+}
+
+fn check(x: &[f32], c: usize, bias: Option<&[f32]>, y: &[f32]) {
     assert!(
         c > 0 && x.len() == y.len() && x.len().is_multiple_of(c),
         "rows of {c} in {}",
         x.len()
     );
     assert!(bias.is_none_or(|b| b.len() == c), "bias length");
+}
+
+/// `y = (x − mean) / sqrt(variance + eps) · weight + bias`, for rows as long as the weight.
+pub fn layer_forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
+    let c = weight.len();
+    check(x, c, bias, y);
+    parallel::rows_mut(y, c, |first, y| {
+        rows_about_mean(&x[first * c..first * c + y.len()], weight, bias, eps, y);
+    });
+}
+
+/// `y = x / sqrt(mean(x²) + eps) · weight + bias`, for rows as long as the weight.
+pub fn rms_forward(x: &[f32], weight: &[f32], bias: Option<&[f32]>, eps: f32, y: &mut [f32]) {
+    let c = weight.len();
+    check(x, c, bias, y);
     parallel::rows_mut(y, c, |first, y| {
         rows_forward(&x[first * c..first * c + y.len()], weight, bias, eps, y);
     });
@@ -106,6 +134,25 @@ pub fn rms_backward(
 mod tests {
     use super::*;
     use crate::reference::{self, assert_close, assert_gradient, noise};
+
+    #[test]
+    fn a_layer_norm_is_that_of_what_differs_from_the_mean() {
+        for (rows, c) in [(1, 1), (3, 5), (7, 16), (900, 100)] {
+            let (x, w, b) = (noise(rows * c, 1), noise(c, 2), noise(c, 3));
+            let x: Vec<f32> = x.iter().map(|x| x + 3.0).collect();
+            let centred = x.chunks_exact(c).flat_map(|row| {
+                let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / c as f64;
+                row.iter().map(move |x| (f64::from(*x) - mean) as f32)
+            });
+            let centred: Vec<f32> = centred.collect();
+            let mut y = vec![f32::NAN; x.len()];
+            layer_forward(&x, &w, Some(&b), 1e-5, &mut y);
+            assert_close(&y, &reference::rms_norm(&centred, &w, &b, 1e-5), 1e-5);
+            layer_forward(&x, &w, None, 1e-5, &mut y);
+            let none = vec![0.0; c];
+            assert_close(&y, &reference::rms_norm(&centred, &w, &none, 1e-5), 1e-5);
+        }
+    }
 
     #[test]
     fn forward_and_gradients_match() {

@@ -29,7 +29,6 @@ mod shared_cells;
 mod tiny_vit;
 mod two_way;
 mod vit;
-mod windows;
 
 pub use component::COMPONENT;
 pub use config::{MaskDecoderConfig, PromptEncoderConfig, SamConfig};

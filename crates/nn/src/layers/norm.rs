@@ -2,7 +2,7 @@
 
 use crate::error::Result;
 use crate::ops;
-use crate::tensor::{D, DType, Tensor};
+use crate::tensor::{DType, Tensor};
 use crate::weights::{Init, Weights};
 
 /// Which parameters an [`RmsNorm`] has.
@@ -123,9 +123,7 @@ impl LayerNorm {
     /// # Errors
     /// Another width.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        // About the mean, the root of the mean square is the deviation.
-        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
-        ops::rms_norm(&centred, &self.weight, self.bias.as_ref(), self.eps)
+        ops::layer_norm(x, &self.weight, self.bias.as_ref(), self.eps)
     }
 }
 

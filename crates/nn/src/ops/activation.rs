@@ -3,7 +3,7 @@
 use super::accelerated;
 use super::linear::shape_error;
 use super::on_device;
-use super::storage::{cpu_slice, tensor, with_slices};
+use super::storage::{cpu_slice, is_plain, tensor, with_slices};
 use super::tangent;
 use crate::error::Result;
 use crate::tensor::Tensor;
@@ -85,10 +85,7 @@ impl CustomOp1 for Pointwise {
 /// # Errors
 /// Two shapes.
 pub fn add(a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    let plain = |x: &Tensor| {
-        !x.track_op() && !x.has_tangent() && x.device().is_none() && !x.is_accelerated()
-    };
-    if a.dims() != b.dims() || !plain(a) || !plain(b) {
+    if a.dims() != b.dims() || !is_plain(a) || !is_plain(b) {
         return a + b;
     }
     let dims = a.dims().to_vec();

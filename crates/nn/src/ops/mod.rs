@@ -34,6 +34,7 @@ mod span_attention;
 pub(crate) mod storage;
 mod tangent;
 mod window_attention;
+mod windows;
 
 pub use activation::{
     add, gated_gelu_tanh, gated_silu, gelu_erf, gelu_tanh, joined_gelu_tanh, relu, silu, silu_times,
@@ -54,7 +55,7 @@ pub use linear::linear;
 pub use lite_mla::{GatheredScale, MultiScaleStates, multi_scale_linear_attention};
 pub use lstm::lstm;
 pub(crate) use norm::norm_pair;
-pub use norm::{gate_residual, layer_norm_modulate, rms_norm};
+pub use norm::{gate_residual, layer_norm, layer_norm_modulate, rms_norm};
 pub(crate) use packed::quantize;
 pub use packed::{PackedConv2d, PackedLinear, can_pack};
 pub(crate) use packed_attention::{packed_attention, write_key_values};
@@ -68,6 +69,7 @@ pub use resize::{resize_area, resize_bicubic, resize_bilinear};
 pub use rotary_at::{RotaryAngles, rotary_at};
 pub use span_attention::{AttentionSpan, span_attention};
 pub use window_attention::window_attention;
+pub use windows::{from_windows, windows};
 
 use crate::error::Result;
 use crate::tensor::{DType, Tensor};

@@ -3,10 +3,10 @@
 use super::accelerated;
 use super::epilogue::{Epilogue, Norm, Residual};
 use super::linear::shape_error;
-use super::storage::{cpu_slice, tensor, with_slices};
+use super::storage::{cpu_slice, is_plain, tensor, with_slices};
 use super::tangent;
 use crate::error::{Error, Result};
-use crate::tensor::Tensor;
+use crate::tensor::{D, DType, Tensor};
 use brisk_cuda::Element;
 use brisk_kernels::buffer::unfilled;
 use brisk_kernels::{modulate, norm};
@@ -56,6 +56,29 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) ->
     Ok(match bias {
         Some(bias) => x.apply_op3(&weight, &bias.contiguous()?, op)?,
         None => x.apply_op2(&weight, op)?,
+    })
+}
+
+/// `(x − mean) / sqrt(variance + eps)·weight + bias` over the last dimension.
+///
+/// # Errors
+/// Another width.
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    let parameters = || [weight].into_iter().chain(bias);
+    let (width, dims) = (weight.elem_count(), x.dims().to_vec());
+    let fits = dims.last() == Some(&width) && parameters().all(|p| p.dims() == [width]);
+    if !fits || !is_plain(x) || !parameters().all(is_plain) || x.dtype() != DType::F32 {
+        // About the mean, the root of the mean square is the deviation.
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        return rms_norm(&centred, weight, bias, eps);
+    }
+    let no_bias = Tensor::zeros(0, DType::F32)?;
+    let added = bias.unwrap_or(&no_bias);
+    with_slices!([x, weight, added], {
+        let mut y = unfilled(x.len());
+        let added = bias.is_some().then_some(added);
+        norm::layer_forward(x, weight, added, eps as f32, &mut y);
+        Ok(tensor(y, &dims)?)
     })
 }
 

@@ -44,6 +44,11 @@ impl Reach for Tensor {
     }
 }
 
+/// Whether a tensor is nothing but its values in ordinary memory: no gradient or tangent is asked of it.
+pub(crate) fn is_plain(x: &Tensor) -> bool {
+    !x.track_op() && !x.has_tangent() && x.device().is_none() && !x.is_accelerated()
+}
+
 /// The values of a contiguous f32 tensor on the CPU.
 pub(crate) fn cpu_slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     let CpuStorage::F32(values) = storage else {

@@ -5,7 +5,6 @@ use brisk_nn::{DType, Init, LayerNorm, Linear, Tensor, Weights};
 
 use super::model::LAYER_NORM_EPS;
 use crate::Result;
-use crate::sam::windows::{whole, windows};
 
 /// Norm and attention of one block.
 #[derive(Debug)]
@@ -52,13 +51,11 @@ impl WindowAttention {
         let (batch, height, width, channels) = x.dims4()?;
         let qkv = self.qkv.forward(&self.norm.forward(x)?)?;
         // The reference puts zeros in before the norm, and nothing masks them.
-        let beyond = || {
-            let zeros = Tensor::zeros((1, self.width), DType::F32)?;
-            self.qkv.forward(&self.norm.forward(&zeros)?)
-        };
+        let zeros = Tensor::zeros((1, self.width), DType::F32)?;
+        let beyond = self.qkv.forward(&self.norm.forward(&zeros)?)?;
         let places = self.side * self.side;
         let dim = channels / self.heads;
-        let windows = windows(&qkv, self.side, beyond)?;
+        let windows = ops::windows(&qkv, self.side, 0..3 * channels, Some(&beyond))?;
         let count = windows.dim(0)?;
         let tokens = windows.reshape(vec![count, places, self.heads, 3, dim])?;
         let part = |index: usize| -> Result<Tensor> {
@@ -72,7 +69,7 @@ impl WindowAttention {
             scale,
             &self.table,
         )?;
-        let attended = whole(&attended, self.side, [batch, height, width])?;
+        let attended = ops::from_windows(&attended, self.side, [batch, height, width])?;
         let steps = Epilogue {
             residual: Some(Residual::Same(x)),
             ..Epilogue::default()

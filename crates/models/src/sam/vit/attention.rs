@@ -5,7 +5,6 @@ use brisk_nn::{DType, Init, Linear, Tensor, Weights};
 
 use super::VisionConfig;
 use crate::Result;
-use crate::sam::windows::{whole, windows};
 
 /// Attention of one layer.
 #[derive(Debug)]
@@ -60,26 +59,27 @@ impl VisionAttention {
     pub(super) fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         let (batch, height, width, _) = x.dims4()?;
         let qkv = self.qkv.forward(x)?;
-        let (qkv, grid) = match self.window {
-            // The reference puts zeros in after the norm, and nothing masks them.
+        let part = |index: usize| index * self.width..(index + 1) * self.width;
+        let (parts, grid) = match self.window {
             Some(side) => {
-                let beyond = || {
-                    let zeros = Tensor::zeros((1, self.width), DType::F32)?;
-                    self.qkv.forward(&zeros)
-                };
-                (windows(&qkv, side, beyond)?, [side; 2])
+                // The reference puts zeros in after the norm, and nothing masks them.
+                let zeros = Tensor::zeros((1, self.width), DType::F32)?;
+                let beyond = self.qkv.forward(&zeros)?;
+                let part = |index| ops::windows(&qkv, side, part(index), Some(&beyond));
+                ([part(0)?, part(1)?, part(2)?], [side; 2])
             }
-            None => (qkv, [height, width]),
+            None => {
+                let tokens = qkv.reshape((batch, height * width, 3 * self.width))?;
+                let part = |index| {
+                    let part = tokens.narrow(2, part(index).start, self.width)?;
+                    part.contiguous()
+                };
+                ([part(0)?, part(1)?, part(2)?], [height, width])
+            }
         };
-        let tokens = qkv.reshape(((), grid[0] * grid[1], 3 * self.width))?;
-        let part = |index: usize| {
-            tokens
-                .narrow(2, index * self.width, self.width)?
-                .contiguous()
-        };
-        let attended = self.attend([&part(0)?, &part(1)?, &part(2)?], grid)?;
+        let attended = self.attend([&parts[0], &parts[1], &parts[2]], grid)?;
         let attended = match self.window {
-            Some(side) => whole(&attended, side, [batch, height, width])?,
+            Some(side) => ops::from_windows(&attended, side, [batch, height, width])?,
             None => attended.reshape(x.dims())?,
         };
         let steps = Epilogue {
