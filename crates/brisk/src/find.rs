@@ -32,7 +32,10 @@ pub fn find(
         let model = BoxModel::default_of(kind).ok_or_else(|| {
             Error::request(
                 "model",
-                format!("no model in the box gives {}; name one", kind.name()),
+                format!(
+                    "no model in the box is the default for {}; name one",
+                    kind.name()
+                ),
             )
         })?;
         return in_the_box(model);

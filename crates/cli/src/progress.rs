@@ -100,6 +100,31 @@ pub struct Stages {
     name: String,
     began: Instant,
     told: Instant,
+    pace: Pace,
+}
+
+/// How fast a long run goes on of late: what it did before may have been on another machine, or asleep.
+#[derive(Default)]
+struct Pace {
+    /// Share that was done and seconds that it took, when they were last told.
+    last: Option<(f64, f64)>,
+    /// Seconds for all.
+    whole: Option<f64>,
+}
+
+impl Pace {
+    /// Seconds that are left of a run of which a share is done after so many.
+    fn left(&mut self, share: f64, seconds: f64) -> f64 {
+        if let Some((last, told)) = self.last
+            && share > last
+        {
+            let new = (seconds - told).max(0.0) / (share - last);
+            self.whole = Some(self.whole.map_or(new, |whole| 0.5 * (whole + new)));
+        }
+        self.last = Some((share, seconds));
+        let overall = if share > 0.0 { seconds / share } else { 0.0 };
+        self.whole.unwrap_or(overall) * (1.0 - share)
+    }
 }
 
 impl Stages {
@@ -113,6 +138,7 @@ impl Stages {
             name: String::new(),
             began: now,
             told: now,
+            pace: Pace::default(),
         }
     }
 
@@ -204,10 +230,7 @@ impl Stages {
                 numbers,
             } => {
                 let numbers: String = numbers.iter().map(shown).collect();
-                let left = match *share > 0.0 {
-                    true => seconds / share * (1.0 - share),
-                    false => 0.0,
-                };
+                let left = self.pace.left(*share, *seconds);
                 self.line(&format!(
                     "step {step}{numbers}  {:.0} %, {} left",
                     100.0 * share,
@@ -382,6 +405,17 @@ impl HubProgress for Download {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_follows_the_pace_of_late() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.left(0.0, 5.0), 0.0);
+        let mut pace = Pace::default();
+        // A night's sleep is in the first number.
+        assert_eq!(pace.left(0.5, 36000.0), 36000.0);
+        assert!((pace.left(0.6, 36010.0) - 40.0).abs() < 1e-6);
+        assert!((pace.left(0.7, 36030.0) - 45.0).abs() < 1e-6);
+    }
 
     #[test]
     fn numbers_are_shown_by_what_they_mean() {

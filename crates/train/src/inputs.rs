@@ -11,6 +11,7 @@ use crate::data::emoji::EmojiData;
 use crate::error::{JsonContext, Result};
 use crate::families::autoencoder::AutoencoderConfig;
 use crate::families::video_autoencoder::VideoAutoencoderConfig;
+use crate::objectives::perceptual::FeatureNetwork;
 
 /// Fingerprints by what they are of.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -56,6 +57,13 @@ impl Inputs {
     pub(crate) fn tokenizer(mut self, weights: &dyn TensorSource) -> Result<Self> {
         self.0.insert("tokenizer".to_owned(), fingerprint(weights)?);
         Ok(self)
+    }
+
+    /// With the network whose features the loss compares.
+    pub(crate) fn features(mut self, network: &FeatureNetwork) -> Self {
+        let name = "network of the perceptual loss".to_owned();
+        self.0.insert(name, network.fingerprint().to_owned());
+        self
     }
 
     /// With the weights of one network to start from, where there are any.

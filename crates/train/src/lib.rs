@@ -14,7 +14,7 @@
 //! let data = EmojiData::open("emoji128.safetensors".as_ref())?;
 //! let Recipe::Autoencoder(recipe) = Recipe::open("emoji-autoencoder")? else { return Ok(()) };
 //! let control = Control::new(|event| println!("{event:?}"));
-//! train_autoencoder(&recipe, &data, None, "out".as_ref(), &control)?;
+//! train_autoencoder(&recipe, &data, None, None, "out".as_ref(), &control)?;
 //! # Ok(()) }
 //! ```
 #![forbid(unsafe_code)]
@@ -77,5 +77,7 @@ pub use families::video_autoencoder::{
 };
 pub use inputs::Inputs;
 pub use loss::ReconstructionLoss;
+pub use objectives::patch_gan::AdversarialOptions;
+pub use objectives::perceptual::FeatureNetwork;
 pub use pictures::{Augmentation, Selection, to_pictures};
 pub use tensors::NamedArray;

@@ -52,7 +52,7 @@ pub struct Measure {
 }
 
 /// Everything that evaluations measure.
-pub const MEASURES: [Measure; 23] = [
+pub const MEASURES: [Measure; 24] = [
     Measure {
         key: "psnr",
         option: "psnr",
@@ -135,6 +135,13 @@ pub const MEASURES: [Measure; 23] = [
         option: "reconstruction-loss",
         name: "reconstruction",
         title: "loss of pictures or frames",
+        unit: Unit::None,
+    },
+    Measure {
+        key: "perceptual_loss",
+        option: "perceptual-loss",
+        name: "perceptual",
+        title: "distance of pictures by features",
         unit: Unit::None,
     },
     Measure {

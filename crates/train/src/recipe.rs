@@ -24,6 +24,7 @@ use crate::families::tower::TowerRecipe;
 use crate::families::video::VideoRecipe;
 use crate::families::video_autoencoder::VideoAutoencoderRecipe;
 use crate::loss::ReconstructionLoss;
+use crate::objectives::patch_gan::AdversarialOptions;
 use crate::optimiser::{EightBit, OptimiserKind};
 use crate::pictures::{Augmentation, Selection};
 pub use crate::recipe_checks::MAX_STEPS;
@@ -101,6 +102,16 @@ pub struct AutoencoderRecipe {
     pub training: TrainingOptions,
     /// Loss.
     pub loss: ReconstructionLoss,
+    /// Weight of the distance by a network's features; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub perceptual_weight: f64,
+    /// A discriminator and its part of the loss: its updates and the autoencoder's take turns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub adversarial: Option<AdversarialOptions>,
+    /// Parts of the autoencoder that are trained (`decoder.conv_out`); the rest stays that of the model to start from. All
+    /// where there are none: phase 1 of DC-AE.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trained: Vec<String>,
     /// Augmentation.
     pub augmentation: Augmentation,
     /// Updates between evaluations.
@@ -109,6 +120,11 @@ pub struct AutoencoderRecipe {
     pub eval_pictures: usize,
     /// Updates between sample sheets.
     pub sample_every: u64,
+}
+
+/// Whether a part of a loss is left out.
+fn is_zero(weight: &f64) -> bool {
+    *weight == 0.0
 }
 
 /// Trains a SANA transformer and a small Gemma-2 text encoder together, on the latents of a frozen autoencoder.

@@ -168,6 +168,15 @@ impl AutoencoderRecipe {
         )?;
         require_object("config", &self.config)?;
         self.autoencoder()?;
+        require(
+            self.perceptual_weight == 0.0 || NUMBERS.contains(&self.perceptual_weight),
+            "perceptual_weight",
+            self.perceptual_weight,
+            &format!("0, or {} to {}", NUMBERS.start(), NUMBERS.end()),
+        )?;
+        if let Some(adversarial) = &self.adversarial {
+            adversarial.validate()?;
+        }
         self.augmentation.validate(self.picture_size)
     }
 }

@@ -24,8 +24,9 @@ use brisk_train::optimiser::OptimiserKind;
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
 use brisk_train::schedule::Decay;
 use brisk_train::{
-    LoraOptions, Start, TokenizerFiles, TowerFiles, open_codes_start, open_joint_start, recipe_of,
-    train_adapter, train_autoencoder, train_codes, train_image, train_joint, train_text,
+    FeatureNetwork, LoraOptions, Start, TokenizerFiles, TowerFiles, open_codes_start,
+    open_joint_start, recipe_of, train_adapter, train_autoencoder, train_codes, train_image,
+    train_joint, train_text,
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -135,9 +136,13 @@ pub struct AutoencoderArguments {
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "emoji-autoencoder")]
     recipe: String,
-    /// Go on from this autoencoder's weights, of the recipe's shape
+    /// Go on from this autoencoder's weights, of the recipe's shape; of these, train what the recipe's `trained` names
     #[arg(long, value_name = "MODEL")]
     from: Option<String>,
+    /// Network whose features a recipe with `perceptual_weight` compares: a folder of `brisk train checker`, or a file of
+    /// torchvision's VGG-16 (default: the checker in the box)
+    #[arg(long, value_name = "NETWORK")]
+    features: Option<PathBuf>,
     /// Data set of `brisk train prepare-emoji`, `prepare-pictures` or `prepare-scenes`; several are joined
     #[arg(long, value_name = "FILE", required = true)]
     data: Vec<PathBuf>,
@@ -274,9 +279,20 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
         Ok::<_, Failure>(open_autoencoder(&folder, None)?)
     });
     let start = start.transpose()?;
+    let features = match (&arguments.features, recipe.perceptual_weight > 0.0) {
+        (Some(path), true) => Some(FeatureNetwork::open(path)?),
+        (None, true) => Some(FeatureNetwork::in_the_box()?),
+        (None, false) => None,
+        (Some(_), false) => {
+            return Err(Failure::usage(
+                "--features: the recipe's perceptual_weight is 0, so nothing compares features",
+            ));
+        }
+    };
     arguments.run.train("vae", |control| {
         let out = &arguments.run.output;
-        train_autoencoder(&recipe, &data, start.as_ref(), out, control)
+        let (start, features) = (start.as_ref(), features.as_ref());
+        train_autoencoder(&recipe, &data, start, features, out, control)
     })
 }
 

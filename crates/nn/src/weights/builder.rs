@@ -31,6 +31,7 @@ pub struct WeightsBuilder {
     exact: bool,
     location: Location,
     headers_only: bool,
+    trained: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -69,7 +70,15 @@ impl WeightsBuilder {
             exact: false,
             location: Location::HOST,
             headers_only: false,
+            trained: Vec::new(),
         }
+    }
+
+    /// Of variables for training, only those of these parts (`decoder.conv_out`) are to be changed: whatever else a model
+    /// has stays as the source has it, and gradients pass through it. All are where no part is named.
+    pub fn trained(mut self, parts: &[String]) -> Self {
+        self.trained.extend_from_slice(parts);
+        self
     }
 
     /// Adds `scale` times what `lora` says to the weights that it names, and to those of another that
@@ -140,6 +149,7 @@ impl WeightsBuilder {
                 source,
                 seed,
                 made: Variables::default(),
+                trained: self.trained,
             },
         };
         let (quantization, kept) = self.quantized.into_iter().next().unwrap_or_default();
@@ -183,6 +193,9 @@ impl WeightsBuilder {
             if matches!(self.source, Source::Variables(..)) {
                 return refuse("training runs on the CPU only; use --device cpu");
             }
+        }
+        if !self.trained.is_empty() && !matches!(self.source, Source::Variables(Some(_), _)) {
+            return refuse("parts are trained of a model that is not there; give it");
         }
         if let Source::Variables(source, _) = &self.source {
             if self.headers_only {

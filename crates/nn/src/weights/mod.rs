@@ -70,7 +70,18 @@ enum Origin {
         source: Option<Arc<dyn TensorSource>>,
         seed: u64,
         made: Variables,
+        /// Parts whose parameters an optimiser changes; all where none is named.
+        trained: Vec<String>,
     },
+}
+
+/// Whether `path` is one of the parts or below one; without parts it is.
+fn is_trained(parts: &[String], path: &str) -> bool {
+    let within = |part: &String| {
+        let rest = path.strip_prefix(part.as_str());
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    };
+    parts.is_empty() || parts.iter().any(within)
 }
 
 impl Origin {
@@ -99,8 +110,12 @@ impl Weights {
 
     /// As [`WeightsBuilder::trainable`], with nothing added.
     pub fn trainable(source: Option<Arc<dyn TensorSource>>, seed: u64) -> Self {
-        let made = Variables::default();
-        Self::over(Shared::plain(Origin::Variables { source, seed, made }))
+        Self::over(Shared::plain(Origin::Variables {
+            source,
+            seed,
+            made: Variables::default(),
+            trained: Vec::new(),
+        }))
     }
 
     fn over(shared: Shared) -> Self {
@@ -316,12 +331,14 @@ impl Weights {
         shared.adapters.finish()
     }
 
-    /// All variables by full name, sorted. Empty for frozen parameters.
+    /// All variables that are to be trained by full name, sorted. Empty for frozen parameters.
     pub fn variables(&self) -> Vec<(String, Var)> {
-        match &self.shared.origin {
-            Origin::Variables { made, .. } => made.all(),
-            _ => Vec::new(),
-        }
+        let Origin::Variables { made, trained, .. } = &self.shared.origin else {
+            return Vec::new();
+        };
+        let mut variables = made.all();
+        variables.retain(|(name, _)| is_trained(trained, name));
+        variables
     }
 }
 
@@ -384,8 +401,17 @@ impl Shared {
                 let tensor = made_up::tensor(path, *seed, shape, init, storage)?;
                 self.adapters.apply(path, tensor)
             }
-            Origin::Variables { source, seed, made } => made.get_or_make(path, || {
-                let known = source.as_deref().filter(|s| s.info(path).is_some());
+            Origin::Variables {
+                source,
+                seed,
+                made,
+                trained,
+            } => made.get_or_make(path, || {
+                // What is not trained has nothing to start from but the source, which says what it lacks.
+                let whole = !is_trained(trained, path);
+                let known = source
+                    .as_deref()
+                    .filter(|s| whole || s.info(path).is_some());
                 let start = match known {
                     Some(source) => self.read(source, path, shape, false)?,
                     None => None,

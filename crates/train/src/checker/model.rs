@@ -1,11 +1,12 @@
 //! The network that finds objects.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use brisk_media::{Filter, Picture, resize_pil};
 use brisk_nn::ops::{self, Activation, Epilogue};
 use brisk_nn::{Conv2d, ConvOptions, Result as NnResult, RmsNorm, RmsNormKind, Tensor, Weights};
-use brisk_store::{Limit, SafetensorsFile, read_text};
+use brisk_store::{Limit, SafetensorsFile, TensorSource, read_text};
 use serde::{Deserialize, Serialize};
 
 use super::verdict::Sighting;
@@ -27,6 +28,8 @@ const CONFIG: &str = "config.json";
 /// The checker in the box.
 const BOX_CONFIG: &str = include_str!("../../../../assets/scene-checker/config.json");
 const BOX_WEIGHTS: &[u8] = include_bytes!("../../../../assets/scene-checker/model.safetensors");
+
+type Source = Arc<dyn TensorSource>;
 
 /// Widths of the network, and the words that its outputs mean.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,10 +138,30 @@ impl SceneChecker {
     /// # Errors
     /// Files that are missing or damaged, and words that are not those of this version's scenes.
     pub fn open(folder: &Path) -> Result<Self> {
+        Self::open_with(folder, Weights::from_source)
+    }
+
+    fn open_with(folder: &Path, weights: impl FnOnce(Source) -> Weights) -> Result<Self> {
         let path = folder.join(CONFIG);
         let text = read_text(&path, Limit::TEXT)?;
-        let file = SafetensorsFile::open(&folder.join("model.safetensors"))?;
-        Self::read(&text, &path.display().to_string(), file)
+        let file = SafetensorsFile::open(&folder.join(Self::WEIGHTS))?;
+        Self::read(&text, &path.display().to_string(), weights(Arc::new(file)))
+    }
+
+    /// That of a folder, or the one in the box, of which gradients pass through the layers.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn for_gradients(folder: Option<&Path>) -> Result<Self> {
+        // Layers that are frozen at load have no gradient; nothing changes these.
+        let weights = |source| Weights::trainable(Some(source), 0);
+        match folder {
+            Some(folder) => Self::open_with(folder, weights),
+            None => {
+                let file = SafetensorsFile::from_static(BOX_WEIGHTS, Self::BOX_NAME)?;
+                Self::read(BOX_CONFIG, Self::BOX_NAME, weights(Arc::new(file)))
+            }
+        }
     }
 
     /// The one in the box, which `brisk train checker` made.
@@ -147,8 +170,12 @@ impl SceneChecker {
     /// Words of another version's scenes.
     pub fn in_the_box() -> Result<Self> {
         let file = SafetensorsFile::from_static(BOX_WEIGHTS, Self::BOX_NAME)?;
-        Self::read(BOX_CONFIG, Self::BOX_NAME, file)
+        let weights = Weights::from_source(Arc::new(file));
+        Self::read(BOX_CONFIG, Self::BOX_NAME, weights)
     }
+
+    /// File of the weights in a folder.
+    pub(crate) const WEIGHTS: &'static str = "model.safetensors";
 
     /// Name of the one in the box.
     pub const BOX_NAME: &'static str = "scene-checker";
@@ -162,7 +189,7 @@ impl SceneChecker {
         matches!(config, Some(Ok(config)) if config.get("objects").is_some() && config.get("colours").is_some())
     }
 
-    fn read(config: &str, label: &str, file: SafetensorsFile) -> Result<Self> {
+    fn read(config: &str, label: &str, weights: Weights) -> Result<Self> {
         let config: CheckerConfig = serde_json::from_str(config).in_document(label)?;
         let known = CheckerConfig::new(config.channels, config.blocks);
         if config != known {
@@ -170,10 +197,31 @@ impl SceneChecker {
                 "{label}: its objects and colours are not those of this version's scenes; train it again"
             )));
         }
-        let weights = Weights::from_source(std::sync::Arc::new(file));
         let checker = Self::load(&config, &weights)?;
         weights.finish(&[])?;
         Ok(checker)
+    }
+
+    /// Maps of features at a half, a quarter and an eighth of the sides of pictures `[B, H, W, 3]` in −1..1, sides in
+    /// eights. Differentiable.
+    ///
+    /// # Errors
+    /// Other sides.
+    pub(crate) fn features(&self, pictures: &Tensor) -> Result<[Tensor; 3]> {
+        let (_, height, width, _) = pictures.dims4()?;
+        if !height.is_multiple_of(8) || !width.is_multiple_of(8) {
+            return Err(Error::Data(format!(
+                "pictures of {height}x{width}, expected sides in eights"
+            )));
+        }
+        let halved = |at: usize, x: &Tensor| -> Result<Tensor> {
+            let x = self.norms[at].forward(&self.stem[at].forward(x)?)?;
+            Ok(ops::silu(&x)?)
+        };
+        let half = halved(0, pictures)?;
+        let quarter = halved(1, &half)?;
+        let eighth = halved(2, &quarter)?;
+        Ok([half, quarter, eighth])
     }
 
     /// What each cell shows, before it is made likelihoods. Differentiable.
@@ -188,10 +236,7 @@ impl SceneChecker {
             )));
         }
         let silu = Epilogue::activation(Activation::Silu);
-        let mut x = pictures.clone();
-        for (conv, norm) in self.stem.iter().zip(&self.norms) {
-            x = ops::silu(&norm.forward(&conv.forward(&x)?)?)?;
-        }
+        let [_, _, mut x] = self.features(pictures)?;
         for block in &self.blocks {
             let branch = block.first.forward_with(&block.norm.forward(&x)?, &silu)?;
             x = (block.second.forward(&branch)? + &x)?;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use brisk_media::Picture;
 use brisk_models::component::LoadSettings;
 use brisk_models::dcae::{self, Halves};
-use brisk_nn::{Tensor, Weights};
+use brisk_nn::{Tensor, Weights, WeightsBuilder};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
-use brisk_store::{ModelFolder, OutTensor, write_safetensors};
+use brisk_store::{ModelFolder, OutTensor, TensorSource, write_safetensors};
+use candle_core::Var;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,17 +19,23 @@ use crate::data::emoji::EmojiData;
 use crate::error::{Error, FileContext, Result};
 use crate::eval::{self, BATCH};
 use crate::inputs::Inputs;
-use crate::loss;
+use crate::loss::{self, Loss};
+use crate::objectives::adversarial::{generator_loss, hinge_loss};
+use crate::objectives::patch_gan::PatchDiscriminator;
+use crate::objectives::perceptual::FeatureNetwork;
 use crate::pictures::{self, Order};
 use crate::recipe::AutoencoderRecipe;
 use crate::session::{self, Session, check_start, write_json};
 use crate::sheet;
 use crate::tensors::{self, NamedArray};
+use crate::terms::Terms;
 
 pub(crate) use brisk_models::dcae::{Autoencoder, AutoencoderConfig};
 
 /// The folder of the result.
 const VAE: &str = "vae";
+/// What names of a discriminator's variables begin with.
+const DISCRIMINATOR: &str = "discriminator";
 
 /// What a finished run measured, all with the weights as written (moving average, rounded to bf16).
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -41,6 +48,9 @@ pub struct AutoencoderReport {
     pub parameters: usize,
     /// Mean PSNR of the held-out pictures, dB; none without held-out pictures.
     pub held_out_psnr: Option<f64>,
+    /// Mean distance of the held-out pictures by features; none without a network or pictures.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub held_out_perceptual: Option<f64>,
     /// Number of held-out pictures.
     pub held_out_pictures: usize,
     /// 1 / root mean square of the training pictures' latents.
@@ -81,6 +91,57 @@ pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencode
     Ok(model)
 }
 
+/// What a run does not train, as the model that it starts from has it.
+struct Untrained(Vec<NamedArray>);
+
+impl Untrained {
+    /// The rest of a start beside the variables; parts that name none of these are refused.
+    fn of(
+        trained: &[String],
+        variables: &[(String, Var)],
+        start: Option<&Arc<dyn TensorSource>>,
+    ) -> Result<Self> {
+        let below = |name: &str, part: &str| {
+            let rest = name.strip_prefix(part);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let names = || variables.iter().map(|(name, _)| name);
+        if let Some(part) = trained
+            .iter()
+            .find(|part| !names().any(|name| below(name, part)))
+        {
+            return Err(Error::Recipe(format!(
+                "trained: the autoencoder has no part {part}; parts are named as its tensors are, such as \
+                 decoder.conv_out"
+            )));
+        }
+        let Some(start) = start.filter(|_| !trained.is_empty()) else {
+            return Ok(Self(Vec::new()));
+        };
+        let mut rest = Vec::new();
+        for name in start.names() {
+            if names().any(|known| *known == name) {
+                continue;
+            }
+            if let Some((_, shape)) = start.info(&name) {
+                let values = tensors::read(&**start, &name, &shape)?;
+                rest.push(NamedArray {
+                    name,
+                    shape,
+                    values,
+                });
+            }
+        }
+        Ok(Self(rest))
+    }
+
+    /// All arrays of the autoencoder, with those that are trained; what the run trains beside it is left out.
+    fn with(&self, trained: &[NamedArray]) -> Vec<NamedArray> {
+        let own = |array: &&NamedArray| !array.name.starts_with(DISCRIMINATOR);
+        trained.iter().filter(own).chain(&self.0).cloned().collect()
+    }
+}
+
 /// The autoencoder of the recipe with the given weights, frozen.
 fn frozen(config: &AutoencoderConfig, arrays: &[NamedArray], rounded: bool) -> Result<Autoencoder> {
     let weights = Weights::from_source(tensors::memory_source(arrays, "", rounded)?);
@@ -91,7 +152,8 @@ fn frozen(config: &AutoencoderConfig, arrays: &[NamedArray], rounded: bool) -> R
 
 /// Trains the recipe's autoencoder into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end
 /// `vae/` (diffusers layout, bf16) and `report.json`. Continues when `out` holds a checkpoint of the same recipe.
-/// `start` is an autoencoder of the recipe's shape to go on from.
+/// `start` is an autoencoder of the recipe's shape to go on from, of which parts may be trained alone: phases 2 and 3 of
+/// DC-AE (arXiv 2410.10733, section 3.2). `features` is for a recipe with a perceptual loss.
 ///
 /// # Errors
 /// A data set or a start that does not fit the recipe, files that cannot be written, a run that diverges, or one that was asked to
@@ -100,10 +162,24 @@ pub fn train_autoencoder(
     recipe: &AutoencoderRecipe,
     data: &EmojiData,
     start: Option<&Opened<AutoencoderConfig>>,
+    features: Option<&FeatureNetwork>,
     out: &Path,
     control: &Control,
 ) -> Result<AutoencoderReport> {
     recipe.validate()?;
+    let weight = recipe.perceptual_weight;
+    if (weight > 0.0) != features.is_some() {
+        return Err(Error::Recipe(format!(
+            "perceptual_weight is {weight}, and {} network compares features: give both or none",
+            if features.is_some() { "a" } else { "no" }
+        )));
+    }
+    if !recipe.trained.is_empty() && start.is_none() {
+        return Err(Error::Recipe(format!(
+            "trained: only {} of an autoencoder that is not there; give it (--from)",
+            recipe.trained.join(", ")
+        )));
+    }
     let config = recipe.autoencoder()?;
     let size = data.size;
     if size != recipe.picture_size || !size.is_multiple_of(config.ratio()) {
@@ -122,28 +198,63 @@ pub fn train_autoencoder(
     session::check_memory(parameters, options.batch, (size * size * 24) as u64)?;
     let _lock = session::claim(out, VAE)?;
     let start = start.and_then(Opened::stored);
-    let weights = Weights::trainable(start.cloned(), options.seed);
+    let weights = WeightsBuilder::trainable(start.cloned(), options.seed)
+        .trained(&recipe.trained)
+        .build()?;
     let model = Autoencoder::load(&config, &weights, Halves::Both)?;
     weights.finish(&[])?;
     check_start(&weights, start.map(|start| &**start))?;
-    let parameters = weights.variables();
-    let inputs = Inputs::default().data(data)?.start_from(start)?;
+    let mut parameters = weights.variables();
+    let untrained = Untrained::of(&recipe.trained, &parameters, start)?;
+    let discriminator = match &recipe.adversarial {
+        Some(options) => {
+            let weights = Weights::trainable(None, recipe.training.seed);
+            let network = PatchDiscriminator::load(&weights.pp(DISCRIMINATOR), options)?;
+            parameters.extend(weights.variables());
+            Some((network, options.weight))
+        }
+        None => None,
+    };
+    let mut inputs = Inputs::default().data(data)?.start_from(start)?;
+    if let Some(network) = features {
+        inputs = inputs.features(network);
+    }
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     while !session.is_over() {
         let indices = order.batch(session.step, options.batch);
         let target =
             pictures::augmented_batch(data, &indices, &recipe.augmentation, &mut session.rng)?;
-        session.update(indices.len(), |part| {
+        let learns = discriminator.is_some() && session.step % 2 == 1;
+        session.update_noting(indices.len(), |part| {
             let each = size * size * 3;
             let target = &target[part.start * each..part.end * each];
             let input = Tensor::from_slice(target, (part.len(), size, size, 3))?;
             let output = model.decode(&model.encode(&input)?)?;
-            loss::reconstruction(&output, target, &recipe.loss)
+            if let (Some((network, _)), true) = (&discriminator, learns) {
+                let real = network.logits(&input, true)?;
+                let fake = network.logits(&output.detach(), true)?;
+                let loss = Loss::of(&hinge_loss(&real, &fake)?)?;
+                let terms = vec![("discriminator_loss", loss.value)];
+                return Ok((loss, terms));
+            }
+            let mut loss = loss::reconstruction(&output, target, &recipe.loss)?;
+            let mut terms = Terms::new();
+            if let Some(network) = features {
+                let distance = network.distance(&output, &input)?;
+                loss = loss.plus(&distance, weight)?;
+                terms.push(("perceptual_loss", f64::from(distance.to_scalar::<f32>()?)));
+            }
+            if let Some((network, weight)) = &discriminator {
+                let part = generator_loss(&network.logits(&output, false)?)?;
+                loss = loss.plus(&part, *weight)?;
+                terms.push(("adversarial_loss", f64::from(part.to_scalar::<f32>()?)));
+            }
+            Ok((loss, terms))
         })?;
         let measure = session.is_due(recipe.eval_every) && !held_out.is_empty();
         let sample = session.is_due(recipe.sample_every);
         if measure || sample {
-            let average = frozen(&config, session.ema.arrays(), false)?;
+            let average = frozen(&config, &untrained.with(session.ema.arrays()), false)?;
             if measure {
                 let some = &held_out[..held_out.len().min(recipe.eval_pictures)];
                 let psnr = eval::mean_psnr(&average, data, some)?;
@@ -156,7 +267,9 @@ pub fn train_autoencoder(
         session.settle()?;
     }
     session.finish()?;
-    export(session, recipe, &config, data, &training, &held_out, out)
+    let pictures = [&training[..], &held_out[..]];
+    let rest = (&untrained, features);
+    export(session, recipe, &config, rest, data, pictures, out)
 }
 
 /// Eight pictures over their reconstructions, held-out ones where there are any.
@@ -235,18 +348,38 @@ pub(crate) fn write(arrays: &[NamedArray], config: &Value, folder: &Path) -> Res
     write_json(&folder.join("config.json"), config)
 }
 
+/// Mean distance of reconstructions by features.
+fn mean_distance(
+    network: &FeatureNetwork,
+    model: &Autoencoder,
+    data: &EmojiData,
+    indices: &[usize],
+    control: &Control,
+) -> Result<f64> {
+    let mut sum = 0f64;
+    for some in indices.chunks(BATCH) {
+        control.check()?;
+        let input = pictures::batch(data, some)?;
+        let output = model.decode(&model.encode(&input)?)?;
+        let distance = network.distance(&output, &input)?.to_scalar::<f32>()?;
+        sum += f64::from(distance) * some.len() as f64;
+    }
+    Ok(sum / indices.len() as f64)
+}
+
 fn export(
     mut session: Session,
     recipe: &AutoencoderRecipe,
     config: &AutoencoderConfig,
+    (untrained, features): (&Untrained, Option<&FeatureNetwork>),
     data: &EmojiData,
-    training: &[usize],
-    held_out: &[usize],
+    [training, held_out]: [&[usize]; 2],
     out: &Path,
 ) -> Result<AutoencoderReport> {
     let control = session.control;
     control.stage("measuring the latents", Work::Run, 0);
-    let model = frozen(config, session.ema.arrays(), true)?;
+    let arrays = untrained.with(session.ema.arrays());
+    let model = frozen(config, &arrays, true)?;
     let mut squares = (0f64, 0usize);
     for indices in training.chunks(BATCH) {
         control.check()?;
@@ -261,19 +394,23 @@ fn export(
     } else {
         Some(eval::mean_psnr(&model, data, held_out)?)
     };
+    let perceptual = match features.filter(|_| !held_out.is_empty()) {
+        Some(network) => Some(mean_distance(network, &model, data, held_out, control)?),
+        None => None,
+    };
     write_sheet(&mut session, &model, data, training, held_out)?;
-    let arrays = session.ema.arrays();
     let config = config_with(
         &recipe.config,
         Some("AutoencoderDC"),
         &[("scaling_factor", scaling_factor.into())],
     )?;
-    write(arrays, &config, &out.join(VAE))?;
+    write(&arrays, &config, &out.join(VAE))?;
     let report = AutoencoderReport {
         steps: session.step,
         seconds: session.seconds(),
         parameters: arrays.iter().map(|array| array.values.len()).sum(),
         held_out_psnr: psnr,
+        held_out_perceptual: perceptual,
         held_out_pictures: held_out.len(),
         scaling_factor,
     };

@@ -1,9 +1,12 @@
-//! What distillation minimises, as functions of networks and noised samples; networks, loops, data and files are the
+//! What trainings minimise, as functions of networks and noised samples; networks, loops, data and files are the
 //! families'.
 
+pub(crate) mod adversarial;
 pub(crate) mod dmd;
 pub(crate) mod ladd;
 mod log_variance;
+pub(crate) mod patch_gan;
+pub(crate) mod perceptual;
 mod scm;
 mod trigflow;
 

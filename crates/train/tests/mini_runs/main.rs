@@ -6,6 +6,7 @@ mod depth;
 mod eight_bit;
 mod joint;
 mod masks;
+mod phases;
 mod prolong;
 mod readers;
 mod sprint;
@@ -206,7 +207,7 @@ fn losses(out: &Path) -> Vec<f64> {
 
 fn train_tiny_autoencoder(out: &Path, steps: u64) {
     let recipe = autoencoder_recipe("adamw", steps);
-    train_autoencoder(&recipe, &data(), None, out, &Control::silent()).unwrap();
+    train_autoencoder(&recipe, &data(), None, None, out, &Control::silent()).unwrap();
 }
 
 #[test]
@@ -215,15 +216,16 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     let (whole, parted) = (folder.path().join("whole"), folder.path().join("parted"));
     let recipe = autoencoder_recipe("adamw", 60);
     let data = data();
-    let report = train_autoencoder(&recipe, &data, None, &whole, &Control::silent()).unwrap();
+    let report = train_autoencoder(&recipe, &data, None, None, &whole, &Control::silent()).unwrap();
     let losses = losses(&whole);
     assert!(losses[losses.len() - 1] < 0.7 * losses[0], "{losses:?}");
     assert!(whole.join("samples/step-00000060.png").exists());
 
-    let stopped = train_autoencoder(&recipe, &data, None, &parted, &stopping_at(25)).unwrap_err();
+    let stopped =
+        train_autoencoder(&recipe, &data, None, None, &parted, &stopping_at(25)).unwrap_err();
     assert_stopped(&stopped, &parted, 25);
     assert!(!parted.join("vae").exists());
-    train_autoencoder(&recipe, &data, None, &parted, &Control::silent()).unwrap();
+    train_autoencoder(&recipe, &data, None, None, &parted, &Control::silent()).unwrap();
     assert_same_checkpoint(&whole, &parted);
 
     // What was reported is what the written files do.
@@ -235,7 +237,7 @@ fn the_autoencoder_learns_and_resumes_exactly() {
     assert_eq!(model.scaling_factor(), report.scaling_factor);
 
     let other = autoencoder_recipe("came", 60);
-    let refused = train_autoencoder(&other, &data, None, &whole, &Control::silent());
+    let refused = train_autoencoder(&other, &data, None, None, &whole, &Control::silent());
     let message = refused.unwrap_err().to_string();
     assert!(
         message.contains("optimiser was \"adamw\", is \"came\""),
@@ -382,7 +384,14 @@ fn a_run_that_diverges_is_an_error_and_writes_no_model() {
     let mut recipe = autoencoder_recipe("adamw", 8);
     recipe.training.learning_rate = 1e38;
     recipe.training.warm_up_steps = 0;
-    let outcome = train_autoencoder(&recipe, &data(), None, folder.path(), &Control::silent());
+    let outcome = train_autoencoder(
+        &recipe,
+        &data(),
+        None,
+        None,
+        folder.path(),
+        &Control::silent(),
+    );
     outcome.unwrap_err();
     assert!(!folder.path().join("vae").exists());
 }
@@ -523,10 +532,11 @@ fn a_run_goes_on_with_what_it_began_with() {
     let mut other = data();
     other.pictures[0] ^= 1;
     let recipe = autoencoder_recipe("adamw", 6);
-    let error = train_autoencoder(&recipe, &other, None, &out, &Control::silent()).unwrap_err();
+    let error =
+        train_autoencoder(&recipe, &other, None, None, &out, &Control::silent()).unwrap_err();
     let message = error.to_string();
     assert!(message.contains("the data set is another one"), "{message}");
-    train_autoencoder(&recipe, &data(), None, &out, &Control::silent()).unwrap();
+    train_autoencoder(&recipe, &data(), None, None, &out, &Control::silent()).unwrap();
 
     let run = folder.path().join("text");
     train_text(&text_recipe(4), None, &run, &Control::silent()).unwrap();
@@ -554,7 +564,14 @@ fn pictures_of_ones_own_are_no_set_of_drawings() {
     let folder = tempfile::tempdir().unwrap();
     let mut recipe = autoencoder_recipe("adamw", 2);
     recipe.pictures.without_groups = mixed.entries.iter().map(|e| e.group.clone()).collect();
-    let error = train_autoencoder(&recipe, &mixed, None, folder.path(), &Control::silent());
+    let error = train_autoencoder(
+        &recipe,
+        &mixed,
+        None,
+        None,
+        folder.path(),
+        &Control::silent(),
+    );
     let message = error.unwrap_err().to_string();
     assert!(message.contains("left out by the recipe"), "{message}");
 }

@@ -7,6 +7,7 @@ use super::draws::{DiscriminatorDraws, Draw, StudentDraws};
 use super::networks::Networks;
 use crate::error::{Error, Result};
 use crate::loss::Loss;
+use crate::objectives::adversarial::{generator_loss, hinge_loss};
 use crate::objectives::ladd::{self, Discriminator, Normalised};
 use crate::objectives::{Angles, ScmPoint, TrigFlow, clean, noised, scm_loss};
 use crate::terms::Terms;
@@ -97,7 +98,7 @@ impl Networks {
             )?;
             let captions = &samples.teacher;
             let logits = self.logits(&seen, &draws.seen.angles, captions, normalised, false)?;
-            let loss = Loss::of(&ladd::generator_loss(&logits)?)?;
+            let loss = Loss::of(&generator_loss(&logits)?)?;
             terms.push(("adversarial_loss", loss.value));
             total = Some(match total {
                 Some(total) => total.and(loss, weights.adversarial)?,
@@ -148,7 +149,7 @@ impl Networks {
         };
         let seen = samples.noised(&real)?;
         let real = self.logits(&seen, &real.angles, &samples.teacher, normalised[1], true)?;
-        let loss = Loss::of(&ladd::hinge_loss(&real, &fake)?)?;
+        let loss = Loss::of(&hinge_loss(&real, &fake)?)?;
         let terms = vec![("discriminator_loss", loss.value)];
         Ok((loss, terms))
     }

@@ -13,7 +13,11 @@ const EPSILON: f64 = 1e-5;
 ///
 /// # Errors
 /// A batch that does not divide into groups.
-pub(super) fn batch_norm_local(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
+pub(in crate::objectives) fn batch_norm_local(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+) -> Result<Tensor> {
     let (batch, tokens, channels) = x.dims3()?;
     let groups = batch.div_ceil(GROUP);
     if groups == 0 || !batch.is_multiple_of(groups) {

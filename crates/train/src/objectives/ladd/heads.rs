@@ -3,14 +3,13 @@
 use brisk_nn::{Init, Tensor, Weights, ops};
 use candle_core::Var;
 
+use super::super::adversarial::{leaky_relu, parameter};
 use super::batch_norm::batch_norm_local;
 use super::spectral_norm::{SpectralNorm, Vectors};
 use crate::error::{Error, Result};
 
 /// Tokens along which the second convolution of a head looks.
 const KERNEL: usize = 9;
-/// Slope of the activation below zero.
-const SLOPE: f64 = 0.2;
 
 /// A convolution along the tokens, which close to a circle, with its weight normalised.
 struct Convolution {
@@ -139,22 +138,13 @@ impl Discriminator {
     }
 }
 
-/// A variable, or its values as a constant.
-fn parameter(variable: &Var, learns: bool) -> Tensor {
-    let tensor: Tensor = variable.as_tensor().into();
-    match learns {
-        true => tensor,
-        false => tensor.detach(),
-    }
-}
-
 impl Layer {
     fn forward(&self, x: &Tensor, vectors: &Vectors, learns: bool) -> Result<Tensor> {
         let x = self.convolution.forward(x, vectors, learns)?;
         let weight = parameter(&self.weight, learns);
         let bias = parameter(&self.bias, learns);
         let x = batch_norm_local(&x, &weight, &bias)?;
-        Ok(((&x * SLOPE)? + (ops::relu(&x)? * (1.0 - SLOPE))?)?)
+        leaky_relu(&x)
     }
 }
 

@@ -4,6 +4,7 @@ mod batch_norm;
 mod heads;
 mod spectral_norm;
 
+pub(super) use batch_norm::batch_norm_local;
 pub(crate) use heads::{Discriminator, Normalised};
 
 use brisk_nn::{Tensor, Trace};
@@ -40,16 +41,4 @@ pub(crate) fn features<M: FlowNetwork>(
             tokens.ok_or_else(|| Error::Data(format!("the teacher has no {name}")))
         })
         .collect()
-}
-
-/// The generator's loss: −mean of all logits.
-pub(crate) fn generator_loss(logits: &Tensor) -> Result<Tensor> {
-    Ok((logits.mean_all()? * -1.0)?)
-}
-
-/// The hinge loss ½·(mean relu(1 − real) + mean relu(1 + fake)).
-pub(crate) fn hinge_loss(real: &Tensor, fake: &Tensor) -> Result<Tensor> {
-    let real = brisk_nn::ops::relu(&real.affine(-1.0, 1.0)?)?.mean_all()?;
-    let fake = brisk_nn::ops::relu(&(fake + 1.0)?)?.mean_all()?;
-    Ok(((real + fake)? * 0.5)?)
 }
