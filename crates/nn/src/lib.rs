@@ -53,7 +53,7 @@ pub use tensor::{
     D, DType, Dim, Location, Shape, Tensor, WithDType, train_on_card, training_device,
 };
 pub use trace::Trace;
-pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights, WeightsBuilder};
+pub use weights::{Init, InputWatcher, NamedShape, Storage, Weights, WeightsBuilder, is_of_part};
 
 /// Checks that every value is finite. Of values on a card this is found when any are next brought to the host.
 ///

@@ -129,6 +129,21 @@ fn products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     a.matmul(&b.transpose(1, 2)?.contiguous()?)
 }
 
+/// Products of tokens' queries or keys `[B, T, heads·dim]`, through the `weights` `[heads, dim, C]` of cells, with what
+/// these were told `[B, rows, C]`: of each prompt `[heads·T, rows]`. Nothing where they were told nothing.
+fn asked(tokens: &Tensor, weights: &Tensor, told: Option<&Tensor>) -> Result<Vec<f32>> {
+    let Some(told) = told else {
+        return Ok(Vec::new());
+    };
+    let (heads, _, width) = weights.dims3()?;
+    let (batch, count, _) = tokens.dims3()?;
+    let rows = by_head(&through(tokens, weights)?, heads)?;
+    values(&products(
+        &rows.reshape((batch, heads * count, width))?,
+        told,
+    )?)
+}
+
 impl SharedKeys {
     /// Of the shared cells `[cells, C]` and what all have in common `[1, C]`. Positions `[cells, C]` are added to the
     /// cells at once where norms have not scaled these.
@@ -166,16 +181,10 @@ impl SharedKeys {
     ) -> Result<Tensor> {
         let Contracted { attention, weights } = contracted;
         let (batch, count, _) = tokens.dims3()?;
-        let (heads, dim, width) = weights.key.dims3()?;
+        let (heads, dim, _) = weights.key.dims3()?;
         let (rows, scale) = (heads * count, contracted.scale());
         let queries = (attention.projections.query.forward(tokens)? * scale)?;
-        let asked = match told {
-            Some(told) => {
-                let keys = by_head(&through(&queries, &weights.key)?, heads)?;
-                values(&products(&keys.reshape((batch, rows, width))?, told)?)?
-            }
-            None => Vec::new(),
-        };
+        let asked = asked(&queries, &weights.key, told)?;
         let queries = values(&by_head(&queries, heads)?)?;
         let per_prompt = asked.len() / batch;
         let picture = Looked {
@@ -464,13 +473,7 @@ impl SharedLayer {
         let (rows, scale) = (heads * count, layer.to_tokens.scale());
         let keys = (attention.projections.key.forward(placed)? * scale)?;
         let spoken = attention.projections.value.forward(tokens)?;
-        let asked = match &prompted.told {
-            Some(told) => {
-                let queries = by_head(&through(&keys, &weights.query)?, heads)?;
-                values(&products(&queries.reshape((batch, rows, width))?, told)?)?
-            }
-            None => Vec::new(),
-        };
+        let asked = asked(&keys, &weights.query, prompted.told.as_ref())?;
         let constants = by_head(&through(&keys, &self.query_constant)?, heads)?;
         let said = by_head(&through(&spoken, &weights.output)?, heads)?;
         // The first head tells what every cell is told.

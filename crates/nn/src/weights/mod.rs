@@ -75,13 +75,15 @@ enum Origin {
     },
 }
 
-/// Whether `path` is one of the parts or below one; without parts it is.
+/// Whether the parameter `path` is that of `part` or of what is below it: `decoder.conv_out.weight` of `decoder.conv_out`.
+pub fn is_of_part(path: &str, part: &str) -> bool {
+    let rest = path.strip_prefix(part);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+}
+
+/// Whether `path` is of one of the parts; without parts it is.
 fn is_trained(parts: &[String], path: &str) -> bool {
-    let within = |part: &String| {
-        let rest = path.strip_prefix(part.as_str());
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    parts.is_empty() || parts.iter().any(within)
+    parts.is_empty() || parts.iter().any(|part| is_of_part(path, part))
 }
 
 impl Origin {

@@ -157,10 +157,7 @@ impl SceneChecker {
         let weights = |source| Weights::trainable(Some(source), 0);
         match folder {
             Some(folder) => Self::open_with(folder, weights),
-            None => {
-                let file = SafetensorsFile::from_static(BOX_WEIGHTS, Self::BOX_NAME)?;
-                Self::read(BOX_CONFIG, Self::BOX_NAME, weights(Arc::new(file)))
-            }
+            None => Self::in_the_box_with(weights),
         }
     }
 
@@ -169,9 +166,12 @@ impl SceneChecker {
     /// # Errors
     /// Words of another version's scenes.
     pub fn in_the_box() -> Result<Self> {
+        Self::in_the_box_with(Weights::from_source)
+    }
+
+    fn in_the_box_with(weights: impl FnOnce(Source) -> Weights) -> Result<Self> {
         let file = SafetensorsFile::from_static(BOX_WEIGHTS, Self::BOX_NAME)?;
-        let weights = Weights::from_source(Arc::new(file));
-        Self::read(BOX_CONFIG, Self::BOX_NAME, weights)
+        Self::read(BOX_CONFIG, Self::BOX_NAME, weights(Arc::new(file)))
     }
 
     /// File of the weights in a folder.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use brisk_media::Picture;
 use brisk_models::component::LoadSettings;
 use brisk_models::dcae::{self, Halves};
-use brisk_nn::{Tensor, Weights, WeightsBuilder};
+use brisk_nn::{Tensor, Weights, WeightsBuilder, is_of_part};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
@@ -101,14 +101,10 @@ impl Untrained {
         variables: &[(String, Var)],
         start: Option<&Arc<dyn TensorSource>>,
     ) -> Result<Self> {
-        let below = |name: &str, part: &str| {
-            let rest = name.strip_prefix(part);
-            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-        };
         let names = || variables.iter().map(|(name, _)| name);
         if let Some(part) = trained
             .iter()
-            .find(|part| !names().any(|name| below(name, part)))
+            .find(|part| !names().any(|name| is_of_part(name, part)))
         {
             return Err(Error::Recipe(format!(
                 "trained: the autoencoder has no part {part}; parts are named as its tensors are, such as \

@@ -3,7 +3,7 @@
 use brisk_nn::{Tensor, ops};
 use candle_core::Var;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 
 /// Slope of the discriminators' activation below zero.
 const SLOPE: f64 = 0.2;
@@ -23,6 +23,15 @@ pub(crate) fn hinge_loss(real: &Tensor, fake: &Tensor) -> Result<Tensor> {
 /// A rectifier with a slope below zero.
 pub(super) fn leaky_relu(x: &Tensor) -> Result<Tensor> {
     Ok(((x * SLOPE)? + (ops::relu(x)? * (1.0 - SLOPE))?)?)
+}
+
+/// The discriminator's variable whose full name ends so.
+pub(super) fn variable(variables: &[(String, Var)], name: &str) -> Result<Var> {
+    let found = variables.iter().find(|(known, _)| known.ends_with(name));
+    let missing = || Error::Data(format!("the discriminator has no {name}"));
+    found
+        .map(|(_, variable)| variable.clone())
+        .ok_or_else(missing)
 }
 
 /// A variable, or its values as a constant.

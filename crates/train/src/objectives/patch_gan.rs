@@ -4,9 +4,9 @@ use brisk_nn::{Init, Tensor, Weights, ops};
 use candle_core::Var;
 use serde::{Deserialize, Serialize};
 
-use super::adversarial::{leaky_relu, parameter};
+use super::adversarial::{leaky_relu, parameter, variable};
 use super::ladd::batch_norm_local;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::recipe::{require, require_count};
 
 /// Side of the convolutions, which halve the map but for the last two.
@@ -103,13 +103,7 @@ impl PatchDiscriminator {
             }
         }
         let variables = weights.variables();
-        let variable = |name: String| -> Result<Var> {
-            let found = variables.iter().find(|(known, _)| known.ends_with(&name));
-            let missing = || Error::Data(format!("the discriminator has no {name}"));
-            found
-                .map(|(_, variable)| variable.clone())
-                .ok_or_else(missing)
-        };
+        let variable = |name: String| variable(&variables, &name);
         let layers = shapes.iter().enumerate().map(|(at, shape)| {
             let of = |name: &str| variable(format!(".{at}.{name}"));
             Ok(Layer {

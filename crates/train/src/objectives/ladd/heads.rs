@@ -3,7 +3,7 @@
 use brisk_nn::{Init, Tensor, Weights, ops};
 use candle_core::Var;
 
-use super::super::adversarial::{leaky_relu, parameter};
+use super::super::adversarial::{leaky_relu, parameter, variable};
 use super::batch_norm::batch_norm_local;
 use super::spectral_norm::{SpectralNorm, Vectors};
 use crate::error::{Error, Result};
@@ -71,13 +71,7 @@ impl Discriminator {
             make_convolution(&head.pp("cls"), 1, width, 1)?;
         }
         let variables = weights.variables();
-        let variable = |name: String| -> Result<Var> {
-            let found = variables.iter().find(|(known, _)| known.ends_with(&name));
-            let missing = || Error::Data(format!("the discriminator has no {name}"));
-            found
-                .map(|(_, variable)| variable.clone())
-                .ok_or_else(missing)
-        };
+        let variable = |name: String| variable(&variables, &name);
         let convolution = |name: String, kernel: usize| -> Result<Convolution> {
             Ok(Convolution {
                 norm: SpectralNorm {
