@@ -29,6 +29,7 @@ mod cost;
 pub mod craft;
 pub mod crnn;
 pub mod dcae;
+pub mod diffusion_schedule;
 pub mod foreign;
 pub mod gemma2;
 pub mod hart;

@@ -216,7 +216,7 @@ fn the_sampler_steps_as_the_reference() {
         let golden = Golden::open(&format!("hart/{case}/golden_diffusion_head.safetensors"));
         let get = |name: &str| values(&golden.get(&format!("schedule.{name}")));
         let times = get("timesteps");
-        let schedule = transformer::DiffusionSchedule::new(times.len());
+        let schedule = transformer::DiffusionSchedule::cosine(times.len());
         let remains = get("alphas_cumprod");
         for (index, step) in schedule.steps().iter().enumerate() {
             assert_eq!(step.time as f32, times[index]);

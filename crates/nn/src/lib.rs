@@ -43,8 +43,9 @@ pub use layers::{
     EncoderActivation, EncoderLayer, EncoderLayerOptions, ExpertNames, ExpertOptions,
     FoldedBatchNorm, FrozenLiteMla, GatedMlp, GatedMlpNames, GluMbConv, GroupNorm, KeyValueCache,
     KeyValueType, LayerNorm, Linear, LinearGroup, LiteMla, LiteMlaProjection, LiteMlaScale,
-    MixtureOfExperts, QueryKeyNorms, RmsNorm, RmsNormKind, Scoring, TimestepEmbedding,
-    VqganDecoder, VqganEncoder, VqganOptions, VqganProjections, sinusoid,
+    MixtureOfExperts, PatchEmbedding, QueryKeyNorms, RmsNorm, RmsNormKind, Scoring,
+    TimestepEmbedding, VqganDecoder, VqganEncoder, VqganOptions, VqganProjections, from_patches,
+    sinusoid,
 };
 pub use lora::{Lora, LoraFile};
 pub use low_bit::LowBitSource;

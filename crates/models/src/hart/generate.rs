@@ -277,7 +277,7 @@ impl Generator {
             chooser.noise(step, shape)?.reshape((rows, channels))
         };
         let mut x = noise(chooser, 0)?;
-        let schedule = DiffusionSchedule::new(request.steps);
+        let schedule = DiffusionSchedule::cosine(request.steps);
         for (done, step) in schedule.steps().iter().rev().enumerate() {
             let time = Tensor::from_vec(vec![step.time as f32], 1)?;
             let both = match guided {
@@ -291,14 +291,10 @@ impl Generator {
                 let other = predicted.narrow(0, rows, rows)?.narrow(1, 0, channels)?;
                 eps = ((eps * (1.0 + guidance))? - (other * guidance)?)?;
             }
-            let clean = ((&x * f64::from(step.from_value))? - (eps * f64::from(step.from_noise))?)?;
-            let clean = clean.clamp(-1.0, 1.0)?;
-            let mean = (clean * f64::from(step.mean_clean))? + (&x * f64::from(step.mean_value))?;
-            x = mean?;
+            let clean = step.clean(&x, &eps)?.clamp(-1.0, 1.0)?;
+            x = step.mean(&x, &clean)?;
             if done + 1 < schedule.steps().len() {
-                let share = own.narrow(1, channels, channels)?.affine(0.5, 0.5)?;
-                let (low, high) = (f64::from(step.log_smallest), f64::from(step.log_largest));
-                let deviation = share.affine(0.5 * (high - low), 0.5 * low)?.exp()?;
+                let deviation = step.deviation(&own.narrow(1, channels, channels)?)?;
                 x = (x + (deviation * noise(chooser, done + 1)?)?)?;
             }
             trace.see("diffusion_head", &x);

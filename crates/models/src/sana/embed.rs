@@ -1,6 +1,6 @@
 //! Embeddings of the latent's patches and of the time.
 
-use brisk_nn::{DType, Init, Linear, Tensor, TimestepEmbedding, Weights, ops};
+use brisk_nn::{Init, Linear, PatchEmbedding, Tensor, TimestepEmbedding, Weights, ops};
 
 use super::config::SanaConfig;
 use super::position::PositionEmbedding;
@@ -9,30 +9,18 @@ use crate::{Error, Result};
 /// Sinusoid channels of the time embedding.
 const FREQUENCY_CHANNELS: usize = 256;
 
-/// Patches of the latent to tokens: a convolution whose kernel and stride are the patch.
+/// Patches of the latent to tokens, with their places where the model was trained with them.
 #[derive(Debug)]
 pub(crate) struct PatchEmbed {
-    weight: Tensor,
-    bias: Tensor,
-    channels: usize,
-    patch: usize,
-    width: usize,
+    patches: PatchEmbedding,
     position: Option<PositionEmbedding>,
 }
 
 impl PatchEmbed {
     pub(crate) fn load(config: &SanaConfig, weights: &Weights) -> Result<Self> {
         let (patch, channels, width) = (config.patch_size, config.in_channels, config.width());
-        let weights = weights.pp("proj");
-        let kernel = [width, channels, patch, patch];
         Ok(Self {
-            weight: weights
-                .get("weight", &kernel, Init::XavierUniform)?
-                .reshape((width, channels * patch * patch))?,
-            bias: weights.get("bias", &[width], Init::Zeros)?,
-            channels,
-            patch,
-            width,
+            patches: PatchEmbedding::load(&weights.pp("proj"), channels, patch, width)?,
             position: config
                 .interpolation_scale
                 .map(|scale| PositionEmbedding::new(width, config.sample_size / patch, scale)),
@@ -41,42 +29,13 @@ impl PatchEmbed {
 
     /// Rows and columns of the token grid of `latent` `[B,h,w,C]`.
     pub(crate) fn grid(&self, latent: &Tensor) -> Result<(usize, usize)> {
-        let (batch, height, width, channels) = latent.dims4()?;
-        let p = self.patch;
-        if channels != self.channels
-            || batch * height * width == 0
-            || !height.is_multiple_of(p)
-            || !width.is_multiple_of(p)
-        {
-            return Err(Error::Shape(format!(
-                "latent {:?}: expected [batch, height, width, {}] with height and width \
-                 divisible by the patch size {p}",
-                latent.dims(),
-                self.channels
-            )));
-        }
-        Ok((height / p, width / p))
+        self.patches.grid(latent)
     }
 
     /// `[B,h,w,C]` to `[B,N,d]`.
     pub(crate) fn forward(&self, latent: &Tensor) -> Result<Tensor> {
         let (rows, columns) = self.grid(latent)?;
-        let (batch, p, inputs) = (latent.dim(0)?, self.patch, self.weight.dim(1)?);
-        let patches = if p == 1 {
-            latent
-                .contiguous()?
-                .reshape((batch, rows * columns, inputs))?
-        } else {
-            latent
-                .reshape(vec![batch, rows, p, columns, p, self.channels])?
-                .permute(vec![0, 1, 3, 5, 2, 4])?
-                .contiguous()?
-                .reshape((batch, rows * columns, inputs))?
-        };
-        let x = ops::linear(&patches, &self.weight, Some(&self.bias))?;
-        debug_assert_eq!(x.dims(), [batch, rows * columns, self.width]);
-        // What blocks add to stays f32, wherever it lies.
-        let x = x.to_dtype(DType::F32)?;
+        let x = self.patches.forward(latent)?;
         match &self.position {
             Some(position) => Ok(x.broadcast_add(&position.table(rows, columns)?.beside(&x)?)?),
             None => Ok(x),

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use brisk_nn::{Init, Linear, Location, Tensor, Trace, Weights, check_finite, ops};
+use brisk_nn::{Init, Linear, Location, Tensor, Trace, Weights, check_finite, from_patches, ops};
 
 use super::block::SanaBlock;
 use super::caption::{CaptionContext, CaptionEncoder};
@@ -280,18 +280,7 @@ impl SanaTransformer {
         let x = self.proj_out.forward(&x)?;
         trace.see("proj_out", &x);
         check_finite(&x, STAGE, "proj_out")?;
-        let (batch, p, channels) = (
-            x.dim(0)?,
-            self.config.patch_size,
-            self.config.output_channels(),
-        );
-        if p == 1 {
-            return x.reshape((batch, rows, columns, channels));
-        }
-        x.reshape(vec![batch, rows, columns, p, p, channels])?
-            .permute(vec![0, 1, 3, 2, 4, 5])?
-            .contiguous()?
-            .reshape((batch, rows * p, columns * p, channels))
+        from_patches(&x, (rows, columns), self.config.patch_size)
     }
 
     fn check_extras(

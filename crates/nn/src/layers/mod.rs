@@ -16,6 +16,7 @@ mod linear;
 mod linear_group;
 mod lite_mla;
 mod norm;
+mod patches;
 mod timestep;
 mod vqgan;
 
@@ -35,5 +36,6 @@ pub use linear::Linear;
 pub use linear_group::LinearGroup;
 pub use lite_mla::{FrozenLiteMla, LiteMla, LiteMlaProjection, LiteMlaScale};
 pub use norm::{GroupNorm, LayerNorm, RmsNorm, RmsNormKind};
+pub use patches::{PatchEmbedding, from_patches};
 pub use timestep::{TimestepEmbedding, sinusoid};
 pub use vqgan::{VqganDecoder, VqganEncoder, VqganOptions, VqganProjections};

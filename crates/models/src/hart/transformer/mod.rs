@@ -7,11 +7,10 @@ mod embeddings;
 mod head;
 mod model;
 mod positions;
-mod schedule;
 mod taught;
 
+pub use crate::diffusion_schedule::{DiffusionSchedule, Step};
 pub use config::TransformerConfig;
 pub use head::DiffusionHead;
 pub use model::{Codewords, Progress, Transformer};
-pub use schedule::{DiffusionSchedule, Step};
 pub use taught::{Lesson, Taught};

@@ -38,7 +38,7 @@ impl Process {
     pub const TIMES: usize = 1000;
 
     pub fn new() -> Self {
-        Self(DiffusionSchedule::new(Self::TIMES))
+        Self(DiffusionSchedule::cosine(Self::TIMES))
     }
 
     fn step(&self, time: usize) -> Result<&Step> {

@@ -1,15 +1,21 @@
-//! The process that the diffusion head reverses: cosine betas (arXiv 2102.09672), respaced, with a variance
-//! that the head chooses between two bounds.
+//! Gaussian diffusion that a network reverses step by step (improved DDPM, arXiv 2102.09672): betas of a schedule,
+//! respaced, with a variance that the network chooses between two bounds.
 
-/// Steps of the process that the head was trained on.
+use brisk_nn::Tensor;
+
+use crate::Result;
+
+/// Steps of the process that networks were trained on.
 const TRAINED: usize = 1000;
-/// Largest beta.
+/// Largest beta of the cosine.
 const LARGEST: f64 = 0.999;
+/// First and last of linear betas.
+const LINEAR: [f64; 2] = [1e-4, 2e-2];
 
 /// One step from a noisier value to a cleaner one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Step {
-    /// Time that the head is told, 0 to 999.
+    /// Time that the network is told, 0 to 999.
     pub time: usize,
     /// `√(1/ᾱ)`, factor of the value in the estimate of the clean one.
     pub from_value: f32,
@@ -25,6 +31,34 @@ pub struct Step {
     pub log_largest: f32,
 }
 
+impl Step {
+    /// The clean value that `noise`, as predicted, leaves of `x`.
+    ///
+    /// # Errors
+    /// Other shapes.
+    pub fn clean(&self, x: &Tensor, noise: &Tensor) -> Result<Tensor> {
+        (x * f64::from(self.from_value))? - (noise * f64::from(self.from_noise))?
+    }
+
+    /// Mean of the step's distribution, between `x` and the clean value.
+    ///
+    /// # Errors
+    /// Other shapes.
+    pub fn mean(&self, x: &Tensor, clean: &Tensor) -> Result<Tensor> {
+        (clean * f64::from(self.mean_clean))? + (x * f64::from(self.mean_value))?
+    }
+
+    /// Its deviation, by where the network puts the logarithm of the variance: −1 is the smallest, 1 the largest.
+    ///
+    /// # Errors
+    /// None that finite values give.
+    pub fn deviation(&self, chosen: &Tensor) -> Result<Tensor> {
+        let share = chosen.affine(0.5, 0.5)?;
+        let (low, high) = (f64::from(self.log_smallest), f64::from(self.log_largest));
+        share.affine(0.5 * (high - low), 0.5 * low)?.exp()
+    }
+}
+
 /// The steps of a sampler.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiffusionSchedule {
@@ -32,10 +66,22 @@ pub struct DiffusionSchedule {
 }
 
 impl DiffusionSchedule {
-    /// `count` steps, 2 to 1000, spread over all of the trained ones.
-    pub fn new(count: usize) -> Self {
+    /// `count` steps, 2 to 1000, spread over all of those trained with cosine betas.
+    pub fn cosine(count: usize) -> Self {
+        Self::respaced(count, &cosine_betas())
+    }
+
+    /// As [`Self::cosine`], of those trained with betas of a straight line, as ADM and DiT have them.
+    pub fn linear(count: usize) -> Self {
+        let [first, last] = LINEAR;
+        let step = (last - first) / (TRAINED - 1) as f64;
+        let betas: Vec<f64> = (0..TRAINED).map(|at| first + step * at as f64).collect();
+        Self::respaced(count, &betas)
+    }
+
+    fn respaced(count: usize, betas: &[f64]) -> Self {
         let times = times(count.clamp(2, TRAINED));
-        let trained = cumulative(&betas());
+        let trained = cumulative(betas);
         let kept: Vec<f64> = times.iter().map(|time| trained[*time]).collect();
         let before = |index: usize| if index == 0 { 1.0 } else { kept[index - 1] };
         let betas: Vec<f64> = (0..kept.len())
@@ -68,8 +114,8 @@ impl DiffusionSchedule {
     }
 }
 
-/// Betas of all trained steps.
-fn betas() -> Vec<f64> {
+/// Betas of all trained steps, by a cosine.
+fn cosine_betas() -> Vec<f64> {
     let remains = |time: f64| {
         let angle = (time + 0.008) / 1.008 * std::f64::consts::PI / 2.0;
         angle.cos() * angle.cos()
@@ -108,7 +154,7 @@ mod tests {
 
     #[test]
     fn eight_steps_are_those_published() {
-        let schedule = DiffusionSchedule::new(8);
+        let schedule = DiffusionSchedule::cosine(8);
         let times: Vec<usize> = schedule.steps().iter().map(|step| step.time).collect();
         assert_eq!(times, [0, 143, 285, 428, 571, 714, 856, 999]);
         let last = schedule.steps()[7];
@@ -117,5 +163,21 @@ mod tests {
         let first = schedule.steps()[0];
         assert!((first.log_smallest + 10.095_741).abs() < 1e-5, "{first:?}");
         assert_eq!((first.mean_clean, first.mean_value), (1.0, 0.0));
+    }
+
+    /// All steps of a straight line: what remains at the end is the product of 1 − β.
+    #[test]
+    fn linear_betas_are_those_of_ddpm() {
+        let schedule = DiffusionSchedule::linear(1000);
+        let last = schedule.steps()[999];
+        assert!((last.log_largest - 0.02f32.ln()).abs() < 1e-6, "{last:?}");
+        let remains = 1.0 / (last.from_value * last.from_value);
+        assert!((remains - 4.0358e-5).abs() < 1e-8, "{remains}");
+        let times = |count: usize| -> Vec<usize> {
+            let schedule = DiffusionSchedule::linear(count);
+            schedule.steps().iter().map(|step| step.time).collect()
+        };
+        assert_eq!(times(5), [0, 250, 500, 749, 999]);
+        assert_eq!(times(250)[..4], [0, 4, 8, 12]);
     }
 }
