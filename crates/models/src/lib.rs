@@ -22,6 +22,7 @@
 #![forbid(unsafe_code)]
 
 mod buffers;
+pub mod class_conditional;
 pub mod clip;
 pub mod component;
 mod config;

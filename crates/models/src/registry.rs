@@ -7,14 +7,16 @@ use serde_json::Value;
 
 use crate::component::{Component, Entry, Recognised};
 use crate::{
-    Result, clip, craft, crnn, dcae, gemma2, hart, hunyuan_video, language_model, llava, qwen2,
-    sam, sana, sana_controlnet, vila_u,
+    Result, class_conditional, clip, craft, crnn, dcae, gemma2, hart, hunyuan_video,
+    language_model, llava, qwen2, sam, sana, sana_controlnet, vila_u,
 };
 
 /// The networks. Adding one is its folder with a `component.rs`, and a line here.
 pub static COMPONENTS: &[&Component] = &[
     &sana::COMPONENT,
     &sana_controlnet::COMPONENT,
+    // Its published files hold the next one's tensors, too.
+    &class_conditional::COMPONENT,
     &dcae::COMPONENT,
     &gemma2::COMPONENT,
     &language_model::COMPONENT,
@@ -42,9 +44,19 @@ pub fn of_class(class: &str) -> Option<&'static Component> {
         .find(|component| component.classes.contains(&class))
 }
 
-/// The network that a configuration names, by `_class_name`, `architectures` or `model_type`.
+/// The network of a checkpoint whose configuration holds nothing but its name.
+fn of_checkpoint(name: &str) -> Option<&'static Component> {
+    class_conditional::is_published(name).then_some(&class_conditional::COMPONENT)
+}
+
+/// The network that a configuration names, by `_class_name`, `architectures`, `model_type` or `name`, or by the
+/// `model_name` of a published checkpoint.
 pub fn of_config(config: &Value) -> Option<&'static Component> {
-    classes(config).into_iter().find_map(of_class)
+    let named = || of_checkpoint(config.get("model_name")?.as_str()?);
+    classes(config)
+        .into_iter()
+        .find_map(of_class)
+        .or_else(named)
 }
 
 /// The names that a configuration gives its network, the most telling first.
@@ -55,6 +67,7 @@ pub fn classes(config: &Value) -> Vec<&str> {
     let mut classes: Vec<&str> = text("_class_name").into_iter().collect();
     classes.extend(architectures.filter_map(Value::as_str));
     classes.extend(text("model_type"));
+    classes.extend(text("name"));
     classes
 }
 

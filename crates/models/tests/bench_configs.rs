@@ -1,6 +1,7 @@
 //! The configurations in `bench/configs` are the published ones: their models have the published
 //! numbers of parameters.
 
+use brisk_models::class_conditional;
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::hart;
@@ -139,4 +140,15 @@ fn clips_have_the_published_shapes() {
         let config = (component.open)(&read(&file), &file).unwrap();
         assert_eq!(config.parameters(), parameters, "{file}");
     }
+}
+
+/// By the checkpoint's name alone, as its file has it.
+#[test]
+fn class_conditional_transformers_have_the_published_shape() {
+    let file = "dc-ae-f64c128-in-1.0-uvit-h-in-512px/config.json";
+    let config = (class_conditional::COMPONENT.open)(&read(file), file).unwrap();
+    assert_eq!(config.parameters(), 500_868_992);
+    let facts = config.facts();
+    assert_eq!(facts["latent_side"], 8);
+    assert_eq!(facts["autoencoder"], "dc-ae-f64c128-in-1.0");
 }

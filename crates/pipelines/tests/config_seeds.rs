@@ -38,7 +38,8 @@ fn seeds_give_errors_and_never_panic() {
             Some("projector") => "mm_projector",
             Some("tokenizer") => "tokenizer",
             Some("tower") => "vision_tower",
-            _ => "transformer",
+            Some("class") => "class-conditional transformer",
+            _ => "SANA transformer",
         };
         let error = errors
             .into_iter()

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 const MOST_LINES: usize = 600;
 
 /// Names that only a model's own folders, the registries and tests may know.
-const MODEL_NAMES: [&str; 18] = [
+const MODEL_NAMES: [&str; 20] = [
     "sana", "gemma", "dcae", "dc_ae", "llada", "dream", "sdar", "dllm", "a2d", "hart", "qwen",
-    "vila", "toy", "sam", "craft", "crnn", "hunyuan", "llava",
+    "vila", "toy", "sam", "craft", "crnn", "hunyuan", "llava", "uvit", "usit",
 ];
 
 /// Places that may name models: their own folders and the two registries.

@@ -96,9 +96,11 @@ pub fn detect(source: &dyn TensorSource) -> Result<Option<NativeLayout>> {
     /// Dimensions of a patch of clips, which another network's file has under the same name.
     const CLIP_PATCH: usize = 5;
     const FIRST: &str = "x_embedder.proj.weight";
+    /// A table of classes, which another network has in place of captions.
+    const CLASSES: &str = "y_embedder.embedding_table.weight";
     let Some(prefix) = ["", SINGLE_FILE_PREFIX].into_iter().find(|prefix| {
-        let patches = source.info(&format!("{prefix}{FIRST}"));
-        patches.is_some_and(|(_, shape)| shape.len() != CLIP_PATCH)
+        let info = |name: &str| source.info(&format!("{prefix}{name}"));
+        info(FIRST).is_some_and(|(_, shape)| shape.len() != CLIP_PATCH) && info(CLASSES).is_none()
     }) else {
         return Ok(None);
     };

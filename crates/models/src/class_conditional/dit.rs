@@ -1,0 +1,132 @@
+//! DiT (arXiv 2212.09748): blocks whose norms and branches are modulated by time and class (adaLN-Zero).
+
+use brisk_nn::ops::{Activation, Residual};
+use brisk_nn::{
+    Embedding, Init, Linear, PatchEmbedding, Tensor, TimestepEmbedding, Trace, Weights,
+    check_finite, from_patches, ops,
+};
+
+use super::ClassConditionalConfig;
+use super::config::FREQUENCY_CHANNELS;
+use super::layers::{FeedForward, SelfAttention};
+use super::model::STAGE;
+use crate::Result;
+
+const EPSILON: f64 = 1e-6;
+const START: Init = Init::Normal(0.02);
+
+#[derive(Debug)]
+pub(super) struct Dit {
+    patches: PatchEmbedding,
+    time: TimestepEmbedding,
+    classes: Embedding,
+    /// `[1,N,d]`
+    positions: Tensor,
+    blocks: Vec<Block>,
+    /// Shift and scale before the output.
+    modulation: Linear,
+    output: Linear,
+    patch: usize,
+}
+
+impl Dit {
+    pub fn load(config: &ClassConditionalConfig, weights: &Weights) -> Result<Self> {
+        let (width, patch) = (config.hidden_size, config.patch_size);
+        let blocks = weights.pp("blocks");
+        let blocks = (0..config.depth).map(|index| Block::load(config, &blocks.pp(index)));
+        let time = weights.pp("t_embedder");
+        let names = ["mlp.0", "mlp.2"];
+        let table = weights.pp("y_embedder.embedding_table");
+        let last = weights.pp("final_layer");
+        let values = patch * patch * config.output_channels();
+        let proj = weights.pp("x_embedder.proj");
+        Ok(Self {
+            patches: PatchEmbedding::load(&proj, config.in_channels, patch, width)?,
+            time: TimestepEmbedding::load_named(&time, names, FREQUENCY_CHANNELS, width, START)?,
+            classes: Embedding::load(&table, config.class_rows(), width, START)?,
+            positions: weights.get("pos_embed", &[1, config.tokens(), width], START)?,
+            blocks: blocks.collect::<Result<_>>()?,
+            modulation: modulation(&last, 2, width)?,
+            output: Linear::load(&last.pp("linear"), width, values, true, Init::Zeros)?,
+            patch,
+        })
+    }
+
+    /// `trace` sees `x_embedder`, `t_embedder`, `tokens`, every block with its parts `attn` and `mlp`, and `final_layer`.
+    pub fn forward(
+        &self,
+        latent: &Tensor,
+        times: &Tensor,
+        classes: &[u32],
+        trace: &mut Trace,
+    ) -> Result<Tensor> {
+        let grid = self.patches.grid(latent)?;
+        let patches = self.patches.forward(latent)?;
+        trace.see("x_embedder", &patches);
+        let mut x = patches.broadcast_add(&self.positions)?;
+        trace.detail("tokens", &x);
+        let time = self.time.forward(times)?;
+        trace.see("t_embedder", &time);
+        let condition = ops::silu(&(time + self.classes.forward(classes)?)?)?;
+        for (index, block) in self.blocks.iter().enumerate() {
+            let name = format!("blocks.{index}");
+            x = block.forward(&x, &condition, &mut trace.within(&name))?;
+            check_finite(&x, STAGE, &name)?;
+            trace.see(&name, &x);
+        }
+        let [shift, scale] = parts(&self.modulation.forward(&condition)?)?;
+        let x = ops::layer_norm_modulate(&x, &shift, &scale, EPSILON)?;
+        let x = self.output.forward(&x)?;
+        trace.see("final_layer", &x);
+        check_finite(&x, STAGE, "final_layer")?;
+        from_patches(&x, grid, self.patch)
+    }
+}
+
+#[derive(Debug)]
+struct Block {
+    /// Shift, scale and gate of each branch.
+    modulation: Linear,
+    attention: SelfAttention,
+    feed_forward: FeedForward,
+}
+
+impl Block {
+    fn load(config: &ClassConditionalConfig, weights: &Weights) -> Result<Self> {
+        let (attention, mlp) = (weights.pp("attn"), weights.pp("mlp"));
+        let start = Init::XavierUniform;
+        Ok(Self {
+            modulation: modulation(weights, 6, config.hidden_size)?,
+            attention: SelfAttention::load(config, &attention, start)?,
+            feed_forward: FeedForward::load(config, &mlp, Activation::GeluTanh, start)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor, condition: &Tensor, trace: &mut Trace) -> Result<Tensor> {
+        let modulation = self.modulation.forward(condition)?;
+        let [shift, scale, gate, inner_shift, inner_scale, inner_gate] = parts(&modulation)?;
+        let h = ops::layer_norm_modulate(x, &shift, &scale, EPSILON)?;
+        let x = self
+            .attention
+            .forward(&h, Residual::Gated(x, &gate), trace)?;
+        let h = ops::layer_norm_modulate(&x, &inner_shift, &inner_scale, EPSILON)?;
+        let residual = Residual::Gated(&x, &inner_gate);
+        self.feed_forward.forward(&h, residual, trace)
+    }
+}
+
+/// The layer that makes vectors of a condition; a block begins as what adds nothing.
+fn modulation(weights: &Weights, vectors: usize, width: usize) -> Result<Linear> {
+    let weights = weights.pp("adaLN_modulation.1");
+    Linear::load(&weights, width, vectors * width, true, Init::Zeros)
+}
+
+/// Equal parts of the last dimension of `[B,n·d]`.
+fn parts<const PARTS: usize>(x: &Tensor) -> Result<[Tensor; PARTS]> {
+    let width = x.dim(1)? / PARTS;
+    let mut parts = [(); PARTS].map(|()| x.clone());
+    for (index, part) in parts.iter_mut().enumerate() {
+        *part = x.narrow(1, index * width, width)?.contiguous()?;
+    }
+    Ok(parts)
+}
