@@ -68,6 +68,7 @@ pub fn classes(config: &Value) -> Vec<&str> {
     classes.extend(architectures.filter_map(Value::as_str));
     classes.extend(text("model_type"));
     classes.extend(text("name"));
+    classes.extend(text("model_name"));
     classes
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use brisk_models::component::{LoadSettings, Port, Setting};
+use brisk_models::component::{Entry, LoadSettings, Port, Setting};
 use brisk_models::registry;
 use brisk_pipelines::folder::Wanted;
 use brisk_store::{ModelFolder, check_outputs, open_weights, write_safetensors};
@@ -68,8 +68,25 @@ fn ports() -> String {
     const WIDTH: usize = 98;
     let mut lines: Vec<String> = Vec::new();
     let mut text = "Names and layouts are those of the reference's forward (NCHW, f32):".to_owned();
-    let of_models = registry::entries().into_iter().map(|(_, entry)| {
-        let shown = |ports: &[Port]| -> Vec<String> { ports.iter().map(Port::shown).collect() };
+    let shown = |ports: &[Port]| -> Vec<String> { ports.iter().map(Port::shown).collect() };
+    let entries = registry::entries();
+    // One line is enough for networks that differ by what may be left out.
+    let is_within = |entry: &Entry| {
+        entries.iter().any(|(_, other)| {
+            let needed: Vec<Port> = other
+                .inputs
+                .iter()
+                .filter(|port| !port.optional)
+                .copied()
+                .collect();
+            other.name == entry.name
+                && other.inputs.len() > entry.inputs.len()
+                && shown(other.outputs) == shown(entry.outputs)
+                && shown(&needed) == shown(entry.inputs)
+        })
+    };
+    let of_models = entries.iter().filter(|(_, entry)| !is_within(entry));
+    let of_models = of_models.map(|(_, entry)| {
         let inputs = shown(entry.inputs).join(", ");
         let outputs = shown(entry.outputs).join(", ");
         (entry.name, format!("{inputs} -> {outputs}"))

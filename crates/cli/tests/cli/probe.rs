@@ -87,6 +87,33 @@ fn transformers() {
     }
 }
 
+/// One evaluation, and the whole way from noise.
+#[test]
+fn class_conditional_transformers() {
+    let model = |case: &str| format!("class_conditional/{case}");
+    for case in ["u_vit", "dit", "sit"] {
+        check(
+            &model(case),
+            "transformer",
+            &format!("{}/golden_transformer.safetensors", model(case)),
+            &["hidden_states", "timestep", "class_labels"],
+            &["sample"],
+        );
+    }
+    let inputs = ["latents", "steps", "guidance", "class_labels"];
+    for (case, draws) in [("u_vit", 0), ("dit", 12), ("sit", 0)] {
+        let noise: Vec<String> = (0..draws).map(|draw| format!("noise.{draw}")).collect();
+        let noise = noise.iter().map(String::as_str);
+        check(
+            &model(case),
+            "sampler",
+            &format!("{}/golden_sampler.safetensors", model(case)),
+            &inputs.into_iter().chain(noise).collect::<Vec<_>>(),
+            &["sample"],
+        );
+    }
+}
+
 #[test]
 fn text_encoders() {
     for name in ["softcap50", "softcap2", "sliding", "narrow"] {

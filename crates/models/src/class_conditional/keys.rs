@@ -54,7 +54,8 @@ struct Keys {
 
 impl ClassConditionalConfig {
     /// Values of `_class_name`, `model_type` and `name`.
-    pub const CLASSES: [&'static str; 4] = ["UViT", "USiT", "DiT", "SiT"];
+    pub const CLASSES: [&'static str; 8] =
+        ["UViT", "USiT", "DiT", "SiT", "uvit", "usit", "dit", "sit"];
 
     /// Keys that are read, or that change nothing at inference.
     pub const KEYS: [&'static str; 41] = [
@@ -138,11 +139,13 @@ impl Keys {
                     .into(),
             ));
         };
-        let Some((_, architecture, flow)) = CLASSES.iter().find(|(known, ..)| *known == class)
+        let Some((_, architecture, flow)) = CLASSES
+            .iter()
+            .find(|(known, ..)| known.eq_ignore_ascii_case(class))
         else {
             return Err(Error::Config(format!(
                 "`{key}` is {class:?}; expected one of {}, this file belongs to another model",
-                ClassConditionalConfig::CLASSES.join(", ")
+                CLASSES.map(|(known, ..)| known).join(", ")
             )));
         };
         // The authors have one class for both, and tell them apart by how they are trained.
@@ -293,6 +296,7 @@ mod tests {
                 30,
             ),
             (r#"{"_class_name": "USiT"}"#, "USiT", Scheduler::Dopri5, 250),
+            (r#"{"model_type": "usit"}"#, "USiT", Scheduler::Dopri5, 250),
             (
                 r#"{"name": "UViT", "train_scheduler": "SiTSampler", "num_inference_steps": 20}"#,
                 "USiT",

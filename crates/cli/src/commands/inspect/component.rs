@@ -110,7 +110,7 @@ impl Component {
         let value = place.config_json().ok();
         let class = class.map(str::to_owned).or_else(|| {
             let value = value.as_ref()?;
-            ["_class_name", "model_type"]
+            ["_class_name", "model_type", "model_name"]
                 .iter()
                 .find_map(|key| value.get(key)?.as_str())
                 .map(str::to_owned)
