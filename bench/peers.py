@@ -56,6 +56,12 @@ class Case:
     shape: tuple = ()
     # Prompts of a picture, boxes.
     prompts: int = 0
+    # What of a model that draws code by code: sides of HART's scales; VILA-U's layers and the side of its grid.
+    scales: tuple = ()
+    layers: int = 0
+    grid: int = 0
+    # PyTorch in bfloat16 as well.
+    bf16: bool = False
     # Several copies of the weights don't fit in memory: peers run one after the other.
     alone: bool = False
 
@@ -68,6 +74,7 @@ class Case:
     @property
     def fixture(self):
         others = {"language_model": "language_models/a2d_qwen3_0"} | dict.fromkeys(MASKS, "sam/base")
+        others["generate"] = "hart/base" if self.scales else "vila_u/base"
         return others.get(self.component, "pipelines/sprint")
 
     def tiny(self):
@@ -81,6 +88,9 @@ class Case:
             block=self.block and 4,
             prompts=self.prompts and 3,
             shape=self.shape and (16, 24, 8),
+            scales=self.scales and (1, 2, 4),
+            layers=self.layers and 1,
+            grid=self.grid and 2,
         )
 
 
@@ -95,6 +105,10 @@ CASES = [
     Case("sam-vit-b-encode-1024", "image_encoder", "sam-vit-b", alone=True),
     Case("sam-vit-b-100-boxes", "mask_decoder", "sam-vit-b", prompts=100, alone=True),
     Case("sam-vit-h-encode-1024", "image_encoder", "sam-vit-h", alone=True),
+    Case("hart-0.7b-to-16x16", "generate", "hart-0.7b-1024px", scales=(1, 2, 3, 4, 5, 7, 9, 12, 16), alone=True),
+    Case("hart-0.7b-scale-64x64", "generate", "hart-0.7b-1024px", scales=(1, 64), alone=True),
+    Case("vila-u-7b-4-layers", "generate", "vila-u-7b-256", tokens=60, layers=4, grid=6, quantize=("8bit", "4bit"), bf16=True, alone=True),
+    Case("vila-u-7b-12-layers", "generate", "vila-u-7b-256", tokens=60, layers=12, grid=6, quantize=("8bit", "4bit"), bf16=True, alone=True),
     Case("gemm", "gemm", shape=(1024, 1152, 5760)),
     Case("depthwise-5760-32x32", "depthwise", shape=(5760, 32, 32)),
     Case("sprint-0.6b-1024-2-steps", "image", "sana-sprint-0.6b", size=1024, steps=2, int4=True, alone=True),
@@ -116,6 +130,8 @@ class Python:
             command += ["--model", str(files["model"])]
         if case.component in MASKS:
             command += ["--config", str(files["source"] / "config.json")]
+        if case.component == "generate":
+            command += ["--hart", arguments.hart, "--vila-u", arguments.vila_u]
         if case.component == "image":
             command += ["--prompt", PROMPT, "--instruction", str(files["instruction"])]
             command += ["--size", str(case.size), "--steps", str(case.steps)]
@@ -125,7 +141,7 @@ class Python:
         self.environment = os.environ | {"OMP_NUM_THREADS": str(arguments.threads)}
         self.process = None
         self.peak = 0
-        self.tolerance = TOLERANCE
+        self.tolerance = None if "--bf16" in flags else TOLERANCE
 
     def ask(self, line):
         if line:
@@ -172,8 +188,9 @@ class Brisk:
         self.name = f"brisk, {quantize or 'int4'}" if quantize or int4 else "brisk"
         self.case = case
         # Quantized weights are other weights: that they are near is all that can be asked, and of
-        # made-up ones not even that.
-        self.tolerance = None if int4 else 0.5 if quantize else TOLERANCE
+        # made-up ones, or of codes, each of which decides those after it, not even that.
+        free = int4 or quantize and case.component == "generate"
+        self.tolerance = None if free else 0.5 if quantize else TOLERANCE
         self.output = files["folder"] / f"{self.name}.{'png' if case.component == 'image' else 'safetensors'}"
         self.command = [arguments.brisk, "bench", case.component, "--json", "--no-ceilings"]
         self.command += ["--threads", str(arguments.threads)]
@@ -207,6 +224,9 @@ class Brisk:
         self.document = document
         stages = {stage["name"]: stage["seconds"] for stage in document["stages"]}
         seconds = {self.name: stages[self.case.component]}
+        if self.case.component == "generate":
+            # Peers draw codes; pictures of them are made by the autoencoder.
+            return {self.name: [whole - decoding for whole, decoding in zip(seconds[self.name], stages["decode"])]}
         if "caption" in stages:
             # PyTorch projects the caption at every step, brisk once a prompt.
             both = zip(stages[self.case.component], stages["caption"])
@@ -217,8 +237,9 @@ class Brisk:
         pass
 
 
-def difference(output, reference):
-    """Relative L2 distance of two files of one tensor, or of two pictures."""
+def difference(case, output, reference):
+    """Relative L2 distance of two files of one tensor, or of two pictures; the share of codes that differ."""
+    import autoregressive
     import numpy
     from PIL import Image
     from safetensors.numpy import load_file
@@ -229,6 +250,8 @@ def difference(output, reference):
         tensors = load_file(path)
         return tensors.get("low_res_masks", next(iter(tensors.values()))).astype(numpy.float64)
 
+    if case.component == "generate":
+        return autoregressive.difference(output, reference)
     a, b = values(output), values(reference)
     if a.shape != b.shape:
         raise Failed(f"{output.name} has shape {a.shape}, {reference.name} {b.shape}")
@@ -237,11 +260,16 @@ def difference(output, reference):
 
 def prepare(case, arguments, folder):
     """Weights, inputs and texts of a case."""
+    import autoregressive
     import checkpoints
     from safetensors.torch import save_file
 
     files = {"folder": folder, "model": None, "source": None, "inputs": folder / "inputs.safetensors"}
-    if case.config:
+    if case.component == "generate":
+        roots = {"hart": arguments.hart, "vila_u": arguments.vila_u}
+        files["source"] = autoregressive.source(case, HERE / "configs" / case.config, arguments.cache)
+        files["model"] = autoregressive.folder(case, files["source"], arguments.cache, arguments.storage, roots)
+    elif case.config:
         files["source"] = HERE / "configs" / case.config
         make = checkpoints.segmenter if case.component in MASKS else checkpoints.folder
         files["model"] = make(files["source"], arguments.cache, case.parts, arguments.storage)
@@ -249,7 +277,8 @@ def prepare(case, arguments, folder):
         files["instruction"] = folder / "instruction.txt"
         files["instruction"].write_text(INSTRUCTION)
     else:
-        tensors = checkpoints.inputs(case, files["source"] or HERE)
+        make = autoregressive.inputs if case.component == "generate" else checkpoints.inputs
+        tensors = make(case, files["source"] or HERE)
         save_file({name: x.contiguous() for name, x in tensors.items()}, files["inputs"])
     return files
 
@@ -261,9 +290,11 @@ def measure(case, arguments):
         flags = {"pytorch": ["--peer", "torch"]}
         if arguments.channels_last and case.component in ["vae.decode", "vae.encode", "depthwise"]:
             flags["pytorch, channels last"] = ["--peer", "torch", "--channels-last"]
-        if arguments.compile:
+        if case.bf16:
+            flags["pytorch, bf16"] = ["--peer", "torch", "--bf16"]
+        if arguments.compile and case.component != "generate":
             flags["pytorch, compiled"] = ["--peer", "compile"]
-        if arguments.openvino and case.component not in ["text_encoder", "image", "language_model", *MASKS]:
+        if arguments.openvino and case.component not in ["text_encoder", "image", "language_model", "generate", *MASKS]:
             flags["openvino"] = ["--peer", "openvino"]
         peers = [Brisk(case, files, arguments)]
         peers += [Brisk(case, files, arguments, kind) for kind in case.quantize]
@@ -289,7 +320,7 @@ def measure(case, arguments):
         errors = {}
         for peer in peers:
             if peer is not reference and peer.tolerance and not {peer.name, "pytorch"} & set(problems):
-                errors[peer.name] = difference(peer.output, reference.output)
+                errors[peer.name] = difference(case, peer.output, reference.output)
         return report(case, peers, seconds, errors, problems, arguments)
 
 
@@ -297,7 +328,7 @@ def report(case, peers, seconds, errors, problems, arguments):
     median = {name: statistics.median(taken) for name, taken in seconds.items()}
     base = median.get("brisk")
     peaks = {peer.name: peer.peak for peer in peers}
-    rows = [("peer", "median", "range", "times brisk", "relative L2", "peak memory")]
+    rows = [("peer", "median", "range", "times brisk", "share of codes that differ" if case.component == "generate" else "relative L2", "peak memory")]
     for name, taken in seconds.items():
         ratio = f"{median[name] / base:.2f}" if base else "-"
         error = f"{errors[name]:.1e}" if name in errors else "-"
@@ -356,6 +387,8 @@ def main():
     )
     parser.add_argument("--tiny", action="store_true", help="small sizes, to try the harness itself")
     parser.add_argument("--cache", default=str(ROOT / "target/bench"), help="folder for random weights")
+    parser.add_argument("--hart", default="", help="checkout of mit-han-lab/hart, for its cases")
+    parser.add_argument("--vila-u", default="", help="checkout of mit-han-lab/vila-u, for its cases")
     parser.add_argument("--brisk", default=str(ROOT / "target/release/brisk"), help="the binary")
     arguments = parser.parse_args()
     unknown = set(arguments.cases) - set(names)

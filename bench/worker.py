@@ -17,6 +17,7 @@ import time
 import torch
 from safetensors.torch import load_file, save_file
 
+import autoregressive
 import checkpoints
 
 
@@ -293,6 +294,9 @@ def main():
     parser.add_argument("--instruction")
     parser.add_argument("--size", type=int)
     parser.add_argument("--steps", type=int)
+    parser.add_argument("--hart", help="checkout of mit-han-lab/hart")
+    parser.add_argument("--vila-u", help="checkout of mit-han-lab/vila-u")
+    parser.add_argument("--bf16", action="store_true", help="compute in bfloat16")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.set_grad_enabled(False)
@@ -306,7 +310,7 @@ def main():
     # Libraries print where they like; answers alone go to stdout.
     with contextlib.redirect_stdout(sys.stderr):
         runners = {"text_encoder": text_runner, "image": pipeline_runner, "language_model": language_runner}
-        runners |= {"image_encoder": masks_runner, "mask_decoder": masks_runner}
+        runners |= {"image_encoder": masks_runner, "mask_decoder": masks_runner, "generate": autoregressive.runner}
         run = runners.get(arguments.component, module_runner)(arguments)
         answer({"ready": True})
         result = None
