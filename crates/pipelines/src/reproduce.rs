@@ -8,9 +8,10 @@ use brisk_media::Picture;
 use brisk_store::ModelFolder;
 
 use crate::error::Result;
+use crate::evaluation_clips::EvaluationClips;
 use crate::events::Control;
 use crate::options::Options;
-use crate::request::MaskModel;
+use crate::request::{MaskModel, VideoModel};
 
 /// One question with a way to tell right answers.
 pub struct Problem {
@@ -41,6 +42,27 @@ pub struct MaskFigures {
 /// Judges a model on scenes of words that are known pixel by pixel, with each of several options.
 pub type JudgeMasks = dyn Fn(&mut dyn MaskModel, &[Options], &Control) -> Result<Vec<MaskFigures>>;
 
+/// How clips move and how they are distributed, over many of known motion.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct ClipFigures {
+    /// Share that shows the motion asked for.
+    pub motion_right: f64,
+    /// Share in which anything moves.
+    pub moving: f64,
+    /// Mean PSNR of first frames against those that were given, dB.
+    pub first_frame_psnr: f64,
+    /// Mean absolute difference of a frame's values from the frame before, 0 to 255.
+    pub change: f64,
+    /// The same of true clips.
+    pub truth_change: f64,
+    /// Fréchet distance from true clips in a fixed space of features.
+    pub frechet_distance: f64,
+}
+
+/// Judges a model by clips of known motion, once with each of several options.
+pub type JudgeClips =
+    dyn Fn(&mut dyn VideoModel, &EvaluationClips, &[Options], &Control) -> Result<Vec<ClipFigures>>;
+
 /// Finds another model by its name.
 pub type Find = dyn Fn(&str) -> Result<ModelFolder>;
 
@@ -58,8 +80,12 @@ pub struct Laboratory<'a> {
     pub find: &'a Find,
     /// Arithmetic word problems.
     pub problems: &'a Problems,
+    /// What the model was distilled from, where one is named.
+    pub teacher: Option<ModelFolder>,
     /// Scenes of words, with the truth about them.
     pub judge_masks: &'a JudgeMasks,
+    /// The judge of clips.
+    pub judge_clips: &'a JudgeClips,
     /// Prompts for held-out scenes.
     pub scene_prompts: &'a ScenePrompts,
     /// The judge of pictures of scenes.
@@ -125,6 +151,8 @@ pub struct Reproduction {
     pub reported_on: &'static str,
     /// The model that the claim is measured on.
     pub model: &'static str,
+    /// Whether what that model was distilled from is measured beside it.
+    pub has_teacher: bool,
     /// Measures.
     pub run: fn(&Laboratory) -> Result<Evidence>,
 }

@@ -70,7 +70,7 @@ pub use families::tokenizer::{
 };
 pub use families::tower::{TowerRecipe, TowerReport, TowerStart, open_tower, train_tower};
 pub use families::video::{
-    FlowTarget, NewChannels, VideoRecipe, VideoReport, VideoStart, train_video,
+    FirstFrameNoise, FlowTarget, NewChannels, VideoRecipe, VideoReport, VideoStart, train_video,
 };
 pub use families::video_autoencoder::{
     VideoAutoencoderFiles, VideoAutoencoderRecipe, VideoAutoencoderReport, train_video_autoencoder,

@@ -52,7 +52,7 @@ pub struct Measure {
 }
 
 /// Everything that evaluations measure.
-pub const MEASURES: [Measure; 24] = [
+pub const MEASURES: [Measure; 25] = [
     Measure {
         key: "psnr",
         option: "psnr",
@@ -199,6 +199,13 @@ pub const MEASURES: [Measure; 24] = [
         name: "motions right",
         title: "clips that show the motion asked for",
         unit: Unit::Share,
+    },
+    Measure {
+        key: "frechet_distance",
+        option: "frechet-distance",
+        name: "from true clips",
+        title: "Fréchet distance from true clips",
+        unit: Unit::None,
     },
     Measure {
         key: "matching_loss",

@@ -3,7 +3,7 @@
 mod alignment;
 pub mod masks;
 mod text;
-mod video;
+pub mod video;
 
 use std::path::PathBuf;
 

@@ -1,11 +1,15 @@
 //! `brisk quantize`: a transformer with 4-bit weights.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use brisk::{Error, Options, keys, registry};
+use brisk::{Error, Options, ResultKind, keys, registry};
+use brisk_media::{Picture, read_picture};
+use brisk_pipelines::EvaluationClips;
 use brisk_pipelines::quantize::{Calibration, QuantizeRequest, Quantized, quantize};
 use brisk_quant::svd::Solver;
 use brisk_quant::{AwqSettings, Method, Settings};
+use brisk_store::ModelFolder;
 use clap::{Args, ValueEnum};
 
 use super::ThreadArguments;
@@ -17,7 +21,7 @@ use crate::{models, output, progress, text};
 #[command(
     before_help = "Draws the calibration prompts in full precision, then quantizes one layer after another.\n\
     A run that was stopped goes on where it was when it is started again with the same options.\n\
-    The result is a model folder; `brisk image --model FOLDER` draws with it, and `brisk compare`\n\
+    The result is a model folder; `brisk image --model FOLDER` (or `brisk video`) draws with it, and `brisk compare`\n\
     measures it. An output that ends in .safetensors is the transformer alone, in the layout\n\
     of nunchaku's files, for --transformer."
 )]
@@ -51,9 +55,13 @@ pub struct QuantizeArguments {
     /// Also 4-bit weights for the text encoder (AWQ)
     #[arg(long)]
     text_encoder: bool,
-    /// Calibration prompts, one a line (default: a set for the model in the box)
+    /// Calibration prompts, one a line (default: a set for the model in the box, or captions of the clips that a model
+    /// brings along)
     #[arg(long, value_name = "FILE")]
     prompts: Option<PathBuf>,
+    /// First frame of calibration clips; several are taken in turn (default: those that the model brings along)
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
     /// Rows that are kept of every layer's input
     #[arg(long, value_name = "N", default_value_t = 2048)]
     rows: usize,
@@ -85,24 +93,35 @@ fn method(name: &str) -> Result<Method, String> {
     found.ok_or_else(|| format!("expected one of {names}"))
 }
 
+/// Clips that calibrate, of those that a model brings along.
+const KNOWN: usize = 32;
 /// The calibration prompts of the model in the box.
 const BOX_PROMPTS: &str = include_str!("quantize/prompts.txt");
 
 /// Runs the command.
 pub fn run(arguments: &QuantizeArguments) -> Result {
     arguments.threads.apply()?;
-    let request = arguments.request()?;
     let folder = models::open(Some(&arguments.model), arguments.variant.as_deref())?;
+    let request = arguments.request(&folder)?;
     request.check(&folder, arguments.prompts.as_slice())?;
     if request.is_single_file() {
         output::check_writable(&request.output)?;
     }
     let options = Options::new().with_some(&keys::VARIANT, arguments.variant.clone());
-    let mut model = registry::open_image(&folder, &models::settings(options))?;
-    let label = model.label().to_owned();
-    let Some(quantizable) = model.quantizable() else {
+    let settings = models::settings(options);
+    let (mut drawer, mut filmer) = (None, None);
+    let quantizable = match makes_clips(&folder) {
+        false => drawer
+            .insert(registry::open_image(&folder, &settings)?)
+            .quantizable(),
+        true => filmer
+            .insert(registry::open_video(&folder, &settings)?)
+            .quantizable(),
+    };
+    let Some(quantizable) = quantizable else {
         return Err(Failure::usage(format!(
-            "{label}: models of this family have no layout of 4-bit files"
+            "{}: models of this family have no layout of 4-bit files",
+            folder.label()
         )));
     };
     let control = progress::control()?;
@@ -123,6 +142,12 @@ pub fn run(arguments: &QuantizeArguments) -> Result {
     output::print(&table(&done))?;
     output::note(&summary(&done));
     output::print(&request.output.display().to_string())
+}
+
+/// Whether a folder's model makes clips alone.
+fn makes_clips(folder: &ModelFolder) -> bool {
+    let family = registry::family_of(folder, &Options::new());
+    family.is_some_and(|family| family.results() == [ResultKind::Clips])
 }
 
 fn summary(done: &Quantized) -> String {
@@ -199,7 +224,8 @@ impl QuantizeArguments {
         })
     }
 
-    fn request(&self) -> Result<QuantizeRequest> {
+    fn request(&self, folder: &ModelFolder) -> Result<QuantizeRequest> {
+        let known = EvaluationClips::read(folder)?.unwrap_or_default();
         Ok(QuantizeRequest {
             model: self.model.clone(),
             variant: self.variant.clone(),
@@ -208,17 +234,41 @@ impl QuantizeArguments {
             weights_alone: self.extra,
             awq: self.text_encoder.then(AwqSettings::default),
             calibration: Calibration {
-                prompts: self.prompts()?,
+                prompts: self.prompts(&known)?,
                 rows: self.rows,
                 steps: self.steps,
                 size: self.size,
+                pictures: self.pictures(folder, &known)?,
             },
         })
     }
 
-    fn prompts(&self) -> Result<Vec<String>> {
+    /// The first frames of calibration clips.
+    fn pictures(&self, folder: &ModelFolder, known: &EvaluationClips) -> Result<Vec<Arc<Picture>>> {
+        if !self.image.is_empty() && !makes_clips(folder) {
+            return Err(Failure::usage(format!(
+                "--image: first frames are of clips; {} draws pictures",
+                folder.label()
+            )));
+        }
+        if self.image.is_empty() {
+            let firsts = known.0.iter().filter_map(|clip| clip.frames.first());
+            return Ok(firsts.take(KNOWN).cloned().map(Arc::new).collect());
+        }
+        let read = self
+            .image
+            .iter()
+            .map(|path| Ok(Arc::new(read_picture(path)?)));
+        read.collect()
+    }
+
+    fn prompts(&self, known: &EvaluationClips) -> Result<Vec<String>> {
         match &self.prompts {
             Some(path) => crate::prompts::read(path),
+            None if !known.0.is_empty() => {
+                let captions = known.0.iter().map(|clip| clip.caption.clone());
+                Ok(captions.take(KNOWN).collect())
+            }
             None if brisk::BoxModel::named(&self.model).is_some() => {
                 Ok(crate::prompts::lines(BOX_PROMPTS))
             }

@@ -27,6 +27,9 @@ pub struct ReproduceArguments {
     /// Another model of the same kind
     #[arg(short, long, value_name = "MODEL", requires = "paper")]
     model: Option<String>,
+    /// What the model was distilled from, where the claim is of distillation (default: the one in the box)
+    #[arg(long, value_name = "MODEL", requires = "model")]
+    teacher: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -49,10 +52,12 @@ pub fn run(arguments: &ReproduceArguments) -> Result {
         )));
     };
     let evidence = measure(reproduction, arguments)?;
-    let command = match &arguments.model {
-        Some(model) => format!("brisk reproduce {paper} --model {model}"),
-        None => format!("brisk reproduce {paper}"),
-    };
+    let mut command = format!("brisk reproduce {paper}");
+    for (option, given) in [("model", &arguments.model), ("teacher", &arguments.teacher)] {
+        if let Some(given) = given {
+            command += &format!(" --{option} {given}");
+        }
+    }
     if arguments.json {
         let rows: Vec<_> = evidence
             .rows
@@ -105,6 +110,16 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
     }
     let name = arguments.model.as_deref().unwrap_or(reproduction.model);
     let found = models::find(Some(name), None, ResultKind::Pictures)?;
+    let teacher = match &arguments.teacher {
+        Some(_) if !reproduction.has_teacher => {
+            return Err(Failure::usage(format!(
+                "--teacher: the claim of {} is not about a student and its teacher",
+                reproduction.paper
+            )));
+        }
+        Some(teacher) => Some(models::open(Some(teacher), None)?),
+        None => None,
+    };
     let scratch = tempfile::Builder::new()
         .prefix("brisk-reproduce-")
         .tempdir()
@@ -117,7 +132,9 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
             Ok(found.folder)
         },
         problems: &problems,
+        teacher,
         judge_masks: &super::eval::masks::judge,
+        judge_clips: &super::eval::video::judge,
         scene_prompts: &held_out_prompts,
         shows: &shows,
         scratch: scratch.path().to_owned(),

@@ -1,6 +1,7 @@
 //! Clips, through the verbs.
 
-use brisk_media::{decode_clip, read_picture};
+use brisk_media::{Picture, decode_clip, psnr, read_picture};
+use brisk_pipelines::{EvaluationClips, KnownClip};
 
 use crate::harness::{Place, fixture};
 
@@ -120,6 +121,54 @@ fn windows_follow_one_another() {
 }
 
 #[test]
+fn a_model_is_measured_by_the_clips_that_it_brings() {
+    let place = Place::new();
+    let model = place.copy("pipelines/hunyuan_video_replace", "model");
+    let usual = r#"{"width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 1, "guidance_scale": 1.0}"#;
+    std::fs::write(model.join("generation_config.json"), usual).unwrap();
+    let eval = ["eval", "video", "--model", "model"];
+    let reproduce = ["reproduce", "magic141", "--model", "model"];
+    let with_teacher = [&reproduce[..], &["--teacher", "model"]].concat();
+    place.fails(2, &["evaluation_clips.json", "--npm"], &eval);
+    let words = ["evaluation_clips.json", "brisk distill dmd"];
+    place.fails(1, &words, &with_teacher);
+    let of_hart = [
+        "reproduce",
+        "hart",
+        "--model",
+        "model",
+        "--teacher",
+        "model",
+    ];
+    place.fails(2, &["--teacher", "hart"], &of_hart);
+    let write = |side: usize, motion: &str| {
+        let clips = (0..50).map(|index| KnownClip {
+            caption: "a red heart jumps".to_owned(),
+            motion: motion.to_owned(),
+            held_out: index % 2 == 0,
+            frames: vec![Picture::filled(side, side, [index, 7, 9]); 5],
+        });
+        for (name, bytes) in EvaluationClips(clips.collect()).to_files().unwrap() {
+            std::fs::write(model.join(name), bytes).unwrap();
+        }
+    };
+    write(16, "jumps");
+    place.fails(1, &["16x16", "draws 32x32"], &with_teacher);
+    write(32, "hops");
+    place.fails(1, &["\"hops\"", "jumps", "spins"], &eval);
+    write(32, "jumps");
+    place.fails(
+        2,
+        &["--count 30", "50 clips"],
+        &[&eval[..], &["--count", "30"]].concat(),
+    );
+    let told = place.ok(&[&eval[..], &["--json"]].concat()).json();
+    assert_eq!(told["held_out"]["clips"], 25);
+    assert!(told["frechet_distance"].as_f64().unwrap() > 0.0, "{told}");
+    assert!(told["truth_frechet_distance"].is_null());
+}
+
+#[test]
 fn bad_requests_are_refused_by_name() {
     let place = Place::new();
     let [text, picture] =
@@ -183,4 +232,51 @@ fn bad_requests_are_refused_by_name() {
         place.fails(code, words, &run);
     }
     assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_model_of_clips_is_quantized_and_draws() {
+    let place = Place::new();
+    let model = place.copy("pipelines/hunyuan_video_replace", "model");
+    let usual = r#"{"width": 32, "height": 32, "num_frames": 5, "num_inference_steps": 1, "guidance_scale": 1.0}"#;
+    std::fs::write(model.join("generation_config.json"), usual).unwrap();
+    let quantize = ["quantize", "model", "-o", "small", "--json"];
+    let quick = [
+        "--method",
+        "rtn",
+        "--rows",
+        "32",
+        "--prompts",
+        "prompts.txt",
+    ];
+    let quantize = [&quantize[..], &quick].concat();
+    std::fs::write(place.path("prompts.txt"), "red heart\npizza\n").unwrap();
+    place.fails(2, &["image"], &quantize);
+    let first = ["--image", "model/first.png"];
+    let report = place.ok(&[&quantize[..], &first].concat()).json();
+    assert_eq!(report["layers"].as_object().unwrap().len(), 8 + 2 * 3);
+    let drawn = |model: &str, output: &str, more: &[&str]| {
+        let video = ["video", "a red heart jumps", "--model", model, "-o", output];
+        place.ok(&[&video[..], &first, more].concat());
+        clip(&place, output).frames()[4].clone()
+    };
+    let full = drawn("model", "full.png", &[]);
+    let small = drawn("small", "small.png", &[]);
+    let four = drawn("small", "four.png", &["--activations", "4"]);
+    let near = |picture: &Picture| (15.0..99.0).contains(&psnr(picture, &full).unwrap());
+    assert!(near(&small) && near(&four) && small != four);
+    let inspected = place.ok(&["inspect", "small/transformer"]).stdout;
+    assert!(inspected.contains("quantized by SVDQuant"), "{inspected}");
+    let refused = ["video", "x", "--model", "model", "--activations", "4"];
+    place.fails(
+        2,
+        &["--activations", "4-bit"],
+        &[&refused[..], &first].concat(),
+    );
+    let of_pictures = ["quantize", "sana-emoji", "-o", "no"];
+    place.fails(
+        2,
+        &["--image", "sana-emoji"],
+        &[&of_pictures[..], &first].concat(),
+    );
 }

@@ -228,6 +228,16 @@ pub static QUANTIZE_TRANSFORMER: Key<String> = Key::new(
 .on_open()
 .rare();
 
+/// Rounding of what goes into 4-bit layers.
+pub static ACTIVATIONS: Key<String> = Key::new(
+    "activations",
+    "BITS",
+    Kind::Choice(&["8", "4", "full"]),
+    "how inputs of 4-bit layers are rounded: 8 (default), 4, or full",
+)
+.on_open()
+.rare();
+
 /// Draw nothing at random: the likeliest code everywhere.
 pub static GREEDY: Key<bool> = Key::new(
     "greedy",

@@ -25,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use brisk_media::Picture;
 use brisk_nn::InputWatcher;
 use brisk_quant::{AwqLayout, LowBitLayout};
 pub use brisk_quant::{AwqSettings, Method, Settings};
@@ -69,12 +70,20 @@ pub struct Calibration {
     pub steps: Option<usize>,
     /// Side of each picture in pixels; the model's own when `None`.
     pub size: Option<usize>,
+    /// First frames, of clips alone: the prompts take them in turn.
+    pub pictures: Vec<Arc<Picture>>,
 }
 
 /// A model that can be quantized, as its family gives it.
 pub trait Quantizable {
     /// Its components, those that are quantized by SVDQuant first.
     fn components(&self) -> Vec<Component>;
+
+    /// Refuses, before anything is computed or written, what the calibration runs would refuse.
+    ///
+    /// # Errors
+    /// A setting of the calibration that the model does not honour, by its option's name.
+    fn check(&self, calibration: &Calibration) -> Result<()>;
 
     /// Lets `watcher` see what goes into every linear layer of a component from now on.
     fn watch(&mut self, component: &str, watcher: InputWatcher);
@@ -126,6 +135,7 @@ impl QuantizeRequest {
                 rows: USUAL_ROWS,
                 steps: None,
                 size: None,
+                pictures: Vec::new(),
             },
         }
     }
@@ -186,6 +196,7 @@ pub fn quantize(
 ) -> Result<Quantized> {
     let started = Instant::now();
     request.check(folder, &[])?;
+    model.check(&request.calibration)?;
     let components = chosen(model, request)?;
     let jobs = components.iter().map(|(component, source)| {
         let job = job(component, &**source, folder, request)?;

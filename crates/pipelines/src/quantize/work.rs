@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use brisk_store::output::FolderLock;
 use brisk_store::{
-    Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_atomic, write_safetensors,
+    Fingerprint, Limit, OutTensor, SafetensorsFile, TensorSource, read_text, write_atomic,
+    write_safetensors,
 };
 use serde_json::{Value, json};
 
@@ -103,12 +104,18 @@ impl WorkFolder {
 /// What parts depend on.
 fn identity(request: &QuantizeRequest) -> Value {
     let (settings, calibration) = (&request.settings, &request.calibration);
+    let mut pictures = Fingerprint::default();
+    for picture in &calibration.pictures {
+        pictures.add(&(picture.width as u64).to_le_bytes());
+        pictures.add(&picture.pixels);
+    }
     json!({
         "model": request.model, "variant": request.variant, "method": settings.method.name(),
         "rank": settings.rank, "grids": settings.grids, "iterations": settings.iterations,
         "svd": format!("{:?}", settings.solver), "activations": settings.activation_most,
         "awq": request.awq.is_some(), "rows": calibration.rows, "steps": calibration.steps,
         "size": calibration.size, "prompts": calibration.prompts,
+        "pictures": pictures.text(),
     })
 }
 

@@ -9,6 +9,7 @@ use super::{Decisions, StageMemory, WeightBytes, check_length};
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::options::{ClipLatents, Key, OptionValue, Options, Support};
+use crate::quantize::Quantizable;
 
 /// What to show.
 #[derive(Debug, Clone, Default)]
@@ -140,6 +141,9 @@ pub trait VideoModel: Send {
     /// # Errors
     /// A plan of another model, unfit weights, values that are not finite, or [`Error::Cancelled`].
     fn generate(&mut self, plan: &VideoPlan, control: &Control) -> Result<GeneratedClip>;
+
+    /// The model as one that can be quantized, where its family has 4-bit files.
+    fn quantizable(&mut self) -> Option<&mut dyn Quantizable>;
 
     /// Bytes of the weights of all its networks, as they are kept in memory.
     fn weight_bytes(&self) -> WeightBytes;

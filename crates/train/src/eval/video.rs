@@ -2,8 +2,9 @@
 //! given, does not flicker, and is distributed as true clips are.
 
 use brisk_media::{Filter, Picture, psnr, resize_pil};
-use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
+use brisk_pipelines::reproduce::ClipFigures;
+use brisk_pipelines::{Control, EvaluationClips, KnownClip};
 use serde::Serialize;
 
 use super::MAX_PSNR;
@@ -18,19 +19,135 @@ const FRESH: u64 = 0x6672_6573_6821;
 /// Frames and side of a clip as its features see it.
 const SEEN: [usize; 2] = [8, 16];
 
-/// What is measured.
-#[derive(Debug, Clone, Copy)]
-pub struct VideoEvaluation {
-    /// Clips of pairs of object and motion that are held out, and as many of others.
-    pub clips: usize,
-    /// Width and height of the true clips in pixels.
+/// Clips whose motion is known.
+pub trait TrueClips {
+    /// How many there are.
+    fn count(&self) -> usize;
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// One that cannot be drawn.
+    fn clip(&self, index: usize) -> Result<TrueClip>;
+
+    /// As many others of the same law, if there are.
+    ///
+    /// # Errors
+    /// One that cannot be drawn.
+    fn other(&self, index: usize) -> Result<Option<Vec<Picture>>>;
+}
+
+/// A clip whose motion is known.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrueClip {
+    /// What is in it and what that does.
+    pub caption: String,
+    /// What it does.
+    pub motion: Motion,
+    /// Whether no clip of training has this pair of object and motion.
+    pub held_out: bool,
+    /// Its frames.
+    pub frames: Vec<Picture>,
+}
+
+/// Clips that are drawn as they are needed: of pairs of object and motion that are held out, and as many of others.
+#[derive(Clone, Copy)]
+pub struct DrawnClips<'a> {
+    /// What is drawn.
+    pub drawings: &'a Drawings,
+    /// Clips of either part.
+    pub each: usize,
+    /// Width and height in pixels.
     pub size: usize,
-    /// Frames of the true clips.
+    /// Frames of each.
     pub frames: usize,
 }
 
+impl DrawnClips<'_> {
+    fn scene(&self, index: usize, further: usize) -> (MotionScene, Split) {
+        let (split, part) = match index < self.each {
+            true => (Split::HeldOut, 0),
+            false => (Split::Training, 1),
+        };
+        let number = match further {
+            0 => index - part * self.each,
+            // Numbers that neither part of the clips themselves has.
+            _ => index + self.each,
+        };
+        (MotionScene::draw(FRESH, number as u64, split), split)
+    }
+
+    /// All of them, for a model's folder.
+    ///
+    /// # Errors
+    /// One that cannot be drawn.
+    pub fn known(&self) -> Result<EvaluationClips> {
+        let clips = (0..self.count()).map(|index| {
+            let clip = self.clip(index)?;
+            Ok(KnownClip {
+                caption: clip.caption,
+                motion: clip.motion.words().to_owned(),
+                held_out: clip.held_out,
+                frames: clip.frames,
+            })
+        });
+        Ok(EvaluationClips(clips.collect::<Result<_>>()?))
+    }
+}
+
+impl TrueClips for DrawnClips<'_> {
+    fn count(&self) -> usize {
+        2 * self.each
+    }
+
+    fn clip(&self, index: usize) -> Result<TrueClip> {
+        let (scene, split) = self.scene(index, 0);
+        Ok(TrueClip {
+            caption: scene.caption(),
+            motion: scene.motion,
+            held_out: split == Split::HeldOut,
+            frames: scene.render(self.drawings, self.frames, self.size)?,
+        })
+    }
+
+    fn other(&self, index: usize) -> Result<Option<Vec<Picture>>> {
+        let (scene, _) = self.scene(index, 1);
+        Ok(Some(scene.render(self.drawings, self.frames, self.size)?))
+    }
+}
+
+/// Clips that a model's folder brings along.
+impl TrueClips for EvaluationClips {
+    fn count(&self) -> usize {
+        self.0.len()
+    }
+
+    fn clip(&self, index: usize) -> Result<TrueClip> {
+        let known = &self.0[index];
+        let motion = Motion::of_words(&known.motion).ok_or_else(|| {
+            let all: Vec<&str> = Motion::ALL.iter().map(|motion| motion.words()).collect();
+            Error::Data(format!(
+                "{}: clip {index} has the motion {:?}; expected one of {}",
+                Self::CAPTIONS,
+                known.motion,
+                all.join(", ")
+            ))
+        })?;
+        Ok(TrueClip {
+            caption: known.caption.clone(),
+            motion,
+            held_out: known.held_out,
+            frames: known.frames.clone(),
+        })
+    }
+
+    fn other(&self, _index: usize) -> Result<Option<Vec<Picture>>> {
+        Ok(None)
+    }
+}
+
 /// The clips of one part of the split.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct VideoShare {
     /// Clips.
     pub clips: usize,
@@ -38,12 +155,48 @@ pub struct VideoShare {
     pub motion_right: f64,
     /// The same of true clips: what the tracker makes of the truth.
     pub truth_right: f64,
+    /// Share of them in which the tracker sees any motion.
+    pub moving: f64,
     /// Mean PSNR of first frames against those that were given, dB.
     pub first_frame_psnr: f64,
     /// Mean absolute difference of a frame's values from the frame before, 0 to 255.
     pub change: f64,
     /// The same of true clips: less in a drawn clip is one that stands still, more is one that flickers.
     pub truth_change: f64,
+}
+
+impl VideoShare {
+    /// Adds a clip that is drawn, and the true one.
+    fn add(&mut self, drawn: &[Picture], truth: &TrueClip, verdict: MotionVerdict) -> Result<()> {
+        let right = |found: MotionVerdict| f64::from(u8::from(found.motion == Some(truth.motion)));
+        let (Some(first), Some(given)) = (drawn.first(), truth.frames.first()) else {
+            return Err(Error::Data(
+                "the model drew a clip without frames".to_owned(),
+            ));
+        };
+        self.clips += 1;
+        self.motion_right += right(verdict);
+        self.truth_right += right(judge(&truth.frames));
+        self.moving += f64::from(u8::from(verdict.motion.is_some()));
+        self.first_frame_psnr += psnr(first, &fitted(given, first)?)?.min(MAX_PSNR);
+        self.change += change(drawn);
+        self.truth_change += change(&truth.frames);
+        Ok(())
+    }
+
+    /// Means of the sums.
+    fn means(self) -> Self {
+        let of = |sum: f64| sum / self.clips.max(1) as f64;
+        Self {
+            clips: self.clips,
+            motion_right: of(self.motion_right),
+            truth_right: of(self.truth_right),
+            moving: of(self.moving),
+            first_frame_psnr: of(self.first_frame_psnr),
+            change: of(self.change),
+            truth_change: of(self.truth_change),
+        }
+    }
 }
 
 /// One clip's result.
@@ -68,12 +221,35 @@ pub struct VideoEvaluationReport {
     pub trained: VideoShare,
     /// Fréchet distance of drawn from true clips of both parts in a fixed space of random features.
     pub frechet_distance: f64,
-    /// The same between true clips and as many others: what is left of two samples of one law.
-    pub truth_frechet_distance: f64,
+    /// The same between true clips and as many others, where there are others: what is left of two samples of one law.
+    pub truth_frechet_distance: Option<f64>,
     /// Share right of each motion.
     pub motions: Vec<(Motion, f64)>,
     /// Every clip.
     pub clips: Vec<JudgedClip>,
+}
+
+impl VideoEvaluationReport {
+    /// A mean over both parts.
+    pub fn mean(&self, of: impl Fn(&VideoShare) -> f64) -> f64 {
+        let parts = [&self.held_out, &self.trained];
+        let count: usize = parts.iter().map(|part| part.clips).sum();
+        let sum: f64 = parts.iter().map(|part| of(part) * part.clips as f64).sum();
+        sum / count.max(1) as f64
+    }
+}
+
+impl From<&VideoEvaluationReport> for ClipFigures {
+    fn from(report: &VideoEvaluationReport) -> Self {
+        Self {
+            motion_right: report.mean(|part| part.motion_right),
+            moving: report.mean(|part| part.moving),
+            first_frame_psnr: report.mean(|part| part.first_frame_psnr),
+            change: report.mean(|part| part.change),
+            truth_change: report.mean(|part| part.truth_change),
+            frechet_distance: report.frechet_distance,
+        }
+    }
 }
 
 /// Draws one clip by a caption, a first frame and a seed.
@@ -82,78 +258,55 @@ pub type GenerateClip<'a> = dyn FnMut(&str, &Picture, u64) -> Result<Vec<Picture
 /// Asks for clips, and measures what is drawn; `see` gets each with its result.
 ///
 /// # Errors
-/// What `generate` refuses, no clips or sizes that cannot be drawn, or a cancellation.
+/// What `generate` refuses, too few clips for a distance, or a cancellation.
 pub fn evaluate_video(
-    drawings: &Drawings,
-    evaluation: &VideoEvaluation,
+    truths: &dyn TrueClips,
     control: &Control,
     generate: &mut GenerateClip,
     see: &mut dyn FnMut(&[Picture], &JudgedClip),
 ) -> Result<VideoEvaluationReport> {
-    let VideoEvaluation {
-        clips,
-        size,
-        frames,
-    } = *evaluation;
-    if 2 * clips <= FEATURES {
+    let count = truths.count();
+    if count <= FEATURES {
         return Err(Error::Data(format!(
-            "{clips} clips of each part; the distance between {FEATURES} features needs more than {}",
-            FEATURES / 2
+            "{count} clips; the distance between {FEATURES} features needs more than {FEATURES}"
         )));
     }
-    control.stage("clips", Work::Run, 2 * clips);
-    let mut clock = StepClock::new(2 * clips);
-    let features = RandomFeatures::new(SEEN[0] * SEEN[1] * SEEN[1] * 3);
-    let (mut drawn, mut truths, mut others) = (Vec::new(), Vec::new(), Vec::new());
-    let mut judged = Vec::new();
-    let mut shares = Vec::new();
-    for (part, split) in [Split::HeldOut, Split::Training].into_iter().enumerate() {
-        let mut share = VideoShare {
-            clips,
-            motion_right: 0.0,
-            truth_right: 0.0,
-            first_frame_psnr: 0.0,
-            change: 0.0,
-            truth_change: 0.0,
+    control.stage("clips", Work::Run, count);
+    let mut clock = StepClock::new(count);
+    let features = ClipFeatures::new();
+    let (mut drawn, mut of_truth, mut others) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut judged, mut held_out, mut trained) =
+        (Vec::new(), VideoShare::default(), VideoShare::default());
+    let mut seeds = [0u64; 2];
+    for index in 0..count {
+        control.check()?;
+        let truth = truths.clip(index)?;
+        let Some(given) = truth.frames.first() else {
+            return Err(Error::Data(format!("true clip {index} has no frames")));
         };
-        for index in 0..clips as u64 {
-            control.check()?;
-            let scene = MotionScene::draw(FRESH, index, split);
-            let truth = scene.render(drawings, frames, size)?;
-            let clip = generate(&scene.caption(), &truth[0], index)?;
-            let Some(first) = clip.first() else {
-                return Err(Error::Data(
-                    "the model drew a clip without frames".to_owned(),
-                ));
-            };
-            let verdict = judge(&clip);
-            let result = JudgedClip {
-                caption: scene.caption(),
-                motion: scene.motion,
-                held_out: split == Split::HeldOut,
-                verdict,
-            };
-            let given = fitted(&truth[0], first)?;
-            let add = |sum: &mut f64, value: f64| *sum += value / clips as f64;
-            let right =
-                |found: MotionVerdict| f64::from(u8::from(found.motion == Some(scene.motion)));
-            add(&mut share.motion_right, right(verdict));
-            add(&mut share.truth_right, right(judge(&truth)));
-            add(
-                &mut share.first_frame_psnr,
-                psnr(first, &given)?.min(MAX_PSNR),
-            );
-            add(&mut share.change, change(&clip));
-            add(&mut share.truth_change, change(&truth));
-            drawn.push(features.of(&seen(&clip)?));
-            truths.push(features.of(&seen(&truth)?));
-            let other = MotionScene::draw(FRESH, (clips * (part + 1)) as u64 + index, split);
-            others.push(features.of(&seen(&other.render(drawings, frames, size)?)?));
-            see(&clip, &result);
-            judged.push(result);
-            clock.step(control);
+        let seed = &mut seeds[usize::from(truth.held_out)];
+        let clip = generate(&truth.caption, given, *seed)?;
+        *seed += 1;
+        let verdict = judge(&clip);
+        let share = match truth.held_out {
+            true => &mut held_out,
+            false => &mut trained,
+        };
+        share.add(&clip, &truth, verdict)?;
+        drawn.push(features.of(&clip)?);
+        of_truth.push(features.of(&truth.frames)?);
+        if let Some(other) = truths.other(index)? {
+            others.push(features.of(&other)?);
         }
-        shares.push(share);
+        let result = JudgedClip {
+            caption: truth.caption,
+            motion: truth.motion,
+            held_out: truth.held_out,
+            verdict,
+        };
+        see(&clip, &result);
+        judged.push(result);
+        clock.step(control);
     }
     let motions = Motion::ALL.into_iter().filter_map(|motion| {
         let of: Vec<&JudgedClip> = judged.iter().filter(|clip| clip.motion == motion).collect();
@@ -161,16 +314,42 @@ pub fn evaluate_video(
         (!of.is_empty()).then(|| (motion, right.count() as f64 / of.len() as f64))
     });
     let motions = motions.collect();
-    let [held_out, trained] = <[VideoShare; 2]>::try_from(shares)
-        .map_err(|_| Error::Data("two parts were measured".to_owned()))?;
     Ok(VideoEvaluationReport {
-        held_out,
-        trained,
-        frechet_distance: frechet_distance(&drawn, &truths)?,
-        truth_frechet_distance: frechet_distance(&others, &truths)?,
+        held_out: held_out.means(),
+        trained: trained.means(),
+        frechet_distance: frechet_distance(&drawn, &of_truth)?,
+        truth_frechet_distance: match others.is_empty() {
+            true => None,
+            false => Some(frechet_distance(&others, &of_truth)?),
+        },
         motions,
         clips: judged,
     })
+}
+
+/// Fréchet distance of drawn from true clips, in the space of [`evaluate_video`].
+///
+/// # Errors
+/// Fewer than two of either, or clips without frames.
+pub(crate) fn clip_distance(drawn: &[Vec<Picture>], truths: &[Vec<Picture>]) -> Result<f64> {
+    let features = ClipFeatures::new();
+    let of = |clips: &[Vec<Picture>]| -> Result<Vec<Vec<f64>>> {
+        clips.iter().map(|clip| features.of(clip)).collect()
+    };
+    frechet_distance(&of(drawn)?, &of(truths)?)
+}
+
+/// The space in which clips are compared.
+struct ClipFeatures(RandomFeatures);
+
+impl ClipFeatures {
+    fn new() -> Self {
+        Self(RandomFeatures::new(SEEN[0] * SEEN[1] * SEEN[1] * 3))
+    }
+
+    fn of(&self, frames: &[Picture]) -> Result<Vec<f64>> {
+        Ok(self.0.of(&seen(frames)?))
+    }
 }
 
 /// A picture in another's size.
@@ -201,9 +380,12 @@ fn change(frames: &[Picture]) -> f64 {
 /// A clip as its features see it: some frames, small, in −1..1.
 fn seen(frames: &[Picture]) -> Result<Vec<f32>> {
     let [count, side] = SEEN;
+    let Some(last) = frames.len().checked_sub(1) else {
+        return Err(Error::Data("a clip without frames".to_owned()));
+    };
     let mut values = Vec::with_capacity(count * side * side * 3);
     for index in 0..count {
-        let at = index * (frames.len() - 1) / (count - 1);
+        let at = index * last / (count - 1);
         let small = resize_pil(&frames[at], side, side, Filter::Bilinear)?;
         values.extend(pictures::signed(&small));
     }
@@ -219,13 +401,16 @@ mod tests {
     fn true_clips_are_right_and_still_ones_are_not() {
         let packages = packages(None);
         let drawings = Drawings::open(packages.path()).unwrap();
-        let evaluation = VideoEvaluation {
-            clips: 40,
+        let truths = DrawnClips {
+            drawings: &drawings,
+            each: 40,
             size: 32,
             frames: 9,
         };
+        let known = truths.known().unwrap();
+        assert_eq!(known.clip(7).unwrap(), truths.clip(7).unwrap());
         let mut count = 0;
-        let mut evaluate = |still: bool| {
+        let mut evaluate = |truths: &dyn TrueClips, still: bool| {
             let mut asked = 0;
             let mut generate = |caption: &str, first: &Picture, index: u64| {
                 let split = [Split::HeldOut, Split::Training][asked / 40];
@@ -238,16 +423,9 @@ mod tests {
                 })
             };
             let quiet = Control::silent();
-            evaluate_video(
-                &drawings,
-                &evaluation,
-                &quiet,
-                &mut generate,
-                &mut |_, _| count += 1,
-            )
-            .unwrap()
+            evaluate_video(truths, &quiet, &mut generate, &mut |_, _| count += 1).unwrap()
         };
-        let (moving, still) = (evaluate(false), evaluate(true));
+        let (moving, still) = (evaluate(&truths, false), evaluate(&known, true));
         assert_eq!(count, 160);
         for share in [&moving.held_out, &moving.trained] {
             assert_eq!(share.motion_right, share.truth_right);
@@ -262,25 +440,21 @@ mod tests {
             "{}",
             moving.frechet_distance
         );
-        assert!(moving.truth_frechet_distance > 0.0);
-        assert_eq!(
-            (still.held_out.motion_right, still.trained.change),
-            (0.0, 0.0)
-        );
+        assert!(moving.truth_frechet_distance.unwrap() > 0.0);
+        assert_eq!(still.truth_frechet_distance, None);
+        assert_eq!((still.held_out.moving, still.trained.change), (0.0, 0.0));
+        assert_eq!(ClipFigures::from(&still).motion_right, 0.0);
+        assert!(ClipFigures::from(&moving).moving > 0.9);
         assert_eq!(still.held_out.first_frame_psnr, 100.0);
         assert!(still.frechet_distance > 0.01);
         assert_eq!(moving.clips.len(), 80);
-        let few = VideoEvaluation {
-            clips: 1,
-            ..evaluation
-        };
+        let few = DrawnClips { each: 1, ..truths };
         let refused = evaluate_video(
-            &drawings,
             &few,
             &Control::silent(),
             &mut |_, first, _| Ok(vec![first.clone()]),
             &mut |_, _| {},
         );
-        assert!(refused.unwrap_err().to_string().contains("1 clips"));
+        assert!(refused.unwrap_err().to_string().contains("2 clips"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use brisk_media::Picture;
 use brisk_pipelines::options::video_keys;
-use brisk_pipelines::{Control, OpenSettings, VideoRequest, registry};
+use brisk_pipelines::{Control, EvaluationClips, OpenSettings, VideoRequest, registry};
 use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
 use brisk_train::data::motion::MotionScene;
 use brisk_train::data::scenes::{Drawings, OBJECTS, Split};
@@ -175,8 +175,10 @@ fn video_document(steps: u64, shown: bool) -> Value {
         "num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1, "mlp_ratio": 2.0, "guidance_embeds": false,
         "text_embed_dim": 16, "pooled_projection_dim": 8, "rope_axes_dim": [2, 2, 4]
     });
+    let mut noise = Value::Null;
     if shown {
         transformer["image_condition_type"] = "latent_concat".into();
+        noise = json!({"log_mean": -3.0, "log_deviation": 0.5, "versions": 2});
     }
     json!({
         "kind": "video", "name": "tiny", "training": training, "transformer": transformer,
@@ -187,6 +189,7 @@ fn video_document(steps: u64, shown: bool) -> Value {
         },
         "vocabulary": 320, "clip_size": 16, "frames": 5, "clips": 9, "flow_shift": 3.0, "noise_law": [0.0, 1.0],
         "target": "clean", "text_dropout": 0.2, "black_share": 0.5, "new_channels": "zero", "eval_every": 20,
+        "first_frame_noise": noise,
         "eval_clips": 2, "final_clips": 3, "sample_steps": 2, "guidance": 1.5
     })
 }
@@ -258,6 +261,13 @@ fn a_model_of_clips_learns_resumes_exactly_and_draws() {
     assert_stopped(&stopped, &parted, 25);
     train_model(&document, &vae, None, &parted, &quiet).unwrap();
     assert_same_checkpoint(&whole, &parted);
+
+    // With noise on what is shown, another is learned.
+    let mut clean = document.clone();
+    clean["first_frame_noise"] = Value::Null;
+    let other = folder.path().join("clean");
+    train_model(&clean, &vae, None, &other, &quiet).unwrap();
+    assert_ne!(self::losses(&other), losses);
 
     // Everything that is used is learned: of both text encoders, of what reads pictures, and of the transformer.
     let first = folder.path().join("first");
@@ -367,12 +377,22 @@ fn unfit_recipes_of_models_of_clips_are_refused_by_key() {
         ("clips", json!(0), "clips is 0"),
         ("transformer", json!(3), "transformer is 3"),
         ("target", json!("noise"), "noise"),
+        ("final_clips", json!(1), "final_clips is 1"),
+        (
+            "first_frame_noise",
+            json!({"log_mean": -3.0, "log_deviation": 0.5, "versions": 0}),
+            "first_frame_noise.versions is 0",
+        ),
     ] {
         let mut document = video_document(2, true);
         document[key] = value;
         let message = video_recipe(&document).unwrap_err().to_string();
         assert!(message.contains(found), "{message}");
     }
+    let mut blind = video_document(2, false);
+    blind["first_frame_noise"] = video_document(2, true)["first_frame_noise"].clone();
+    let message = video_recipe(&blind).unwrap_err().to_string();
+    assert!(message.contains("shows it no frame"), "{message}");
     let folder = tempfile::tempdir().unwrap();
     let vae = tiny_vae(folder.path());
     let plain = video_document(2, false)["text_encoder"].clone();
@@ -465,6 +485,7 @@ fn a_student_of_few_steps_learns_resumes_exactly_and_draws() {
             "matching_loss",
             "critic_loss",
             "motion_right",
+            "frechet_distance",
         ] {
             assert!(has(key), "{key}");
         }
@@ -489,5 +510,7 @@ fn a_student_of_few_steps_learns_resumes_exactly_and_draws() {
             assert!(same(file), "{file}");
         }
         assert_eq!(request_clip(&model, shown).len(), 5);
+        let known = EvaluationClips::read(&ModelFolder::Disk(model)).unwrap();
+        assert_eq!(known.map(|clips| clips.0.len()), Some(80));
     }
 }

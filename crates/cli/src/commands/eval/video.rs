@@ -4,23 +4,27 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use brisk::options::video_keys;
-use brisk::{Control, Options, VideoRequest, keys, registry};
+use brisk::{Control, Options, VideoModel, VideoRequest, keys, registry};
 use brisk_media::{Picture, contact_sheet, encode_png};
-use brisk_store::write_atomic;
+use brisk_pipelines::EvaluationClips;
+use brisk_pipelines::reproduce::ClipFigures;
+use brisk_store::{ModelFolder, write_atomic};
 use brisk_train::data::scenes::Drawings;
 use brisk_train::eval::video::{
-    JudgedClip, VideoEvaluation, VideoEvaluationReport, evaluate_video,
+    DrawnClips, JudgedClip, TrueClips, VideoEvaluationReport, evaluate_video,
 };
 use clap::Args;
 use serde_json::json;
 
 use crate::commands::ThreadArguments;
-use crate::failure::Result;
+use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::{models, output, progress, text};
 
 /// Clips of the sheet, and frames of each.
 const SHEET: [usize; 2] = [24, 6];
+/// Clips of either part that are drawn where nothing is said.
+const DEFAULT_COUNT: u16 = 100;
 
 /// Measure whether a model of clips makes emoji move as it was asked
 #[derive(Debug, Args)]
@@ -28,7 +32,7 @@ const SHEET: [usize; 2] = [24, 6];
     before_help = "Emoji that jump, move, grow, shrink or spin: a tracker tells which motion a clip shows. Pairs of object\n\
     and motion that no clip of training has stand beside others. Also measured: the first frame against\n\
     the given one, how much neighbouring frames differ, and the Fréchet distance from true clips in a\n\
-    fixed space of random features."
+    fixed space of random features. Without --npm, by the clips that the model's folder brings along."
 )]
 pub struct VideoEvalArguments {
     /// Folder, hub id or a model in the box
@@ -37,12 +41,12 @@ pub struct VideoEvalArguments {
     /// Variant of the weights, such as fp16
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
-    /// Folder with the npm packages in noto, fluent-emoji-flat and twemoji
+    /// Folder with the npm packages in noto, fluent-emoji-flat and twemoji, to draw other clips
     #[arg(long, value_name = "FOLDER")]
-    npm: PathBuf,
-    /// Clips of held-out pairs, and as many of others
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(25..=10_000))]
-    count: u16,
+    npm: Option<PathBuf>,
+    /// Clips of held-out pairs, and as many of others, with --npm (default: 100)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(25..=10_000))]
+    count: Option<u16>,
     /// Added to the seeds of the clips
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u32,
@@ -68,7 +72,6 @@ pub fn run(arguments: &VideoEvalArguments) -> Result {
         output::expect_format("--sheet", sheet, Format::Png)?;
         output::check_writable(sheet)?;
     }
-    let drawings = Drawings::open(&arguments.npm).map_err(brisk_train::Error::from)?;
     let variant = arguments.variant.as_deref();
     let folder = models::open(Some(&arguments.model), variant)?;
     let options = Options::new()
@@ -76,43 +79,36 @@ pub fn run(arguments: &VideoEvalArguments) -> Result {
         .with(&keys::RESIDENCY, "all".to_owned());
     let mut model = registry::open_video(&folder, &models::settings(options))?;
     let control = progress::control()?;
-    let needs_image = model.needs_image();
-    let request = |caption: &str, first: &Picture, seed: u64| {
-        let mut options = Options::new()
-            .with(&keys::SEED, seed)
-            .with_some(&keys::STEPS, arguments.steps)
-            .with_some(&keys::GUIDANCE, arguments.guidance);
-        if needs_image {
-            options.set(&video_keys::IMAGE, Arc::new(first.clone()));
-        }
-        VideoRequest {
-            prompt: caption.to_owned(),
-            options,
-        }
+    let asked = Options::new()
+        .with_some(&keys::STEPS, arguments.steps)
+        .with_some(&keys::GUIDANCE, arguments.guidance);
+    let drawings = match &arguments.npm {
+        Some(npm) => Some(Drawings::open(npm).map_err(brisk_train::Error::from)?),
+        None => None,
     };
-    let (width, _) = model.usual_size();
-    let blank = Picture::filled(width, width, [255; 3]);
-    let usual = model.plan(&request("a cat jumps", &blank, 0))?;
-    let evaluation = VideoEvaluation {
-        clips: arguments.count.into(),
-        size: usual.width,
-        frames: usual.frames,
+    let truths: Box<dyn TrueClips + '_> = match &drawings {
+        Some(drawings) => {
+            let (width, _) = model.usual_size();
+            let blank = Picture::filled(width, width, [255; 3]);
+            let usual = model.plan(&request(&*model, "a cat jumps", &blank, 0, &asked))?;
+            Box::new(DrawnClips {
+                drawings,
+                each: arguments.count.unwrap_or(DEFAULT_COUNT).into(),
+                size: usual.width,
+                frames: usual.frames,
+            })
+        }
+        None => Box::new(known(&folder, arguments)?),
     };
     let mut cells: Vec<(Picture, String)> = Vec::new();
     let mut seen = 0usize;
-    let mut generate = |caption: &str, first: &Picture, index: u64| -> brisk_train::Result<_> {
-        let seed = u64::from(arguments.seed) + index;
-        let plan = model.plan(&request(caption, first, seed))?;
-        let quiet = Control::silent().with_cancel(control.cancel_flag());
-        Ok(model.generate(&plan, &quiet)?.clip.frames().to_vec())
-    };
-    let report = evaluate_video(
-        &drawings,
-        &evaluation,
+    let every = (truths.count() / SHEET[0]).max(1);
+    let report = evaluate(
+        &mut *model,
+        &*truths,
+        (&asked, arguments.seed.into()),
         &control,
-        &mut generate,
         &mut |frames, judged| {
-            let every = (2 * evaluation.clips / SHEET[0]).max(1);
             if arguments.sheet.is_some() && seen.is_multiple_of(every) {
                 add(&mut cells, frames, judged);
             }
@@ -131,6 +127,78 @@ pub fn run(arguments: &VideoEvalArguments) -> Result {
         return output::print_json(&document);
     }
     output::print(&text::table(&rows(&report)))
+}
+
+/// The clips that the model's folder brings along.
+fn known(folder: &ModelFolder, arguments: &VideoEvalArguments) -> Result<EvaluationClips> {
+    let Some(clips) = EvaluationClips::read(folder)? else {
+        return Err(Failure::usage(format!(
+            "{} brings no clips to be measured by ({}); --npm FOLDER: the npm packages in noto, fluent-emoji-flat and \
+             twemoji, of which clips are drawn",
+            folder.label(),
+            EvaluationClips::CAPTIONS
+        )));
+    };
+    match arguments.count {
+        Some(count) => Err(Failure::usage(format!(
+            "--count {count}: {} brings {} clips along; with --npm others are drawn, as many as you say",
+            folder.label(),
+            clips.0.len()
+        ))),
+        None => Ok(clips),
+    }
+}
+
+fn request(
+    model: &dyn VideoModel,
+    caption: &str,
+    first: &Picture,
+    seed: u64,
+    asked: &Options,
+) -> VideoRequest {
+    let mut options = asked.clone().with(&keys::SEED, seed);
+    if model.needs_image() {
+        options.set(&video_keys::IMAGE, Arc::new(first.clone()));
+    }
+    VideoRequest {
+        prompt: caption.to_owned(),
+        options,
+    }
+}
+
+/// Asks a model for clips, with options and a number that is added to their seeds.
+fn evaluate(
+    model: &mut dyn VideoModel,
+    truths: &dyn TrueClips,
+    (asked, seed): (&Options, u64),
+    control: &Control,
+    see: &mut dyn FnMut(&[Picture], &JudgedClip),
+) -> brisk_train::Result<VideoEvaluationReport> {
+    let quiet = Control::silent().with_cancel(control.cancel_flag());
+    let mut generate = |caption: &str, first: &Picture, index: u64| -> brisk_train::Result<_> {
+        let plan = model.plan(&request(model, caption, first, seed + index, asked))?;
+        Ok(model.generate(&plan, &quiet)?.clip.frames().to_vec())
+    };
+    evaluate_video(truths, control, &mut generate, see)
+}
+
+/// The judge of reproductions.
+pub fn judge(
+    model: &mut dyn VideoModel,
+    clips: &EvaluationClips,
+    settings: &[Options],
+    control: &Control,
+) -> brisk::Result<Vec<ClipFigures>> {
+    let label = model.label().to_owned();
+    let figures = settings.iter().map(|asked| {
+        evaluate(model, clips, (asked, 0), control, &mut |_, _| {})
+            .map(|report| ClipFigures::from(&report))
+            .map_err(|error| match error {
+                brisk_train::Error::Pipeline(error) => error,
+                other => brisk::Error::folder(&label, other.to_string()),
+            })
+    });
+    figures.collect()
 }
 
 /// Some frames of a clip, the first with what was asked for and what was found.
@@ -172,6 +240,7 @@ fn rows(report: &VideoEvaluationReport) -> Vec<Vec<String>> {
             "first frame",
             both(&|share| format!("{:.1} dB", share.first_frame_psnr)),
         ),
+        row("moving at all", both(&|share| percent(share.moving))),
         row(
             "change a frame",
             both(&|share| format!("{:.2}", share.change)),
@@ -189,9 +258,11 @@ fn rows(report: &VideoEvaluationReport) -> Vec<Vec<String>> {
         "Fréchet distance",
         format!("{:.4}", report.frechet_distance),
     ));
-    rows.push(of_all(
-        "Fréchet distance, true clips",
-        format!("{:.4}", report.truth_frechet_distance),
-    ));
+    if let Some(distance) = report.truth_frechet_distance {
+        rows.push(of_all(
+            "Fréchet distance, true clips",
+            format!("{distance:.4}"),
+        ));
+    }
     rows
 }

@@ -13,12 +13,12 @@ use super::runs::{
     SAMPLER, SHIFT, STEPS, Sampler, TEXT, TEXT_MASK, TIMESTEP, TOKENS, TRANSFORMER, WIDTH, lengths,
     steps,
 };
-use super::{VideoTransformer, VideoTransformerConfig, plain_names};
+use super::{VideoLayout, VideoTransformer, VideoTransformerConfig, parameters, plain_names};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, Recognised, Runnable, Size, Sizes, Work,
 };
-use crate::{Error, Result};
+use crate::{Error, Result, low_bit};
 
 /// The transformer of HunyuanVideo and Magic 1-For-1.
 pub static COMPONENT: Component = Component {
@@ -37,8 +37,15 @@ const USUAL_RATIO: usize = 8;
 
 fn recognise(
     source: &dyn TensorSource,
-    _metadata: &BTreeMap<String, String>,
+    metadata: &BTreeMap<String, String>,
 ) -> Result<Option<Recognised>> {
+    if low_bit::is_quantized(source) {
+        let class = metadata.get("model_class");
+        let ours = class.is_some_and(|class| class.contains("HunyuanVideo"))
+            || source.info("x_embedder.proj.weight").is_some()
+                && source.info("context_embedder.proj_in.weight").is_some();
+        return Ok(ours.then(|| low_bit::describe(source, metadata, "HunyuanVideo transformer")));
+    }
     let (layout, patches) = match authors_prefix(source) {
         Some("") | Some("module.") => ("the authors' names", "img_in.proj.weight"),
         Some(_) => ("Magic 1-For-1's names", "img_in.proj.weight"),
@@ -99,7 +106,15 @@ impl ComponentConfig for VideoTransformerConfig {
         weights: &ComponentWeights,
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
-        let found = weights.renamed(|source| plain_names(self, source))?;
+        let activations = settings.activations.unwrap_or_default();
+        let found = match weights {
+            ComponentWeights::Stored(source) => parameters(self, source.clone(), activations)?,
+            ComponentWeights::Random(random) if random.low_bit => {
+                let layout = Box::new(VideoLayout::of(self));
+                low_bit::with_random(layout, weights.plain(), activations)
+            }
+            ComponentWeights::Random(_) => weights.plain(),
+        };
         Ok(found.quantize(settings.quantization, None))
     }
 

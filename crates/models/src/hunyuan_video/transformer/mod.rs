@@ -16,6 +16,7 @@ mod component;
 mod config;
 mod cost;
 mod embed;
+mod low_bit;
 mod model;
 mod modulation;
 mod names;
@@ -25,6 +26,7 @@ mod sampler;
 
 pub use component::COMPONENT;
 pub use config::{ImageCondition, VideoTransformerConfig};
+pub use low_bit::{VideoLayout, parameters};
 pub use model::{VideoConditioning, VideoTransformer};
 pub use names::plain_names;
 pub use sampler::{VideoSampler, beside, video_sigmas};

@@ -17,13 +17,20 @@ pub(super) const POOLED: Port = Port::float("pooled_projections", &["B", "P"]);
 pub(super) const GUIDANCE: Port = Port::float("guidance", &["B"]).optional();
 pub(super) const SAMPLE: Port = Port::float("sample", &["B", "C_out", "F", "H", "W"]);
 
+/// What both ways honour.
+const SETTINGS: &[Setting] = &[
+    Setting::Quantization,
+    Setting::Activations,
+    Setting::RandomLowBit,
+];
+
 pub(super) const TRANSFORMER: Entry = Entry {
     name: "transformer",
     about: "Evaluate a transformer over clips once",
     inputs: &[HIDDEN, TIMESTEP, TEXT, TEXT_MASK, POOLED, GUIDANCE],
     outputs: &[SAMPLE],
     sizes: &[FRAMES, HEIGHT, WIDTH, TOKENS],
-    settings: &[Setting::Quantization],
+    settings: SETTINGS,
 };
 
 pub(super) const FRAMES: SizeName = SizeName {

@@ -1,7 +1,6 @@
 //! Transformers whose blocks are quantized by SVDQuant, in nunchaku's layout or diffusers'.
 
 mod layout;
-mod random;
 
 use std::sync::Arc;
 
@@ -13,7 +12,6 @@ use crate::Result;
 use crate::low_bit;
 
 pub use layout::SanaLayout;
-pub use random::with_random_low_bit;
 
 /// A transformer's parameters from a file in the plain layout, the authors' or a quantized one;
 /// `activations` says how inputs of quantized layers are rounded.
@@ -27,4 +25,13 @@ pub fn parameters(
 ) -> Result<WeightsBuilder> {
     let source = native::plain_names(source)?;
     low_bit::parameters(Box::new(SanaLayout::of(config)), source, activations)
+}
+
+/// Made-up 4-bit layers in place of those that SVDQuant quantizes, to measure speed.
+pub fn with_random_low_bit(
+    config: &SanaConfig,
+    weights: WeightsBuilder,
+    activations: Activations,
+) -> WeightsBuilder {
+    low_bit::with_random(Box::new(SanaLayout::of(config)), weights, activations)
 }

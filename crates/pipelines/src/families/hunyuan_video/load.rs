@@ -8,7 +8,7 @@ use brisk_models::hunyuan_video::transformer::{
 };
 use brisk_models::llava::{self, LlavaConfig};
 use brisk_models::registry;
-use brisk_nn::Quantization;
+use brisk_nn::{Activations, InputWatcher, Quantization};
 use brisk_store::{ModelFolder, shown};
 use brisk_text::Tokenizer;
 use serde_json::Value;
@@ -17,6 +17,7 @@ use super::defaults::Defaults;
 use super::picture::Preparation;
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
+use crate::low_bit_settings;
 use crate::options::{Key, keys, video_keys};
 use crate::request::{OpenSettings, RandomWeights};
 use crate::residency::Residency;
@@ -39,6 +40,8 @@ pub(super) struct LoadOptions {
     pub variant: Option<String>,
     pub text_quantization: Quantization,
     pub transformer_quantization: Quantization,
+    /// How inputs of 4-bit layers of a file are rounded, where it is said.
+    pub activations: Option<Activations>,
     pub residency: Residency,
     random: Option<RandomWeights>,
 }
@@ -54,18 +57,18 @@ impl LoadOptions {
             variant: asked.get(&keys::VARIANT),
             text_quantization: quantization(&keys::QUANTIZE_TEXT_ENCODER)?,
             transformer_quantization: quantization(&keys::QUANTIZE_TRANSFORMER)?,
+            activations: low_bit_settings::activations(asked),
             residency: Residency::asked(asked),
             random: settings.random,
         })
     }
 
     fn wanted(&self) -> Wanted {
-        let wanted = Wanted {
+        Wanted {
             variant: self.variant.clone(),
             random: self.random,
             ..Wanted::default()
-        };
-        wanted.without_low_bit()
+        }
     }
 
     pub fn text_settings(&self) -> LoadSettings {
@@ -78,6 +81,7 @@ impl LoadOptions {
     pub fn transformer_settings(&self) -> LoadSettings {
         LoadSettings {
             quantization: self.transformer_quantization,
+            activations: self.activations,
             ..LoadSettings::default()
         }
     }
@@ -126,6 +130,12 @@ impl Files {
         let place = ComponentFolder::new(folder, transformer::COMPONENT.folders[0]);
         let config = place.config(VideoTransformerConfig::from_json)?;
         let transformer = place.open_as(&transformer::COMPONENT, &wanted)?;
+        low_bit_settings::check(
+            options.activations,
+            options.transformer_quantization,
+            transformer.is_low_bit(),
+        )?;
+        let wanted = wanted.without_low_bit();
         let beside = part(
             folder,
             settings,
@@ -249,11 +259,14 @@ impl Files {
         (frames - 1) / self.autoencoder_config.temporal_compression_ratio + 1
     }
 
-    pub fn load_transformer(&self, options: &LoadOptions) -> Result<VideoTransformer> {
-        let weights = self
-            .transformer
-            .parameters(&options.transformer_settings())?
-            .build()?;
+    pub fn load_transformer(
+        &self,
+        options: &LoadOptions,
+        watcher: &Option<InputWatcher>,
+    ) -> Result<VideoTransformer> {
+        let settings = options.transformer_settings();
+        let weights = self.transformer.parameters(&settings)?;
+        let weights = low_bit_settings::watched(weights, watcher).build()?;
         Ok(VideoTransformer::load(&self.config, &weights)?)
     }
 }

@@ -17,6 +17,8 @@ pub mod picture;
 mod pipeline;
 mod plan;
 pub mod prompt;
+mod quantize;
+mod reproduce;
 pub mod text;
 
 use brisk_store::ModelFolder;
@@ -63,6 +65,6 @@ pub static FAMILY: Family = Family {
         "HunyuanVideoImageToVideoPipeline" => Some("HunyuanVideo, from a picture"),
         _ => None,
     },
-    low_bit_layout: None,
-    reproductions: &[],
+    low_bit_layout: Some(quantize::low_bit_layout),
+    reproductions: &[&reproduce::MAGIC141],
 };

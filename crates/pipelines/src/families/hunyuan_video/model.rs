@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::events::Control;
 use crate::folder::unread_warning;
 use crate::options::{Scope, Support};
+use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedClip, OpenSettings, VideoModel, VideoPlan, VideoRequest, WeightBytes,
 };
@@ -35,6 +36,7 @@ pub(super) fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<
         encoder: None,
         transformer: None,
         decoder: None,
+        watcher: None,
     }))
 }
 
@@ -91,6 +93,10 @@ impl VideoModel for VideoPipeline {
     fn generate(&mut self, plan: &VideoPlan, control: &Control) -> Result<GeneratedClip> {
         let decided: &ClipPlan = plan.decided(&self.files.label)?;
         control.drive(|| self.run(decided, &plan.memory, control))
+    }
+
+    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
+        Some(self)
     }
 
     fn weight_bytes(&self) -> WeightBytes {

@@ -40,6 +40,7 @@ pub(super) static HUNYUAN_VIDEO: Support = Support {
         honoured(video_keys::TEXT_ENCODER_2.definition(), "the folder's"),
         honoured(keys::QUANTIZE_TEXT_ENCODER.definition(), "none"),
         honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
+        honoured(keys::ACTIVATIONS.definition(), "8"),
         honoured(keys::RESIDENCY.definition(), "auto"),
     ]],
     refused: &[],

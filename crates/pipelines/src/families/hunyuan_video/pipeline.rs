@@ -11,7 +11,7 @@ use brisk_models::hunyuan_video::transformer::{
 };
 use brisk_models::hunyuan_video::{to_channels_first, to_channels_last};
 use brisk_models::llava::Llava;
-use brisk_nn::{Tensor, Trace};
+use brisk_nn::{InputWatcher, Tensor, Trace};
 
 use super::load::{Files, LoadOptions};
 use super::memory::STRIP;
@@ -40,6 +40,8 @@ pub(super) struct VideoPipeline {
     pub encoder: Option<VideoAutoencoder>,
     pub transformer: Option<VideoTransformer>,
     pub decoder: Option<VideoAutoencoder>,
+    /// What sees the inputs of the transformer's layers.
+    pub watcher: Option<InputWatcher>,
 }
 
 /// What each step is led by, and what it is led away from.
@@ -210,7 +212,7 @@ impl VideoPipeline {
             Some(loaded) => loaded,
             None => {
                 control.stage("transformer", Work::Load, 0);
-                self.files.load_transformer(&self.options)?
+                self.files.load_transformer(&self.options, &self.watcher)?
             }
         };
         let transformer = &*self.transformer.insert(transformer);

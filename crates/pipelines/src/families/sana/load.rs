@@ -24,6 +24,7 @@ use crate::diffusion::schedulers::{SchedulerConfig, SchedulerKind};
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::known_prompts::KnownPrompts;
+use crate::low_bit_settings;
 use crate::request::RandomWeights;
 use crate::residency::Residency;
 
@@ -181,19 +182,11 @@ impl Files {
             None => ModelKind::Sana,
         };
         check_transformer(folder, &transformer.network.config, kind)?;
-        let quantized = transformer.network.is_low_bit();
-        if options.activations.is_some() && !quantized {
-            return Err(Error::request(
-                "activations",
-                "has no effect on a transformer without 4-bit layers",
-            ));
-        }
-        if options.transformer_quantization != Quantization::None && quantized {
-            return Err(Error::request(
-                "quantize-transformer",
-                "the transformer's file has 4-bit weights already; load the full one",
-            ));
-        }
+        low_bit_settings::check(
+            options.activations,
+            options.transformer_quantization,
+            transformer.network.is_low_bit(),
+        )?;
         let scheduler = SchedulerFile::open(folder, kind, &transformer.network.config)?;
         let control = match transformer.control {
             Some(control) => Some(control),

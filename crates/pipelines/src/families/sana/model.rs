@@ -15,6 +15,7 @@ use crate::device::location;
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
+use crate::low_bit_settings;
 use crate::options::{OptionValue, Options, Scope, Support, keys};
 use crate::quantize::Quantizable;
 use crate::registry;
@@ -195,11 +196,6 @@ impl LoadOptions {
             "native" => brisk_models::sana::ControlWiring::Native,
             _ => brisk_models::sana::ControlWiring::Diffusers,
         });
-        let activations = asked.get(&own::ACTIVATIONS).map(|name| match &*name {
-            "4" => brisk_nn::Activations::Four,
-            "full" => brisk_nn::Activations::Full,
-            _ => brisk_nn::Activations::Eight,
-        });
         let quantize = |key| -> Result<brisk_nn::Quantization> {
             let name = asked.get(key).unwrap_or_else(|| "none".to_owned());
             Ok(brisk_nn::Quantization::from_name(&name)?)
@@ -236,7 +232,7 @@ impl LoadOptions {
             text_encoder: settings.folder(&keys::TEXT_ENCODER)?,
             residency: Residency::asked(asked),
             random: settings.random,
-            activations,
+            activations: low_bit_settings::activations(asked),
             location,
             text_quantization: quantize(&keys::QUANTIZE_TEXT_ENCODER)?,
             transformer_quantization: quantize(&keys::QUANTIZE_TRANSFORMER)?,

@@ -176,16 +176,6 @@ pub static HEADS: Key<Vec<usize>> = Key::new(
 .on_open()
 .rare();
 
-/// Rounding of what goes into 4-bit layers.
-pub static ACTIVATIONS: Key<String> = Key::new(
-    "activations",
-    "BITS",
-    Kind::Choice(&["8", "4", "full"]),
-    "how inputs of 4-bit layers are rounded: 8 (default), 4, or full",
-)
-.on_open()
-.rare();
-
 /// Shows latents on the way.
 pub static PREVIEW_DECODER: Key<PathBuf> = Key::new(
     "preview-decoder",
@@ -232,7 +222,7 @@ static SHARED: &[Honoured] = &[
     honoured(NATIVE.definition(), ""),
     honoured(keys::EXACT.definition(), ""),
     honoured(HEADS.definition(), "by width"),
-    honoured(ACTIVATIONS.definition(), "8"),
+    honoured(keys::ACTIVATIONS.definition(), "8"),
     honoured(keys::DEVICE.definition(), "cpu"),
     honoured(keys::PRECISE.definition(), ""),
     honoured(keys::QUANTIZE_TEXT_ENCODER.definition(), "none"),

@@ -23,6 +23,7 @@ use crate::diffusion::schedulers::scm::Scm;
 use crate::diffusion::{DecodeMode, Denoiser, Done, start_index};
 use crate::error::{Error, Result};
 use crate::events::{Control, Event, StepClock, Work, timed};
+use crate::low_bit_settings::watched;
 use crate::options::Options;
 use crate::request::{GeneratedImage, StageMemory};
 
@@ -486,13 +487,6 @@ impl SanaPipeline {
         let (_, height, width, _) = self.latent_shape(plan);
         let patch = self.files.transformer.config.patch_size;
         (height / patch) * (width / patch)
-    }
-}
-
-fn watched(weights: WeightsBuilder, watcher: &Option<InputWatcher>) -> WeightsBuilder {
-    match watcher {
-        Some(watcher) => weights.watcher(watcher.clone()),
-        None => weights,
     }
 }
 

@@ -42,6 +42,13 @@ impl Quantizable for SanaPipeline {
         [Some(transformer), encoder].into_iter().flatten().collect()
     }
 
+    fn check(&self, calibration: &Calibration) -> Result<()> {
+        match calibration.prompts.is_empty() {
+            true => Ok(()),
+            false => self.plan(&request(calibration, 0)).map(drop),
+        }
+    }
+
     fn watch(&mut self, component: &str, watcher: InputWatcher) {
         match component {
             TEXT_ENCODER => self.watch_text_encoder(watcher),
@@ -50,16 +57,19 @@ impl Quantizable for SanaPipeline {
     }
 
     fn run(&mut self, calibration: &Calibration, index: usize, control: &Control) -> Result<()> {
-        let prompt = calibration.prompts[index].clone();
-        let request = ImageRequest::new(prompt)
-            .with(&keys::SEED, index as u64)
-            .with_some(&keys::STEPS, calibration.steps)
-            .with_some(&keys::WIDTH, calibration.size)
-            .with_some(&keys::HEIGHT, calibration.size);
-        self.draw(&request, control).map(drop)
+        self.draw(&request(calibration, index), control).map(drop)
     }
 
     fn release(&mut self) {
         SanaPipeline::release(self);
     }
+}
+
+/// What is drawn for a prompt.
+fn request(calibration: &Calibration, index: usize) -> ImageRequest {
+    ImageRequest::new(calibration.prompts[index].clone())
+        .with(&keys::SEED, index as u64)
+        .with_some(&keys::STEPS, calibration.steps)
+        .with_some(&keys::WIDTH, calibration.size)
+        .with_some(&keys::HEIGHT, calibration.size)
 }

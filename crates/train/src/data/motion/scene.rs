@@ -55,6 +55,11 @@ impl Motion {
             Motion::Spins => "spins",
         }
     }
+
+    /// The motion of these words, if there is one.
+    pub fn of_words(words: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|motion| motion.words() == words)
+    }
 }
 
 /// Where an object is in a frame.

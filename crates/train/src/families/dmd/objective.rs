@@ -153,14 +153,14 @@ impl Heads<'_> {
 impl Sample<'_> {
     /// A network's velocity of a latent.
     fn velocity(&self, network: &VideoTransformer, x: &Tensor, level: f32) -> Result<Tensor> {
-        let seen = self.led.pool.seen(x, self.clip)?;
+        let seen = self.led.pool.seen(x, self.clip, None)?;
         Ok(network.forward(&seen, TIMES * level, self.by, &mut Trace::none())?)
     }
 
     /// The guided teacher's, at the level of the draw.
     fn guided(&self, real: &VideoTransformer, x: &[f32]) -> Result<Vec<f32>> {
         let (pool, level) = (self.led.pool, self.draw.level);
-        let seen = pool.seen(&pool.latent(x)?, self.clip)?;
+        let seen = pool.seen(&pool.latent(x)?, self.clip, None)?;
         let at = |by: &VideoConditioning| -> Result<Vec<f32>> {
             let velocity = real.forward(&seen, TIMES * level, by, &mut Trace::none())?;
             tensors::values(&velocity)
@@ -198,7 +198,7 @@ impl Sample<'_> {
         level: f32,
     ) -> Result<(Tensor, Vec<Tensor>)> {
         let pool = self.led.pool;
-        let seen = pool.seen(x, self.clip)?;
+        let seen = pool.seen(x, self.clip, None)?;
         let blocks = match self.led.recipe.has_heads() {
             true => &self.led.recipe.head_blocks[..],
             false => &[],

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
-use crate::families::video::recipe::require_flow;
+use crate::families::video::recipe::{require_compared, require_flow};
 use crate::families::video_autoencoder::clips::require_frames;
 use crate::recipe::{
     MAX_MEASURED, MAX_SAMPLES, MAX_STEPS, TrainingOptions, require, require_count,
@@ -95,11 +95,10 @@ impl DmdRecipe {
             ),
             ("critic.rank", self.critic.rank, 4096),
             ("eval_every", self.eval_every as usize, MAX_STEPS as usize),
-            ("eval_clips", self.eval_clips, MAX_MEASURED),
-            ("final_clips", self.final_clips, MAX_MEASURED),
         ] {
             require_count(key, value, most)?;
         }
+        require_compared(self.eval_clips, self.final_clips)?;
         require(
             self.guidance_updates <= MAX_STEPS,
             "guidance_updates",

@@ -43,7 +43,7 @@ fn recipe(weak: f64) -> DmdRecipe {
         },
         "guidance_updates": 2, "critic_updates": 3, "time_range": [0.02, 0.98],
         "critic": {"rank": 2, "strong": 1.0, "weak": weak}, "adversarial_weight": 0.1,
-        "critic_adversarial_weight": 0.1, "head_blocks": [1], "eval_every": 10, "eval_clips": 1, "final_clips": 1
+        "critic_adversarial_weight": 0.1, "head_blocks": [1], "eval_every": 10, "eval_clips": 2, "final_clips": 2
     });
     serde_json::from_value(document).unwrap()
 }

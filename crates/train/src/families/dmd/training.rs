@@ -18,10 +18,10 @@ use crate::error::{FileContext, Result};
 use crate::families::image::MODEL;
 use crate::families::image::export::{copy, copy_parts, write_part};
 use crate::families::video::VideoStart;
-use crate::families::video::export::{Defaults, write_defaults};
+use crate::families::video::export::{Defaults, write_defaults, write_evaluation};
 use crate::families::video::networks::{Models, TRANSFORMER};
 use crate::families::video::pool::{Pool, Source};
-use crate::families::video::sample::{Sampling, draw, motion_right, write_sheet};
+use crate::families::video::sample::{Sampling, draw, measured, write_sheet};
 use crate::families::video::texts::vision_side;
 use crate::families::video::training::HELD_OUT;
 use crate::families::video_autoencoder::VideoAutoencoderFiles;
@@ -61,8 +61,12 @@ pub struct DmdReport {
     pub held_out_clips: usize,
     /// Share of them that show their motion, drawn in the student's steps by the weights as written.
     pub motion_right: f64,
-    /// The same by the teacher with its guidance, in as many steps.
+    /// Fréchet distance of them from the true clips in a fixed space of random features.
+    pub frechet_distance: f64,
+    /// The share by the teacher with its guidance, in as many steps.
     pub teacher_motion_right: f64,
+    /// The distance of these.
+    pub teacher_frechet_distance: f64,
     /// Mean of the last tenth of the logged losses.
     pub loss: Option<f64>,
 }
@@ -105,6 +109,7 @@ pub fn distill_video(
         tokenizers: &tokenizers,
         readers: &readers,
         seen: vision_side(&start.text_config, start.is_shown()),
+        noise: None,
     };
     let pool = Pool::new(&source, &autoencoder, control)?;
     control.stage("reading the captions", Work::Run, 0);
@@ -150,7 +155,7 @@ pub fn distill_video(
             let student = networks.frozen(session.ema.arrays(), false)?;
             // An evaluation is a part of an update: it is not left half-way.
             let clips = drawn(&student, &few, 1.0, &Control::silent())?;
-            session.log_measured(&[("motion_right", motion_right(&few, &clips))])?;
+            session.log_measured(&measured(&source, &few, &clips)?)?;
             write_sheet(&mut session, &few, &clips)?;
         }
         session.settle()?;
@@ -162,11 +167,18 @@ pub fn distill_video(
     let clips = drawn(&student, &many, 1.0, control)?;
     write_sheet(&mut session, &many, &clips)?;
     let of_teacher = drawn(&models.transformer, &many, recipe.guidance, control)?;
+    let [(_, motion_right), (_, frechet_distance)] = measured(&source, &many, &clips)?;
+    let [(_, teacher_motion_right), (_, teacher_frechet_distance)] =
+        measured(&source, &many, &of_teacher)?;
     control.stage("writing the model", Work::Run, 0);
     let arrays = session.ema.arrays();
     let pairs = networks.pairs.iter();
     let report = DmdReport {
-        transformer_parameters: export(recipe, teacher, start.is_shown(), arrays, out)?,
+        transformer_parameters: {
+            let count = export(recipe, teacher, start.is_shown(), arrays, out)?;
+            write_evaluation(drawings, recipe.frames, recipe.clip_size, &out.join(MODEL))?;
+            count
+        },
         critic_parameters: pairs
             .map(|pair| pair.down.elem_count() + pair.up.elem_count())
             .sum(),
@@ -174,8 +186,10 @@ pub fn distill_video(
         seconds: session.seconds(),
         clips: pool.clips.len(),
         held_out_clips: clips.len(),
-        motion_right: motion_right(&many, &clips),
-        teacher_motion_right: motion_right(&many, &of_teacher),
+        motion_right,
+        frechet_distance,
+        teacher_motion_right,
+        teacher_frechet_distance,
         loss: mean_of_last_tenth(&out.join(LOG))?,
     };
     write_json(&out.join(REPORT), &report)?;

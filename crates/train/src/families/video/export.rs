@@ -2,12 +2,15 @@
 
 use std::path::Path;
 
+use brisk_store::write_atomic;
 use serde_json::json;
 
 use super::configs::Documents;
 use super::networks::{TEXT_ENCODER, TEXT_ENCODER_2, TRANSFORMER};
 use super::texts::Tokenizers;
+use crate::data::scenes::Drawings;
 use crate::error::{FileContext, Result};
+use crate::eval::video::DrawnClips;
 use crate::families::image::MODEL;
 use crate::families::image::export::{copy, write_part, write_stored, write_tokenizer};
 use crate::families::video_autoencoder::VideoAutoencoderFiles;
@@ -17,8 +20,12 @@ use crate::tensors::NamedArray;
 /// Frames a second of clips that nothing else is asked of.
 const RATE: f64 = 8.0;
 
+/// Clips of held-out pairs of object and motion that a model brings along, and as many of others.
+const EVALUATION: usize = 40;
+
 /// What goes into the folder.
 pub(super) struct Pieces<'a> {
+    pub drawings: &'a Drawings,
     pub arrays: &'a [NamedArray],
     pub documents: &'a Documents,
     pub tokenizers: &'a Tokenizers,
@@ -94,9 +101,30 @@ pub(super) fn write(pieces: &Pieces, out: &Path) -> Result<[usize; 3]> {
         index[part] = json!([from, kind]);
     }
     write_json(&model.join("model_index.json"), &index)?;
-    write_defaults(&pieces.defaults, pieces.is_shown, &model)?;
+    let defaults = &pieces.defaults;
+    write_defaults(defaults, pieces.is_shown, &model)?;
+    write_evaluation(pieces.drawings, defaults.frames, defaults.size, &model)?;
     copy(&out.join(LOG), &model.join(LOG))?;
     Ok(counts)
+}
+
+/// Clips by which the model in a folder can be measured where there are no drawings.
+pub(crate) fn write_evaluation(
+    drawings: &Drawings,
+    frames: usize,
+    size: usize,
+    model: &Path,
+) -> Result<()> {
+    let clips = DrawnClips {
+        drawings,
+        each: EVALUATION,
+        size,
+        frames,
+    };
+    for (name, bytes) in clips.known()?.to_files()? {
+        write_atomic(&model.join(name), &bytes)?;
+    }
+    Ok(())
 }
 
 /// Scheduler and defaults of a model's folder.

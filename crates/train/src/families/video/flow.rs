@@ -31,6 +31,8 @@ pub(super) struct Draw {
     /// Whether it sees the empty prompt, and with it a black picture.
     empty: bool,
     black: bool,
+    /// Which of the versions of the first frame with noise it is shown.
+    version: Option<usize>,
 }
 
 impl Draw {
@@ -42,6 +44,9 @@ impl Draw {
             level,
             empty,
             black: empty && rng.chance(recipe.black_share),
+            version: recipe
+                .first_frame_noise
+                .map(|noise| rng.below(noise.versions)),
             noise: rng.normals(each),
         }
     }
@@ -70,7 +75,7 @@ pub(super) fn flow_loss(
         };
         let pixels = pool.pixels(clip, draw.black)?;
         let by = models.conditioning(prompt, pixels.as_ref())?;
-        let seen = pool.seen(&pool.latent(&input)?, clip)?;
+        let seen = pool.seen(&pool.latent(&input)?, clip, draw.version)?;
         let transformer = &models.transformer;
         let predicted = transformer.forward(&seen, TIMES * level, &by, &mut Trace::none())?;
         let loss = loss::mean_square(&predicted, &velocity)?;

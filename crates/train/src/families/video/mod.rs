@@ -12,6 +12,6 @@ mod start;
 pub(crate) mod texts;
 pub(crate) mod training;
 
-pub use recipe::{FlowTarget, NewChannels, VideoRecipe};
+pub use recipe::{FirstFrameNoise, FlowTarget, NewChannels, VideoRecipe};
 pub use start::VideoStart;
 pub use training::{VideoReport, train_video};

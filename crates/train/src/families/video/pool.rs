@@ -8,13 +8,17 @@ use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
 use brisk_pipelines::families::hunyuan_video::picture::Preparation;
 
+use super::FirstFrameNoise;
 use super::texts::{Prompt, Readers, Tokenizers};
 use crate::data::motion::MotionScene;
 use crate::data::scenes::{Drawings, Split};
 use crate::error::Result;
 use crate::families::video_autoencoder::clips::{self, MotionClip};
+use crate::rng::Rng;
 use crate::tensors;
 
+/// Told from other draws of a run's seed.
+const NOISE: u64 = 0x6e6f_6973_6521;
 /// Clips that are encoded together.
 const BATCH: usize = 8;
 
@@ -25,6 +29,8 @@ pub(crate) struct PooledClip {
     pub latent: Vec<f32>,
     /// That of the first frame by itself, `[1,h,w,C]`, where the transformer is shown it.
     pub given: Vec<f32>,
+    /// The same of the frame with noise, in some versions.
+    pub noisy: Vec<Vec<f32>>,
     /// The first frame as the text encoder sees it, `[N,N,3]`.
     pub pixels: Vec<f32>,
     pub prompt: Prompt,
@@ -56,6 +62,8 @@ pub(crate) struct Source<'a> {
     pub readers: &'a Readers,
     /// Pixels of the side that the text encoder sees.
     pub seen: Option<usize>,
+    /// Noise on the frames that the transformer is shown.
+    pub noise: Option<FirstFrameNoise>,
 }
 
 impl Pool {
@@ -85,10 +93,15 @@ impl Pool {
                 None => Vec::new(),
             };
             let share = given.len() / count.max(1);
+            let noisy = noisy_firsts(autoencoder, &drawn, source, first as u64)?;
             for (index, clip) in drawn.into_iter().enumerate() {
                 pooled.push(PooledClip {
                     latent: latents[index * each..(index + 1) * each].to_vec(),
                     given: given[index * share..(index + 1) * share].to_vec(),
+                    noisy: noisy
+                        .iter()
+                        .map(|all| all[index * share..(index + 1) * share].to_vec())
+                        .collect(),
                     pixels: match source.seen {
                         Some(side) => seen_by_text(&clip.frames[0], side)?,
                         None => Vec::new(),
@@ -130,19 +143,28 @@ impl Pool {
 
     /// The latent of a clip's first frame `[1,1,h,w,C]`, where the transformer is shown it.
     pub fn given(&self, clip: &PooledClip) -> Result<Option<Tensor>> {
+        self.frame(&clip.given)
+    }
+
+    fn frame(&self, values: &[f32]) -> Result<Option<Tensor>> {
         let [_, rows, columns, channels] = self.shape;
+        let shape = vec![1, 1, rows, columns, channels];
         match self.seen {
-            Some(_) => Ok(Some(Tensor::from_slice(
-                &clip.given,
-                vec![1, 1, rows, columns, channels],
-            )?)),
+            Some(_) => Ok(Some(Tensor::from_slice(values, shape)?)),
             None => Ok(None),
         }
     }
 
-    /// A latent as the transformer sees it: with the first frame of a clip beside it, where it is shown that.
-    pub fn seen(&self, latent: &Tensor, clip: &PooledClip) -> Result<Tensor> {
-        Ok(match self.given(clip)? {
+    /// A latent as the transformer sees it: with the first frame of a clip beside it, where it is shown that; `version` is
+    /// one of those with noise.
+    pub fn seen(
+        &self,
+        latent: &Tensor,
+        clip: &PooledClip,
+        version: Option<usize>,
+    ) -> Result<Tensor> {
+        let noisy = version.and_then(|version| clip.noisy.get(version));
+        Ok(match self.frame(noisy.unwrap_or(&clip.given))? {
             Some(given) => beside(latent, &given)?,
             None => latent.clone(),
         })
@@ -166,14 +188,49 @@ fn latents(autoencoder: &VideoAutoencoder, clips: &Tensor) -> Result<Vec<f32>> {
 }
 
 fn latents_of_firsts(autoencoder: &VideoAutoencoder, drawn: &[MotionClip]) -> Result<Vec<f32>> {
-    let firsts: Vec<MotionClip> = drawn
-        .iter()
-        .map(|clip| MotionClip {
-            scene: clip.scene.clone(),
-            frames: clip.frames[..1].to_vec(),
-        })
-        .collect();
-    latents(autoencoder, &clips::tensor(&firsts)?)
+    latents(autoencoder, &clips::tensor(&firsts(drawn))?)
+}
+
+fn firsts(drawn: &[MotionClip]) -> Vec<MotionClip> {
+    let alone = drawn.iter().map(|clip| MotionClip {
+        scene: clip.scene.clone(),
+        frames: clip.frames[..1].to_vec(),
+    });
+    alone.collect()
+}
+
+/// The latents of first frames in every version of the source's noise; `first` is the number of the first clip.
+fn noisy_firsts(
+    autoencoder: &VideoAutoencoder,
+    drawn: &[MotionClip],
+    source: &Source,
+    first: u64,
+) -> Result<Vec<Vec<f32>>> {
+    let Some(noise) = source.noise else {
+        return Ok(Vec::new());
+    };
+    let frames = clips::tensor(&firsts(drawn))?;
+    let clean = tensors::values(&frames)?;
+    let each = clean.len() / drawn.len().max(1);
+    let versions = (0..noise.versions).map(|version| {
+        let values = clean
+            .chunks(each.max(1))
+            .enumerate()
+            .flat_map(|(index, pixels)| {
+                let number = (first + index as u64) * noise.versions as u64 + version as u64;
+                let mut rng = Rng::stream(source.seed ^ NOISE, number);
+                let scale =
+                    (noise.log_mean + noise.log_deviation * rng.normal_pair().0).exp() as f32;
+                let normals = rng.normals(pixels.len());
+                let pairs = pixels.iter().zip(normals);
+                pairs
+                    .map(move |(pixel, normal)| pixel + scale * normal)
+                    .collect::<Vec<_>>()
+            });
+        let noisy = Tensor::from_vec(values.collect(), frames.dims().to_vec())?;
+        latents(autoencoder, &noisy)
+    });
+    versions.collect()
 }
 
 fn seen_by_text(frame: &Picture, side: usize) -> Result<Vec<f32>> {

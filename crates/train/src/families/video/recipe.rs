@@ -32,6 +32,31 @@ pub enum NewChannels {
     Normal,
 }
 
+/// Noise on the pixels of the frame that the transformer is shown, so that it learns to go on from frames that are not quite
+/// right, as those that it drew itself are: normal numbers times one whose logarithm is normal.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FirstFrameNoise {
+    /// Mean of that logarithm; pixels go from −1 to 1.
+    pub log_mean: f64,
+    /// Its deviation.
+    pub log_deviation: f64,
+    /// How often each clip's frame is encoded, each time with other noise; a sample takes one of them.
+    pub versions: usize,
+}
+
+impl FirstFrameNoise {
+    fn validate(self) -> Result<()> {
+        require(
+            self.log_mean.abs() <= 20.0 && (0.0..=20.0).contains(&self.log_deviation),
+            "first_frame_noise",
+            format!("[{}, {}]", self.log_mean, self.log_deviation),
+            "a mean of -20 to 20 and a deviation of 0 to 20",
+        )?;
+        require_count("first_frame_noise.versions", self.versions, MAX_SAMPLES)
+    }
+}
+
 /// Trains a HunyuanVideo transformer and small text encoders together, on clips of motion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -67,6 +92,9 @@ pub struct VideoRecipe {
     pub black_share: f64,
     /// What new channels begin with.
     pub new_channels: NewChannels,
+    /// Noise on the first frame; none when left out. For models that are shown one.
+    #[serde(default)]
+    pub first_frame_noise: Option<FirstFrameNoise>,
     /// Updates between evaluations and sample sheets.
     pub eval_every: u64,
     /// Held-out clips of an evaluation.
@@ -93,6 +121,15 @@ impl VideoRecipe {
         require_share("text_dropout", self.text_dropout)?;
         require_share("black_share", self.black_share)?;
         require_flow(self.flow_shift, self.noise_law, self.guidance)?;
+        if let Some(noise) = self.first_frame_noise {
+            noise.validate()?;
+            require(
+                !self.transformer["image_condition_type"].is_null(),
+                "first_frame_noise",
+                "given",
+                "left out: transformer.image_condition_type shows it no frame",
+            )?;
+        }
         let smallest = brisk_text::MIN_VOCABULARY;
         require(
             (smallest..=1 << 20).contains(&self.vocabulary),
@@ -103,14 +140,25 @@ impl VideoRecipe {
         for (key, value, most) in [
             ("clips", self.clips, MAX_MEASURED),
             ("eval_every", self.eval_every as usize, MAX_STEPS as usize),
-            ("eval_clips", self.eval_clips, MAX_MEASURED),
-            ("final_clips", self.final_clips, MAX_MEASURED),
             ("sample_steps", self.sample_steps, MAX_SAMPLES),
         ] {
             require_count(key, value, most)?;
         }
-        Ok(())
+        require_compared(self.eval_clips, self.final_clips)
     }
+}
+
+/// Refuses evaluations of so few clips that there is no distance between them and true ones.
+pub(crate) fn require_compared(eval_clips: usize, final_clips: usize) -> Result<()> {
+    for (key, count) in [("eval_clips", eval_clips), ("final_clips", final_clips)] {
+        require(
+            (2..=MAX_MEASURED).contains(&count),
+            key,
+            count,
+            &format!("2 to {MAX_MEASURED}"),
+        )?;
+    }
+    Ok(())
 }
 
 /// Refuses laws of noise and strengths of guidance that nothing can be trained with.

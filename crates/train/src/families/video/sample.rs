@@ -9,9 +9,10 @@ use brisk_pipelines::families::hunyuan_video::picture::beginning;
 use rayon::prelude::*;
 
 use super::networks::Models;
-use super::pool::{Pool, PooledClip};
+use super::pool::{Pool, PooledClip, Source};
 use crate::data::motion::judge;
 use crate::error::Result;
+use crate::eval::video::clip_distance;
 use crate::families::video_autoencoder::clips;
 use crate::rng::Rng;
 use crate::session::Session;
@@ -87,6 +88,22 @@ pub(crate) fn motion_right(pool: &Pool, drawn: &[Vec<Picture>]) -> f64 {
     let pairs = pool.clips.iter().zip(drawn);
     let right = pairs.filter(|(clip, frames)| judge(frames).motion == Some(clip.scene.motion));
     right.count() as f64 / drawn.len().max(1) as f64
+}
+
+/// What an evaluation logs of clips that were drawn for a pool of this source: the share that shows its motion, and the
+/// distance from the true clips.
+pub(crate) fn measured(
+    source: &Source,
+    pool: &Pool,
+    drawn: &[Vec<Picture>],
+) -> Result<[(&'static str, f64); 2]> {
+    let scenes = pool.clips.iter().map(|clip| &clip.scene);
+    let truths = scenes.map(|scene| scene.render(source.drawings, source.frames, source.size));
+    let truths = truths.collect::<std::result::Result<Vec<_>, _>>()?;
+    Ok([
+        ("motion_right", motion_right(pool, drawn)),
+        ("frechet_distance", clip_distance(drawn, &truths)?),
+    ])
 }
 
 /// Writes some frames of the first clips.

@@ -11,7 +11,7 @@ use super::export;
 use super::flow::{Draw, flow_loss};
 use super::networks::{self, Models};
 use super::pool::{Pool, Source};
-use super::sample::{Sampling, draw, motion_right, write_sheet};
+use super::sample::{Sampling, draw, measured, write_sheet};
 use super::texts::{Readers, Tokenizers, vision_side};
 use super::{VideoRecipe, VideoStart};
 use crate::data::scenes::{Drawings, Split};
@@ -49,6 +49,8 @@ pub struct VideoReport {
     pub held_out_clips: usize,
     /// Share of them that show their motion, as they are drawn by the weights as written.
     pub motion_right: f64,
+    /// Fréchet distance of them from the true clips in a fixed space of random features.
+    pub frechet_distance: f64,
     /// Mean of the last tenth of the logged losses.
     pub loss: Option<f64>,
 }
@@ -94,6 +96,7 @@ pub fn train_video(
         tokenizers: &tokenizers,
         readers: &readers,
         seen: vision_side(&configs.text, shown),
+        noise: recipe.first_frame_noise,
     };
     let pixels = recipe.clip_size * recipe.clip_size * recipe.frames;
     check_memory(configs.parameters(), recipe.clips, (pixels / 2) as u64)?;
@@ -107,6 +110,7 @@ pub fn train_video(
             seed: HELD_OUT,
             split: Split::HeldOut,
             count,
+            noise: None,
             ..source
         };
         Pool::new(&source, &autoencoder, &Control::silent())
@@ -144,7 +148,7 @@ pub fn train_video(
         if session.is_due(recipe.eval_every) {
             // An evaluation is a part of an update: it is not left half-way.
             let clips = drawn(&session, &few, false, &Control::silent())?;
-            session.log_measured(&[("motion_right", motion_right(&few, &clips))])?;
+            session.log_measured(&measured(&source, &few, &clips)?)?;
             write_sheet(&mut session, &few, &clips)?;
         }
         session.settle()?;
@@ -154,9 +158,11 @@ pub fn train_video(
     let many = held_out(recipe.final_clips)?;
     let clips = drawn(&session, &many, true, control)?;
     write_sheet(&mut session, &many, &clips)?;
+    let [(_, motion_right), (_, frechet_distance)] = measured(&source, &many, &clips)?;
     control.stage("writing the model", Work::Run, 0);
     let counts = export::write(
         &export::Pieces {
+            drawings,
             arrays: session.ema.arrays(),
             documents: &configs.documents,
             tokenizers: &tokenizers,
@@ -181,7 +187,8 @@ pub fn train_video(
         optimiser_bytes: session.optimiser_bytes(),
         clips: pool.clips.len(),
         held_out_clips: clips.len(),
-        motion_right: motion_right(&many, &clips),
+        motion_right,
+        frechet_distance,
         loss: mean_of_last_tenth(&out.join(LOG))?,
     };
     write_json(&out.join(REPORT), &report)?;

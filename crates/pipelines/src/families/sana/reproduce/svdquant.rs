@@ -6,7 +6,6 @@ use brisk_media::{Picture, psnr};
 use brisk_quant::{Method, Settings};
 use brisk_store::ModelFolder;
 
-use super::super::options as own;
 use crate::error::{Error, Result};
 use crate::events::{Control, StepClock, Work};
 use crate::options::{Options, keys};
@@ -25,6 +24,7 @@ pub static SVDQUANT: Reproduction = Reproduction {
     reported: &[],
     reported_on: "SANA-1.6B, 5000 prompts of MJHQ-30K",
     model: "sana-emoji",
+    has_teacher: false,
     run,
 };
 
@@ -131,7 +131,7 @@ fn run(laboratory: &Laboratory) -> Result<Evidence> {
 fn open(folder: &ModelFolder, activations: Option<&str>) -> Result<Box<dyn ImageModel>> {
     let options = Options::new()
         .with(&keys::RESIDENCY, "all".to_owned())
-        .with_some(&own::ACTIVATIONS, activations.map(str::to_owned));
+        .with_some(&keys::ACTIVATIONS, activations.map(str::to_owned));
     registry::open_image(folder, &OpenSettings::new(options))
 }
 

@@ -6,21 +6,18 @@ use brisk_nn::{Activations, Branch, HalfType, Int4Weight, LowBitSource, WeightsB
 use brisk_quant::LowBitLayout;
 use brisk_quant::integer::GROUP;
 
-use super::SanaLayout;
 use crate::Result;
-use crate::sana::SanaConfig;
 
 /// Width of the branches.
 const RANK: usize = 32;
 
-/// Adds made-up 4-bit layers in place of those that SVDQuant quantizes, to measure speed: rank 32, and
+/// Adds made-up 4-bit layers in place of those of `layout`, which SVDQuant quantizes, to measure speed: rank 32, and
 /// weights alone for the layers that keep full activations.
-pub fn with_random_low_bit(
-    config: &SanaConfig,
+pub fn with_random(
+    layout: Box<dyn LowBitLayout>,
     weights: WeightsBuilder,
     activations: Activations,
 ) -> WeightsBuilder {
-    let layout = SanaLayout::of(config);
     let groups = layout.groups().into_iter();
     let groups = groups.map(|group| {
         let names = group.layers.into_iter().map(|(name, _)| name).collect();
@@ -34,7 +31,7 @@ pub fn with_random_low_bit(
 }
 
 struct RandomLowBit {
-    layout: SanaLayout,
+    layout: Box<dyn LowBitLayout>,
     /// Names of the layers that are quantized together, and their name in files.
     groups: BTreeMap<Vec<String>, String>,
 }

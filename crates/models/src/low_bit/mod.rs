@@ -1,5 +1,7 @@
 //! 4-bit layers of checkpoint files, as the layers that compute them.
 
+mod random;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +13,8 @@ use serde_json::json;
 
 use crate::Result;
 use crate::component::Recognised;
+
+pub use random::with_random;
 
 /// A model's parameters from a plain file, or from one in which the layers of `layout` have 4-bit weights
 /// and a branch (SVDQuant); `activations` says how their inputs are rounded.
