@@ -31,15 +31,21 @@ fn for_people(plan: &ImagePlan, index: usize, model: &str) -> String {
     if !negative.is_empty() {
         written.push_str(&format!("Negative prompt: {negative}\n"));
     }
-    written.push_str(&format!("Steps: {}", plan.steps));
-    for (title, name) in [("Sampler", "scheduler"), ("CFG scale", "guidance")] {
+    if plan.steps > 0 {
+        written.push_str(&format!("Steps: {}, ", plan.steps));
+    }
+    for (title, name) in [
+        ("Sampler", "scheduler"),
+        ("Sampler", "sampler"),
+        ("CFG scale", "guidance"),
+    ] {
         let value = text(name);
         if !value.is_empty() {
-            written.push_str(&format!(", {title}: {value}"));
+            written.push_str(&format!("{title}: {value}, "));
         }
     }
     written.push_str(&format!(
-        ", Seed: {}, Size: {}x{}, Model: {model}, Version: brisk {}",
+        "Seed: {}, Size: {}x{}, Model: {model}, Version: brisk {}",
         image.seed,
         plan.width,
         plan.height,

@@ -15,6 +15,7 @@ use crate::request::{ImageModel, MaskModel, OpenSettings, ResultKind, TextModel,
 pub static FAMILIES: &[&Family] = &[
     &families::sana::FAMILY,
     &families::hart::FAMILY,
+    &families::class_conditional::FAMILY,
     &families::hunyuan_video::FAMILY,
     // Before the language models, which take any folder with a configuration.
     &families::vila_u::FAMILY,

@@ -78,7 +78,7 @@ impl Scheduler {
     }
 
     /// Steps that the authors' configurations take.
-    pub(super) fn usual_steps(self) -> usize {
+    pub fn usual_steps(self) -> usize {
         match self {
             Self::DpmSolver => 30,
             _ => 250,

@@ -57,8 +57,8 @@ impl ClassConditionalConfig {
     pub const CLASSES: [&'static str; 8] =
         ["UViT", "USiT", "DiT", "SiT", "uvit", "usit", "dit", "sit"];
 
-    /// Keys that are read, or that change nothing at inference.
-    pub const KEYS: [&'static str; 41] = [
+    /// Keys that are read, here or (`id2label`) by who knows prompts, or that change nothing at inference.
+    pub const KEYS: [&'static str; 42] = [
         "act_layer",
         "adaptive_channel",
         "adaptive_channel_share_weights",
@@ -76,6 +76,7 @@ impl ClassConditionalConfig {
         "guidance_t_min",
         "head_only",
         "hidden_size",
+        "id2label",
         "in_channels",
         "input_size",
         "learn_sigma",

@@ -1,6 +1,8 @@
 //! The families of models, one folder each.
 
 pub mod char_sam;
+pub mod class_conditional;
+mod decode;
 pub mod hart;
 pub mod hunyuan_video;
 pub mod language;

@@ -7,7 +7,7 @@ use brisk_media::{Clip, Picture};
 use brisk_store::open_weights;
 use serde_json::{Value as Json, json};
 
-use super::Codes;
+use super::{Codes, keys};
 use crate::error::{Error, Result};
 
 /// A tensor `[images, channels, rows, columns]` that a caller gives or takes: noise, or latents.
@@ -27,6 +27,28 @@ impl Latents {
     pub fn open(file: &Path, name: &str) -> Result<Self> {
         let (shape, values) = open_tensor(file, name, "four")?;
         Ok(Self { shape, values })
+    }
+
+    /// Checks that a request can start from them.
+    ///
+    /// # Errors
+    /// Another shape than `expected`, or values that do not fill it or are not finite, by the name of the option.
+    pub(crate) fn check(&self, expected: [usize; 4]) -> Result<()> {
+        let wrong = |message: String| Err(Error::request(keys::LATENTS.name(), message));
+        if self.shape != expected {
+            return wrong(format!(
+                "have shape {:?}; this request needs {expected:?}",
+                self.shape
+            ));
+        }
+        if self.values.len() != expected.iter().product::<usize>() {
+            let held = self.values.len();
+            return wrong(format!("hold {held} values for shape {expected:?}"));
+        }
+        if self.values.iter().any(|value| !value.is_finite()) {
+            return wrong("hold a value that is not finite".to_owned());
+        }
+        Ok(())
     }
 }
 

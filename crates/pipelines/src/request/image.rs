@@ -140,7 +140,7 @@ pub struct ImagePlan {
     pub generated_width: usize,
     /// Height that is generated.
     pub generated_height: usize,
-    /// Evaluations of the sampler.
+    /// Evaluations of the sampler; 0 where it finds its steps on the way.
     pub steps: usize,
     /// Effective values, by the JSON field of their option; also what no option gives.
     pub settings: Map<String, Value>,
@@ -174,7 +174,7 @@ impl ImagePlan {
             ("height", self.height.into()),
             ("generated_width", self.generated_width.into()),
             ("generated_height", self.generated_height.into()),
-            ("steps", self.steps.into()),
+            ("steps", (self.steps > 0).then_some(self.steps).into()),
         ];
         for (name, value) in facts {
             document.insert(name.to_owned(), value);

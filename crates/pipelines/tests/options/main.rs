@@ -26,6 +26,9 @@ struct Case {
     folder: PathBuf,
 }
 
+/// What pictures are asked for.
+const PROMPT: &str = "two red circles on a green square beside a yellow ring";
+
 /// Options by name, as they are given.
 type GivenOptions = [(&'static str, String)];
 /// Runs a request and sums up what it leaves.
@@ -57,7 +60,7 @@ fn draw(folder: &Path, given: &GivenOptions) -> Result<String> {
     let settings = OpenSettings::new(options.of_scope(Scope::Open));
     let mut model = registry::open_image(&folder, &settings)?;
     let request = ImageRequest {
-        prompts: vec!["two red circles on a green square beside a yellow ring".to_owned()],
+        prompts: vec![PROMPT.to_owned()],
         options: options.of_scope(Scope::Request),
     };
     let (sender, receiver) = mpsc::channel();
@@ -226,6 +229,23 @@ fn codes_file(folder: &Path) -> String {
     text(path)
 }
 
+/// A class-conditional model with the names of its classes, the first of which is what everything is asked for here.
+fn class_model(place: &Path, network: &str) -> PathBuf {
+    let folder = copy(
+        &fixture("class_conditional").join(network),
+        &place.join(network),
+    );
+    copy(&fixture("pipelines/sana/vae"), &folder.join("vae"));
+    let names = |class: usize| match class {
+        0 => PROMPT.to_owned(),
+        class => format!("thing {class}"),
+    };
+    let names: Vec<String> = (0..10).map(names).collect();
+    let names = serde_json::to_vec(&names).unwrap();
+    std::fs::write(folder.join("classes.json"), names).unwrap();
+    folder
+}
+
 /// Of a model that draws place by place.
 fn place_cases(place: &Path) -> Vec<Case> {
     let case = |option, value: &str| Case {
@@ -300,6 +320,7 @@ fn image_cases(place: &Path) -> Vec<Case> {
         folder: fixture("hart_pipeline/model"),
         ..alone(option, value)
     };
+    let flow = class_model(place, "u_sit");
     let codes = codes_file(place);
     let missing = |option, value: &str| Case {
         with: without(option),
@@ -416,6 +437,11 @@ fn image_cases(place: &Path) -> Vec<Case> {
         },
         on_hart("no-ema", "true"),
         on_hart("cache-type", "f16"),
+        Case {
+            folder: flow,
+            with: Vec::new(),
+            ..alone("sampler", "sde")
+        },
         Case {
             folder: write_toy_model(&place.join("toy"), 0.5),
             with: Vec::new(),
@@ -565,16 +591,25 @@ fn every_option_changes_a_text_or_is_refused() {
 /// What a family does not honour is refused by name, whatever its value.
 #[test]
 fn what_is_not_honoured_is_refused() {
+    let place = tempfile::tempdir().unwrap();
     for (kind, folder, run) in [
-        (ResultKind::Pictures, "pipelines/sana", draw as Run),
-        (ResultKind::Pictures, "pipelines/sprint", draw),
-        (ResultKind::Pictures, "hart_pipeline/model", draw),
+        (ResultKind::Pictures, fixture("pipelines/sana"), draw as Run),
+        (ResultKind::Pictures, fixture("pipelines/sprint"), draw),
+        (ResultKind::Pictures, fixture("hart_pipeline/model"), draw),
+        (
+            ResultKind::Pictures,
+            class_model(place.path(), "u_vit"),
+            draw,
+        ),
+        (
+            ResultKind::Pictures,
+            class_model(place.path(), "u_sit"),
+            draw,
+        ),
     ] {
-        let model = registry::open_image(
-            &ModelFolder::Disk(fixture(folder)),
-            &OpenSettings::default(),
-        )
-        .unwrap();
+        let model =
+            registry::open_image(&ModelFolder::Disk(folder.clone()), &OpenSettings::default())
+                .unwrap();
         for option in registry::options(kind) {
             if model.support().honours(option) {
                 continue;
@@ -583,12 +618,13 @@ fn what_is_not_honoured_is_refused() {
                 "scm-timesteps" => "1,0",
                 "strength-on-grid" => "false",
                 "scheduler" => "dpm",
+                "sampler" => "sde",
                 "control-wiring" => "native",
                 "controlnet" => &text(fixture("pipelines/sana/controlnet")),
                 "control-image" => &picture_file(tempfile::tempdir().unwrap().keep().as_path()),
                 _ => "1",
             };
-            let error = run(&fixture(folder), &[(option.name, value.to_owned())])
+            let error = run(&folder, &[(option.name, value.to_owned())])
                 .expect_err(option.name)
                 .to_string();
             assert!(error.starts_with(option.name), "{}: {error}", option.name);

@@ -7,7 +7,7 @@ mod vm;
 mod zip;
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
@@ -44,7 +44,9 @@ struct Entry {
 /// followed by the storages.
 ///
 /// Nested dicts and lists are flattened to names with dots; a `state_dict` at the top is unwrapped and
-/// whatever lies beside it is left out. Only data is read: code is an error.
+/// whatever lies beside it is left out, but running averages of the same tensors, which trainers keep as `ema` (by
+/// itself, or by decay, of which the first counts), go before those that they average. Only data is read: code is an
+/// error.
 pub struct PickleFile {
     label: String,
     bytes: Bytes,
@@ -239,16 +241,44 @@ fn find_pickle<'a, 'b>(
     Ok((prefix, bytes.get(range.clone()).unwrap_or_default()))
 }
 
-/// All tensors under the root (or its `state_dict`) with their flattened names.
+/// Running averages of the tensors of `state`, where a trainer keeps some in `ema`.
+fn averages(loaded: &Loaded, ema: u32, state: u32) -> Option<u32> {
+    let keys = |id: u32| -> Option<BTreeSet<&str>> {
+        let Value::Dict(items) = loaded.get(id) else {
+            return None;
+        };
+        let keys = items.iter().map(|(key, _)| match loaded.get(*key) {
+            Value::Text(text) => Some(text.as_ref()),
+            _ => None,
+        });
+        keys.collect()
+    };
+    let wanted = keys(state).filter(|keys| !keys.is_empty())?;
+    if keys(ema).as_ref() == Some(&wanted) {
+        return Some(ema);
+    }
+    let Value::Dict(items) = loaded.get(ema) else {
+        return None;
+    };
+    let (_, first) = items.first()?;
+    (keys(*first)? == wanted).then_some(*first)
+}
+
+/// All tensors under the root (or its `state_dict`, or what is averaged of it) with their flattened names.
 fn collect(loaded: &Loaded) -> Result<Vec<(String, &Tensor)>, String> {
     let mut root = loaded.root;
     if let Value::Dict(items) = loaded.get(root) {
-        for (key, value) in items {
-            if matches!(loaded.get(*key), Value::Text(text) if text.as_ref() == "state_dict")
-                && matches!(loaded.get(*value), Value::Dict(_))
-            {
-                root = *value;
-            }
+        let at = |name: &str| {
+            let mut named = items.iter().rev();
+            let named = named.find(|(key, value)| {
+                matches!(loaded.get(*key), Value::Text(text) if text.as_ref() == name)
+                    && matches!(loaded.get(*value), Value::Dict(_))
+            });
+            named.map(|(_, value)| *value)
+        };
+        if let Some(state) = at("state_dict") {
+            let averages = at("ema").and_then(|ema| averages(loaded, ema, state));
+            root = averages.unwrap_or(state);
         }
     } else {
         return Err("the checkpoint is not a dict of tensors; save the state dict instead".into());

@@ -155,6 +155,30 @@ fn only_a_state_dict_at_the_top_is_unwrapped() {
     assert_eq!(number.names(), ["b"]);
 }
 
+/// Averages of the same tensors, by decay or by themselves, go before what they average; others do not.
+#[test]
+fn running_averages_go_first() {
+    let at = TENSOR
+        .windows(4)
+        .position(|four| four == b"K\0K\x02")
+        .unwrap();
+    let mut last = TENSOR.to_vec();
+    last[at..at + 4].copy_from_slice(b"K\x01K\x01");
+    let of = |ema: &[&[u8]]| {
+        let start: [&[u8]; 3] = [b"\x80\x02}(U\x0astate_dict}U\x01a", TENSOR, b"sU\x03ema"];
+        let file = open(&[&start.concat(), &ema.concat(), b"u."]).unwrap();
+        assert_eq!(file.names(), ["a"]);
+        file.view("a").unwrap().unwrap().to_f32().unwrap()
+    };
+    assert_eq!(of(&[b"}U\x01a", &last, b"s"]), [2.0]);
+    assert_eq!(of(&[b"}G\x3f\xf0\0\0\0\0\0\0}U\x01a", &last, b"ss"]), [2.0]);
+    assert_eq!(
+        of(&[b"}G\x3f\xf0\0\0\0\0\0\0}U\x01b", &last, b"ss"]),
+        [1.0, 2.0]
+    );
+    assert_eq!(of(&[b"K\x01"]), [1.0, 2.0]);
+}
+
 #[test]
 fn equal_names_are_refused() {
     let error = problem(&[b"\x80\x02}(U\x011", TENSOR, b"K\x01", TENSOR, b"u."]);

@@ -120,7 +120,8 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<HartPlan> {
     };
     let latents = asked.get(&keys::LATENTS);
     if let Some(latents) = &latents {
-        check_latents(latents, files, images)?;
+        let side = files.scales.side();
+        latents.check([images, files.tokenizer_config.z_channels, side, side])?;
     }
     let mut plan = HartPlan {
         prompts: request.prompts.clone(),
@@ -183,24 +184,4 @@ fn check_size(request: &ImageRequest, files: &Files) -> Result<()> {
     };
     check(&keys::WIDTH)?;
     check(&keys::HEIGHT)
-}
-
-fn check_latents(latents: &Latents, files: &Files, images: usize) -> Result<()> {
-    let side = files.scales.side();
-    let expected = [images, files.tokenizer_config.z_channels, side, side];
-    let wrong = |message: String| Err(Error::request(keys::LATENTS.name(), message));
-    if latents.shape != expected {
-        return wrong(format!(
-            "have shape {:?}; this request needs {expected:?}",
-            latents.shape
-        ));
-    }
-    if latents.values.len() != expected.iter().product::<usize>() {
-        let held = latents.values.len();
-        return wrong(format!("hold {held} values for shape {expected:?}"));
-    }
-    if latents.values.iter().any(|value| !value.is_finite()) {
-        return wrong("hold a value that is not finite".to_owned());
-    }
-    Ok(())
 }

@@ -3,11 +3,12 @@
 use brisk_models::dcae::LARGEST_MAP;
 use brisk_nn::{Device, Precision, Quantization};
 
+use super::SanaPipeline;
 use super::plan::SanaPlan;
-use super::{SanaPipeline, decode};
 use crate::diffusion::DecodeMode;
 use crate::diffusion::denoise::rows_at_once;
 use crate::error::Result;
+use crate::families::decode;
 use crate::memory::{self, TransformerShape};
 use crate::request::{StageMemory, WeightBytes};
 use crate::residency::Residency;

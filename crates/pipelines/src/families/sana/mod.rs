@@ -14,7 +14,6 @@
 
 mod check;
 mod cost;
-mod decode;
 mod index;
 mod load;
 mod memory;

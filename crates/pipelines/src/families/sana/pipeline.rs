@@ -11,7 +11,6 @@ use brisk_models::sana_controlnet::SanaControlNet;
 use brisk_nn::{InputWatcher, Tensor, WeightsBuilder};
 use brisk_store::{ModelFolder, TensorSource};
 
-use super::decode;
 use super::load::{Files, LoadOptions};
 use super::plan::{Capabilities, SanaPlan};
 use super::text::{Captions, TextJob};
@@ -23,6 +22,7 @@ use crate::diffusion::schedulers::scm::Scm;
 use crate::diffusion::{DecodeMode, Denoiser, Done, start_index};
 use crate::error::{Error, Result};
 use crate::events::{Control, Event, StepClock, Work, timed};
+use crate::families::decode;
 use crate::low_bit_settings::watched;
 use crate::options::Options;
 use crate::request::{GeneratedImage, StageMemory};

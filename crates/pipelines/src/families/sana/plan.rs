@@ -443,28 +443,7 @@ fn check_latents(
         height / model.ratio,
         width / model.ratio,
     ];
-    if latents.shape != expected {
-        return Err(Error::request(
-            "latents",
-            format!(
-                "have shape {:?}; this request needs {expected:?}",
-                latents.shape
-            ),
-        ));
-    }
-    if latents.values.len() != expected.iter().product::<usize>() {
-        return Err(Error::request(
-            "latents",
-            format!(
-                "hold {} values for shape {expected:?}",
-                latents.values.len()
-            ),
-        ));
-    }
-    if latents.values.iter().any(|value| !value.is_finite()) {
-        return Err(Error::request("latents", "hold a value that is not finite"));
-    }
-    Ok(())
+    latents.check(expected)
 }
 
 fn too_weak(strength: f64, steps: usize) -> Error {
