@@ -78,7 +78,7 @@ pub fn report(
     });
     let [codes, latents] = beside.map(|path| path.map(|path| path.display().to_string()));
     json!({
-        "images": written.collect::<Vec<_>>(), "model": model, "steps": plan.steps,
+        "images": written.collect::<Vec<_>>(), "model": model, "steps": plan.known_steps(),
         "guidance": plan.settings.get("guidance"), "settings": plan.settings,
         "codes": codes, "latents": latents,
     })

@@ -31,8 +31,8 @@ fn for_people(plan: &ImagePlan, index: usize, model: &str) -> String {
     if !negative.is_empty() {
         written.push_str(&format!("Negative prompt: {negative}\n"));
     }
-    if plan.steps > 0 {
-        written.push_str(&format!("Steps: {}, ", plan.steps));
+    if let Some(steps) = plan.known_steps() {
+        written.push_str(&format!("Steps: {steps}, "));
     }
     for (title, name) in [
         ("Sampler", "scheduler"),

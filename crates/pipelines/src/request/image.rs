@@ -152,6 +152,11 @@ pub struct ImagePlan {
 }
 
 impl ImagePlan {
+    /// Evaluations of the sampler; none where it finds its steps on the way.
+    pub fn known_steps(&self) -> Option<usize> {
+        (self.steps > 0).then_some(self.steps)
+    }
+
     /// Everything that made picture `index`, as JSON: what the plan decided, and what was given besides.
     pub fn describe(&self, index: usize) -> Map<String, Value> {
         let mut document = self.opened.to_json();
@@ -174,7 +179,7 @@ impl ImagePlan {
             ("height", self.height.into()),
             ("generated_width", self.generated_width.into()),
             ("generated_height", self.generated_height.into()),
-            ("steps", (self.steps > 0).then_some(self.steps).into()),
+            ("steps", self.known_steps().into()),
         ];
         for (name, value) in facts {
             document.insert(name.to_owned(), value);
@@ -216,6 +221,14 @@ pub trait ImageModel: Send {
     /// What its folder says of the prompts that it was trained on.
     fn known_prompts(&self) -> Option<&KnownPrompts> {
         None
+    }
+
+    /// A prompt that it draws, for who wants to know what a plan would be.
+    fn example_prompt(&self) -> &str {
+        let known = self
+            .known_prompts()
+            .and_then(|known| known.prompts().first());
+        known.map_or("a picture", String::as_str)
     }
 
     /// What a user should know of its files, whatever is asked of it; every plan warns of it.

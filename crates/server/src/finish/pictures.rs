@@ -80,7 +80,7 @@ fn told(drawn: &Drawn, ask: &ImageAsk) -> serde_json::Value {
     let plan = drawn.pictures.first().map(|(plan, _)| plan);
     let setting = |name: &str| plan.and_then(|plan| plan.settings.get(name).cloned());
     json!({
-        "model": ask.model.id, "steps": plan.map(|plan| plan.steps),
+        "model": ask.model.id, "steps": plan.and_then(|plan| plan.known_steps()),
         "guidance": setting("guidance"), "scheduler": setting("scheduler"),
         "generated_width": plan.map(|plan| plan.generated_width),
         "generated_height": plan.map(|plan| plan.generated_height),

@@ -128,7 +128,7 @@ pub fn run(arguments: &ImageArguments) -> Result {
     let sizes = [
         ("width", json!(plan.width)),
         ("height", json!(plan.height)),
-        ("steps", json!(plan.steps)),
+        ("steps", json!(plan.known_steps())),
     ];
     Report {
         component: "image",

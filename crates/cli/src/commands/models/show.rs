@@ -131,9 +131,11 @@ fn open_pictures(folder: &ModelFolder, settings: &OpenSettings) -> Result<Opened
     let mut facts = vec![("draws", format!("{width} × {height} pixels"))];
     let mut defaults = Map::new();
     // A model that needs more than a prompt, or more memory than is free, still has its options.
-    if let Ok(plan) = model.plan(&ImageRequest::new("x")) {
+    if let Ok(plan) = model.plan(&ImageRequest::new(model.example_prompt())) {
         defaults.extend(plan.settings.clone());
-        defaults.insert("steps".to_owned(), plan.steps.into());
+        if let Some(steps) = plan.known_steps() {
+            defaults.insert("steps".to_owned(), steps.into());
+        }
         if let Some(most) = plan.memory.iter().map(|stage| stage.needed).max() {
             facts.push(("memory", format!("about {}", text::bytes(most))));
         }

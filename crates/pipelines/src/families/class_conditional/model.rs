@@ -46,6 +46,11 @@ impl ImageModel for ClassPipeline {
         self.files.known_prompts.as_ref()
     }
 
+    /// The number of a class, which there is whether classes have names or not.
+    fn example_prompt(&self) -> &str {
+        "0"
+    }
+
     fn notes(&self) -> Vec<String> {
         unread_warning(&self.files.unread_keys)
             .into_iter()

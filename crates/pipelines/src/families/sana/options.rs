@@ -21,7 +21,8 @@ pub static SHIFT: Key<f64> = Key::new(
     "X",
     Kind::Number(Range::above(0.0, 100.0)),
     "shift of the time grid towards noise",
-);
+)
+.rare();
 
 /// Angles of a SANA-Sprint run.
 pub static SCM_TIMESTEPS: Key<Vec<f32>> = Key::new(
