@@ -6,7 +6,7 @@ mod components;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use brisk_models::class_conditional::sampler::{Guided, Sampler};
+use brisk_models::class_conditional::sampler::{Guided, Sampler, noise_factors};
 use brisk_models::class_conditional::{
     COMPONENT, ClassConditionalConfig, ClassConditionalTransformer, plain_names,
 };
@@ -491,4 +491,33 @@ fn gradients_reach_every_parameter() {
             assert!(sum.to_scalar::<f32>().unwrap() > 0.0, "{case}: {name}");
         }
     }
+}
+
+/// The fixtures' positions are those of the authors' class, in bf16.
+#[test]
+fn positions_of_a_dit_are_waves() {
+    for case in ["dit", "dit_patches", "sit"] {
+        let source = folder(case).open_component("", None).unwrap();
+        let stored = source.view("pos_embed").unwrap().unwrap();
+        let found = config(case).fixed_positions().unwrap();
+        assert_eq!(found.len(), stored.shape.iter().product::<usize>());
+        for (found, stored) in found.iter().zip(stored.to_f32().unwrap()) {
+            assert!((found - stored).abs() < 4e-3, "{case}: {found} {stored}");
+        }
+    }
+    assert!(config("u_vit").fixed_positions().is_none());
+}
+
+/// The process that a UViT reverses keeps the variance, from next to no noise to next to nothing else.
+#[test]
+fn noise_grows_from_time_to_time() {
+    let factors = noise_factors();
+    assert_eq!(factors.len(), 1000);
+    assert!(factors.windows(2).all(|pair| pair[1][1] > pair[0][1]));
+    for [alpha, sigma] in &factors {
+        assert!((alpha * alpha + sigma * sigma - 1.0).abs() < 1e-12);
+    }
+    // The first beta is 0.00085; of the last time 0.0047 of the variance are left.
+    assert!((factors[0][1].powi(2) - 0.00085).abs() < 1e-9);
+    assert!((factors[999][0].powi(2) - 0.004_66).abs() < 1e-4);
 }

@@ -11,6 +11,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use autoencoder::{CASES, config, diffusers};
+use brisk_models::class_conditional::{
+    ClassConditionalConfig, ClassConditionalTransformer, plain_names,
+};
 use brisk_models::dcae::{Autoencoder, Halves};
 use brisk_models::gemma2::{Gemma2Config, Gemma2Model};
 use brisk_models::sana::{ForwardExtras, SanaTransformer};
@@ -222,4 +225,54 @@ fn files_of_f16_are_refused_by_name() {
     assert!(
         layer.forward(&moved).is_err() && (&ones + &moved).is_err() && (&moved + &ones).is_err()
     );
+}
+
+#[test]
+fn class_conditional_transformers_match_the_reference() {
+    if brisk_cuda_emulated::is_missing() {
+        return;
+    }
+    for case in ["u_vit", "u_vit_patches", "u_sit", "dit", "dit_patches"] {
+        for (precision, tolerance) in PRECISIONS {
+            let folder = fixtures_dir().join("class_conditional").join(case);
+            let mut golden = Golden::open(&format!(
+                "class_conditional/{case}/golden_transformer.safetensors"
+            ));
+            let config = std::fs::read(folder.join("config.json")).unwrap();
+            let config = ClassConditionalConfig::from_json(&config, "config.json").unwrap();
+            let source = brisk_store::open_weights(&folder.join("model.safetensors")).unwrap();
+            let weights = WeightsBuilder::from_source(plain_names(source).unwrap())
+                .at(&card(precision, 3))
+                .build()
+                .unwrap();
+            let model = ClassConditionalTransformer::load(&config, &weights).unwrap();
+            let latents = ops::to_nhwc(&golden.get("inputs.hidden_states")).unwrap();
+            let classes = golden.get("inputs.class_labels").to_dtype(DType::U32);
+            let classes: Vec<u32> = classes.unwrap().to_vec1().unwrap();
+            let times = golden.get("inputs.timestep");
+            let mut compared = 0;
+            let mut compare = |name: &str, x: &Tensor| {
+                let name = format!("blocks.{name}");
+                compared += usize::from(golden.compare(&name, x, tolerance));
+            };
+            let trace = &mut Trace::details(&mut compare);
+            let found = model
+                .forward_traced(&latents, &times, &classes, trace)
+                .unwrap();
+            assert!(compared > 3 && found.location() == Location::HOST, "{case}");
+            let found = ops::to_nchw(&found).unwrap();
+            assert!(
+                golden.compare("outputs.sample", &found, tolerance),
+                "{case}"
+            );
+            // Unwatched, additions run inside the parts.
+            let found = model.forward(&latents, &times, &classes).unwrap();
+            let found = ops::to_nchw(&found).unwrap();
+            assert!(
+                golden.compare("outputs.sample", &found, tolerance),
+                "{case}"
+            );
+            golden.report();
+        }
+    }
 }

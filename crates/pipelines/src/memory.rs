@@ -1,6 +1,6 @@
 //! Rough estimates of what a stage needs, so that a request that cannot fit is refused before it starts.
 
-use brisk_nn::Quantization;
+use brisk_nn::{Device, Location, Precision, Quantization};
 use brisk_store::TensorSource;
 
 use crate::error::{Error, Result};
@@ -114,6 +114,32 @@ fn available_of_meminfo(text: &str) -> Option<u64> {
         .parse::<u64>()
         .ok()?
         .checked_mul(1024)
+}
+
+/// Free bytes of the place where a model computes.
+pub fn available_at(location: &Location) -> Option<u64> {
+    match location.device() {
+        None => available(),
+        Some(device) => Some(device.available() as u64),
+    }
+}
+
+/// Bytes of a float as a card keeps it.
+pub fn element(device: &Device) -> u64 {
+    match device.precision() {
+        Precision::Half => 2,
+        Precision::Single => 4,
+    }
+}
+
+/// Bytes of an autoencoder's `count` weights as they are kept.
+pub fn autoencoder_bytes(location: &Location, count: u64) -> u64 {
+    match location.device() {
+        // Convolutions compute on f32 copies, whatever the file holds.
+        None => count.saturating_mul(4),
+        // Filters over doubled maps are there once more, as four smaller ones.
+        Some(device) => count.saturating_mul(element(device)) / 4 * 5,
+    }
 }
 
 /// Refuses the first of some stages that needs more than is available.

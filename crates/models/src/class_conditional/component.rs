@@ -100,7 +100,9 @@ impl ComponentConfig for ClassConditionalConfig {
         settings: &LoadSettings,
     ) -> Result<WeightsBuilder> {
         let found = weights.renamed(plain_names)?;
-        Ok(found.quantize(settings.quantization, None))
+        Ok(found
+            .quantize(settings.quantization, None)
+            .at(&settings.location))
     }
 
     fn build(&self, weights: &Weights) -> Result<()> {

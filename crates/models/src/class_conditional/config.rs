@@ -1,5 +1,6 @@
 //! What defines a class-conditional transformer apart from its weights; `keys.rs` reads it from a `config.json`.
 
+use super::dit::sine_cosine_positions;
 use super::sampler::MOST_STEPS;
 use crate::config::check_count;
 use crate::{Error, Result};
@@ -303,6 +304,11 @@ impl ClassConditionalConfig {
     /// The class that stands for none; none where the network was trained without one.
     pub fn null_class(&self) -> Option<u32> {
         (self.class_dropout_prob > 0.0).then_some(self.num_classes as u32)
+    }
+
+    /// Positions `[1,N,d]` of a DiT, which training leaves as they are; none where they are trained.
+    pub fn fixed_positions(&self) -> Option<Vec<f32>> {
+        self.is_dit().then(|| sine_cosine_positions(self))
     }
 
     /// Rows of the table of classes.

@@ -2,7 +2,7 @@
 
 use brisk_nn::ops::{Activation, Residual};
 use brisk_nn::{
-    Embedding, Init, Linear, PatchEmbedding, Tensor, TimestepEmbedding, Trace, Weights,
+    Embedding, Init, Linear, Location, PatchEmbedding, Tensor, TimestepEmbedding, Trace, Weights,
     check_finite, from_patches, ops,
 };
 
@@ -14,6 +14,8 @@ use crate::Result;
 
 const EPSILON: f64 = 1e-6;
 const START: Init = Init::Normal(0.02);
+/// Of the slowest wave of positions, over 2π.
+const LONGEST_PERIOD: f64 = 10_000.0;
 
 #[derive(Debug)]
 pub(super) struct Dit {
@@ -27,6 +29,7 @@ pub(super) struct Dit {
     modulation: Linear,
     output: Linear,
     patch: usize,
+    location: Location,
 }
 
 impl Dit {
@@ -49,6 +52,7 @@ impl Dit {
             modulation: modulation(&last, 2, width)?,
             output: Linear::load(&last.pp("linear"), width, values, true, Init::Zeros)?,
             patch,
+            location: weights.location().clone(),
         })
     }
 
@@ -61,7 +65,7 @@ impl Dit {
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let grid = self.patches.grid(latent)?;
-        let patches = self.patches.forward(latent)?;
+        let patches = self.patches.forward(&latent.to(&self.location)?)?;
         trace.see("x_embedder", &patches);
         let mut x = patches.broadcast_add(&self.positions)?;
         trace.detail("tokens", &x);
@@ -79,7 +83,7 @@ impl Dit {
         let x = self.output.forward(&x)?;
         trace.see("final_layer", &x);
         check_finite(&x, STAGE, "final_layer")?;
-        from_patches(&x, grid, self.patch)
+        from_patches(&x, grid, self.patch)?.beside(latent)
     }
 }
 
@@ -129,4 +133,23 @@ fn parts<const PARTS: usize>(x: &Tensor) -> Result<[Tensor; PARTS]> {
         *part = x.narrow(1, index * width, width)?.contiguous()?;
     }
     Ok(parts)
+}
+
+/// Sines and cosines of the places of `[N,d]`, row by row: of the column in the first half of the channels, of the row in
+/// the second.
+pub(super) fn sine_cosine_positions(config: &ClassConditionalConfig) -> Vec<f32> {
+    let (grid, quarter) = (config.grid(), config.hidden_size / 4);
+    let waves = |place: usize| -> Vec<f32> {
+        let angle = |k: usize| place as f64 * LONGEST_PERIOD.powf(-(k as f64) / quarter as f64);
+        let sines = (0..quarter).map(|k| angle(k).sin() as f32);
+        sines
+            .chain((0..quarter).map(|k| angle(k).cos() as f32))
+            .collect()
+    };
+    let places: Vec<Vec<f32>> = (0..grid).map(waves).collect();
+    let rows = places.iter().flat_map(|row| {
+        let columns = places.iter();
+        columns.flat_map(move |column| column.iter().chain(row).copied())
+    });
+    rows.collect()
 }

@@ -18,7 +18,7 @@ pub(super) const TRANSFORMER: Entry = Entry {
     inputs: &[HIDDEN, TIMESTEP, CLASSES],
     outputs: &[PREDICTED],
     sizes: &[],
-    settings: &[Setting::Quantization],
+    settings: &[Setting::Quantization, Setting::Device],
 };
 
 pub(super) const LATENTS: Port = Port::float("latents", &["B", "C", "H", "W"]);

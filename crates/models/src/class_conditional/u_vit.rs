@@ -2,8 +2,8 @@
 
 use brisk_nn::ops::{Activation, Residual};
 use brisk_nn::{
-    Embedding, Init, LayerNorm, Linear, PatchEmbedding, Tensor, Trace, Weights, check_finite,
-    from_patches, ops, sinusoid,
+    Embedding, Init, LayerNorm, Linear, Location, PatchEmbedding, Tensor, Trace, Weights,
+    check_finite, from_patches, ops, sinusoid,
 };
 
 use super::layers::{FeedForward, SelfAttention};
@@ -30,6 +30,7 @@ pub(super) struct UVit {
     norm: LayerNorm,
     output: Linear,
     patch: usize,
+    location: Location,
 }
 
 impl UVit {
@@ -66,6 +67,7 @@ impl UVit {
             norm: LayerNorm::load(&weights.pp("norm"), width, EPSILON, true)?,
             output: Linear::load(&weights.pp("decoder_pred"), width, values, true, START)?,
             patch,
+            location: weights.location().clone(),
         })
     }
 
@@ -78,10 +80,10 @@ impl UVit {
         trace: &mut Trace,
     ) -> Result<Tensor> {
         let grid = self.patches.grid(latent)?;
-        let patches = self.patches.forward(latent)?;
+        let patches = self.patches.forward(&latent.to(&self.location)?)?;
         trace.see("patch_embed", &patches);
         let (_, count, width) = patches.dims3()?;
-        let mut time = sinusoid(times, width)?;
+        let mut time = sinusoid(times, width)?.to(&self.location)?;
         if let Some([first, second]) = &self.time {
             time = second.forward(&ops::silu(&first.forward(&time)?)?)?;
         }
@@ -104,7 +106,7 @@ impl UVit {
         let others = x.dim(1)? - count;
         let x = x.narrow(1, others, count)?.contiguous()?;
         check_finite(&x, STAGE, "decoder_pred")?;
-        from_patches(&x, grid, self.patch)
+        from_patches(&x, grid, self.patch)?.beside(latent)
     }
 }
 
@@ -158,7 +160,7 @@ impl Block {
 
     fn forward(&self, x: &Tensor, skip: Option<&Tensor>, trace: &mut Trace) -> Result<Tensor> {
         let joined = match (&self.skip, skip) {
-            (Some(layer), Some(skip)) => Some(layer.forward(&Tensor::cat(&[x, skip], 2)?)?),
+            (Some(layer), Some(skip)) => Some(layer.forward_wide(&Tensor::cat(&[x, skip], 2)?)?),
             _ => None,
         };
         let x = joined.as_ref().unwrap_or(x);

@@ -64,6 +64,9 @@ pub fn rms_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) ->
 /// # Errors
 /// Another width.
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) -> Result<Tensor> {
+    if x.device().is_some() {
+        return layer_norm_on_device(x, weight, bias, eps);
+    }
     let parameters = || [weight].into_iter().chain(bias);
     let (width, dims) = (weight.elem_count(), x.dims().to_vec());
     let fits = dims.last() == Some(&width) && parameters().all(|p| p.dims() == [width]);
@@ -80,6 +83,26 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, eps: f64) 
         norm::layer_forward(x, weight, added, eps as f32, &mut y);
         Ok(tensor(y, &dims)?)
     })
+}
+
+/// The same on a card: all rows are modulated alike.
+fn layer_norm_on_device(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+    eps: f64,
+) -> Result<Tensor> {
+    let width = weight.elem_count();
+    let dims = x.dims().to_vec();
+    let rows = x.elem_count() / width.max(1);
+    let row = |vector: &Tensor| vector.to_dtype(DType::F32)?.reshape((1, width));
+    let scale = row(weight)?.affine(1.0, -1.0)?;
+    let shift = match bias {
+        Some(bias) => row(bias)?,
+        None => scale.affine(0.0, 0.0)?,
+    };
+    let normed = layer_norm_modulate(&x.reshape((1, rows, width))?, &shift, &scale, eps)?;
+    normed.reshape(dims)
 }
 
 /// Two RMS norms in one pass, where a card has a kernel for it.

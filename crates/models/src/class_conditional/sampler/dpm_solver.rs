@@ -68,6 +68,12 @@ impl DpmSolver {
     }
 }
 
+/// Factors α of the clean value and σ of the noise at the times 1, 2, … 1000 of the process that a UViT reverses.
+pub fn noise_factors() -> Vec<[f64; 2]> {
+    let factors = |log_alpha: f64| [log_alpha.exp(), (-(2.0 * log_alpha).exp_m1()).sqrt()];
+    log_alphas().into_iter().map(factors).collect()
+}
+
 /// ln α at the times 1, 2, … of the process.
 fn log_alphas() -> Vec<f64> {
     let [first, last] = ROOTS;

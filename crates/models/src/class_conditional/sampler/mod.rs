@@ -11,7 +11,7 @@ mod stochastic;
 
 use brisk_nn::{Tensor, Trace, check_finite};
 
-pub use dpm_solver::DpmSolver;
+pub use dpm_solver::{DpmSolver, noise_factors};
 pub use guided::Guided;
 
 use super::{ClassConditionalConfig, Scheduler};

@@ -4,11 +4,12 @@ use brisk_models::class_conditional::{self, ClassConditionalConfig};
 use brisk_models::component::{ComponentWeights, LoadSettings};
 use brisk_models::dcae::{self, AutoencoderConfig};
 use brisk_models::registry;
-use brisk_nn::Quantization;
+use brisk_nn::{Location, Quantization};
 use brisk_store::ModelFolder;
 
 use super::classes::Classes;
 use crate::default_guidance::default_guidance;
+use crate::device::location;
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::known_prompts::KnownPrompts;
@@ -30,12 +31,16 @@ pub(super) struct LoadOptions {
     pub exact: bool,
     pub quantization: Quantization,
     pub residency: Residency,
+    /// Where the networks compute.
+    pub location: Location,
     random: Option<RandomWeights>,
 }
 
 impl LoadOptions {
     pub fn read(settings: &OpenSettings) -> Result<Self> {
         let asked = &settings.options;
+        let place = asked.get(&keys::DEVICE).unwrap_or_else(|| "cpu".to_owned());
+        let precise = asked.get(&keys::PRECISE).unwrap_or(false);
         let quantization = asked.get(&keys::QUANTIZE_TRANSFORMER);
         let quantization = quantization.unwrap_or_else(|| "none".to_owned());
         Ok(Self {
@@ -43,6 +48,7 @@ impl LoadOptions {
             exact: asked.get(&keys::EXACT).unwrap_or(false),
             quantization: Quantization::from_name(&quantization)?,
             residency: Residency::asked(asked),
+            location: location(&place, precise)?,
             random: settings.random,
         })
     }
@@ -59,6 +65,7 @@ impl LoadOptions {
     pub fn transformer_settings(&self) -> LoadSettings {
         LoadSettings {
             quantization: self.quantization,
+            location: self.location.clone(),
             ..LoadSettings::default()
         }
     }
@@ -66,6 +73,7 @@ impl LoadOptions {
     pub fn autoencoder_settings(&self) -> LoadSettings {
         LoadSettings {
             exact: self.exact,
+            location: self.location.clone(),
             ..LoadSettings::default()
         }
     }

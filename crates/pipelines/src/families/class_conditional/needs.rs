@@ -2,24 +2,22 @@
 
 use brisk_models::Cost;
 use brisk_models::dcae::LARGEST_MAP;
+use brisk_nn::Quantization;
 
 use super::pipeline::ClassPipeline;
 use super::plan::ClassPlan;
 use crate::diffusion::DecodeMode;
 use crate::error::Result;
 use crate::families::decode;
-use crate::memory::{self, TransformerShape};
+use crate::memory::{self, TransformerShape, element};
 use crate::request::{StageCost, StageMemory, WeightBytes};
-
-/// Convolutions compute on f32 copies, whatever the file holds.
-const DECODER_BYTES: u64 = 4;
 
 impl ClassPipeline {
     /// Bytes of the networks' weights as they are kept: transformer, autoencoder.
     fn networks(&self) -> [u64; 2] {
         [
             self.transformer_bytes(),
-            self.files.vae.count().saturating_mul(DECODER_BYTES),
+            memory::autoencoder_bytes(&self.options.location, self.files.vae.count()),
         ]
     }
 
@@ -27,8 +25,21 @@ impl ClassPipeline {
     pub fn transformer_bytes(&self) -> u64 {
         let weights = &self.files.transformer;
         let count = weights.config.parameters();
+        (count as f64 * self.bytes_per_weight()) as u64
+    }
+
+    /// Bytes of one of them.
+    fn bytes_per_weight(&self) -> f64 {
         let how = self.options.quantization;
-        (count as f64 * how.bytes_per_value(weights.bytes_per_value())) as u64
+        match (how, self.options.location.device()) {
+            (Quantization::None, Some(device)) => element(device) as f64,
+            _ => how.bytes_per_value(self.files.transformer.bytes_per_value()),
+        }
+    }
+
+    /// Free bytes where the networks compute.
+    pub fn available(&self) -> Option<u64> {
+        memory::available_at(&self.options.location)
     }
 
     /// What is loaded, and what would be.
@@ -48,7 +59,8 @@ impl ClassPipeline {
 
     /// Estimates every stage's need, refuses what cannot fit, and settles how to decode.
     pub fn plan_memory(&self, plan: &ClassPlan) -> Result<(DecodeMode, Vec<StageMemory>)> {
-        let available = memory::available();
+        let available = self.available();
+        let device = self.options.location.device();
         let [transformer, autoencoder] = self.networks();
         // What is loaded already is no longer part of the free memory.
         let unless = |loaded: bool, bytes: u64| if loaded { 0 } else { bytes };
@@ -61,14 +73,17 @@ impl ClassPipeline {
         let side = self.files.pixels();
         let stage = self.files.vae.config.decoder.first();
         let channels = stage.map_or(128, |stage| stage.channels);
-        let whole = memory::decode_whole(side, side, channels);
+        // The estimates are of maps in f32.
+        let maps = |bytes: u64| device.map_or(bytes, |device| bytes / 4 * element(device));
+        let whole = maps(memory::decode_whole(side, side, channels));
         let weights = autoencoder.saturating_add(kept);
         let fits = available.is_none_or(|available| whole.saturating_add(weights) <= available);
-        let mode = decode::resolve_mode(plan.decode, (side, side), fits, false);
-        let maps = match mode {
+        let mode = decode::resolve_mode(plan.decode, (side, side), fits, device.is_some());
+        let decoded = match mode {
             DecodeMode::Strips => {
                 let rows = decode::strip_rows(side);
-                memory::decode_strips(side, side, channels, rows, LARGEST_MAP as u64)
+                let strips = memory::decode_strips(side, side, channels, rows, LARGEST_MAP as u64);
+                maps(strips)
             }
             _ => whole,
         };
@@ -81,7 +96,7 @@ impl ClassPipeline {
             ),
             (
                 "decode",
-                maps.saturating_add(weights),
+                decoded.saturating_add(weights),
                 "use `residency` one, or free memory",
             ),
         ] {
@@ -109,7 +124,7 @@ impl ClassPipeline {
     /// Costs of the stages `denoise` and `decode`. Of a way whose steps are found as it goes nothing is known before,
     /// and only decoding is counted.
     pub fn stage_costs(&self, plan: &ClassPlan) -> Vec<StageCost> {
-        let images = plan.images() as u64;
+        let (images, device) = (plan.images() as u64, self.options.location.device());
         let mut costs = Vec::new();
         if let Some(evaluations) = plan.evaluations {
             let network = &self.files.transformer;
@@ -117,17 +132,14 @@ impl ClassPipeline {
             let step = step.for_batch(plan.images() * plan.branches());
             costs.push(StageCost {
                 cost: step.repeated(evaluations as u64),
-                weight_bytes: self
-                    .options
-                    .quantization
-                    .bytes_per_value(network.bytes_per_value()),
+                weight_bytes: self.bytes_per_weight(),
             });
         }
         let side = self.files.pixels();
         let decode = Cost::sum("decode", &self.files.vae.config.decode_cost(side, side));
         costs.push(StageCost {
             cost: decode.repeated(images),
-            weight_bytes: DECODER_BYTES as f64,
+            weight_bytes: device.map_or(4.0, |device| element(device) as f64),
         });
         costs
     }

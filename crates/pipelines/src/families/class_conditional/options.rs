@@ -8,7 +8,8 @@ pub static SAMPLER: Key<String> = Key::new(
     "NAME",
     Kind::Choice(&["dopri5", "heun2", "sde"]),
     "way along a flow: dopri5 (finds its steps itself), heun2, or sde (with noise on the way)",
-);
+)
+.rare();
 
 const fn honoured(option: &'static Definition, default: &'static str) -> Honoured {
     Honoured { option, default }
@@ -28,6 +29,8 @@ static SHARED: &[Honoured] = &[
     honoured(keys::VARIANT.definition(), ""),
     honoured(keys::VAE.definition(), "the folder's"),
     honoured(keys::EXACT.definition(), ""),
+    honoured(keys::DEVICE.definition(), "cpu"),
+    honoured(keys::PRECISE.definition(), ""),
     honoured(keys::QUANTIZE_TRANSFORMER.definition(), "none"),
     honoured(keys::RESIDENCY.definition(), "auto"),
 ];
@@ -35,7 +38,6 @@ static SHARED: &[Honoured] = &[
 const NO_NEGATIVE: &str =
     "a class-conditional model steers away from having no class, not from a text; leave it out";
 const NO_TEXT: &str = "a class-conditional model reads no text, only classes; leave it out";
-const NO_CARD: &str = "class-conditional models are computed on the processor; leave it out";
 
 /// UViT and DiT, which predict noise.
 pub(super) static NOISE: Support = Support {
@@ -55,7 +57,6 @@ pub(super) static NOISE: Support = Support {
         (keys::NEGATIVE_PROMPT.definition(), NO_NEGATIVE),
         (keys::TEXT_ENCODER.definition(), NO_TEXT),
         (keys::QUANTIZE_TEXT_ENCODER.definition(), NO_TEXT),
-        (keys::DEVICE.definition(), NO_CARD),
     ],
 };
 
@@ -76,6 +77,5 @@ pub(super) static FLOW: Support = Support {
         (keys::NEGATIVE_PROMPT.definition(), NO_NEGATIVE),
         (keys::TEXT_ENCODER.definition(), NO_TEXT),
         (keys::QUANTIZE_TEXT_ENCODER.definition(), NO_TEXT),
-        (keys::DEVICE.definition(), NO_CARD),
     ],
 };

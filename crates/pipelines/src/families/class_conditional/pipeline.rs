@@ -40,7 +40,7 @@ impl ClassPipeline {
         control: &Control,
     ) -> Result<Vec<GeneratedImage>> {
         let started = Instant::now();
-        let available = crate::memory::available();
+        let available = self.available();
         let keep = self.keeps_networks(available);
         control.memory(memory, available);
         let mut seconds = 0.0;

@@ -1,7 +1,7 @@
 //! What a request needs of memory, stage by stage, and what follows from it.
 
 use brisk_models::dcae::LARGEST_MAP;
-use brisk_nn::{Device, Precision, Quantization};
+use brisk_nn::Quantization;
 
 use super::SanaPipeline;
 use super::plan::SanaPlan;
@@ -9,7 +9,7 @@ use crate::diffusion::DecodeMode;
 use crate::diffusion::denoise::rows_at_once;
 use crate::error::Result;
 use crate::families::decode;
-use crate::memory::{self, TransformerShape};
+use crate::memory::{self, TransformerShape, element};
 use crate::request::{StageMemory, WeightBytes};
 use crate::residency::Residency;
 
@@ -19,29 +19,16 @@ const CARD_ROOM: u64 = 3 << 29;
 /// Prompt tokens that are counted on; longer prompts are rare and cost little.
 const USUAL_TOKENS: usize = 64;
 
-/// Bytes of a float as a card keeps it.
-fn element(device: &Device) -> u64 {
-    match device.precision() {
-        Precision::Half => 2,
-        Precision::Single => 4,
-    }
-}
-
 impl SanaPipeline {
     /// Bytes of the components' weights: text encoder, transformer with ControlNet, autoencoder.
     fn weight_bytes(&self) -> [u64; 3] {
-        let (files, device) = (&self.files, self.options.location.device());
+        let files = &self.files;
         let control = files.control.as_ref();
         let control = control.map_or(0, |control| control.network.bytes());
         [
             self.text_bytes(),
             self.transformer_bytes().saturating_add(control),
-            match device {
-                // Convolutions compute on f32 copies, whatever the file holds.
-                None => files.vae.count().saturating_mul(4),
-                // Filters over doubled maps are there once more, as four smaller ones.
-                Some(device) => files.vae.count().saturating_mul(element(device)) / 4 * 5,
-            },
+            memory::autoencoder_bytes(&self.options.location, files.vae.count()),
         ]
     }
 
@@ -96,10 +83,7 @@ impl SanaPipeline {
 
     /// Free bytes where the networks compute.
     pub(super) fn available(&self) -> Option<u64> {
-        match self.options.location.device() {
-            None => memory::available(),
-            Some(device) => Some(device.available() as u64),
-        }
+        memory::available_at(&self.options.location)
     }
 
     /// Whether components stay in memory after their stage.
