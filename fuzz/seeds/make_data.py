@@ -184,7 +184,7 @@ put("training_log", "not_utf8", b"\xff\n" + lines({}))
 # Recipes: the built-in ones at small sizes.
 recipes = here.parent.parent / "crates/train/recipes"
 built_in = {name: json.loads((recipes / f"{name}.json").read_text())
-            for name in ("emoji-autoencoder", "emoji-image", "arithmetic-text")}
+            for name in ("emoji-autoencoder", "emoji-image", "arithmetic-text", "scenes-class-f32")}
 
 
 def recipe(name="arithmetic-text", training=None, **changes):
@@ -218,6 +218,12 @@ put("recipe", "shift_overflow", recipe("emoji-image", flow_shift=1e308))
 put("recipe", "law_nan", recipe("emoji-image", noise_law=[None, 1.0]))
 put("recipe", "lengths_uneven", recipe(lengths=[[33, 0.5]]))
 put("recipe", "block_zero", recipe(block_length=0))
+put("recipe", "classes_unknown", recipe("scenes-class-f32", classes="colour"))
+put("recipe", "network_list", recipe("scenes-class-f32", network=[1]))
+put("recipe", "network_odd", recipe("scenes-class-f32", network=built_in["scenes-class-f32"]["network"] | {"depth": 7}))
+put("recipe", "network_other", recipe("scenes-class-f32", network={"_class_name": "Other"}))
+put("recipe", "guidance_huge", recipe("scenes-class-f32", guidance=1e300))
+put("recipe", "sample_steps_zero", recipe("scenes-class-f32", sample_steps=0))
 put("recipe", "deep", b'{"kind": ' + b"[" * 400)
 
 # Pictures that say how they were drawn, and what they say.

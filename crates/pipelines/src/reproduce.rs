@@ -64,10 +64,13 @@ pub type JudgeClips =
     dyn Fn(&mut dyn VideoModel, &EvaluationClips, &[Options], &Control) -> Result<Vec<ClipFigures>>;
 
 /// Finds another model by its name.
-pub type Find = dyn Fn(&str) -> Result<ModelFolder>;
+pub type Find<'a> = dyn Fn(&str) -> Result<ModelFolder> + 'a;
 
 /// Prompts for scenes that no training has shown, so many of each kind.
 pub type ScenePrompts = dyn Fn(usize) -> Vec<String>;
+
+/// How far two samples of pictures lie apart: the Fréchet distance of features of a fixed network.
+pub type Distance = dyn Fn(&[Picture], &[Picture]) -> Result<f64>;
 
 /// Whether pictures, one for each of the prompts, show what their prompts ask for.
 pub type Shows = dyn Fn(&[String], &[Picture]) -> Result<Vec<bool>>;
@@ -77,11 +80,9 @@ pub struct Laboratory<'a> {
     /// The model that the claim is measured on.
     pub model: ModelFolder,
     /// Models that are shown beside it.
-    pub find: &'a Find,
+    pub find: &'a Find<'a>,
     /// Arithmetic word problems.
     pub problems: &'a Problems,
-    /// What the model was distilled from, where one is named.
-    pub teacher: Option<ModelFolder>,
     /// Scenes of words, with the truth about them.
     pub judge_masks: &'a JudgeMasks,
     /// The judge of clips.
@@ -90,6 +91,8 @@ pub struct Laboratory<'a> {
     pub scene_prompts: &'a ScenePrompts,
     /// The judge of pictures of scenes.
     pub shows: &'a Shows,
+    /// The measure of samples of pictures.
+    pub distance: &'a Distance,
     /// A folder for files on the way, removed afterwards.
     pub scratch: PathBuf,
     /// Progress and the wish to stop.
@@ -151,8 +154,8 @@ pub struct Reproduction {
     pub reported_on: &'static str,
     /// The model that the claim is measured on.
     pub model: &'static str,
-    /// Whether what that model was distilled from is measured beside it.
-    pub has_teacher: bool,
+    /// The one that it is compared with, where there is one.
+    pub beside: Option<&'static str>,
     /// Measures.
     pub run: fn(&Laboratory) -> Result<Evidence>,
 }

@@ -3,12 +3,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use brisk_media::Picture;
 use brisk_models::dcae::{self, Autoencoder, Halves};
 use brisk_nn::{Tensor, WeightsBuilder, ops};
 use brisk_pipelines::families::class_conditional::options::SAMPLER;
 use brisk_pipelines::options::{Latents, Options, keys};
+use brisk_pipelines::reproduce::Laboratory;
 use brisk_pipelines::{
-    Control, GeneratedImage, ImageModel, ImageRequest, OpenSettings, Result, registry,
+    Control, EvaluationPictures, GeneratedImage, ImageModel, ImageRequest, NamedPicture,
+    OpenSettings, Result, registry,
 };
 use brisk_store::ModelFolder;
 use brisk_testkit::{fixtures_dir, load_tensors, relative_l2, values};
@@ -272,4 +275,58 @@ fn what_cannot_be_drawn_is_refused_by_name() {
         &one().with(&keys::GUIDANCE, 2.0),
         &["guidance", "`class_dropout_prob`"],
     );
+}
+
+/// Of random networks the claim is measured all the same; it does not appear, and what is missing is named.
+#[test]
+fn the_paper_s_claim_is_measured() {
+    let place = tempfile::tempdir().unwrap();
+    let deep = folder(&place.path().join("deep"), "u_vit");
+    let shallow = folder(&place.path().join("shallow"), "u_vit");
+    let side = SIDE * RATIO;
+    let picture = |index: usize| NamedPicture {
+        prompt: (index % 10).to_string(),
+        picture: Picture::new(side, side, vec![10 * index as u8; 3 * side * side]).unwrap(),
+    };
+    let known = EvaluationPictures {
+        trained: (0..20).map(picture).collect(),
+        held_out: Vec::new(),
+    };
+    let claim = registry::reproductions()
+        .find(|one| one.paper == "dc-ae")
+        .unwrap();
+    assert_eq!(claim.beside, Some("class-f8"));
+    let run = |beside: &Path| {
+        (claim.run)(&Laboratory {
+            model: ModelFolder::Disk(deep.clone()),
+            find: &|_| Ok(ModelFolder::Disk(beside.to_owned())),
+            problems: &|_, _| Vec::new(),
+            judge_masks: &|_, _, _| Ok(Vec::new()),
+            judge_clips: &|_, _, _, _| Ok(Vec::new()),
+            scene_prompts: &|_| Vec::new(),
+            shows: &|_, _| Ok(Vec::new()),
+            distance: &|drawn, wanted| {
+                assert_eq!((drawn.len(), wanted.len()), (20, 20));
+                Ok(1.5)
+            },
+            scratch: place.path().to_owned(),
+            control: &Control::silent(),
+        })
+    };
+    let refused = run(&shallow).unwrap_err().to_string();
+    assert!(refused.contains("0 true pictures"), "{refused}");
+    for (name, bytes) in known.to_files().unwrap() {
+        std::fs::write(deep.join(name), bytes).unwrap();
+    }
+    let evidence = run(&shallow).unwrap();
+    assert_eq!(evidence.rows.len(), 5);
+    assert!(
+        evidence.rows[0].what.contains("18 tokens"),
+        "{:?}",
+        evidence.rows
+    );
+    assert!(evidence.rows[1].here == "1.5000" && !evidence.appears);
+    let other = fixtures_dir().join("pipelines/sana");
+    let refused = run(&other).unwrap_err().to_string();
+    assert!(refused.contains("class-conditional"), "{refused}");
 }

@@ -3,6 +3,7 @@
 
 mod alignment;
 mod frechet;
+mod samples;
 pub mod text;
 pub mod video;
 pub mod words;
@@ -26,6 +27,7 @@ pub use crate::families::masks::scores as masks;
 pub use alignment::{
     AlignmentOptions, AlignmentReport, Draw, Judged, Share, evaluate_alignment, held_out_prompts,
 };
+pub use samples::picture_distance;
 
 /// Pictures that go through an autoencoder together.
 pub(crate) const BATCH: usize = 16;

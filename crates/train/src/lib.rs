@@ -47,6 +47,7 @@ mod terms;
 pub use checker::{CheckerReport, train_checker};
 pub use error::{Error, Result};
 pub use families::autoencoder::{AutoencoderReport, train_autoencoder};
+pub use families::class_conditional::{ClassLaw, ClassRecipe, ClassReport, train_class};
 pub use families::codes::{
     CodesRecipe, DiffusionLoss, DropLaw, KeptPlaces, TokenizerFiles, open_codes_start, train_codes,
 };

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 pub use crate::captions::{CaptionScores, ScoreLaw};
 use crate::error::{Error, JsonContext, Result};
+use crate::families::class_conditional::ClassRecipe;
 use crate::families::codes::CodesRecipe;
 use crate::families::detector::DetectorRecipe;
 use crate::families::dmd::DmdRecipe;
@@ -235,6 +236,8 @@ pub enum Recipe {
     Autoencoder(AutoencoderRecipe),
     /// A text-to-image model.
     Image(ImageRecipe),
+    /// A model that draws classes.
+    Class(ClassRecipe),
     /// A diffusion language model.
     Text(TextRecipe),
     /// The judge of pictures of scenes.
@@ -274,6 +277,7 @@ impl Recipe {
         match self {
             Recipe::Autoencoder(_) => "autoencoder",
             Recipe::Image(_) | Recipe::Codes(_) | Recipe::Joint(_) => "image",
+            Recipe::Class(_) => "class",
             Recipe::Text(_) => "text",
             Recipe::Checker(_) => "checker",
             Recipe::Tokenizer(_) | Recipe::Tower(_) => "tokenizer",
@@ -292,6 +296,7 @@ impl Recipe {
         match self {
             Recipe::Autoencoder(recipe) => &mut recipe.training,
             Recipe::Image(recipe) => &mut recipe.training,
+            Recipe::Class(recipe) => &mut recipe.training,
             Recipe::Text(recipe) => &mut recipe.training,
             Recipe::Checker(recipe) => &mut recipe.training,
             Recipe::Tokenizer(recipe) => &mut recipe.training,
@@ -330,6 +335,7 @@ impl Recipe {
         let checked = match &recipe {
             Recipe::Autoencoder(recipe) => recipe.validate(),
             Recipe::Image(recipe) => recipe.validate(),
+            Recipe::Class(recipe) => recipe.validate(),
             Recipe::Text(recipe) => recipe.validate(),
             Recipe::Checker(recipe) => recipe.validate(),
             Recipe::Tokenizer(recipe) => recipe.validate(),
@@ -347,6 +353,8 @@ impl Recipe {
         match checked {
             Ok(()) => Ok(recipe),
             Err(Error::Recipe(message)) => Err(Error::Recipe(format!("{label}: {message}"))),
+            // A network's configuration in it.
+            Err(Error::Nn(error)) => Err(Error::Recipe(format!("{label}: {error}"))),
             Err(other) => Err(other),
         }
     }

@@ -5,7 +5,7 @@ use brisk_pipelines::judging::Judge;
 use brisk_pipelines::reproduce::{Evidence, Laboratory, Problem, Reproduction};
 use brisk_train::checker::{SceneChecker, SceneJudge};
 use brisk_train::data::arithmetic::{Split, problem, stated_answer};
-use brisk_train::eval::held_out_prompts;
+use brisk_train::eval::{held_out_prompts, picture_distance};
 use clap::Args;
 use serde_json::json;
 
@@ -13,6 +13,9 @@ use super::ThreadArguments;
 use crate::failure::{Failure, Result};
 use crate::progress::{self, Download};
 use crate::{models, output, text};
+
+/// The judge's name in messages.
+const CHECKER: &str = "the checker of scenes";
 
 /// Measure a paper's claim on a model in the box; without a name, list the papers
 #[derive(Debug, Args)]
@@ -27,9 +30,9 @@ pub struct ReproduceArguments {
     /// Another model of the same kind
     #[arg(short, long, value_name = "MODEL", requires = "paper")]
     model: Option<String>,
-    /// What the model was distilled from, where the claim is of distillation (default: the one in the box)
-    #[arg(long, value_name = "MODEL", requires = "model")]
-    teacher: Option<String>,
+    /// Another model in place of the one that it is compared with, where there is one
+    #[arg(long, value_name = "MODEL", requires = "paper")]
+    beside: Option<String>,
     /// Print one JSON document
     #[arg(long)]
     json: bool,
@@ -53,9 +56,9 @@ pub fn run(arguments: &ReproduceArguments) -> Result {
     };
     let evidence = measure(reproduction, arguments)?;
     let mut command = format!("brisk reproduce {paper}");
-    for (option, given) in [("model", &arguments.model), ("teacher", &arguments.teacher)] {
-        if let Some(given) = given {
-            command += &format!(" --{option} {given}");
+    for (flag, given) in [("model", &arguments.model), ("beside", &arguments.beside)] {
+        if let Some(model) = given {
+            command.push_str(&format!(" --{flag} {model}"));
         }
     }
     if arguments.json {
@@ -108,18 +111,14 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
             reproduction.paper, reproduction.model
         )));
     }
+    if arguments.beside.is_some() && reproduction.beside.is_none() {
+        return Err(Failure::usage(format!(
+            "--beside: {} is measured on one model alone; leave it out",
+            reproduction.paper
+        )));
+    }
     let name = arguments.model.as_deref().unwrap_or(reproduction.model);
     let found = models::find(Some(name), None, ResultKind::Pictures)?;
-    let teacher = match &arguments.teacher {
-        Some(_) if !reproduction.has_teacher => {
-            return Err(Failure::usage(format!(
-                "--teacher: the claim of {} is not about a student and its teacher",
-                reproduction.paper
-            )));
-        }
-        Some(teacher) => Some(models::open(Some(teacher), None)?),
-        None => None,
-    };
     let scratch = tempfile::Builder::new()
         .prefix("brisk-reproduce-")
         .tempdir()
@@ -128,15 +127,16 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
     let laboratory = Laboratory {
         model: found.folder,
         find: &|name| {
+            let name = arguments.beside.as_deref().unwrap_or(name);
             let found = brisk::find(Some(name), None, ResultKind::Pictures, &Download::default())?;
             Ok(found.folder)
         },
         problems: &problems,
-        teacher,
         judge_masks: &super::eval::masks::judge,
         judge_clips: &super::eval::video::judge,
         scene_prompts: &held_out_prompts,
         shows: &shows,
+        distance: &distance,
         scratch: scratch.path().to_owned(),
         control: &control,
     };
@@ -156,12 +156,17 @@ fn problems(seed: u64, count: usize) -> Vec<Problem> {
         .collect()
 }
 
+fn distance(first: &[Picture], second: &[Picture]) -> brisk::Result<f64> {
+    let failed = |error: brisk_train::Error| brisk::Error::folder(CHECKER, error.to_string());
+    let checker = SceneChecker::in_the_box().map_err(failed)?;
+    picture_distance(&checker, first, second).map_err(failed)
+}
+
 /// What the checker in the box says of pictures of scenes.
 fn shows(prompts: &[String], pictures: &[Picture]) -> brisk::Result<Vec<bool>> {
-    let label = "the checker of scenes";
     let checker = SceneChecker::in_the_box()
-        .map_err(|error| brisk::Error::folder(label, error.to_string()))?;
-    let mut judge = SceneJudge::new(checker, label);
+        .map_err(|error| brisk::Error::folder(CHECKER, error.to_string()))?;
+    let mut judge = SceneJudge::new(checker, CHECKER);
     let silent = brisk::Control::silent();
     let pairs = prompts.iter().zip(pictures);
     pairs

@@ -1,6 +1,7 @@
 //! `brisk train`: prepare data, train, plot.
 
 mod checker;
+mod class;
 mod detector;
 mod masks;
 mod packages;
@@ -37,6 +38,7 @@ use crate::failure::{Failure, Result};
 use crate::output::Format;
 use crate::{models, output, progress, text};
 use checker::CheckerArguments;
+use class::ClassTrainingArguments;
 use detector::DetectorArguments;
 use masks::MasksTrainingArguments;
 use packages::PackageArguments;
@@ -63,6 +65,7 @@ pub enum TrainVerb {
     PrepareEmoji(PrepareArguments),
     Autoencoder(AutoencoderArguments),
     Image(ImageTrainingArguments),
+    Class(ClassTrainingArguments),
     Text(TextTrainingArguments),
     PreparePictures(pictures::PreparePicturesArguments),
     PrepareScenes(ScenesArguments),
@@ -212,6 +215,7 @@ pub fn run(verb: &TrainVerb) -> Result {
         TrainVerb::PrepareEmoji(arguments) => prepare_emoji(arguments),
         TrainVerb::Autoencoder(arguments) => autoencoder(arguments),
         TrainVerb::Image(arguments) => image(arguments),
+        TrainVerb::Class(arguments) => class::run(arguments),
         TrainVerb::Text(arguments) => language(arguments),
         TrainVerb::PreparePictures(arguments) => pictures::run(arguments),
         TrainVerb::PrepareScenes(arguments) => scenes::run(arguments),

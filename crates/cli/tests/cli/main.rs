@@ -7,6 +7,7 @@ mod best_of;
 #[cfg(feature = "clouds")]
 mod bucket;
 mod checked_first;
+mod classes;
 mod depth;
 mod device;
 mod files;

@@ -128,19 +128,10 @@ fn a_model_is_measured_by_the_clips_that_it_brings() {
     std::fs::write(model.join("generation_config.json"), usual).unwrap();
     let eval = ["eval", "video", "--model", "model"];
     let reproduce = ["reproduce", "magic141", "--model", "model"];
-    let with_teacher = [&reproduce[..], &["--teacher", "model"]].concat();
+    let with_teacher = [&reproduce[..], &["--beside", "model"]].concat();
     place.fails(2, &["evaluation_clips.json", "--npm"], &eval);
     let words = ["evaluation_clips.json", "brisk distill dmd"];
     place.fails(1, &words, &with_teacher);
-    let of_hart = [
-        "reproduce",
-        "hart",
-        "--model",
-        "model",
-        "--teacher",
-        "model",
-    ];
-    place.fails(2, &["--teacher", "hart"], &of_hart);
     let write = |side: usize, motion: &str| {
         let clips = (0..50).map(|index| KnownClip {
             caption: "a red heart jumps".to_owned(),

@@ -2,6 +2,7 @@
 
 pub mod arithmetic;
 pub mod captioned;
+pub mod class_folders;
 pub mod emoji;
 mod icon_set;
 mod iconify;

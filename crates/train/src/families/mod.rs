@@ -1,6 +1,7 @@
 //! Training, a folder or file each kind of network: the only places of this crate that know networks by name.
 
 pub(crate) mod autoencoder;
+pub(crate) mod class_conditional;
 pub(crate) mod codes;
 pub(crate) mod detector;
 pub(crate) mod dmd;

@@ -2,6 +2,7 @@
 //! families'.
 
 pub(crate) mod adversarial;
+pub(crate) mod diffusion;
 pub(crate) mod dmd;
 pub(crate) mod ladd;
 mod log_variance;

@@ -1,7 +1,7 @@
 //! The recipes that come with the library.
 
 /// Names with documents.
-pub(super) const BUILT_IN: [(&str, &str); 19] = [
+pub(super) const BUILT_IN: [(&str, &str); 23] = [
     (
         "emoji-autoencoder",
         include_str!("../../recipes/emoji-autoencoder.json"),
@@ -17,6 +17,22 @@ pub(super) const BUILT_IN: [(&str, &str); 19] = [
     (
         "scenes-image",
         include_str!("../../recipes/scenes-image.json"),
+    ),
+    (
+        "scenes-autoencoder-f32",
+        include_str!("../../recipes/scenes-autoencoder-f32.json"),
+    ),
+    (
+        "scenes-autoencoder-f8",
+        include_str!("../../recipes/scenes-autoencoder-f8.json"),
+    ),
+    (
+        "scenes-class-f32",
+        include_str!("../../recipes/scenes-class-f32.json"),
+    ),
+    (
+        "scenes-class-f8",
+        include_str!("../../recipes/scenes-class-f8.json"),
     ),
     (
         "scenes-sprint-teacher",

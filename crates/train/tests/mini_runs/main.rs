@@ -1,6 +1,7 @@
 //! Both loops on 8x8 pictures: the loss falls, and a run that was stopped ends with the weights of one that wasn't.
 
 mod adapter;
+mod classes;
 mod codes;
 mod depth;
 mod eight_bit;

@@ -17,7 +17,7 @@ pub(super) static CHAR_SAM: Reproduction = Reproduction {
     reported: &[],
     reported_on: "",
     model: "sam-text",
-    has_teacher: false,
+    beside: None,
     run,
 };
 

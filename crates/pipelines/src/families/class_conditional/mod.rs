@@ -16,6 +16,7 @@ pub mod options;
 mod pipeline;
 mod plan;
 mod published;
+mod reproduce;
 
 use brisk_store::ModelFolder;
 
@@ -39,5 +40,5 @@ pub static FAMILY: Family = Family {
     video: None,
     class_in_words: |_| None,
     low_bit_layout: None,
-    reproductions: &[],
+    reproductions: &[&reproduce::DC_AE],
 };

@@ -28,7 +28,7 @@ pub(super) static HART: Reproduction = Reproduction {
     reported: &[],
     reported_on: "HART-0.7B, A100",
     model: "hart-emoji",
-    has_teacher: false,
+    beside: Some(DIFFUSION),
     run,
 };
 

@@ -19,7 +19,7 @@ pub(super) static MAGIC141: Reproduction = Reproduction {
     reported: &[],
     reported_on: "the paper's model, VBench-I2V",
     model: "magic-emoji",
-    has_teacher: true,
+    beside: Some(TEACHER),
     run,
 };
 
@@ -51,10 +51,7 @@ fn run(laboratory: &Laboratory) -> Result<Evidence> {
             ),
         ));
     };
-    let teacher = match &laboratory.teacher {
-        Some(teacher) => teacher.clone(),
-        None => (laboratory.find)(TEACHER)?,
-    };
+    let teacher = (laboratory.find)(TEACHER)?;
     let (of_teacher, teacher) = judged(laboratory, &teacher, &clips, &EULER, 2)?;
     let (of_student, student) = judged(laboratory, folder, &clips, &STUDENT, 1)?;
     let named = [
@@ -216,13 +213,13 @@ mod tests {
             };
             let laboratory = Laboratory {
                 model: ModelFolder::Disk(folder.path().to_owned()),
-                find: &|name| panic!("{name}"),
+                find: &|_| Ok(ModelFolder::Disk(folder.path().to_owned())),
                 problems: &|_, _| Vec::new(),
-                teacher: Some(ModelFolder::Disk(folder.path().to_owned())),
                 judge_masks: &|_, _, _| Ok(Vec::new()),
                 judge_clips: &judge,
                 scene_prompts: &|_| Vec::new(),
                 shows: &|_, _| Ok(Vec::new()),
+                distance: &|_, _| Ok(0.0),
                 scratch: folder.path().to_owned(),
                 control: &Control::silent(),
             };

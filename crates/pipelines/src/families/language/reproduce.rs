@@ -21,7 +21,7 @@ pub(super) static FAST_DLLM: Reproduction = Reproduction {
     reported_on: "LLaDA-8B-Instruct on GSM8K, 5 examples, one A100; with 8 examples its dual cache and threshold \
                   give 9.4x the tokens/s at 76.9 % after 77.6 %",
     model: "llada-arithmetic",
-    has_teacher: false,
+    beside: None,
     run,
 };
 

@@ -15,7 +15,7 @@ pub(super) static STRAIGHT: Reproduction = Reproduction {
     reported: &[],
     reported_on: "",
     model: "toy",
-    has_teacher: false,
+    beside: None,
     run,
 };
 

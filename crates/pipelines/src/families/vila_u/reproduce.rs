@@ -27,7 +27,7 @@ pub(super) static VILA_U: Reproduction = Reproduction {
     reported: &[],
     reported_on: "",
     model: "vila-u-scenes",
-    has_teacher: false,
+    beside: None,
     run,
 };
 

@@ -189,7 +189,7 @@ impl Collected<'_> {
 }
 
 /// The largest square in the middle, `size` pixels wide.
-fn square(picture: &Picture, size: usize) -> brisk_media::Result<Picture> {
+pub(super) fn square(picture: &Picture, size: usize) -> brisk_media::Result<Picture> {
     let side = picture.width.min(picture.height);
     let (left, top) = ((picture.width - side) / 2, (picture.height - side) / 2);
     resize_pil(

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-use super::diffusion::Process;
 use super::recipe::{CodesRecipe, DropLaw, KeptPlaces};
+use crate::objectives::diffusion::Process;
 use crate::rng::Rng;
 
 /// The draws of a batch.

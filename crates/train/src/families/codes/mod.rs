@@ -7,7 +7,6 @@
 //! that the model can be guided. The authors have published no trainer; what they leave open is settled by the
 //! recipe.
 
-mod diffusion;
 mod draws;
 mod export;
 mod lessons;

@@ -8,13 +8,13 @@ use brisk_nn::{Tensor, Trace};
 use brisk_pipelines::autoregressive::Sampling;
 use brisk_pipelines::families::hart::prompt::EncodedPrompt;
 
-use super::diffusion::{Noised, Process};
 use super::draws::Draws;
 use super::lessons::{Lesson, Lessons};
 use super::networks::Networks;
 use super::recipe::DiffusionLoss;
 use crate::error::Result;
 use crate::loss::{self, Loss};
+use crate::objectives::diffusion::{Noised, Process};
 use crate::tensors;
 
 /// How the codes are drawn whose rest the diffusion head is taught.
@@ -263,7 +263,7 @@ mod tests {
         let [a, b] = [&networks, &frozen].map(|networks| networks.encode(&prompts).unwrap());
         let off = (a - b).unwrap().abs().unwrap().max_all().unwrap();
         assert!(off.to_scalar::<f32>().unwrap() < 1e-5);
-        let process = Process::new();
+        let process = Process::cosine();
         let batch = Batch {
             lessons: &lessons,
             slots: &[2, 0, 1],

@@ -10,7 +10,6 @@ use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::families::hart::prompt::{EncodedPrompt, PromptTokenizer};
 
-use super::diffusion::Process;
 use super::draws::Draws;
 use super::lessons::Lessons;
 use super::networks::{Configs, Networks, prompt_tokenizer, without_case};
@@ -22,6 +21,7 @@ use crate::error::Result;
 use crate::families::image::{ImageReport, MODEL, Start};
 use crate::families::part_weights::PartWeights;
 use crate::inputs::Inputs;
+use crate::objectives::diffusion::Process;
 use crate::pictures::{self, Order};
 use crate::rng::Rng;
 use crate::session::{self, Session};
@@ -80,7 +80,7 @@ pub fn train_codes(
         .start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
     let variables = weights.variables();
     let mut session = Session::open(options, recipe, inputs, variables, out, control)?;
-    let process = Process::new();
+    let process = Process::cosine();
     let length = config.context_token;
     while !session.is_over() {
         let slots = order.batch(session.step, options.batch);

@@ -135,7 +135,7 @@ pub(super) fn write(
 }
 
 /// The autoencoder as it is stored, under diffusers' names.
-fn write_autoencoder(opened: &Opened<AutoencoderConfig>, folder: &Path) -> Result<()> {
+pub(crate) fn write_autoencoder(opened: &Opened<AutoencoderConfig>, folder: &Path) -> Result<()> {
     write_stored(opened.stored(), folder)?;
     write_json(&folder.join("config.json"), &opened.config)
 }

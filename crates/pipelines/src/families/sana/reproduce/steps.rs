@@ -19,7 +19,7 @@ pub static SANA: Reproduction = Reproduction {
     reported: &[],
     reported_on: "SANA-0.6B, 1024 px",
     model: "sana-emoji",
-    has_teacher: false,
+    beside: None,
     run,
 };
 

@@ -24,7 +24,7 @@ pub static SVDQUANT: Reproduction = Reproduction {
     reported: &[],
     reported_on: "SANA-1.6B, 5000 prompts of MJHQ-30K",
     model: "sana-emoji",
-    has_teacher: false,
+    beside: None,
     run,
 };
 

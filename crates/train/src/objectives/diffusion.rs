@@ -1,9 +1,9 @@
-//! What the diffusion head learns from: the noise, and by the variational bound the variance (improved DDPM,
-//! arXiv 2102.09672), which does not move the noise.
+//! What a network that reverses Gaussian diffusion learns from: the noise, and by the variational bound the variance
+//! (improved DDPM, arXiv 2102.09672), which does not move the noise.
 
 use std::f64::consts::{LN_2, PI};
 
-use brisk_models::hart::transformer::{DiffusionSchedule, Step};
+use brisk_models::diffusion_schedule::{DiffusionSchedule, Step};
 use brisk_nn::Tensor;
 
 use crate::error::{Error, Result};
@@ -19,10 +19,10 @@ const EDGE: f64 = 0.999;
 
 /// The process, at all of its times.
 #[derive(Debug)]
-pub(super) struct Process(DiffusionSchedule);
+pub(crate) struct Process(DiffusionSchedule);
 
 /// Places as they are noised.
-pub(super) struct Noised<'a> {
+pub(crate) struct Noised<'a> {
     /// Channels of a place.
     pub width: usize,
     /// The clean values, place after place.
@@ -37,8 +37,14 @@ impl Process {
     /// Times of the process.
     pub const TIMES: usize = 1000;
 
-    pub fn new() -> Self {
+    /// With betas of a cosine.
+    pub fn cosine() -> Self {
         Self(DiffusionSchedule::cosine(Self::TIMES))
+    }
+
+    /// With betas of a straight line.
+    pub fn linear() -> Self {
+        Self(DiffusionSchedule::linear(Self::TIMES))
     }
 
     fn step(&self, time: usize) -> Result<&Step> {
@@ -70,7 +76,7 @@ impl Process {
         Ok(noisy)
     }
 
-    /// The loss of the head's `output` `[places, 2·width]`, a mean over places and channels.
+    /// The loss of a network's `output` `[places, 2·width]`, a mean over places and channels.
     ///
     /// # Errors
     /// An output of another shape, or a time that does not exist.
@@ -79,7 +85,7 @@ impl Process {
         let rows = places.times.len();
         if output.dims() != [rows, 2 * width] {
             return Err(Error::Data(format!(
-                "the diffusion head gave {:?}, expected [{rows}, {}]",
+                "the network gave {:?}, expected [{rows}, {}]",
                 output.dims(),
                 2 * width
             )));
@@ -198,7 +204,7 @@ mod tests {
             noise: &noise,
             times: &times,
         };
-        let process = Process::new();
+        let process = Process::cosine();
         for (found, wanted) in process.noisy(&places).unwrap().iter().zip(read("noisy")) {
             assert!((found - wanted).abs() < 1e-6, "{found} {wanted}");
         }
@@ -229,7 +235,7 @@ mod tests {
             noise: &noise,
             times: &times,
         };
-        let process = Process::new();
+        let process = Process::cosine();
         let (_, gradient) = loss(&process, &output, &places);
         // Where the variance is chosen; that of the noise does not follow the bound.
         for at in (0..24).filter(|at| at % 4 >= 2) {

@@ -1,0 +1,77 @@
+//! How far samples of pictures lie apart.
+
+use brisk_media::{Filter, Picture, resize_pil};
+use brisk_nn::Tensor;
+
+use super::BATCH;
+use super::frechet::frechet_distance;
+use crate::checker::SceneChecker;
+use crate::error::Result;
+use crate::pictures::signed;
+use crate::tensors;
+
+/// Side that pictures are compared at, in pixels.
+const SIDE: usize = 128;
+
+/// The Fréchet distance of two samples of square pictures, by what the checker of scenes makes of them: its features at an
+/// eighth of their sides, averaged over places. Of the same data it ranks models; it is no FID, whose network is another.
+///
+/// # Errors
+/// Samples of fewer than two pictures, or some that cannot be resized.
+pub fn picture_distance(
+    checker: &SceneChecker,
+    first: &[Picture],
+    second: &[Picture],
+) -> Result<f64> {
+    frechet_distance(&features(checker, first)?, &features(checker, second)?)
+}
+
+fn features(checker: &SceneChecker, pictures: &[Picture]) -> Result<Vec<Vec<f64>>> {
+    let mut found = Vec::with_capacity(pictures.len());
+    for some in pictures.chunks(BATCH) {
+        let mut values = Vec::with_capacity(some.len() * SIDE * SIDE * 3);
+        for picture in some {
+            values.extend(signed(&resize_pil(picture, SIDE, SIDE, Filter::Lanczos)?));
+        }
+        let seen = Tensor::from_vec(values, (some.len(), SIDE, SIDE, 3))?;
+        let [_, _, map] = checker.features(&seen)?;
+        let (count, _, _, channels) = map.dims4()?;
+        let values = tensors::values(&map)?;
+        let places = values.len() / count.max(1) / channels.max(1);
+        for one in values.chunks_exact(places * channels) {
+            let mut mean = vec![0.0; channels];
+            for place in one.chunks_exact(channels) {
+                for (sum, value) in mean.iter_mut().zip(place) {
+                    *sum += f64::from(*value) / places as f64;
+                }
+            }
+            found.push(mean);
+        }
+    }
+    Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_pictures_lie_further_apart() {
+        let checker = SceneChecker::in_the_box().unwrap();
+        let sample = |shift: usize| -> Vec<Picture> {
+            let picture = |index: usize| {
+                let pixel = |at: usize| (at * (index + 3) % 97 + shift) as u8;
+                Picture::new(16, 16, (0..768).map(pixel).collect()).unwrap()
+            };
+            (0..6).map(picture).collect()
+        };
+        let same = picture_distance(&checker, &sample(0), &sample(0)).unwrap();
+        let near = picture_distance(&checker, &sample(0), &sample(10)).unwrap();
+        let far = picture_distance(&checker, &sample(0), &sample(140)).unwrap();
+        assert!(
+            same.abs() < 1e-6 && near > 1e-4 && far > near,
+            "{same} {near} {far}"
+        );
+        assert!(picture_distance(&checker, &sample(0)[..1], &sample(0)).is_err());
+    }
+}
