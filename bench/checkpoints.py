@@ -47,10 +47,16 @@ def build(component, config):
         # The same graph with another mask, which the caller gives.
         kept = {name: value for name, value in settings.items() if name not in ["model_type", "architectures"]}
         return Qwen3ForCausalLM(Qwen3Config(**kept, attn_implementation="sdpa")).eval()
-    from diffusers import AutoencoderDC, SanaTransformer2DModel
+    from diffusers import AutoencoderDC, AutoencoderKLHunyuanVideo, SanaTransformer2DModel
 
-    kind = {"vae": AutoencoderDC, "transformer": SanaTransformer2DModel}[component]
-    return kind(**settings).eval()
+    if component == "transformer":
+        return SanaTransformer2DModel(**settings).eval()
+    if config.get("_class_name") != "AutoencoderKLHunyuanVideo":
+        return AutoencoderDC(**settings).eval()
+    module = AutoencoderKLHunyuanVideo(**settings).eval()
+    # All frames at once, as brisk decodes them; blended pieces are other pictures.
+    module.use_framewise_decoding = False
+    return module
 
 
 def values(pattern, name, shape, dtype):
@@ -216,6 +222,9 @@ def inputs(case, source):
         ids = torch.randint(4, config["vocab_size"], (1, case.tokens), generator=generator)
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
     vae = read(source / "vae" / "config.json")
+    if case.frames:
+        side, frames = case.size // vae.get("spatial_compression_ratio", 8), (case.frames - 1) // 4 + 1
+        return {"latent": randn(generator, 1, vae["latent_channels"], frames, side, side)}
     ratio = 2 ** (len(vae["encoder_block_out_channels"]) - 1)
     side = case.size // ratio
     if component == "vae.encode":

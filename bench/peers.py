@@ -60,6 +60,8 @@ class Case:
     scales: tuple = ()
     layers: int = 0
     grid: int = 0
+    # Frames of a clip.
+    frames: int = 0
     # PyTorch in bfloat16 as well.
     bf16: bool = False
     # Several copies of the weights don't fit in memory: peers run one after the other.
@@ -74,6 +76,8 @@ class Case:
     @property
     def fixture(self):
         others = {"language_model": "language_models/a2d_qwen3_0"} | dict.fromkeys(MASKS, "sam/base")
+        if self.frames:
+            return "pipelines/hunyuan_video_replace"
         others["generate"] = "hart/base" if self.scales else "vila_u/base"
         return others.get(self.component, "pipelines/sprint")
 
@@ -82,7 +86,8 @@ class Case:
         return dataclasses.replace(
             self,
             config=self.config and str(ROOT / "fixtures" / self.fixture),
-            size=self.size and 64,
+            size=self.size and (32 if self.frames else 64),
+            frames=self.frames and 5,
             tokens=self.tokens and 12,
             prefix=self.prefix and 5,
             block=self.block and 4,
@@ -109,6 +114,7 @@ CASES = [
     Case("hart-0.7b-scale-64x64", "generate", "hart-0.7b-1024px", scales=(1, 64), alone=True),
     Case("vila-u-7b-4-layers", "generate", "vila-u-7b-256", tokens=60, layers=4, grid=6, quantize=("8bit", "4bit"), bf16=True, alone=True),
     Case("vila-u-7b-12-layers", "generate", "vila-u-7b-256", tokens=60, layers=12, grid=6, quantize=("8bit", "4bit"), bf16=True, alone=True),
+    Case("hunyuan-video-decode-17x256", "vae.decode", "hunyuan-video-i2v-33ch", size=256, frames=17, alone=True),
     Case("gemm", "gemm", shape=(1024, 1152, 5760)),
     Case("depthwise-5760-32x32", "depthwise", shape=(5760, 32, 32)),
     Case("sprint-0.6b-1024-2-steps", "image", "sana-sprint-0.6b", size=1024, steps=2, int4=True, alone=True),

@@ -256,7 +256,8 @@ fn a_model_of_clips_is_quantized_and_draws() {
     let four = drawn("small", "four.png", &["--activations", "4"]);
     let near = |picture: &Picture| (15.0..99.0).contains(&psnr(picture, &full).unwrap());
     assert!(near(&small) && near(&four) && small != four);
-    let inspected = place.ok(&["inspect", "small/transformer"]).stdout;
+    let file = "small/transformer/diffusion_pytorch_model.safetensors";
+    let inspected = place.ok(&["inspect", file]).stdout;
     assert!(inspected.contains("quantized by SVDQuant"), "{inspected}");
     let refused = ["video", "x", "--model", "model", "--activations", "4"];
     place.fails(
