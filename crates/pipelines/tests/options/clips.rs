@@ -104,6 +104,8 @@ fn every_option_of_clips_changes_the_clip_or_is_refused() {
         from_text("text-encoder-2", &other("text_encoder_2")),
         from_text("quantize-text-encoder", "4bit"),
         from_text("quantize-transformer", "8bit"),
+        // Without 4-bit layers it is refused; its effect on them stands in the test of quantized clips.
+        from_text("activations", "4"),
         from_text("residency", "one"),
         from_text("image", &text(file("image.png"))),
         from_picture("image", &text(file("image.png"))),
