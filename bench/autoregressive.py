@@ -47,7 +47,7 @@ def source(case, published, cache):
     tower = checkpoints.read(published / "vision_tower/config.json")
     vae, head, grid = tower["rqvaesiglip"], tower["rqtransformer"], case.grid
     width, depth = vae["embed_dim"], vae["code_shape"][2]
-    vae |= {"latent_shape": [grid, grid, width], "code_shape": [grid, grid, depth]}
+    vae |= {"latent_shape": [grid, grid, width], "code_shape": [grid, grid, depth], "pretrained_model": "siglip"}
     patch = 2 ** (len(vae["ddconfig"]["ch_mult"]) - 1)
     vae["ddconfig"] |= {"resolution": patch * grid, "attn_resolutions": [grid]}
     head["block_size"] = [grid, grid, depth]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use brisk_nn::{Storage, Weights, WeightsBuilder};
+use brisk_nn::{Quantization, Storage, Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value};
 
@@ -113,13 +113,13 @@ impl<C> Beside<C> {
         }
     }
 
-    fn weights(&self, weights: &ComponentWeights) -> Result<Weights> {
+    fn weights(&self, weights: &ComponentWeights, quantization: Quantization) -> Result<Weights> {
         let weights = match (weights, &self.weights) {
             (ComponentWeights::Random(random), _) => ComponentWeights::Random(*random),
             (_, Ok(source)) => ComponentWeights::Stored(source.clone()),
             (_, Err(problem)) => return Err(Error::Config(problem.clone())),
         };
-        weights.plain().build()
+        weights.plain().quantize(quantization, None).build()
     }
 }
 
@@ -166,10 +166,12 @@ impl Configuration {
         let stored = match projector.config {
             // Its file may be without tensors, or missing.
             ProjectorConfig::Identity => Weights::random(0, Storage::F32),
-            _ => projector.weights(weights)?,
+            _ => projector.weights(weights, Quantization::None)?,
         };
         let projector = Projector::load(projector.config, widths, &stored)?;
-        let tower = Tower::load(&tower.config, &tower.weights(weights)?, parts)?;
+        // The depth transformer is rounded with the language model.
+        let of_tower = tower.weights(weights, settings.quantization)?;
+        let tower = Tower::load(&tower.config, &of_tower, parts)?;
         Generator::new(self.language(weights, settings)?, tower, projector)
     }
 
