@@ -79,7 +79,8 @@ pub trait Quantizable {
     /// Its components, those that are quantized by SVDQuant first.
     fn components(&self) -> Vec<Component>;
 
-    /// Refuses, before anything is computed or written, what the calibration runs would refuse.
+    /// Refuses, before anything is computed or written, what the first of the calibration's runs would refuse; there is
+    /// one at least.
     ///
     /// # Errors
     /// A setting of the calibration that the model does not honour, by its option's name.
@@ -196,7 +197,9 @@ pub fn quantize(
 ) -> Result<Quantized> {
     let started = Instant::now();
     request.check(folder, &[])?;
-    model.check(&request.calibration)?;
+    if !request.calibration.prompts.is_empty() {
+        model.check(&request.calibration)?;
+    }
     let components = chosen(model, request)?;
     let jobs = components.iter().map(|(component, source)| {
         let job = job(component, &**source, folder, request)?;

@@ -274,10 +274,14 @@ pub trait ImageModel: Send {
     fn denoiser_bytes(&self) -> u64;
 
     /// Whether that network has low-bit layers.
-    fn is_low_bit(&self) -> bool;
+    fn is_low_bit(&self) -> bool {
+        false
+    }
 
     /// The model as one whose layers can be quantized; none for families without such a layout.
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable>;
+    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
+        None
+    }
 
     /// Lets `watcher` see what the blocks of the network that takes the steps are given and give from now on; false for
     /// a family whose networks have no blocks that could be left out.

@@ -143,7 +143,9 @@ pub trait VideoModel: Send {
     fn generate(&mut self, plan: &VideoPlan, control: &Control) -> Result<GeneratedClip>;
 
     /// The model as one that can be quantized, where its family has 4-bit files.
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable>;
+    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
+        None
+    }
 
     /// Bytes of the weights of all its networks, as they are kept in memory.
     fn weight_bytes(&self) -> WeightBytes;

@@ -13,7 +13,6 @@ use crate::events::Control;
 use crate::folder::unread_warning;
 use crate::known_prompts::KnownPrompts;
 use crate::options::{OptionValue, Scope, Support};
-use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
     WeightBytes, entries,
@@ -104,14 +103,6 @@ impl ImageModel for ClassPipeline {
 
     fn denoiser_bytes(&self) -> u64 {
         self.transformer_bytes()
-    }
-
-    fn is_low_bit(&self) -> bool {
-        false
-    }
-
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
-        None
     }
 
     fn release(&mut self) {

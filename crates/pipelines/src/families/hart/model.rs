@@ -14,7 +14,6 @@ use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::known_prompts::KnownPrompts;
 use crate::options::{OptionValue, Options, Scope, Support};
-use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
     WeightBytes, entries,
@@ -98,14 +97,6 @@ impl ImageModel for HartPipeline {
 
     fn denoiser_bytes(&self) -> u64 {
         self.transformer_bytes()
-    }
-
-    fn is_low_bit(&self) -> bool {
-        false
-    }
-
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
-        None
     }
 
     fn release(&mut self) {

@@ -31,10 +31,7 @@ impl Quantizable for VideoPipeline {
     }
 
     fn check(&self, calibration: &Calibration) -> Result<()> {
-        match calibration.prompts.is_empty() {
-            true => Ok(()),
-            false => self.plan(&self.request(calibration, 0)?).map(drop),
-        }
+        self.plan(&self.request(calibration, 0)?).map(drop)
     }
 
     fn watch(&mut self, _component: &str, watcher: InputWatcher) {

@@ -43,10 +43,7 @@ impl Quantizable for SanaPipeline {
     }
 
     fn check(&self, calibration: &Calibration) -> Result<()> {
-        match calibration.prompts.is_empty() {
-            true => Ok(()),
-            false => self.plan(&request(calibration, 0)).map(drop),
-        }
+        self.plan(&request(calibration, 0)).map(drop)
     }
 
     fn watch(&mut self, component: &str, watcher: InputWatcher) {

@@ -20,7 +20,6 @@ use crate::error::{Error, Result};
 use crate::events::{Control, Event, Work};
 use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::options::{Options, Scope, Support, keys};
-use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, PlannedImage,
     StageCost, StageMemory, WeightBytes,
@@ -160,14 +159,6 @@ impl ImageModel for ToyPipeline {
 
     fn denoiser_bytes(&self) -> u64 {
         self.network.bytes()
-    }
-
-    fn is_low_bit(&self) -> bool {
-        false
-    }
-
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
-        None
     }
 
     fn release(&mut self) {

@@ -21,7 +21,6 @@ use crate::error::{Error, Result};
 use crate::events::{Control, Event, StepClock, Work, timed};
 use crate::known_prompts::KnownPrompts;
 use crate::options::{Codes, OptionValue, Options, Scope, Support};
-use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedImage, ImageModel, ImagePlan, ImageRequest, OpenSettings, StageCost,
     StageMemory, WeightBytes, entries,
@@ -188,14 +187,6 @@ impl ImageModel for Drawer {
 
     fn denoiser_bytes(&self) -> u64 {
         self.files.weight_bytes()[0]
-    }
-
-    fn is_low_bit(&self) -> bool {
-        false
-    }
-
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
-        None
     }
 
     fn release(&mut self) {

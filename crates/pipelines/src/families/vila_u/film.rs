@@ -18,7 +18,6 @@ use super::prompt::Answer;
 use crate::error::{Error, Result};
 use crate::events::{Control, Event, StepClock, Work, timed};
 use crate::options::{ClipLatents, OptionValue, Scope, Support, keys, video_keys};
-use crate::quantize::Quantizable;
 use crate::request::{
     Decisions, GeneratedClip, OpenSettings, StageMemory, VideoModel, VideoPlan, VideoRequest,
     WeightBytes, entries,
@@ -112,10 +111,6 @@ impl VideoModel for Filmer {
         let decided: &FilmPlan = plan.decided(&self.0.files.label)?;
         control.memory(&plan.memory, crate::memory::available());
         control.drive(|| self.run(decided, control))
-    }
-
-    fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {
-        None
     }
 
     fn weight_bytes(&self) -> WeightBytes {
