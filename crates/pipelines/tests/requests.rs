@@ -370,6 +370,20 @@ fn transformer_files_of_both_namings_agree() {
     assert!(message.contains("text_encoder/config.json"), "{message}");
 }
 
+/// A ControlNet without an embedding of guidance is not a SANA-Sprint's.
+#[test]
+fn a_teachers_controlnet_does_not_steer_a_student() {
+    let options = LoadOptions {
+        controlnet: Some(disk(fixture("pipelines/sana/controlnet"))),
+        ..LoadOptions::default()
+    };
+    let error = SanaPipeline::load(disk(fixture("pipelines/sprint")), &options)
+        .err()
+        .unwrap();
+    let wanted = "the ControlNet (guidance_embeds false) was not made for this transformer";
+    assert!(error.to_string().contains(wanted), "{error}");
+}
+
 /// At scale 0 a ControlNet of either wiring changes nothing; at scale 1 the wirings differ.
 #[test]
 fn controlnet_wirings() {

@@ -54,6 +54,7 @@ pub use families::codes::{
 pub use families::detector::{DetectorRecipe, DetectorReport, DetectorScores, train_detector};
 pub use families::dmd::{CriticOptions, DmdRecipe, DmdReport, distill_video};
 pub use families::image::adapter::{AdapterReport, LoraOptions, train_adapter};
+pub use families::image::controlnet::{ControlNetOptions, ControlNetReport, train_controlnet};
 pub use families::image::surgery::{
     DepthSource, GrowOptions, GrowthReport, PruneReport, PruneTarget, PrunedBlock, Strategy, grow,
     prune, recipe_of,
@@ -64,7 +65,9 @@ pub use families::joint::{
 };
 pub use families::masks::{MasksRecipe, MasksReport, train_masks};
 pub use families::recogniser::{RecogniserRecipe, RecogniserReport, train_recogniser};
-pub use families::sprint::{ScmProbe, SprintRecipe, SprintReport, SprintTeacher, distill_sprint};
+pub use families::sprint::{
+    ScmProbe, SprintControl, SprintRecipe, SprintReport, SprintTeacher, distill_sprint,
+};
 pub use families::text::{TextReport, train_text};
 pub use families::tokenizer::{
     QuantizationLoss, TokenizerRecipe, TokenizerReport, open_tokenizer, train_tokenizer,

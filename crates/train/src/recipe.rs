@@ -16,6 +16,7 @@ use crate::families::codes::CodesRecipe;
 use crate::families::detector::DetectorRecipe;
 use crate::families::dmd::DmdRecipe;
 use crate::families::image::adapter::LoraOptions;
+use crate::families::image::controlnet::ControlNetOptions;
 use crate::families::joint::JointRecipe;
 use crate::families::masks::MasksRecipe;
 use crate::families::recogniser::RecogniserRecipe;
@@ -141,6 +142,9 @@ pub struct ImageRecipe {
     /// Trains this LoRA for the transformer, and nothing else.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraOptions>,
+    /// Trains this ControlNet for the transformer, and nothing else.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<ControlNetOptions>,
     /// Pictures to train on; all when left out.
     #[serde(default)]
     pub pictures: Selection,

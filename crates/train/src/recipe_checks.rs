@@ -196,6 +196,15 @@ impl ImageRecipe {
         )?;
         require_object("transformer", &self.transformer)?;
         require_object("text_encoder", &self.text_encoder)?;
+        if let Some(control) = self.control {
+            control.validate()?;
+            require(
+                self.lora.is_none(),
+                "control",
+                "given",
+                "left out: lora is given, and a run trains one of them",
+            )?;
+        }
         if let Some(lora) = &self.lora {
             require_count("lora.rank", lora.rank, 4096)?;
             if let Some(alpha) = lora.alpha {

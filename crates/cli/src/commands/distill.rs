@@ -6,7 +6,7 @@ use brisk_train::data::emoji::EmojiData;
 use brisk_train::data::scenes::Drawings;
 use brisk_train::eval::open_autoencoder;
 use brisk_train::recipe::Recipe;
-use brisk_train::{SprintTeacher, distill_sprint, distill_video};
+use brisk_train::{SprintControl, SprintTeacher, distill_sprint, distill_video};
 use clap::{Args, Subcommand};
 
 use super::train::{RunArguments, wrong_kind};
@@ -41,6 +41,12 @@ pub struct SprintArguments {
     /// Model to distil: a folder or hub id
     #[arg(long, value_name = "MODEL")]
     teacher: String,
+    /// Distil this ControlNet of the teacher, for --student, and leave the models as they are
+    #[arg(long, value_name = "FOLDER", requires = "student")]
+    controlnet: Option<String>,
+    /// What was distilled from the teacher, which the ControlNet is to steer
+    #[arg(long, value_name = "MODEL", requires = "controlnet")]
+    student: Option<String>,
     /// Recipe: a built-in name or a JSON file
     #[arg(long, value_name = "RECIPE", default_value = "scenes-sprint")]
     recipe: String,
@@ -97,10 +103,26 @@ fn sprint(arguments: &SprintArguments) -> Result {
     arguments.run.keeps("model", &folder)?;
     let teacher = SprintTeacher::open(&folder, variant)?;
     let vae = open_autoencoder(&folder, variant)?;
+    let steering = match (&arguments.controlnet, &arguments.student) {
+        (Some(controlnet), Some(student)) => {
+            let [controlnet, student] =
+                [controlnet, student].map(|name| models::open(Some(name), variant));
+            let (controlnet, student) = (controlnet?, student?);
+            for input in [&controlnet, &student] {
+                arguments.run.keeps("controlnet", input)?;
+            }
+            Some(SprintControl::open(&controlnet, &student, variant)?)
+        }
+        _ => None,
+    };
+    let result = match steering {
+        Some(_) => "controlnet",
+        None => "model",
+    };
     let data = EmojiData::open_all(&arguments.data)?;
-    arguments.run.train("model", |control| {
-        let out = &arguments.run.output;
-        distill_sprint(&recipe, &data, &teacher, &vae, out, control)
+    arguments.run.train(result, |control| {
+        let (steering, out) = (steering.as_ref(), &arguments.run.output);
+        distill_sprint(&recipe, &data, &teacher, steering, &vae, out, control)
     })
 }
 

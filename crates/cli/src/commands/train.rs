@@ -25,9 +25,9 @@ use brisk_train::optimiser::OptimiserKind;
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
 use brisk_train::schedule::Decay;
 use brisk_train::{
-    FeatureNetwork, LoraOptions, Start, TokenizerFiles, TowerFiles, open_codes_start,
-    open_joint_start, recipe_of, train_adapter, train_autoencoder, train_codes, train_image,
-    train_joint, train_text,
+    ControlNetOptions, FeatureNetwork, LoraOptions, Start, TokenizerFiles, TowerFiles,
+    open_codes_start, open_joint_start, recipe_of, train_adapter, train_autoencoder, train_codes,
+    train_controlnet, train_image, train_joint, train_text,
 };
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -169,6 +169,10 @@ pub struct ImageTrainingArguments {
     /// Train a LoRA of this rank (4) for the transformer of --from, and leave the model as it is
     #[arg(long, value_name = "RANK", num_args = 0..=1, default_missing_value = "4", requires = "from", value_parser = clap::value_parser!(u16).range(1..=4096))]
     lora: Option<u16>,
+    /// Train a ControlNet of sketches for the transformer of --from, of copies of so many of its blocks (a quarter), and
+    /// leave the model as it is
+    #[arg(long, value_name = "BLOCKS", num_args = 0..=1, default_missing_value = "0", requires = "from", conflicts_with = "lora", value_parser = clap::value_parser!(u16).range(0..=256))]
+    controlnet: Option<u16>,
     /// Variant of the weights of both, such as fp16
     #[arg(long, value_name = "NAME")]
     variant: Option<String>,
@@ -321,6 +325,9 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
     if let Some(rank) = arguments.lora {
         recipe = with_lora(recipe, rank, named.is_none())?;
     }
+    if let Some(blocks) = arguments.controlnet {
+        recipe = with_controlnet(recipe, blocks.into())?;
+    }
     arguments.run.adjust(recipe.training_mut());
     let data = EmojiData::open_all(&arguments.data)?;
     let vae = match (&arguments.vae, &start) {
@@ -340,6 +347,11 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
             if let (Some(_), Some(start)) = (&recipe.lora, &start) {
                 return arguments.run.train("lora", |control| {
                     train_adapter(recipe, &data, &vae, start, out, control)
+                });
+            }
+            if let (Some(_), Some(start)) = (&recipe.control, &start) {
+                return arguments.run.train("controlnet", |control| {
+                    train_controlnet(recipe, &data, &vae, start, out, control)
                 });
             }
             arguments.run.train("model", |control| {
@@ -388,6 +400,22 @@ fn with_lora(recipe: Recipe, rank: u16, usual: bool) -> Result<Recipe> {
             ..recipe.training
         };
     }
+    Ok(Recipe::Image(recipe))
+}
+
+/// A recipe that trains a ControlNet; of 0 blocks: a quarter of the transformer's, one at least.
+fn with_controlnet(recipe: Recipe, blocks: usize) -> Result<Recipe> {
+    let Recipe::Image(mut recipe) = recipe else {
+        return Err(Failure::usage(
+            "--controlnet: is for transformers that denoise latents; the recipe trains one of codes",
+        ));
+    };
+    let all = recipe.transformer["num_layers"].as_u64().unwrap_or(0) as usize;
+    let blocks = match blocks {
+        0 => (all / 4).max(1),
+        blocks => blocks,
+    };
+    recipe.control = Some(ControlNetOptions::new(blocks));
     Ok(Recipe::Image(recipe))
 }
 

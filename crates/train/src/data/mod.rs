@@ -9,6 +9,7 @@ mod iconify;
 pub mod motion;
 pub mod scene_text;
 pub mod scenes;
+pub(crate) mod sketch;
 
 /// Whether a fixed hash of a name puts it among the one in `every` that no model is trained on.
 fn is_set_aside(name: &str, every: u64) -> bool {

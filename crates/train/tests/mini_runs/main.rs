@@ -3,6 +3,7 @@
 mod adapter;
 mod classes;
 mod codes;
+mod controlnet;
 mod depth;
 mod eight_bit;
 mod joint;

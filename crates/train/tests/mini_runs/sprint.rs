@@ -1,14 +1,18 @@
 //! From a SANA model to one of two steps.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use brisk_pipelines::options::keys;
+use brisk_media::Picture;
+use brisk_pipelines::families::sana::options as own;
+use brisk_pipelines::options::{Options, keys};
 use brisk_pipelines::{Control, ImageRequest, OpenSettings, registry};
 use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
 use brisk_train::log::read_log;
 use brisk_train::recipe::Recipe;
 use brisk_train::{
-    Error, SprintRecipe, SprintReport, SprintTeacher, Start, distill_sprint, train_image,
+    ControlNetOptions, Error, SprintControl, SprintRecipe, SprintReport, SprintTeacher, Start,
+    distill_sprint, train_controlnet, train_image,
 };
 use serde_json::{Value, json};
 
@@ -61,7 +65,97 @@ fn run(
         unreachable!()
     };
     let opened = SprintTeacher::open(teacher, None)?;
-    distill_sprint(recipe, &data(), &opened, &autoencoder(path), out, control)
+    distill_sprint(
+        recipe,
+        &data(),
+        &opened,
+        None,
+        &autoencoder(path),
+        out,
+        control,
+    )
+}
+
+#[test]
+fn a_controlnet_is_distilled_for_the_student() {
+    let folder = tempfile::tempdir().unwrap();
+    let [_, dense] = teachers(folder.path());
+    let ModelFolder::Disk(path) = &dense else {
+        unreachable!()
+    };
+    let (vae, quiet) = (autoencoder(path), Control::silent());
+    let place = |name: &str| folder.path().join(name);
+    run(
+        &parse(&document(4)).unwrap(),
+        &dense,
+        &place("sprint"),
+        &quiet,
+    )
+    .unwrap();
+    let student = ModelFolder::Disk(place("sprint/model"));
+    let mut taught = image_recipe("came", 10);
+    taught.transformer["timestep_scale"] = 0.001.into();
+    taught.control = Some(ControlNetOptions::new(1));
+    let start = Start::open(&dense, None).unwrap();
+    train_controlnet(&taught, &data(), &vae, &start, &place("control"), &quiet).unwrap();
+    let controlnet = ModelFolder::Disk(place("control"));
+    let teacher = SprintTeacher::open(&dense, None).unwrap();
+    let refused = SprintControl::open(&controlnet, &dense, None)
+        .err()
+        .unwrap();
+    assert!(
+        refused.to_string().contains("guidance_embeds is false"),
+        "{refused}"
+    );
+    let steering = SprintControl::open(&controlnet, &student, None).unwrap();
+    let recipe = parse(&document(24)).unwrap();
+    let run = |out: &Path, control: &Control| {
+        distill_sprint(
+            &recipe,
+            &data(),
+            &teacher,
+            Some(&steering),
+            &vae,
+            out,
+            control,
+        )
+    };
+    let (whole, parted) = (place("whole"), place("parted"));
+    let report = run(&whole, &quiet).unwrap();
+    assert_eq!((report.steps, report.pictures), (24, 11));
+    assert_stopped(&run(&parted, &stopping_at(10)).unwrap_err(), &parted, 10);
+    run(&parted, &quiet).unwrap();
+    assert_same_checkpoint(&whole, &parted);
+
+    // It alone was trained, guidance too, and it steers the student.
+    let stored = whole.join("controlnet/diffusion_pytorch_model.safetensors");
+    let stored = SafetensorsFile::open(&stored).unwrap();
+    let guidance = stored
+        .view("time_embed.guidance_embedder.linear_2.weight")
+        .unwrap()
+        .unwrap();
+    assert!(
+        guidance.data.iter().any(|byte| *byte != 0),
+        "guidance is learned"
+    );
+    assert!(!whole.join("model").exists());
+    let options = Options::new().with(
+        &own::CONTROLNET,
+        whole.join("controlnet").display().to_string(),
+    );
+    let settings = OpenSettings {
+        options,
+        ..OpenSettings::default()
+    };
+    let mut opened = registry::open_image(&student, &settings).unwrap();
+    let mut draw = |shade: u8| {
+        let picture = Arc::new(Picture::filled(8, 8, [shade; 3]));
+        let request = ImageRequest::new("red square").with(&own::CONTROL_IMAGE, picture);
+        let drawn = opened.draw(&request, &Control::silent()).unwrap();
+        drawn[0].latents.clone().unwrap().values
+    };
+    let (black, white) = (draw(0), draw(255));
+    assert!(black != white && white.iter().all(|value| value.is_finite()));
 }
 
 #[test]

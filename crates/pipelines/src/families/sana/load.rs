@@ -297,6 +297,13 @@ impl Files {
                     transformer.num_layers
                 ));
             }
+            if copied.guidance_embeds != transformer.guidance_embeds {
+                return disagree(format!(
+                    "the ControlNet (guidance_embeds {}) was not made for this transformer (guidance_embeds {}); SANA-Sprint \
+                     needs one that was distilled for it, SANA one that was not",
+                    copied.guidance_embeds, transformer.guidance_embeds
+                ));
+            }
         }
         Ok(())
     }

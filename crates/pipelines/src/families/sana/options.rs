@@ -217,6 +217,10 @@ static SHARED: &[Honoured] = &[
     honoured(keys::VARIANT.definition(), ""),
     honoured(keys::LORA.definition(), ""),
     honoured(keys::LORA_SCALE.definition(), "1"),
+    honoured(CONTROLNET.definition(), "the folder's, if it has one"),
+    honoured(CONTROL_IMAGE.definition(), ""),
+    honoured(CONTROL_SCALE.definition(), "1"),
+    honoured(CONTROL_WIRING.definition(), "as the files' layout"),
     honoured(TRANSFORMER.definition(), "the folder's"),
     honoured(keys::VAE.definition(), "the folder's"),
     honoured(keys::TEXT_ENCODER.definition(), "the folder's"),
@@ -248,10 +252,6 @@ pub(super) static SANA: Support = Support {
             honoured(PAG_SCALE.definition(), ""),
             honoured(PAG_LAYERS.definition(), "8, or the middle"),
             honoured(PAG_ADAPTIVE.definition(), "0"),
-            honoured(CONTROLNET.definition(), "the folder's, if it has one"),
-            honoured(CONTROL_IMAGE.definition(), ""),
-            honoured(CONTROL_SCALE.definition(), "1"),
-            honoured(CONTROL_WIRING.definition(), "as the files' layout"),
         ],
         SHARED,
     ],
@@ -302,22 +302,6 @@ pub(super) static SPRINT: Support = Support {
         (
             PAG_ADAPTIVE.definition(),
             "SANA-Sprint has no second evaluation; leave it out",
-        ),
-        (
-            CONTROLNET.definition(),
-            "there is no SANA-Sprint ControlNet",
-        ),
-        (
-            CONTROL_WIRING.definition(),
-            "there is no SANA-Sprint ControlNet",
-        ),
-        (
-            CONTROL_IMAGE.definition(),
-            "there is no SANA-Sprint ControlNet",
-        ),
-        (
-            CONTROL_SCALE.definition(),
-            "there is no SANA-Sprint ControlNet",
         ),
     ],
 };

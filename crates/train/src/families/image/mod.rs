@@ -3,6 +3,7 @@
 
 pub(crate) mod adapter;
 mod captions;
+pub(crate) mod controlnet;
 pub(crate) mod export;
 mod sample;
 pub(crate) mod start;
@@ -134,6 +135,12 @@ impl Models {
 
     /// Encodes tokenised prompts of any lengths.
     fn encode(&self, prompts: &[Vec<u32>]) -> Result<CaptionContext> {
+        let (hidden, lengths) = self.rows(prompts)?;
+        Ok(self.transformer.encode_caption(&hidden, &lengths)?)
+    }
+
+    /// Rows `[B,L,D]` of tokenised prompts of any lengths, with the number of each one's.
+    fn rows(&self, prompts: &[Vec<u32>]) -> Result<(Tensor, Vec<usize>)> {
         let lengths: Vec<usize> = prompts.iter().map(Vec::len).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         // Padded on the right with 0: attention is causal, so no valid row sees the padding.
@@ -142,9 +149,8 @@ impl Models {
             row[..prompt.len()].copy_from_slice(prompt);
         }
         let ids = Tensor::from_vec(ids, (prompts.len(), longest))?;
-        let hidden = self.text.forward(&ids, None)?;
         // The valid rows come first already, as `compact_text` would put them.
-        Ok(self.transformer.encode_caption(&hidden, &lengths)?)
+        Ok((self.text.forward(&ids, None)?, lengths))
     }
 
     /// The mean loss of a part of a batch: how far the velocities are from those of the noise.
@@ -250,6 +256,11 @@ pub fn train_image(
     if recipe.lora.is_some() {
         return Err(Error::Recipe(
             "lora is given, which trains no whole model".to_owned(),
+        ));
+    }
+    if recipe.control.is_some() {
+        return Err(Error::Recipe(
+            "control is given, which trains a ControlNet and no model".to_owned(),
         ));
     }
     let options = &recipe.training;
@@ -360,7 +371,8 @@ fn write_sheet(
     latents: &Latents,
 ) -> Result<()> {
     let shape = (latents.side, latents.side, latents.channels);
-    let samples = sample::generate(models, tokenizer, recipe, shape)?;
+    let prompts = &recipe.sample_prompts;
+    let samples = sample::generate(models, tokenizer, recipe, prompts, shape, None)?;
     let decoded = autoencoder.decode(&(samples / autoencoder.scaling_factor())?)?;
     let cells: Vec<_> = pictures::to_pictures(&decoded)?
         .into_iter()

@@ -8,10 +8,11 @@ mod objective;
 mod probe;
 mod recipe;
 mod sample;
+mod steered;
 mod texts;
 mod training;
 
-pub use networks::SprintTeacher;
+pub use networks::{SprintControl, SprintTeacher};
 pub use probe::ScmProbe;
 pub use recipe::SprintRecipe;
 pub use training::{SprintReport, distill_sprint};

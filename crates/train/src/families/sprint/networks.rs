@@ -5,6 +5,7 @@ use std::sync::Arc;
 use brisk_models::component::LoadSettings;
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::sana::{SanaConfig, SanaTransformer};
+use brisk_models::sana_controlnet::{SanaControlNet, SanaControlNetConfig};
 use brisk_nn::Weights;
 use brisk_pipelines::families::sana::prompt::DEFAULT_INSTRUCTION;
 use brisk_pipelines::folder::{ComponentFolder, Opened, Wanted};
@@ -13,8 +14,10 @@ use brisk_text::Tokenizer;
 use candle_core::Var;
 
 use super::SprintRecipe;
+use super::steered::Steered;
 use super::texts::Texts;
 use crate::error::{Error, Result};
+use crate::families::image::controlnet::CONTROLNET;
 use crate::families::image::{TEXT_ENCODER, TRANSFORMER};
 use crate::objectives::LogVariance;
 use crate::objectives::ladd::Discriminator;
@@ -133,42 +136,141 @@ impl SprintTeacher {
     }
 
     fn frozen(&self) -> Result<SanaTransformer> {
-        let weights = self
-            .transformer
-            .parameters(&LoadSettings::default())?
-            .build()?;
-        Ok(SanaTransformer::load(&self.transformer.config, &weights)?)
+        frozen(&self.transformer)
     }
 
     /// The teacher's parameters under the names that a student has them by.
     fn start(&self) -> Result<Arc<dyn TensorSource>> {
-        let missing = || Error::Data("the teacher's transformer has no weights".to_owned());
-        let source = self.transformer.stored().ok_or_else(missing)?;
-        let names = source.names().into_iter();
-        let map = names.map(|name| {
-            let renamed = match name.strip_prefix("time_embed.emb.") {
-                Some(rest) => format!("time_embed.{rest}"),
-                None => name.clone(),
-            };
-            (format!("{TRANSFORMER}.{renamed}"), Slice::whole(name))
-        });
-        Ok(Arc::new(MappedSource::new(source.clone(), map.collect())?))
+        renamed(TRANSFORMER, self.transformer.stored())
+    }
+}
+
+/// A transformer that stays as it is.
+fn frozen(transformer: &Opened<SanaConfig>) -> Result<SanaTransformer> {
+    let weights = transformer.parameters(&LoadSettings::default())?.build()?;
+    Ok(SanaTransformer::load(&transformer.config, &weights)?)
+}
+
+/// A network's parameters under the names that they have in a student's training: behind `part`, and with the time's
+/// embedding where a student has it.
+fn renamed(part: &str, source: Option<&Arc<dyn TensorSource>>) -> Result<Arc<dyn TensorSource>> {
+    let Some(source) = source else {
+        return Err(Error::Data(format!("the teacher's {part} has no weights")));
+    };
+    let names = source.names().into_iter();
+    let map = names.map(|name| {
+        let own = match name.strip_prefix("time_embed.emb.") {
+            Some(rest) => format!("time_embed.{rest}"),
+            None => name.clone(),
+        };
+        (format!("{part}.{own}"), Slice::whole(name))
+    });
+    Ok(Arc::new(MappedSource::new(source.clone(), map.collect())?))
+}
+
+/// A ControlNet to distil: of the teacher, for the student that was distilled from it, which stays as it is.
+pub struct SprintControl {
+    controlnet: Opened<SanaControlNetConfig>,
+    student: Opened<SanaConfig>,
+}
+
+impl SprintControl {
+    /// Opens the ControlNet's folder and the student's, weights of this variant where there is one.
+    ///
+    /// # Errors
+    /// Parts that are missing or damaged, or a student without an embedding of guidance.
+    pub fn open(
+        controlnet: &ModelFolder,
+        student: &ModelFolder,
+        variant: Option<&str>,
+    ) -> Result<Self> {
+        let wanted = Wanted {
+            variant: variant.map(str::to_owned),
+            ..Wanted::default()
+        };
+        let inner = match controlnet.exists("config.json") {
+            true => "",
+            false => CONTROLNET,
+        };
+        let controlnet = ComponentFolder::new(controlnet, inner).open(
+            |bytes, label| SanaControlNetConfig::from_json(bytes, label).map(Box::new),
+            &wanted,
+        )?;
+        let place = ComponentFolder::new(student, TRANSFORMER);
+        let student = place.open(
+            |bytes, label| SanaConfig::from_json(bytes, label).map(Box::new),
+            &wanted,
+        )?;
+        match student.config.guidance_embeds {
+            true => Ok(Self {
+                controlnet,
+                student,
+            }),
+            false => Err(Error::Data(format!(
+                "{}: guidance_embeds is false; expected a model that was distilled, as `brisk distill sprint` makes it",
+                place.config_label()
+            ))),
+        }
+    }
+
+    /// The weights of ControlNet and student.
+    pub(super) fn sources(&self) -> Vec<Arc<dyn TensorSource>> {
+        let stored = [self.controlnet.stored(), self.student.stored()];
+        stored.into_iter().flatten().cloned().collect()
+    }
+
+    /// Parameters that are trained or held.
+    pub(super) fn parameters(&self) -> u64 {
+        self.controlnet.count() + self.student.count()
+    }
+
+    /// The distilled ControlNet's configuration.
+    pub(super) fn config(&self) -> SanaControlNetConfig {
+        SanaControlNetConfig {
+            transformer: SanaConfig {
+                num_layers: self.controlnet.config.transformer.num_layers,
+                ..(*self.student.config).clone()
+            },
+        }
+    }
+
+    /// Refuses parts of different shapes.
+    fn check(&self, teacher: &SprintTeacher) -> Result<()> {
+        let wanted = teacher.student_config();
+        if *self.student.config != wanted {
+            return Err(Error::Data(
+                "the student's transformer is of another shape than one that is distilled from this teacher".to_owned(),
+            ));
+        }
+        let own = &self.controlnet.config.transformer;
+        let of_teacher = SanaConfig {
+            num_layers: own.num_layers,
+            ..teacher.config().clone()
+        };
+        match *own == of_teacher {
+            true => Ok(()),
+            false => Err(Error::Data(
+                "the ControlNet is of another shape than the teacher's transformer".to_owned(),
+            )),
+        }
     }
 }
 
 /// Everything that a loss is computed with.
-pub(super) struct Networks {
-    pub student: SanaTransformer,
+pub(super) struct Networks<M> {
+    pub student: M,
     pub variance: LogVariance,
-    pub teacher: SanaTransformer,
+    pub teacher: M,
     pub discriminator: Option<Discriminator>,
     pub head_blocks: Vec<usize>,
 }
 
-impl Networks {
-    /// Student, variance and discriminator as variables, which start at the teacher's values where it has them.
+impl Networks<Steered> {
+    /// Student, variance and discriminator as variables, which start at the teacher's values where it has them. Where a
+    /// ControlNet is distilled, it is all that learns of the student.
     pub fn new(
         teacher: &SprintTeacher,
+        control: Option<&SprintControl>,
         recipe: &SprintRecipe,
     ) -> Result<(Self, Vec<(String, Var)>)> {
         let config = teacher.config();
@@ -183,11 +285,30 @@ impl Networks {
             )));
         }
         let seed = recipe.training.seed;
-        let start = teacher.start()?;
+        let part = match control {
+            Some(_) => CONTROLNET,
+            None => TRANSFORMER,
+        };
+        let start = match control {
+            Some(control) => {
+                control.check(teacher)?;
+                renamed(CONTROLNET, control.controlnet.stored())?
+            }
+            None => teacher.start()?,
+        };
         let of_student = Weights::trainable(Some(Arc::clone(&start)), seed);
-        let student =
-            SanaTransformer::load(&teacher.student_config(), &of_student.pp(TRANSFORMER))?;
-        let guidance = format!("{TRANSFORMER}.time_embed.guidance_embedder.");
+        let learns = of_student.pp(part);
+        let student = match control {
+            Some(control) => Steered {
+                transformer: frozen(&control.student)?,
+                controlnet: Some(SanaControlNet::load(&control.config(), &learns)?),
+            },
+            None => Steered {
+                transformer: SanaTransformer::load(&teacher.student_config(), &learns)?,
+                controlnet: None,
+            },
+        };
+        let guidance = format!("{part}.time_embed.guidance_embedder.");
         check_start_but(&of_student, &*start, |name| name.starts_with(&guidance))?;
         let others = Weights::trainable(None, seed);
         let variance = LogVariance::load(&others.pp(VARIANCE), config.width())?;
@@ -195,10 +316,23 @@ impl Networks {
             let (weights, heads) = (others.pp(DISCRIMINATOR), recipe.head_blocks.len());
             Discriminator::load(&weights, heads, config.width())
         });
+        let of_teacher = match control {
+            Some(control) => {
+                let weights = control.controlnet.parameters(&LoadSettings::default())?;
+                Some(SanaControlNet::load(
+                    &control.controlnet.config,
+                    &weights.build()?,
+                )?)
+            }
+            None => None,
+        };
         let networks = Self {
             student,
             variance,
-            teacher: teacher.frozen()?,
+            teacher: Steered {
+                transformer: teacher.frozen()?,
+                controlnet: of_teacher,
+            },
             discriminator: discriminator.transpose()?,
             head_blocks: recipe.head_blocks.clone(),
         };
@@ -212,10 +346,25 @@ impl Networks {
 /// The student from the moving average, as it will be written when `rounded`.
 pub(super) fn frozen_student(
     teacher: &SprintTeacher,
+    control: Option<&SprintControl>,
     arrays: &[NamedArray],
     rounded: bool,
-) -> Result<SanaTransformer> {
-    let source = tensors::memory_source(arrays, &format!("{TRANSFORMER}."), rounded)?;
-    let weights = Weights::from_source(source);
-    Ok(SanaTransformer::load(&teacher.student_config(), &weights)?)
+) -> Result<Steered> {
+    let weights = |part: &str| -> Result<Weights> {
+        let source = tensors::memory_source(arrays, &format!("{part}."), rounded)?;
+        Ok(Weights::from_source(source))
+    };
+    Ok(match control {
+        Some(control) => Steered {
+            transformer: frozen(&control.student)?,
+            controlnet: Some(SanaControlNet::load(
+                &control.config(),
+                &weights(CONTROLNET)?,
+            )?),
+        },
+        None => Steered {
+            transformer: SanaTransformer::load(&teacher.student_config(), &weights(TRANSFORMER)?)?,
+            controlnet: None,
+        },
+    })
 }

@@ -1,6 +1,5 @@
 //! The losses of one update, of some of its samples.
 
-use brisk_models::sana::CaptionContext;
 use brisk_nn::{Tensor, Trace};
 
 use super::draws::{DiscriminatorDraws, Draw, StudentDraws};
@@ -9,16 +8,16 @@ use crate::error::{Error, Result};
 use crate::loss::Loss;
 use crate::objectives::adversarial::{generator_loss, hinge_loss};
 use crate::objectives::ladd::{self, Discriminator, Normalised};
-use crate::objectives::{Angles, ScmPoint, TrigFlow, clean, noised, scm_loss};
+use crate::objectives::{Angles, FlowNetwork, ScmPoint, TrigFlow, clean, noised, scm_loss};
 use crate::terms::Terms;
 
 /// Some samples of a batch: scaled latents `[B,h,w,C]`, which are in units of σ_d, and their captions.
-pub(super) struct Samples {
+pub(super) struct Samples<M: FlowNetwork> {
     pub latents: Tensor,
     /// As the student takes them, with gradients.
-    pub student: CaptionContext,
+    pub student: M::Caption,
     /// As the teacher takes them.
-    pub teacher: CaptionContext,
+    pub teacher: M::Caption,
 }
 
 /// Weights of the parts of the student's loss.
@@ -30,7 +29,7 @@ pub(super) struct LossWeights {
     pub tangent: f64,
 }
 
-impl Samples {
+impl<M: FlowNetwork> Samples<M> {
     fn sides(&self) -> Result<[usize; 3]> {
         let (_, height, width, channels) = self.latents.dims4()?;
         Ok([height, width, channels])
@@ -41,7 +40,7 @@ impl Samples {
     }
 }
 
-impl Networks {
+impl<M: FlowNetwork> Networks<M> {
     fn discriminator(&self) -> Result<&Discriminator> {
         let missing = || Error::Recipe("adversarial_weight is 0: there is no discriminator".into());
         self.discriminator.as_ref().ok_or_else(missing)
@@ -51,8 +50,8 @@ impl Networks {
     /// iteration that the discriminator's pass begins with, where it counts.
     pub fn student_loss(
         &self,
-        samples: &Samples,
-        empty: &CaptionContext,
+        samples: &Samples<M>,
+        empty: &M::Caption,
         draws: &StudentDraws,
         normalised: Option<&Normalised>,
         weights: LossWeights,
@@ -113,7 +112,7 @@ impl Networks {
     /// `normalised` the steps of power iteration of its two passes: the fake ones, then the real ones.
     pub fn discriminator_loss(
         &self,
-        samples: &Samples,
+        samples: &Samples<M>,
         neighbours: &Tensor,
         draws: &DiscriminatorDraws,
         normalised: [&Normalised; 2],
@@ -141,7 +140,7 @@ impl Networks {
             captions.push(&samples.teacher);
         }
         let seen = Tensor::cat(&seen, 0)?.detach();
-        let captions = CaptionContext::concat(&captions)?;
+        let captions = M::join(&captions)?;
         let fake = self.logits(&seen, &angles, &captions, normalised[0], true)?;
         let real = Draw {
             angles: draws.fake.angles.clone(),
@@ -158,7 +157,7 @@ impl Networks {
         &self,
         x: &Tensor,
         angles: &[f64],
-        captions: &CaptionContext,
+        captions: &M::Caption,
         normalised: &Normalised,
         learns: bool,
     ) -> Result<Tensor> {

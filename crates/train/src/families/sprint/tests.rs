@@ -90,7 +90,7 @@ fn a_probe_refuses_what_does_not_fit() {
 /// Networks of the fixture with the discriminator's parameters as the golden has them.
 struct Step {
     golden: Golden,
-    networks: Networks,
+    networks: Networks<SanaTransformer>,
     variables: Vec<(String, Var)>,
 }
 
@@ -151,7 +151,7 @@ impl Step {
         model.encode_caption(&text, &lengths).unwrap()
     }
 
-    fn samples(&self) -> Samples {
+    fn samples(&self) -> Samples<SanaTransformer> {
         let text = "encoder_hidden_states";
         Samples {
             latents: self.latents(),

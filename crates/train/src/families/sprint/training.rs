@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::path::Path;
 
 use brisk_models::dcae::AutoencoderConfig;
-use brisk_models::sana::CaptionContext;
 use brisk_nn::Tensor;
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
@@ -13,13 +12,15 @@ use brisk_pipelines::folder::Opened;
 use serde::Serialize;
 
 use super::draws::{DiscriminatorDraws, StudentDraws};
-use super::networks::{Networks, SprintTeacher, frozen_student};
+use super::networks::{Networks, SprintControl, SprintTeacher, frozen_student};
 use super::objective::{LossWeights, Samples};
-use super::sample::write_sheet;
+use super::sample::Sheet;
+use super::steered::{Steered, SteeredCaption};
 use super::texts::Texts;
 use super::{SprintRecipe, export};
 use crate::data::emoji::EmojiData;
 use crate::error::Result;
+use crate::families::image::controlnet::{self, CONTROLNET, ControlNetOptions, Sketches};
 use crate::families::image::{Latents, MODEL, encode_all};
 use crate::inputs::Inputs;
 use crate::log::mean_of_last_tenth;
@@ -34,8 +35,8 @@ pub struct SprintReport {
     pub steps: u64,
     /// Seconds over all restarts.
     pub seconds: f64,
-    /// Parameters of the student's transformer.
-    pub transformer_parameters: usize,
+    /// Parameters of the student's transformer, or of its ControlNet.
+    pub parameters: usize,
     /// Pictures that were trained on.
     pub pictures: usize,
     /// Mean of the last tenth of the logged losses.
@@ -48,6 +49,8 @@ struct Batch<'a> {
     slots: Vec<usize>,
     prompts: Vec<EncodedPrompt>,
     texts: &'a Texts,
+    /// Sketches of the pictures, and which of them the samples are shown.
+    sketches: Option<(&'a Sketches, Vec<usize>)>,
 }
 
 impl Batch<'_> {
@@ -60,12 +63,27 @@ impl Batch<'_> {
         Ok(Tensor::from_vec(values, shape)?)
     }
 
-    fn samples(&self, networks: &Networks, part: &Range<usize>) -> Result<Samples> {
+    /// What the samples' ControlNets are shown.
+    fn shown(&self, part: &Range<usize>) -> Result<Option<Tensor>> {
+        let shown = self
+            .sketches
+            .as_ref()
+            .map(|(sketches, chosen)| sketches.latents(&chosen[part.clone()], self.latents));
+        shown.transpose()
+    }
+
+    fn samples(
+        &self,
+        networks: &Networks<Steered>,
+        part: &Range<usize>,
+    ) -> Result<Samples<Steered>> {
         let (rows, lengths) = self.texts.encode(&self.prompts[part.clone()])?;
+        let shown = self.shown(part)?;
+        let encode = |network: &Steered| network.encode_caption(&rows, &lengths, shown.as_ref());
         Ok(Samples {
             latents: self.latents(self.slots[part.clone()].iter().copied())?,
-            student: networks.student.encode_caption(&rows, &lengths)?,
-            teacher: networks.teacher.encode_caption(&rows, &lengths)?,
+            student: encode(&networks.student)?,
+            teacher: encode(&networks.teacher)?,
         })
     }
 
@@ -80,7 +98,7 @@ impl Batch<'_> {
 }
 
 /// Distils `teacher` into a student of a few steps by the recipe, on the latents that its autoencoder makes of the
-/// pictures, into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end `model/` (the layout of
+/// pictures, or, where `steering` brings them, the teacher's ControlNet into one for its student, into `out`: `training_log.jsonl`, `samples/`, `checkpoints/`, and at the end `model/` (the layout of
 /// SANA-Sprint, bf16, with the teacher's text encoder, tokenizer and autoencoder) and `report.json`. Continues when `out`
 /// holds a checkpoint of the same recipe.
 ///
@@ -91,6 +109,7 @@ pub fn distill_sprint(
     recipe: &SprintRecipe,
     data: &EmojiData,
     teacher: &SprintTeacher,
+    steering: Option<&SprintControl>,
     vae: &Opened<AutoencoderConfig>,
     out: &Path,
     control: &Control,
@@ -100,22 +119,61 @@ pub fn distill_sprint(
     let training = recipe.pictures.training(data, control)?;
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
     let autoencoder = eval::load_autoencoder(vae)?;
-    let _lock = session::claim(out, MODEL)?;
+    let result = match steering {
+        Some(_) => CONTROLNET,
+        None => MODEL,
+    };
+    let _lock = session::claim(out, result)?;
     control.stage("encoding the pictures", Work::Run, 0);
     let latents = encode_all(&autoencoder, data, &training, teacher.config(), control)?;
+    let sketches = match steering {
+        Some(_) => {
+            control.stage("encoding their sketches", Work::Run, 0);
+            let drawn = (&ControlNetOptions::new(1), options.seed);
+            Some(Sketches::new(
+                data,
+                &training,
+                &autoencoder,
+                drawn,
+                control,
+            )?)
+        }
+        None => None,
+    };
     let each = latents.side * latents.side * latents.channels;
-    session::check_memory(teacher.parameters(), options.batch, (each * 48) as u64)?;
+    let parameters = teacher.parameters() + steering.map_or(0, SprintControl::parameters);
+    session::check_memory(parameters, options.batch, (each * 48) as u64)?;
     let texts = teacher.texts(recipe.max_tokens)?;
-    let (networks, variables) = Networks::new(teacher, recipe)?;
+    let (networks, variables) = Networks::new(teacher, steering, recipe)?;
     let empty = {
         let (rows, lengths) = texts.encode(&[texts.tokens("")?])?;
-        networks.teacher.encode_caption(&rows, &lengths)?
+        // Any sketch: each sample's own takes its place.
+        let shown = sketches
+            .as_ref()
+            .map(|sketches| sketches.latents(&[0], &latents));
+        let shown = shown.transpose()?;
+        let network = &networks.teacher;
+        network.encode_caption(&rows, &lengths, shown.as_ref())?
     };
+    let mut sources = teacher.sources();
+    sources.extend(steering.map(SprintControl::sources).unwrap_or_default());
     let inputs = Inputs::default()
         .data(data)?
         .autoencoder(vae)?
-        .start(&teacher.sources())?;
+        .start(&sources)?;
     let mut session = Session::open(options, recipe, inputs, variables, out, control)?;
+    let sheet = |session: &mut Session, rounded: bool| -> Result<()> {
+        let student = frozen_student(teacher, steering, session.ema.arrays(), rounded)?;
+        let drawer = Sheet {
+            student: &student,
+            autoencoder: &autoencoder,
+            texts: &texts,
+            recipe,
+            latents: &latents,
+            sketches: sketches.as_ref(),
+        };
+        drawer.write(session)
+    };
     while !session.is_over() {
         let slots = order.batch(session.step, options.batch);
         let prompts = slots.iter().map(|slot| {
@@ -128,44 +186,36 @@ pub fn distill_sprint(
             );
             texts.tokens(&caption)
         });
+        let prompts = prompts.collect::<Result<_>>()?;
+        let shown = sketches
+            .as_ref()
+            .map(|sketches| (sketches, sketches.draw(&slots, &mut session.rng)));
         let batch = Batch {
             latents: &latents,
-            prompts: prompts.collect::<Result<_>>()?,
+            prompts,
             slots,
             texts: &texts,
+            sketches: shown,
         };
         match recipe.is_discriminators(session.step) {
             false => update_student(&mut session, recipe, &networks, &batch, &empty)?,
             true => update_discriminator(&mut session, recipe, &networks, &batch)?,
         }
         if session.is_due(recipe.sample_every) {
-            let student = frozen_student(teacher, session.ema.arrays(), false)?;
-            write_sheet(
-                &mut session,
-                &student,
-                &autoencoder,
-                &texts,
-                recipe,
-                &latents,
-            )?;
+            sheet(&mut session, false)?;
         }
         session.settle()?;
     }
     session.finish()?;
     control.stage("writing the model", Work::Run, 0);
-    let student = frozen_student(teacher, session.ema.arrays(), true)?;
-    write_sheet(
-        &mut session,
-        &student,
-        &autoencoder,
-        &texts,
-        recipe,
-        &latents,
-    )?;
+    sheet(&mut session, true)?;
     let known = captions::known(data, &training);
     let arrays = session.ema.arrays();
     let report = SprintReport {
-        transformer_parameters: export::write(teacher, arrays, recipe.guidance, &known, out)?,
+        parameters: match steering {
+            Some(steering) => controlnet::write(arrays, &steering.config(), out)?,
+            None => export::write(teacher, arrays, recipe.guidance, &known, out)?,
+        },
         steps: session.step,
         seconds: session.seconds(),
         pictures: training.len(),
@@ -178,9 +228,9 @@ pub fn distill_sprint(
 fn update_student(
     session: &mut Session,
     recipe: &SprintRecipe,
-    networks: &Networks,
+    networks: &Networks<Steered>,
     batch: &Batch,
-    empty: &CaptionContext,
+    empty: &SteeredCaption,
 ) -> Result<()> {
     let count = batch.slots.len();
     let each = batch.latents.side * batch.latents.side * batch.latents.channels;
@@ -194,7 +244,7 @@ fn update_student(
     };
     session.update_noting(count, |part| {
         let samples = batch.samples(networks, &part)?;
-        let empty = empty.repeat(part.len())?;
+        let empty = empty.repeat(part.len(), batch.shown(&part)?.as_ref())?;
         let draws = draws.part(&part);
         let normalised = normalised.as_ref();
         networks.student_loss(&samples, &empty, &draws, normalised, weights)
@@ -204,7 +254,7 @@ fn update_student(
 fn update_discriminator(
     session: &mut Session,
     recipe: &SprintRecipe,
-    networks: &Networks,
+    networks: &Networks<Steered>,
     batch: &Batch,
 ) -> Result<()> {
     let count = batch.slots.len();
