@@ -1,7 +1,5 @@
 //! Training a LoRA.
 
-use std::path::PathBuf;
-
 use brisk_pipelines::options::{Options, keys};
 use brisk_pipelines::{ImageRequest, OpenSettings, registry};
 use brisk_store::TensorSource;
@@ -28,15 +26,9 @@ fn a_lora_learns_resumes_exactly_and_is_drawn_with() {
     let folder = tempfile::tempdir().unwrap();
     let out = |name: &str| folder.path().join(name);
     let data = data();
-    train_tiny_autoencoder(&out("autoencoder"), 5);
-    let vae = autoencoder(&out("autoencoder").join("vae"));
-    let recipe = image_recipe("adamw", 10);
-    train_image(&recipe, &data, &vae, None, &out("base"), &Control::silent()).unwrap();
-    let model = out("base").join("model");
+    let (vae, model) = base(folder.path(), &data);
     let start = Start::open(&ModelFolder::Disk(model.clone()), None).unwrap();
-    let mut recipe = image_recipe("adamw", 40);
-    recipe.training.decay = brisk_train::schedule::Decay::Constant;
-    recipe.training.learning_rate = 2e-2;
+    let mut recipe = recipe_beside_it();
     let run = |recipe: &ImageRecipe, out: &Path, control: &Control| {
         train_adapter(recipe, &data, &vae, &start, out, control)
     };

@@ -16,7 +16,7 @@ mod tokenizer;
 mod tower;
 mod video;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -318,6 +318,24 @@ fn the_image_model_learns_and_resumes_exactly() {
 /// The autoencoder of a folder: its own or a pipeline's.
 fn autoencoder(folder: &Path) -> Opened<AutoencoderConfig> {
     open_autoencoder(&ModelFolder::Disk(folder.to_owned()), None).unwrap()
+}
+
+/// An autoencoder and a model of a few updates, for a part to be trained beside it.
+fn base(folder: &Path, data: &EmojiData) -> (Opened<AutoencoderConfig>, PathBuf) {
+    let place = folder.join("autoencoder");
+    train_tiny_autoencoder(&place, 5);
+    let vae = autoencoder(&place.join("vae"));
+    let (recipe, out) = (image_recipe("adamw", 10), folder.join("base"));
+    train_image(&recipe, data, &vae, None, &out, &Control::silent()).unwrap();
+    (vae, out.join("model"))
+}
+
+/// Of such a part.
+fn recipe_beside_it() -> ImageRecipe {
+    let mut recipe = image_recipe("adamw", 40);
+    recipe.training.decay = brisk_train::schedule::Decay::Constant;
+    recipe.training.learning_rate = 2e-2;
+    recipe
 }
 
 /// Step and loss of every line.
