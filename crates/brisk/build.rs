@@ -15,6 +15,8 @@ const NOTHING: &str = "nothing";
 
 /// What a model needs at run time; its card, pictures and logs stay out of the binary.
 const NEEDED: [&str; 3] = ["json", "safetensors", "txt"];
+/// How the files begin that a model is measured by, pictures too.
+const MEASURED_BY: &str = "evaluation_";
 
 fn main() {
     // Asked for when it runs: a build folder may have come from another checkout.
@@ -32,9 +34,10 @@ fn main() {
     }
     folders.sort();
     let mut code = String::from("static MODELS: &[BoxModel] = &[\n");
+    let mut contents = Contents::default();
     let mut defaults = std::collections::BTreeMap::new();
     for folder in &folders {
-        let kind = write_model(&mut code, folder);
+        let kind = write_model(&mut code, &mut contents, folder);
         if kind != NOTHING
             && let Some(first) = defaults.insert(kind.clone(), folder)
         {
@@ -46,14 +49,37 @@ fn main() {
         }
     }
     code.push_str("];\n");
+    code.push_str(&contents.code);
     let out = std::env::var_os("OUT_DIR")
         .map(PathBuf::from)
         .expect("cargo sets OUT_DIR");
     std::fs::write(out.join("box_models.rs"), code).expect("OUT_DIR can be written");
 }
 
+/// The files of all models: of those that are alike, as the autoencoder of a student and its teacher, one is carried.
+#[derive(Default)]
+struct Contents {
+    known: std::collections::HashMap<Vec<u8>, String>,
+    code: String,
+}
+
+impl Contents {
+    /// The name of the constant that has a file's bytes.
+    fn name(&mut self, path: &Path) -> String {
+        let bytes = std::fs::read(path).expect("files of a model can be read");
+        let next = format!("FILE_{}", self.known.len());
+        let name = self.known.entry(bytes).or_insert_with(|| {
+            let path = path.display().to_string();
+            let line = format!("static {next}: &[u8] = include_bytes!({path:?});\n");
+            self.code.push_str(&line);
+            next
+        });
+        name.clone()
+    }
+}
+
 /// Writes the entry of a model, and gives its `default_of`.
-fn write_model(code: &mut String, folder: &Path) -> String {
+fn write_model(code: &mut String, contents: &mut Contents, folder: &Path) -> String {
     let card = folder.join(CARD);
     let text = std::fs::read_to_string(&card).expect("the card can be read");
     let value: serde_json::Value = serde_json::from_str(&text).expect("the card is JSON");
@@ -98,8 +124,8 @@ fn write_model(code: &mut String, folder: &Path) -> String {
     collect(folder, "", &mut files);
     files.sort();
     for (name, path) in &files {
-        let path = path.display().to_string();
-        let _ = writeln!(code, "        ({name:?}, include_bytes!({path:?})),");
+        let bytes = contents.name(path);
+        let _ = writeln!(code, "        ({name:?}, {bytes}),");
     }
     code.push_str("    ] },\n");
     default_of
@@ -117,14 +143,14 @@ fn collect(folder: &Path, prefix: &str, files: &mut Vec<(String, PathBuf)>) {
         if name.starts_with('.') || name == CARD {
             continue;
         }
+        let is_needed = name.starts_with(MEASURED_BY)
+            || path
+                .extension()
+                .and_then(|extension| extension.to_str())
+                .is_some_and(|extension| NEEDED.contains(&extension));
         if path.is_dir() {
             collect(&path, &format!("{prefix}{name}/"), files);
-        } else if path
-            .extension()
-            .and_then(|extension| extension.to_str())
-            .is_some_and(|extension| NEEDED.contains(&extension))
-            && let Ok(path) = path.canonicalize()
-        {
+        } else if is_needed && let Ok(path) = path.canonicalize() {
             files.push((format!("{prefix}{name}"), path));
         }
     }

@@ -40,11 +40,11 @@ pub use brisk_pipelines::request::{
     Canvas, FinishReason, PREVIEWS, PlannedImage, StageCost, StageMemory, WeightBytes,
 };
 pub use brisk_pipelines::{
-    BlockImportance, Control, Cost, Error, Estimator, Event, GeneratedClip, GeneratedImage,
-    GeneratedMask, GeneratedMasks, GeneratedText, ImageModel, ImagePlan, ImageRequest,
-    KnownPrompts, MaskModel, MaskPlan, MaskPrompt, MaskRequest, Number, OpenSettings, Result,
-    ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest, TextSession, Turns, Unit,
-    VideoModel, VideoPlan, VideoRequest,
+    BlockImportance, Control, Cost, Error, Estimator, Event, FirstFrame, FramePlace, GeneratedClip,
+    GeneratedImage, GeneratedMask, GeneratedMasks, GeneratedText, ImageModel, ImagePlan,
+    ImageRequest, KnownPrompts, MaskModel, MaskPlan, MaskPrompt, MaskRequest, Number, OpenSettings,
+    Result, ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest, TextSession,
+    Turns, Unit, VideoModel, VideoPlan, VideoRequest,
 };
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;

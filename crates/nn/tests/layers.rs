@@ -267,6 +267,23 @@ fn convolutions_over_clips_agree() {
             }
         }
     }
+    // A clip of one frame, which all taps see.
+    let alone = x.narrow(1, 0, 1).unwrap();
+    let [of_frozen, of_trained] = parameters("time").map(|weights| {
+        let options = Conv3dOptions {
+            kernel: 3,
+            stride: [1, 1],
+            padding: ClipPadding::Causal,
+            bias: true,
+        };
+        let conv = Conv3d::load(&weights, 4, 3, options).unwrap();
+        if weights.is_trainable() {
+            gradient_fits(&alone, &|x| conv.forward(x).unwrap());
+        }
+        conv.forward(&alone).unwrap()
+    });
+    let apart = (of_frozen - of_trained).unwrap().abs().unwrap();
+    assert!(apart.max_all().unwrap().to_scalar::<f32>().unwrap() < 1e-5);
     let [weights, _] = parameters("time");
     let causal = Conv3dOptions {
         kernel: 3,

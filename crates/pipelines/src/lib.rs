@@ -60,10 +60,10 @@ pub use evaluation_pictures::{EvaluationPictures, NamedPicture};
 pub use events::{Control, Event, Number, Unit};
 pub use known_prompts::KnownPrompts;
 pub use request::{
-    GeneratedClip, GeneratedImage, GeneratedMask, GeneratedMasks, GeneratedText, ImageModel,
-    ImagePlan, ImageRequest, MaskModel, MaskPlan, MaskPrompt, MaskRequest, OpenSettings,
-    RandomWeights, ResultKind, SequenceId, TextModel, TextPlan, TextPrompt, TextRequest,
-    TextSession, VideoModel, VideoPlan, VideoRequest,
+    FirstFrame, FramePlace, GeneratedClip, GeneratedImage, GeneratedMask, GeneratedMasks,
+    GeneratedText, ImageModel, ImagePlan, ImageRequest, MaskModel, MaskPlan, MaskPrompt,
+    MaskRequest, OpenSettings, RandomWeights, ResultKind, SequenceId, TextModel, TextPlan,
+    TextPrompt, TextRequest, TextSession, VideoModel, VideoPlan, VideoRequest,
 };
 pub use residency::Residency;
 pub use rest_of_folder::copy_rest;

@@ -72,6 +72,10 @@ pub type ScenePrompts = dyn Fn(usize) -> Vec<String>;
 /// How far two samples of pictures lie apart: the Fréchet distance of features of a fixed network.
 pub type Distance = dyn Fn(&[Picture], &[Picture]) -> Result<f64>;
 
+/// How far each picture lies from the one at its place among others, by the features of a fixed network at every place of
+/// both (LPIPS).
+pub type PairDistance = dyn Fn(&[Picture], &[Picture]) -> Result<Vec<f64>>;
+
 /// Whether pictures, one for each of the prompts, show what their prompts ask for.
 pub type Shows = dyn Fn(&[String], &[Picture]) -> Result<Vec<bool>>;
 
@@ -93,6 +97,8 @@ pub struct Laboratory<'a> {
     pub shows: &'a Shows,
     /// The measure of samples of pictures.
     pub distance: &'a Distance,
+    /// The measure of pairs of pictures.
+    pub pair_distance: &'a PairDistance,
     /// A folder for files on the way, removed afterwards.
     pub scratch: PathBuf,
     /// Progress and the wish to stop.

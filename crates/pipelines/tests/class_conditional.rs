@@ -309,6 +309,7 @@ fn the_paper_s_claim_is_measured() {
                 assert_eq!((drawn.len(), wanted.len()), (20, 20));
                 Ok(1.5)
             },
+            pair_distance: &|_, _| Ok(Vec::new()),
             scratch: place.path().to_owned(),
             control: &Control::silent(),
         })

@@ -27,7 +27,7 @@ pub use crate::families::masks::scores as masks;
 pub use alignment::{
     AlignmentOptions, AlignmentReport, Draw, Judged, Share, evaluate_alignment, held_out_prompts,
 };
-pub use samples::picture_distance;
+pub use samples::{pair_distances, picture_distance};
 
 /// Pictures that go through an autoencoder together.
 pub(crate) const BATCH: usize = 16;

@@ -309,6 +309,15 @@ impl<'a> Session<'a> {
         steps.max(time).min(1.0)
     }
 
+    /// What [`Self::progress`] says to a run with phases: one that goes on behind its end stays in the last of them, so
+    /// that what was trained on its result still fits.
+    pub fn phase_progress(&self) -> f64 {
+        match self.prolongation() {
+            Some(_) => 1.0,
+            None => self.progress(),
+        }
+    }
+
     /// Where a prolongation begins, and its updates.
     fn prolongation(&self) -> Option<(u64, u64)> {
         Some((self.ended?, self.options.prolong?))

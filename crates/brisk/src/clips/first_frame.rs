@@ -1,21 +1,25 @@
 //! The first frame of a clip.
 
-use brisk_media::Picture;
+use brisk_media::{Filter, Picture, resize_pil};
 use brisk_pipelines::options::{Options, keys};
-use brisk_pipelines::{Control, Error, ImageModel, ImageRequest, Result, ResultKind, registry};
+use brisk_pipelines::{
+    Control, Error, FirstFrame, FramePlace, ImageModel, ImageRequest, Result, ResultKind, registry,
+};
 
-/// The first frame of a clip, drawn from a prompt by a model of pictures, at a size where the model draws it, else at the
-/// model's own.
+/// The first frame of a clip of `width` x `height` pixels, drawn by a model of pictures: at that size where the model draws
+/// it, else at the model's own; a picture that has a place in the frame comes there, and what is around it has the mean
+/// colour of the picture's edge.
 ///
 /// # Errors
 /// No such model, or what it refuses.
 pub fn draw_first_frame(
     model: Option<&str>,
-    prompt: &str,
+    frame: &FirstFrame,
     (width, height): (usize, usize),
     seed: u64,
     control: &Control,
 ) -> Result<Picture> {
+    let prompt = &frame.prompt;
     let found = crate::find(
         model,
         None,
@@ -38,7 +42,76 @@ pub fn draw_first_frame(
     };
     let images = drawer.generate(&plan, control)?;
     let first = images.into_iter().next();
-    first
+    let picture = first
         .map(|image| image.picture)
-        .ok_or_else(|| Error::folder(found.name, "it drew nothing"))
+        .ok_or_else(|| Error::folder(found.name, "it drew nothing"))?;
+    match &frame.place {
+        None => Ok(picture),
+        Some(place) => placed(&picture, place, width, height),
+    }
+}
+
+/// A frame with the picture at its place.
+fn placed(picture: &Picture, place: &FramePlace, width: usize, height: usize) -> Result<Picture> {
+    let longest = picture.width.max(picture.height) as f64;
+    let scale = place.side * width.min(height) as f64 / longest;
+    let [across, down] = [picture.width, picture.height]
+        .map(|length| ((length as f64 * scale).round() as usize).max(1));
+    let small = resize_pil(picture, across, down, Filter::Lanczos)?;
+    let mut frame = Picture::filled(width, height, edge_colour(picture));
+    // It stays within the frame.
+    let [left, top] = [(width, across, 0), (height, down, 1)].map(|(room, length, axis)| {
+        let start = place.centre[axis] * room as f64 - length as f64 / 2.0;
+        (start.round().max(0.0) as usize).min(room - length.min(room))
+    });
+    for (row, pixels) in small.pixels.chunks_exact(3 * across).enumerate() {
+        let start = 3 * ((top + row) * width + left);
+        if let Some(target) = frame.pixels.get_mut(start..start + pixels.len()) {
+            target.copy_from_slice(pixels);
+        }
+    }
+    Ok(frame)
+}
+
+/// Mean colour of a picture's outermost pixels.
+fn edge_colour(picture: &Picture) -> [u8; 3] {
+    let (right, bottom) = (picture.width - 1, picture.height - 1);
+    let rows = (0..picture.width).flat_map(|x| [(x, 0), (x, bottom)]);
+    let columns = (0..picture.height).flat_map(|y| [(0, y), (right, y)]);
+    let (mut sums, mut count) = ([0u64; 3], 0);
+    for pixel in rows.chain(columns).filter_map(|(x, y)| picture.pixel(x, y)) {
+        for (sum, value) in sums.iter_mut().zip(pixel) {
+            *sum += u64::from(value);
+        }
+        count += 1;
+    }
+    sums.map(|sum| ((sum + count / 2) / count.max(1)) as u8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_comes_to_its_place_and_stays_in_the_frame() {
+        let mut picture = Picture::filled(8, 8, [200, 10, 20]);
+        for x in 2..6 {
+            for y in 2..6 {
+                picture.pixels[3 * (8 * y + x)..][..3].copy_from_slice(&[0, 0, 255]);
+            }
+        }
+        let at = |centre: [f64; 2]| placed(&picture, &FramePlace { centre, side: 0.5 }, 32, 16);
+        let frame = at([0.75, 0.5]).unwrap();
+        assert_eq!((frame.width, frame.height), (32, 16));
+        assert_eq!(frame.pixel(24, 8), Some([0, 0, 255]));
+        assert_eq!(frame.pixel(3, 3), Some([200, 10, 20]));
+        let blue = |frame: &Picture| {
+            let pixels = frame.pixels.chunks_exact(3);
+            pixels.filter(|pixel| pixel[2] == 255).count()
+        };
+        assert_eq!(blue(&frame), 16);
+        for corner in [[0.0, 0.0], [1.0, 1.0]] {
+            assert_eq!(blue(&at(corner).unwrap()), 16);
+        }
+    }
 }

@@ -3,9 +3,10 @@
 use brisk::{BoxModel, Picture, ResultKind, registry};
 use brisk_pipelines::judging::Judge;
 use brisk_pipelines::reproduce::{Evidence, Laboratory, Problem, Reproduction};
+use brisk_train::FeatureNetwork;
 use brisk_train::checker::{SceneChecker, SceneJudge};
 use brisk_train::data::arithmetic::{Split, problem, stated_answer};
-use brisk_train::eval::{held_out_prompts, picture_distance};
+use brisk_train::eval::{held_out_prompts, pair_distances, picture_distance};
 use clap::Args;
 use serde_json::json;
 
@@ -137,6 +138,7 @@ fn measure(reproduction: &Reproduction, arguments: &ReproduceArguments) -> Resul
         scene_prompts: &held_out_prompts,
         shows: &shows,
         distance: &distance,
+        pair_distance: &pair_distance,
         scratch: scratch.path().to_owned(),
         control: &control,
     };
@@ -160,6 +162,12 @@ fn distance(first: &[Picture], second: &[Picture]) -> brisk::Result<f64> {
     let failed = |error: brisk_train::Error| brisk::Error::folder(CHECKER, error.to_string());
     let checker = SceneChecker::in_the_box().map_err(failed)?;
     picture_distance(&checker, first, second).map_err(failed)
+}
+
+fn pair_distance(first: &[Picture], second: &[Picture]) -> brisk::Result<Vec<f64>> {
+    let failed = |error: brisk_train::Error| brisk::Error::folder(CHECKER, error.to_string());
+    let network = FeatureNetwork::in_the_box().map_err(failed)?;
+    pair_distances(&network, first, second).map_err(failed)
 }
 
 /// What the checker in the box says of pictures of scenes.

@@ -99,7 +99,10 @@ pub fn run(arguments: &VideoArguments) -> Result {
         ));
     }
     if draws {
-        let prompt = arguments.image_prompt.as_ref().unwrap_or(&arguments.prompt);
+        let mut frame = model.first_frame(&arguments.prompt);
+        if let Some(prompt) = &arguments.image_prompt {
+            frame.prompt.clone_from(prompt);
+        }
         let (width, height) = model.usual_size();
         let size = (
             options.get(&video_keys::WIDTH).unwrap_or(width),
@@ -113,7 +116,7 @@ pub fn run(arguments: &VideoArguments) -> Result {
             &options.clone().with(&video_keys::IMAGE, blank.into()),
         ))?;
         let drawer = arguments.image_model.as_deref();
-        let picture = draw_first_frame(drawer, prompt, size, seed, &control)?;
+        let picture = draw_first_frame(drawer, &frame, size, seed, &control)?;
         options.set(&video_keys::IMAGE, picture.into());
     }
     let request = request(&arguments.prompt, &options);

@@ -2,7 +2,7 @@
 
 use super::{Conv2d, ConvOptions};
 use crate::error::{Error, Result};
-use crate::ops::{Epilogue, Residual, repeat_edges};
+use crate::ops::{Epilogue, Residual, can_pack, causal_windows, repeat_edges, without_border};
 use crate::tensor::Tensor;
 use crate::weights::{Init, Weights};
 
@@ -34,9 +34,20 @@ pub struct Conv3dOptions {
 #[derive(Clone, Debug)]
 pub struct Conv3d {
     taps: Vec<Conv2d>,
+    /// How gradients are computed of a causal one.
+    trained: Option<Trained>,
     options: Conv3dOptions,
     /// Rows and columns on each side of a tap's result that nobody wants.
     spare: usize,
+}
+
+/// A causal convolution as one over pictures, of which there is one pass to differentiate in place of one a tap.
+#[derive(Clone, Debug)]
+struct Trained {
+    /// Over the channels of all taps, side by side.
+    beside: Conv2d,
+    /// Of a clip of one frame, which all taps see: their sum.
+    alone: Conv2d,
 }
 
 impl Conv3d {
@@ -85,6 +96,18 @@ impl Conv3d {
             exact: weights.is_exact(),
             dilation: 1,
         };
+        let trained = match padding {
+            ClipPadding::Causal if !can_pack(&weight, bias.as_ref()) => {
+                let beside = weight.permute(vec![0, 2, 1, 3, 4])?;
+                let beside = beside.reshape((outputs, kernel * inputs, kernel, kernel))?;
+                let all = weight.mean(2)?.affine(kernel as f64, 0.0)?;
+                Some(Trained {
+                    beside: Conv2d::new(beside, bias.clone(), plane)?,
+                    alone: Conv2d::new(all, bias.clone(), plane)?,
+                })
+            }
+            _ => None,
+        };
         let taps = (0..kernel).map(|step| {
             let weight = weight.narrow(2, step, 1)?.squeeze(2)?;
             // The last one: what was summed before it has no bias yet.
@@ -93,6 +116,7 @@ impl Conv3d {
         });
         Ok(Self {
             taps: taps.collect::<Result<_>>()?,
+            trained,
             options,
             spare,
         })
@@ -115,6 +139,21 @@ impl Conv3d {
             padding,
             ..
         } = self.options;
+        if let Some(trained) = &self.trained
+            && !(x.has_tangent() || x.is_accelerated())
+        {
+            let (conv, taps) = match frames {
+                1 => (&trained.alone, 1),
+                _ => (&trained.beside, kernel),
+            };
+            let y = conv.forward(&causal_windows(x, taps, stride, kernel / 2)?)?;
+            let y = match self.spare {
+                0 => y,
+                spare => without_border(&y, spare)?,
+            };
+            let (results, height, width, channels) = y.dims4()?;
+            return y.reshape(vec![batch, results / batch, height, width, channels]);
+        }
         let x = match padding {
             ClipPadding::Zeros => x.pad_with_zeros(1, kernel / 2, kernel / 2)?,
             ClipPadding::Causal => {

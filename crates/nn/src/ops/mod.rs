@@ -8,6 +8,7 @@ mod accelerated;
 mod activation;
 mod attention;
 mod biased_attention;
+mod clip_windows;
 mod confidence;
 mod conv;
 mod device_cache;
@@ -42,6 +43,7 @@ pub use activation::{
 pub use attention::{AttentionOptions, attention, linear_attention, rotary};
 pub use biased_attention::biased_attention;
 pub use brisk_cuda::ops::{Barred, LargestLogit};
+pub use clip_windows::{causal_windows, without_border};
 pub use confidence::largest_logits;
 pub use conv::{conv2d, depthwise_conv2d, depthwise_conv2d_strided};
 pub(crate) use device_cache::DeviceCache;

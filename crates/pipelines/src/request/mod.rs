@@ -24,7 +24,7 @@ pub use text::{
     TextSession,
 };
 
-pub use video::{GeneratedClip, VideoModel, VideoPlan, VideoRequest};
+pub use video::{FirstFrame, FramePlace, GeneratedClip, VideoModel, VideoPlan, VideoRequest};
 pub use words::{FoundCharacter, FoundWord, MOST_WORDS, Word, WordCharacter, WordFile};
 
 use std::any::Any;

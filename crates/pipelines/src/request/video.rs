@@ -115,6 +115,24 @@ pub struct GeneratedClip {
     pub seconds: Vec<(&'static str, f64)>,
 }
 
+/// How a first frame is drawn that a request leaves to a model of pictures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FirstFrame {
+    /// What the picture shows.
+    pub prompt: String,
+    /// Where the picture goes; the whole frame if nowhere else.
+    pub place: Option<FramePlace>,
+}
+
+/// A place for a picture in a frame whose other pixels go on as the picture's edge does.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct FramePlace {
+    /// Centre from the left upper corner, in shares of the frame's width and height.
+    pub centre: [f64; 2],
+    /// Longer side, in shares of the frame's shorter one: above 0 and at most 1.
+    pub side: f64,
+}
+
 /// A model that makes clips.
 pub trait VideoModel: Send {
     /// Name for messages: the folder or hub id.
@@ -128,6 +146,15 @@ pub trait VideoModel: Send {
 
     /// Width and height of a clip where a request names none, in pixels.
     fn usual_size(&self) -> (usize, usize);
+
+    /// The first frame for a prompt where a request gives none: the prompt's own words over the whole frame, if the
+    /// model was not trained on something narrower.
+    fn first_frame(&self, prompt: &str) -> FirstFrame {
+        FirstFrame {
+            prompt: prompt.to_owned(),
+            place: None,
+        }
+    }
 
     /// Checks a request and decides everything that it leaves open.
     ///

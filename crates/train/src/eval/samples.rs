@@ -7,6 +7,7 @@ use super::BATCH;
 use super::frechet::frechet_distance;
 use crate::checker::SceneChecker;
 use crate::error::Result;
+use crate::objectives::perceptual::FeatureNetwork;
 use crate::pictures::signed;
 use crate::tensors;
 
@@ -24,6 +25,29 @@ pub fn picture_distance(
     second: &[Picture],
 ) -> Result<f64> {
     frechet_distance(&features(checker, first)?, &features(checker, second)?)
+}
+
+/// How far each of some square pictures lies from the one at its place among others, by the features of `network` at every
+/// place of both (LPIPS).
+///
+/// # Errors
+/// Pictures that cannot be resized.
+pub fn pair_distances(
+    network: &FeatureNetwork,
+    first: &[Picture],
+    second: &[Picture],
+) -> Result<Vec<f64>> {
+    let seen = |picture: &Picture| -> Result<Tensor> {
+        let values = signed(&resize_pil(picture, SIDE, SIDE, Filter::Lanczos)?);
+        Ok(Tensor::from_vec(values.collect(), (1, SIDE, SIDE, 3))?)
+    };
+    let pairs = first.iter().zip(second);
+    pairs
+        .map(|(picture, other)| {
+            let distance = network.distance(&seen(picture)?, &seen(other)?)?;
+            Ok(f64::from(distance.to_scalar::<f32>()?))
+        })
+        .collect()
 }
 
 fn features(checker: &SceneChecker, pictures: &[Picture]) -> Result<Vec<Vec<f64>>> {
@@ -73,5 +97,16 @@ mod tests {
             "{same} {near} {far}"
         );
         assert!(picture_distance(&checker, &sample(0)[..1], &sample(0)).is_err());
+        let network = FeatureNetwork::in_the_box().unwrap();
+        let pairs = |shift: usize| pair_distances(&network, &sample(0), &sample(shift)).unwrap();
+        assert!(pairs(0).iter().all(|distance| distance.abs() < 1e-6));
+        let (near, far) = (pairs(10), pairs(140));
+        assert!(
+            near.len() == 6
+                && near
+                    .iter()
+                    .zip(&far)
+                    .all(|(near, far)| 0.0 < *near && near < far)
+        );
     }
 }

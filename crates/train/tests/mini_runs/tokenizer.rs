@@ -74,6 +74,20 @@ fn it_learns_freezes_all_but_the_decoder_and_resumes_exactly() {
     }
     assert_same_checkpoint(&whole, &parted);
 
+    // Behind its end it stays in the second phase: what was trained on its codes still fits.
+    let mut longer = recipe.clone();
+    longer.training.prolong = Some(4);
+    train_tokenizer(&longer, &data, None, &parted, &Control::silent()).unwrap();
+    let [before, after] = [&whole, &parted].map(|run| {
+        let found = checkpoint::latest(&run.join("checkpoints")).unwrap();
+        SafetensorsFile::open(&found.unwrap().path.join("weights.safetensors")).unwrap()
+    });
+    for name in before.names() {
+        let [a, b] = [&before, &after].map(|file| file.view(&name).unwrap().unwrap().data.to_vec());
+        let decodes = name.starts_with("decoder.") || name.starts_with("post_quant_conv.");
+        assert_eq!(a != b, decodes, "{name}");
+    }
+
     // What was written is a tokenizer of the published layout.
     let written = ModelFolder::Disk(whole.join("tokenizer"));
     let config = written.read("config.json").unwrap();

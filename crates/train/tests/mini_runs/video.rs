@@ -50,6 +50,7 @@ fn autoencoder_document(steps: u64) -> Value {
             "up_block_types": ["HunyuanVideoUpBlock3D", "HunyuanVideoUpBlock3D", "HunyuanVideoUpBlock3D"]
         },
         "clip_size": 16, "lengths": [[1, 0.5], [5, 0.5]],
+        "single_frame_updates": 3,
         "loss": {"l1": 1.0, "mse": 4.0, "gradient": 0.1}, "divergence_weight": 1e-4,
         "eval_every": 20, "eval_clips": 3, "final_clips": 4, "sample_every": 20
     })

@@ -16,7 +16,8 @@ use crate::folder::unread_warning;
 use crate::options::{Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
-    Decisions, GeneratedClip, OpenSettings, VideoModel, VideoPlan, VideoRequest, WeightBytes,
+    Decisions, FirstFrame, GeneratedClip, OpenSettings, VideoModel, VideoPlan, VideoRequest,
+    WeightBytes,
 };
 use crate::tokenizer::truncated_warning;
 
@@ -56,6 +57,10 @@ impl VideoModel for VideoPipeline {
     fn usual_size(&self) -> (usize, usize) {
         let [width, height] = self.files.defaults.size;
         (width.unwrap_or(USUAL.0), height.unwrap_or(USUAL.1))
+    }
+
+    fn first_frame(&self, prompt: &str) -> FirstFrame {
+        self.files.defaults.first_frame(prompt)
     }
 
     fn plan(&self, request: &VideoRequest) -> Result<VideoPlan> {

@@ -220,6 +220,7 @@ mod tests {
                 scene_prompts: &|_| Vec::new(),
                 shows: &|_, _| Ok(Vec::new()),
                 distance: &|_, _| Ok(0.0),
+                pair_distance: &|_, _| Ok(Vec::new()),
                 scratch: folder.path().to_owned(),
                 control: &Control::silent(),
             };

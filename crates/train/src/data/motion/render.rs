@@ -1,5 +1,7 @@
 //! Frames of a clip.
 
+use std::ops::Range;
+
 use brisk_media::{Cutout, Picture};
 
 use super::scene::{MotionScene, Pose};
@@ -22,17 +24,34 @@ impl MotionScene {
         frames: usize,
         size: usize,
     ) -> Result<Vec<Picture>, EmojiError> {
+        self.render_part(drawings, frames, 0..frames, size)
+    }
+
+    /// Some frames in a row, `part`, of its `frames`.
+    ///
+    /// # Errors
+    /// As [`Self::render`].
+    pub fn render_part(
+        &self,
+        drawings: &Drawings,
+        frames: usize,
+        part: Range<usize>,
+        size: usize,
+    ) -> Result<Vec<Picture>, EmojiError> {
         if !SIZES.contains(&size) {
             return Err(EmojiError::Size(size));
         }
-        let poses = self.poses(frames);
+        let mut poses = self.poses(frames);
         let largest = poses.iter().fold(0.0f64, |most, pose| most.max(pose.side));
         // Twice as fine as it is ever shown, so that any size between looks alike.
         let side = ((2.0 * largest * size as f64).ceil() as usize).max(8);
         let cutout = self.cutout(drawings, side)?;
         let drawing = Drawing::new(&cutout);
-        let frame = |pose: &Pose| drawing.frame(pose, size, self.background);
-        Ok(poses.iter().map(frame).collect())
+        poses.truncate(part.end);
+        let shown = poses.iter().skip(part.start);
+        Ok(shown
+            .map(|pose| drawing.frame(pose, size, self.background))
+            .collect())
     }
 
     fn cutout(&self, drawings: &Drawings, side: usize) -> Result<Cutout, EmojiError> {
@@ -134,6 +153,8 @@ mod tests {
             (scene.background, scene.colour) = ([255; 3], None);
             let frames = scene.render(&drawings, 5, 40).unwrap();
             assert_eq!(frames.len(), 5);
+            let part = scene.render_part(&drawings, 5, 1..3, 40).unwrap();
+            assert_eq!(part, frames[1..3]);
             for (frame, pose) in frames.iter().zip(scene.poses(5)) {
                 let mut sum = [0f64; 3];
                 for (at, pixel) in frame.pixels.chunks_exact(3).enumerate() {

@@ -56,6 +56,48 @@ impl Motion {
         }
     }
 
+    /// Where the object is in the middle of the first frames of this motion.
+    pub fn usual_start(self) -> Pose {
+        self.laid_out(&mut |low, high| 0.5 * (low + high)).0
+    }
+
+    /// A first pose and how far it gets, each number chosen between two, so that it stays inside the canvas.
+    fn laid_out(self, between: &mut dyn FnMut(f64, f64) -> f64) -> (Pose, f64) {
+        let (side, reach) = match self {
+            Motion::Grows | Motion::Shrinks => {
+                let (largest, ratio) = (between(0.55, 0.75), between(1.5, 1.9));
+                match self {
+                    Motion::Grows => (largest / ratio, ratio),
+                    _ => (largest, 1.0 / ratio),
+                }
+            }
+            Motion::Spins => (between(0.35, 0.6), between(170.0, 300.0)),
+            Motion::Jumps => (between(0.3, 0.45), between(0.22, 0.35)),
+            _ => (between(0.3, 0.45), between(0.28, 0.42)),
+        };
+        // Room on the left, the right, above and below the first centre.
+        let half = match self {
+            Motion::Grows => side * reach / 2.0,
+            Motion::Spins => side * CIRCLE / 2.0,
+            _ => side / 2.0,
+        };
+        let [mut left, mut right, mut above, mut below] = [half; 4];
+        match self {
+            Motion::Left => left += reach,
+            Motion::Right => right += reach,
+            Motion::Up | Motion::Jumps => above += reach,
+            Motion::Down => below += reach,
+            Motion::Grows | Motion::Shrinks | Motion::Spins => {}
+        }
+        let centre = [between(left, 1.0 - right), between(above, 1.0 - below)];
+        let pose = Pose {
+            centre,
+            side,
+            angle: 0.0,
+        };
+        (pose, reach)
+    }
+
     /// The motion of these words, if there is one.
     pub fn of_words(words: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|motion| motion.words() == words)
@@ -132,41 +174,7 @@ impl MotionScene {
             .chance(COLOURED)
             .then(|| Colour::ALL[rng.below(Colour::ALL.len())]);
         let background = BACKGROUNDS[rng.below(BACKGROUNDS.len())];
-        let (side, reach) = match motion {
-            Motion::Grows | Motion::Shrinks => {
-                let (largest, ratio) = (between(rng, 0.55, 0.75), between(rng, 1.5, 1.9));
-                match motion {
-                    Motion::Grows => (largest / ratio, ratio),
-                    _ => (largest, 1.0 / ratio),
-                }
-            }
-            Motion::Spins => (between(rng, 0.35, 0.6), between(rng, 170.0, 300.0)),
-            Motion::Jumps => (between(rng, 0.3, 0.45), between(rng, 0.22, 0.35)),
-            _ => (between(rng, 0.3, 0.45), between(rng, 0.28, 0.42)),
-        };
-        // Room on the left, the right, above and below the first centre.
-        let half = match motion {
-            Motion::Grows => side * reach / 2.0,
-            Motion::Spins => side * CIRCLE / 2.0,
-            _ => side / 2.0,
-        };
-        let [mut left, mut right, mut above, mut below] = [half; 4];
-        match motion {
-            Motion::Left => left += reach,
-            Motion::Right => right += reach,
-            Motion::Up | Motion::Jumps => above += reach,
-            Motion::Down => below += reach,
-            Motion::Grows | Motion::Shrinks | Motion::Spins => {}
-        }
-        let centre = [
-            between(rng, left, 1.0 - right),
-            between(rng, above, 1.0 - below),
-        ];
-        let start = Pose {
-            centre,
-            side,
-            angle: 0.0,
-        };
+        let (start, reach) = motion.laid_out(&mut |low, high| between(rng, low, high));
         Self {
             object,
             set,

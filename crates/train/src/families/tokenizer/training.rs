@@ -146,7 +146,7 @@ pub fn train_tokenizer(
     let inputs = Inputs::default().data(data)?.start_from(start)?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     while !session.is_over() {
-        let joint = session.progress() < recipe.joint_share;
+        let joint = session.phase_progress() < recipe.joint_share;
         if joint && session.is_due(recipe.revive_every) {
             let number = session.step / recipe.revive_every;
             let indices = order.batch(number, REVIVAL_PICTURES.min(training.len()));

@@ -162,7 +162,7 @@ pub fn train_tower(
         config,
     };
     while !session.is_over() {
-        let quantizes = session.progress() >= recipe.alignment_share;
+        let quantizes = session.phase_progress() >= recipe.alignment_share;
         setting.update(&mut session, &networks, &books, &mut order, quantizes)?;
         let measure = session.is_due(recipe.eval_every) && !setting.held_out.is_empty();
         let sample = session.is_due(recipe.sample_every) && quantizes;

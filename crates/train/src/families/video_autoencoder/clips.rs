@@ -11,6 +11,7 @@ use crate::data::scenes::{Drawings, Split};
 use crate::error::Result;
 use crate::pictures::{signed, to_pictures};
 use crate::recipe::require;
+use crate::rng::Rng;
 
 /// Most frames of a clip to train on.
 pub(crate) const MAX_FRAMES: usize = 257;
@@ -18,6 +19,8 @@ pub(crate) const MAX_FRAMES: usize = 257;
 const SIZES: std::ops::RangeInclusive<usize> = 8..=512;
 /// Frames that a latent stands for, but for the first.
 const GROUP: usize = 4;
+/// Told from other draws of a run's seed.
+const PART: u64 = 0x7061_7274_7321;
 
 /// A clip with what it shows.
 #[derive(Debug, Clone)]
@@ -60,6 +63,26 @@ pub(crate) fn draw(
         .map(|number| {
             let scene = MotionScene::draw(seed, number, split);
             let frames = scene.render(drawings, frames, size)?;
+            Ok(MotionClip { scene, frames })
+        })
+        .collect()
+}
+
+/// As [`draw`], of each clip of `longest` frames only so many in a row, by lot which.
+pub(crate) fn draw_parts(
+    drawings: &Drawings,
+    (seed, split): (u64, Split),
+    numbers: Range<u64>,
+    (longest, frames): (usize, usize),
+    size: usize,
+) -> Result<Vec<MotionClip>> {
+    numbers
+        .into_par_iter()
+        .map(|number| {
+            let scene = MotionScene::draw(seed, number, split);
+            let first = Rng::stream(seed ^ PART, number).below(longest - frames + 1);
+            let part = first..first + frames;
+            let frames = scene.render_part(drawings, longest, part, size)?;
             Ok(MotionClip { scene, frames })
         })
         .collect()

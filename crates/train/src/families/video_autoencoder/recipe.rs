@@ -22,9 +22,13 @@ pub struct VideoAutoencoderRecipe {
     pub config: Value,
     /// Width and height of the clips in pixels.
     pub clip_size: usize,
-    /// Numbers of frames, each one more than a multiple of 4, with the share of the updates that see clips so long. Clips
-    /// of one frame teach what the first frame of a clip to be drawn is encoded by.
+    /// Numbers of frames, each one more than a multiple of 4, with the share of the updates that see so many of a clip in
+    /// a row; the largest is all of it. One frame teaches what the first frame of a clip to be drawn is encoded by.
     pub lengths: Vec<(usize, f64)>,
+    /// Updates at the beginning that see clips of one frame alone: how things look is learnt from them in a fraction of
+    /// the time.
+    #[serde(default)]
+    pub single_frame_updates: u64,
     /// Training.
     pub training: TrainingOptions,
     /// Loss of the frames.
@@ -98,8 +102,11 @@ impl VideoAutoencoderRecipe {
         Ok(())
     }
 
-    /// Frames of the clips of an update.
-    pub(super) fn length(&self, rng: &mut Rng) -> usize {
+    /// Frames of the clips of the update after `step` others.
+    pub(super) fn length(&self, step: u64, rng: &mut Rng) -> usize {
+        if step < self.single_frame_updates {
+            return 1;
+        }
         let mut left = rng.uniform();
         let longest = self.longest();
         let found = self.lengths.iter().find(|(_, share)| {

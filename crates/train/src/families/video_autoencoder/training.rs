@@ -9,6 +9,7 @@ use brisk_models::hunyuan_video::autoencoder::{
 use brisk_nn::{Tensor, Trace, Weights};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
+use candle_core::{Device, Tensor as HostTensor};
 use serde::Serialize;
 
 use super::clips::{self, MotionClip};
@@ -34,6 +35,11 @@ const BATCH: usize = 8;
 const MEASURED: u64 = 256;
 /// Clips of a sample sheet, and the frames of each that are shown.
 const SHOWN: [usize; 2] = [3, 8];
+/// The bias of the layer that gives means and logarithms of variances.
+const LAW_BIAS: &str = "quant_conv.bias";
+/// Of the latents where training begins. Means are a few tenths there: a normal law would hide them, and the decoder
+/// would learn for long to see nothing in them.
+const START_LOG_VARIANCE: f32 = -6.0;
 /// Values that a pixel's activations take in training, at least: those of the outermost level's blocks.
 const MAPS: usize = 30;
 
@@ -86,6 +92,12 @@ pub fn train_video_autoencoder(
     VideoAutoencoder::load(&config, &weights, VideoHalves::Both)?;
     check_start(&weights, start.map(|start| &**start))?;
     let parameters = weights.variables();
+    if start.is_none() {
+        let bias = parameters.iter().find(|(name, _)| name == LAW_BIAS);
+        if let Some((_, bias)) = bias {
+            bias.set(&narrow_law(config.latent_channels)?)?;
+        }
+    }
     let inputs = Inputs::default().start_from(start)?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
     let held_out = |count: usize| {
@@ -95,9 +107,10 @@ pub fn train_video_autoencoder(
     while !session.is_over() {
         let first = session.step * options.batch as u64;
         let numbers = first..first + options.batch as u64;
-        let frames = recipe.length(&mut session.rng);
+        let frames = recipe.length(session.step, &mut session.rng);
         let of = (options.seed, Split::Training);
-        let batch = session.together(|| clips::draw(drawings, of, numbers, frames, size))?;
+        let lengths = (longest, frames);
+        let batch = session.together(|| clips::draw_parts(drawings, of, numbers, lengths, size))?;
         let side = size / config.spatial_compression_ratio;
         let each = config.latent_frames(frames) * side * side * config.latent_channels;
         let noise = session.rng.normals(batch.len() * each);
@@ -154,6 +167,13 @@ pub fn train_video_autoencoder(
     };
     write_json(&out.join(session::REPORT), &report)?;
     Ok(report)
+}
+
+/// The bias of the latents' law where training begins: means of 0, and so little spread that a draw tells of its mean.
+fn narrow_law(channels: usize) -> Result<HostTensor> {
+    let mut bias = vec![0f32; channels];
+    bias.resize(2 * channels, START_LOG_VARIANCE);
+    Ok(HostTensor::from_vec(bias, 2 * channels, &Device::Cpu)?)
 }
 
 /// The mean loss of some clips: how far they are from what a draw of their latents' law is decoded to, and how far that
