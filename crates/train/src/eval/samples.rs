@@ -38,8 +38,9 @@ pub fn pair_distances(
     second: &[Picture],
 ) -> Result<Vec<f64>> {
     let seen = |picture: &Picture| -> Result<Tensor> {
-        let values = signed(&resize_pil(picture, SIDE, SIDE, Filter::Lanczos)?);
-        Ok(Tensor::from_vec(values.collect(), (1, SIDE, SIDE, 3))?)
+        let picture = resize_pil(picture, SIDE, SIDE, Filter::Lanczos)?;
+        let values = signed(&picture).collect();
+        Ok(Tensor::from_vec(values, (1, SIDE, SIDE, 3))?)
     };
     let pairs = first.iter().zip(second);
     pairs
