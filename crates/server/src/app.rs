@@ -337,6 +337,7 @@ fn log(job: &Job, prompts: bool) {
         Ask::Images(ask) => format!("{}x{}", ask.size.0, ask.size.1),
         Ask::Texts(ask) => format!("{} tokens", ask.length),
         Ask::Masks(ask) => format!("{}x{}", ask.size[0], ask.size[1]),
+        Ask::Clips(ask) => format!("{}x{}x{}", ask.size[0], ask.size[1], ask.frames),
     };
     let prompt = prompts.then(|| job.ask.prompt());
     tracing::info!(

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use crate::app::App;
 use crate::fields::{Class, Endpoint, schema};
 use crate::served::Served;
+use crate::settings::{MAX_CLIP_FRAMES, MAX_CLIP_PIXELS};
 
 /// Prompts of a model that are shown as examples.
 const EXAMPLES: usize = 24;
@@ -24,6 +25,7 @@ pub fn document(app: &App) -> Value {
         "limits": {
             "results": settings.max_results, "steps": settings.max_steps,
             "pixels": settings.max_pixels, "tokens": settings.max_tokens,
+            "clip_frames": MAX_CLIP_FRAMES, "clip_pixels": MAX_CLIP_PIXELS,
             "queue": settings.max_jobs, "queue_per_caller": settings.max_jobs_per_caller,
             "requests_per_minute": settings.requests_per_minute,
             "picture_bytes": crate::fields::MAX_PICTURE_BYTES, "memory_bytes": app.memory,
@@ -50,6 +52,7 @@ fn of_model(model: &Served) -> Value {
         "id": model.id, "aliases": model.aliases, "kinds": kinds, "tasks": tasks,
         "size": model.usual_size().map(|(width, height)| json!({"width": width, "height": height})),
         "context": model.writer().map(|writer| writer.context()),
+        "needs_image": model.results().contains(&ResultKind::Clips).then(|| model.needs_image()),
         "chat": model.writer().map(|writer| writer.has_chat_template()),
         "examples": examples,
     })

@@ -58,7 +58,11 @@ pub fn router(app: &Arc<App>, elsewhere: Arc<dyn Elsewhere>) -> Result<Router, S
         elsewhere,
     };
     let mut routes = Router::new();
-    for endpoint in Endpoint::ALL {
+    // What begins a job of its own is answered where the job is.
+    for endpoint in Endpoint::ALL
+        .into_iter()
+        .filter(|endpoint| endpoint.waits())
+    {
         routes = routes.route(endpoint.path(), post(answer).layer(Extension(endpoint)));
     }
     let routes = routes

@@ -172,14 +172,20 @@ impl Running {
         reply::of(&self.app, &self.job, "")
     }
 
-    /// The files of its results, the same for the same request: pictures as they are, and of texts and
-    /// masks the reply without what changes from one time to the next.
+    /// The files of its results, the same for the same request: pictures as they are, a clip as GIF, and of
+    /// texts and masks the reply without what changes from one time to the next.
     ///
     /// # Errors
     /// Why there are none.
     pub fn files(&self) -> Result<Vec<Bytes>> {
-        if let Outcome::Images(images) = &*reply::outcome(&self.job)? {
-            return Ok(images.files.iter().map(|file| file.bytes.clone()).collect());
+        let outcome = reply::outcome(&self.job)?;
+        let files = match &*outcome {
+            // Its first form is the one that a shape promises.
+            Outcome::Clip(clip) => clip.files.get(..1).unwrap_or_default(),
+            outcome => outcome.files(),
+        };
+        if !files.is_empty() {
+            return Ok(files.iter().map(|file| file.bytes.clone()).collect());
         }
         let mut reply = self.reply()?;
         if let Some(fields) = reply.as_object_mut() {
@@ -248,7 +254,8 @@ pub fn shape(endpoint: Endpoint, body: Map<String, Value>) -> Result<Shape> {
         return refused("response_format", "results go to files, not to links");
     }
     let (files, ending) = match endpoint.result() {
-        ResultKind::Text | ResultKind::Masks | ResultKind::Clips => (1, "json"),
+        ResultKind::Text | ResultKind::Masks => (1, "json"),
+        ResultKind::Clips => (1, "gif"),
         ResultKind::Pictures => {
             let ending = match given.text("output_format") {
                 Some("jpeg") => "jpeg",

@@ -228,11 +228,13 @@ fn with_fields(message: &str, option: Option<&'static str>) -> String {
     {
         written = format!("{}{rest}", field_of_option(option));
     }
-    let kinds = [ResultKind::Pictures, ResultKind::Text];
+    let kinds = [ResultKind::Pictures, ResultKind::Text, ResultKind::Clips];
     let mut names: Vec<&str> = kinds
         .iter()
         .flat_map(|kind| registry::options(*kind))
         .map(|definition| definition.name)
+        // It may also be the field of `init-image`, of which the loop below has just written it.
+        .filter(|name| *name != "image")
         .collect();
     // The longest first: `pag-scale` is no `pag`.
     names.sort_by_key(|name| std::cmp::Reverse(name.len()));

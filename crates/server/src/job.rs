@@ -150,7 +150,7 @@ impl Job {
     pub fn new(caller: Arc<str>, ask: Ask, channel: Option<String>, estimate: f64) -> Self {
         let texts = match &ask {
             Ask::Texts(ask) => ask.count(),
-            Ask::Images(_) | Ask::Masks(_) => 0,
+            Ask::Images(_) | Ask::Masks(_) | Ask::Clips(_) => 0,
         };
         Self {
             id: uuid::Uuid::new_v4().simple().to_string(),

@@ -84,6 +84,19 @@ impl Kept {
         jobs
     }
 
+    /// Keeps a job of this caller no longer, as if it had never been there.
+    ///
+    /// # Errors
+    /// As [`job`](Self::job).
+    pub fn forget(&self, caller: &Arc<str>, id: &str) -> Result<Arc<Job>> {
+        let job = self.job(caller, id)?;
+        let mut inner = self.inner();
+        inner.jobs.remove(id);
+        inner.links.retain(|_, (linked, _)| linked.id != id);
+        inner.repeats.retain(|_, (_, repeated)| repeated != id);
+        Ok(job)
+    }
+
     /// A link to picture `index` of a job: 122 random bits.
     pub fn link(&self, job: &Arc<Job>, index: usize) -> String {
         let token = uuid::Uuid::new_v4().simple().to_string();

@@ -40,6 +40,7 @@ mod served;
 mod settings;
 mod speed;
 mod stream;
+mod videos;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -40,6 +40,7 @@ pub struct Metrics {
     cancel: Histogram,
     rows: Histogram,
     images: Counter,
+    clips: Counter,
     tokens: Family<Labels, Counter>,
     passes: Counter,
     model_bytes: Family<Labels, Gauge>,
@@ -70,6 +71,7 @@ impl Default for Metrics {
             cancel: short(),
             rows: Histogram::new([1.0, 2.0, 4.0, 8.0, 12.0, 16.0]),
             images: Counter::default(),
+            clips: Counter::default(),
             tokens: Family::default(),
             passes: Counter::default(),
             model_bytes: Family::default(),
@@ -102,6 +104,7 @@ impl Default for Metrics {
         let help = "Sequences that share a forward pass";
         all.register("batch_rows", help, metrics.rows.clone());
         all.register("images", "Pictures drawn", metrics.images.clone());
+        all.register("clips", "Clips made", metrics.clips.clone());
         all.register("tokens", "Tokens of texts", metrics.tokens.clone());
         let help = "Forward passes of texts";
         all.register("forward_passes", help, metrics.passes.clone());
@@ -172,6 +175,11 @@ impl Metrics {
     /// Pictures were drawn.
     pub fn drew(&self, images: usize) {
         self.images.inc_by(images as u64);
+    }
+
+    /// A clip was made.
+    pub fn filmed(&self) {
+        self.clips.inc();
     }
 
     /// Texts were written.

@@ -3,12 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::fields::{Class, Endpoint, schema};
+use crate::outcome::ClipFormat;
 
 /// A path with a method.
 pub struct Operation {
     /// The path, with its parameters in braces.
     pub path: &'static str,
-    /// `get` or `post`.
+    /// `get`, `post` or `delete`.
     pub method: &'static str,
     /// What it does.
     pub summary: &'static str,
@@ -33,6 +34,8 @@ pub enum BodyKind {
 
 const JSON: &str = "application/json";
 const STREAM: &str = "text/event-stream";
+/// The path of a clip's file.
+const CLIP: &str = "/v1/videos/{id}/content";
 
 const fn get(path: &'static str, summary: &'static str, reply: &'static str) -> Operation {
     Operation {
@@ -53,6 +56,13 @@ const fn post(path: &'static str, summary: &'static str, body: BodyKind) -> Oper
         body,
         reply: JSON,
         keyed: true,
+    }
+}
+
+const fn delete(path: &'static str, summary: &'static str) -> Operation {
+    Operation {
+        method: "delete",
+        ..post(path, summary, BodyKind::None)
     }
 }
 
@@ -88,6 +98,11 @@ pub static OPERATIONS: &[Operation] = &[
         "Find the pixels of things, or of the characters of words",
         BodyKind::Of(Endpoint::Segment),
     ),
+    post("/v1/videos", "Begin a clip", BodyKind::Of(Endpoint::Videos)),
+    get("/v1/videos", "The caller's clips", JSON),
+    get("/v1/videos/{id}", "Where a clip is", JSON),
+    delete("/v1/videos/{id}", "Stop a clip, and forget it"),
+    get(CLIP, "The file of a clip that is done", "image/*"),
     get("/v1/models", "The models", JSON),
     get("/v1/models/{id}", "A model", JSON),
     post(
@@ -155,8 +170,8 @@ pub fn document() -> Value {
         "openapi": "3.1.0",
         "info": {
             "title": "brisk", "version": env!("CARGO_PKG_VERSION"),
-            "description": "Pictures and texts. The /v1 paths speak OpenAI's language; models refuse by name \
-                what they do not honour, and /brisk/v1/capabilities says which honours what.",
+            "description": "Pictures, texts, masks and clips. The /v1 paths speak OpenAI's language; models refuse \
+                by name what they do not honour, and /brisk/v1/capabilities says which honours what.",
         },
         "paths": paths,
         "components": {
@@ -191,7 +206,7 @@ fn describe(operation: &Operation) -> Value {
             },
         },
     });
-    let parameters: Vec<Value> = operation
+    let mut parameters: Vec<Value> = operation
         .path
         .split('/')
         .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
@@ -199,6 +214,13 @@ fn describe(operation: &Operation) -> Value {
             json!({"name": name, "in": "path", "required": true, "schema": {"type": "string"}})
         })
         .collect();
+    if operation.path == CLIP {
+        let names = ClipFormat::ALL.map(ClipFormat::name);
+        parameters.push(json!({
+            "name": "format", "in": "query",
+            "schema": {"type": "string", "enum": names, "default": names[0]},
+        }));
+    }
     if !parameters.is_empty() {
         told["parameters"] = parameters.into();
     }
@@ -245,6 +267,7 @@ fn name(endpoint: Endpoint) -> &'static str {
         Endpoint::Chat => "ChatCompletion",
         Endpoint::Completions => "Completion",
         Endpoint::Segment => "Segmentation",
+        Endpoint::Videos => "Video",
     }
 }
 
@@ -274,8 +297,16 @@ fn body(endpoint: Endpoint) -> Value {
 
 fn form(endpoint: Endpoint) -> Value {
     let mut schema = body(endpoint);
-    schema["properties"]["image"] = json!({"type": "string", "format": "binary"});
-    schema["properties"]["image[]"] = json!({"type": "string", "format": "binary"});
+    let fields = endpoint.table().fields().iter();
+    let options: Vec<&String> = fields
+        .filter(|field| field.is_picture())
+        .flat_map(|field| std::iter::once(&field.name).chain(&field.aliases))
+        .collect();
+    let own = ["image", "image[]"].into_iter();
+    let own = own.filter(|_| endpoint.table().field("images").is_some());
+    for name in options.into_iter().map(String::as_str).chain(own) {
+        schema["properties"][name] = json!({"type": "string", "format": "binary"});
+    }
     schema
 }
 

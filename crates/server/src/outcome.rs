@@ -12,6 +12,47 @@ pub enum Outcome {
     Texts(Vec<Written>),
     /// Masks.
     Masks(Masks),
+    /// A clip.
+    Clip(Clip),
+}
+
+/// A form of a clip's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClipFormat {
+    /// GIF: 256 colours a frame.
+    Gif,
+    /// Animated PNG: all colours, and how it was made.
+    AnimatedPng,
+}
+
+impl ClipFormat {
+    /// All of them, in the order of a clip's files.
+    pub const ALL: [Self; 2] = [Self::Gif, Self::AnimatedPng];
+
+    /// As requests name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Gif => "gif",
+            Self::AnimatedPng => "apng",
+        }
+    }
+
+    /// Its media type.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Gif => "image/gif",
+            Self::AnimatedPng => "image/apng",
+        }
+    }
+}
+
+/// A clip with what is told of it.
+#[derive(Debug)]
+pub struct Clip {
+    /// A file of each form, in the order of [`ClipFormat::ALL`].
+    pub files: Vec<File>,
+    /// What the plan decided and the run took, as replies tell it.
+    pub told: Value,
 }
 
 /// Masks as the reply shows them.
@@ -36,14 +77,14 @@ pub struct Images {
     pub cells: usize,
 }
 
-/// One picture's file.
+/// The file of a picture or clip.
 #[derive(Debug)]
 pub struct File {
     /// Its bytes.
     pub bytes: Bytes,
     /// Its media type.
     pub media_type: &'static str,
-    /// Seed of the picture.
+    /// Seed of what it shows.
     pub seed: u64,
     /// Whether it was kept on disk, where that was asked for.
     pub saved: Option<bool>,
@@ -66,9 +107,20 @@ impl Outcome {
     /// Bytes that keeping it takes.
     pub fn bytes(&self) -> usize {
         match self {
-            Self::Images(images) => images.files.iter().map(|file| file.bytes.len()).sum(),
+            Self::Images(_) | Self::Clip(_) => {
+                self.files().iter().map(|file| file.bytes.len()).sum()
+            }
             Self::Texts(texts) => texts.iter().map(|text| text.text.len()).sum(),
             Self::Masks(masks) => masks.bytes,
+        }
+    }
+
+    /// Its files; none of what is told in a reply alone.
+    pub fn files(&self) -> &[File] {
+        match self {
+            Self::Images(images) => &images.files,
+            Self::Clip(clip) => &clip.files,
+            Self::Texts(_) | Self::Masks(_) => &[],
         }
     }
 }

@@ -17,7 +17,7 @@ const LONGEST_IN_A_ROW: Duration = Duration::from_secs(60);
 /// Jobs that one thread takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Those for pictures, and for masks of them.
+    /// Those for pictures, for masks of them, and for clips.
     Pictures,
     /// Those for texts.
     Texts,
@@ -30,7 +30,7 @@ impl Lane {
     /// What its jobs give.
     pub fn gives(self) -> &'static [ResultKind] {
         match self {
-            Self::Pictures => &[ResultKind::Pictures, ResultKind::Masks],
+            Self::Pictures => &[ResultKind::Pictures, ResultKind::Masks, ResultKind::Clips],
             Self::Texts => &[ResultKind::Text],
         }
     }

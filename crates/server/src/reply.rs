@@ -12,6 +12,7 @@ use crate::error::{ApiError, Result};
 use crate::fields::Endpoint;
 use crate::job::Job;
 use crate::outcome::{File, Images, Outcome, Written};
+use crate::videos;
 
 /// The whole reply of a job that ended; `base` is the address for links.
 ///
@@ -22,6 +23,7 @@ pub fn of(app: &App, job: &Arc<Job>, base: &str) -> Result<Value> {
     Ok(match (&job.ask, &*outcome) {
         (Ask::Images(ask), Outcome::Images(images)) => pictures(app, job, ask, images, base),
         (Ask::Texts(ask), Outcome::Texts(texts)) => self::texts(job, ask, texts),
+        (Ask::Clips(ask), Outcome::Clip(_)) => videos::told(job, ask),
         (Ask::Masks(_), Outcome::Masks(masks)) => {
             let mut reply = masks.reply.clone();
             reply["created"] = job.created_at.into();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
 use brisk::options::Options;
-use brisk::{Control, ImageModel, MaskModel, ResultKind, TextModel, registry};
+use brisk::{Control, ImageModel, MaskModel, ResultKind, TextModel, VideoModel, registry};
 
 use crate::error::{ApiError, Result};
 use crate::metrics::Metrics;
@@ -28,6 +28,8 @@ pub enum Model {
     Text(Box<dyn TextModel>),
     /// It finds pixels.
     Masks(Box<dyn MaskModel>),
+    /// It makes clips.
+    Video(Box<dyn VideoModel>),
 }
 
 impl Model {
@@ -37,6 +39,7 @@ impl Model {
             Self::Image(model) => model.weight_bytes().loaded,
             Self::Text(model) => model.weight_bytes(),
             Self::Masks(_) => served.bytes,
+            Self::Video(model) => model.weight_bytes().loaded,
         }
     }
 }
@@ -229,8 +232,8 @@ pub struct Lent {
 }
 
 impl Lent {
-    /// The model, opened where it is not: one that writes with its weights, one that draws reads them at its
-    /// first request. `control` stops that.
+    /// The model, opened where it is not: one that writes with its weights, others read them at their first
+    /// request. `control` stops that.
     ///
     /// # Errors
     /// Files that are missing, damaged, or do not fit together.
@@ -252,12 +255,7 @@ impl Lent {
             }
             ResultKind::Text => registry::open_text(&served.folder, &settings).map(Model::Text),
             ResultKind::Masks => registry::open_masks(&served.folder, &settings).map(Model::Masks),
-            // No endpoint gives clips yet.
-            ResultKind::Clips => Err(brisk::Error::WrongResult {
-                model: served.id.clone(),
-                wanted: ResultKind::Clips,
-                gives: served.results(),
-            }),
+            ResultKind::Clips => registry::open_video(&served.folder, &settings).map(Model::Video),
         });
         match opened {
             Ok(model) => {

@@ -7,7 +7,7 @@ use brisk::options::{Options, Support};
 use brisk::{
     BoxModel, Error, HubProgress, ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel,
     MaskPlan, MaskRequest, ModelFolder, OpenSettings, ResultKind, StageCost, TextModel, TextPlan,
-    TextRequest, registry,
+    TextRequest, VideoModel, VideoPlan, VideoRequest, registry,
 };
 use brisk_store::Fingerprint;
 
@@ -77,6 +77,7 @@ pub struct Served {
     drawer: Option<Mutex<Box<dyn ImageModel>>>,
     writer: Option<Box<dyn TextModel>>,
     finder: Option<Mutex<Box<dyn MaskModel>>>,
+    filmer: Option<Mutex<Box<dyn VideoModel>>>,
     residence: Mutex<Residence>,
     fingerprint: String,
 }
@@ -98,7 +99,11 @@ impl Served {
             .contains(&ResultKind::Masks)
             .then(|| registry::open_masks(&found.folder, &settings))
             .transpose()?;
-        if drawer.is_none() && writer.is_none() && finder.is_none() {
+        let filmer = results
+            .contains(&ResultKind::Clips)
+            .then(|| registry::open_video(&found.folder, &settings))
+            .transpose()?;
+        if drawer.is_none() && writer.is_none() && finder.is_none() && filmer.is_none() {
             return Err(Error::WrongResult {
                 model: id,
                 wanted: ResultKind::Pictures,
@@ -128,6 +133,7 @@ impl Served {
             drawer: drawer.map(Mutex::new),
             writer,
             finder: finder.map(Mutex::new),
+            filmer: filmer.map(Mutex::new),
             residence: Mutex::new(Residence::Idle),
             fingerprint: hash.text(),
         })
@@ -147,6 +153,7 @@ impl Served {
             drawer: None,
             writer: None,
             finder: None,
+            filmer: None,
             residence: Mutex::new(Residence::Idle),
             fingerprint: String::new(),
         }
@@ -158,6 +165,7 @@ impl Served {
             (ResultKind::Pictures, self.drawer.is_some()),
             (ResultKind::Text, self.writer.is_some()),
             (ResultKind::Masks, self.finder.is_some()),
+            (ResultKind::Clips, self.filmer.is_some()),
         ];
         gives
             .into_iter()
@@ -171,7 +179,7 @@ impl Served {
             ResultKind::Pictures => self.with_drawer(|drawer| drawer.support()),
             ResultKind::Text => self.writer.as_ref().map(|writer| writer.support()),
             ResultKind::Masks => self.with_finder(|finder| finder.support()),
-            ResultKind::Clips => None,
+            ResultKind::Clips => self.with_filmer(|filmer| filmer.support()),
         }
     }
 
@@ -180,9 +188,15 @@ impl Served {
         self.writer.as_deref()
     }
 
-    /// Width and height of its pictures where none are asked for, in pixels.
+    /// Width and height of its pictures, or else of its clips, where none are asked for, in pixels.
     pub fn usual_size(&self) -> Option<(usize, usize)> {
         self.with_drawer(|drawer| drawer.usual_size())
+            .or_else(|| self.with_filmer(|filmer| filmer.usual_size()))
+    }
+
+    /// Whether its clips begin with a picture that a request has to give.
+    pub fn needs_image(&self) -> bool {
+        self.with_filmer(|filmer| filmer.needs_image()) == Some(true)
     }
 
     /// What it was trained on.
@@ -224,7 +238,8 @@ impl Served {
         match kind {
             ResultKind::Pictures => self.with_drawer(|drawer| drawer.weight_bytes().all),
             ResultKind::Text => self.writer.as_ref().map(|writer| writer.weight_bytes()),
-            ResultKind::Masks | ResultKind::Clips => None,
+            ResultKind::Clips => self.with_filmer(|filmer| filmer.weight_bytes().all),
+            ResultKind::Masks => None,
         }
         .unwrap_or(self.bytes)
     }
@@ -247,6 +262,15 @@ impl Served {
     pub fn plan_masks(&self, request: &MaskRequest) -> brisk::Result<MaskPlan> {
         self.with_finder(|finder| finder.plan(request))
             .unwrap_or_else(|| Err(self.gives_no(ResultKind::Masks)))
+    }
+
+    /// Plans a clip.
+    ///
+    /// # Errors
+    /// What the model refuses.
+    pub fn plan_clip(&self, request: &VideoRequest) -> brisk::Result<VideoPlan> {
+        self.with_filmer(|filmer| filmer.plan(request))
+            .unwrap_or_else(|| Err(self.gives_no(ResultKind::Clips)))
     }
 
     /// Whether it is in memory.
@@ -289,6 +313,12 @@ impl Served {
         let finder = self.finder.as_ref()?;
         let finder = finder.lock().unwrap_or_else(PoisonError::into_inner);
         Some(work(&**finder))
+    }
+
+    fn with_filmer<T>(&self, work: impl FnOnce(&dyn VideoModel) -> T) -> Option<T> {
+        let filmer = self.filmer.as_ref()?;
+        let filmer = filmer.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(work(&**filmer))
     }
 }
 

@@ -52,7 +52,7 @@ pub struct Settings {
     #[arg(long, value_name = "URL")]
     pub public_url: Option<String>,
 
-    /// Keep every picture in this folder too
+    /// Keep every picture and clip in this folder too
     #[arg(long, value_name = "DIR")]
     pub save: Option<PathBuf>,
 
@@ -76,11 +76,11 @@ pub struct Settings {
     #[arg(long, value_name = "N", default_value_t = 8)]
     pub max_results: usize,
 
-    /// Most steps of a picture
+    /// Most steps of a picture or clip
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub max_steps: usize,
 
-    /// Most pixels of a picture
+    /// Most pixels of a picture, or of a clip's frame
     #[arg(long, value_name = "N", default_value_t = 2048 * 2048)]
     pub max_pixels: usize,
 
@@ -149,6 +149,11 @@ impl Settings {
 
 /// Most pixels of all pictures of a request.
 pub const MAX_REQUEST_PIXELS: usize = 16 << 20;
+/// Most frames of a clip.
+pub const MAX_CLIP_FRAMES: usize = 129;
+/// Most pixels of all frames of a clip: those of the longest at the largest size that published models were trained
+/// at. Its two files have about four bytes a pixel at most, which is what may be kept.
+pub const MAX_CLIP_PIXELS: usize = MAX_CLIP_FRAMES * 960 * 544;
 /// Longest time that a job waits for its turn.
 pub const LONGEST_WAIT: Duration = Duration::from_secs(600);
 /// Longest time that a job runs.

@@ -183,7 +183,7 @@ fn prompt(
     let endpoint = options.endpoint();
     let body = match endpoint {
         Endpoint::Chat => json!({"messages": [{"role": "user", "content": text}]}),
-        Endpoint::Generations | Endpoint::Completions => json!({"prompt": text}),
+        Endpoint::Generations | Endpoint::Completions | Endpoint::Videos => json!({"prompt": text}),
         Endpoint::Edits | Endpoint::Segment => {
             return Err(format!(
                 "--url {} needs a picture with each request; give requests as JSON",

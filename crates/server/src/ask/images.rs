@@ -106,7 +106,7 @@ impl ImageAsk {
             ));
         }
         let mut options = std::mem::take(&mut given.options);
-        size(&given, &mut options)?;
+        size(&given, &mut options, [&keys::WIDTH, &keys::HEIGHT])?;
         let mut pictures = Pictures::of(std::mem::take(&mut given.pictures));
         if endpoint == Endpoint::Edits {
             let file = the_picture(&mut given, files)?;
@@ -332,8 +332,12 @@ fn format(given: &Given) -> Format {
     }
 }
 
-/// Reads `size` into width and height.
-fn size(given: &Given, options: &mut Options) -> Result<()> {
+/// Reads `size` into the options of width and height.
+pub(super) fn size(
+    given: &Given,
+    options: &mut Options,
+    [of_width, of_height]: [&'static Key<usize>; 2],
+) -> Result<()> {
     let Some(text) = given.text("size").filter(|size| *size != "auto") else {
         return Ok(());
     };
@@ -345,7 +349,7 @@ fn size(given: &Given, options: &mut Options) -> Result<()> {
         let problem = format!("{shown:?} is not WIDTHxHEIGHT in pixels, or auto");
         return Err(ApiError::invalid("size", problem));
     };
-    for (key, side) in [(&keys::WIDTH, width), (&keys::HEIGHT, height)] {
+    for (key, side) in [(of_width, width), (of_height, height)] {
         if options.has(key.definition()) {
             let problem = format!("cannot be combined with `{}`", key.name());
             return Err(ApiError::invalid("size", problem));

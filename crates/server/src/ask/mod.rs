@@ -1,5 +1,6 @@
 //! Requests that were read and checked against a model: what a job carries.
 
+mod clips;
 mod images;
 mod masks;
 mod messages;
@@ -18,6 +19,7 @@ use crate::served::{Models, Served};
 use crate::settings::{LONGEST_RUN, Settings};
 use crate::speed::Speeds;
 
+pub use clips::ClipAsk;
 pub use images::{Format, ImageAsk};
 pub use masks::{MaskAsk, MaskFormat};
 use pictures::Pictures;
@@ -47,6 +49,8 @@ pub enum Ask {
     Texts(TextAsk),
     /// Masks of a picture.
     Masks(MaskAsk),
+    /// A clip.
+    Clips(ClipAsk),
 }
 
 impl Ask {
@@ -68,6 +72,7 @@ impl Ask {
                 TextAsk::read(context, endpoint, body).map(Self::Texts)
             }
             Endpoint::Segment => MaskAsk::read(context, endpoint, body, files).map(Self::Masks),
+            Endpoint::Videos => ClipAsk::read(context, endpoint, body, files).map(Self::Clips),
         }?;
         ask.check_time(context)?;
         Ok(ask)
@@ -95,6 +100,7 @@ impl Ask {
             Self::Images(ask) => ask.endpoint,
             Self::Texts(ask) => ask.endpoint,
             Self::Masks(_) => Endpoint::Segment,
+            Self::Clips(_) => Endpoint::Videos,
         }
     }
 
@@ -114,6 +120,7 @@ impl Ask {
             Self::Images(ask) => &ask.model,
             Self::Texts(ask) => &ask.model,
             Self::Masks(ask) => &ask.model,
+            Self::Clips(ask) => &ask.model,
         }
     }
 
@@ -123,6 +130,7 @@ impl Ask {
             Self::Images(ask) => Some(ask.seed),
             Self::Texts(ask) => Some(ask.seed),
             Self::Masks(_) => None,
+            Self::Clips(ask) => Some(ask.seed),
         }
     }
 
@@ -132,6 +140,7 @@ impl Ask {
             Self::Images(ask) => ask.count(),
             Self::Texts(ask) => ask.count(),
             Self::Masks(ask) => ask.sought,
+            Self::Clips(_) => 1,
         }
     }
 
@@ -140,14 +149,14 @@ impl Ask {
         match self {
             Self::Images(ask) => &ask.costs,
             Self::Texts(ask) => &ask.costs,
-            Self::Masks(_) => &[],
+            Self::Masks(_) | Self::Clips(_) => &[],
         }
     }
 
     /// The thread that carries it out.
     pub fn lane(&self) -> Lane {
         match self {
-            Self::Images(_) | Self::Masks(_) => Lane::Pictures,
+            Self::Images(_) | Self::Masks(_) | Self::Clips(_) => Lane::Pictures,
             Self::Texts(_) => Lane::Texts,
         }
     }
@@ -157,7 +166,7 @@ impl Ask {
         match self {
             Self::Images(ask) => ask.stream,
             Self::Texts(ask) => ask.stream,
-            Self::Masks(_) => false,
+            Self::Masks(_) | Self::Clips(_) => false,
         }
     }
 
@@ -167,6 +176,7 @@ impl Ask {
             Self::Images(ask) => ask.prompt(),
             Self::Texts(ask) => ask.shown_prompt.clone(),
             Self::Masks(_) => String::new(),
+            Self::Clips(ask) => ask.prompt().to_owned(),
         }
     }
 }

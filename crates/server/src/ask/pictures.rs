@@ -33,6 +33,13 @@ impl Pictures {
         self.given.push((option, files));
     }
 
+    /// Whether this option is one of them.
+    pub fn has(&self, option: &'static Definition) -> bool {
+        self.given
+            .iter()
+            .any(|(given, _)| given.name == option.name)
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.given.is_empty()

@@ -1,6 +1,7 @@
 //! The threads that compute: one for pictures, one for texts, which take turns between operations.
 
 mod alone;
+mod clips;
 mod masks;
 mod pictures;
 mod texts;
@@ -23,6 +24,7 @@ use crate::residents::{Lent, Residents};
 use crate::served::Served;
 use crate::speed::Speeds;
 
+pub use clips::Filmed;
 pub use masks::Found;
 pub use pictures::Drawn;
 
@@ -38,6 +40,8 @@ pub enum Made {
     Pictures(Drawn),
     /// Masks.
     Masks(Box<Found>),
+    /// A clip that is no file.
+    Clip(Box<Filmed>),
 }
 
 /// What the threads work with.
@@ -74,6 +78,7 @@ impl Compute {
             match &job.ask {
                 Ask::Images(ask) => self.draw(&job, ask),
                 Ask::Masks(ask) => self.find(&job, ask),
+                Ask::Clips(ask) => self.film(&job, ask),
                 Ask::Texts(_) => self.write(job),
             }
             self.tidy(&mut tidied);

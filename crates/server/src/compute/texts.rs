@@ -50,7 +50,7 @@ impl Compute {
         }
         self.with_lent(&job, lent, |lent| match lent.open(&opening)? {
             Model::Text(model) => self.write_alone(&job, ask, &**model),
-            Model::Image(_) | Model::Masks(_) => {
+            Model::Image(_) | Model::Masks(_) | Model::Video(_) => {
                 Err(ApiError::internal("the model writes nothing"))
             }
         });
@@ -60,7 +60,7 @@ impl Compute {
     fn write_together(&self, first: Arc<Job>, mut lent: Lent) {
         let room = match &first.ask {
             Ask::Texts(ask) => lent.split(ask.memory),
-            Ask::Images(_) | Ask::Masks(_) => lent.split(0),
+            Ask::Images(_) | Ask::Masks(_) | Ask::Clips(_) => lent.split(0),
         };
         let lent = lent;
         let mut jobs = vec![Member::new(first, room)];
@@ -222,7 +222,7 @@ impl Together<'_> {
                 // What shows pictures is planned for by itself.
                 Ask::Texts(ask) if ask.plans.is_empty() => None,
                 Ask::Texts(ask) => self.lent.room(ask.memory),
-                Ask::Images(_) | Ask::Masks(_) => None,
+                Ask::Images(_) | Ask::Masks(_) | Ask::Clips(_) => None,
             };
             let next = self.compute.queue.next_of(Lane::Texts, &model.id, fits);
             let Some((job, room)) = next else { return };

@@ -42,16 +42,19 @@ pub enum Endpoint {
     Completions,
     /// `/brisk/v1/segment`.
     Segment,
+    /// `/v1/videos`.
+    Videos,
 }
 
 impl Endpoint {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Generations,
         Self::Edits,
         Self::Chat,
         Self::Completions,
         Self::Segment,
+        Self::Videos,
     ];
 
     /// What its models give.
@@ -60,6 +63,7 @@ impl Endpoint {
             Self::Generations | Self::Edits => ResultKind::Pictures,
             Self::Chat | Self::Completions => ResultKind::Text,
             Self::Segment => ResultKind::Masks,
+            Self::Videos => ResultKind::Clips,
         }
     }
 
@@ -71,6 +75,7 @@ impl Endpoint {
             Self::Chat => "/v1/chat/completions",
             Self::Completions => "/v1/completions",
             Self::Segment => "/brisk/v1/segment",
+            Self::Videos => "/v1/videos",
         }
     }
 
@@ -82,7 +87,13 @@ impl Endpoint {
             Self::Chat => "text",
             Self::Completions => "completion",
             Self::Segment => "masks",
+            Self::Videos => "video",
         }
+    }
+
+    /// Whether its reply waits for the result. Where it does not, it tells of a job that has begun.
+    pub fn waits(self) -> bool {
+        self != Self::Videos
     }
 
     /// The table of its fields.
@@ -155,6 +166,8 @@ pub fn field_of_option(option: &str) -> String {
         "gen-length" => "max_tokens".to_owned(),
         "init-image" => "image".to_owned(),
         "images" => "n".to_owned(),
+        // OpenAI's name of a clip's first frame.
+        "image" => "input_reference".to_owned(),
         other => other.replace('-', "_"),
     }
 }
@@ -194,7 +207,8 @@ fn is_field(option: &Definition, endpoint: Endpoint) -> bool {
 }
 
 /// Names of options that clients of other programs use.
-const OTHER_NAMES: [(&str, &str); 2] = [
+const OTHER_NAMES: [(&str, &str); 3] = [
+    ("image", "image"),
     ("steps", "num_inference_steps"),
     ("guidance", "guidance_scale"),
 ];
@@ -335,6 +349,11 @@ impl Field {
             Class::Own(own) if own.required => Some(&self.name),
             _ => None,
         }
+    }
+
+    /// Whether it is an option that is a picture.
+    pub fn is_picture(&self) -> bool {
+        matches!(self.class, Class::Option(option) if option.kind == Kind::Picture)
     }
 
     /// One line of help.

@@ -3,7 +3,7 @@
 use brisk::options::Kind;
 use serde_json::Value;
 
-use super::Endpoint::{self, Chat, Completions, Edits, Generations, Segment};
+use super::Endpoint::{self, Chat, Completions, Edits, Generations, Segment, Videos};
 use super::value;
 use crate::error::{ApiError, Result};
 
@@ -102,6 +102,7 @@ const BOXES: &str = r#"{"type": "array", "minItems": 1, "maxItems": 4096, "items
     {"type": "array", "items": {"type": "number"}, "minItems": 4, "maxItems": 4},
     {"type": "object", "properties": {"box": {"type": "array"}, "points": {"type": "array"},
         "labels": {"type": "array"}, "name": {"type": "string"}}}]}}"#;
+const SECONDS: &str = r#"{"oneOf": [{"type": "number", "exclusiveMinimum": 0, "maximum": 3600}, {"type": "string"}]}"#;
 const WORDS: &str = r#"{"oneOf": [{"const": "auto"}, {"type": "array", "maxItems": 4096, "items": {"type": "object",
     "properties": {"polygon": {"type": "array"}, "box": {"type": "array"}, "text": {"type": "string"},
         "characters": {"type": "array"}}}}]}"#;
@@ -124,6 +125,20 @@ pub(super) static OWN: &[Own] = &[
         None,
         "what to draw, up to 16 kB",
     )),
+    required(own(
+        "prompt",
+        &[Videos],
+        Shape::Plain(Kind::Text),
+        None,
+        "what happens in the clip, up to 16 kB",
+    )),
+    own(
+        "seconds",
+        &[Videos],
+        Shape::Parts(SECONDS),
+        None,
+        "how long the clip lasts: the model's nearest number of frames, at its frame rate or fps",
+    ),
     required(own(
         "prompt",
         &[Completions],
@@ -205,7 +220,7 @@ pub(super) static OWN: &[Own] = &[
     ),
     own(
         "size",
-        IMAGES,
+        &[Generations, Edits, Videos],
         Shape::Plain(Kind::Text),
         Some("\"auto\""),
         "WIDTHxHEIGHT in pixels, or auto for the model's own",

@@ -1,5 +1,6 @@
 //! The thread that makes what replies show of what was made, so that the one that computes can go on.
 
+mod clips;
 mod masks;
 mod pictures;
 
@@ -16,7 +17,7 @@ use crate::job::{Job, State, Status};
 use crate::metrics::Metrics;
 use crate::outcome::Outcome;
 
-/// Pixels of masks that are worth handing freed memory back for.
+/// Pixels of masks and clips that are worth handing freed memory back for.
 const LARGE: usize = 4 << 20;
 
 /// Works until nobody computes any more; `save` is where pictures' files are kept besides. Where nothing comes for a
@@ -38,16 +39,23 @@ pub fn run(
         let job = Arc::clone(match &made {
             Made::Pictures(drawn) => &drawn.job,
             Made::Masks(found) => &found.job,
+            Made::Clip(filmed) => &filmed.job,
         });
-        let large = matches!(&made, Made::Masks(found) if found.size[0] * found.size[1] >= LARGE);
+        let large = match &made {
+            Made::Pictures(_) => false,
+            Made::Masks(found) => found.size[0] * found.size[1] >= LARGE,
+            Made::Clip(filmed) => filmed.pixels() >= LARGE,
+        };
         let outcome = catch_unwind(AssertUnwindSafe(|| outcome(made, save)));
         if large {
             release_memory();
         }
         match outcome {
             Ok(Ok(outcome)) => {
-                if let Outcome::Images(images) = &outcome {
-                    metrics.drew(images.files.len());
+                match &outcome {
+                    Outcome::Images(images) => metrics.drew(images.files.len()),
+                    Outcome::Clip(_) => metrics.filmed(),
+                    Outcome::Texts(_) | Outcome::Masks(_) => {}
                 }
                 job.finish(outcome);
             }
@@ -64,6 +72,19 @@ fn outcome(made: Made, save: Option<&Path>) -> Result<Outcome> {
     match made {
         Made::Pictures(drawn) => pictures::outcome(drawn, save).map(Outcome::Images),
         Made::Masks(found) => masks::outcome(&found).map(Outcome::Masks),
+        Made::Clip(filmed) => clips::outcome(&filmed, save).map(Outcome::Clip),
+    }
+}
+
+/// Keeps a result's file in a folder; a disk that is full fails nothing but this.
+fn keep(folder: &Path, job: &Job, index: usize, ending: &str, bytes: &[u8]) -> bool {
+    let path = folder.join(format!("{}-{index}.{ending}", job.id));
+    match brisk_store::write_atomic(&path, bytes) {
+        Ok(()) => true,
+        Err(error) => {
+            tracing::error!(job = job.id, %error, "cannot keep a result");
+            false
+        }
     }
 }
 

@@ -8,10 +8,9 @@ use serde_json::json;
 use crate::ask::{Ask, Format, ImageAsk};
 use crate::compute::Drawn;
 use crate::error::{ApiError, Result};
-use crate::job::Job;
 use crate::outcome::{File, Images};
 
-use super::seconds;
+use super::{keep, seconds};
 
 /// The outcome of a job that drew; `save` is where the files are kept besides.
 pub(super) fn outcome(drawn: Drawn, save: Option<&Path>) -> Result<Images> {
@@ -22,7 +21,7 @@ pub(super) fn outcome(drawn: Drawn, save: Option<&Path>) -> Result<Images> {
     let mut files = Vec::with_capacity(drawn.pictures.len());
     for (index, (plan, image)) in drawn.pictures.iter().enumerate() {
         let bytes = encode(ask, plan, image)?;
-        let saved = save.map(|folder| keep(folder, &drawn.job, index, ask.format, &bytes));
+        let saved = save.map(|folder| keep(folder, &drawn.job, index, ask.format.name(), &bytes));
         files.push(File {
             bytes: bytes.into(),
             media_type: ask.format.media_type(),
@@ -59,18 +58,6 @@ fn cells(image: &GeneratedImage) -> usize {
         (Some(latents), _) => latents.shape[2] * latents.shape[3],
         (None, Some(codes)) => codes.0.values().map(|codes| codes.values.len()).sum(),
         (None, None) => 0,
-    }
-}
-
-/// Keeps a file; a disk that is full fails nothing but this.
-fn keep(folder: &Path, job: &Job, index: usize, format: Format, bytes: &[u8]) -> bool {
-    let path = folder.join(format!("{}-{index}.{}", job.id, format.name()));
-    match brisk_store::write_atomic(&path, bytes) {
-        Ok(()) => true,
-        Err(error) => {
-            tracing::error!(job = job.id, %error, "cannot keep a picture");
-            false
-        }
     }
 }
 

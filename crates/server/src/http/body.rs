@@ -6,13 +6,15 @@ use std::time::Duration;
 use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::{HeaderMap, StatusCode, header};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use futures_util::StreamExt;
 use serde_json::{Map, Value};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::app::App;
 use crate::error::{ApiError, Result};
-use crate::fields::{Endpoint, MAX_PICTURE_BYTES, Table};
+use crate::fields::{Endpoint, Field, MAX_PICTURE_BYTES, Table};
 
 /// Most bytes of a body without pictures.
 pub const SMALL: usize = 1 << 20;
@@ -42,7 +44,7 @@ type Received = (Bytes, Option<OwnedSemaphorePermit>);
 /// As [`json`] and [`json_or_form`].
 pub async fn of(app: &App, request: Request, endpoint: Endpoint) -> Result<Read> {
     let most = match endpoint {
-        Endpoint::Edits | Endpoint::Segment => {
+        Endpoint::Edits | Endpoint::Segment | Endpoint::Videos => {
             return json_or_form(app, request, endpoint).await;
         }
         Endpoint::Completions => SMALL,
@@ -117,10 +119,20 @@ async fn form(headers: HeaderMap, (bytes, room): Received, table: &Table) -> Res
         };
         let is_file = part.file_name().is_some();
         let bytes = part.bytes().await.map_err(broken)?;
-        if matches!(name.as_str(), "image" | "image[]") {
-            if bytes.len() > MAX_PICTURE_BYTES {
-                return Err(too_large(MAX_PICTURE_BYTES));
+        let of_option = table.field(&name).is_some_and(Field::is_picture);
+        let own = !of_option && matches!(name.as_str(), "image" | "image[]");
+        if (own || is_file && of_option) && bytes.len() > MAX_PICTURE_BYTES {
+            return Err(too_large(MAX_PICTURE_BYTES));
+        }
+        if is_file && of_option {
+            // What the bytes are is told by them.
+            let url = format!("data:image/png;base64,{}", STANDARD.encode(&bytes));
+            if read.fields.insert(name.clone(), url.into()).is_some() {
+                return Err(ApiError::invalid(&name, "is given twice"));
             }
+            continue;
+        }
+        if own {
             read.pictures.push(bytes.into());
             continue;
         }

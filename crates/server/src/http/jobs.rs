@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde_json::{Value, json};
@@ -14,7 +14,6 @@ use crate::app::App;
 use crate::error::{ApiError, Result};
 use crate::fields::Endpoint;
 use crate::job::Job;
-use crate::outcome::Outcome;
 use crate::security::Caller;
 use crate::{reply, stream};
 
@@ -29,12 +28,7 @@ pub async fn submit(
     Extension(caller): Extension<Caller>,
     request: Request,
 ) -> Result<Response> {
-    let key = request.headers().get("idempotency-key");
-    let key = match key.map(HeaderValue::to_str) {
-        None => None,
-        Some(Ok(key)) => Some(key.to_owned()),
-        Some(Err(_)) => return Err(ApiError::invalid("Idempotency-Key", "is no plain text")),
-    };
+    let key = repetition_key(request.headers())?;
     let Read {
         mut fields, room, ..
     } = body::json(&app, request, LARGE).await?;
@@ -75,6 +69,15 @@ pub async fn submit(
     }
     app.kept.add(&job, key.as_deref());
     Ok((StatusCode::ACCEPTED, Json(job.snapshot())).into_response())
+}
+
+/// The key under which a client repeats itself, where it gives one.
+pub(super) fn repetition_key(headers: &HeaderMap) -> Result<Option<String>> {
+    match headers.get("idempotency-key").map(HeaderValue::to_str) {
+        None => Ok(None),
+        Some(Ok(key)) => Ok(Some(key.to_owned())),
+        Some(Err(_)) => Err(ApiError::invalid("Idempotency-Key", "is no plain text")),
+    }
 }
 
 fn kind(given: Option<Value>) -> Result<Endpoint> {
@@ -171,13 +174,13 @@ pub async fn file(
 ) -> Result<Response> {
     let job = app.kept.job(&caller.name, &id)?;
     expect_end(&job)?;
-    picture(&job, index.parse().ok())
+    result_file(&job, index.parse().ok())
 }
 
 /// `GET /brisk/v1/results/{token}`.
 pub async fn linked(State(app): State<Arc<App>>, Path(token): Path<String>) -> Result<Response> {
     let (job, index) = app.kept.linked(&token)?;
-    picture(&job, Some(index))
+    result_file(&job, Some(index))
 }
 
 /// `GET /brisk/v1/events`.
@@ -185,7 +188,8 @@ pub async fn events(State(app): State<Arc<App>>, Extension(caller): Extension<Ca
     stream::snapshots(&app, caller)
 }
 
-fn expect_end(job: &Job) -> Result<()> {
+/// Refuses a job that goes on.
+pub(super) fn expect_end(job: &Job) -> Result<()> {
     let status = job.state().status();
     match status.is_final() {
         true => Ok(()),
@@ -196,14 +200,12 @@ fn expect_end(job: &Job) -> Result<()> {
     }
 }
 
-fn picture(job: &Job, index: Option<usize>) -> Result<Response> {
+/// A file of a job that is done.
+pub(super) fn result_file(job: &Job, index: Option<usize>) -> Result<Response> {
     let outcome = reply::outcome(job)?;
-    let files = match &*outcome {
-        Outcome::Images(images) => images.files.as_slice(),
-        Outcome::Texts(_) | Outcome::Masks(_) => &[],
-    };
+    let files = outcome.files();
     let Some(file) = index.and_then(|index| files.get(index)) else {
-        let message = format!("the job has {} pictures, counted from 0", files.len());
+        let message = format!("the job has {} files, counted from 0", files.len());
         return Err(ApiError::not_found(message));
     };
     let headers = [

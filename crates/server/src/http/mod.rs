@@ -6,6 +6,7 @@ mod make;
 mod models;
 mod observe;
 mod state;
+mod videos;
 
 use std::any::Any;
 use std::sync::Arc;
@@ -36,6 +37,9 @@ pub fn router(app: &Arc<App>) -> Result<Router, StartError> {
         .route("/v1/completions", post(make::completions))
         .route("/v1/models", get(models::list))
         .route("/v1/models/{id}", get(models::one))
+        .route("/v1/videos", post(videos::create).get(videos::list))
+        .route("/v1/videos/{id}", get(videos::one).delete(videos::delete))
+        .route("/v1/videos/{id}/content", get(videos::content))
         .route("/brisk/v1/segment", post(make::segment))
         .route("/brisk/v1/jobs", post(jobs::submit).get(jobs::list))
         .route("/brisk/v1/jobs/{id}", get(jobs::one))

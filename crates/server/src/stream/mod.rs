@@ -132,8 +132,8 @@ pub fn reply(app: &Arc<App>, job: Arc<Job>, guard: StopOnDrop, base: String) -> 
     let changes = job.changes();
     let kept = (guard, app.metrics.stream());
     match &job.ask {
-        // Masks are not streamed: their jobs are told of by their reply alone.
-        Ask::Images(_) | Ask::Masks(_) => {
+        // Masks and clips are not streamed: their jobs are told of by their reply alone.
+        Ask::Images(_) | Ask::Masks(_) | Ask::Clips(_) => {
             let source = images::Images::new(Arc::clone(app), job, base);
             response(source, changes, kept)
         }

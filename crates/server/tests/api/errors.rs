@@ -409,14 +409,7 @@ async fn bodies_are_of_their_type_and_size() {
 #[tokio::test]
 async fn nothing_is_served_elsewhere() {
     let server = Server::new();
-    for path in [
-        "/v1/videos",
-        "/v1/files",
-        "/v1/batches",
-        "/v1",
-        "/brisk/v1/videos",
-        "/ui",
-    ] {
+    for path in ["/v1/files", "/v1/batches", "/v1", "/brisk/v1/videos", "/ui"] {
         let reply = server.get(path).await;
         assert_eq!(
             (

@@ -38,6 +38,7 @@ fn body(endpoint: Endpoint, model: &str) -> Map<String, Value> {
         Endpoint::Chat => json!({"messages": [{"role": "user", "content": "x"}]}),
         Endpoint::Completions => json!({"prompt": "x"}),
         Endpoint::Segment => json!({"image": data_url(&picture()), "boxes": [[1, 1, 20, 20]]}),
+        Endpoint::Videos => json!({"prompt": "x", "frames": 5, "width": 32, "height": 32}),
     };
     let Value::Object(mut body) = body else {
         unreachable!()
@@ -58,6 +59,7 @@ fn server() -> Server {
         .map(str::to_owned)
         .to_vec();
     models.push(fixture("pipelines/sprint"));
+    models.push(fixture("pipelines/hunyuan_video_text"));
     Server::with(Settings {
         models,
         ..Settings::default()

@@ -152,7 +152,7 @@ async fn what_is_no_job_is_refused() {
     let server = Server::new();
     for (body, param) in [
         (json!({"request": {}}), "kind"),
-        (json!({"kind": "video", "request": {}}), "kind"),
+        (json!({"kind": "sound", "request": {}}), "kind"),
         (json!({"kind": "image"}), "request"),
         (
             json!({"kind": "image", "request": {"prompt": "x"}, "chanel": "a"}),

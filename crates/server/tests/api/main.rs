@@ -11,3 +11,4 @@ mod seeds;
 mod service;
 mod texts;
 mod together;
+mod videos;

@@ -1,0 +1,76 @@
+//! Clips: one after another.
+
+use std::sync::Arc;
+
+use brisk::{Control, GeneratedClip, VideoPlan};
+use brisk_pipelines::machine;
+
+use super::{Clock, Compute, Made};
+use crate::ask::ClipAsk;
+use crate::error::{ApiError, Result};
+use crate::job::Job;
+use crate::residents::{Lent, Model};
+use crate::served::Residence;
+
+/// A clip that is made and not yet a file.
+pub struct Filmed {
+    /// The job.
+    pub job: Arc<Job>,
+    /// What was decided, without the pictures that were given.
+    pub plan: VideoPlan,
+    /// The clip.
+    pub made: GeneratedClip,
+    /// Most memory that the process had while it ran, in bytes.
+    pub peak_memory: Option<u64>,
+}
+
+impl Filmed {
+    /// Pixels of all frames.
+    pub fn pixels(&self) -> usize {
+        let shape = self.made.clip.shape();
+        shape.size[0] * shape.size[1] * shape.frames
+    }
+}
+
+impl Compute {
+    /// Makes the clip of a job.
+    pub(super) fn film(&self, job: &Arc<Job>, ask: &ClipAsk) {
+        let Some(lent) = self.lend(job, ask.memory) else {
+            return;
+        };
+        job.begin();
+        let clock = Clock::start();
+        self.with_lent(job, lent, |lent| self.film_one(job, ask, lent));
+        self.left(job, clock.seconds());
+    }
+
+    fn film_one(&self, job: &Arc<Job>, ask: &ClipAsk, lent: &mut Lent) -> Result<()> {
+        let opening = self.control(Control::silent().with_cancel(job.halt_flag()));
+        let Model::Video(model) = lent.open(&opening)? else {
+            return Err(ApiError::internal("the model makes no clips"));
+        };
+        machine::forget_peak_memory();
+        let clock = Clock::start();
+        let control = self.control_of(job, 0);
+        // Planned by the model that makes it: it knows what is in memory already.
+        let plan = ask.planned(&**model, self.release_memory)?;
+        for warning in &plan.warnings {
+            control.warn(warning);
+        }
+        let made = model.generate(&plan, &control);
+        let made = made.map_err(|error| ApiError::of_library(&error))?;
+        ask.model.set_residence(Residence::Loaded);
+        let share = clock.share();
+        let stages = made.seconds.iter();
+        self.measured(
+            job,
+            stages.map(|(stage, seconds)| (*stage, seconds * share)),
+        );
+        self.hand_over(Made::Clip(Box::new(Filmed {
+            job: Arc::clone(job),
+            plan,
+            made,
+            peak_memory: machine::peak_memory(),
+        })))
+    }
+}
