@@ -29,6 +29,15 @@ const CASES: [&str; 7] = [
 ];
 const TOLERANCE: f64 = 1e-4;
 const SAMPLER_TOLERANCE: f64 = 1e-3;
+/// Of the one that chooses its steps so that each is right to 1e-3: rounding, another on every processor, decides which.
+const CHOSEN_STEPS_TOLERANCE: f64 = 3e-3;
+
+fn tolerance(case: &str) -> f64 {
+    match config(case).eval_scheduler.name() {
+        "ODE_dopri5" => CHOSEN_STEPS_TOLERANCE,
+        _ => SAMPLER_TOLERANCE,
+    }
+}
 
 fn folder(case: &str) -> ModelFolder {
     ModelFolder::Disk(fixtures_dir().join("class_conditional").join(case))
@@ -154,7 +163,7 @@ fn samplers_reach_what_the_authors_reach() {
             let outputs = run(case, "sampler", &*inputs, &mut |_, _| ());
             let outputs = outputs.unwrap_or_else(|error| panic!("{case} {name}: {error}"));
             let sample = outputs.required("sample").unwrap();
-            assert!(golden.compare("outputs.sample", sample, SAMPLER_TOLERANCE));
+            assert!(golden.compare("outputs.sample", sample, tolerance(case)));
             golden.report();
             let scheduler = config(case).eval_scheduler.name();
             *seen.entry(scheduler).or_insert(0) += 1;
@@ -220,7 +229,7 @@ fn every_step_is_the_authors() {
             }
         }
         let found = ops::to_nchw(&found).unwrap();
-        assert!(golden.compare("outputs.sample", &found, SAMPLER_TOLERANCE));
+        assert!(golden.compare("outputs.sample", &found, tolerance(case)));
         golden.report();
     }
 }
