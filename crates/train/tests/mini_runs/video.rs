@@ -90,7 +90,8 @@ fn the_autoencoder_learns_resumes_exactly_and_is_opened() {
             .nth(at)
             .copied()
     };
-    assert!(psnr(1) > psnr(0), "{log:?}");
+    // A corner on a plain ground is learnt by the first of them.
+    assert!(psnr(0) > Some(15.0) && psnr(1) > Some(15.0), "{log:?}");
     assert!(
         report.held_out_psnr > 8.0 && report.first_frame_psnr > 8.0,
         "{report:?}"
