@@ -53,19 +53,12 @@ pub(crate) fn require_size(size: usize, ratio: usize) -> Result<()> {
 /// The clips of a seed at these numbers, drawn side by side on the calling threads.
 pub(crate) fn draw(
     drawings: &Drawings,
-    (seed, split): (u64, Split),
+    of: (u64, Split),
     numbers: Range<u64>,
     frames: usize,
     size: usize,
 ) -> Result<Vec<MotionClip>> {
-    numbers
-        .into_par_iter()
-        .map(|number| {
-            let scene = MotionScene::draw(seed, number, split);
-            let frames = scene.render(drawings, frames, size)?;
-            Ok(MotionClip { scene, frames })
-        })
-        .collect()
+    draw_parts(drawings, of, numbers, (frames, frames), size)
 }
 
 /// As [`draw`], of each clip of `longest` frames only so many in a row, by lot which.
