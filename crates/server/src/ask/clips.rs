@@ -7,7 +7,7 @@ use brisk::options::{Key, Options};
 use brisk::{ResultKind, VideoModel, VideoPlan, VideoRequest, keys};
 use serde_json::{Map, Value};
 
-use super::images::{exceeds, refusal, size};
+use super::images::{check_picture, check_steps, exceeds, refusal, size};
 use super::{Context, Pictures, seed, seeds};
 use crate::error::{ApiError, Result};
 use crate::fields::{Endpoint, Given, field_of_option};
@@ -184,23 +184,8 @@ fn check_frames(frames: usize) -> Result<()> {
     }
 }
 
-fn check_steps(context: Context<'_>, steps: usize) -> Result<()> {
-    let most = context.settings.max_steps;
-    match steps > most {
-        true => Err(ApiError::invalid(
-            "steps",
-            format!("{steps} steps are more than {most}"),
-        )),
-        false => Ok(()),
-    }
-}
-
 fn check_pixels(context: Context<'_>, [width, height]: [usize; 2], frames: usize) -> Result<()> {
-    let (pixels, most) = (width.saturating_mul(height), context.settings.max_pixels);
-    if pixels > most {
-        let problem = format!("{width}x{height} are {pixels} pixels; at most {most} are drawn");
-        return Err(ApiError::invalid("size", problem));
-    }
+    let pixels = check_picture(context, width, height)?;
     if pixels.saturating_mul(frames) > MAX_CLIP_PIXELS {
         let problem = format!(
             "{frames} frames of {width}x{height} are more than {MAX_CLIP_PIXELS} pixels in all; ask for fewer \

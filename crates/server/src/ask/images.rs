@@ -123,12 +123,8 @@ impl ImageAsk {
                 options: options.clone().with(&keys::SEED, seed),
             })
             .collect();
-        let most = context.settings.max_steps;
-        let too_long = |steps: usize| {
-            ApiError::invalid("steps", format!("{steps} steps are more than {most}"))
-        };
-        if let Some(steps) = options.get(&keys::STEPS).filter(|steps| *steps > most) {
-            return Err(too_long(steps));
+        if let Some(steps) = options.get(&keys::STEPS) {
+            check_steps(context, steps)?;
         }
         check_size(context, &options, count)?;
         let asked = given.whole("partial_images").unwrap_or(0);
@@ -141,9 +137,7 @@ impl ImageAsk {
         let planned = model.plan_images(&requests[0]);
         let planned = planned.map_err(|error| refusal(context, &error))?;
         let plan = planned.plan;
-        if plan.steps > most {
-            return Err(too_long(plan.steps));
-        }
+        check_steps(context, plan.steps)?;
         check_pixels(context, plan.width, plan.height, count)?;
         let memory = plan
             .memory
@@ -370,12 +364,31 @@ fn check_size(context: Context<'_>, options: &Options, count: usize) -> Result<(
     check_pixels(context, side(&keys::WIDTH), side(&keys::HEIGHT), count)
 }
 
-fn check_pixels(context: Context<'_>, width: usize, height: usize, count: usize) -> Result<()> {
+/// Refuses more steps than the server takes.
+pub(super) fn check_steps(context: Context<'_>, steps: usize) -> Result<()> {
+    let most = context.settings.max_steps;
+    match steps > most {
+        true => Err(ApiError::invalid(
+            "steps",
+            format!("{steps} steps are more than {most}"),
+        )),
+        false => Ok(()),
+    }
+}
+
+/// Refuses a picture, or a frame, of more pixels than the server draws; gives how many it has.
+pub(super) fn check_picture(context: Context<'_>, width: usize, height: usize) -> Result<usize> {
     let (pixels, most) = (width.saturating_mul(height), context.settings.max_pixels);
     if pixels > most {
         let problem = format!("{width}x{height} are {pixels} pixels; at most {most} are drawn");
         return Err(ApiError::invalid("size", problem));
     }
+    Ok(pixels)
+}
+
+fn check_pixels(context: Context<'_>, width: usize, height: usize, count: usize) -> Result<()> {
+    let pixels = check_picture(context, width, height)?;
+    let most = context.settings.max_pixels;
     if pixels.saturating_mul(count) > MAX_REQUEST_PIXELS.max(most) {
         let problem = format!(
             "{count} pictures of {width}x{height} are more than {MAX_REQUEST_PIXELS} pixels in all"
