@@ -7,8 +7,8 @@ use std::sync::LazyLock;
 
 use brisk_media::{Picture, encode_png};
 use brisk_pipelines::Control;
-use brisk_train::data::captioned::{SideFiles, prepare_captioned};
-use brisk_train::data::emoji::{EmojiData, PrepareOptions};
+use brisk_train::data::captioned::{CaptionedOptions, prepare_captioned};
+use brisk_train::data::pictures::{PictureData, PrepareOptions};
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| brisk_fuzz::folder("captions"));
 
@@ -21,9 +21,9 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     std::fs::write(FOLDER.join("a.txt"), bytes).expect("a place to write");
     let mut options = PrepareOptions::new(FOLDER.join("data.safetensors"));
     options.size = 8;
-    if prepare_captioned(&FOLDER, &SideFiles::default(), &options, &Control::silent()).is_ok() {
-        let data = EmojiData::open(&options.out).expect("it was written");
+    if prepare_captioned(&FOLDER, &CaptionedOptions::default(), &options, &Control::silent()).is_ok() {
+        let data = PictureData::open(&options.out).expect("it was written");
         assert_eq!(data.len(), 1);
-        assert!(!data.entries[0].name.trim().is_empty());
+        assert!(!data.entries()[0].name.trim().is_empty());
     }
 });

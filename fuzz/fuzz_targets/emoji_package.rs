@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use brisk_pipelines::Control;
-use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
+use brisk_train::data::emoji::{EmojiSources, prepare};
+use brisk_train::data::pictures::{PictureData, PrepareOptions};
 use serde_json::Value;
 
 static FOLDER: LazyLock<PathBuf> = LazyLock::new(|| brisk_fuzz::folder("emoji-package"));
@@ -36,6 +37,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut options = PrepareOptions::new(FOLDER.join("data.safetensors"));
     options.size = 8;
     if prepare(&sources, &options, &Control::silent()).is_ok() {
-        EmojiData::open(&options.out).expect("it was written");
+        PictureData::open(&options.out).expect("it was written");
     }
 });

@@ -110,9 +110,12 @@ put("captions", "zero_bytes", b"a\0b")
 one = {"name": "red apple", "tags": ["fruit"], "hexcode": "1F34E", "set": "noto", "group": "food-drink", "held_out": False}
 
 
-def data_set(entries=(one,), pictures=("U8", (1, 3, 8, 8), bytes(192)), kind="brisk-emoji-1"):
+def data_set(entries=(one,), pictures=("U8", (1, 3, 8, 8), bytes(192)), kind="brisk-emoji-1", **further):
     text = entries if isinstance(entries, str) else json.dumps(list(entries))
-    return tensors({"format": kind, "entries": text}, pictures=pictures)
+    return tensors({"format": kind, "entries": text}, pictures=pictures, **further)
+
+
+wide = ("U8", (1, 3, 4, 16), bytes(192))
 
 
 put("data_set", "good_one", data_set())
@@ -123,7 +126,12 @@ put("data_set", "no_pictures", data_set(pictures=None))
 put("data_set", "none_at_all", data_set([], ("U8", (0, 3, 8, 8), b"")))
 put("data_set", "other_format", data_set(kind="brisk-emoji-9"))
 put("data_set", "fewer_pictures", data_set([one, one]))
-put("data_set", "not_square", data_set(pictures=("U8", (1, 3, 8, 4), bytes(96))))
+put("data_set", "good_wide", data_set(pictures=wide))
+put("data_set", "good_shapes", data_set([one, one], None, **{"pictures.4x16": wide, "pictures.8x8": ("U8", (1, 3, 8, 8), bytes(192))}))
+put("data_set", "other_shape", data_set(pictures=None, **{"pictures.16x4": wide}))
+put("data_set", "square_and_wide", data_set([one, one], **{"pictures.4x16": wide}))
+put("data_set", "unknown_tensor", data_set(latents=wide))
+put("data_set", "too_flat", data_set(pictures=("U8", (1, 3, 1, 16), bytes(48))))
 put("data_set", "no_side", data_set(pictures=("U8", (1, 3, 0, 0), b"")))
 put("data_set", "no_side_many", data_set(pictures=("U8", (2**40, 3, 0, 0), b"")))
 put("data_set", "grey", data_set(pictures=("U8", (1, 1, 8, 8), bytes(64))))

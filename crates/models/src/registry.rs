@@ -29,6 +29,7 @@ pub static COMPONENTS: &[&Component] = &[
     &hunyuan_video::transformer::COMPONENT,
     &hunyuan_video::autoencoder::COMPONENT,
     &clip::COMPONENT,
+    &clip::MODEL,
     &llava::COMPONENT,
     &sam::COMPONENT,
     &craft::COMPONENT,

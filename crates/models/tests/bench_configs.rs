@@ -2,6 +2,7 @@
 //! numbers of parameters.
 
 use brisk_models::class_conditional;
+use brisk_models::clip::ClipModelConfig;
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_models::gemma2::Gemma2Config;
 use brisk_models::hart;
@@ -15,6 +16,13 @@ use brisk_models::vila_u;
 fn read(path: &str) -> Vec<u8> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../bench/configs/");
     std::fs::read(format!("{folder}{path}")).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+#[test]
+fn clip_has_the_published_number_of_parameters() {
+    let name = "clip-vit-large-patch14";
+    let config = ClipModelConfig::from_json(&read(&format!("{name}/config.json")), name).unwrap();
+    assert_eq!(config.parameters(), 427_616_513);
 }
 
 #[test]

@@ -107,6 +107,9 @@ impl From<brisk_nn::Error> for Error {
 }
 
 fn names(kinds: &[ResultKind]) -> String {
+    if kinds.is_empty() {
+        return "judgements of pictures (`brisk image --best-of N --judge`)".to_owned();
+    }
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
     names.join(" and ")
 }

@@ -50,6 +50,7 @@ mod residency;
 mod rest_of_folder;
 mod tokenizer;
 mod turns;
+pub mod vision_preparation;
 
 pub use block_importance::{BlockImportance, BlockWatcher};
 pub use brisk_models::Cost;

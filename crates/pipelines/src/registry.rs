@@ -17,6 +17,7 @@ pub static FAMILIES: &[&Family] = &[
     &families::hart::FAMILY,
     &families::class_conditional::FAMILY,
     &families::hunyuan_video::FAMILY,
+    &families::similarity::FAMILY,
     // Before the language models, which take any folder with a configuration.
     &families::vila_u::FAMILY,
     &families::char_sam::FAMILY,
@@ -35,6 +36,9 @@ pub type OpenMasks = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn MaskModel
 
 /// Opens a model that makes clips.
 pub type OpenVideo = fn(&ModelFolder, &OpenSettings) -> Result<Box<dyn VideoModel>>;
+
+/// Opens a model that judges pictures, with the question that it is asked where it is asked any.
+pub type OpenJudge = fn(&ModelFolder, &OpenSettings, Option<String>) -> Result<Box<dyn Judge>>;
 
 /// Reads a network's `config.json`, named by the label, for how its layers lie in 4-bit files.
 pub type ReadLayout = fn(&[u8], &str) -> Result<Box<dyn LowBitLayout>>;
@@ -85,6 +89,8 @@ pub struct Family {
     pub masks: Option<OpenMasks>,
     /// How to open one for clips.
     pub video: Option<OpenVideo>,
+    /// How to open one that judges pictures and gives nothing else.
+    pub judge: Option<OpenJudge>,
     /// What a pipeline of a class (`_class_name` of a `model_index.json`) is, in words.
     pub class_in_words: fn(&str) -> Option<&'static str>,
     /// How the layers of the network of a `config.json` lie in 4-bit files, where files of the family's
@@ -140,16 +146,21 @@ pub fn open_image(folder: &ModelFolder, settings: &OpenSettings) -> Result<Box<d
     open(folder, settings)
 }
 
-/// Opens a model that answers questions about pictures as their judge; `template` is what it is asked, with
-/// [`PROMPT_PLACE`](crate::judging::PROMPT_PLACE) for the prompt.
+/// Opens a judge of pictures: one that compares them with texts, or a model that answers questions about them. `template`
+/// is what the latter is asked, with [`PROMPT_PLACE`](crate::judging::PROMPT_PLACE) for the prompt.
 ///
 /// # Errors
-/// As [`open_text`]; a model that reads no pictures, or a template without a place for the prompt.
+/// As [`open_text`]; a model that reads no pictures, a template without a place for the prompt, or for one that is asked
+/// nothing.
 pub fn open_judge(
     folder: &ModelFolder,
     settings: &OpenSettings,
     template: Option<String>,
 ) -> Result<Box<dyn Judge>> {
+    let judge = family_of(folder, &settings.options).and_then(|family| family.judge);
+    if let Some(open) = judge {
+        return open(folder, settings, template);
+    }
     let model = open_text(folder, settings)?;
     Ok(Box::new(YesNoJudge::new(model, template)?))
 }

@@ -264,13 +264,17 @@ impl Served {
             .unwrap_or_else(|| Err(self.gives_no(ResultKind::Masks)))
     }
 
-    /// Plans a clip.
+    /// Plans a clip, and tells what it costs.
     ///
     /// # Errors
     /// What the model refuses.
-    pub fn plan_clip(&self, request: &VideoRequest) -> brisk::Result<VideoPlan> {
-        self.with_filmer(|filmer| filmer.plan(request))
-            .unwrap_or_else(|| Err(self.gives_no(ResultKind::Clips)))
+    pub fn plan_clip(&self, request: &VideoRequest) -> brisk::Result<(VideoPlan, Vec<StageCost>)> {
+        self.with_filmer(|filmer| {
+            let plan = filmer.plan(request)?;
+            let costs = filmer.cost(&plan)?;
+            Ok((plan, costs))
+        })
+        .unwrap_or_else(|| Err(self.gives_no(ResultKind::Clips)))
     }
 
     /// Whether it is in memory.

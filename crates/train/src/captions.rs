@@ -6,7 +6,7 @@ use brisk_pipelines::{EvaluationPictures, KnownPrompts, NamedPicture};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::emoji::{EmojiData, EmojiEntry, ScoredCaption};
+use crate::data::pictures::{PictureData, PictureEntry, ScoredCaption};
 use crate::error::{Error, Result};
 use crate::eval::spread_over;
 use crate::pictures;
@@ -19,11 +19,11 @@ const MEASURED: usize = 96;
 const MAX_TAGS: usize = 4;
 
 /// The text a tokenizer is trained on.
-pub(crate) fn lines(data: &EmojiData, training: &[usize]) -> Vec<String> {
+pub(crate) fn lines(data: &PictureData, training: &[usize]) -> Vec<String> {
     training
         .iter()
         .map(|index| {
-            let entry = &data.entries[*index];
+            let entry = &data.entries()[*index];
             let mut line = entry.name.clone();
             let scored = entry.captions.iter().map(|caption| &caption.text);
             for further in entry.tags.iter().chain(scored) {
@@ -54,8 +54,8 @@ pub(crate) fn vocabulary_of(part: &str, keys: &Value) -> Result<usize> {
 }
 
 /// What a model that was trained on these pictures knows.
-pub(crate) fn known(data: &EmojiData, training: &[usize]) -> KnownPrompts {
-    let entries = || training.iter().map(|index| &data.entries[*index]);
+pub(crate) fn known(data: &PictureData, training: &[usize]) -> KnownPrompts {
+    let entries = || training.iter().map(|index| &data.entries()[*index]);
     let names: BTreeSet<String> = entries().map(|entry| entry.name.clone()).collect();
     let further = entries().flat_map(|entry| {
         let scored = entry.captions.iter().map(|caption| caption.text.clone());
@@ -67,17 +67,17 @@ pub(crate) fn known(data: &EmojiData, training: &[usize]) -> KnownPrompts {
 /// What a model that was trained on these pictures can be measured by: some of them, and some of those that are held out,
 /// spread over the data, whose neighbours look alike; no name twice.
 pub(crate) fn evaluation(
-    data: &EmojiData,
+    data: &PictureData,
     training: &[usize],
     held_out: &[usize],
 ) -> Result<EvaluationPictures> {
     let some = |indices: &[usize]| {
         let mut names = BTreeSet::new();
         let mut own = indices.to_vec();
-        own.retain(|index| names.insert(&data.entries[*index].name));
+        own.retain(|index| names.insert(&data.entries()[*index].name));
         let named = spread_over(&own, MEASURED).into_iter().map(|index| {
             Ok(NamedPicture {
-                prompt: data.entries[index].name.clone(),
+                prompt: data.entries()[index].name.clone(),
                 picture: pictures::original(data, index)?,
             })
         });
@@ -173,7 +173,7 @@ impl CaptionScores {
 /// A caption: one of those with scores where there are any; else for a share of `name_probability` the name alone, or
 /// with some keywords.
 pub(crate) fn caption(
-    entry: &EmojiEntry,
+    entry: &PictureEntry,
     name_probability: f64,
     scores: &CaptionScores,
     rng: &mut Rng,

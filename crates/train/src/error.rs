@@ -26,7 +26,7 @@ pub enum Error {
     Media(#[from] brisk_media::Error),
     /// A data set of emoji.
     #[error(transparent)]
-    Emoji(#[from] crate::data::emoji::EmojiError),
+    DataSet(#[from] crate::data::DataError),
     /// A file that could not be read or written.
     #[error("{path}: {source}")]
     File {

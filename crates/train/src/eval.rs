@@ -15,7 +15,7 @@ use brisk_pipelines::events::{StepClock, Work};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::{Error, Result};
 use crate::families::autoencoder::Autoencoder;
 use crate::pictures::{self, Selection};
@@ -36,7 +36,7 @@ pub(crate) const BATCH: usize = 16;
 pub(crate) const MAX_PSNR: f64 = 100.0;
 
 /// Mean over the pictures `indices` of each one's PSNR after encoding, decoding and rounding to bytes, dB.
-pub fn mean_psnr(model: &Autoencoder, data: &EmojiData, indices: &[usize]) -> Result<f64> {
+pub fn mean_psnr(model: &Autoencoder, data: &PictureData, indices: &[usize]) -> Result<f64> {
     mean_psnr_of(data, indices, |pictures| {
         Ok(model.decode(&model.encode(pictures)?)?)
     })
@@ -44,7 +44,7 @@ pub fn mean_psnr(model: &Autoencoder, data: &EmojiData, indices: &[usize]) -> Re
 
 /// As [`mean_psnr`] for anything that gives pictures `[B,H,W,3]` back.
 pub(crate) fn mean_psnr_of(
-    data: &EmojiData,
+    data: &PictureData,
     indices: &[usize],
     mut decoded: impl FnMut(&Tensor) -> Result<Tensor>,
 ) -> Result<f64> {
@@ -82,7 +82,7 @@ pub(crate) fn spread_over(indices: &[usize], most: usize) -> Vec<usize> {
 /// Scaled latents of the pictures `indices`, channels last, one flat vector a picture.
 pub(crate) fn scaled_latents(
     model: &Autoencoder,
-    data: &EmojiData,
+    data: &PictureData,
     indices: &[usize],
     control: &Control,
 ) -> Result<Vec<Vec<f32>>> {
@@ -94,7 +94,7 @@ pub(crate) fn scaled_latents(
     Ok(latents)
 }
 
-fn scaled_rows(model: &Autoencoder, batch: &Tensor) -> Result<Vec<Vec<f32>>> {
+pub(crate) fn scaled_rows(model: &Autoencoder, batch: &Tensor) -> Result<Vec<Vec<f32>>> {
     let encoded = model.encode(batch)?;
     let each = encoded.elem_count() / encoded.dim(0)?.max(1);
     let factor = model.scaling_factor() as f32;
@@ -113,7 +113,7 @@ pub type Generate<'a> = dyn FnMut(&[String], u64) -> Result<Vec<Generated>> + 'a
 /// What is to be measured of a text-to-image model.
 pub struct ImageEvaluation<'a> {
     /// The training data.
-    pub data: &'a EmojiData,
+    pub data: &'a PictureData,
     /// The pictures that the model was trained on.
     pub pictures: &'a Selection,
     /// The autoencoder whose latents are compared.
@@ -167,6 +167,7 @@ pub fn evaluate_image_model(
     generate: &mut Generate<'_>,
 ) -> Result<ImageEvaluationReport> {
     let data = evaluation.data;
+    let side = data.required_side()?;
     let candidates = evaluation.pictures.of(data, false);
     if candidates.is_empty() || evaluation.prompts == 0 {
         return Err(Error::Data(
@@ -184,7 +185,7 @@ pub fn evaluate_image_model(
         .iter()
         .map(|index| pictures::original(data, *index))
         .collect::<Result<_>>()?;
-    let name = |position: usize| data.entries[candidates[position]].name.clone();
+    let name = |position: usize| data.entries()[candidates[position]].name.clone();
     let mut results = Vec::with_capacity(chosen.len());
     control.stage("drawing", Work::Run, chosen.len());
     let mut clock = StepClock::new(chosen.len());
@@ -192,7 +193,7 @@ pub fn evaluate_image_model(
         control.check()?;
         let prompts: Vec<String> = group
             .iter()
-            .map(|index| data.entries[*index].name.clone())
+            .map(|index| data.entries()[*index].name.clone())
             .collect();
         let seed = evaluation.seed.wrapping_add(number as u64);
         let generated = generate(&prompts, seed)?;
@@ -205,10 +206,10 @@ pub fn evaluate_image_model(
         }
         clock.steps(group.len(), control);
         for (prompt, (picture, latent)) in prompts.into_iter().zip(generated) {
-            if (picture.width, picture.height) != (data.size, data.size) {
+            if (picture.width, picture.height) != (side, side) {
                 return Err(Error::Data(format!(
                     "a generated picture of {}x{} px, expected {}",
-                    picture.width, picture.height, data.size
+                    picture.width, picture.height, side
                 )));
             }
             let latent = match latent {
@@ -240,9 +241,7 @@ pub fn evaluate_image_model(
 }
 
 fn encode_one(model: &Autoencoder, picture: &Picture) -> Result<Vec<f32>> {
-    let values: Vec<f32> = pictures::signed(picture).collect();
-    let shape = (1, picture.height, picture.width, 3);
-    let batch = Tensor::from_vec(values, shape)?;
+    let batch = pictures::batch_of(std::slice::from_ref(picture))?;
     Ok(scaled_rows(model, &batch)?.remove(0))
 }
 

@@ -7,7 +7,7 @@ use brisk_pipelines::folder::Opened;
 use brisk_store::{Fingerprint, TensorSource, fingerprint};
 use serde::{Deserialize, Serialize};
 
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::{JsonContext, Result};
 use crate::families::autoencoder::AutoencoderConfig;
 use crate::families::video_autoencoder::VideoAutoencoderConfig;
@@ -20,11 +20,20 @@ pub struct Inputs(BTreeMap<String, String>);
 
 impl Inputs {
     /// With the pictures and their entries.
-    pub(crate) fn data(mut self, data: &EmojiData) -> Result<Self> {
+    pub(crate) fn data(mut self, data: &PictureData) -> Result<Self> {
         let mut found = Fingerprint::default();
-        found.add(&(data.size as u64).to_le_bytes());
-        found.add(&serde_json::to_vec(&data.entries).in_document("entries")?);
-        found.add(&data.pictures);
+        match data.side() {
+            Some(side) => found.add(&(side as u64).to_le_bytes()),
+            None => {
+                let shapes = (0..data.len()).filter_map(|index| data.shape(index));
+                let sides = shapes.flat_map(|shape| [shape.height, shape.width]);
+                for side in sides {
+                    found.add(&(side as u64).to_le_bytes());
+                }
+            }
+        }
+        found.add(&serde_json::to_vec(data.entries()).in_document("entries")?);
+        found.add(data.bytes());
         self.0.insert("data set".to_owned(), found.text());
         Ok(self)
     }
@@ -104,22 +113,27 @@ impl Inputs {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::emoji::{EmojiEntry, EmojiSet};
+    use crate::data::pictures::{PictureEntry, PictureSet};
+    use brisk_media::Picture;
 
-    fn data(level: u8, name: &str) -> EmojiData {
-        EmojiData {
-            size: 8,
-            pictures: vec![level; 192],
-            entries: vec![EmojiEntry {
-                captions: Vec::new(),
-                name: name.to_owned(),
-                tags: Vec::new(),
-                hexcode: String::new(),
-                set: EmojiSet::Own,
-                group: String::new(),
-                held_out: false,
-            }],
-        }
+    fn data(level: u8, name: &str) -> PictureData {
+        let entry = PictureEntry {
+            captions: Vec::new(),
+            name: name.to_owned(),
+            tags: Vec::new(),
+            hexcode: String::new(),
+            set: PictureSet::Own,
+            group: String::new(),
+            held_out: false,
+        };
+        let picture = Picture {
+            width: 8,
+            height: 8,
+            pixels: vec![level; 192],
+        };
+        let mut data = PictureData::new();
+        data.push(entry, &picture);
+        data
     }
 
     fn of(level: u8, name: &str) -> Inputs {

@@ -1,6 +1,6 @@
 //! Losses, optimisers, data sets and training loops.
 //!
-//! [`train_autoencoder`] and [`train_image`] run a [`recipe::Recipe`] on an [`data::emoji::EmojiData`], and [`train_text`] one
+//! [`train_autoencoder`] and [`train_image`] run a [`recipe::Recipe`] on an [`data::pictures::PictureData`], and [`train_text`] one
 //! on problems of [`data::arithmetic`], into a folder: a log, samples, the last two checkpoints, and at the end a model in the layout of published checkpoints. A run that was
 //! killed continues from its checkpoint when the same call is made again, to the same weights as an uninterrupted one.
 //!
@@ -9,9 +9,9 @@
 //!
 //! ```no_run
 //! use brisk_pipelines::Control;
-//! use brisk_train::{data::emoji::EmojiData, recipe::Recipe, train_autoencoder};
+//! use brisk_train::{data::pictures::PictureData, recipe::Recipe, train_autoencoder};
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let data = EmojiData::open("emoji128.safetensors".as_ref())?;
+//! let data = PictureData::open("emoji128.safetensors".as_ref())?;
 //! let Recipe::Autoencoder(recipe) = Recipe::open("emoji-autoencoder")? else { return Ok(()) };
 //! let control = Control::new(|event| println!("{event:?}"));
 //! train_autoencoder(&recipe, &data, None, None, "out".as_ref(), &control)?;
@@ -28,6 +28,8 @@ mod error;
 pub mod eval;
 mod families;
 mod inputs;
+mod kept;
+mod latents;
 pub mod log;
 mod loss;
 mod objectives;

@@ -6,7 +6,7 @@ use brisk_pipelines::{Control, Event};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
+use crate::data::pictures::{PictureData, PictureEntry, PictureSet};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
@@ -151,37 +151,55 @@ fn write_changed(planes: &[u8], size: usize, change: Change, target: &mut [f32])
     }
 }
 
-fn planes(data: &EmojiData, index: usize) -> Result<&[u8]> {
+fn planes(data: &PictureData, index: usize) -> Result<&[u8]> {
     data.planes(index).ok_or_else(|| {
         Error::Data(format!(
             "there is no picture {index} among {} bytes of pictures",
-            data.pictures.len()
+            data.bytes().len()
         ))
     })
 }
 
-/// The pictures `indices` as they are: `[B,S,S,3]` in −1..=1.
-pub(crate) fn batch(data: &EmojiData, indices: &[usize]) -> Result<Tensor> {
-    let size = data.size;
-    let mut values = vec![0f32; indices.len() * size * size * 3];
+/// The pictures `indices`, which are of one shape, as they are: `[B,H,W,3]` in −1..=1.
+pub(crate) fn batch(data: &PictureData, indices: &[usize]) -> Result<Tensor> {
+    let mut shapes = indices.iter().map(|index| data.shape(*index));
+    let shape = shapes.next().flatten();
+    let shape = shape
+        .filter(|shape| shapes.all(|other| other == Some(*shape)))
+        .ok_or_else(|| Error::Data("a batch of no pictures, or of several shapes".to_owned()))?;
+    let each = shape.area() * 3;
+    let mut values = vec![0f32; indices.len() * each];
     values
-        .par_chunks_exact_mut(size * size * 3)
+        .par_chunks_exact_mut(each)
         .zip(indices)
         .try_for_each(|(target, index)| {
             write_plain(planes(data, *index)?, target);
             Ok::<(), Error>(())
         })?;
-    Ok(Tensor::from_vec(values, (indices.len(), size, size, 3))?)
+    let shape = (indices.len(), shape.height, shape.width, 3);
+    Ok(Tensor::from_vec(values, shape)?)
 }
 
-/// The pictures `indices` with random changes: channels-last values in −1..=1.
+/// Pictures of one size: `[B,H,W,3]` in −1..=1.
+pub(crate) fn batch_of(pictures: &[Picture]) -> Result<Tensor> {
+    let (height, width) = pictures
+        .first()
+        .map_or((0, 0), |first| (first.height, first.width));
+    let values: Vec<f32> = pictures.iter().flat_map(signed).collect();
+    Ok(Tensor::from_vec(
+        values,
+        (pictures.len(), height, width, 3),
+    )?)
+}
+
+/// The square pictures `indices` with random changes: channels-last values in −1..=1.
 pub(crate) fn augmented_batch(
-    data: &EmojiData,
+    data: &PictureData,
     indices: &[usize],
     augmentation: &Augmentation,
     rng: &mut Rng,
 ) -> Result<Vec<f32>> {
-    let size = data.size;
+    let size = data.required_side()?;
     let changes: Vec<Change> = indices.iter().map(|_| augmentation.draw(rng)).collect();
     let mut values = vec![0f32; indices.len() * size * size * 3];
     values
@@ -216,7 +234,7 @@ pub fn to_pictures(decoded: &Tensor) -> Result<Vec<Picture>> {
 }
 
 /// Picture `index` of the data set.
-pub(crate) fn original(data: &EmojiData, index: usize) -> Result<Picture> {
+pub(crate) fn original(data: &PictureData, index: usize) -> Result<Picture> {
     data.picture(index)
         .ok_or_else(|| Error::Data(format!("there is no picture {index}")))
 }
@@ -226,7 +244,7 @@ pub(crate) fn original(data: &EmojiData, index: usize) -> Result<Picture> {
 #[serde(deny_unknown_fields, default)]
 pub struct Selection {
     /// Sets of drawings to take; all when empty. Pictures of one's own belong to none and are always taken.
-    pub sets: Vec<EmojiSet>,
+    pub sets: Vec<PictureSet>,
     /// Groups to leave out, such as `flags`.
     pub without_groups: Vec<String>,
     /// Words to leave out: a picture goes when its name holds one of them.
@@ -235,18 +253,18 @@ pub struct Selection {
 
 impl Selection {
     /// The chosen pictures that are held out, or that are not, in the order of the data.
-    pub fn of(&self, data: &EmojiData, held_out: bool) -> Vec<usize> {
-        let chosen = |entry: &EmojiEntry| {
+    pub fn of(&self, data: &PictureData, held_out: bool) -> Vec<usize> {
+        let chosen = |entry: &PictureEntry| {
             let mut words = entry.name.split(|c: char| !c.is_alphanumeric());
             entry.held_out == held_out
                 && (self.sets.is_empty()
                     || self.sets.contains(&entry.set)
-                    || entry.set == EmojiSet::Own)
+                    || entry.set == PictureSet::Own)
                 && !self.without_groups.contains(&entry.group)
                 && !words.any(|word| self.without_words.iter().any(|without| without == word))
         };
-        (0..data.entries.len())
-            .filter(|index| chosen(&data.entries[*index]))
+        (0..data.entries().len())
+            .filter(|index| chosen(&data.entries()[*index]))
             .collect()
     }
 }
@@ -256,9 +274,9 @@ impl Selection {
     ///
     /// # Errors
     /// There are none.
-    pub(crate) fn training(&self, data: &EmojiData, control: &Control) -> Result<Vec<usize>> {
+    pub(crate) fn training(&self, data: &PictureData, control: &Control) -> Result<Vec<usize>> {
         let chosen = self.of(data, false);
-        let held_out = data.entries.iter().filter(|entry| entry.held_out).count();
+        let held_out = data.entries().iter().filter(|entry| entry.held_out).count();
         let left_out = data.len() - held_out - chosen.len();
         if chosen.is_empty() {
             return Err(Error::Data(format!(
@@ -279,44 +297,79 @@ impl Selection {
 
 /// Endless random order: every picture once an epoch. The order is a function of the seed and the position, so nothing of
 /// it has to be saved.
+///
+/// Where there are several buckets, a batch is of one of them. An epoch then has every bucket's batches, in any order; what
+/// a bucket's last one lacks is taken from its first.
 #[derive(Debug)]
 pub(crate) struct Order {
-    items: Vec<usize>,
+    buckets: Vec<Vec<usize>>,
     seed: u64,
     epoch: Option<u64>,
+    /// The epoch's items, batch by batch.
     shuffled: Vec<usize>,
 }
 
 impl Order {
     pub(crate) fn new(items: Vec<usize>, seed: u64) -> Result<Order> {
-        if items.is_empty() {
+        Self::in_buckets(vec![items], seed)
+    }
+
+    pub(crate) fn in_buckets(mut buckets: Vec<Vec<usize>>, seed: u64) -> Result<Order> {
+        buckets.retain(|items| !items.is_empty());
+        if buckets.is_empty() {
             return Err(Error::Data(
                 "no picture of the selection may be trained on".to_owned(),
             ));
         }
         Ok(Order {
-            items,
+            buckets,
             seed,
             epoch: None,
             shuffled: Vec::new(),
         })
     }
 
-    /// The items of batch number `step`.
+    /// The items of batch number `step`; `size` is the same at every call.
     pub(crate) fn batch(&mut self, step: u64, size: usize) -> Vec<usize> {
-        let count = self.items.len() as u64;
+        // Of a single bucket batches follow one another over the ends of epochs, with several each has its own.
+        let count = match &self.buckets[..] {
+            [items] => items.len(),
+            buckets => {
+                let batches = buckets.iter().map(|items| items.len().div_ceil(size));
+                batches.sum::<usize>() * size
+            }
+        } as u64;
         let first = step * size as u64;
         (first..first + size as u64)
             .map(|position| {
                 let epoch = position / count;
                 if self.epoch != Some(epoch) {
-                    let order = Rng::stream(self.seed, epoch).permutation(self.items.len());
-                    self.shuffled = order.into_iter().map(|i| self.items[i]).collect();
+                    self.shuffled = self.shuffle(epoch, size);
                     self.epoch = Some(epoch);
                 }
                 self.shuffled[(position % count) as usize]
             })
             .collect()
+    }
+
+    fn shuffle(&self, epoch: u64, size: usize) -> Vec<usize> {
+        let rng = &mut Rng::stream(self.seed, epoch);
+        let mut shuffled = |items: &[usize]| -> Vec<usize> {
+            let order = rng.permutation(items.len()).into_iter();
+            order.map(|index| items[index]).collect()
+        };
+        if let [items] = &self.buckets[..] {
+            return shuffled(items);
+        }
+        let mut batches: Vec<Vec<usize>> = Vec::new();
+        for items in &self.buckets {
+            let items = shuffled(items);
+            let whole = items.len().div_ceil(size) * size;
+            let filled: Vec<usize> = items.iter().copied().cycle().take(whole).collect();
+            batches.extend(filled.chunks(size).map(<[usize]>::to_vec));
+        }
+        let order = rng.permutation(batches.len()).into_iter();
+        order.flat_map(|batch| batches[batch].clone()).collect()
     }
 }
 
@@ -333,6 +386,28 @@ mod tests {
         assert_ne!(seen[..7], seen[7..]);
         seen[..7].sort_unstable();
         assert_eq!(seen[..7], [10, 11, 12, 13, 14, 15, 16]);
+    }
+
+    #[test]
+    fn batches_hold_one_bucket_and_epochs_every_item() {
+        let buckets = vec![(0..7).collect(), vec![20, 21], (30..36).collect()];
+        let mut order = Order::in_buckets(buckets, 3).unwrap();
+        let epoch = |order: &mut Order, number: u64| -> Vec<Vec<usize>> {
+            (0..6)
+                .map(|batch| order.batch(6 * number + batch, 3))
+                .collect()
+        };
+        let first = epoch(&mut order, 0);
+        assert_ne!(first, epoch(&mut order, 1));
+        assert_eq!(first, epoch(&mut order, 0));
+        for batch in &first {
+            let bucket = |item: &usize| item / 10;
+            assert!(batch.iter().all(|item| bucket(item) == bucket(&batch[0])));
+        }
+        let mut seen = first.concat();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 15);
     }
 
     #[test]

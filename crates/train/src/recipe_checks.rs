@@ -3,7 +3,7 @@
 use brisk_pipelines::diffusion::schedulers::NUMBERS;
 use serde_json::Value;
 
-use crate::data::emoji::SIZES;
+use crate::data::pictures::SIZES;
 use crate::error::{Error, JsonContext, Result};
 use crate::families::autoencoder::AutoencoderConfig;
 use crate::families::image::adapter::LoraOptions;

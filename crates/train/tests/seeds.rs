@@ -5,8 +5,9 @@ use std::path::Path;
 use brisk_media::{Picture, encode_png};
 use brisk_pipelines::Control;
 use brisk_testkit::check_seeds;
-use brisk_train::data::captioned::{SideFiles, prepare_captioned};
-use brisk_train::data::emoji::{EmojiData, EmojiSources, PrepareOptions, prepare};
+use brisk_train::data::captioned::{CaptionedOptions, prepare_captioned};
+use brisk_train::data::emoji::{EmojiSources, prepare};
+use brisk_train::data::pictures::{PictureData, PrepareOptions};
 use brisk_train::log::read_log;
 use brisk_train::recipe::Recipe;
 use serde_json::Value;
@@ -33,7 +34,7 @@ fn texts_beside_pictures() {
         let options = small(&folder.path().join("data.safetensors"));
         prepare_captioned(
             folder.path(),
-            &SideFiles::default(),
+            &CaptionedOptions::default(),
             &options,
             &Control::silent(),
         )
@@ -46,7 +47,7 @@ fn data_sets() {
     check_seeds("data_set", true, |name, bytes| {
         let path = folder.path().join(name);
         std::fs::write(&path, bytes).unwrap();
-        EmojiData::open(&path)
+        PictureData::open(&path)
     });
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use brisk_train::data::emoji::EmojiData;
+use brisk_train::data::pictures::PictureData;
 use brisk_train::data::scenes::Drawings;
 use brisk_train::eval::open_autoencoder;
 use brisk_train::recipe::Recipe;
@@ -119,7 +119,7 @@ fn sprint(arguments: &SprintArguments) -> Result {
         Some(_) => "controlnet",
         None => "model",
     };
-    let data = EmojiData::open_all(&arguments.data)?;
+    let data = PictureData::open_all(&arguments.data)?;
     arguments.run.train(result, |control| {
         let (steering, out) = (steering.as_ref(), &arguments.run.output);
         distill_sprint(&recipe, &data, &teacher, steering, &vae, out, control)

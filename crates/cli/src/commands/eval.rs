@@ -2,6 +2,7 @@
 
 mod alignment;
 pub mod masks;
+mod similarity;
 mod text;
 pub mod video;
 
@@ -11,7 +12,7 @@ use brisk::{Control, GeneratedImage, ImageRequest, Options, Work, keys, registry
 use brisk_media::{Picture, contact_sheet, encode_png};
 use brisk_store::write_atomic;
 use brisk_train::Selection;
-use brisk_train::data::emoji::EmojiData;
+use brisk_train::data::pictures::PictureData;
 use brisk_train::eval::{
     Generated, ImageEvaluation, evaluate_image_model, load_autoencoder, mean_psnr, open_autoencoder,
 };
@@ -31,6 +32,7 @@ pub enum EvalVerb {
     Text(text::TextEvalArguments),
     Alignment(alignment::AlignmentArguments),
     Masks(masks::MasksEvalArguments),
+    Similarity(similarity::SimilarityArguments),
     Video(video::VideoEvalArguments),
 }
 
@@ -86,6 +88,7 @@ pub fn run(verb: &EvalVerb) -> Result {
         EvalVerb::Text(arguments) => text::run(arguments),
         EvalVerb::Alignment(arguments) => alignment::run(arguments),
         EvalVerb::Masks(arguments) => masks::run(arguments),
+        EvalVerb::Similarity(arguments) => similarity::run(arguments),
         EvalVerb::Video(arguments) => video::run(arguments),
     }
 }
@@ -107,7 +110,8 @@ fn image(arguments: &ImageEvalArguments) -> Result {
     }
     let variant = arguments.variant.as_deref();
     let folder = models::open(arguments.model.as_deref(), variant)?;
-    let data = EmojiData::open(&arguments.data)?;
+    let data = PictureData::open(&arguments.data)?;
+    let side = data.required_side()?;
     let autoencoder = load_autoencoder(&open_autoencoder(&folder, variant)?)?;
     let options = Options::new().with_some(&keys::VARIANT, arguments.variant.clone());
     let options = models::kept_in_memory(&folder, options);
@@ -136,8 +140,8 @@ fn image(arguments: &ImageEvalArguments) -> Result {
             options: Options::new(),
         }
         .with(&keys::SEED, seed)
-        .with(&keys::WIDTH, data.size)
-        .with(&keys::HEIGHT, data.size)
+        .with(&keys::WIDTH, side)
+        .with(&keys::HEIGHT, side)
         .with_some(&keys::STEPS, arguments.steps)
         .with_some(&keys::GUIDANCE, arguments.guidance);
         let quiet = Control::silent().with_cancel(control.cancel_flag());

@@ -158,22 +158,24 @@ fn problems(seed: u64, count: usize) -> Vec<Problem> {
         .collect()
 }
 
+/// What went wrong with the checker.
+fn failed(error: brisk_train::Error) -> brisk::Error {
+    brisk::Error::folder(CHECKER, error.to_string())
+}
+
 fn distance(first: &[Picture], second: &[Picture]) -> brisk::Result<f64> {
-    let failed = |error: brisk_train::Error| brisk::Error::folder(CHECKER, error.to_string());
     let checker = SceneChecker::in_the_box().map_err(failed)?;
     picture_distance(&checker, first, second).map_err(failed)
 }
 
 fn pair_distance(first: &[Picture], second: &[Picture]) -> brisk::Result<Vec<f64>> {
-    let failed = |error: brisk_train::Error| brisk::Error::folder(CHECKER, error.to_string());
     let network = FeatureNetwork::in_the_box().map_err(failed)?;
     pair_distances(&network, first, second).map_err(failed)
 }
 
 /// What the checker in the box says of pictures of scenes.
 fn shows(prompts: &[String], pictures: &[Picture]) -> brisk::Result<Vec<bool>> {
-    let checker = SceneChecker::in_the_box()
-        .map_err(|error| brisk::Error::folder(CHECKER, error.to_string()))?;
+    let checker = SceneChecker::in_the_box().map_err(failed)?;
     let mut judge = SceneJudge::new(checker, CHECKER);
     let silent = brisk::Control::silent();
     let pairs = prompts.iter().zip(pictures);

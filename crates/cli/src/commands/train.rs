@@ -19,7 +19,8 @@ use std::sync::Arc;
 use brisk::{Control, ResultKind};
 use brisk_pipelines::folder::ComponentFolder;
 use brisk_store::{ModelFolder, TensorSource, check_output};
-use brisk_train::data::emoji::{EmojiData, PrepareOptions, prepare};
+use brisk_train::data::emoji::prepare;
+use brisk_train::data::pictures::{PictureData, PrepareOptions};
 use brisk_train::eval::open_autoencoder;
 use brisk_train::optimiser::OptimiserKind;
 use brisk_train::recipe::{MAX_STEPS, Recipe, TrainingOptions, built_in_names};
@@ -280,7 +281,7 @@ fn autoencoder(arguments: &AutoencoderArguments) -> Result {
         other => return Err(wrong_kind(&arguments.recipe, &other, "autoencoder")),
     };
     arguments.run.adjust(&mut recipe.training);
-    let data = EmojiData::open_all(&arguments.data)?;
+    let data = PictureData::open_all(&arguments.data)?;
     let start = arguments.from.as_deref().map(|name| {
         let folder = models::open(Some(name), None)?;
         arguments.run.keeps("vae", &folder)?;
@@ -329,7 +330,7 @@ fn image(arguments: &ImageTrainingArguments) -> Result {
         recipe = with_controlnet(recipe, blocks.into())?;
     }
     arguments.run.adjust(recipe.training_mut());
-    let data = EmojiData::open_all(&arguments.data)?;
+    let data = PictureData::open_all(&arguments.data)?;
     let vae = match (&arguments.vae, &start) {
         (Some(name), _) => open(name)?,
         (None, Some(start)) => start.clone(),

@@ -4,7 +4,7 @@ use brisk_nn::{EncoderActivation, EncoderLayerOptions};
 use serde::Deserialize;
 
 use crate::config::{check_count, checked, parse};
-use crate::{Error, Result};
+use crate::{Cost, Error, Result};
 
 /// The text encoder, with the defaults of its class.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -113,6 +113,15 @@ fn check(
     Ok(())
 }
 
+/// The work of a layer's products with weights.
+fn linear_layers(cost: &mut Cost, rows: u64, width: u64, inner: u64) {
+    for _ in 0..4 {
+        cost.linear(rows, width, width);
+    }
+    cost.linear(rows, width, inner);
+    cost.linear(rows, inner, width);
+}
+
 /// Parameters of a layer.
 fn layer_parameters(width: usize, inner: usize) -> u64 {
     let (width, inner) = (width as u64, inner as u64);
@@ -150,7 +159,7 @@ impl ClipTextConfig {
         Ok(config)
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(super) fn validate(&self) -> Result<()> {
         check(
             &[
                 ("vocab_size", self.vocab_size, 1 << 24),
@@ -181,6 +190,15 @@ impl ClipTextConfig {
             eps: self.layer_norm_eps,
             activation: EncoderActivation::from_name(&self.hidden_act)?,
         })
+    }
+
+    /// The work of a text of so many tokens.
+    pub fn cost(&self, tokens: usize) -> Cost {
+        let [width, rows] = [self.hidden_size, tokens].map(|n| n as u64);
+        let mut cost = Cost::new("layers");
+        linear_layers(&mut cost, rows, width, self.intermediate_size as u64);
+        cost.work(rows * (rows + 1) * width, 4 * rows * width);
+        cost.repeated(self.num_hidden_layers as u64)
     }
 
     /// Number of parameters.
@@ -229,6 +247,20 @@ impl ClipVisionConfig {
     /// Patches along a side.
     pub fn grid(&self) -> usize {
         self.image_size / self.patch_size
+    }
+
+    /// The work of a picture up to so many layers.
+    pub(crate) fn cost(&self, layers: usize) -> Cost {
+        let places = self.grid() * self.grid() + 1;
+        let [width, places] = [self.hidden_size, places].map(|n| n as u64);
+        let patch = (self.num_channels * self.patch_size * self.patch_size) as u64;
+        let mut layer = Cost::new("layer");
+        linear_layers(&mut layer, places, width, self.intermediate_size as u64);
+        layer.work(2 * places * places * width, 4 * places * width);
+        let mut all = Cost::new("vision_tower");
+        all.add(&layer.repeated(layers as u64));
+        all.linear(places, patch, width);
+        all
     }
 
     /// Number of parameters of the encoder up to so many layers.

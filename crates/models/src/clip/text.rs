@@ -10,7 +10,7 @@ const STAGE: &str = "text encoder";
 /// What stands before the names in the published files.
 const PREFIX: &str = "text_model";
 /// A buffer that older files hold.
-const PLACES: &str = "embeddings.position_ids";
+pub(super) const PLACES: &str = "embeddings.position_ids";
 /// `eos_token_id` of files that were written before it was right.
 const OLD_END: u32 = 2;
 
@@ -43,6 +43,16 @@ impl ClipText {
             true => weights.pp(PREFIX),
             false => weights.clone(),
         };
+        let encoder = Self::read(config, &inner)?;
+        weights.finish(&[PLACES, &format!("{PREFIX}.{PLACES}")])?;
+        Ok(encoder)
+    }
+
+    /// Reads it as a part of something; whoever calls finishes the weights.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub(super) fn read(config: &ClipTextConfig, inner: &Weights) -> Result<Self> {
         let (width, options) = (config.hidden_size, config.layer()?);
         let embeddings = inner.pp("embeddings");
         let (start, places) = (Init::Normal(0.02), config.max_position_embeddings);
@@ -50,7 +60,7 @@ impl ClipText {
         let below = inner.pp("encoder.layers");
         let layers =
             (0..config.num_hidden_layers).map(|i| EncoderLayer::load(&below.pp(i), &options));
-        let encoder = Self {
+        Ok(Self {
             tokens: Embedding::load(
                 &embeddings.pp("token_embedding"),
                 config.vocab_size,
@@ -66,9 +76,7 @@ impl ClipText {
                 true,
             )?,
             config: config.clone(),
-        };
-        weights.finish(&[PLACES, &format!("{PREFIX}.{PLACES}")])?;
-        Ok(encoder)
+        })
     }
 
     /// The settings it was loaded with.

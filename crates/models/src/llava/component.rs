@@ -13,7 +13,7 @@ use crate::component::{
     NamedTensors, Port, PrepareResult, Recognised, Runnable, Setting, Size, Sizes, Work, pass,
 };
 use crate::language_model;
-use crate::{Cost, Error, Result};
+use crate::{Error, Result};
 
 /// LLaVA, or a Llama body, as a text encoder.
 pub static COMPONENT: Component = Component {
@@ -130,37 +130,15 @@ impl ComponentConfig for LlavaConfig {
 
     fn work(&self, _entry: &Entry, inputs: &NamedTensors, _sizes: &Sizes) -> Result<Work> {
         let ([batch, tokens], _) = inputs.ids(IDS.name)?;
-        let mut costs = self.text.pass_cost(tokens, tokens.div_ceil(2), 0);
-        costs.pop();
-        let mut costs: Vec<Cost> = costs.iter().map(|cost| cost.for_batch(batch)).collect();
         let pictures = inputs.get(PIXELS.name).map(|pixels| pixels.dim(0));
+        let mut costs = self.encode_cost(tokens, 0);
+        costs
+            .iter_mut()
+            .for_each(|cost| *cost = cost.for_batch(batch));
         if let (Some(vision), Some(pictures)) = (&self.vision, pictures) {
-            let encoder = &vision.encoder;
-            let places = encoder.grid() * encoder.grid() + 1;
-            let [width, inner, places, rows, to] = [
-                encoder.hidden_size,
-                encoder.intermediate_size,
-                places,
-                vision.tokens(),
-                self.text.hidden_size,
-            ]
-            .map(|n| n as u64);
-            let patch = (encoder.num_channels * encoder.patch_size * encoder.patch_size) as u64;
-            let mut tower = Cost::new("layer");
-            for _ in 0..4 {
-                tower.linear(places, width, width);
-            }
-            tower.work(2 * places * places * width, 4 * places * width);
-            tower.linear(places, width, inner);
-            tower.linear(places, inner, width);
-            let mut all = Cost::new("vision_tower");
-            all.add(&tower.repeated(vision.layers as u64));
-            all.linear(places, patch, width);
-            let mut projector = Cost::new("multi_modal_projector");
-            projector.linear(rows, width, to);
-            projector.linear(rows, to, to);
             let pictures = pictures?;
-            costs.extend([all, projector].map(|cost| cost.for_batch(pictures)));
+            let seen = vision.cost(self.text.hidden_size).into_iter();
+            costs.extend(seen.map(|cost| cost.for_batch(pictures)));
         }
         let sizes = vec![("batch", batch), ("tokens", tokens)];
         Ok(Work {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::clip::ClipVisionConfig;
 use crate::config::{checked, parse};
 use crate::language_model::LanguageModelConfig;
-use crate::{Error, Result};
+use crate::{Cost, Error, Result};
 
 /// Defaults of the Llama class, which files leave out.
 fn llama_defaults() -> Map<String, Value> {
@@ -150,6 +150,18 @@ impl LlavaConfig {
         Ok(())
     }
 
+    /// The work of a text of so many tokens, part by part, and of reading so many pictures for it.
+    pub fn encode_cost(&self, tokens: usize, pictures: usize) -> Vec<Cost> {
+        let mut costs = self.text.pass_cost(tokens, tokens.div_ceil(2), 0);
+        // There is no head.
+        costs.pop();
+        if let Some(vision) = self.vision.as_ref().filter(|_| pictures > 0) {
+            let seen = vision.cost(self.text.hidden_size).into_iter();
+            costs.extend(seen.map(|cost| cost.for_batch(pictures)));
+        }
+        costs
+    }
+
     /// Number of parameters that are loaded.
     pub fn parameters(&self) -> u64 {
         let text = LanguageModelConfig {
@@ -168,6 +180,15 @@ impl LlavaConfig {
 }
 
 impl LlavaVision {
+    /// The work of a picture, to rows of a language model of this width.
+    pub(super) fn cost(&self, to: usize) -> [Cost; 2] {
+        let [width, rows, to] = [self.encoder.hidden_size, self.tokens(), to].map(|n| n as u64);
+        let mut projector = Cost::new("multi_modal_projector");
+        projector.linear(rows, width, to);
+        projector.linear(rows, to, to);
+        [self.encoder.cost(self.layers), projector]
+    }
+
     /// Tokens of a picture.
     pub fn tokens(&self) -> usize {
         self.encoder.grid() * self.encoder.grid() + usize::from(self.keeps_class)

@@ -8,6 +8,7 @@ pub mod hunyuan_video;
 pub mod language;
 pub mod sam;
 pub mod sana;
+pub mod similarity;
 #[cfg(feature = "toy")]
 pub mod toy;
 pub mod vila_u;

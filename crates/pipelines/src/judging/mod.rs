@@ -45,6 +45,11 @@ pub trait Judge {
     /// Its name in reports.
     fn name(&self) -> String;
 
+    /// Whether it says yes or no; one that does not calls every picture a yes and tells which is better by its score.
+    fn decides(&self) -> bool {
+        true
+    }
+
     /// Refuses a prompt that it cannot judge pictures by, before any is drawn.
     ///
     /// # Errors

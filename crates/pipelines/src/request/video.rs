@@ -5,7 +5,7 @@ use std::sync::Arc;
 use brisk_media::Clip;
 use serde_json::{Map, Value};
 
-use super::{Decisions, StageMemory, WeightBytes, check_length};
+use super::{Decisions, StageCost, StageMemory, WeightBytes, check_length};
 use crate::error::{Error, Result};
 use crate::events::Control;
 use crate::options::{ClipLatents, Key, OptionValue, Options, Support};
@@ -162,6 +162,12 @@ pub trait VideoModel: Send {
     /// An option that this model does not honour or a value that it cannot serve, by the option's name;
     /// a request that does not fit into memory.
     fn plan(&self, request: &VideoRequest) -> Result<VideoPlan>;
+
+    /// What the stages of a plan compute, each by its name in [`GeneratedClip::seconds`].
+    ///
+    /// # Errors
+    /// A plan of another model.
+    fn cost(&self, plan: &VideoPlan) -> Result<Vec<StageCost>>;
 
     /// Makes the clip of a plan.
     ///

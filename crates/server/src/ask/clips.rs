@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use brisk::options::video_keys::{FRAMES, HEIGHT, IMAGE, WIDTH};
 use brisk::options::{Key, Options};
-use brisk::{ResultKind, VideoModel, VideoPlan, VideoRequest, keys};
+use brisk::{ResultKind, StageCost, VideoModel, VideoPlan, VideoRequest, keys};
 use serde_json::{Map, Value};
 
 use super::images::{check_picture, check_steps, exceeds, refusal, size};
@@ -39,6 +39,8 @@ pub struct ClipAsk {
     pub steps: usize,
     /// Bytes of the stage that needs most, the model's own among them.
     pub memory: u64,
+    /// What it computes, stage by stage.
+    pub costs: Vec<StageCost>,
 }
 
 impl ClipAsk {
@@ -91,7 +93,8 @@ impl ClipAsk {
             })?;
             request.options.set(&FRAMES, frames);
         }
-        let plan = model.plan_clip(&request).map_err(|error| refused(&error))?;
+        let planned = model.plan_clip(&request);
+        let (plan, costs) = planned.map_err(|error| refused(&error))?;
         check_plan(context, &model, &plan)?;
         let stages = plan.memory.iter().map(|stage| stage.needed);
         let memory = stages.max().unwrap_or(0);
@@ -109,6 +112,7 @@ impl ClipAsk {
             rate: plan.rate,
             steps: plan.steps,
             memory,
+            costs,
         })
     }
 
@@ -229,7 +233,10 @@ enum Wrong {
 /// The number of frames to ask for so that the clip lasts as nearly as it can for so many seconds, at the request's
 /// frame rate or the model's own.
 fn frames_of(model: &Served, request: &VideoRequest, seconds: f64) -> Result<usize, Wrong> {
-    let plan = |frames: usize| model.plan_clip(&request.clone().with(&FRAMES, frames));
+    let plan = |frames: usize| {
+        let planned = model.plan_clip(&request.clone().with(&FRAMES, frames));
+        planned.map(|(plan, _)| plan)
+    };
     let rate = plan(1).map_err(Wrong::Plan)?.rate;
     let wanted = ((seconds * rate).round() as usize).max(1);
     if wanted > MAX_CLIP_FRAMES {

@@ -149,7 +149,8 @@ impl Ask {
         match self {
             Self::Images(ask) => &ask.costs,
             Self::Texts(ask) => &ask.costs,
-            Self::Masks(_) | Self::Clips(_) => &[],
+            Self::Clips(ask) => &ask.costs,
+            Self::Masks(_) => &[],
         }
     }
 

@@ -11,41 +11,23 @@ use brisk_pipelines::events::{StepClock, Work};
 use brisk_store::{PICTURE_ENDINGS, is_picture};
 
 use super::captioned::square;
-use super::emoji::{EmojiData, EmojiEntry, EmojiError, EmojiSet, PrepareOptions, is_held_out};
+use super::error::DataError;
+use super::pictures::{PictureData, PictureEntry, PictureSet, PrepareOptions, is_held_out};
 use crate::error::Result;
 
 /// Data sets to train classes on: files of `brisk train prepare-…` and folders of classes, joined in their order. Pictures of
 /// folders become `size` pixels wide.
 ///
 /// # Errors
-/// Those of [`EmojiData::open_all`] and [`read_classes`].
-pub fn open_all(paths: &[PathBuf], size: usize, control: &Control) -> Result<EmojiData> {
-    let mut all: Option<EmojiData> = None;
-    for path in paths {
+/// Those of [`PictureData::open_all`] and [`read_classes`].
+pub fn open_all(paths: &[PathBuf], size: usize, control: &Control) -> Result<PictureData> {
+    PictureData::join(paths.iter().map(|path| {
         let data = match path.is_dir() {
             true => read_classes(path, size, control)?,
-            false => EmojiData::open(path)?,
+            false => PictureData::open(path)?,
         };
-        match &mut all {
-            None => all = Some(data),
-            Some(all) if all.size == data.size => {
-                all.pictures.extend(data.pictures);
-                all.entries.extend(data.entries);
-            }
-            Some(all) => {
-                let reason = format!(
-                    "its pictures are {} pixels wide, those before {}",
-                    data.size, all.size
-                );
-                return Err(bad(path, reason).into());
-            }
-        }
-    }
-    let none = || EmojiError::Data {
-        path: PathBuf::new(),
-        reason: "no data set was given".to_owned(),
-    };
-    Ok(all.ok_or_else(none)?)
+        Ok((path.as_path(), data))
+    }))
 }
 
 /// The pictures of a folder's folders, `size` pixels wide; one in twenty is held out, by its file's name. A warning tells of
@@ -53,7 +35,7 @@ pub fn open_all(paths: &[PathBuf], size: usize, control: &Control) -> Result<Emo
 ///
 /// # Errors
 /// A folder without pictures in its folders, a picture that cannot be read, more than fit into memory, or a cancellation.
-pub fn read_classes(folder: &Path, size: usize, control: &Control) -> Result<EmojiData> {
+pub fn read_classes(folder: &Path, size: usize, control: &Control) -> Result<PictureData> {
     let options = PrepareOptions {
         size,
         out: folder.to_owned(),
@@ -90,33 +72,29 @@ pub fn read_classes(folder: &Path, size: usize, control: &Control) -> Result<Emo
     }
     control.stage("pictures", Work::Run, found.len());
     let mut clock = StepClock::new(found.len());
-    let mut data = EmojiData {
-        size,
-        pictures: Vec::with_capacity(found.len() * 3 * size * size),
-        entries: Vec::with_capacity(found.len()),
-    };
+    let mut data = PictureData::new();
     for (class, path) in found {
         control.check()?;
         let picture = read_picture(&path)?;
         let picture = square(&picture, size).map_err(|error| bad(&path, error.to_string()))?;
-        data.pictures.extend(picture.to_planes());
         let file = format!("{class}/{}", name_of(&path));
-        data.entries.push(EmojiEntry {
+        let entry = PictureEntry {
             name: class.clone(),
             tags: Vec::new(),
             captions: Vec::new(),
             held_out: is_held_out(&file),
             hexcode: file,
-            set: EmojiSet::Own,
+            set: PictureSet::Own,
             group: class,
-        });
+        };
+        data.push(entry, &picture);
         clock.step(control);
     }
     Ok(data)
 }
 
 /// What a folder holds, sorted; hidden files are passed over.
-fn listed(folder: &Path) -> std::result::Result<Vec<PathBuf>, EmojiError> {
+fn listed(folder: &Path) -> std::result::Result<Vec<PathBuf>, DataError> {
     let failed = |error: std::io::Error| bad(folder, error.to_string());
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
@@ -136,8 +114,8 @@ fn name_of(path: &Path) -> String {
         .into_owned()
 }
 
-fn bad(path: &Path, reason: impl Into<String>) -> EmojiError {
-    EmojiError::Picture {
+fn bad(path: &Path, reason: impl Into<String>) -> DataError {
+    DataError::Picture {
         path: path.to_owned(),
         reason: reason.into(),
     }
@@ -167,10 +145,10 @@ mod tests {
         let (sender, receiver) = std::sync::mpsc::channel();
         let control = Control::new(move |event| drop(sender.send(event)));
         let data = open_all(&[place.path().to_owned()], 8, &control).unwrap();
-        let names: Vec<&str> = data.entries.iter().map(|entry| &*entry.name).collect();
+        let names: Vec<&str> = data.entries().iter().map(|entry| &*entry.name).collect();
         assert_eq!(names, ["blue sky", "red", "red"]);
         assert_eq!(data.picture(1).unwrap().pixels[..3], [100, 0, 0]);
-        assert_eq!((data.size, data.pictures.len()), (8, 3 * 3 * 64));
+        assert_eq!((data.side(), data.len()), (Some(8), 3));
         let warned = receiver.try_iter().any(|event| match event {
             brisk_pipelines::Event::Warning(text) => text.contains("left out: 3"),
             _ => false,

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use brisk_store::{Limit, read_text};
 use serde_json::Value;
 
-use super::emoji::{EmojiError, EmojiSet};
+use super::error::DataError;
 use super::iconify::Icon;
+use super::pictures::PictureSet;
 
-type Result<T> = std::result::Result<T, EmojiError>;
+type Result<T> = std::result::Result<T, DataError>;
 
 /// The drawings of one set.
 pub(super) struct IconSet {
-    set: EmojiSet,
+    set: PictureSet,
     icons: Value,
     icons_path: PathBuf,
     characters_path: PathBuf,
@@ -23,12 +24,12 @@ pub(super) struct IconSet {
 
 impl IconSet {
     /// Reads `icons.json` and `chars.json` of a package.
-    pub(super) fn open(set: EmojiSet, folder: &Path) -> Result<Self> {
+    pub(super) fn open(set: PictureSet, folder: &Path) -> Result<Self> {
         let icons_path = folder.join("icons.json");
         let characters_path = folder.join("chars.json");
         let icons = read_json(&icons_path, set.package())?;
         let characters = read_json(&characters_path, set.package())?;
-        let characters = characters.as_object().ok_or_else(|| EmojiError::Source {
+        let characters = characters.as_object().ok_or_else(|| DataError::Source {
             path: characters_path.clone(),
             reason: "not an object of code points and icon names".into(),
             package: set.package().into(),
@@ -51,7 +52,7 @@ impl IconSet {
         let Some(name) = self.names.get(plain_hexcode) else {
             return Ok(None);
         };
-        let icon = Icon::find(&self.icons, name).map_err(|reason| EmojiError::Source {
+        let icon = Icon::find(&self.icons, name).map_err(|reason| DataError::Source {
             path: self.icons_path.clone(),
             reason,
             package: self.set.package().into(),
@@ -60,8 +61,8 @@ impl IconSet {
     }
 
     /// That the set does not hold what it should.
-    pub(super) fn lacks(&self, what: &str) -> EmojiError {
-        EmojiError::Source {
+    pub(super) fn lacks(&self, what: &str) -> DataError {
+        DataError::Source {
             path: self.characters_path.clone(),
             reason: format!("it does not hold {what}"),
             package: self.set.package().into(),
@@ -82,7 +83,7 @@ pub(super) fn plain_hexcode(code: &str) -> String {
 /// A JSON file of a package.
 pub(super) fn read_json(path: &Path, package: &str) -> Result<Value> {
     let text = read_text(path, Limit::DATA)?;
-    serde_json::from_str(&text).map_err(|e| EmojiError::Source {
+    serde_json::from_str(&text).map_err(|e| DataError::Source {
         path: path.to_owned(),
         reason: e.to_string(),
         package: package.into(),

@@ -4,12 +4,16 @@ pub mod arithmetic;
 pub mod captioned;
 pub mod class_folders;
 pub mod emoji;
+mod error;
 mod icon_set;
 mod iconify;
 pub mod motion;
+pub mod pictures;
 pub mod scene_text;
 pub mod scenes;
 pub(crate) mod sketch;
+
+pub use error::DataError;
 
 /// Whether a fixed hash of a name puts it among the one in `every` that no model is trained on.
 fn is_set_aside(name: &str, every: u64) -> bool {

@@ -15,7 +15,7 @@ use candle_core::Var;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::{Error, FileContext, Result};
 use crate::eval::{self, BATCH};
 use crate::inputs::Inputs;
@@ -156,7 +156,7 @@ fn frozen(config: &AutoencoderConfig, arrays: &[NamedArray], rounded: bool) -> R
 /// stop: its checkpoint is written.
 pub fn train_autoencoder(
     recipe: &AutoencoderRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     start: Option<&Opened<AutoencoderConfig>>,
     features: Option<&FeatureNetwork>,
     out: &Path,
@@ -177,7 +177,7 @@ pub fn train_autoencoder(
         )));
     }
     let config = recipe.autoencoder()?;
-    let size = data.size;
+    let size = data.required_side()?;
     if size != recipe.picture_size || !size.is_multiple_of(config.ratio()) {
         return Err(Error::Data(format!(
             "pictures of {size} px; the recipe wants {} and a multiple of {}",
@@ -272,7 +272,7 @@ pub fn train_autoencoder(
 fn write_sheet(
     session: &mut Session,
     model: &Autoencoder,
-    data: &EmojiData,
+    data: &PictureData,
     training: &[usize],
     held_out: &[usize],
 ) -> Result<()> {
@@ -281,7 +281,7 @@ fn write_sheet(
     let output = pictures::to_pictures(&model.decode(&model.encode(&input)?)?)?;
     let mut cells: Vec<(Picture, String)> = Vec::new();
     for index in &shown {
-        let name = data.entries[*index].name.clone();
+        let name = data.entries()[*index].name.clone();
         cells.push((pictures::original(data, *index)?, name));
     }
     cells.extend(output.into_iter().map(|picture| (picture, String::new())));
@@ -348,7 +348,7 @@ pub(crate) fn write(arrays: &[NamedArray], config: &Value, folder: &Path) -> Res
 fn mean_distance(
     network: &FeatureNetwork,
     model: &Autoencoder,
-    data: &EmojiData,
+    data: &PictureData,
     indices: &[usize],
     control: &Control,
 ) -> Result<f64> {
@@ -368,7 +368,7 @@ fn export(
     recipe: &AutoencoderRecipe,
     config: &AutoencoderConfig,
     (untrained, features): (&Untrained, Option<&FeatureNetwork>),
-    data: &EmojiData,
+    data: &PictureData,
     [training, held_out]: [&[usize]; 2],
     out: &Path,
 ) -> Result<AutoencoderReport> {

@@ -72,7 +72,7 @@ impl Probed {
                  -> param.STEP.NAME, exp_avg.NAME, ..."
             }
             Self::Came8bit => {
-                "the same, block_size?, min_8bit_size?, block_rows? -> the same, exp_avg.NAME.{data,scale,min}"
+                "the same, block_size?, min_8bit_size?, block_rows? -> exp_avg.NAME.data"
             }
         }
     }

@@ -107,7 +107,7 @@ fn it_learns_resumes_exactly_draws_and_answers() {
     // It answers about what it has seen.
     let writer = registry::open_text(&model, &OpenSettings::default()).unwrap();
     let mut right = 0;
-    for (index, entry) in data.entries.iter().enumerate() {
+    for (index, entry) in data.entries().iter().enumerate() {
         let request = TextRequest::new("what is this?")
             .with(&PICTURE, vec![Arc::new(data.picture(index).unwrap())])
             .with(&text_keys::GEN_LENGTH, 12);
@@ -116,7 +116,7 @@ fn it_learns_resumes_exactly_draws_and_answers() {
         let texts = writer.generate(&plan, &Control::silent()).unwrap();
         right += usize::from(texts[0].text.trim() == entry.name);
     }
-    assert!(right >= 3, "{right} of {}", data.entries.len());
+    assert!(right >= 3, "{right} of {}", data.entries().len());
     let (exam, pictures) = Exam::read(&model).unwrap();
     assert_eq!((exam.size, pictures.len()), (8, 1));
     assert_eq!(exam.pictures[0].questions[0].answer, "purple bar");

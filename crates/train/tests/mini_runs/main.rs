@@ -8,6 +8,7 @@ mod depth;
 mod eight_bit;
 mod joint;
 mod masks;
+mod own_pictures;
 mod phases;
 mod prolong;
 mod readers;
@@ -20,11 +21,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use brisk_media::Picture;
 use brisk_models::dcae::AutoencoderConfig;
 use brisk_pipelines::folder::{ComponentFolder, Opened};
 use brisk_pipelines::{Control, Event};
 use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
-use brisk_train::data::emoji::{EmojiData, EmojiEntry, EmojiSet};
+use brisk_train::data::pictures::{PictureData, PictureEntry, PictureSet};
 use brisk_train::eval::{
     Generated, ImageEvaluation, evaluate_image_model, load_autoencoder, mean_psnr, open_autoencoder,
 };
@@ -45,37 +47,45 @@ const COLOURS: [(&str, [u8; 3]); 6] = [
 ];
 
 /// Squares and bars in six colours on white.
-fn data() -> EmojiData {
+fn data() -> PictureData {
     let size = 8;
-    let mut pictures = Vec::new();
-    let mut entries = Vec::new();
+    let mut data = PictureData::new();
     for (number, (colour, rgb)) in COLOURS.iter().enumerate() {
         for shape in ["square", "bar"] {
-            for channel in rgb {
-                for y in 0..size {
-                    for x in 0..size {
-                        let columns = if shape == "bar" { 3..5 } else { 1..7 };
-                        let inside = (1..7).contains(&y) && columns.contains(&x);
-                        pictures.push(if inside { *channel } else { 255 });
-                    }
-                }
-            }
-            entries.push(EmojiEntry {
+            let columns = if shape == "bar" { 3..5 } else { 1..7 };
+            let pixel = |at: usize| {
+                let inside = (1..7).contains(&(at / size)) && columns.contains(&(at % size));
+                if inside { *rgb } else { [255; 3] }
+            };
+            let picture = Picture {
+                width: size,
+                height: size,
+                pixels: (0..size * size).flat_map(pixel).collect(),
+            };
+            let entry = PictureEntry {
                 captions: Vec::new(),
                 name: format!("{colour} {shape}"),
                 tags: vec![shape.to_owned(), "Shape".to_owned()],
                 hexcode: format!("{number}"),
-                set: EmojiSet::Noto,
+                set: PictureSet::Noto,
                 group: "symbols".to_owned(),
                 held_out: number == 4 && shape == "bar",
-            });
+            };
+            data.push(entry, &picture);
         }
     }
-    EmojiData {
-        size,
-        pictures,
-        entries,
+    data
+}
+
+/// The same with other entries or pictures.
+fn changed(change: impl Fn(usize, &mut PictureEntry, &mut Picture)) -> PictureData {
+    let (before, mut after) = (data(), PictureData::new());
+    for (index, entry) in before.entries().iter().enumerate() {
+        let (mut entry, mut picture) = (entry.clone(), before.picture(index).unwrap());
+        change(index, &mut entry, &mut picture);
+        after.push(entry, &picture);
     }
+    after
 }
 
 fn training(optimiser: &str, steps: u64) -> serde_json::Value {
@@ -321,7 +331,7 @@ fn autoencoder(folder: &Path) -> Opened<AutoencoderConfig> {
 }
 
 /// An autoencoder and a model of a few updates, for a part to be trained beside it.
-fn base(folder: &Path, data: &EmojiData) -> (Opened<AutoencoderConfig>, PathBuf) {
+fn base(folder: &Path, data: &PictureData) -> (Opened<AutoencoderConfig>, PathBuf) {
     let place = folder.join("autoencoder");
     train_tiny_autoencoder(&place, 5);
     let vae = autoencoder(&place.join("vae"));
@@ -512,7 +522,7 @@ fn retrieval_finds_what_was_drawn() {
     train_tiny_autoencoder(folder.path(), 20);
     let autoencoder = load_autoencoder(&autoencoder(folder.path())).unwrap();
     let noto = Selection {
-        sets: vec![EmojiSet::Noto],
+        sets: vec![PictureSet::Noto],
         ..Selection::default()
     };
     let evaluation = ImageEvaluation {
@@ -523,7 +533,7 @@ fn retrieval_finds_what_was_drawn() {
         seed: 3,
         batch: 4,
     };
-    let position = |name: &String| data.entries.iter().position(|e| e.name == *name).unwrap();
+    let position = |name: &String| data.entries().iter().position(|e| e.name == *name).unwrap();
     let mut right = |prompts: &[String], _seed: u64| -> brisk_train::Result<Vec<Generated>> {
         let picture = |name| (data.picture(position(name)).unwrap(), None);
         Ok(prompts.iter().map(picture).collect())
@@ -533,7 +543,7 @@ fn retrieval_finds_what_was_drawn() {
     assert_eq!((report.pixel_hit_rate, report.latent_hit_rate), (1.0, 1.0));
     let mut wrong = |prompts: &[String], _seed: u64| -> brisk_train::Result<Vec<Generated>> {
         let next = |name| {
-            let index = (position(name) + 2) % data.entries.len();
+            let index = (position(name) + 2) % data.entries().len();
             (data.picture(index).unwrap(), None)
         };
         Ok(prompts.iter().map(next).collect())
@@ -549,8 +559,7 @@ fn a_run_goes_on_with_what_it_began_with() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     train_tiny_autoencoder(&out, 4);
-    let mut other = data();
-    other.pictures[0] ^= 1;
+    let other = changed(|index, _, picture| picture.pixels[0] ^= u8::from(index == 0));
     let recipe = autoencoder_recipe("adamw", 6);
     let error =
         train_autoencoder(&recipe, &other, None, None, &out, &Control::silent()).unwrap_err();
@@ -567,31 +576,4 @@ fn a_run_goes_on_with_what_it_began_with() {
     let error = train_text(&text_recipe(6), Some(&from), &run, &Control::silent());
     let message = error.unwrap_err().to_string();
     assert!(message.contains("model to start from"), "{message}");
-}
-
-#[test]
-fn pictures_of_ones_own_are_no_set_of_drawings() {
-    let mut mixed = data();
-    mixed.entries[0].set = EmojiSet::Own;
-    mixed.entries[1].set = EmojiSet::Fluent;
-    let selection = Selection {
-        sets: vec![EmojiSet::Noto],
-        ..Selection::default()
-    };
-    let chosen = selection.of(&mixed, false);
-    assert!(chosen.contains(&0) && !chosen.contains(&1), "{chosen:?}");
-
-    let folder = tempfile::tempdir().unwrap();
-    let mut recipe = autoencoder_recipe("adamw", 2);
-    recipe.pictures.without_groups = mixed.entries.iter().map(|e| e.group.clone()).collect();
-    let error = train_autoencoder(
-        &recipe,
-        &mixed,
-        None,
-        None,
-        folder.path(),
-        &Control::silent(),
-    );
-    let message = error.unwrap_err().to_string();
-    assert!(message.contains("left out by the recipe"), "{message}");
 }

@@ -3,6 +3,7 @@
 use brisk_models::vila_u::tower::{Parts, Tower, TowerConfig};
 use brisk_nn::{Trace, Weights};
 use brisk_pipelines::Control;
+use brisk_pipelines::families::similarity::Scorer;
 use brisk_pipelines::families::vila_u::tower_config;
 use brisk_pipelines::folder::ComponentFolder;
 use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
@@ -84,6 +85,42 @@ fn assert_changed(
 
 const SIGLIP: &str = "rqvaesiglip.siglip_model.";
 
+/// A trained tower is a judge: of the captions of all colours most pictures are likest to their own.
+fn compares_pictures_with_captions(folder: &std::path::Path) {
+    let scorer = Scorer::open(&ModelFolder::Disk(folder.to_owned()), &Default::default()).unwrap();
+    let data = data();
+    let names: Vec<&str> = data
+        .entries()
+        .iter()
+        .map(|entry| entry.name.as_str())
+        .collect();
+    let pictures: Vec<_> = (0..data.len())
+        .map(|index| data.picture(index).unwrap())
+        .collect();
+    let scores = scorer
+        .scores(&pictures, &names, &Control::silent())
+        .unwrap();
+    let best = |row: &Vec<f32>| (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+    let right = scores
+        .iter()
+        .enumerate()
+        .filter(|(index, row)| best(row) == Some(*index));
+    let right = right.count();
+    assert!(
+        right * 2 > data.len(),
+        "{right} of {}: {scores:?}",
+        data.len()
+    );
+
+    let bare = tempfile::tempdir().unwrap();
+    std::fs::copy(folder.join("config.json"), bare.path().join("config.json")).unwrap();
+    let refused = Scorer::open(
+        &ModelFolder::Disk(bare.path().to_owned()),
+        &Default::default(),
+    );
+    assert!(refused.is_err());
+}
+
 #[test]
 fn it_learns_what_its_phases_say_and_resumes_exactly() {
     let folder = tempfile::tempdir().unwrap();
@@ -136,6 +173,7 @@ fn it_learns_what_its_phases_say_and_resumes_exactly() {
         });
     }
 
+    compares_pictures_with_captions(&whole.join("vision_tower"));
     // What was written is a tower of the published layout, and a start.
     let written = ModelFolder::Disk(whole.join("vision_tower"));
     let place = ComponentFolder::new(&written, "");

@@ -26,7 +26,7 @@ pub struct BestOfArguments {
     /// Draw so many of each prompt and keep the best, by a judge
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(super) best_of: Option<u32>,
-    /// Who judges: scene-checker (default), or a model that answers questions about pictures
+    /// Who judges: scene-checker (default), CLIP, or a model that answers questions about pictures
     #[arg(long, value_name = "MODEL", requires = "best_of", hide = true)]
     judge: Option<String>,
     /// Question to the judge, with {prompt} in it
@@ -165,12 +165,17 @@ pub(super) fn run(
         }
     }
     drop(control);
-    write(arguments, &all, &outputs)?;
-    report(arguments, &judge.name(), &all, &outputs, started)
+    write(arguments, &all, &outputs, judge.decides())?;
+    report(arguments, &*judge, &all, &outputs, started)
 }
 
 /// The pictures that stay, and their sheet.
-fn write(arguments: &ImageArguments, all: &[(String, Best)], outputs: &[PathBuf]) -> Result {
+fn write(
+    arguments: &ImageArguments,
+    all: &[(String, Best)],
+    outputs: &[PathBuf],
+    decides: bool,
+) -> Result {
     let winners = all.iter().flat_map(|(_, best)| &best.winners);
     for (winner, path) in winners.zip(outputs) {
         match is_stdout(path) {
@@ -182,8 +187,12 @@ fn write(arguments: &ImageArguments, all: &[(String, Best)], outputs: &[PathBuf]
         let winners = all.iter().flat_map(|(prompt, best)| {
             let cells = best.winners.iter();
             cells.map(move |winner| {
-                let answer = if winner.judgement.yes { "yes" } else { "no" };
-                let label = format!("{prompt} ({answer} {:.2})", winner.judgement.score);
+                let answer = match (decides, winner.judgement.yes) {
+                    (false, _) => "",
+                    (true, true) => "yes ",
+                    (true, false) => "no ",
+                };
+                let label = format!("{prompt} ({answer}{:.2})", winner.judgement.score);
                 (winner.picture.clone(), label)
             })
         });
@@ -196,7 +205,7 @@ fn write(arguments: &ImageArguments, all: &[(String, Best)], outputs: &[PathBuf]
 
 fn report(
     arguments: &ImageArguments,
-    judge: &str,
+    judge: &dyn Judge,
     all: &[(String, Best)],
     outputs: &[PathBuf],
     started: Instant,
@@ -225,7 +234,7 @@ fn report(
             })
             .collect();
         return output::print_json(&json!({
-            "judge": judge, "select": arguments.best.rule().name(), "prompts": prompts, "seconds": seconds,
+            "judge": judge.name(), "select": arguments.best.rule().name(), "prompts": prompts, "seconds": seconds,
         }));
     }
     for (prompt, best) in all {
@@ -234,10 +243,14 @@ fn report(
             .iter()
             .filter(|one| one.judgement.yes)
             .count();
-        output::note(&format!(
-            "{prompt:?}: {yes} of {} pictures pass {judge}",
-            best.candidates.len()
-        ));
+        let count = best.candidates.len();
+        output::note(&match judge.decides() {
+            true => format!(
+                "{prompt:?}: {yes} of {count} pictures pass {}",
+                judge.name()
+            ),
+            false => format!("{prompt:?}: {count} pictures compared by {}", judge.name()),
+        });
     }
     output::note(&format!("done in {}", text::seconds(seconds)));
     if outputs.iter().any(|path| is_stdout(path)) {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use brisk_train::data::emoji::EmojiData;
+use brisk_train::data::pictures::PictureData;
 use brisk_train::recipe::Recipe;
 use brisk_train::{open_tokenizer, open_tower, train_tokenizer, train_tower};
 use clap::Args;
@@ -39,7 +39,7 @@ pub fn run(arguments: &TokenizerArguments) -> Result {
         return Err(wrong_kind(&arguments.recipe, &recipe, "tokenizer"));
     }
     arguments.run.adjust(recipe.training_mut());
-    let data = EmojiData::open_all(&arguments.data)?;
+    let data = PictureData::open_all(&arguments.data)?;
     let out = &arguments.run.output;
     let from = |result: &str| {
         let open = |name: &String| {

@@ -51,6 +51,7 @@ pub static FAMILY: Family = Family {
     text: None,
     masks: Some(model::open),
     video: None,
+    judge: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[&reproduce::CHAR_SAM],

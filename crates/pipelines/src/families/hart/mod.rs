@@ -44,6 +44,7 @@ pub static FAMILY: Family = Family {
     text: None,
     masks: None,
     video: None,
+    judge: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[&reproduce::HART],

@@ -14,7 +14,6 @@ use brisk_text::Tokenizer;
 use serde_json::Value;
 
 use super::defaults::Defaults;
-use super::picture::Preparation;
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Opened, Wanted};
 use crate::low_bit_settings;
@@ -22,6 +21,7 @@ use crate::options::{Key, keys, video_keys};
 use crate::request::{OpenSettings, RandomWeights};
 use crate::residency::Residency;
 use crate::tokenizer;
+use crate::vision_preparation::Preparation;
 
 /// How far noise levels are moved where no scheduler says it.
 const SHIFT: f64 = 7.0;
@@ -313,15 +313,10 @@ fn tokenizer_of(
 }
 
 fn preparation(folder: &ModelFolder, text: &LlavaConfig) -> Result<Preparation> {
-    let Some(vision) = &text.vision else {
-        return Ok(Preparation::default());
-    };
-    let value = match folder.exists(PREPARATION) {
-        true => folder.read_json(PREPARATION)?,
-        false => return Ok(Preparation::default()),
-    };
-    let label = format!("{}/{PREPARATION}", folder.label());
-    Preparation::read(value, &label, vision.encoder.image_size)
+    match &text.vision {
+        Some(vision) => Preparation::of(folder, PREPARATION, vision.encoder.image_size),
+        None => Ok(Preparation::default()),
+    }
 }
 
 fn shift(folder: &ModelFolder) -> Result<f64> {

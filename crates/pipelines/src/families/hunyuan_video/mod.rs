@@ -8,6 +8,7 @@
 //! noise of the seed ──────────────────────────────────────┘
 //! ```
 
+mod cost;
 mod defaults;
 mod load;
 mod memory;
@@ -60,6 +61,7 @@ pub static FAMILY: Family = Family {
     text: None,
     masks: None,
     video: Some(model::open),
+    judge: None,
     class_in_words: |class| match class {
         "HunyuanVideoPipeline" => Some("HunyuanVideo, from text"),
         "HunyuanVideoImageToVideoPipeline" => Some("HunyuanVideo, from a picture"),

@@ -16,8 +16,8 @@ use crate::folder::unread_warning;
 use crate::options::{Scope, Support};
 use crate::quantize::Quantizable;
 use crate::request::{
-    Decisions, FirstFrame, GeneratedClip, OpenSettings, VideoModel, VideoPlan, VideoRequest,
-    WeightBytes,
+    Decisions, FirstFrame, GeneratedClip, OpenSettings, StageCost, VideoModel, VideoPlan,
+    VideoRequest, WeightBytes,
 };
 use crate::tokenizer::truncated_warning;
 
@@ -98,6 +98,10 @@ impl VideoModel for VideoPipeline {
     fn generate(&mut self, plan: &VideoPlan, control: &Control) -> Result<GeneratedClip> {
         let decided: &ClipPlan = plan.decided(&self.files.label)?;
         control.drive(|| self.run(decided, &plan.memory, control))
+    }
+
+    fn cost(&self, plan: &VideoPlan) -> Result<Vec<StageCost>> {
+        self.stage_costs(plan.decided(&self.files.label)?)
     }
 
     fn quantizable(&mut self) -> Option<&mut dyn Quantizable> {

@@ -56,6 +56,7 @@ pub static FAMILY: Family = Family {
     text: Some(model::open),
     masks: None,
     video: None,
+    judge: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[&reproduce::FAST_DLLM],

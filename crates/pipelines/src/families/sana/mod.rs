@@ -55,6 +55,7 @@ pub static FAMILY: Family = Family {
     text: None,
     masks: None,
     video: None,
+    judge: None,
     class_in_words,
     low_bit_layout: Some(quantize::low_bit_layout),
     reproductions: &[&reproduce::SANA, &reproduce::SVDQUANT],

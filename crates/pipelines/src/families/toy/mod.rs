@@ -23,6 +23,7 @@ pub static FAMILY: Family = Family {
     text: None,
     masks: None,
     video: None,
+    judge: None,
     class_in_words: |class| (class == CLASS).then_some("toy pipeline"),
     low_bit_layout: None,
     reproductions: &[&reproduce::STRAIGHT],

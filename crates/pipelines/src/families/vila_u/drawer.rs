@@ -152,18 +152,11 @@ impl ImageModel for Drawer {
         let mut costs = Vec::new();
         if decided.draws(&self.files) {
             let rows = if decided.guided() { 2 } else { 1 };
-            let places = config.places();
-            let language = &self.files.language_config;
-            let step = Cost::sum("generate", &language.pass_cost(1, places / 2, 0));
-            let mut cost = step.for_batch(rows * decided.at_once);
-            cost.add(&Cost::sum(
-                "",
-                &config.head.cost(rows * decided.at_once, true),
-            ));
+            let of_batch = self.generate_cost(config.places(), rows * decided.at_once);
             let batches = images.div_ceil(decided.at_once as u64);
             costs.push(StageCost {
-                cost: cost.repeated(places as u64 * batches),
-                weight_bytes: self.files.language_weight_bytes(),
+                cost: of_batch.cost.repeated(batches),
+                ..of_batch
             });
         }
         if decided.reconstruct.is_some() {
@@ -172,12 +165,7 @@ impl ImageModel for Drawer {
                 weight_bytes: self.files.tower_weight_bytes(),
             });
         }
-        let decode = Cost::sum("decode", &config.decode_cost());
-        // Convolutions compute on f32 copies, whatever the file holds.
-        costs.push(StageCost {
-            cost: decode.repeated(images),
-            weight_bytes: 4.0,
-        });
+        costs.push(self.decode_cost(decided.images()));
         Ok(costs)
     }
 
@@ -195,6 +183,29 @@ impl ImageModel for Drawer {
 }
 
 impl Drawer {
+    /// The work of so many places, one after another, of so many rows at once.
+    pub(super) fn generate_cost(&self, places: usize, rows: usize) -> StageCost {
+        let language = &self.files.language_config;
+        let step = Cost::sum("generate", &language.pass_cost(1, places / 2, 0));
+        let mut cost = step.for_batch(rows);
+        let head = self.files.tower_config.head.cost(rows, true);
+        cost.add(&Cost::sum("", &head));
+        StageCost {
+            cost: cost.repeated(places as u64),
+            weight_bytes: self.files.language_weight_bytes(),
+        }
+    }
+
+    /// The work of decoding so many pictures.
+    pub(super) fn decode_cost(&self, pictures: usize) -> StageCost {
+        let one = Cost::sum("decode", &self.files.tower_config.decode_cost());
+        StageCost {
+            cost: one.repeated(pictures as u64),
+            // Convolutions compute on f32 copies, whatever the file holds.
+            weight_bytes: 4.0,
+        }
+    }
+
     /// Reads what the files say.
     pub fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Self> {
         Ok(Self {

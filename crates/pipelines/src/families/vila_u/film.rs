@@ -19,8 +19,8 @@ use crate::error::{Error, Result};
 use crate::events::{Control, Event, StepClock, Work, timed};
 use crate::options::{ClipLatents, OptionValue, Scope, Support, keys, video_keys};
 use crate::request::{
-    Decisions, GeneratedClip, OpenSettings, StageMemory, VideoModel, VideoPlan, VideoRequest,
-    WeightBytes, entries,
+    Decisions, GeneratedClip, OpenSettings, StageCost, StageMemory, VideoModel, VideoPlan,
+    VideoRequest, WeightBytes, entries,
 };
 
 /// Frames a second where a request names none: eight of a clip of two seconds.
@@ -111,6 +111,16 @@ impl VideoModel for Filmer {
         let decided: &FilmPlan = plan.decided(&self.0.files.label)?;
         control.memory(&plan.memory, crate::memory::available());
         control.drive(|| self.run(decided, control))
+    }
+
+    fn cost(&self, plan: &VideoPlan) -> Result<Vec<StageCost>> {
+        let decided: &FilmPlan = plan.decided(&self.0.files.label)?;
+        let rows = 1 + usize::from(decided.nothing.is_some());
+        let places = self.places(decided);
+        Ok(vec![
+            self.0.generate_cost(places, rows),
+            self.0.decode_cost(decided.frames),
+        ])
     }
 
     fn weight_bytes(&self) -> WeightBytes {

@@ -30,6 +30,7 @@ use crate::registry::{Family, Published};
 use crate::request::ResultKind;
 
 pub use files::tower_config;
+pub(super) use picture::squeezed;
 
 /// The family.
 pub static FAMILY: Family = Family {
@@ -52,6 +53,7 @@ pub static FAMILY: Family = Family {
     text: Some(writer::open),
     masks: None,
     video: Some(film::open),
+    judge: None,
     class_in_words: |_| None,
     low_bit_layout: None,
     reproductions: &[&reproduce::VILA_U],

@@ -49,6 +49,11 @@ pub(super) fn prepared(picture: &Picture, side: usize, aspect: Aspect) -> Result
     Ok(Tensor::from_vec(values.collect(), (1, side, side, 3))?)
 }
 
+/// A picture as [`prepared`] without a model's settings: squeezed to a square.
+pub fn squeezed(picture: &Picture, side: usize) -> Result<Tensor> {
+    prepared(picture, side, Aspect::Resize)
+}
+
 /// The picture in the middle of a grey square.
 fn square(picture: &Picture) -> Picture {
     let side = picture.width.max(picture.height);

@@ -1,10 +1,11 @@
 //! One's own pictures as training data: a folder of pictures, each with a text file of its name, and of WebDataset shards.
 //!
 //! `cat.png` is described by `cat.txt`: its first line is the caption, every further one a keyword that captions add
-//! at random. A picture is cut to its largest centred square, then made as large as the data set's pictures with
-//! Pillow's Lanczos filter. In a shard `0001.jpg` is described by `0001.txt` or by `prompt` of `0001.json`. Files beside
-//! them may hold more captions and how well each fits ([`SideFiles`]).
+//! at random. A picture is cut to a square or to the nearest of several shapes ([`Cut`]) and made as large as the data
+//! set's with Pillow's Lanczos filter. In a shard `0001.jpg` is described by `0001.txt` or by `prompt` of `0001.json`. Files beside
+//! them may hold more captions and how well each fits ([`SideFiles`]), which CLIP can say, too.
 
+mod cut;
 mod shards;
 mod side_files;
 
@@ -12,16 +13,20 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 
-use brisk_media::{Filter, Picture, read_picture, resize_pil};
+use brisk_media::{Picture, read_picture};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::{StepClock, Work};
+use brisk_pipelines::families::similarity::Scorer;
 use brisk_store::read::{Limit, read_text};
 use brisk_store::{PICTURE_ENDINGS, check_output, is_picture};
 
-use super::emoji::{
-    EmojiData, EmojiEntry, EmojiError, EmojiSet, PrepareOptions, PrepareReport, ScoredCaption,
-    is_held_out, write,
+use super::error::DataError;
+use super::pictures::{
+    PictureData, PictureEntry, PictureSet, PrepareOptions, PrepareReport, ScoredCaption,
+    is_held_out,
 };
+pub use cut::Cut;
+pub(super) use cut::square;
 pub use side_files::SideFiles;
 use side_files::{Named, Said};
 
@@ -30,7 +35,18 @@ const CAPTION: Limit = Limit::new("caption", 64 << 10);
 /// The group of such pictures.
 const GROUP: &str = "own";
 
-type Result<T> = std::result::Result<T, EmojiError>;
+type Result<T> = std::result::Result<T, DataError>;
+
+/// What is made of pictures and their captions.
+#[derive(Default)]
+pub struct CaptionedOptions<'a> {
+    /// Captions and scores that lie beside them.
+    pub side_files: SideFiles,
+    /// What of a picture is kept.
+    pub cut: Cut,
+    /// Gives every caption of a picture a score, in place of those that lie beside it.
+    pub scorer: Option<&'a Scorer>,
+}
 
 /// Writes a data set of the pictures in `folder` and in its shards; folders within are not entered, and a warning tells of
 /// them and of files that are of no use. One in twenty is held out, by its file's name.
@@ -43,11 +59,13 @@ type Result<T> = std::result::Result<T, EmojiError>;
 /// which none is high enough, or a cancellation; then nothing is written.
 pub fn prepare_captioned(
     folder: &Path,
-    side_files: &SideFiles,
+    captioned: &CaptionedOptions,
     options: &PrepareOptions,
     control: &Control,
 ) -> crate::error::Result<PrepareReport> {
     options.check()?;
+    captioned.cut.check(options.size)?;
+    let side_files = &captioned.side_files;
     let listing = Listing::read(folder, side_files)?;
     let files = &listing.pictures;
     let mut in_shards = 0;
@@ -74,12 +92,9 @@ pub fn prepare_captioned(
     listing.warn(&options.out, control);
     control.stage("pictures", Work::Run, count);
     let mut collected = Collected {
-        side_files,
-        data: EmojiData {
-            size: options.size,
-            pictures: Vec::new(),
-            entries: Vec::new(),
-        },
+        captioned,
+        data: PictureData::new(),
+        size: options.size,
         low_scores: 0,
         clock: StepClock::new(count),
         control,
@@ -93,9 +108,11 @@ pub fn prepare_captioned(
         })?;
         let of = |name: Option<&OsStr>| name.unwrap_or_default().to_string_lossy().into_owned();
         let key = of(path.file_stem());
+        let said = side_files.read(path)?;
         let one = One {
             caption: caption(text)?,
-            scored: side_files.read(path)?.scored(&key, &Named::new()),
+            scored: said.scored(&key, &Named::new()),
+            further: said.captions(&key),
             file: of(path.file_name()),
             place: path,
         };
@@ -108,6 +125,7 @@ pub fn prepare_captioned(
             let one = One {
                 caption: member.caption(shard)?,
                 scored: said.scored(&member.key, &member.named),
+                further: said.captions(&member.key),
                 file: format!("{name}/{}", member.key),
                 place: shard,
             };
@@ -125,14 +143,14 @@ pub fn prepare_captioned(
     let Collected {
         data, low_scores, ..
     } = collected;
-    if data.entries.is_empty() {
+    if data.is_empty() {
         let least = side_files.least_score.unwrap_or_default();
         let reason = format!("of all {count} pictures the best score is below {least}");
         return Err(bad(folder, reason).into());
     }
     Ok(PrepareReport {
         low_scores,
-        ..write(data, 0, &options.out)?
+        ..data.write(0, &options.out)?
     })
 }
 
@@ -140,6 +158,8 @@ pub fn prepare_captioned(
 struct One<'a> {
     caption: (String, Vec<String>),
     scored: Vec<ScoredCaption>,
+    /// Captions beside its own, with and without scores.
+    further: Vec<String>,
     /// Its name in the data set.
     file: String,
     /// Where it comes from.
@@ -148,8 +168,9 @@ struct One<'a> {
 
 /// The data set so far.
 struct Collected<'a> {
-    side_files: &'a SideFiles,
-    data: EmojiData,
+    captioned: &'a CaptionedOptions<'a>,
+    data: PictureData,
+    size: usize,
     /// Pictures that were left out.
     low_scores: usize,
     clock: StepClock,
@@ -163,41 +184,71 @@ impl Collected<'_> {
         picture: impl FnOnce() -> Result<Picture>,
     ) -> crate::error::Result<()> {
         self.control.check()?;
-        let best = one.scored.first().map(|caption| caption.score);
-        let least = self.side_files.least_score;
-        if best.zip(least).is_some_and(|(best, least)| best < least) {
-            self.low_scores += 1;
-            self.clock.step(self.control);
+        let CaptionedOptions {
+            side_files,
+            cut,
+            scorer,
+        } = self.captioned;
+        let is_low = |scored: &[ScoredCaption]| {
+            let best = scored.first().map(|caption| caption.score);
+            best.zip(side_files.least_score)
+                .is_some_and(|(best, least)| best < least)
+        };
+        let mut scored = one.scored;
+        if is_low(&scored) {
+            self.leave_out();
             return Ok(());
         }
-        let picture = square(&picture()?, self.data.size)
+        let picture = cut
+            .apply(&picture()?, self.size)
             .map_err(|error| bad(one.place, error.to_string()))?;
-        self.data.pictures.extend(picture.to_planes());
+        if let Some(scorer) = scorer {
+            let own = one.caption.0.clone();
+            let captions = std::iter::once(own).chain(one.further);
+            scored = by_similarity(scorer, &picture, captions, self.control)?;
+            if is_low(&scored) {
+                self.leave_out();
+                return Ok(());
+            }
+        }
         let (name, tags) = one.caption;
-        self.data.entries.push(EmojiEntry {
+        let entry = PictureEntry {
             name,
             tags,
-            captions: one.scored,
+            captions: scored,
             held_out: is_held_out(&one.file),
             hexcode: one.file,
-            set: EmojiSet::Own,
+            set: PictureSet::Own,
             group: GROUP.to_owned(),
-        });
+        };
+        self.data.push(entry, &picture);
         self.clock.step(self.control);
         Ok(())
     }
+
+    fn leave_out(&mut self) {
+        self.low_scores += 1;
+        self.clock.step(self.control);
+    }
 }
 
-/// The largest square in the middle, `size` pixels wide.
-pub(super) fn square(picture: &Picture, size: usize) -> brisk_media::Result<Picture> {
-    let side = picture.width.min(picture.height);
-    let (left, top) = ((picture.width - side) / 2, (picture.height - side) / 2);
-    resize_pil(
-        &picture.crop(left, top, side, side)?,
-        size,
-        size,
-        Filter::Lanczos,
-    )
+/// Captions with a model's scores of them, best first.
+fn by_similarity(
+    scorer: &Scorer,
+    picture: &Picture,
+    captions: impl Iterator<Item = String>,
+    control: &Control,
+) -> crate::error::Result<Vec<ScoredCaption>> {
+    let captions: Vec<String> = captions.collect();
+    let texts: Vec<&str> = captions.iter().map(String::as_str).collect();
+    let scores = scorer.scores(std::slice::from_ref(picture), &texts, control)?;
+    let scores = scores.concat().into_iter().map(f64::from);
+    let scored = captions.into_iter().zip(scores);
+    let mut scored: Vec<ScoredCaption> = scored
+        .map(|(text, score)| ScoredCaption { text, score })
+        .collect();
+    scored.sort_by(|a, b| b.score.total_cmp(&a.score));
+    Ok(scored)
 }
 
 /// What a folder holds.
@@ -304,8 +355,8 @@ impl Listing {
     }
 }
 
-fn bad(path: &Path, reason: impl Into<String>) -> EmojiError {
-    EmojiError::Picture {
+fn bad(path: &Path, reason: impl Into<String>) -> DataError {
+    DataError::Picture {
         path: path.to_owned(),
         reason: reason.into(),
     }

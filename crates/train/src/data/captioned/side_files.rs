@@ -8,7 +8,7 @@ use brisk_store::read::{Limit, read_json};
 use serde_json::Value;
 
 use super::{Result, bad};
-use crate::data::emoji::ScoredCaption;
+use crate::data::pictures::ScoredCaption;
 
 /// Captions by their names.
 pub(super) type Named = BTreeMap<String, String>;
@@ -75,6 +75,17 @@ impl SideFiles {
 }
 
 impl Said {
+    /// The captions of a key, with and without scores.
+    pub(super) fn captions(&self, key: &str) -> Vec<String> {
+        let named = self
+            .captions
+            .get(key)
+            .into_iter()
+            .flat_map(BTreeMap::values);
+        let texts = named.map(|text| text.trim().to_lowercase());
+        texts.filter(|text| !text.is_empty()).collect()
+    }
+
     /// Captions of a key that have scores, best first; `own` are those that come with the picture.
     pub(super) fn scored(&self, key: &str, own: &Named) -> Vec<ScoredCaption> {
         let (Some(scores), beside) = (self.scores.get(key), self.captions.get(key)) else {

@@ -1,5 +1,14 @@
 use super::*;
 use brisk_media::encode_png;
+use brisk_store::ModelFolder;
+
+fn beside(side_files: SideFiles, cut: Cut) -> CaptionedOptions<'static> {
+    CaptionedOptions {
+        side_files,
+        cut,
+        scorer: None,
+    }
+}
 
 fn stripes(width: usize, height: usize) -> Picture {
     let pixel = |at: usize| {
@@ -31,7 +40,7 @@ fn pictures_are_cut_in_the_middle_and_described_by_their_texts() {
     options.size = 8;
     let error = prepare_captioned(
         folder.path(),
-        &SideFiles::default(),
+        &CaptionedOptions::default(),
         &options,
         &Control::silent(),
     )
@@ -40,19 +49,19 @@ fn pictures_are_cut_in_the_middle_and_described_by_their_texts() {
     std::fs::write(place("tall.txt"), "tall").unwrap();
     let report = prepare_captioned(
         folder.path(),
-        &SideFiles::default(),
+        &CaptionedOptions::default(),
         &options,
         &Control::silent(),
     )
     .unwrap();
-    assert_eq!((report.pictures, report.per_set[&EmojiSet::Own]), (2, 2));
-    let data = EmojiData::open(&options.out).unwrap();
+    assert_eq!((report.pictures, report.per_set[&PictureSet::Own]), (2, 2));
+    let data = PictureData::open(&options.out).unwrap();
     let wide = data
-        .entries
+        .entries()
         .iter()
         .position(|entry| entry.name == "a wide thing")
         .unwrap();
-    assert_eq!(data.entries[wide].tags, ["red", "flat"]);
+    assert_eq!(data.entries()[wide].tags, ["red", "flat"]);
     for index in 0..2 {
         let picture = data.picture(index).unwrap();
         let red = picture
@@ -66,13 +75,113 @@ fn pictures_are_cut_in_the_middle_and_described_by_their_texts() {
     assert!(
         prepare_captioned(
             empty.path(),
-            &SideFiles::default(),
+            &CaptionedOptions::default(),
             &options,
             &Control::silent()
         )
         .is_err()
     );
 }
+
+#[test]
+fn pictures_of_several_shapes_are_kept_apart_and_read_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| folder.path().join(name);
+    let sizes = [
+        ("a", 90, 160),
+        ("b", 100, 100),
+        ("c", 160, 90),
+        ("d", 120, 118),
+        ("e", 320, 180),
+    ];
+    for (name, width, height) in sizes {
+        let png = encode_png(&stripes(width, height), &[]).unwrap();
+        std::fs::write(place(&format!("{name}.png")), png).unwrap();
+        std::fs::write(place(&format!("{name}.txt")), name).unwrap();
+    }
+    let mut options = PrepareOptions::new(place("data.safetensors"));
+    options.size = 50;
+    let prepare = |options: &PrepareOptions| {
+        let none = SideFiles::default();
+        prepare_captioned(
+            folder.path(),
+            &beside(none.clone(), Cut::AspectBuckets),
+            options,
+            &Control::silent(),
+        )
+    };
+    let refused = prepare(&options).unwrap_err().to_string();
+    assert!(refused.contains("multiple of 32"), "{refused}");
+    options.size = 64;
+    let report = prepare(&options).unwrap();
+    let told: Vec<String> = report
+        .shapes
+        .iter()
+        .map(|(shape, count)| format!("{shape} {count}"))
+        .collect();
+    assert_eq!(told, ["64x64 2", "64x96 2", "96x64 1"]);
+    let data = PictureData::open(&options.out).unwrap();
+    let names: Vec<&str> = data
+        .entries()
+        .iter()
+        .map(|entry| entry.name.as_str())
+        .collect();
+    assert_eq!(names, ["b", "d", "c", "e", "a"]);
+    for index in 0..data.len() {
+        let (shape, picture) = (data.shape(index).unwrap(), data.picture(index).unwrap());
+        assert_eq!((picture.height, picture.width), (shape.height, shape.width));
+        let middle = picture.pixel(shape.width / 2, shape.height / 2).unwrap();
+        assert!(middle[0] > 150, "{middle:?}");
+    }
+    assert_eq!(data.side(), None);
+    let refused = data.required_side().unwrap_err().to_string();
+    assert!(
+        refused.contains("3 shapes (64x64, 64x96, 96x64"),
+        "{refused}"
+    );
+    let twice = [options.out.clone(), options.out.clone()];
+    let twice = PictureData::open_all(&twice).unwrap();
+    assert_eq!(twice.len(), 10);
+    assert_eq!(twice.picture(9), data.picture(4));
+}
+
+#[test]
+fn captions_get_scores_of_clip() {
+    let (folder, options) = one();
+    let said = r#"{"a": {"one": "an apple pie", "two": "Words about nothing"}}"#;
+    std::fs::write(folder.path().join("a_said.json"), said).unwrap();
+    let model = ModelFolder::Disk(brisk_testkit::fixtures_dir().join("clip/model"));
+    let scorer = Scorer::open(&model, &Default::default()).unwrap();
+    let prepare = |least_score| {
+        let captioned = CaptionedOptions {
+            side_files: SideFiles {
+                captions: vec!["_said".to_owned()],
+                scores: Vec::new(),
+                least_score,
+            },
+            scorer: Some(&scorer),
+            ..CaptionedOptions::default()
+        };
+        prepare_captioned(folder.path(), &captioned, &options, &Control::silent())
+    };
+    prepare(None).unwrap();
+    let data = PictureData::open(&options.out).unwrap();
+    let scored = &data.entries()[0].captions;
+    let mut texts: Vec<&str> = scored.iter().map(|one| one.text.as_str()).collect();
+    texts.sort_unstable();
+    assert_eq!(texts, ["an apple", "an apple pie", "words about nothing"]);
+    assert!(scored.windows(2).all(|pair| pair[0].score >= pair[1].score));
+    let picture = data.picture(0).unwrap();
+    let again = scorer
+        .scores(&[picture], &[&scored[0].text], &Control::silent())
+        .unwrap();
+    assert!((f64::from(again[0][0]) - scored[0].score).abs() < 1e-3);
+    let refused = prepare(Some(scored[0].score + 1.0))
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("best score is below"), "{refused}");
+}
+
 /// A folder of one picture and its text.
 fn one() -> (tempfile::TempDir, PrepareOptions) {
     let folder = tempfile::tempdir().unwrap();
@@ -99,7 +208,13 @@ fn files_of_no_use_are_told_once() {
                 sender.send(text).unwrap();
             }
         });
-        prepare_captioned(folder.path(), &SideFiles::default(), &options, &control).unwrap();
+        prepare_captioned(
+            folder.path(),
+            &CaptionedOptions::default(),
+            &options,
+            &control,
+        )
+        .unwrap();
         drop(control);
         let warnings: Vec<String> = receiver.iter().collect();
         assert_eq!(warnings.len(), 1);
@@ -117,7 +232,7 @@ fn pictures_are_not_written_over() {
         options.out = folder.path().join(name);
         let error = prepare_captioned(
             folder.path(),
-            &SideFiles::default(),
+            &CaptionedOptions::default(),
             &options,
             &Control::silent(),
         )
@@ -137,7 +252,7 @@ fn pipes_are_not_waited_for() {
         assert!(made.unwrap().success());
         let error = prepare_captioned(
             folder.path(),
-            &SideFiles::default(),
+            &CaptionedOptions::default(),
             &options,
             &Control::silent(),
         )
@@ -155,7 +270,7 @@ fn a_link_to_nowhere_is_named() {
     std::fs::write(folder.path().join("b.txt"), "x").unwrap();
     let error = prepare_captioned(
         folder.path(),
-        &SideFiles::default(),
+        &CaptionedOptions::default(),
         &options,
         &Control::silent(),
     )
@@ -219,7 +334,13 @@ fn shards_and_files_beside_them_give_captions_with_scores() {
             sender.send(text).unwrap();
         }
     });
-    let report = prepare_captioned(folder.path(), &side_files, &options, &control).unwrap();
+    let report = prepare_captioned(
+        folder.path(),
+        &beside(side_files.clone(), Cut::Square),
+        &options,
+        &control,
+    )
+    .unwrap();
     drop(control);
     let warnings: Vec<String> = receiver.iter().collect();
     assert!(
@@ -227,13 +348,13 @@ fn shards_and_files_beside_them_give_captions_with_scores() {
         "{warnings:?}"
     );
     assert_eq!((report.pictures, report.low_scores), (3, 1));
-    let data = EmojiData::open(&options.out).unwrap();
-    let of = |entry: &EmojiEntry| {
+    let data = PictureData::open(&options.out).unwrap();
+    let of = |entry: &PictureEntry| {
         let scored = entry.captions.iter();
         let scored: Vec<(String, f64)> = scored.map(|one| (one.text.clone(), one.score)).collect();
         (entry.hexcode.clone(), entry.name.clone(), scored)
     };
-    let found: Vec<_> = data.entries.iter().map(of).collect();
+    let found: Vec<_> = data.entries().iter().map(of).collect();
     let scored = |text: &str, score: f64| (text.to_owned(), score);
     assert_eq!(
         found,
@@ -251,13 +372,19 @@ fn shards_and_files_beside_them_give_captions_with_scores() {
             ("00.tar/a/0002".to_owned(), "cat".to_owned(), Vec::new()),
         ]
     );
-    assert_eq!(data.entries[2].tags, ["striped"]);
+    assert_eq!(data.entries()[2].tags, ["striped"]);
     let none = SideFiles {
         least_score: Some(99.0),
         ..side_files
     };
     std::fs::remove_file(place("00.tar")).unwrap();
-    let error = prepare_captioned(folder.path(), &none, &options, &Control::silent()).unwrap_err();
+    let error = prepare_captioned(
+        folder.path(),
+        &beside(none.clone(), Cut::Square),
+        &options,
+        &Control::silent(),
+    )
+    .unwrap_err();
     assert!(error.to_string().contains("below 99"), "{error}");
 }
 
@@ -273,7 +400,12 @@ fn shards_that_cannot_be_read_are_named() {
         let mut options = PrepareOptions::new(folder.path().join("data.safetensors"));
         options.size = 8;
         let none = SideFiles::default();
-        let error = prepare_captioned(folder.path(), &none, &options, &Control::silent());
+        let error = prepare_captioned(
+            folder.path(),
+            &beside(none.clone(), Cut::Square),
+            &options,
+            &Control::silent(),
+        );
         let error = error.unwrap_err().to_string();
         for word in words.iter().chain(&["00.tar"]) {
             assert!(error.contains(word), "{word}: {error}");

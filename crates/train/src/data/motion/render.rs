@@ -5,7 +5,7 @@ use std::ops::Range;
 use brisk_media::{Cutout, Picture};
 
 use super::scene::{MotionScene, Pose};
-use crate::data::emoji::EmojiError;
+use crate::data::DataError;
 use crate::data::scenes::Drawings;
 
 /// Sides of frames that can be drawn.
@@ -23,7 +23,7 @@ impl MotionScene {
         drawings: &Drawings,
         frames: usize,
         size: usize,
-    ) -> Result<Vec<Picture>, EmojiError> {
+    ) -> Result<Vec<Picture>, DataError> {
         self.render_part(drawings, frames, 0..frames, size)
     }
 
@@ -37,9 +37,9 @@ impl MotionScene {
         frames: usize,
         part: Range<usize>,
         size: usize,
-    ) -> Result<Vec<Picture>, EmojiError> {
+    ) -> Result<Vec<Picture>, DataError> {
         if !SIZES.contains(&size) {
-            return Err(EmojiError::Size(size));
+            return Err(DataError::Size(size));
         }
         let mut poses = self.poses(frames);
         let largest = poses.iter().fold(0.0f64, |most, pose| most.max(pose.side));
@@ -54,7 +54,7 @@ impl MotionScene {
             .collect())
     }
 
-    fn cutout(&self, drawings: &Drawings, side: usize) -> Result<Cutout, EmojiError> {
+    fn cutout(&self, drawings: &Drawings, side: usize) -> Result<Cutout, DataError> {
         drawings.drawing((self.set, self.object), self.colour, side, 0.0)
     }
 }

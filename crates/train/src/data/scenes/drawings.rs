@@ -8,18 +8,19 @@ use brisk_media::{Cutout, Picture};
 use super::colour::recolour;
 use super::scene::{Frame, Item, Scene};
 use super::words::{Colour, OBJECTS, Place};
-use crate::data::emoji::{EmojiError, EmojiSet};
+use crate::data::DataError;
 use crate::data::icon_set::IconSet;
 use crate::data::iconify::Icon;
+use crate::data::pictures::PictureSet;
 
-type Result<T> = std::result::Result<T, EmojiError>;
+type Result<T> = std::result::Result<T, DataError>;
 
 /// Opacity from which a pixel belongs to an object.
 const OPAQUE: u8 = 128;
 
 /// The drawings of all objects in all sets.
 pub struct Drawings {
-    icons: BTreeMap<(EmojiSet, usize), Icon>,
+    icons: BTreeMap<(PictureSet, usize), Icon>,
 }
 
 /// A scene's picture and what is where in it.
@@ -57,7 +58,7 @@ impl Drawings {
     /// A package that is missing, is not what it should be, or lacks an object.
     pub fn open(npm: &Path) -> Result<Self> {
         let mut icons = BTreeMap::new();
-        for set in EmojiSet::ALL {
+        for set in PictureSet::ALL {
             let name = set.package().rsplit('/').next().unwrap_or_default();
             let folder = &npm.join(name);
             let drawings = IconSet::open(set, folder)?;
@@ -76,7 +77,7 @@ impl Drawings {
     /// A size that no picture has, and a drawing that cannot be rendered.
     pub fn render(&self, scene: &Scene, size: usize) -> Result<Rendered> {
         if !(8..=1024).contains(&size) {
-            return Err(EmojiError::Size(size));
+            return Err(DataError::Size(size));
         }
         let mut picture = background(scene.place, size);
         let mut owner = vec![usize::MAX; size * size];
@@ -124,18 +125,18 @@ impl Drawings {
     /// No such object, and a drawing that cannot be rendered.
     pub(in crate::data) fn drawing(
         &self,
-        (set, object): (EmojiSet, usize),
+        (set, object): (PictureSet, usize),
         colour: Option<Colour>,
         side: usize,
         degrees: f64,
     ) -> Result<Cutout> {
-        let failed = |icon: &str, source| EmojiError::Render {
+        let failed = |icon: &str, source| DataError::Render {
             set,
             icon: icon.to_owned(),
             source,
         };
         let icon = self.icons.get(&(set, object));
-        let icon = icon.ok_or_else(|| EmojiError::Render {
+        let icon = icon.ok_or_else(|| DataError::Render {
             set,
             icon: OBJECTS.get(object).map_or("", |o| o.word).to_owned(),
             source: brisk_media::Error::Argument("no such object".to_owned()),
@@ -172,7 +173,7 @@ pub(crate) mod tests {
     use super::super::scene::Kind;
     use super::super::split::Split;
     use super::*;
-    use crate::data::emoji::EmojiData;
+    use crate::data::pictures::PictureData;
 
     /// Packages in which every object is a yellow square.
     pub(crate) fn packages(without: Option<&str>) -> tempfile::TempDir {
@@ -250,9 +251,9 @@ pub(crate) mod tests {
         let control = Control::silent();
         let report = prepare_scenes(packages.path(), &options, &control).unwrap();
         assert_eq!((report.pictures, report.held_out), (40, 2));
-        let data = EmojiData::open(&options.out).unwrap();
+        let data = PictureData::open(&options.out).unwrap();
         let truth = fs::read_to_string(&report.truth).unwrap();
-        for (line, entry) in truth.lines().zip(&data.entries) {
+        for (line, entry) in truth.lines().zip(data.entries()) {
             let line: Value = serde_json::from_str(line).unwrap();
             assert_eq!(line["caption"], entry.name);
             let runs = line["items"][0]["mask"].as_array().unwrap();
@@ -260,7 +261,7 @@ pub(crate) mod tests {
             assert_eq!(pixels, 32 * 32);
         }
         let joined = [options.out.clone(), options.out.clone()];
-        assert_eq!(EmojiData::open_all(&joined).unwrap().len(), 80);
+        assert_eq!(PictureData::open_all(&joined).unwrap().len(), 80);
         options.count = 0;
         assert!(prepare_scenes(packages.path(), &options, &control).is_err());
     }

@@ -15,7 +15,8 @@ use super::drawings::{Drawings, Rendered};
 use super::scene::{Kind, Scene};
 use super::split::Split;
 use super::words::OBJECTS;
-use crate::data::emoji::{EmojiData, EmojiEntry, EmojiError, EmojiSet, write};
+use crate::data::DataError;
+use crate::data::pictures::{PictureData, PictureEntry, PictureSet};
 use crate::error::Result;
 use crate::rng::Rng;
 
@@ -73,11 +74,7 @@ pub fn prepare_scenes(
         return Err(bad(&options.out, reason).into());
     }
     let drawings = Drawings::open(npm)?;
-    let mut data = EmojiData {
-        size: options.size,
-        pictures: Vec::new(),
-        entries: Vec::with_capacity(options.count),
-    };
+    let mut data = PictureData::new();
     let mut truth = String::new();
     let mut cells = Vec::new();
     control.stage("scenes", Work::Run, options.count);
@@ -94,31 +91,31 @@ pub fn prepare_scenes(
             .collect();
         for (index, drawn) in chunk.iter().zip(drawn) {
             let (rendered, scene, split): (Rendered, Scene, Split) =
-                drawn.map_err(|e: EmojiError| e)?;
+                drawn.map_err(|e: DataError| e)?;
             let rng = &mut caption_rng(options.seed, *index);
             let caption = scene.drawn_caption(rng);
             let line = line_of_truth(&scene, &rendered, &caption, (options.seed, *index), rng);
             writeln!(truth, "{line}").map_err(|e| bad(&options.out, e.to_string()))?;
-            data.pictures.extend(rendered.picture.to_planes());
-            if cells.len() < SHEET {
-                cells.push((rendered.picture, caption.clone()));
-            }
-            data.entries.push(EmojiEntry {
+            let entry = PictureEntry {
                 captions: Vec::new(),
-                name: caption,
+                name: caption.clone(),
                 tags: Vec::new(),
                 hexcode: format!("{:x}-{index}", options.seed),
-                set: EmojiSet::Scenes,
+                set: PictureSet::Scenes,
                 group: GROUP.to_owned(),
                 held_out: split == Split::HeldOut,
-            });
+            };
+            data.push(entry, &rendered.picture);
+            if cells.len() < SHEET {
+                cells.push((rendered.picture, caption));
+            }
         }
         clock.steps(chunk.len(), control);
     }
     let truth_path = options.out.with_extension("truth.jsonl");
     let sheet_path = options.out.with_extension("png");
     let sheet = contact_sheet(&cells, 8)?;
-    let report = write(data, 0, &options.out)?;
+    let report = data.write(0, &options.out)?;
     write_atomic(&truth_path, truth.as_bytes())?;
     write_atomic(&sheet_path, &brisk_media::encode_png(&sheet, &[])?)?;
     Ok(SceneReport {
@@ -142,8 +139,8 @@ fn scene_at(seed: u64, index: usize) -> (Scene, Split) {
 }
 
 /// The scene that an entry of a data set of [`prepare_scenes`] shows; none of others.
-pub fn scene_of(entry: &EmojiEntry) -> Option<Scene> {
-    if entry.set != EmojiSet::Scenes {
+pub fn scene_of(entry: &PictureEntry) -> Option<Scene> {
+    if entry.set != PictureSet::Scenes {
         return None;
     }
     let (seed, index) = entry.hexcode.split_once('-')?;
@@ -198,8 +195,8 @@ fn runs(mask: &[bool]) -> Vec<usize> {
     runs
 }
 
-fn bad(path: &Path, reason: String) -> EmojiError {
-    EmojiError::Data {
+fn bad(path: &Path, reason: String) -> DataError {
+    DataError::Data {
         path: path.to_owned(),
         reason,
     }
@@ -211,12 +208,12 @@ mod tests {
 
     #[test]
     fn entries_lead_back_to_their_scenes() {
-        let mut entry = EmojiEntry {
+        let mut entry = PictureEntry {
             name: String::new(),
             tags: Vec::new(),
             captions: Vec::new(),
             hexcode: "1f-219".to_owned(),
-            set: EmojiSet::Scenes,
+            set: PictureSet::Scenes,
             group: GROUP.to_owned(),
             held_out: true,
         };
@@ -224,7 +221,7 @@ mod tests {
         entry.hexcode = "1f600".to_owned();
         assert_eq!(scene_of(&entry), None);
         entry.hexcode = "1-2".to_owned();
-        entry.set = EmojiSet::Noto;
+        entry.set = PictureSet::Noto;
         assert_eq!(scene_of(&entry), None);
     }
 

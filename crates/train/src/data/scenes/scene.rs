@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::split::{Split, belongs};
 use super::words::{Colour, OBJECTS, Place, Relation};
-use crate::data::emoji::EmojiSet;
+use crate::data::pictures::PictureSet;
 use crate::rng::Rng;
 
 /// What a prompt asks for, in the kinds of GenEval (arXiv 2310.11513).
@@ -85,7 +85,7 @@ pub struct Item {
     /// Which of [`OBJECTS`].
     pub object: usize,
     /// Whose drawing.
-    pub set: EmojiSet,
+    pub set: PictureSet,
     /// The colour it was given; its own if none.
     pub colour: Option<Colour>,
     /// The square that it is drawn in.
@@ -148,7 +148,7 @@ impl Scene {
         let coloured = matches!(kind, Kind::Colours | Kind::Binding);
         let items = (0..count).map(|index| Item {
             object: order[if kind == Kind::Counting { 0 } else { index }],
-            set: EmojiSet::ALL[rng.below(EmojiSet::ALL.len())],
+            set: PictureSet::ALL[rng.below(PictureSet::ALL.len())],
             colour: coloured.then(|| Colour::ALL[colours[index]]),
             frame: Frame {
                 left: 0.0,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use brisk_pipelines::{Control, Event};
 
 use super::recipe::{ClassLaw, ClassRecipe};
-use crate::data::emoji::{EmojiData, EmojiEntry};
+use crate::data::pictures::{PictureData, PictureEntry};
 use crate::data::scenes::{Kind, OBJECTS, scene_of};
 use crate::error::{Error, Result};
 
@@ -30,11 +30,11 @@ impl Classes {
     ///
     /// # Errors
     /// No picture of a class, or a class of the sample sheets that is none.
-    pub fn of(recipe: &ClassRecipe, data: &EmojiData, control: &Control) -> Result<Self> {
+    pub fn of(recipe: &ClassRecipe, data: &PictureData, control: &Control) -> Result<Self> {
         let training = recipe.pictures.training(data, control)?;
         let mut by_name: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         for index in &training {
-            if let Some(name) = name_of(recipe.classes, &data.entries[*index]) {
+            if let Some(name) = name_of(recipe.classes, &data.entries()[*index]) {
                 by_name.entry(name).or_default().push(*index);
             }
         }
@@ -64,7 +64,7 @@ impl Classes {
         }
         let held_out = recipe.pictures.of(data, true).into_iter();
         let held_out = held_out.filter_map(|index| {
-            let name = name_of(recipe.classes, &data.entries[index])?;
+            let name = name_of(recipe.classes, &data.entries()[index])?;
             Some((index, names.binary_search(&name).ok()? as u32))
         });
         Ok(Self {
@@ -98,7 +98,7 @@ impl Classes {
     }
 }
 
-fn name_of(law: ClassLaw, entry: &EmojiEntry) -> Option<String> {
+fn name_of(law: ClassLaw, entry: &PictureEntry) -> Option<String> {
     match law {
         ClassLaw::Name => Some(entry.name.clone()),
         ClassLaw::Group => Some(entry.group.clone()),
@@ -120,7 +120,8 @@ fn name_of(law: ClassLaw, entry: &EmojiEntry) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::emoji::EmojiSet;
+    use crate::data::pictures::PictureSet;
+    use brisk_media::Picture;
     use serde_json::json;
 
     fn recipe(classes: &str, least: usize, sampled: &[&str]) -> ClassRecipe {
@@ -136,9 +137,9 @@ mod tests {
         .unwrap()
     }
 
-    fn data(of: &[(&str, &str, &str, EmojiSet, bool)]) -> EmojiData {
-        let entry =
-            |(name, group, code, set, held_out): &(&str, &str, &str, EmojiSet, bool)| EmojiEntry {
+    fn data(of: &[(&str, &str, &str, PictureSet, bool)]) -> PictureData {
+        let entry = |(name, group, code, set, held_out): &(&str, &str, &str, PictureSet, bool)| {
+            PictureEntry {
                 name: (*name).to_owned(),
                 tags: Vec::new(),
                 captions: Vec::new(),
@@ -146,17 +147,23 @@ mod tests {
                 set: *set,
                 group: (*group).to_owned(),
                 held_out: *held_out,
-            };
-        EmojiData {
-            size: 1,
-            pictures: vec![0; 3 * of.len()],
-            entries: of.iter().map(entry).collect(),
+            }
+        };
+        let dot = Picture {
+            width: 1,
+            height: 1,
+            pixels: vec![0; 3],
+        };
+        let mut data = PictureData::new();
+        for one in of {
+            data.push(entry(one), &dot);
         }
+        data
     }
 
     #[test]
     fn classes_are_names_or_groups() {
-        let own = EmojiSet::Own;
+        let own = PictureSet::Own;
         let data = data(&[
             ("b", "x", "", own, false),
             ("a", "x", "", own, false),
@@ -201,7 +208,7 @@ mod tests {
         let codes: Vec<String> = (0..240).map(|index| format!("1-{index}")).collect();
         let scenes: Vec<_> = codes
             .iter()
-            .map(|code| ("x", "scenes", code.as_str(), EmojiSet::Scenes, false))
+            .map(|code| ("x", "scenes", code.as_str(), PictureSet::Scenes, false))
             .collect();
         let (data, control) = (data(&scenes), Control::silent());
         let objects = Classes::of(&recipe("object", 1, &[]), &data, &control).unwrap();

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::classes::Classes;
 use super::training::ClassReport;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::{FileContext, Result};
 use crate::eval::spread_over;
 use crate::families::image::{MODEL, export};
@@ -35,7 +35,7 @@ pub(super) struct Pieces<'a> {
     /// Guidance that the model is drawn with by default.
     pub guidance: f64,
     pub vae: &'a Opened<AutoencoderConfig>,
-    pub data: &'a EmojiData,
+    pub data: &'a PictureData,
 }
 
 pub(super) fn write(pieces: &Pieces, session: &Session, out: &Path) -> Result<ClassReport> {

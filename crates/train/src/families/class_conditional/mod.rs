@@ -7,7 +7,6 @@
 
 mod classes;
 mod export;
-mod latents;
 mod objective;
 mod recipe;
 mod training;

@@ -8,8 +8,8 @@ use brisk_models::class_conditional::{
 };
 use brisk_nn::Tensor;
 
-use super::latents::Latents;
 use crate::error::Result;
+use crate::latents::Latents;
 use crate::loss::{self, Loss};
 use crate::objectives::diffusion::{Noised, Process};
 use crate::rng::Rng;
@@ -59,7 +59,7 @@ impl Objective {
         slots: &[usize],
         rng: &mut Rng,
     ) -> Result<Batch> {
-        let each = latents.each();
+        let each = latents.most_values();
         let values = slots.len() * each;
         let mut batch = Batch {
             input: Vec::with_capacity(values),
@@ -73,7 +73,7 @@ impl Objective {
                 .null_class()
                 .filter(|_| rng.chance(config.class_dropout_prob));
             batch.classes.push(none.unwrap_or(classes[*slot]));
-            let clean = latents.get(*slot);
+            let clean = latents.row(*slot);
             match self {
                 Self::Noise(factors) => {
                     let at = rng.below(factors.len());

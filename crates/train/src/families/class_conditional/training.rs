@@ -14,13 +14,13 @@ use serde::Serialize;
 
 use super::classes::Classes;
 use super::export;
-use super::latents::Latents;
 use super::objective::Objective;
 use super::recipe::ClassRecipe;
-use crate::data::emoji::EmojiData;
-use crate::error::Result;
+use crate::data::pictures::PictureData;
+use crate::error::{Error, Result};
 use crate::families::image::MODEL;
 use crate::inputs::Inputs;
+use crate::latents::Latents;
 use crate::pictures::{self, Order};
 use crate::rng::Rng;
 use crate::session::{self, Session};
@@ -70,7 +70,7 @@ pub struct ClassReport {
 /// that was asked to stop: its checkpoint is written.
 pub fn train_class(
     recipe: &ClassRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     vae: &Opened<AutoencoderConfig>,
     out: &Path,
     control: &Control,
@@ -85,7 +85,9 @@ pub fn train_class(
     let autoencoder = eval::load_autoencoder(vae)?;
     let _lock = session::claim(out, MODEL)?;
     let inputs = Inputs::default().data(data)?.autoencoder(vae)?;
-    let latents = Latents::of(data, &classes, &autoencoder, &config, &inputs, out, control)?;
+    check(data, &autoencoder, &config)?;
+    let pictures = &classes.pictures;
+    let latents = Latents::of(data, pictures, &autoencoder, &inputs, out, control)?;
     let mut order = Order::new((0..classes.pictures.len()).collect(), options.seed)?;
     let fixed = fixed(&config);
     let (weights, network) = trainable(&config, &fixed, options.seed)?;
@@ -119,6 +121,28 @@ pub fn train_class(
         data,
     };
     export::write(&pieces, &session, out)
+}
+
+fn check(
+    data: &PictureData,
+    autoencoder: &Autoencoder,
+    config: &ClassConditionalConfig,
+) -> Result<()> {
+    let (ratio, channels) = (autoencoder.ratio(), autoencoder.config().latent_channels);
+    if channels != config.in_channels {
+        return Err(Error::Data(format!(
+            "the autoencoder's latents have {channels} channels, network.in_channels is {}; expected the same",
+            config.in_channels
+        )));
+    }
+    let (side, wanted) = (data.required_side()?, config.input_size * ratio);
+    if side != wanted {
+        return Err(Error::Data(format!(
+            "pictures of {side} px; network.input_size {} of {ratio} px a cell needs {wanted}",
+            config.input_size
+        )));
+    }
+    Ok(())
 }
 
 /// What the network has and training leaves alone.

@@ -6,7 +6,7 @@ use brisk_nn::{Tensor, Trace};
 use brisk_pipelines::Control;
 
 use super::TokenizerFiles;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::eval::BATCH;
 use crate::pictures;
@@ -40,11 +40,11 @@ impl Lessons {
     pub fn new(
         files: &TokenizerFiles,
         scales: &Scales,
-        data: &EmojiData,
+        data: &PictureData,
         training: &[usize],
         control: &Control,
     ) -> Result<Self> {
-        files.check(scales, data.size)?;
+        files.check(scales, data.required_side()?)?;
         let tokenizer = files.load(Parts::Encoder)?;
         let quantizer = tokenizer.quantizer();
         let width = files.config.z_channels;

@@ -16,7 +16,7 @@ use super::networks::{Configs, Networks, prompt_tokenizer, without_case};
 use super::objective::Batch;
 use super::{CodesRecipe, TokenizerFiles, export};
 use crate::captions;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::families::image::{ImageReport, MODEL, Start};
 use crate::families::part_weights::PartWeights;
@@ -40,7 +40,7 @@ const COLUMNS: usize = 4;
 /// that diverges, or one that was asked to stop: its checkpoint is written.
 pub fn train_codes(
     recipe: &CodesRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     files: &TokenizerFiles,
     start: Option<&Start>,
     out: &Path,
@@ -86,7 +86,7 @@ pub fn train_codes(
         let slots = order.batch(session.step, options.batch);
         let rng = &mut session.rng;
         let drawn = slots.iter().map(|slot| {
-            let entry = &data.entries[training[*slot]];
+            let entry = &data.entries()[training[*slot]];
             let caption =
                 captions::caption(entry, recipe.name_probability, &recipe.caption_scores, rng);
             Ok(texts.prompt(&caption, length)?)

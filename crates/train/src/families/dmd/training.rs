@@ -18,6 +18,7 @@ use crate::error::{FileContext, Result};
 use crate::families::image::MODEL;
 use crate::families::image::export::{copy, copy_parts, write_part};
 use crate::families::video::VideoStart;
+use crate::families::video::encodings::Keep;
 use crate::families::video::export::{Defaults, write_defaults, write_evaluation};
 use crate::families::video::networks::{Models, TRANSFORMER};
 use crate::families::video::pool::{Pool, Source};
@@ -111,7 +112,14 @@ pub fn distill_video(
         seen: vision_side(&start.text_config, start.is_shown()),
         noise: None,
     };
-    let pool = Pool::new(&source, &autoencoder, control)?;
+    let sources = start.sources();
+    let networks = Networks::new(&start.transformer_config, &sources[2], recipe)?;
+    let clips_of = Inputs::default().video_autoencoder(&vae.opened)?;
+    let keep = Keep {
+        out,
+        inputs: &clips_of,
+    };
+    let pool = Pool::new(&source, &autoencoder, Some(keep), control)?;
     control.stage("reading the captions", Work::Run, 0);
     let (by, against) = conditionings(&models, &pool, control)?;
     let led = Led {
@@ -127,10 +135,8 @@ pub fn distill_video(
             count,
             ..source
         };
-        Pool::new(&source, &autoencoder, &Control::silent())
+        Pool::new(&source, &autoencoder, None, &Control::silent())
     };
-    let sources = start.sources();
-    let networks = Networks::new(&start.transformer_config, &sources[2], recipe)?;
     let inputs = Inputs::default()
         .video_autoencoder(&vae.opened)?
         .start(&sources)?;

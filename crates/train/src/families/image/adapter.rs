@@ -11,21 +11,17 @@ use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::Opened;
 use brisk_store::{OutTensor, write_safetensors};
-use brisk_text::Tokenizer;
 use candle_core::Var;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::captions::Captions;
-use super::{Configs, Models, Start, TEXT_ENCODER, TRANSFORMER, encode_all, noise, write_sheet};
-use crate::data::emoji::EmojiData;
+use super::lessons::{Run, Setting};
+use super::{Models, Start, TEXT_ENCODER, TRANSFORMER, write_sheet};
+use crate::data::pictures::PictureData;
 use crate::error::{Error, FileContext, Result};
-use crate::eval;
 use crate::families::lora_pairs::{self, Pair, pairs};
-use crate::inputs::Inputs;
 use crate::log::mean_of_last_tenth;
 use crate::optimiser::Gradients;
-use crate::pictures::Order;
 use crate::recipe::ImageRecipe;
 use crate::session::{self, LOG, REPORT, Session, write_json};
 use crate::tensors::{self, NamedArray};
@@ -121,7 +117,7 @@ fn pairs_of(variables: &[(String, Var)], options: &LoraOptions, seed: u64) -> Re
 /// A recipe without a `lora`, or with layers that the model does not have; otherwise as [`super::train_image`].
 pub fn train_adapter(
     recipe: &ImageRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     vae: &Opened<AutoencoderConfig>,
     start: &Start,
     out: &Path,
@@ -135,18 +131,16 @@ pub fn train_adapter(
     };
     let options = &recipe.training;
     let training = recipe.pictures.training(data, control)?;
-    let mut order = Order::new((0..training.len()).collect(), options.seed)?;
-    let autoencoder = eval::load_autoencoder(vae)?;
     let _lock = session::claim(out, FOLDER)?;
-    let tokenizer = Tokenizer::from_bytes(&start.tokenizer, "the model's tokenizer")?;
-    let configs = Configs::new(recipe, tokenizer.vocabulary_size())?;
-    control.stage("encoding the pictures", Work::Run, 0);
+    let run = Run {
+        recipe,
+        data,
+        vae,
+        out,
+    };
+    let setting = Setting::of(&run, training, &start.tokenizer, &start.sources())?;
+    let configs = setting.configs.clone();
     let config = &configs.transformer_model;
-    let latents = encode_all(&autoencoder, data, &training, config, control)?;
-    let captions = Captions::new(data, &training, &tokenizer, recipe)?;
-    let each = (latents.side * latents.side * latents.channels * 16) as u64;
-    let parameters = configs.text_model.parameters() + config.parameters();
-    session::check_memory(parameters, options.batch, each)?;
 
     let text = || -> Result<Gemma2Model> {
         let weights = Weights::from_source(start.text.clone());
@@ -168,10 +162,9 @@ pub fn train_adapter(
         .map(|pair| (pair.layer.clone(), pair.weight.clone()))
         .collect();
     let trained = lora_pairs::variables(&pairs);
-    let inputs = Inputs::default()
-        .data(data)?
-        .autoencoder(vae)?
-        .start(&start.sources())?;
+    let lessons = setting.encoded(0, control)?;
+    let inputs = lessons.inputs.clone();
+    let mut order = lessons.order()?;
     let mut session = Session::open(options, recipe, inputs, trained.clone(), out, control)?;
     let scale = lora.scale();
     let renew = || lora_pairs::renew(&pairs, scale);
@@ -189,34 +182,14 @@ pub fn train_adapter(
             text: text()?,
             transformer: SanaTransformer::load(config, &Weights::from_source(source))?,
         };
-        write_sheet(
-            session,
-            &average,
-            &autoencoder,
-            &tokenizer,
-            recipe,
-            &latents,
-        )
+        write_sheet(session, &average, &lessons)
     };
     while !session.is_over() {
-        let slots = order.batch(session.step, options.batch);
-        let prompts = captions.draw(&slots, &mut session.rng)?;
-        let batch = noise(
-            &latents,
-            &slots,
-            recipe,
-            config.timestep_scale,
-            &mut session.rng,
-        );
+        let batch = lessons.batch(&mut order, &mut session)?;
         session.update_through(
-            slots.len(),
+            batch.slots.len(),
             &adapted,
-            |part| {
-                Ok((
-                    models.flow_loss(&latents, &batch, &prompts, part)?,
-                    Terms::new(),
-                ))
-            },
+            |part| Ok((models.flow_loss(&batch, part)?, Terms::new())),
             |gradients| {
                 let pulled = lora_pairs::pull(&pairs, gradients.into_arrays(), scale)?;
                 Ok(Gradients::of(pulled))
@@ -242,7 +215,7 @@ pub fn train_adapter(
             .map(|(_, variable)| variable.elem_count())
             .sum(),
         optimiser_bytes: session.optimiser_bytes(),
-        pictures: training.len(),
+        pictures: lessons.training.len(),
         loss: mean_of_last_tenth(&out.join(LOG))?,
     };
     write_json(&out.join(REPORT), &report)?;

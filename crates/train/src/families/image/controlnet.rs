@@ -15,21 +15,18 @@ use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::Opened;
 use brisk_store::{MappedSource, Slice, TensorSource};
-use brisk_text::Tokenizer;
 use serde::{Deserialize, Serialize};
 
-use super::captions::Captions;
 use super::export::{copy, write_part};
-use super::{
-    Configs, Latents, Models, Noised, Start, TEXT_ENCODER, TRANSFORMER, encode_all, noise, sample,
-};
-use crate::data::emoji::EmojiData;
+use super::lessons::{Batch, Lessons, Run, Setting};
+use super::{Models, Start, TEXT_ENCODER, TRANSFORMER, sample};
+use crate::data::pictures::PictureData;
 use crate::data::sketch::{MOST_THICKNESS, sketch};
 use crate::error::{Error, FileContext, JsonContext, Result};
-use crate::inputs::Inputs;
+use crate::latents::Latents;
 use crate::log::mean_of_last_tenth;
 use crate::loss::{self, Loss};
-use crate::pictures::{self, Order};
+use crate::pictures;
 use crate::recipe::{ImageRecipe, MAX_SAMPLES, require_count};
 use crate::rng::Rng;
 use crate::session::{self, LOG, REPORT, Session, check_start_but, write_json};
@@ -157,7 +154,7 @@ pub(crate) struct Sketches {
 impl Sketches {
     /// Draws and encodes them.
     pub fn new(
-        data: &EmojiData,
+        data: &PictureData,
         training: &[usize],
         autoencoder: &Autoencoder,
         (options, seed): (&ControlNetOptions, u64),
@@ -167,28 +164,21 @@ impl Sketches {
         let mut rows = Vec::with_capacity(drawn.len());
         for some in drawn.chunks(ENCODED) {
             control.check()?;
-            let mut drawn = EmojiData {
-                size: data.size,
-                pictures: Vec::with_capacity(some.len() * 3 * data.size * data.size),
-                entries: Vec::new(),
-            };
-            for slot in some {
-                let picture = picture(data, training[slot / options.sketches])?;
-                let shown = sketch(&picture, thickness(seed, *slot, data.size));
-                drawn.pictures.extend(planes(&shown));
+            let drawn = some.iter().map(|slot| {
+                let picture = pictures::original(data, training[slot / options.sketches])?;
+                Ok(sketch(&picture, thickness(seed, *slot, &picture)))
+            });
+            let drawn: Vec<Picture> = drawn.collect::<Result<_>>()?;
+            for alike in drawn.chunk_by(|a, b| (a.width, a.height) == (b.width, b.height)) {
+                for some in alike.chunks(eval::BATCH) {
+                    rows.extend(eval::scaled_rows(autoencoder, &pictures::batch_of(some)?)?);
+                }
             }
-            let all: Vec<usize> = (0..some.len()).collect();
-            rows.extend(eval::scaled_latents(autoencoder, &drawn, &all, control)?);
         }
         Ok(Self {
             rows,
             each: options.sketches,
         })
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.rows.len()
     }
 
     /// Which sketches the pictures at `slots` are shown with.
@@ -199,9 +189,11 @@ impl Sketches {
         drawn.collect()
     }
 
-    /// Some of them `[B,side,side,channels]`.
+    /// Some of them, of pictures of one shape: `[B,h,w,C]`.
     pub fn latents(&self, chosen: &[usize], latents: &Latents) -> Result<Tensor> {
-        let shape = (chosen.len(), latents.side, latents.side, latents.channels);
+        let cells = chosen.first().map(|index| latents.shape(index / self.each));
+        let cells = cells.ok_or_else(|| Error::Data("no sketch is chosen".to_owned()))?;
+        let shape = (chosen.len(), cells.height, cells.width, latents.channels());
         let values = chosen.iter().flat_map(|index| &self.rows[*index]).copied();
         Ok(Tensor::from_vec(values.collect(), shape)?)
     }
@@ -210,51 +202,31 @@ impl Sketches {
 /// Sketches that are encoded together.
 const ENCODED: usize = 64;
 
-/// Thickness of the strokes of a sketch, in pixels.
-fn thickness(seed: u64, slot: usize, size: usize) -> usize {
+/// Thickness of the strokes of a picture's sketch, in pixels.
+fn thickness(seed: u64, slot: usize, picture: &Picture) -> usize {
+    let size = picture.width.min(picture.height);
     let share = Rng::stream(seed ^ STROKES, slot as u64).uniform();
     (share * MOST_THICKNESS * size as f64).round() as usize
 }
 
-fn picture(data: &EmojiData, index: usize) -> Result<Picture> {
-    let found = data.picture(index);
-    found.ok_or_else(|| Error::Data(format!("picture {index} is missing")))
-}
-
-/// A picture's values, plane by plane.
-fn planes(picture: &Picture) -> Vec<u8> {
-    let channels = 0..3;
-    channels
-        .flat_map(|channel| picture.pixels.iter().skip(channel).step_by(3).copied())
-        .collect()
-}
-
-/// The mean loss of a part of a batch.
+/// A model with a ControlNet and what it is shown.
 struct Controlled<'a> {
+    lessons: &'a Lessons<'a>,
     models: &'a Models,
     controlnet: &'a SanaControlNet,
-    latents: &'a Latents,
     sketches: &'a Sketches,
 }
 
 impl Controlled<'_> {
-    fn loss(
-        &self,
-        batch: &Noised,
-        prompts: &[Vec<u32>],
-        shown: &[usize],
-        part: Range<usize>,
-    ) -> Result<Loss> {
-        let latents = self.latents;
-        let each = latents.side * latents.side * latents.channels;
-        let values = part.start * each..part.end * each;
-        let shape = (part.len(), latents.side, latents.side, latents.channels);
-        let input = Tensor::from_slice(&batch.input[values.clone()], shape)?;
-        let times = Tensor::from_slice(&batch.times[part.clone()], part.len())?;
-        let (hidden, lengths) = self.models.rows(&prompts[part.clone()])?;
+    /// The mean loss of a part of a batch.
+    fn loss(&self, batch: &Batch, shown: &[usize], part: Range<usize>) -> Result<Loss> {
+        let (input, times) = batch.noised.part(&part)?;
+        let (hidden, lengths) = self.models.rows(&batch.prompts[part.clone()])?;
         let residuals = self.controlnet.forward(
             ControlStart::Latent(&input),
-            &self.sketches.latents(&shown[part], latents)?,
+            &self
+                .sketches
+                .latents(&shown[part.clone()], &self.lessons.latents)?,
             &times,
             None,
             &self.controlnet.encode_caption(&hidden, &lengths)?,
@@ -267,7 +239,53 @@ impl Controlled<'_> {
         };
         let context = transformer.encode_caption(&hidden, &lengths)?;
         let velocity = transformer.forward(&input, &times, None, &context, &extras)?;
-        loss::mean_square(&velocity, &batch.target[values])
+        loss::mean_square(&velocity, batch.noised.target(&part))
+    }
+
+    /// Draws by sketches of the pictures at the places `shown`, and writes both.
+    fn write_sheet(&self, session: &mut Session, shown: &[usize]) -> Result<()> {
+        let Self {
+            lessons,
+            models,
+            controlnet,
+            sketches,
+        } = self;
+        let (recipe, data) = (lessons.recipe, lessons.data);
+        let index = |slot: &usize| lessons.training[*slot];
+        let prompts: Vec<String> = shown
+            .iter()
+            .map(|slot| data.entries()[index(slot)].name.clone())
+            .collect();
+        let first: Vec<usize> = shown.iter().map(|slot| slot * sketches.each).collect();
+        let steering = sample::Steering {
+            controlnet,
+            latent: sketches.latents(&first, &lessons.latents)?,
+        };
+        let drawn = sample::generate(
+            models,
+            &lessons.tokenizer,
+            recipe,
+            &prompts,
+            lessons.latents.usual_shape()?,
+            Some(&steering),
+        )?;
+        let autoencoder = &lessons.autoencoder;
+        let decoded = autoencoder.decode(&(drawn / autoencoder.scaling_factor())?)?;
+        let mut cells = Vec::with_capacity(2 * prompts.len());
+        let pairs = shown
+            .iter()
+            .zip(first)
+            .zip(pictures::to_pictures(&decoded)?);
+        for (((slot, sketched), drawn), prompt) in pairs.zip(prompts) {
+            let picture = pictures::original(data, index(slot))?;
+            let stroke = thickness(recipe.training.seed, sketched, &picture);
+            cells.push((sketch(&picture, stroke), String::new()));
+            cells.push((drawn, prompt));
+        }
+        let path = session.sample_path()?;
+        sheet::write(&path, &cells, COLUMNS)?;
+        session.sample_written(path);
+        Ok(())
     }
 }
 
@@ -279,7 +297,7 @@ impl Controlled<'_> {
 /// A recipe without `control`, or with as many blocks as the transformer has; otherwise as [`super::train_image`].
 pub fn train_controlnet(
     recipe: &ImageRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     vae: &Opened<AutoencoderConfig>,
     start: &Start,
     out: &Path,
@@ -293,29 +311,17 @@ pub fn train_controlnet(
     };
     let options = &recipe.training;
     let training = recipe.pictures.training(data, control)?;
-    let mut order = Order::new((0..training.len()).collect(), options.seed)?;
-    let autoencoder = eval::load_autoencoder(vae)?;
     let _lock = session::claim(out, CONTROLNET)?;
-    let tokenizer = Tokenizer::from_bytes(&start.tokenizer, "the model's tokenizer")?;
-    let configs = Configs::new(recipe, tokenizer.vocabulary_size())?;
-    let config = controlnet_config(&configs.transformer_model, asked)?;
-    control.stage("encoding the pictures", Work::Run, 0);
-    let transformer = &configs.transformer_model;
-    let latents = encode_all(&autoencoder, data, &training, transformer, control)?;
-    control.stage("encoding their sketches", Work::Run, 0);
-    let sketches = Sketches::new(
+    let run = Run {
+        recipe,
         data,
-        &training,
-        &autoencoder,
-        (asked, options.seed),
-        control,
-    )?;
-    let captions = Captions::new(data, &training, &tokenizer, recipe)?;
-    let each = (latents.side * latents.side * latents.channels * 16) as u64;
-    let parameters =
-        configs.text_model.parameters() + transformer.parameters() + config.parameters();
-    session::check_memory(parameters, options.batch, each)?;
-
+        vae,
+        out,
+    };
+    let setting = Setting::of(&run, training, &start.tokenizer, &start.sources())?;
+    let configs = setting.configs.clone();
+    let transformer = &configs.transformer_model;
+    let config = controlnet_config(transformer, asked)?;
     let part =
         |source: &Arc<dyn TensorSource>, name: &str| Weights::from_source(source.clone()).pp(name);
     let models = Models {
@@ -326,47 +332,43 @@ pub fn train_controlnet(
     let weights = Weights::trainable(Some(begun.clone()), options.seed);
     let controlnet = SanaControlNet::load(&config, &weights.pp(CONTROLNET))?;
     check_start_but(&weights, &*begun, is_own)?;
-    let inputs = Inputs::default()
-        .data(data)?
-        .autoencoder(vae)?
-        .start(&start.sources())?;
+    let lessons = setting.encoded(config.parameters(), control)?;
+    control.stage("encoding their sketches", Work::Run, 0);
+    let sketches = Sketches::new(
+        data,
+        &lessons.training,
+        &lessons.autoencoder,
+        (asked, options.seed),
+        control,
+    )?;
+    let inputs = lessons.inputs.clone();
+    let mut order = lessons.order()?;
     let mut session = Session::open(options, recipe, inputs, weights.variables(), out, control)?;
-    let shown = eval::spread_over(
-        &(0..training.len()).collect::<Vec<_>>(),
-        recipe.sample_prompts.len(),
-    );
+    let (_, usual) = lessons.latents.usual()?;
+    let shown = eval::spread_over(&usual, recipe.sample_prompts.len());
     let sheet = |session: &mut Session, rounded: bool| -> Result<()> {
         let source =
             tensors::memory_source(session.ema.arrays(), &format!("{CONTROLNET}."), rounded)?;
         let average = SanaControlNet::load(&config, &Weights::from_source(source))?;
-        let drawer = Sheet {
-            controlled: Controlled {
-                models: &models,
-                controlnet: &average,
-                latents: &latents,
-                sketches: &sketches,
-            },
-            recipe,
-            data,
-            training: &training,
-            shown: &shown,
+        let controlled = Controlled {
+            lessons: &lessons,
+            models: &models,
+            controlnet: &average,
+            sketches: &sketches,
         };
-        drawer.write(session, &autoencoder, &tokenizer)
+        controlled.write_sheet(session, &shown)
     };
     let controlled = Controlled {
+        lessons: &lessons,
         models: &models,
         controlnet: &controlnet,
-        latents: &latents,
         sketches: &sketches,
     };
     while !session.is_over() {
-        let slots = order.batch(session.step, options.batch);
-        let prompts = captions.draw(&slots, &mut session.rng)?;
-        let chosen = sketches.draw(&slots, &mut session.rng);
-        let scale = transformer.timestep_scale;
-        let batch = noise(&latents, &slots, recipe, scale, &mut session.rng);
-        session.update(slots.len(), |part| {
-            controlled.loss(&batch, &prompts, &chosen, part)
+        let batch = lessons.batch(&mut order, &mut session)?;
+        let chosen = sketches.draw(&batch.slots, &mut session.rng);
+        session.update(batch.slots.len(), |part| {
+            controlled.loss(&batch, &chosen, part)
         })?;
         if session.is_due(recipe.sample_every) {
             sheet(&mut session, false)?;
@@ -382,7 +384,7 @@ pub fn train_controlnet(
         blocks: asked.blocks,
         parameters: write(session.ema.arrays(), &config, out)?,
         optimiser_bytes: session.optimiser_bytes(),
-        pictures: training.len(),
+        pictures: lessons.training.len(),
         loss: mean_of_last_tenth(&out.join(LOG))?,
     };
     write_json(&out.join(REPORT), &report)?;
@@ -404,63 +406,4 @@ pub(crate) fn write(
     write_json(&folder.join("config.json"), &document)?;
     copy(&out.join(LOG), &folder.join(LOG))?;
     Ok(count)
-}
-
-/// What is drawn by sketches of some pictures.
-struct Sheet<'a> {
-    controlled: Controlled<'a>,
-    recipe: &'a ImageRecipe,
-    data: &'a EmojiData,
-    training: &'a [usize],
-    /// Which pictures.
-    shown: &'a [usize],
-}
-
-impl Sheet<'_> {
-    fn write(
-        &self,
-        session: &mut Session,
-        autoencoder: &Autoencoder,
-        tokenizer: &Tokenizer,
-    ) -> Result<()> {
-        let Controlled {
-            models,
-            controlnet,
-            latents,
-            sketches,
-        } = &self.controlled;
-        let entry = |slot: &usize| &self.data.entries[self.training[*slot]];
-        let prompts: Vec<String> = self
-            .shown
-            .iter()
-            .map(|slot| entry(slot).name.clone())
-            .collect();
-        let first: Vec<usize> = self.shown.iter().map(|slot| slot * sketches.each).collect();
-        let steering = sample::Steering {
-            controlnet,
-            latent: sketches.latents(&first, latents)?,
-        };
-        let shape = (latents.side, latents.side, latents.channels);
-        let drawn = sample::generate(
-            models,
-            tokenizer,
-            self.recipe,
-            &prompts,
-            shape,
-            Some(&steering),
-        )?;
-        let decoded = autoencoder.decode(&(drawn / autoencoder.scaling_factor())?)?;
-        let mut cells = Vec::with_capacity(2 * prompts.len());
-        let pairs = first.iter().zip(pictures::to_pictures(&decoded)?);
-        for ((index, drawn), prompt) in pairs.zip(prompts) {
-            let picture = picture(self.data, self.training[index / sketches.each])?;
-            let stroke = thickness(self.recipe.training.seed, *index, self.data.size);
-            cells.push((sketch(&picture, stroke), String::new()));
-            cells.push((drawn, prompt));
-        }
-        let path = session.sample_path()?;
-        sheet::write(&path, &cells, COLUMNS)?;
-        session.sample_written(path);
-        Ok(())
-    }
 }

@@ -2,9 +2,9 @@
 //! a frozen autoencoder.
 
 pub(crate) mod adapter;
-mod captions;
 pub(crate) mod controlnet;
 pub(crate) mod export;
+mod lessons;
 mod sample;
 pub(crate) mod start;
 pub(crate) mod surgery;
@@ -20,22 +20,22 @@ use brisk_pipelines::Control;
 use brisk_pipelines::diffusion::schedulers::shifted;
 use brisk_pipelines::events::Work;
 use brisk_pipelines::folder::Opened;
-use brisk_text::Tokenizer;
 use serde::Serialize;
 
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::{PictureData, PictureShape};
 use crate::error::{Error, JsonContext, Result};
 use crate::families::autoencoder::config_with;
 use crate::families::part_weights::PartWeights;
 use crate::inputs::Inputs;
+use crate::latents::Latents;
 use crate::loss::{self, Loss};
-use crate::pictures::{self, Order};
+use crate::pictures;
 use crate::recipe::ImageRecipe;
 use crate::rng::Rng;
 use crate::session::{self, Session};
+use crate::sheet;
 use crate::tensors::{self, NamedArray};
-use crate::{eval, sheet};
-use captions::Captions;
+use lessons::{Batch, Lessons, Run, Setting};
 pub use start::Start;
 
 /// Noise levels, as in the models that use this objective.
@@ -73,6 +73,7 @@ struct Models {
 }
 
 /// The configurations as they are written.
+#[derive(Clone)]
 struct Configs {
     text: serde_json::Value,
     transformer: serde_json::Value,
@@ -154,32 +155,15 @@ impl Models {
     }
 
     /// The mean loss of a part of a batch: how far the velocities are from those of the noise.
-    fn flow_loss(
-        &self,
-        latents: &Latents,
-        batch: &Noised,
-        prompts: &[Vec<u32>],
-        part: Range<usize>,
-    ) -> Result<Loss> {
-        let each = latents.side * latents.side * latents.channels;
-        let values = part.start * each..part.end * each;
-        let shape = (part.len(), latents.side, latents.side, latents.channels);
-        let input = Tensor::from_slice(&batch.input[values.clone()], shape)?;
-        let times = Tensor::from_slice(&batch.times[part.clone()], part.len())?;
-        let context = self.encode(&prompts[part])?;
+    fn flow_loss(&self, batch: &Batch, part: Range<usize>) -> Result<Loss> {
+        let (input, times) = batch.noised.part(&part)?;
+        let context = self.encode(&batch.prompts[part.clone()])?;
         let extras = ForwardExtras::default();
         let velocity = self
             .transformer
             .forward(&input, &times, None, &context, &extras)?;
-        loss::mean_square(&velocity, &batch.target[values])
+        loss::mean_square(&velocity, batch.noised.target(&part))
     }
-}
-
-/// The training latents: `[side, side, channels]` each, scaled.
-pub(crate) struct Latents {
-    pub rows: Vec<Vec<f32>>,
-    pub side: usize,
-    pub channels: usize,
 }
 
 /// The noise level index of one sample: logistic of a normal number.
@@ -196,6 +180,31 @@ struct Noised {
     target: Vec<f32>,
     /// What the model is told, one a sample.
     times: Vec<f32>,
+    /// Rows, columns and channels of each sample.
+    shape: (usize, usize, usize),
+}
+
+impl Noised {
+    fn values(&self, part: &Range<usize>) -> Range<usize> {
+        let (height, width, channels) = self.shape;
+        let each = height * width * channels;
+        part.start * each..part.end * each
+    }
+
+    /// What the model sees of a part of the samples: `[B,h,w,C]`, and its times `[B]`.
+    fn part(&self, part: &Range<usize>) -> Result<(Tensor, Tensor)> {
+        let (height, width, channels) = self.shape;
+        let shape = (part.len(), height, width, channels);
+        Ok((
+            Tensor::from_slice(&self.input[self.values(part)], shape)?,
+            Tensor::from_slice(&self.times[part.clone()], part.len())?,
+        ))
+    }
+
+    /// What it is to predict of them.
+    fn target(&self, part: &Range<usize>) -> &[f32] {
+        &self.target[self.values(part)]
+    }
 }
 
 /// The time of σ that a model is told whose pipeline multiplies times of 0 to 1000 by `scale`. One that takes them as they
@@ -209,6 +218,7 @@ fn model_time(sigma: f64, scale: f64) -> f32 {
     (time * scale) as f32
 }
 
+/// Noises the latents at `slots`, which are of one shape.
 fn noise(
     latents: &Latents,
     slots: &[usize],
@@ -216,11 +226,15 @@ fn noise(
     time_scale: f64,
     rng: &mut Rng,
 ) -> Noised {
-    let each = latents.side * latents.side * latents.channels;
+    let cells = slots.first().map(|slot| latents.shape(*slot));
+    let (height, width) = cells.map_or((0, 0), |cells| (cells.height, cells.width));
+    let shape = (height, width, latents.channels());
+    let each = height * width * latents.channels();
     let mut batch = Noised {
         input: Vec::with_capacity(slots.len() * each),
         target: Vec::with_capacity(slots.len() * each),
         times: Vec::with_capacity(slots.len()),
+        shape,
     };
     for slot in slots {
         let level = draw_level(rng, recipe.noise_law) as f64 / LEVELS as f64;
@@ -228,7 +242,7 @@ fn noise(
         batch.times.push(model_time(sigma, time_scale));
         let sigma = sigma as f32;
         let epsilon = rng.normals(each);
-        for (clean, noise) in latents.rows[*slot].iter().zip(epsilon) {
+        for (clean, noise) in latents.row(*slot).iter().zip(epsilon) {
             batch.input.push((1.0 - sigma) * clean + sigma * noise);
             batch.target.push(noise - clean);
         }
@@ -246,7 +260,7 @@ fn noise(
 /// diverges, or one that was asked to stop: its checkpoint is written.
 pub fn train_image(
     recipe: &ImageRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     vae: &Opened<AutoencoderConfig>,
     start: Option<&Start>,
     out: &Path,
@@ -265,9 +279,6 @@ pub fn train_image(
     }
     let options = &recipe.training;
     let training = recipe.pictures.training(data, control)?;
-    // Positions in `training`, which is what the latents are stored by.
-    let mut order = Order::new((0..training.len()).collect(), options.seed)?;
-    let autoencoder = eval::load_autoencoder(vae)?;
     let _lock = session::claim(out, MODEL)?;
     let tokenizer_file = match start {
         Some(start) => start.tokenizer.clone(),
@@ -277,102 +288,103 @@ pub fn train_image(
             brisk_text::train_bpe(&crate::captions::lines(data, &training), vocabulary)?
         }
     };
-    let tokenizer = Tokenizer::from_bytes(&tokenizer_file, "the model's tokenizer")?;
-    let configs = Configs::new(recipe, tokenizer.vocabulary_size())?;
-    control.stage("encoding the pictures", Work::Run, 0);
-    let latents = encode_all(
-        &autoencoder,
-        data,
-        &training,
-        &configs.transformer_model,
-        control,
-    )?;
-    let captions = Captions::new(data, &training, &tokenizer, recipe)?;
-
-    let each = (latents.side * latents.side * latents.channels * 16) as u64;
-    let parameters = configs.text_model.parameters() + configs.transformer_model.parameters();
-    session::check_memory(parameters, options.batch, each)?;
     let sources = start.map(Start::sources);
+    let run = Run {
+        recipe,
+        data,
+        vae,
+        out,
+    };
+    let begun = sources.as_ref().map_or(&[][..], |parts| parts);
+    let setting = Setting::of(&run, training, &tokenizer_file, begun)?;
     let weights = PartWeights::new(sources.clone(), options.seed);
-    let models = Models::trainable(&configs, &weights)?;
+    let models = Models::trainable(&setting.configs, &weights)?;
     weights.check(sources.clone())?;
     let parameters = weights.variables();
-    let inputs = Inputs::default()
-        .data(data)?
-        .autoencoder(vae)?
-        .start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
+    let lessons = setting.encoded(0, control)?;
+    let inputs = lessons.inputs.clone();
+    let mut order = lessons.order()?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
-    let sheet = |session: &mut Session, average: &Models| {
-        write_sheet(session, average, &autoencoder, &tokenizer, recipe, &latents)
-    };
     while !session.is_over() {
-        let slots = order.batch(session.step, options.batch);
-        let prompts = captions.draw(&slots, &mut session.rng)?;
-        let scale = configs.transformer_model.timestep_scale;
-        let batch = noise(&latents, &slots, recipe, scale, &mut session.rng);
-        session.update(slots.len(), |part| {
-            models.flow_loss(&latents, &batch, &prompts, part)
-        })?;
+        let batch = lessons.batch(&mut order, &mut session)?;
+        session.update(batch.slots.len(), |part| models.flow_loss(&batch, part))?;
         if session.is_due(recipe.sample_every) {
-            let average = Models::frozen(&configs, session.ema.arrays(), false)?;
-            sheet(&mut session, &average)?;
+            let average = Models::frozen(&lessons.configs, session.ema.arrays(), false)?;
+            write_sheet(&mut session, &average, &lessons)?;
         }
         session.settle()?;
     }
     session.finish()?;
     control.stage("writing the model", Work::Run, 0);
-    let average = Models::frozen(&configs, session.ema.arrays(), true)?;
-    sheet(&mut session, &average)?;
+    let average = Models::frozen(&lessons.configs, session.ema.arrays(), true)?;
+    write_sheet(&mut session, &average, &lessons)?;
     let pieces = export::Pieces {
         arrays: session.ema.arrays(),
-        configs: &configs,
+        configs: &lessons.configs,
         tokenizer: &tokenizer_file,
         vae,
         flow_shift: recipe.flow_shift,
         guidance: recipe.guidance,
-        known_prompts: crate::captions::known(data, &training),
+        known_prompts: crate::captions::known(data, &lessons.training),
     };
-    export::write(&pieces, &session, training.len(), out)
+    export::write(&pieces, &session, lessons.training.len(), out)
 }
 
-/// Encodes the pictures at `training`, to be learned by a transformer of this configuration.
-pub(crate) fn encode_all(
-    autoencoder: &Autoencoder,
-    data: &EmojiData,
-    training: &[usize],
-    config: &SanaConfig,
-    control: &Control,
-) -> Result<Latents> {
-    let ratio = autoencoder.ratio();
-    let (side, channels) = (data.size / ratio, autoencoder.config().latent_channels);
-    let fits = data.size.is_multiple_of(ratio)
-        && channels == config.in_channels
-        && side.is_multiple_of(config.patch_size);
-    if !fits {
-        return Err(Error::Data(format!(
-            "pictures of {} px and an autoencoder of ratio {ratio} with {channels} channels do not fit a transformer of \
-             {} channels and patches of {}",
-            data.size, config.in_channels, config.patch_size
-        )));
+/// What makes latents for a transformer of this configuration.
+pub(crate) struct Encoder<'a> {
+    pub autoencoder: &'a Autoencoder,
+    pub config: &'a SanaConfig,
+}
+
+impl Encoder<'_> {
+    /// Values of the largest latent of the data.
+    ///
+    /// # Errors
+    /// Pictures or an autoencoder that do not fit the transformer.
+    pub fn most_values(&self, data: &PictureData) -> Result<usize> {
+        let (ratio, patch) = (self.autoencoder.ratio(), self.config.patch_size);
+        let channels = self.autoencoder.config().latent_channels;
+        let multiple = ratio * patch;
+        let fits = |shape: &PictureShape| {
+            shape.height.is_multiple_of(multiple) && shape.width.is_multiple_of(multiple)
+        };
+        let shapes = data.shapes();
+        let other = shapes.keys().find(|shape| !fits(shape));
+        if other.is_some() || channels != self.config.in_channels {
+            let shape = other.or_else(|| shapes.keys().next());
+            return Err(Error::Data(format!(
+                "pictures of {} px and an autoencoder of ratio {ratio} with {channels} channels do not fit a \
+                 transformer of {} channels and patches of {patch}",
+                shape.map(ToString::to_string).unwrap_or_default(),
+                self.config.in_channels
+            )));
+        }
+        let cells = shapes.keys().map(|shape| shape.area() / (ratio * ratio));
+        Ok(cells.max().unwrap_or(0) * channels)
     }
-    Ok(Latents {
-        rows: eval::scaled_latents(autoencoder, data, training, control)?,
-        side,
-        channels,
-    })
+
+    /// The latents of the pictures at `training`, encoded or as the run's folder `out` has them.
+    ///
+    /// # Errors
+    /// As [`Self::most_values`], or a file that cannot be written.
+    pub fn latents(
+        &self,
+        data: &PictureData,
+        training: &[usize],
+        inputs: &Inputs,
+        out: &Path,
+        control: &Control,
+    ) -> Result<Latents> {
+        self.most_values(data)?;
+        Latents::of(data, training, self.autoencoder, inputs, out, control)
+    }
 }
 
-fn write_sheet(
-    session: &mut Session,
-    models: &Models,
-    autoencoder: &Autoencoder,
-    tokenizer: &Tokenizer,
-    recipe: &ImageRecipe,
-    latents: &Latents,
-) -> Result<()> {
-    let shape = (latents.side, latents.side, latents.channels);
+fn write_sheet(session: &mut Session, models: &Models, lessons: &Lessons) -> Result<()> {
+    let (recipe, autoencoder) = (lessons.recipe, &lessons.autoencoder);
     let prompts = &recipe.sample_prompts;
-    let samples = sample::generate(models, tokenizer, recipe, prompts, shape, None)?;
+    let shape = lessons.latents.usual_shape()?;
+    let samples = sample::generate(models, &lessons.tokenizer, recipe, prompts, shape, None)?;
     let decoded = autoencoder.decode(&(samples / autoencoder.scaling_factor())?)?;
     let cells: Vec<_> = pictures::to_pictures(&decoded)?
         .into_iter()

@@ -9,7 +9,7 @@ use brisk_pipelines::families::sana::prompt::MAX_TOKENS;
 use brisk_pipelines::{Control, Result as PipelineResult};
 use brisk_text::Tokenizer;
 
-use super::captions::tokens;
+use super::lessons::tokens;
 use super::{LEVELS, Models};
 use crate::error::Result;
 use crate::recipe::ImageRecipe;

@@ -8,7 +8,7 @@ use brisk_store::write_atomic;
 
 use super::lessons::questions;
 use super::scores::QUESTIONS;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::eval::spread_over;
 use crate::pictures;
@@ -19,15 +19,16 @@ use crate::session::write_json;
 const MOST: usize = 100;
 
 /// Writes pictures spread over `held_out` into a model's folder; nothing where there are none.
-pub(super) fn write(data: &EmojiData, held_out: &[usize], folder: &Path) -> Result<()> {
+pub(super) fn write(data: &PictureData, held_out: &[usize], folder: &Path) -> Result<()> {
     let chosen = spread_over(held_out, MOST);
     if chosen.is_empty() {
         return Ok(());
     }
     let mut rng = Rng::new(QUESTIONS);
-    let (mut exam, mut shown) = (Exam::new(data.size), Vec::with_capacity(chosen.len()));
+    let side = data.required_side()?;
+    let (mut exam, mut shown) = (Exam::new(side), Vec::with_capacity(chosen.len()));
     for index in chosen {
-        let entry = &data.entries[index];
+        let entry = &data.entries()[index];
         let asked = questions(entry, &mut rng).into_iter();
         exam.pictures.push(Examined {
             caption: entry.name.clone(),
@@ -43,7 +44,7 @@ pub(super) fn write(data: &EmojiData, held_out: &[usize], folder: &Path) -> Resu
     }
     write_json(&folder.join(Exam::FILE), &exam)?;
     let shown: Vec<&Picture> = shown.iter().collect();
-    let sheet = tiled(&shown, data.size, COLUMNS, [255; 3])?;
+    let sheet = tiled(&shown, side, COLUMNS, [255; 3])?;
     Ok(write_atomic(
         &folder.join(Exam::PICTURES),
         &encode_png(&sheet, &[])?,

@@ -6,7 +6,7 @@ use brisk_pipelines::Control;
 
 use super::TowerFiles;
 use crate::captions;
-use crate::data::emoji::{EmojiData, EmojiEntry};
+use crate::data::pictures::{PictureData, PictureEntry};
 use crate::data::scenes::{Question, scene_of};
 use crate::error::Result;
 use crate::eval::BATCH;
@@ -15,7 +15,7 @@ use crate::recipe::CaptionScores;
 use crate::rng::Rng;
 
 /// What may be asked about a picture: of a scene what it is made of, of others their name.
-pub(super) fn questions(entry: &EmojiEntry, rng: &mut Rng) -> Vec<Question> {
+pub(super) fn questions(entry: &PictureEntry, rng: &mut Rng) -> Vec<Question> {
     match scene_of(entry) {
         Some(scene) => scene.questions(rng),
         None => vec![Question {
@@ -27,7 +27,7 @@ pub(super) fn questions(entry: &EmojiEntry, rng: &mut Rng) -> Vec<Question> {
 
 /// A caption of a picture: of a scene in any wording, of others with or without keywords.
 pub(super) fn caption(
-    entry: &EmojiEntry,
+    entry: &PictureEntry,
     name_probability: f64,
     scores: &CaptionScores,
     rng: &mut Rng,
@@ -41,7 +41,7 @@ pub(super) fn caption(
 /// The codes of pictures, all of a place one after another, picture by picture as `indices` name them.
 pub(super) fn codes(
     files: &TowerFiles,
-    data: &EmojiData,
+    data: &PictureData,
     indices: &[usize],
     control: &Control,
 ) -> Result<Vec<Vec<u32>>> {
@@ -63,16 +63,16 @@ pub(super) fn codes(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::emoji::EmojiSet;
+    use crate::data::pictures::PictureSet;
 
     #[test]
     fn scenes_are_asked_about_and_others_have_names() {
-        let mut entry = EmojiEntry {
+        let mut entry = PictureEntry {
             name: "red heart".to_owned(),
             tags: Vec::new(),
             captions: Vec::new(),
             hexcode: "2764".to_owned(),
-            set: EmojiSet::Noto,
+            set: PictureSet::Noto,
             group: String::new(),
             held_out: false,
         };
@@ -83,7 +83,7 @@ mod tests {
             caption(&entry, 1.0, &CaptionScores::default(), rng),
             "red heart"
         );
-        entry.set = EmojiSet::Scenes;
+        entry.set = PictureSet::Scenes;
         let kinds = (0..40).flat_map(|index| {
             entry.hexcode = format!("1-{index}");
             questions(&entry, rng)

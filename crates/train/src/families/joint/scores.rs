@@ -8,7 +8,7 @@ use super::conversation::{Conversation, Speaker};
 use super::lessons::questions;
 use super::networks::Networks;
 use super::objective::{Batch, by_depth};
-use crate::data::emoji::EmojiEntry;
+use crate::data::pictures::PictureEntry;
 use crate::error::Result;
 use crate::eval::BATCH;
 use crate::rng::Rng;
@@ -29,7 +29,7 @@ pub(super) struct Scores {
 
 /// Pictures with their codes.
 pub(super) struct Shown<'a> {
-    pub entries: Vec<&'a EmojiEntry>,
+    pub entries: Vec<&'a PictureEntry>,
     pub codes: &'a [Vec<u32>],
 }
 

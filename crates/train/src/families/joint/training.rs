@@ -20,7 +20,7 @@ use super::start::JointStart;
 use super::vocabulary::Vocabulary;
 use super::{JointRecipe, TowerFiles, exam, export, lessons};
 use crate::captions;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::families::image::MODEL;
 use crate::families::part_weights::PartWeights;
@@ -67,7 +67,7 @@ pub struct JointReport {
 /// Everything of a run that stays as it is.
 struct Setting<'a> {
     recipe: &'a JointRecipe,
-    data: &'a EmojiData,
+    data: &'a PictureData,
     files: &'a TowerFiles,
     configs: Configs,
     tower: Tower,
@@ -89,14 +89,14 @@ struct Setting<'a> {
 /// diverges, or one that was asked to stop: its checkpoint is written.
 pub fn train_joint(
     recipe: &JointRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     files: &TowerFiles,
     start: Option<&JointStart>,
     out: &Path,
     control: &Control,
 ) -> Result<JointReport> {
     recipe.validate()?;
-    files.check(data.size)?;
+    files.check(data.required_side()?)?;
     let options = &recipe.training;
     let training = recipe.pictures.training(data, control)?;
     let mut order = Order::new((0..training.len()).collect(), options.seed)?;
@@ -178,7 +178,7 @@ impl Setting<'_> {
     ) -> Result<Vec<Conversation>> {
         let recipe = self.recipe;
         let conversations = slots.iter().map(|slot| {
-            let entry = &self.data.entries[self.training[*slot]];
+            let entry = &self.data.entries()[self.training[*slot]];
             if rng.chance(recipe.question_share) {
                 let mut questions = lessons::questions(entry, rng);
                 let asked = questions.swap_remove(rng.below(questions.len()));
@@ -207,7 +207,7 @@ impl Setting<'_> {
         let shown = Shown {
             entries: self.held_out[..count]
                 .iter()
-                .map(|index| &self.data.entries[*index])
+                .map(|index| &self.data.entries()[*index])
                 .collect(),
             codes: &self.held_out_codes[..count],
         };
@@ -260,7 +260,11 @@ impl Setting<'_> {
 
     /// Some captions, and the words of all, questions included.
     fn known_prompts(&self) -> KnownPrompts {
-        let entries = || self.training.iter().map(|index| &self.data.entries[*index]);
+        let entries = || {
+            self.training
+                .iter()
+                .map(|index| &self.data.entries()[*index])
+        };
         let names: BTreeSet<&str> = entries().map(|entry| entry.name.as_str()).collect();
         let every = names.len().div_ceil(LISTED).max(1);
         let listed = names.iter().step_by(every).map(|name| (*name).to_owned());

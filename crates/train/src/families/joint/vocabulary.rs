@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::lessons::questions;
 use crate::captions;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::rng::Rng;
 
@@ -20,13 +20,13 @@ pub(super) struct Vocabulary {
 
 impl Vocabulary {
     /// Of the captions and questions of training pictures, with at most `size` tokens.
-    pub fn train(data: &EmojiData, training: &[usize], size: usize, seed: u64) -> Result<Self> {
+    pub fn train(data: &PictureData, training: &[usize], size: usize, seed: u64) -> Result<Self> {
         // What stands around every text, as often as it takes to become pieces.
         let mut lines = vec![question(" "), question(" ")];
         lines.extend(captions::lines(data, training));
         let mut rng = Rng::new(seed);
         for index in training {
-            for asked in questions(&data.entries[*index], &mut rng) {
+            for asked in questions(&data.entries()[*index], &mut rng) {
                 lines.push(format!("\n{} {}", asked.question, asked.answer));
             }
         }

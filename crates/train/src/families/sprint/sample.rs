@@ -11,8 +11,8 @@ use super::SprintRecipe;
 use super::steered::{Steered, SteeredCaption};
 use super::texts::Texts;
 use crate::error::{Error, Result};
-use crate::families::image::Latents;
 use crate::families::image::controlnet::Sketches;
+use crate::latents::Latents;
 use crate::objectives::{FlowNetwork, SIGMA_DATA};
 use crate::session::Session;
 use crate::{pictures, sheet};
@@ -80,26 +80,27 @@ impl Sheet<'_> {
             latents,
             sketches,
         } = *self;
+        let (cells, usual) = latents.usual()?;
         let prompts = recipe
             .sample_prompts
             .iter()
             .enumerate()
             .map(|(index, text)| {
                 let (rows, lengths) = texts.encode(&[texts.tokens(text)?])?;
-                let shown =
-                    sketches.map(|sketches| sketches.latents(&[index % sketches.count()], latents));
+                let shown = sketches
+                    .map(|sketches| sketches.latents(&[usual[index % usual.len()]], latents));
                 student.encode_caption(&rows, &lengths, shown.transpose()?.as_ref())
             });
         let prompts = prompts.collect::<Result<Vec<_>>>()?;
-        let (count, side) = (prompts.len(), latents.side);
+        let count = prompts.len();
         let captioned = Captioned { student, prompts };
         let mut noise = Noise::of_all(recipe.training.seed);
-        let start = noise.draw((count, side, side, latents.channels))?;
+        let start = noise.draw((count, cells.height, cells.width, latents.channels()))?;
         let config = ScmConfig {
             sigma_data: SIGMA_DATA as f32,
         };
         let scm = Scm::new(&config, default_angles(recipe.sample_steps)?);
-        let denoiser = Denoiser::new(captioned, count, side * side, false, None)?;
+        let denoiser = Denoiser::new(captioned, count, cells.area(), false, None)?;
         let strength = recipe.guidance * student.transformer.config().guidance_embeds_scale;
         // A sheet is a part of an update: it is neither shown step by step nor left half-way.
         let drawn = denoiser.run_scm(

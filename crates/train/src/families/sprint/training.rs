@@ -18,13 +18,13 @@ use super::sample::Sheet;
 use super::steered::{Steered, SteeredCaption};
 use super::texts::Texts;
 use super::{SprintRecipe, export};
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::families::image::controlnet::{self, CONTROLNET, ControlNetOptions, Sketches};
-use crate::families::image::{Latents, MODEL, encode_all};
+use crate::families::image::{Encoder, MODEL};
 use crate::inputs::Inputs;
+use crate::latents::Latents;
 use crate::log::mean_of_last_tenth;
-use crate::pictures::Order;
 use crate::session::{self, LOG, REPORT, Session, write_json};
 use crate::{captions, eval};
 
@@ -54,13 +54,10 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn latents(&self, slots: impl ExactSizeIterator<Item = usize>) -> Result<Tensor> {
-        let (side, channels) = (self.latents.side, self.latents.channels);
-        let shape = (slots.len(), side, side, channels);
-        let values: Vec<f32> = slots
-            .flat_map(|slot| self.latents.rows[slot].iter().copied())
-            .collect();
-        Ok(Tensor::from_vec(values, shape)?)
+    /// Values of a sample.
+    fn each(&self) -> usize {
+        let first = self.slots.first();
+        first.map_or(0, |slot| self.latents.row(*slot).len())
     }
 
     /// What the samples' ControlNets are shown.
@@ -81,7 +78,9 @@ impl Batch<'_> {
         let shown = self.shown(part)?;
         let encode = |network: &Steered| network.encode_caption(&rows, &lengths, shown.as_ref());
         Ok(Samples {
-            latents: self.latents(self.slots[part.clone()].iter().copied())?,
+            latents: self
+                .latents
+                .batch(self.slots[part.clone()].iter().copied())?,
             student: encode(&networks.student)?,
             teacher: encode(&networks.teacher)?,
         })
@@ -90,10 +89,8 @@ impl Batch<'_> {
     /// Of each sample, the one before it in the batch.
     fn neighbours(&self, part: &Range<usize>) -> Result<Tensor> {
         let count = self.slots.len();
-        self.latents(
-            part.clone()
-                .map(|index| self.slots[(index + count - 1) % count]),
-        )
+        let before = |index: usize| self.slots[(index + count - 1) % count];
+        self.latents.batch(part.clone().map(before))
     }
 }
 
@@ -107,7 +104,7 @@ impl Batch<'_> {
 /// that was asked to stop: its checkpoint is written.
 pub fn distill_sprint(
     recipe: &SprintRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     teacher: &SprintTeacher,
     steering: Option<&SprintControl>,
     vae: &Opened<AutoencoderConfig>,
@@ -117,15 +114,29 @@ pub fn distill_sprint(
     recipe.validate()?;
     let options = &recipe.training;
     let training = recipe.pictures.training(data, control)?;
-    let mut order = Order::new((0..training.len()).collect(), options.seed)?;
     let autoencoder = eval::load_autoencoder(vae)?;
     let result = match steering {
         Some(_) => CONTROLNET,
         None => MODEL,
     };
     let _lock = session::claim(out, result)?;
-    control.stage("encoding the pictures", Work::Run, 0);
-    let latents = encode_all(&autoencoder, data, &training, teacher.config(), control)?;
+    let mut sources = teacher.sources();
+    sources.extend(steering.map(SprintControl::sources).unwrap_or_default());
+    let inputs = Inputs::default()
+        .data(data)?
+        .autoencoder(vae)?
+        .start(&sources)?;
+    let encoder = Encoder {
+        autoencoder: &autoencoder,
+        config: teacher.config(),
+    };
+    let each = encoder.most_values(data)?;
+    let parameters = teacher.parameters() + steering.map_or(0, SprintControl::parameters);
+    session::check_memory(parameters, options.batch, (each * 48) as u64)?;
+    let texts = teacher.texts(recipe.max_tokens)?;
+    let (networks, variables) = Networks::new(teacher, steering, recipe)?;
+    let latents = encoder.latents(data, &training, &inputs, out, control)?;
+    let mut order = latents.order(options.seed)?;
     let sketches = match steering {
         Some(_) => {
             control.stage("encoding their sketches", Work::Run, 0);
@@ -140,11 +151,6 @@ pub fn distill_sprint(
         }
         None => None,
     };
-    let each = latents.side * latents.side * latents.channels;
-    let parameters = teacher.parameters() + steering.map_or(0, SprintControl::parameters);
-    session::check_memory(parameters, options.batch, (each * 48) as u64)?;
-    let texts = teacher.texts(recipe.max_tokens)?;
-    let (networks, variables) = Networks::new(teacher, steering, recipe)?;
     let empty = {
         let (rows, lengths) = texts.encode(&[texts.tokens("")?])?;
         // Any sketch: each sample's own takes its place.
@@ -155,12 +161,6 @@ pub fn distill_sprint(
         let network = &networks.teacher;
         network.encode_caption(&rows, &lengths, shown.as_ref())?
     };
-    let mut sources = teacher.sources();
-    sources.extend(steering.map(SprintControl::sources).unwrap_or_default());
-    let inputs = Inputs::default()
-        .data(data)?
-        .autoencoder(vae)?
-        .start(&sources)?;
     let mut session = Session::open(options, recipe, inputs, variables, out, control)?;
     let sheet = |session: &mut Session, rounded: bool| -> Result<()> {
         let student = frozen_student(teacher, steering, session.ema.arrays(), rounded)?;
@@ -177,7 +177,7 @@ pub fn distill_sprint(
     while !session.is_over() {
         let slots = order.batch(session.step, options.batch);
         let prompts = slots.iter().map(|slot| {
-            let entry = &data.entries[training[*slot]];
+            let entry = &data.entries()[training[*slot]];
             let caption = captions::caption(
                 entry,
                 recipe.name_probability,
@@ -233,7 +233,7 @@ fn update_student(
     empty: &SteeredCaption,
 ) -> Result<()> {
     let count = batch.slots.len();
-    let each = batch.latents.side * batch.latents.side * batch.latents.channels;
+    let each = batch.each();
     let draws = StudentDraws::new(recipe, &mut session.rng, count, each);
     let discriminator = networks.discriminator.as_ref();
     let normalised = discriminator.map(|heads| heads.normalise()).transpose()?;
@@ -258,7 +258,7 @@ fn update_discriminator(
     batch: &Batch,
 ) -> Result<()> {
     let count = batch.slots.len();
-    let each = batch.latents.side * batch.latents.side * batch.latents.channels;
+    let each = batch.each();
     let draws = DiscriminatorDraws::new(recipe, &mut session.rng, count, each);
     let Some(discriminator) = &networks.discriminator else {
         return Ok(());

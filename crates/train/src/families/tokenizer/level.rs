@@ -6,7 +6,7 @@ use brisk_models::hart::{RESIDUAL_SCALE, Scales};
 use brisk_nn::Trace;
 use brisk_pipelines::Control;
 
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::eval::BATCH;
 use crate::pictures;
@@ -20,7 +20,7 @@ const WITHIN: f64 = 0.995;
 pub(super) fn factor(
     model: &Tokenizer,
     scales: &Scales,
-    data: &EmojiData,
+    data: &PictureData,
     training: &[usize],
     control: &Control,
 ) -> Result<f32> {

@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::objective::{Phase, objective};
 use super::revive::revive;
 use super::{TokenizerRecipe, level};
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::{Error, FileContext, Result};
 use crate::eval::{self, BATCH};
 use crate::families::autoencoder::config_with;
@@ -90,7 +90,7 @@ impl Frozen {
     }
 
     /// Mean PSNR of pictures from their latents and from their codes.
-    fn psnr(&self, data: &EmojiData, indices: &[usize]) -> Result<[f64; 2]> {
+    fn psnr(&self, data: &PictureData, indices: &[usize]) -> Result<[f64; 2]> {
         let measure =
             |source| eval::mean_psnr_of(data, indices, |pictures| self.decoded(pictures, source));
         Ok([measure(Source::Latent)?, measure(Source::Codes)?])
@@ -116,7 +116,7 @@ pub fn open_tokenizer(folder: &ModelFolder) -> Result<Arc<dyn TensorSource>> {
 /// or one that was asked to stop: its checkpoint is written.
 pub fn train_tokenizer(
     recipe: &TokenizerRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     start: Option<&Arc<dyn TensorSource>>,
     out: &Path,
     control: &Control,
@@ -124,7 +124,7 @@ pub fn train_tokenizer(
     recipe.validate()?;
     let config = recipe.tokenizer()?;
     let scales = config.scales()?;
-    let size = data.size;
+    let size = data.required_side()?;
     if size != recipe.picture_size {
         return Err(Error::Data(format!(
             "pictures of {size} px; the recipe wants {}",
@@ -200,7 +200,7 @@ fn codebook(parameters: &[(String, Var)]) -> Result<Var> {
 fn write_sheet(
     session: &mut Session,
     frozen: &Frozen,
-    data: &EmojiData,
+    data: &PictureData,
     training: &[usize],
     held_out: &[usize],
 ) -> Result<()> {
@@ -208,7 +208,7 @@ fn write_sheet(
     let input = pictures::batch(data, &shown)?;
     let mut cells: Vec<(Picture, String)> = Vec::new();
     for index in &shown {
-        let name = data.entries[*index].name.clone();
+        let name = data.entries()[*index].name.clone();
         cells.push((pictures::original(data, *index)?, name));
     }
     for (source, label) in [(Source::Codes, "codes"), (Source::Latent, "latent")] {
@@ -229,7 +229,7 @@ fn export(
     mut session: Session,
     recipe: &TokenizerRecipe,
     config: &TokenizerConfig,
-    data: &EmojiData,
+    data: &PictureData,
     (training, held_out): (&[usize], &[usize]),
     out: &Path,
 ) -> Result<TokenizerReport> {

@@ -4,7 +4,7 @@ use brisk_models::vila_u::tower::{SiglipConfig, SiglipTextConfig, TowerConfig};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::data::emoji::SIZES;
+use crate::data::pictures::SIZES;
 use crate::error::{JsonContext, Result};
 use crate::loss::ReconstructionLoss;
 use crate::pictures::{Augmentation, Selection};

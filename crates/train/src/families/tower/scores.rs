@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use brisk_media::psnr;
 use brisk_nn::{Tensor, Trace};
 use brisk_pipelines::Control;
+use brisk_pipelines::families::similarity::CaptionReader;
 
 use super::networks::Networks;
 use super::objective::by_picture;
-use super::texts::CaptionReader;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::eval::{BATCH, MAX_PSNR};
 use crate::pictures;
@@ -28,7 +28,7 @@ pub(super) struct Drawn {
 /// Measures drawing on the pictures `indices`.
 pub(super) fn drawn(
     networks: &Networks,
-    data: &EmojiData,
+    data: &PictureData,
     indices: &[usize],
     control: &Control,
 ) -> Result<Drawn> {
@@ -72,7 +72,7 @@ pub(super) fn drawn(
 pub(super) fn retrieval(
     networks: &Networks,
     reader: &CaptionReader,
-    (data, indices): (&EmojiData, &[usize]),
+    (data, indices): (&PictureData, &[usize]),
     batch: usize,
     quantized: bool,
     control: &Control,
@@ -102,7 +102,7 @@ pub(super) fn retrieval(
                     .pictures(&by_picture(&places, some.len())?)?,
             );
             for index in some {
-                captions.push(reader.ids(&data.entries[*index].name)?);
+                captions.push(reader.ids(&data.entries()[*index].name)?);
             }
         }
         let texts = networks.contrast.texts(&captions.concat())?;

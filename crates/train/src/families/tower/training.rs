@@ -9,6 +9,7 @@ use brisk_models::vila_u::tower::{SiglipTextConfig, TowerConfig};
 use brisk_nn::{Trace, Weights};
 use brisk_pipelines::Control;
 use brisk_pipelines::events::Work;
+use brisk_pipelines::families::similarity::CaptionReader;
 use brisk_pipelines::folder::ComponentFolder;
 use brisk_store::{ModelFolder, TensorSource};
 use serde::Serialize;
@@ -16,10 +17,10 @@ use serde::Serialize;
 use super::codebook::{Codebooks, Taken};
 use super::networks::Networks;
 use super::objective::{Batch, Seen, Weighing};
-use super::texts::CaptionReader;
+use super::texts;
 use super::{TowerRecipe, export, scores};
 use crate::captions;
-use crate::data::emoji::EmojiData;
+use crate::data::pictures::PictureData;
 use crate::error::{Error, Result};
 use crate::eval;
 use crate::inputs::Inputs;
@@ -87,7 +88,7 @@ struct Setting<'a> {
     config: TowerConfig,
     text: SiglipTextConfig,
     reader: CaptionReader,
-    data: &'a EmojiData,
+    data: &'a PictureData,
     training: Vec<usize>,
     held_out: Vec<usize>,
     control: &'a Control,
@@ -102,7 +103,7 @@ struct Setting<'a> {
 /// that was asked to stop: its checkpoint is written.
 pub fn train_tower(
     recipe: &TowerRecipe,
-    data: &EmojiData,
+    data: &PictureData,
     start: Option<&TowerStart>,
     out: &Path,
     control: &Control,
@@ -110,10 +111,10 @@ pub fn train_tower(
     recipe.validate()?;
     let config = recipe.tower()?;
     let side = config.siglip()?.image_size;
-    if data.size != side {
+    let size = data.required_side()?;
+    if size != side {
         return Err(Error::Data(format!(
-            "pictures of {} px; the recipe wants {side}",
-            data.size
+            "pictures of {size} px; the recipe wants {side}"
         )));
     }
     let training = recipe.pictures.training(data, control)?;
@@ -128,7 +129,7 @@ pub fn train_tower(
             brisk_text::train_sentencepiece(&lines, text.vocab_size)?
         }
     };
-    let reader = CaptionReader::new(&text_file, text.max_position_embeddings)?;
+    let reader = texts::reader(&text_file, text.max_position_embeddings)?;
     text.vocab_size = reader.vocabulary();
     let sample = (side * side * config.decoder.ch * 16) as u64;
     let parameters = config.parameter_count(super::networks::PARTS) * 2;
@@ -195,15 +196,15 @@ impl Setting<'_> {
         let rng = &mut session.rng;
         let values = pictures::augmented_batch(data, &indices, &recipe.augmentation, rng)?;
         let captions = indices.iter().map(|index| {
-            let entry = &data.entries[*index];
+            let entry = &data.entries()[*index];
             let caption =
                 captions::caption(entry, recipe.name_probability, &recipe.caption_scores, rng);
-            self.reader.ids(&caption)
+            Ok(self.reader.ids(&caption)?)
         });
         let captions = captions.collect::<Result<Vec<_>>>()?;
         let batch = Batch {
             values: &values,
-            size: data.size,
+            size: data.required_side()?,
             captions: &captions,
             weighing: Weighing {
                 pictures: &recipe.loss,
@@ -262,7 +263,7 @@ impl Setting<'_> {
         let shown = eval::spread(&self.training, &self.held_out);
         let mut cells: Vec<(Picture, String)> = Vec::new();
         for index in &shown {
-            let name = data.entries[*index].name.clone();
+            let name = data.entries()[*index].name.clone();
             cells.push((pictures::original(data, *index)?, name));
         }
         let tower = &networks.tower;

@@ -2,6 +2,7 @@
 //! latents of a frozen autoencoder: of clips from text alone, or that begin with a frame.
 
 mod configs;
+pub(crate) mod encodings;
 pub(crate) mod export;
 pub(crate) mod flow;
 pub(crate) mod networks;

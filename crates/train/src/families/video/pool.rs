@@ -3,24 +3,19 @@
 use brisk_media::Picture;
 use brisk_models::hunyuan_video::autoencoder::VideoAutoencoder;
 use brisk_models::hunyuan_video::transformer::beside;
-use brisk_nn::{Tensor, Trace};
+use brisk_nn::Tensor;
 use brisk_pipelines::Control;
-use brisk_pipelines::events::{StepClock, Work};
-use brisk_pipelines::families::hunyuan_video::picture::Preparation;
+use brisk_pipelines::vision_preparation::Preparation;
+use rayon::prelude::*;
 
 use super::FirstFrameNoise;
+use super::encodings::{Encodings, Keep};
 use super::texts::{Prompt, Readers, Tokenizers};
 use crate::data::motion::MotionScene;
 use crate::data::scenes::{Drawings, Split};
 use crate::error::Result;
-use crate::families::video_autoencoder::clips::{self, MotionClip};
-use crate::rng::Rng;
+use crate::families::video_autoencoder::clips::MotionClip;
 use crate::tensors;
-
-/// Told from other draws of a run's seed.
-const NOISE: u64 = 0x6e6f_6973_6521;
-/// Clips that are encoded together.
-const BATCH: usize = 8;
 
 /// One clip.
 pub(crate) struct PooledClip {
@@ -67,53 +62,43 @@ pub(crate) struct Source<'a> {
 }
 
 impl Pool {
-    /// Draws and encodes the clips.
-    pub fn new(source: &Source, autoencoder: &VideoAutoencoder, control: &Control) -> Result<Self> {
+    /// Draws and encodes the clips, which are kept where that is said.
+    ///
+    /// # Errors
+    /// A drawing that cannot be rendered, a cancellation, or a file that cannot be written.
+    pub fn new(
+        source: &Source,
+        autoencoder: &VideoAutoencoder,
+        keep: Option<Keep>,
+        control: &Control,
+    ) -> Result<Self> {
         let config = autoencoder.config();
         let side = source.size / config.spatial_compression_ratio;
-        let shape = [
-            config.latent_frames(source.frames),
-            side,
-            side,
-            config.latent_channels,
-        ];
-        control.stage("encoding the clips", Work::Run, source.count);
-        let mut clock = StepClock::new(source.count);
-        let mut pooled = Vec::with_capacity(source.count);
-        for first in (0..source.count).step_by(BATCH) {
-            control.check()?;
-            let numbers = first as u64..(first + BATCH).min(source.count) as u64;
-            let of = (source.seed, source.split);
-            let drawn = clips::draw(source.drawings, of, numbers, source.frames, source.size)?;
-            let count = drawn.len();
-            let latents = latents(autoencoder, &clips::tensor(&drawn)?)?;
-            let each = latents.len() / count.max(1);
-            let given = match source.seen {
-                Some(_) => latents_of_firsts(autoencoder, &drawn)?,
-                None => Vec::new(),
-            };
-            let share = given.len() / count.max(1);
-            let noisy = noisy_firsts(autoencoder, &drawn, source, first as u64)?;
-            for (index, clip) in drawn.into_iter().enumerate() {
-                pooled.push(PooledClip {
-                    latent: latents[index * each..(index + 1) * each].to_vec(),
-                    given: given[index * share..(index + 1) * share].to_vec(),
-                    noisy: noisy
-                        .iter()
-                        .map(|all| all[index * share..(index + 1) * share].to_vec())
-                        .collect(),
-                    pixels: match source.seen {
-                        Some(side) => seen_by_text(&clip.frames[0], side)?,
-                        None => Vec::new(),
-                    },
-                    prompt: source
-                        .tokenizers
-                        .encode(&clip.scene.caption(), source.readers)?,
-                    scene: clip.scene,
-                });
-            }
-            clock.steps(count, control);
-        }
+        let frames = config.latent_frames(source.frames);
+        let shape = [frames, side, side, config.latent_channels];
+        let firsts = firsts(source)?;
+        let encoded = Encodings::of(source, &firsts, autoencoder, shape, keep, control)?;
+        let [each, share] = [frames, 1].map(|frames| frames * side * side * config.latent_channels);
+        let of = |values: &[f32], index: usize, each: usize| match values.is_empty() {
+            true => Vec::new(),
+            false => values[index * each..(index + 1) * each].to_vec(),
+        };
+        let pooled = firsts.into_iter().enumerate().map(|(index, clip)| {
+            let caption = clip.scene.caption();
+            let noisy = encoded.noisy.iter();
+            Ok(PooledClip {
+                latent: of(&encoded.latents, index, each),
+                given: of(&encoded.given, index, share),
+                noisy: noisy.map(|all| of(all, index, share)).collect(),
+                pixels: match source.seen {
+                    Some(side) => seen_by_text(&clip.frames[0], side)?,
+                    None => Vec::new(),
+                },
+                prompt: source.tokenizers.encode(&caption, source.readers)?,
+                scene: clip.scene,
+            })
+        });
+        let pooled = pooled.collect::<Result<_>>()?;
         let black = Picture::filled(source.size, source.size, [0; 3]);
         Ok(Self {
             clips: pooled,
@@ -180,57 +165,16 @@ impl Pool {
     }
 }
 
-/// The latents of clips `[B,F,H,W,3]`, scaled, one after another.
-fn latents(autoencoder: &VideoAutoencoder, clips: &Tensor) -> Result<Vec<f32>> {
-    let latent = autoencoder.encode(clips, &mut Trace::none())?;
-    let scale = autoencoder.config().scaling_factor;
-    tensors::values(&latent.affine(scale, 0.0)?)
-}
-
-fn latents_of_firsts(autoencoder: &VideoAutoencoder, drawn: &[MotionClip]) -> Result<Vec<f32>> {
-    latents(autoencoder, &clips::tensor(&firsts(drawn))?)
-}
-
-fn firsts(drawn: &[MotionClip]) -> Vec<MotionClip> {
-    let alone = drawn.iter().map(|clip| MotionClip {
-        scene: clip.scene.clone(),
-        frames: clip.frames[..1].to_vec(),
-    });
-    alone.collect()
-}
-
-/// The latents of first frames in every version of the source's noise; `first` is the number of the first clip.
-fn noisy_firsts(
-    autoencoder: &VideoAutoencoder,
-    drawn: &[MotionClip],
-    source: &Source,
-    first: u64,
-) -> Result<Vec<Vec<f32>>> {
-    let Some(noise) = source.noise else {
-        return Ok(Vec::new());
-    };
-    let frames = clips::tensor(&firsts(drawn))?;
-    let clean = tensors::values(&frames)?;
-    let each = clean.len() / drawn.len().max(1);
-    let versions = (0..noise.versions).map(|version| {
-        let values = clean
-            .chunks(each.max(1))
-            .enumerate()
-            .flat_map(|(index, pixels)| {
-                let number = (first + index as u64) * noise.versions as u64 + version as u64;
-                let mut rng = Rng::stream(source.seed ^ NOISE, number);
-                let scale =
-                    (noise.log_mean + noise.log_deviation * rng.normal_pair().0).exp() as f32;
-                let normals = rng.normals(pixels.len());
-                let pairs = pixels.iter().zip(normals);
-                pairs
-                    .map(move |(pixel, normal)| pixel + scale * normal)
-                    .collect::<Vec<_>>()
-            });
-        let noisy = Tensor::from_vec(values.collect(), frames.dims().to_vec())?;
-        latents(autoencoder, &noisy)
-    });
-    versions.collect()
+/// The clips with their first frames alone.
+fn firsts(source: &Source) -> Result<Vec<MotionClip>> {
+    (0..source.count as u64)
+        .into_par_iter()
+        .map(|number| {
+            let scene = MotionScene::draw(source.seed, number, source.split);
+            let frames = scene.render_part(source.drawings, source.frames, 0..1, source.size)?;
+            Ok(MotionClip { scene, frames })
+        })
+        .collect()
 }
 
 fn seen_by_text(frame: &Picture, side: usize) -> Result<Vec<f32>> {

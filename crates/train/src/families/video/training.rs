@@ -7,6 +7,7 @@ use brisk_pipelines::events::Work;
 use serde::Serialize;
 
 use super::configs::{Configs, check_autoencoder};
+use super::encodings::Keep;
 use super::export;
 use super::flow::{Draw, flow_loss};
 use super::networks::{self, Models};
@@ -104,7 +105,12 @@ pub fn train_video(
     Models::trainable(&configs, &weights)?;
     networks::check(&weights, start.as_ref())?;
     let autoencoder = vae.load()?;
-    let pool = Pool::new(&source, &autoencoder, control)?;
+    let clips_of = Inputs::default().video_autoencoder(&vae.opened)?;
+    let keep = Keep {
+        out,
+        inputs: &clips_of,
+    };
+    let pool = Pool::new(&source, &autoencoder, Some(keep), control)?;
     let held_out = |count: usize| {
         let source = Source {
             seed: HELD_OUT,
@@ -113,7 +119,7 @@ pub fn train_video(
             noise: None,
             ..source
         };
-        Pool::new(&source, &autoencoder, &Control::silent())
+        Pool::new(&source, &autoencoder, None, &Control::silent())
     };
     let sources = start.as_ref().map(VideoStart::sources);
     let inputs = Inputs::default()

@@ -6,13 +6,13 @@ use brisk_nn::{Weights, WeightsBuilder};
 use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
-use super::{ClipText, ClipTextConfig, EncodedText};
+use crate::Result;
+use crate::clip::{ClipText, ClipTextConfig, EncodedText};
 use crate::component::text_encoder::{IDS, MASK, STATE, TEXT_ENCODER, TOKENS, Texts};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareResult, Recognised, Runnable, Setting, Size, Sizes, Work, pass,
 };
-use crate::{Cost, Result};
 
 /// CLIP's text encoder.
 pub static COMPONENT: Component = Component {
@@ -116,16 +116,7 @@ impl ComponentConfig for ClipTextConfig {
 
     fn work(&self, _entry: &Entry, inputs: &NamedTensors, _sizes: &Sizes) -> Result<Work> {
         let ([batch, tokens], _) = inputs.ids(IDS.name)?;
-        let [width, inner, rows] =
-            [self.hidden_size, self.intermediate_size, tokens].map(|n| n as u64);
-        let mut cost = Cost::new("layers");
-        for _ in 0..4 {
-            cost.linear(rows, width, width);
-        }
-        cost.work(rows * (rows + 1) * width, 4 * rows * width);
-        cost.linear(rows, width, inner);
-        cost.linear(rows, inner, width);
-        let costs = [cost.repeated(self.num_hidden_layers as u64)];
+        let costs = [self.cost(tokens)];
         let sizes = vec![("batch", batch), ("tokens", tokens)];
         Ok(Work::of_batch(batch, sizes, &costs))
     }

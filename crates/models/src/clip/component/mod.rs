@@ -1,0 +1,7 @@
+//! CLIP's networks from outside.
+
+mod model;
+mod text;
+
+pub use model::MODEL;
+pub use text::COMPONENT;
