@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::data::emoji::EmojiSet;
 use crate::data::is_set_aside;
+use crate::data::pictures::PictureSet;
 use crate::data::scenes::{Colour, OBJECTS, Split, with_article};
 use crate::rng::Rng;
 
@@ -65,15 +65,15 @@ impl Motion {
     fn laid_out(self, between: &mut dyn FnMut(f64, f64) -> f64) -> (Pose, f64) {
         let (side, reach) = match self {
             Motion::Grows | Motion::Shrinks => {
-                let (largest, ratio) = (between(0.55, 0.75), between(1.5, 1.9));
+                let (largest, ratio) = (between(0.7, 0.9), between(1.5, 1.9));
                 match self {
                     Motion::Grows => (largest / ratio, ratio),
                     _ => (largest, 1.0 / ratio),
                 }
             }
-            Motion::Spins => (between(0.35, 0.6), between(170.0, 300.0)),
-            Motion::Jumps => (between(0.3, 0.45), between(0.22, 0.35)),
-            _ => (between(0.3, 0.45), between(0.28, 0.42)),
+            Motion::Spins => (between(0.5, 0.75), between(170.0, 300.0)),
+            Motion::Jumps => (between(0.42, 0.6), between(0.2, 0.34)),
+            _ => (between(0.42, 0.6), between(0.24, 0.38)),
         };
         // Room on the left, the right, above and below the first centre.
         let half = match self {
@@ -121,7 +121,7 @@ pub struct MotionScene {
     /// Which of [`OBJECTS`].
     pub object: usize,
     /// Whose drawing.
-    pub set: EmojiSet,
+    pub set: PictureSet,
     /// The colour it was given; its own if none.
     pub colour: Option<Colour>,
     /// What it does.
@@ -169,7 +169,7 @@ impl MotionScene {
 
     /// With everything else drawn by lot, inside the canvas from the first frame to the last.
     fn laid_out(rng: &mut Rng, object: usize, motion: Motion) -> Self {
-        let set = EmojiSet::ALL[rng.below(EmojiSet::ALL.len())];
+        let set = PictureSet::ALL[rng.below(PictureSet::ALL.len())];
         let colour = rng
             .chance(COLOURED)
             .then(|| Colour::ALL[rng.below(Colour::ALL.len())]);
