@@ -6,8 +6,8 @@ use brisk_pipelines::{
     Control, Error, FirstFrame, FramePlace, ImageModel, ImageRequest, Result, ResultKind, registry,
 };
 
-/// The first frame of a clip of `width` x `height` pixels, drawn by a model of pictures: at that size where the model draws
-/// it, else at the model's own; a picture that has a place in the frame comes there, and what is around it has the mean
+/// The first frame of a clip of `width` x `height` pixels, drawn by a model of pictures: at that size where it is about the
+/// model's usual one, else at that; a picture that has a place in the frame comes there, and what is around it has the mean
 /// colour of the picture's edge.
 ///
 /// # Errors
@@ -33,11 +33,9 @@ pub fn draw_first_frame(
         .clone()
         .with(&keys::WIDTH, width)
         .with(&keys::HEIGHT, height);
-    let (own_width, own_height) = drawer.usual_size();
-    // A model of small pictures draws nothing good in large ones.
-    let fits = own_width * own_height * 2 >= width * height;
+    let is_near = near((width, height), drawer.usual_size());
     let plan = match drawer.plan(&sized) {
-        Ok(plan) if fits => plan,
+        Ok(plan) if is_near => plan,
         _ => drawer.plan(&own)?,
     };
     let images = drawer.generate(&plan, control)?;
@@ -49,6 +47,13 @@ pub fn draw_first_frame(
         None => Ok(picture),
         Some(place) => placed(&picture, place, width, height),
     }
+}
+
+/// Whether a model that draws pictures of this usual size draws about as well in this one: it draws nothing good in much
+/// larger ones, nor in much smaller ones.
+fn near((width, height): (usize, usize), usual: (usize, usize)) -> bool {
+    let (area, own) = (width * height, usual.0 * usual.1);
+    2 * own >= area && 3 * area >= own
 }
 
 /// A frame with the picture at its place.
@@ -91,6 +96,12 @@ fn edge_colour(picture: &Picture) -> [u8; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn frames_of_other_sizes_are_drawn_at_the_usual_one() {
+        assert!(near((960, 544), (1024, 1024)) && near((128, 128), (128, 128)));
+        assert!(!near((64, 64), (128, 128)) && !near((960, 544), (128, 128)));
+    }
 
     #[test]
     fn a_picture_comes_to_its_place_and_stays_in_the_frame() {
