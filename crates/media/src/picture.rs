@@ -99,6 +99,18 @@ impl Picture {
         self.pixels.get(at..at + 3).map(|p| [p[0], p[1], p[2]])
     }
 
+    /// The rectangle of this size in the middle, or half a pixel left of it or above; an error if it is larger
+    /// than the picture.
+    pub fn middle(&self, width: usize, height: usize) -> Result<Self> {
+        let start = |all: usize, length: usize| all.saturating_sub(length) / 2;
+        self.crop(
+            start(self.width, width),
+            start(self.height, height),
+            width,
+            height,
+        )
+    }
+
     /// The rectangle with its top left corner at (`x`, `y`); an error if it leaves the picture.
     pub fn crop(&self, x: usize, y: usize, width: usize, height: usize) -> Result<Self> {
         let inside = |start: usize, length: usize, limit: usize| {

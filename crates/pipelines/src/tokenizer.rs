@@ -83,6 +83,23 @@ pub(crate) fn open(
     ))
 }
 
+/// Refuses a tokenizer, in `place`, with ids that a text encoder of so many rows does not have.
+///
+/// # Errors
+/// Both numbers.
+pub(crate) fn check_rows(tokenizer: &Tokenizer, rows: usize, place: String) -> Result<()> {
+    match tokenizer.highest_id() {
+        Some(highest) if highest as usize >= rows => Err(Error::folder(
+            place,
+            format!(
+                "the tokenizer has ids up to {highest}, the text encoder's `vocab_size` is {rows}; they do not \
+                 belong together"
+            ),
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// A special token of `tokenizer_config.json`: a string, or a table with its content.
 pub(crate) fn spelling(settings: &Value, key: &str) -> Option<String> {
     let value = settings.get(key)?;

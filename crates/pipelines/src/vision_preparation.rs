@@ -8,12 +8,6 @@ use serde_json::Value;
 
 use crate::error::{Error, Result};
 
-/// The middle of a picture.
-pub(crate) fn middle(picture: &Picture, [width, height]: [usize; 2]) -> Result<Picture> {
-    let (left, top) = ((picture.width - width) / 2, (picture.height - height) / 2);
-    Ok(picture.crop(left, top, width, height)?)
-}
-
 /// How pictures are prepared for a vision encoder (`preprocessor_config.json`), with CLIP's own values where a key is
 /// missing.
 #[derive(Debug, Clone, Deserialize)]
@@ -126,7 +120,7 @@ impl Preparation {
         let scaled = |length: usize| side * length / short;
         let (width, height) = (scaled(picture.width), scaled(picture.height));
         let resized = resize_pil(picture, width, height, Filter::Bicubic)?;
-        let cut = middle(&resized, [side, side])?;
+        let cut = resized.middle(side, side)?;
         let normalised = |(at, byte): (usize, &u8)| {
             let colour = at % 3;
             (f32::from(*byte) / 255.0 - self.image_mean[colour]) / self.image_std[colour]

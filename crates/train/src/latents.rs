@@ -142,12 +142,6 @@ impl Latents {
         self.channels
     }
 
-    /// Values of the largest latent.
-    pub fn most_values(&self) -> usize {
-        let cells = self.shapes.iter().map(|shape| shape.area()).max();
-        cells.unwrap_or(0) * self.channels
-    }
-
     /// Latents of pictures of one shape: `[B,height,width,channels]`.
     pub fn batch(&self, slots: impl ExactSizeIterator<Item = usize> + Clone) -> Result<Tensor> {
         let count = slots.len();

@@ -6,7 +6,7 @@ use brisk_pipelines::{Control, Event};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::data::pictures::{PictureData, PictureEntry, PictureSet};
+use crate::data::pictures::{PictureData, PictureEntry, PictureSet, PictureShape};
 use crate::error::{Error, Result};
 use crate::rng::Rng;
 
@@ -160,13 +160,18 @@ fn planes(data: &PictureData, index: usize) -> Result<&[u8]> {
     })
 }
 
-/// The pictures `indices`, which are of one shape, as they are: `[B,H,W,3]` in −1..=1.
-pub(crate) fn batch(data: &PictureData, indices: &[usize]) -> Result<Tensor> {
+/// The shape of the pictures `indices`.
+fn shape_of(data: &PictureData, indices: &[usize]) -> Result<PictureShape> {
     let mut shapes = indices.iter().map(|index| data.shape(*index));
     let shape = shapes.next().flatten();
-    let shape = shape
+    shape
         .filter(|shape| shapes.all(|other| other == Some(*shape)))
-        .ok_or_else(|| Error::Data("a batch of no pictures, or of several shapes".to_owned()))?;
+        .ok_or_else(|| Error::Data("a batch of no pictures, or of several shapes".to_owned()))
+}
+
+/// The pictures `indices`, which are of one shape, as they are: `[B,H,W,3]` in −1..=1.
+pub(crate) fn batch(data: &PictureData, indices: &[usize]) -> Result<Tensor> {
+    let shape = shape_of(data, indices)?;
     let each = shape.area() * 3;
     let mut values = vec![0f32; indices.len() * each];
     values
@@ -199,7 +204,13 @@ pub(crate) fn augmented_batch(
     augmentation: &Augmentation,
     rng: &mut Rng,
 ) -> Result<Vec<f32>> {
-    let size = data.required_side()?;
+    let shape = shape_of(data, indices)?;
+    if shape.height != shape.width {
+        return Err(Error::Data(format!(
+            "a batch of {shape} pixels, expected squares"
+        )));
+    }
+    let size = shape.width;
     let changes: Vec<Change> = indices.iter().map(|_| augmentation.draw(rng)).collect();
     let mut values = vec![0f32; indices.len() * size * size * 3];
     values

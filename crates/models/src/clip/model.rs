@@ -166,11 +166,6 @@ impl ClipModel {
         &self.config
     }
 
-    /// What similarities are multiplied by.
-    pub fn scale(&self) -> f64 {
-        self.scale
-    }
-
     /// Texts of `tokens` ids each to rows `[B,E]` of length 1, as [`ClipText::encode`] takes them.
     ///
     /// # Errors

@@ -51,6 +51,17 @@ pub(crate) fn example_sizes(entry: &Entry) -> Vec<Size> {
     entry.sizes.iter().map(|size| size.with(0, 1)).collect()
 }
 
+/// The sizes of an encoder that has so many places.
+pub(crate) fn sizes_up_to(entry: &Entry, most: usize) -> Vec<Size> {
+    let sizes = entry.sizes.iter().map(|size| {
+        let mut size = size.with(most, 1);
+        size.default = size.default.min(most);
+        size.range = 1..=most;
+        size
+    });
+    sizes.collect()
+}
+
 /// A text of the wanted size, of a vocabulary.
 ///
 /// # Errors

@@ -7,7 +7,7 @@ use brisk_store::TensorSource;
 use serde_json::{Map, Value, json};
 
 use crate::clip::model::{ClipModel, ClipModelConfig, Similarity};
-use crate::component::text_encoder::{IDS, MASK, TOKENS, Texts};
+use crate::component::text_encoder::{IDS, MASK, TOKENS, Texts, sizes_up_to};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareResult, Recognised, Runnable, Setting, Size, Sizes, Work, pass,
@@ -103,14 +103,7 @@ impl ComponentConfig for ClipModelConfig {
     }
 
     fn sizes(&self, entry: &Entry, _beside: &Sizes) -> Vec<Size> {
-        let most = self.text.max_position_embeddings;
-        let sizes = entry.sizes.iter().map(|size| {
-            let mut size = size.with(most, 1);
-            size.default = size.default.min(most);
-            size.range = 1..=most;
-            size
-        });
-        sizes.collect()
+        sizes_up_to(entry, self.text.max_position_embeddings)
     }
 
     fn example_inputs(

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Result;
 use crate::clip::{ClipText, ClipTextConfig, EncodedText};
-use crate::component::text_encoder::{IDS, MASK, STATE, TEXT_ENCODER, TOKENS, Texts};
+use crate::component::text_encoder::{IDS, MASK, STATE, TEXT_ENCODER, TOKENS, Texts, sizes_up_to};
 use crate::component::{
     Component, ComponentConfig, ComponentWeights, Dimension, Entry, Examples, LoadSettings,
     NamedTensors, Port, PrepareResult, Recognised, Runnable, Setting, Size, Sizes, Work, pass,
@@ -93,14 +93,7 @@ impl ComponentConfig for ClipTextConfig {
     }
 
     fn sizes(&self, entry: &Entry, _beside: &Sizes) -> Vec<Size> {
-        let most = self.max_position_embeddings;
-        let sizes = entry.sizes.iter().map(|size| {
-            let mut size = size.with(most, 1);
-            size.default = size.default.min(most);
-            size.range = 1..=most;
-            size
-        });
-        sizes.collect()
+        sizes_up_to(entry, self.max_position_embeddings)
     }
 
     fn example_inputs(

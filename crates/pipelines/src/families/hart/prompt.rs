@@ -36,14 +36,7 @@ impl PromptTokenizer {
         let otherwise = "the tokenizer's files lie in the text encoder's folder";
         let read = tokenizer::open(folder, &settings, otherwise)?;
         let wrong = |message: String| Error::folder(folder.place(), message);
-        if let Some(highest) = read.highest_id()
-            && highest as usize >= rows
-        {
-            return Err(wrong(format!(
-                "the tokenizer has ids up to {highest}, the text encoder's `vocab_size` is {rows}; they do \
-                 not belong together"
-            )));
-        }
+        tokenizer::check_rows(&read, rows, folder.place())?;
         let Some(spelt) = tokenizer::spelling(&settings, "pad_token") else {
             return Err(wrong(
                 "tokenizer_config.json has no `pad_token`; expected the token that short prompts are \

@@ -298,17 +298,7 @@ fn tokenizer_of(
     };
     let settings = tokenizer::settings(place)?;
     let read = tokenizer::open(place, &settings, "clips need one for each text encoder")?;
-    if let Some(highest) = read.highest_id()
-        && highest as usize >= rows
-    {
-        return Err(Error::folder(
-            place.place(),
-            format!(
-                "the tokenizer has ids up to {highest}, the text encoder's `vocab_size` is {rows}; they do not \
-                 belong together"
-            ),
-        ));
-    }
+    tokenizer::check_rows(&read, rows, place.place())?;
     Ok(read)
 }
 

@@ -4,7 +4,6 @@ use brisk_media::{Filter, Picture, byte_to_signed, resize_pil};
 use brisk_nn::Tensor;
 
 use crate::error::Result;
-use crate::vision_preparation::middle;
 
 /// Shapes that the published models were trained at, width and height.
 const SHAPES: [[usize; 2]; 5] = [[544, 960], [624, 832], [720, 720], [832, 624], [960, 544]];
@@ -25,12 +24,12 @@ pub(super) fn nearest_shape([width, height]: [usize; 2]) -> [usize; 2] {
 /// A size out of limits.
 pub fn fitted(picture: &Picture, width: usize, height: usize) -> Result<Picture> {
     let (own, wanted) = (picture.width * height, width * picture.height);
-    let kept = match own.cmp(&wanted) {
+    let [kept_width, kept_height] = match own.cmp(&wanted) {
         std::cmp::Ordering::Greater => [(wanted / height).max(1), picture.height],
         std::cmp::Ordering::Less => [picture.width, (own / width).max(1)],
         std::cmp::Ordering::Equal => [picture.width, picture.height],
     };
-    let cut = middle(picture, kept)?;
+    let cut = picture.middle(kept_width, kept_height)?;
     Ok(resize_pil(&cut, width, height, Filter::Lanczos)?)
 }
 

@@ -10,8 +10,6 @@ use brisk_text::Tokenizer;
 use super::Encoders;
 use crate::error::{Error, Result};
 use crate::folder::{ComponentFolder, Wanted};
-use crate::options::keys;
-use crate::request::OpenSettings;
 use crate::tokenizer;
 use crate::vision_preparation::Preparation;
 
@@ -27,29 +25,15 @@ pub(super) struct Clip {
 }
 
 impl Clip {
-    pub fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Self> {
-        let wanted = Wanted {
-            variant: settings.options.get(&keys::VARIANT),
-            ..Wanted::default()
-        };
+    pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Self> {
         let place = ComponentFolder::new(folder, "");
         let read =
             |bytes: &[u8], label: &str| ClipModelConfig::from_json(bytes, label).map(Box::new);
-        let opened = place.open(read, &wanted.without_low_bit())?;
+        let opened = place.open(read, wanted)?;
         let said = tokenizer::settings(&place)?;
         let tokenizer = tokenizer::open(&place, &said, "texts are compared by their tokens")?;
         let rows = opened.config.text.vocab_size;
-        if let Some(highest) = tokenizer.highest_id()
-            && highest as usize >= rows
-        {
-            return Err(Error::folder(
-                place.place(),
-                format!(
-                    "the tokenizer has ids up to {highest}, the text encoder's `vocab_size` is {rows}; they do not \
-                     belong together"
-                ),
-            ));
-        }
+        tokenizer::check_rows(&tokenizer, rows, place.place())?;
         let preparation = Preparation::of(folder, PREPARATION, opened.config.vision.image_size)?;
         let weights = opened.parameters(&LoadSettings::default())?.build()?;
         Ok(Self {

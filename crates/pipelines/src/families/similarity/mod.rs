@@ -17,9 +17,9 @@ use brisk_store::ModelFolder;
 
 use crate::error::{Error, Result};
 use crate::events::Control;
-use crate::folder::ComponentFolder;
+use crate::folder::{ComponentFolder, Wanted};
 use crate::judging::{Judge, Judgement};
-use crate::options::Options;
+use crate::options::{Options, keys};
 use crate::registry::{Family, Published};
 use crate::request::OpenSettings;
 
@@ -103,9 +103,14 @@ impl Scorer {
     /// # Errors
     /// Another model; parts that are missing, damaged, or do not belong together.
     pub fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Self> {
+        let wanted = Wanted {
+            variant: settings.options.get(&keys::VARIANT),
+            ..Wanted::default()
+        };
+        let wanted = &wanted.without_low_bit();
         let encoders: Box<dyn Encoders> = match Kind::of(folder) {
-            Some(Kind::Clip) => Box::new(clip::Clip::open(folder, settings)?),
-            Some(Kind::Tower) => Box::new(tower::AlignedTower::open(folder, settings)?),
+            Some(Kind::Clip) => Box::new(clip::Clip::open(folder, wanted)?),
+            Some(Kind::Tower) => Box::new(tower::AlignedTower::open(folder, wanted)?),
             None => {
                 let message = "there is no config.json of a CLIPModel or of a vision tower of VILA-U, which compare \
                                pictures with texts";

@@ -13,8 +13,6 @@ use super::Encoders;
 use crate::error::{Error, Result};
 use crate::families::vila_u::{squeezed, tower_config};
 use crate::folder::{ComponentFolder, Wanted};
-use crate::options::keys;
-use crate::request::OpenSettings;
 
 /// The token that ends a caption, and the one that it is filled up with.
 const END: &str = "</s>";
@@ -69,11 +67,7 @@ pub(super) struct AlignedTower {
 }
 
 impl AlignedTower {
-    pub fn open(folder: &ModelFolder, settings: &OpenSettings) -> Result<Self> {
-        let wanted = Wanted {
-            variant: settings.options.get(&keys::VARIANT),
-            ..Wanted::default()
-        };
+    pub fn open(folder: &ModelFolder, wanted: &Wanted) -> Result<Self> {
         let place = ComponentFolder::new(folder, "");
         let config = tower_config(&place)?;
         let mut beside = config.siglip_folders().into_iter();
@@ -106,7 +100,7 @@ impl AlignedTower {
                 ),
             ));
         }
-        let opened = place.open_as(&TOWER, &wanted.without_low_bit())?;
+        let opened = place.open_as(&TOWER, wanted)?;
         let weights = opened.parameters(&LoadSettings::default())?.build()?;
         let vision = config.siglip()?;
         let parts = Parts {

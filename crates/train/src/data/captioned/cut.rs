@@ -41,13 +41,7 @@ impl Cut {
 /// The largest square in the middle, `size` pixels wide.
 pub(in crate::data) fn square(picture: &Picture, size: usize) -> brisk_media::Result<Picture> {
     let side = picture.width.min(picture.height);
-    let (left, top) = ((picture.width - side) / 2, (picture.height - side) / 2);
-    resize_pil(
-        &picture.crop(left, top, side, side)?,
-        size,
-        size,
-        Filter::Lanczos,
-    )
+    resize_pil(&picture.middle(side, side)?, size, size, Filter::Lanczos)
 }
 
 /// The shape of the table nearest to a picture's, for pictures of `size` pixels.
@@ -73,8 +67,7 @@ fn cover(picture: &Picture, shape: PictureShape) -> brisk_media::Result<Picture>
     let height = scaled(picture.height, shape.height);
     let width = scaled(picture.width, shape.width);
     let resized = resize_pil(picture, width, height, Filter::Lanczos)?;
-    let (left, top) = ((width - shape.width) / 2, (height - shape.height) / 2);
-    resized.crop(left, top, shape.width, shape.height)
+    resized.middle(shape.width, shape.height)
 }
 
 #[cfg(test)]

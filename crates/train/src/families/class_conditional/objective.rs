@@ -59,7 +59,7 @@ impl Objective {
         slots: &[usize],
         rng: &mut Rng,
     ) -> Result<Batch> {
-        let each = latents.most_values();
+        let each = config.input_size * config.input_size * config.in_channels;
         let values = slots.len() * each;
         let mut batch = Batch {
             input: Vec::with_capacity(values),

@@ -137,9 +137,7 @@ pub fn distill_video(
         };
         Pool::new(&source, &autoencoder, None, &Control::silent())
     };
-    let inputs = Inputs::default()
-        .video_autoencoder(&vae.opened)?
-        .start(&sources)?;
+    let inputs = clips_of.start(&sources)?;
     let mut order = Order::new((0..pool.clips.len()).collect(), options.seed)?;
     let variables = networks.variables();
     let mut session = Session::open(options, recipe, inputs, variables, out, control)?;

@@ -139,6 +139,7 @@ pub fn train_adapter(
         out,
     };
     let setting = Setting::of(&run, training, &start.tokenizer, &start.sources())?;
+    setting.check_memory(0)?;
     let configs = setting.configs.clone();
     let config = &configs.transformer_model;
 
@@ -162,7 +163,7 @@ pub fn train_adapter(
         .map(|pair| (pair.layer.clone(), pair.weight.clone()))
         .collect();
     let trained = lora_pairs::variables(&pairs);
-    let lessons = setting.encoded(0, control)?;
+    let lessons = setting.encoded(control)?;
     let inputs = lessons.inputs.clone();
     let mut order = lessons.order()?;
     let mut session = Session::open(options, recipe, inputs, trained.clone(), out, control)?;

@@ -322,6 +322,7 @@ pub fn train_controlnet(
     let configs = setting.configs.clone();
     let transformer = &configs.transformer_model;
     let config = controlnet_config(transformer, asked)?;
+    setting.check_memory(config.parameters())?;
     let part =
         |source: &Arc<dyn TensorSource>, name: &str| Weights::from_source(source.clone()).pp(name);
     let models = Models {
@@ -332,7 +333,7 @@ pub fn train_controlnet(
     let weights = Weights::trainable(Some(begun.clone()), options.seed);
     let controlnet = SanaControlNet::load(&config, &weights.pp(CONTROLNET))?;
     check_start_but(&weights, &*begun, is_own)?;
-    let lessons = setting.encoded(config.parameters(), control)?;
+    let lessons = setting.encoded(control)?;
     control.stage("encoding their sketches", Work::Run, 0);
     let sketches = Sketches::new(
         data,

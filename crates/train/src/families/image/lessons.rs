@@ -10,7 +10,7 @@ use brisk_pipelines::folder::Opened;
 use brisk_store::TensorSource;
 use brisk_text::Tokenizer;
 
-use super::{Configs, Encoder, Noised, noise};
+use super::{Configs, Noised, largest_latent, noise};
 use crate::captions::caption;
 use crate::data::pictures::PictureData;
 use crate::error::Result;
@@ -95,12 +95,27 @@ impl<'a> Setting<'a> {
         })
     }
 
-    /// Encodes the pictures, or takes what the run's folder has of them. First it is seen whether the machine has room for
-    /// the model, `further` parameters beside it, and a batch.
+    /// Refuses what the machine has no room for: the model, `further` parameters beside it, and a batch.
     ///
     /// # Errors
-    /// There is less memory; pictures that do not fit the transformer; latents that cannot be written.
-    pub fn encoded(self, further: u64, control: &Control) -> Result<Lessons<'a>> {
+    /// There is less memory; pictures that do not fit the transformer.
+    pub fn check_memory(&self, further: u64) -> Result<()> {
+        let Configs {
+            text_model,
+            transformer_model,
+            ..
+        } = &self.configs;
+        let Run { recipe, data, .. } = self.run;
+        let each = largest_latent(data, &self.autoencoder, transformer_model)? as u64 * VALUE;
+        let parameters = text_model.parameters() + transformer_model.parameters() + further;
+        session::check_memory(parameters, recipe.training.batch, each)
+    }
+
+    /// Encodes the pictures, or takes what the run's folder has of them.
+    ///
+    /// # Errors
+    /// Pictures that do not fit the autoencoder; latents that cannot be written.
+    pub fn encoded(self, control: &Control) -> Result<Lessons<'a>> {
         let Self {
             run,
             training,
@@ -109,15 +124,7 @@ impl<'a> Setting<'a> {
             configs,
             inputs,
         } = self;
-        let encoder = Encoder {
-            autoencoder: &autoencoder,
-            config: &configs.transformer_model,
-        };
-        let each = encoder.most_values(run.data)? as u64 * VALUE;
-        let parameters =
-            configs.text_model.parameters() + configs.transformer_model.parameters() + further;
-        session::check_memory(parameters, run.recipe.training.batch, each)?;
-        let latents = encoder.latents(run.data, &training, &inputs, run.out, control)?;
+        let latents = Latents::of(run.data, &training, &autoencoder, &inputs, run.out, control)?;
         Ok(Lessons {
             recipe: run.recipe,
             data: run.data,

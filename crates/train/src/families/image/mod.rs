@@ -26,7 +26,6 @@ use crate::data::pictures::{PictureData, PictureShape};
 use crate::error::{Error, JsonContext, Result};
 use crate::families::autoencoder::config_with;
 use crate::families::part_weights::PartWeights;
-use crate::inputs::Inputs;
 use crate::latents::Latents;
 use crate::loss::{self, Loss};
 use crate::pictures;
@@ -297,11 +296,12 @@ pub fn train_image(
     };
     let begun = sources.as_ref().map_or(&[][..], |parts| parts);
     let setting = Setting::of(&run, training, &tokenizer_file, begun)?;
+    setting.check_memory(0)?;
     let weights = PartWeights::new(sources.clone(), options.seed);
     let models = Models::trainable(&setting.configs, &weights)?;
     weights.check(sources.clone())?;
     let parameters = weights.variables();
-    let lessons = setting.encoded(0, control)?;
+    let lessons = setting.encoded(control)?;
     let inputs = lessons.inputs.clone();
     let mut order = lessons.order()?;
     let mut session = Session::open(options, recipe, inputs, parameters, out, control)?;
@@ -330,54 +330,34 @@ pub fn train_image(
     export::write(&pieces, &session, lessons.training.len(), out)
 }
 
-/// What makes latents for a transformer of this configuration.
-pub(crate) struct Encoder<'a> {
-    pub autoencoder: &'a Autoencoder,
-    pub config: &'a SanaConfig,
-}
-
-impl Encoder<'_> {
-    /// Values of the largest latent of the data.
-    ///
-    /// # Errors
-    /// Pictures or an autoencoder that do not fit the transformer.
-    pub fn most_values(&self, data: &PictureData) -> Result<usize> {
-        let (ratio, patch) = (self.autoencoder.ratio(), self.config.patch_size);
-        let channels = self.autoencoder.config().latent_channels;
-        let multiple = ratio * patch;
-        let fits = |shape: &PictureShape| {
-            shape.height.is_multiple_of(multiple) && shape.width.is_multiple_of(multiple)
-        };
-        let shapes = data.shapes();
-        let other = shapes.keys().find(|shape| !fits(shape));
-        if other.is_some() || channels != self.config.in_channels {
-            let shape = other.or_else(|| shapes.keys().next());
-            return Err(Error::Data(format!(
-                "pictures of {} px and an autoencoder of ratio {ratio} with {channels} channels do not fit a \
-                 transformer of {} channels and patches of {patch}",
-                shape.map(ToString::to_string).unwrap_or_default(),
-                self.config.in_channels
-            )));
-        }
-        let cells = shapes.keys().map(|shape| shape.area() / (ratio * ratio));
-        Ok(cells.max().unwrap_or(0) * channels)
+/// Values of the largest latent of the data, of which all are to be learned by a transformer of this configuration.
+///
+/// # Errors
+/// Pictures or an autoencoder that do not fit the transformer.
+pub(crate) fn largest_latent(
+    data: &PictureData,
+    autoencoder: &Autoencoder,
+    config: &SanaConfig,
+) -> Result<usize> {
+    let (ratio, patch) = (autoencoder.ratio(), config.patch_size);
+    let channels = autoencoder.config().latent_channels;
+    let multiple = ratio * patch;
+    let fits = |shape: &PictureShape| {
+        shape.height.is_multiple_of(multiple) && shape.width.is_multiple_of(multiple)
+    };
+    let shapes = data.shapes();
+    let other = shapes.keys().find(|shape| !fits(shape));
+    if other.is_some() || channels != config.in_channels {
+        let shape = other.or_else(|| shapes.keys().next());
+        return Err(Error::Data(format!(
+            "pictures of {} px and an autoencoder of ratio {ratio} with {channels} channels do not fit a \
+             transformer of {} channels and patches of {patch}",
+            shape.map(ToString::to_string).unwrap_or_default(),
+            config.in_channels
+        )));
     }
-
-    /// The latents of the pictures at `training`, encoded or as the run's folder `out` has them.
-    ///
-    /// # Errors
-    /// As [`Self::most_values`], or a file that cannot be written.
-    pub fn latents(
-        &self,
-        data: &PictureData,
-        training: &[usize],
-        inputs: &Inputs,
-        out: &Path,
-        control: &Control,
-    ) -> Result<Latents> {
-        self.most_values(data)?;
-        Latents::of(data, training, self.autoencoder, inputs, out, control)
-    }
+    let cells = shapes.keys().map(|shape| shape.area() / (ratio * ratio));
+    Ok(cells.max().unwrap_or(0) * channels)
 }
 
 fn write_sheet(session: &mut Session, models: &Models, lessons: &Lessons) -> Result<()> {

@@ -21,7 +21,7 @@ use super::{SprintRecipe, export};
 use crate::data::pictures::PictureData;
 use crate::error::Result;
 use crate::families::image::controlnet::{self, CONTROLNET, ControlNetOptions, Sketches};
-use crate::families::image::{Encoder, MODEL};
+use crate::families::image::{MODEL, largest_latent};
 use crate::inputs::Inputs;
 use crate::latents::Latents;
 use crate::log::mean_of_last_tenth;
@@ -126,16 +126,12 @@ pub fn distill_sprint(
         .data(data)?
         .autoencoder(vae)?
         .start(&sources)?;
-    let encoder = Encoder {
-        autoencoder: &autoencoder,
-        config: teacher.config(),
-    };
-    let each = encoder.most_values(data)?;
+    let each = largest_latent(data, &autoencoder, teacher.config())?;
     let parameters = teacher.parameters() + steering.map_or(0, SprintControl::parameters);
     session::check_memory(parameters, options.batch, (each * 48) as u64)?;
     let texts = teacher.texts(recipe.max_tokens)?;
     let (networks, variables) = Networks::new(teacher, steering, recipe)?;
-    let latents = encoder.latents(data, &training, &inputs, out, control)?;
+    let latents = Latents::of(data, &training, &autoencoder, &inputs, out, control)?;
     let mut order = latents.order(options.seed)?;
     let sketches = match steering {
         Some(_) => {

@@ -204,7 +204,7 @@ impl Setting<'_> {
         let captions = captions.collect::<Result<Vec<_>>>()?;
         let batch = Batch {
             values: &values,
-            size: data.required_side()?,
+            size: self.config.siglip()?.image_size,
             captions: &captions,
             weighing: Weighing {
                 pictures: &recipe.loss,

@@ -122,9 +122,7 @@ pub fn train_video(
         Pool::new(&source, &autoencoder, None, &Control::silent())
     };
     let sources = start.as_ref().map(VideoStart::sources);
-    let inputs = Inputs::default()
-        .video_autoencoder(&vae.opened)?
-        .start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
+    let inputs = clips_of.start(sources.as_ref().map_or(&[], |parts| &parts[..]))?;
     let mut order = Order::new((0..pool.clips.len()).collect(), options.seed)?;
     let mut session = Session::open(options, recipe, inputs, weights.variables(), out, control)?;
     let sampling = Sampling {
