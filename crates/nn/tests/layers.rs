@@ -194,9 +194,7 @@ fn dilated_convolutions_agree() {
             let wanted = ops::relu(&conv.forward(&x).unwrap()).unwrap();
             let same = |x: &Tensor| x.flatten_all().unwrap().to_vec1::<f32>().unwrap();
             assert_eq!(same(&with), same(&wanted));
-            if weights.is_trainable() {
-                gradient_fits(&x, &|x| conv.forward(x).unwrap());
-            }
+            gradient_fits(&x, &|x| conv.forward(x).unwrap());
         }
     }
     let [weights, _] = parameters("dilated_2");
@@ -205,6 +203,52 @@ fn dilated_convolutions_agree() {
         ..ConvOptions::SAME_3X3
     };
     assert!(Conv2d::load(&weights, 5, 6, refused).is_err());
+}
+
+/// What frozen networks give to what they judge: the same as if they were trained.
+#[test]
+fn gradients_and_tangents_pass_through_packed_convolutions() {
+    let made_up = |count: usize, by: f32| -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * by).sin() / 4.0).collect()
+    };
+    // Few channels, a stride, a kernel of one, and Winograd's transforms.
+    for (channels, kernel, stride) in [(6, 3, 1), (6, 3, 2), (7, 1, 1), (40, 3, 1)] {
+        let options = ConvOptions {
+            kernel,
+            stride,
+            padding: kernel / 2,
+            ..ConvOptions::SAME_3X3
+        };
+        let shape = (channels, channels, kernel, kernel);
+        let weight = made_up(channels * channels * kernel * kernel, 0.37);
+        let variable = candle_core::Var::from_vec(weight, shape, &candle_core::Device::Cpu);
+        let variable: Tensor = variable.unwrap().as_tensor().into();
+        let bias = Tensor::from_vec(made_up(channels, 0.9), channels).unwrap();
+        let frozen = Conv2d::new(variable.detach(), Some(bias.clone()), options).unwrap();
+        let trained = Conv2d::new(variable, Some(bias), options).unwrap();
+        let x = Tensor::from_vec(made_up(2 * 9 * 10 * channels, 0.53), (2, 9, 10, channels));
+        let x = x.unwrap();
+        let gradient = |conv: &Conv2d| {
+            let variable = candle_core::Var::from_tensor(&x.host().unwrap()).unwrap();
+            let y = conv.forward(&variable.as_tensor().into()).unwrap();
+            let loss = y.sqr().unwrap().sum_all().unwrap();
+            let store = loss.host().unwrap().backward().unwrap();
+            let found = store.get(variable.as_tensor()).expect("a gradient").clone();
+            Tensor::from(found)
+        };
+        // Winograd's transforms round a little more, the result and then its gradient.
+        let (found, wanted) = (gradient(&frozen), gradient(&trained));
+        let largest = |x: Tensor| -> f32 {
+            let most = x.abs().unwrap().max_all().unwrap();
+            most.to_scalar().unwrap()
+        };
+        let off = largest((found - &wanted).unwrap()) / largest(wanted);
+        assert!(off < 1e-4, "{channels} {kernel} {stride}: {off}");
+        let rate = x.affine(-0.3, 0.1).unwrap();
+        let dual = x.with_tangent(&rate).unwrap();
+        let tangent = |conv: &Conv2d| conv.forward(&dual).unwrap().tangent().unwrap();
+        close_to(&tangent(&frozen), &tangent(&trained), "tangent");
+    }
 }
 
 #[test]
@@ -225,8 +269,8 @@ fn transposed_convolutions_agree() {
         for weights in parameters(case) {
             let conv = ConvTranspose2d::load(&weights, 5, 6, options).unwrap();
             close(&first(&conv.forward(&x).unwrap()), &format!("{case}.y"));
+            gradient_fits(&x, &|x| conv.forward(x).unwrap());
             if weights.is_trainable() {
-                gradient_fits(&x, &|x| conv.forward(x).unwrap());
                 // A variable that changes changes the layer.
                 let before = conv.forward(&x).unwrap();
                 let (_, weight) = &weights.variables()[1];
@@ -262,9 +306,7 @@ fn convolutions_over_clips_agree() {
         for weights in parameters("time") {
             let conv = Conv3d::load(&weights, 4, 3, options).unwrap();
             close(&first(&conv.forward(&x).unwrap()), &format!("{case}.y"));
-            if weights.is_trainable() {
-                gradient_fits(&x, &|x| conv.forward(x).unwrap());
-            }
+            gradient_fits(&x, &|x| conv.forward(x).unwrap());
         }
     }
     // A clip of one frame, which all taps see.
@@ -277,9 +319,7 @@ fn convolutions_over_clips_agree() {
             bias: true,
         };
         let conv = Conv3d::load(&weights, 4, 3, options).unwrap();
-        if weights.is_trainable() {
-            gradient_fits(&alone, &|x| conv.forward(x).unwrap());
-        }
+        gradient_fits(&alone, &|x| conv.forward(x).unwrap());
         conv.forward(&alone).unwrap()
     });
     let apart = (of_frozen - of_trained).unwrap().abs().unwrap();

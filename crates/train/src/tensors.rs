@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use brisk_nn::Tensor;
+use brisk_nn::{Tensor, Weights};
 use brisk_store::{Dtype, MemorySource, OutTensor, TensorSource};
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, Tensor as HostTensor, Var};
 use half::bf16;
@@ -49,6 +49,14 @@ impl NamedArray {
             shape: self.shape.clone(),
             data: Cow::Owned(to_bf16_bytes(&self.values)),
         }
+    }
+}
+
+/// Weights that nothing changes, with gradients to the inputs of their layers: where trainings compute on a card, there.
+pub(crate) fn frozen(source: Arc<dyn TensorSource>) -> Weights {
+    match brisk_nn::training_device().is_cpu() {
+        true => Weights::from_source(source),
+        false => Weights::trainable(Some(source), 0),
     }
 }
 

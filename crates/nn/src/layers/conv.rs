@@ -37,7 +37,7 @@ impl ConvOptions {
 
 /// Convolution with a square kernel. Checkpoints store the weight as `[out, in, k, k]`; it is
 /// turned to channels-last and packed once at load (a trainable one is turned at every use, so that
-/// gradients reach it).
+/// gradients reach it, not its input alone).
 #[derive(Clone, Debug)]
 pub struct Conv2d {
     parameters: Parameters,

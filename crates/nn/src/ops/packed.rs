@@ -1,6 +1,5 @@
 //! Products with weights that are packed for them once, at load. Trainable weights stay plain
-//! tensors; through a packed linear layer gradients reach its input, through a packed convolution
-//! none do.
+//! tensors; through packed layers gradients reach their inputs, and tangents pass.
 
 use super::epilogue::Epilogue;
 use super::on_device::{DeviceConv, DeviceLinear};
@@ -376,6 +375,16 @@ impl ConvWeight {
             ConvWeight::Device(layer) => layer.channels(),
         }
     }
+
+    /// The values that it stands for, `[outputs, kernel, kernel, inputs]`.
+    fn unpack(&self) -> Vec<f32> {
+        match self {
+            ConvWeight::Direct(matrix) => matrix.unpack(),
+            ConvWeight::Winograd(weight) => weight.unpack(),
+            // Nothing is differentiated on a card.
+            ConvWeight::Device(_) => Vec::new(),
+        }
+    }
 }
 
 /// Channels below which Winograd's transforms cost more than they save.
@@ -422,6 +431,16 @@ impl PackedConv2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if let ConvWeight::Device(layer) = &self.weight {
             return layer.forward(x, false, &Epilogue::default());
+        }
+        if x.has_tangent() {
+            return tangent::affine(x, &|x, biased| {
+                let bias = self.bias.clone().filter(|_| biased);
+                Self {
+                    bias,
+                    ..self.clone()
+                }
+                .forward(x)
+            });
         }
         let shape = self.shape(x.dims(), false)?;
         let op = ConvOp {
@@ -543,5 +562,19 @@ impl CustomOp1 for ConvOp {
         let x = cpu_slice(x, layout)?;
         let y = self.conv.run(x, &self.shape, false, &steps);
         Ok((CpuStorage::F32(y), out_dims(&self.shape).to_vec().into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &HostTensor,
+        _: &HostTensor,
+        grad: &HostTensor,
+    ) -> CandleResult<Option<HostTensor>> {
+        let weight = self.conv.weight.unpack();
+        with_slices!([grad], {
+            let mut dx = unfilled(x.elem_count());
+            conv::backward_input(&self.shape, &weight, grad, &mut dx);
+            Ok(Some(tensor(dx, x.dims())?))
+        })
     }
 }

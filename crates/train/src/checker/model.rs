@@ -6,7 +6,7 @@ use std::sync::Arc;
 use brisk_media::{Filter, Picture, resize_pil};
 use brisk_nn::ops::{self, Activation, Epilogue};
 use brisk_nn::{Conv2d, ConvOptions, Result as NnResult, RmsNorm, RmsNormKind, Tensor, Weights};
-use brisk_store::{Limit, SafetensorsFile, TensorSource, read_text};
+use brisk_store::{Limit, SafetensorsFile, read_text};
 use serde::{Deserialize, Serialize};
 
 use super::verdict::Sighting;
@@ -28,8 +28,6 @@ const CONFIG: &str = "config.json";
 /// The checker in the box.
 const BOX_CONFIG: &str = include_str!("../../../../assets/scene-checker/config.json");
 const BOX_WEIGHTS: &[u8] = include_bytes!("../../../../assets/scene-checker/model.safetensors");
-
-type Source = Arc<dyn TensorSource>;
 
 /// Widths of the network, and the words that its outputs mean.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,32 +131,19 @@ impl SceneChecker {
         })
     }
 
-    /// Reads `config.json` and `model.safetensors` of a folder.
+    /// Reads `config.json` and `model.safetensors` of a folder. Gradients pass through the network to pictures.
     ///
     /// # Errors
     /// Files that are missing or damaged, and words that are not those of this version's scenes.
     pub fn open(folder: &Path) -> Result<Self> {
-        Self::open_with(folder, Weights::from_source)
-    }
-
-    fn open_with(folder: &Path, weights: impl FnOnce(Source) -> Weights) -> Result<Self> {
         let path = folder.join(CONFIG);
         let text = read_text(&path, Limit::TEXT)?;
         let file = SafetensorsFile::open(&folder.join(Self::WEIGHTS))?;
-        Self::read(&text, &path.display().to_string(), weights(Arc::new(file)))
-    }
-
-    /// That of a folder, or the one in the box, of which gradients pass through the layers.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub(crate) fn for_gradients(folder: Option<&Path>) -> Result<Self> {
-        // Layers that are frozen at load have no gradient; nothing changes these.
-        let weights = |source| Weights::trainable(Some(source), 0);
-        match folder {
-            Some(folder) => Self::open_with(folder, weights),
-            None => Self::in_the_box_with(weights),
-        }
+        Self::read(
+            &text,
+            &path.display().to_string(),
+            tensors::frozen(Arc::new(file)),
+        )
     }
 
     /// The one in the box, which `brisk train checker` made.
@@ -166,12 +151,8 @@ impl SceneChecker {
     /// # Errors
     /// Words of another version's scenes.
     pub fn in_the_box() -> Result<Self> {
-        Self::in_the_box_with(Weights::from_source)
-    }
-
-    fn in_the_box_with(weights: impl FnOnce(Source) -> Weights) -> Result<Self> {
         let file = SafetensorsFile::from_static(BOX_WEIGHTS, Self::BOX_NAME)?;
-        Self::read(BOX_CONFIG, Self::BOX_NAME, weights(Arc::new(file)))
+        Self::read(BOX_CONFIG, Self::BOX_NAME, tensors::frozen(Arc::new(file)))
     }
 
     /// File of the weights in a folder.

@@ -83,7 +83,7 @@ pub fn open_autoencoder(
 /// Weights that do not fit the configuration.
 pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencoder> {
     let weights = match (brisk_nn::training_device().is_cpu(), opened.stored()) {
-        (false, Some(source)) => Weights::trainable(Some(Arc::clone(source)), 0),
+        (false, Some(source)) => tensors::frozen(Arc::clone(source)),
         _ => opened.parameters(&LoadSettings::default())?.build()?,
     };
     let model = Autoencoder::load(&opened.config, &weights, Halves::Both)?;

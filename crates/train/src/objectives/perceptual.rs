@@ -5,11 +5,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use brisk_nn::ops::{self, Activation, Epilogue};
-use brisk_nn::{Conv2d, ConvOptions, D, Result as NnResult, Tensor, Weights};
+use brisk_nn::{Conv2d, ConvOptions, D, Result as NnResult, Tensor};
 use brisk_store::{SafetensorsFile, TensorSource, fingerprint, open_weights};
 
 use crate::checker::SceneChecker;
 use crate::error::Result;
+use crate::tensors;
 
 /// Keeps the root of a place without features away from zero.
 const EPSILON: f64 = 1e-10;
@@ -46,7 +47,7 @@ impl FeatureNetwork {
     /// As [`SceneChecker::in_the_box`].
     pub fn in_the_box() -> Result<Self> {
         Ok(Self {
-            network: Network::Checker(Box::new(SceneChecker::for_gradients(None)?)),
+            network: Network::Checker(Box::new(SceneChecker::in_the_box()?)),
             fingerprint: SceneChecker::BOX_NAME.to_owned(),
         })
     }
@@ -59,7 +60,7 @@ impl FeatureNetwork {
         if path.is_dir() {
             let file = SafetensorsFile::open(&path.join(SceneChecker::WEIGHTS))?;
             return Ok(Self {
-                network: Network::Checker(Box::new(SceneChecker::for_gradients(Some(path))?)),
+                network: Network::Checker(Box::new(SceneChecker::open(path)?)),
                 fingerprint: fingerprint(&file)?,
             });
         }
@@ -114,8 +115,7 @@ struct Vgg16 {
 
 impl Vgg16 {
     fn load(source: Arc<dyn TensorSource>) -> Result<Self> {
-        // As those that are trained, gradients pass through them; nothing changes them.
-        let weights = Weights::trainable(Some(source), 0);
+        let weights = tensors::frozen(source);
         let mut groups = Vec::with_capacity(VGG16.len());
         let mut from = 3;
         for (numbers, channels) in VGG16.iter().zip(VGG16_CHANNELS) {
