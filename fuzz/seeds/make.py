@@ -8,7 +8,7 @@ import zlib
 
 from kit import chunk, clear, end, entry, here, pixel, png, put, safetensors, tensors
 
-clear("safetensors", "index", "pickle", "tokenizer", "sentencepiece", "chat_template", "quantized", "picture")
+clear("safetensors", "index", "pickle", "tokenizer", "sentencepiece", "chat_template", "quantized", "picture", "clip")
 
 good = safetensors({"a": entry()}, bytes(8))
 put("safetensors", "empty", b"")
@@ -251,6 +251,9 @@ put("tokenizer", "negative_id", tokenizer(model={"type": "WordLevel", "vocab": {
 put("tokenizer", "merges", tokenizer(model={"type": "BPE", "vocab": {"a": 0}, "merges": ["x y"]}))
 put("tokenizer", "bad_pattern", tokenizer(pre_tokenizer={"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}))
 byte_level = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+# A fuzzer's find: two halves of a file in one object.
+put("tokenizer", "key_twice", b'{"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAontentAAA"}'
+    b', "pre_tokenizer": null, "post_processor": null, "decoderd_tokens": [], "normalizer": {"type": "Precompiled", "precompilae_hdrcsmap": "AAAontentAAA"}, "pre_tokenizer": null, "post_proces": null, "model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}}')
 put("tokenizer", "many_pre_tokenizers", tokenizer(pre_tokenizer={"type": "Sequence", "pretokenizers": [byte_level] * 3}))
 put("tokenizer", "cubic_word", tokenizer(model={"type": "WordPiece", "unk_token": "a", "continuing_subword_prefix": "##",
     "max_input_chars_per_word": 2**63, "vocab": {"a": 0}}))
@@ -312,3 +315,49 @@ damaged_text = chunk(b"zTXt", b"prompt\0\0" + zlib.compress(b"x" * 4000)[:-8])
 put("picture", "damaged_text", png(1, 1, damaged_text, pixel))
 put("picture", "gif", (formats / "refused.gif").read_bytes()[:800])
 put("picture", "empty", b"")
+
+# Two frames of one pixel in each format.
+control = b"\x21\xf9\x04\x00\x0a\x00\x00\x00"
+image = b"\x2c" + bytes(4) + b"\x01\x00\x01\x00\x00" + b"\x02\x02\x44\x01\x00"
+gif_head = b"GIF89a\x01\x00\x01\x00\x80\x00\x00" + b"\xff\x00\x00\x00\x00\xff"
+loop = b"\x21\xff\x0bNETSCAPE2.0\x03\x01\x00\x00\x00"
+gif = gif_head + loop + (control + image) * 2 + b"\x3b"
+put("clip", "good_gif", gif)
+put("clip", "cut_gif", gif[: len(gif_head) + len(loop) + 12])
+put("clip", "no_frames_gif", gif_head + loop + b"\x3b")
+put("clip", "wide_gif", gif_head[:6] + b"\xff\xff\xff\xff" + gif_head[10:] + control + image + b"\x3b")
+
+
+def frame(number, width=1, height=1, left=0):
+    return chunk(b"fcTL", struct.pack(">IIIIIHHBB", number, width, height, left, 0, 1, 10, 0, 0))
+
+
+def animation(frames, *chunks):
+    return png(1, 1, chunk(b"acTL", struct.pack(">II", frames, 0)), frame(0), pixel, *chunks, end)
+
+
+second = chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(bytes(4)))
+put("clip", "good_apng", animation(2, frame(1), second))
+put("clip", "missing_frames_apng", animation(2**31 - 1, frame(1), second))
+put("clip", "outside_apng", animation(2, frame(1, left=7), second))
+put("clip", "wide_frame_apng", animation(2, frame(1, width=65535, height=65535), second))
+
+
+def riff(kind, data):
+    return kind + struct.pack("<I", len(data)) + data + bytes(len(data) % 2)
+
+
+def webp_clip(*frames, side=1):
+    canvas = struct.pack("<I", 2) + struct.pack("<I", side - 1)[:3] + struct.pack("<I", side - 1)[:3]
+    body = b"WEBP" + riff(b"VP8X", canvas) + riff(b"ANIM", bytes(6)) + b"".join(frames)
+    return riff(b"RIFF", body)
+
+
+# A lossless picture of one black pixel.
+lossless = riff(b"VP8L", bytes.fromhex("2f00000000071011fd0f4444ff03"))
+webp_frame = riff(b"ANMF", bytes(12) + b"\x64\x00\x00\x00" + lossless)
+put("clip", "good_webp", webp_clip(webp_frame, webp_frame))
+put("clip", "wide_webp", webp_clip(webp_frame, side=2**24))
+put("clip", "no_frames_webp", webp_clip())
+put("clip", "cut_webp", webp_clip(webp_frame, webp_frame)[:-9])
+put("clip", "empty", b"")

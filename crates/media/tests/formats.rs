@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use brisk_media::{decode_picture, read_png_metadata};
+use brisk_media::{decode_clip, decode_picture, read_png_metadata};
 use safetensors::SafeTensors;
 
 fn files() -> BTreeMap<String, Vec<u8>> {
@@ -174,4 +174,18 @@ fn picture_seeds_are_refused() {
         assert!(message(name).contains(reason), "{}", message(name));
     }
     assert!(read_png_metadata(&seeds["damaged_text"]).is_err());
+}
+
+#[test]
+fn clip_seeds_are_read_or_refused() {
+    let seeds = folder("../../fuzz/seeds/clip");
+    for (name, bytes) in &seeds {
+        match (name.starts_with("good_"), decode_clip(bytes, name)) {
+            (true, read) => assert_eq!(read.unwrap().frames().len(), 2, "{name}"),
+            (false, read) => {
+                let message = read.unwrap_err().to_string();
+                assert!(message.contains(name.as_str()), "{message}");
+            }
+        }
+    }
 }
