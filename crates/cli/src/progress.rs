@@ -110,11 +110,13 @@ struct Pace {
     last: Option<(f64, f64)>,
     /// Seconds for all.
     whole: Option<f64>,
+    /// Whether the first share and seconds tell nothing, as they are those of other runs too.
+    resumed: bool,
 }
 
 impl Pace {
-    /// Seconds that are left of a run of which a share is done after so many.
-    fn left(&mut self, share: f64, seconds: f64) -> f64 {
+    /// Seconds that are left of a run of which a share is done after so many; none where that cannot be told yet.
+    fn left(&mut self, share: f64, seconds: f64) -> Option<f64> {
         if let Some((last, told)) = self.last
             && share > last
         {
@@ -123,7 +125,8 @@ impl Pace {
         }
         self.last = Some((share, seconds));
         let overall = if share > 0.0 { seconds / share } else { 0.0 };
-        self.whole.unwrap_or(overall) * (1.0 - share)
+        let whole = self.whole.or((!self.resumed).then_some(overall))?;
+        Some(whole * (1.0 - share))
     }
 }
 
@@ -220,7 +223,10 @@ impl Stages {
                 let needed = text::bytes(*needed);
                 self.line(&format!("memory: about {needed}{free} for {stage}"));
             }
-            Event::Resumed { step } => self.line(&format!("goes on after step {step}")),
+            Event::Resumed { step } => {
+                self.pace.resumed = true;
+                self.line(&format!("goes on after step {step}"));
+            }
             Event::Saved { step } => self.line(&format!("checkpoint at step {step}")),
             Event::Written { what, path } => self.line(&format!("{what} {}", path.display())),
             Event::Progress {
@@ -231,10 +237,11 @@ impl Stages {
             } => {
                 let numbers: String = numbers.iter().map(shown).collect();
                 let left = self.pace.left(*share, *seconds);
+                let left = left.map(|left| format!(", {} left", text::seconds(left)));
                 self.line(&format!(
-                    "step {step}{numbers}  {:.0} %, {} left",
+                    "step {step}{numbers}  {:.0} %{}",
                     100.0 * share,
-                    text::seconds(left)
+                    left.unwrap_or_default()
                 ));
             }
             Event::Done { .. } => self.finish(),
@@ -409,12 +416,23 @@ mod tests {
     #[test]
     fn what_is_left_follows_the_pace_of_late() {
         let mut pace = Pace::default();
-        assert_eq!(pace.left(0.0, 5.0), 0.0);
+        assert_eq!(pace.left(0.0, 5.0), Some(0.0));
         let mut pace = Pace::default();
+        let mut near = |share: f64, seconds: f64, wanted: f64| {
+            let left = pace.left(share, seconds).unwrap();
+            assert!((left - wanted).abs() < 1e-6, "{left}");
+        };
         // A night's sleep is in the first number.
-        assert_eq!(pace.left(0.5, 36000.0), 36000.0);
-        assert!((pace.left(0.6, 36010.0) - 40.0).abs() < 1e-6);
-        assert!((pace.left(0.7, 36030.0) - 45.0).abs() < 1e-6);
+        near(0.5, 36000.0, 36000.0);
+        near(0.6, 36010.0, 40.0);
+        near(0.7, 36030.0, 45.0);
+        // A run that is prolonged has the seconds of the one before it, and little of its own share.
+        let mut resumed = Pace {
+            resumed: true,
+            ..Pace::default()
+        };
+        assert_eq!(resumed.left(0.01, 36000.0), None);
+        assert!((resumed.left(0.11, 36010.0).unwrap() - 89.0).abs() < 1e-6);
     }
 
     #[test]
