@@ -28,7 +28,9 @@ npx tsc -p tsconfig.json >"$work/types" || true
 if grep -v '^ ' "$work/types" | grep -v '/ui/vendor/'; then exit 1; fi
 
 serve() {
-    "$brisk" serve --listen 127.0.0.1:0 --requests-per-minute 100000 "$@" 2>"$work/log" &
+    # Emptied here: the server before it left its address, and the next is not there at once.
+    : >"$work/log"
+    "$brisk" serve --listen 127.0.0.1:0 --requests-per-minute 100000 "$@" 2>>"$work/log" &
     server=$!
     until address=$(grep -om1 'http://[0-9.:]*' "$work/log"); do sleep 0.1; kill -0 "$server"; done
 }
@@ -44,9 +46,9 @@ end
 echo "-- the description of the interface"
 serve --max-pixels 16384 --max-steps 2 --max-results 2 --max-tokens 32
 # Fields depend on the model, so what the description allows may still be refused; the coverage phase of this
-# version fails in itself.
+# version fails in itself. How fast it makes its data is up to the machine.
 (cd "$work" && python/bin/schemathesis run "$address/openapi.json" --phases fuzzing,stateful --max-examples 30 \
-    --workers 2 --no-color --exclude-checks positive_data_acceptance --seed 1) >"$work/schemathesis" \
+    --workers 2 --no-color --exclude-checks positive_data_acceptance --suppress-health-check too_slow --seed 1) >"$work/schemathesis" \
     || { cat "$work/schemathesis"; exit 1; }
 tail -1 "$work/schemathesis"
 end
