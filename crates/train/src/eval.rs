@@ -2,6 +2,7 @@
 //! often a language model solves problems, how well pictures of scenes follow their prompts.
 
 mod alignment;
+mod drift;
 mod frechet;
 mod samples;
 pub mod text;
@@ -27,6 +28,7 @@ pub use crate::families::masks::scores as masks;
 pub use alignment::{
     AlignmentOptions, AlignmentReport, Draw, Judged, Share, evaluate_alignment, held_out_prompts,
 };
+pub use drift::{Drift, clip_drift};
 pub use samples::{pair_distances, picture_distance};
 
 /// Pictures that go through an autoencoder together.

@@ -1,6 +1,7 @@
 //! `brisk eval`: how good a trained model is.
 
 mod alignment;
+mod drift;
 pub mod masks;
 mod similarity;
 mod text;
@@ -34,6 +35,7 @@ pub enum EvalVerb {
     Masks(masks::MasksEvalArguments),
     Similarity(similarity::SimilarityArguments),
     Video(video::VideoEvalArguments),
+    Drift(drift::DriftArguments),
 }
 
 /// Measure how often a text-to-image model draws what it was asked for
@@ -90,6 +92,7 @@ pub fn run(verb: &EvalVerb) -> Result {
         EvalVerb::Masks(arguments) => masks::run(arguments),
         EvalVerb::Similarity(arguments) => similarity::run(arguments),
         EvalVerb::Video(arguments) => video::run(arguments),
+        EvalVerb::Drift(arguments) => drift::run(arguments),
     }
 }
 

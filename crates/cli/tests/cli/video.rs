@@ -96,6 +96,32 @@ fn windows_follow_one_another() {
         .json();
     assert_eq!(told["frames_written"], 5 + 4 + 4 - 2);
     assert_eq!(clip(&place, "long.png").frames().len(), 11);
+    // Every fourth frame begins a run, and the last ends the clip.
+    let drift = place
+        .ok(&["eval", "drift", "long.png", "--every", "4", "--json"])
+        .json();
+    let frames = drift["drift"].as_array().unwrap();
+    let numbers: Vec<u64> = frames
+        .iter()
+        .filter_map(|one| one["frame"].as_u64())
+        .collect();
+    assert_eq!(numbers, [4, 8, 10]);
+    assert!(drift["most"]["features"].as_f64().unwrap() > 0.0, "{drift}");
+    let shown = place.ok(&["eval", "drift", "long.png"]).stdout;
+    assert!(
+        shown.contains("contrast") && shown.contains("most"),
+        "{shown}"
+    );
+    place.fails(
+        2,
+        &["strip.png", "one frame"],
+        &["eval", "drift", "strip.png"],
+    );
+    place.fails(
+        2,
+        &["--every"],
+        &["eval", "drift", "long.png", "--every", "0"],
+    );
     assert_eq!(std::fs::read_dir(place.path("")).unwrap().count(), 2);
     for (words, more) in [
         (
