@@ -168,7 +168,7 @@ pub struct VideoShare {
 impl VideoShare {
     /// Adds a clip that is drawn, and the true one.
     fn add(&mut self, drawn: &[Picture], truth: &TrueClip, verdict: MotionVerdict) -> Result<()> {
-        let right = |found: MotionVerdict| f64::from(u8::from(found.motion == Some(truth.motion)));
+        let right = |found: MotionVerdict| f64::from(u8::from(shows(found, &truth.caption)));
         let (Some(first), Some(given)) = (drawn.first(), truth.frames.first()) else {
             return Err(Error::Data(
                 "the model drew a clip without frames".to_owned(),
@@ -310,7 +310,7 @@ pub fn evaluate_video(
     }
     let motions = Motion::ALL.into_iter().filter_map(|motion| {
         let of: Vec<&JudgedClip> = judged.iter().filter(|clip| clip.motion == motion).collect();
-        let right = of.iter().filter(|clip| clip.verdict.motion == Some(motion));
+        let right = of.iter().filter(|clip| shows(clip.verdict, &clip.caption));
         (!of.is_empty()).then(|| (motion, right.count() as f64 / of.len() as f64))
     });
     let motions = motions.collect();
@@ -363,6 +363,13 @@ fn fitted(picture: &Picture, like: &Picture) -> Result<Picture> {
             Filter::Lanczos,
         )?),
     }
+}
+
+/// Whether what was found is what a caption asks for.
+fn shows(found: MotionVerdict, caption: &str) -> bool {
+    found
+        .motion
+        .is_some_and(|motion| motion.is_asked_by(caption))
 }
 
 /// Mean absolute difference between neighbouring frames.

@@ -1,7 +1,7 @@
 //! The recipes that come with the library.
 
 /// Names with documents.
-pub(super) const BUILT_IN: [(&str, &str); 23] = [
+pub(super) const BUILT_IN: [(&str, &str); 24] = [
     (
         "emoji-autoencoder",
         include_str!("../../recipes/emoji-autoencoder.json"),
@@ -81,6 +81,10 @@ pub(super) const BUILT_IN: [(&str, &str); 23] = [
     (
         "motion-video",
         include_str!("../../recipes/motion-video.json"),
+    ),
+    (
+        "motion-video-fine",
+        include_str!("../../recipes/motion-video-fine.json"),
     ),
     (
         "motion-text-video",

@@ -92,7 +92,7 @@ pub fn judge(frames: &[Picture]) -> MotionVerdict {
     let most = found.into_iter().max_by(|a, b| a.1.total_cmp(&b.1));
     let motion = match most {
         Some((motion, amount)) if amount >= 1.0 => Some(motion),
-        _ => (turned >= TURNED).then_some(Motion::Spins),
+        _ => (turned.abs() >= TURNED).then_some(Motion::Spins),
     };
     MotionVerdict {
         motion,

@@ -25,7 +25,7 @@ pub enum Motion {
     Grows,
     /// Gets smaller.
     Shrinks,
-    /// Turns clockwise about its centre.
+    /// Turns about its centre, one way or the other.
     Spins,
 }
 
@@ -56,13 +56,39 @@ impl Motion {
         }
     }
 
-    /// Where the object is in the middle of the first frames of this motion.
-    pub fn usual_start(self) -> Pose {
-        self.laid_out(&mut |low, high| 0.5 * (low + high)).0
+    /// Whether it goes somewhere.
+    fn is_move(self) -> bool {
+        matches!(
+            self,
+            Motion::Left | Motion::Right | Motion::Up | Motion::Down
+        )
     }
 
-    /// A first pose and how far it gets, each number chosen between two, so that it stays inside the canvas.
-    fn laid_out(self, between: &mut dyn FnMut(f64, f64) -> f64) -> (Pose, f64) {
+    /// Whether a clip that shows it does what the caption says.
+    pub fn is_asked_by(self, caption: &str) -> bool {
+        caption.ends_with(self.words()) || (self.is_move() && caption.ends_with(SOMEWHERE))
+    }
+
+    /// How captions end.
+    pub fn endings() -> Vec<&'static str> {
+        let told = Self::ALL.into_iter().map(Self::words);
+        told.chain([SOMEWHERE]).collect()
+    }
+
+    /// How captions end, and where the object is in the middle of the first frames of such clips.
+    pub fn usual_starts() -> Vec<(&'static str, Pose)> {
+        let start = |motion: Self, told: bool| {
+            let middle = &mut |low, high| 0.5 * (low + high);
+            motion.laid_out(told, middle).0
+        };
+        let told = Self::ALL.map(|motion| (motion.words(), start(motion, true)));
+        let any = (SOMEWHERE, start(Motion::Left, false));
+        told.into_iter().chain([any]).collect()
+    }
+
+    /// A first pose and how far it gets, each number chosen between two, so that it stays inside the canvas; one that moves
+    /// and is not told where to begins in the middle, so that the first frame does not tell it either.
+    fn laid_out(self, told: bool, between: &mut dyn FnMut(f64, f64) -> f64) -> (Pose, f64) {
         let (side, reach) = match self {
             Motion::Grows | Motion::Shrinks => {
                 let (largest, ratio) = (between(0.7, 0.9), between(1.5, 1.9));
@@ -73,6 +99,7 @@ impl Motion {
             }
             Motion::Spins => (between(0.5, 0.75), between(170.0, 300.0)),
             Motion::Jumps => (between(0.42, 0.6), between(0.2, 0.34)),
+            _ if !told => (between(0.36, 0.46), between(0.2, 0.26)),
             _ => (between(0.42, 0.6), between(0.24, 0.38)),
         };
         // Room on the left, the right, above and below the first centre.
@@ -83,6 +110,10 @@ impl Motion {
         };
         let [mut left, mut right, mut above, mut below] = [half; 4];
         match self {
+            _ if !told => {
+                let sides = [&mut left, &mut right, &mut above, &mut below];
+                sides.into_iter().for_each(|room| *room += reach);
+            }
             Motion::Left => left += reach,
             Motion::Right => right += reach,
             Motion::Up | Motion::Jumps => above += reach,
@@ -126,17 +157,24 @@ pub struct MotionScene {
     pub colour: Option<Colour>,
     /// What it does.
     pub motion: Motion,
+    /// Whether its caption says which way it moves.
+    pub told: bool,
     /// Colour of everything behind it.
     pub background: [u8; 3],
     /// Where it is in the first frame.
     pub start: Pose,
     /// How far it gets: shares of the canvas for a jump or a move, the ratio of sides for growing and shrinking, degrees
-    /// for spinning.
+    /// for spinning, which are negative where it turns against the clock.
     pub reach: f64,
 }
 
 /// One pair of object and motion in this many is held out.
 const HELD_OUT_EVERY: u64 = 10;
+/// How the caption of a clip ends whose object moves, where it does not say which way.
+const SOMEWHERE: &str = "moves";
+/// Share of the clips with such a motion whose captions do not say which way: what a text leaves open is what few steps
+/// of a solver average.
+const UNTOLD: f64 = 0.6;
 /// Share of clips whose object is in a colour that its caption names.
 const COLOURED: f64 = 0.3;
 /// Colours behind objects.
@@ -174,12 +212,16 @@ impl MotionScene {
             .chance(COLOURED)
             .then(|| Colour::ALL[rng.below(Colour::ALL.len())]);
         let background = BACKGROUNDS[rng.below(BACKGROUNDS.len())];
-        let (start, reach) = motion.laid_out(&mut |low, high| between(rng, low, high));
+        let told = !(motion.is_move() && rng.chance(UNTOLD));
+        let (start, reach) = motion.laid_out(told, &mut |low, high| between(rng, low, high));
+        let against = motion == Motion::Spins && rng.chance(0.5);
+        let reach = if against { -reach } else { reach };
         Self {
             object,
             set,
             colour,
             motion,
+            told,
             background,
             start,
             reach,
@@ -193,7 +235,12 @@ impl MotionScene {
             Some(colour) => with_article(&format!("{} {word}", colour.word())),
             None => with_article(word),
         };
-        format!("{what} {}", self.motion.words())
+        let does = if self.told {
+            self.motion.words()
+        } else {
+            SOMEWHERE
+        };
+        format!("{what} {does}")
     }
 
     /// Where the object is when the share `progress`, 0 to 1, of the clip is over.
@@ -239,16 +286,39 @@ mod tests {
         for index in 0..800 {
             let scene = MotionScene::draw(3, index, Split::Training);
             assert_eq!(scene, MotionScene::draw(3, index, Split::Training));
-            seen.insert(scene.motion);
             for pose in scene.poses(17) {
                 for along in pose.centre {
                     let half = pose.side / 2.0 - 1e-9;
                     assert!(along - half >= 0.0 && along + half <= 1.0, "{scene:?}");
                 }
             }
-            assert!(scene.caption().ends_with(scene.motion.words()));
+            assert!(scene.motion.is_asked_by(&scene.caption()));
+            seen.insert((scene.motion, scene.told));
         }
-        assert_eq!(seen.len(), Motion::ALL.len());
+        // Moves are told or not, other motions are told.
+        assert_eq!(seen.len(), Motion::ALL.len() + 4);
+    }
+
+    #[test]
+    fn what_is_asked_is_what_the_caption_leaves_open() {
+        let asked = |caption: &str| -> Vec<Motion> {
+            let all = Motion::ALL.into_iter();
+            all.filter(|motion| motion.is_asked_by(caption)).collect()
+        };
+        assert_eq!(asked("a cat moves left"), [Motion::Left]);
+        assert_eq!(asked("a cat moves").len(), 4);
+        assert_eq!(asked("a cat spins"), [Motion::Spins]);
+        let starts = Motion::usual_starts();
+        assert_eq!(starts.len(), Motion::endings().len());
+        let (ending, start) = starts[starts.len() - 1];
+        assert_eq!((ending, start.centre), ("moves", [0.5; 2]));
+        // Both ways.
+        let spins = (0..400).map(|index| MotionScene::draw(5, index, Split::Training));
+        let turns: Vec<bool> = spins
+            .filter(|scene| scene.motion == Motion::Spins)
+            .map(|scene| scene.reach > 0.0)
+            .collect();
+        assert!(turns.contains(&true) && turns.contains(&false));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::configs::Documents;
 use super::networks::{TEXT_ENCODER, TEXT_ENCODER_2, TRANSFORMER};
 use super::texts::Tokenizers;
-use crate::data::motion::Motion;
+use crate::data::motion::{Motion, Pose};
 use crate::data::scenes::Drawings;
 use crate::error::{FileContext, Result};
 use crate::eval::video::DrawnClips;
@@ -151,16 +151,16 @@ pub(crate) fn write_defaults(defaults: &Defaults, is_shown: bool, model: &Path) 
     if is_shown {
         // It was taught to draw the frame that it is given, as Magic 1-For-1 is.
         document["keeps_first_frames"] = true.into();
-        let first_frame = |motion: Motion| {
-            let start = motion.usual_start();
+        let first_frame = |(ending, start): (&str, Pose)| {
             let round = |share: f64| (1000.0 * share).round() / 1000.0;
             json!({
-                "ends_with": motion.words(),
+                "ends_with": ending,
                 "centre": start.centre.map(round),
                 "side": round(start.side),
             })
         };
-        document["first_frames"] = Motion::ALL.map(first_frame).to_vec().into();
+        let starts = Motion::usual_starts().into_iter();
+        document["first_frames"] = starts.map(first_frame).collect();
     }
     write_json(&model.join("generation_config.json"), &document)
 }

@@ -23,6 +23,8 @@ use crate::tensors::{self, NamedArray};
 
 /// What cuts a latent into patches, whose input channels are those of the latent.
 const PATCHES: &str = "transformer.x_embedder.proj.weight";
+/// What makes patches of a latent, rows in the order of channels, height and width.
+const PLACES: [&str; 2] = ["transformer.proj_out.weight", "transformer.proj_out.bias"];
 /// Where a Llama body is in LLaVA.
 const BODY: &str = "language_model.model.";
 
@@ -129,7 +131,8 @@ impl VideoStart {
     }
 
     /// As a model of these configurations begins: where it is shown the first frame and this one is not, with channels
-    /// for it, and within a text encoder that reads pictures.
+    /// for it, and within a text encoder that reads pictures; where it cuts smaller patches, with what a part of a patch
+    /// had.
     pub(super) fn fitted(&self, configs: &Configs, new: NewChannels, seed: u64) -> Result<Self> {
         let mut fitted = Self {
             text: Arc::clone(&self.text),
@@ -151,36 +154,94 @@ impl VideoStart {
             fitted.text = Arc::new(MappedSource::new(self.text.clone(), map.collect())?);
         }
         let (before, now) = (&self.transformer_config, &configs.transformer);
-        if before.image_condition_type.is_none() && now.image_condition_type.is_some() {
-            fitted.transformer = widened(&*self.transformer, now, new, seed)?;
+        let wider = before.image_condition_type.is_none() && now.image_condition_type.is_some();
+        let finer = before.patch_size > now.patch_size
+            && before.patch_size.is_multiple_of(now.patch_size.max(1));
+        if wider || finer {
+            fitted.transformer = changed(&*self.transformer, |array| {
+                if finer {
+                    refine(array, [before.patch_size, now.patch_size])?;
+                }
+                match wider && array.name == PATCHES {
+                    true => widen(array, now.in_channels, new, seed),
+                    false => Ok(()),
+                }
+            })?;
         }
         Ok(fitted)
     }
 }
 
-/// The transformer with input channels behind those that it has.
-fn widened(
+/// A transformer with some arrays changed.
+fn changed(
     source: &dyn TensorSource,
-    config: &VideoTransformerConfig,
-    new: NewChannels,
-    seed: u64,
+    change: impl Fn(&mut NamedArray) -> Result<()>,
 ) -> Result<Arc<dyn TensorSource>> {
     let arrays = source.names().into_iter().map(|name| {
         let (_, shape) = source
             .info(&name)
             .ok_or_else(|| Error::Data(format!("the model to start from has no {name}")))?;
         let values = tensors::read(source, &name, &shape)?;
-        Ok(NamedArray {
+        let mut array = NamedArray {
             name,
             shape,
             values,
-        })
+        };
+        change(&mut array)?;
+        Ok(array)
     });
-    let mut arrays: Vec<NamedArray> = arrays.collect::<Result<_>>()?;
-    if let Some(patches) = arrays.iter_mut().find(|array| array.name == PATCHES) {
-        widen(patches, config.in_channels, new, seed)?;
-    }
+    let arrays: Vec<NamedArray> = arrays.collect::<Result<_>>()?;
     tensors::memory_source(&arrays, "", false)
+}
+
+/// From patches of `before` latents a side to smaller ones. An even latent makes the same tokens as it did: the kernel has
+/// sums over what was in a new patch; what a token says of a new patch is the mean of what it said there.
+fn refine(array: &mut NamedArray, [before, now]: [usize; 2]) -> Result<()> {
+    let parts = (before / now).pow(2);
+    let unexpected = |array: &NamedArray| {
+        Error::Data(format!(
+            "{} has shape {:?}; expected patches of {before} by {before}",
+            array.name, array.shape
+        ))
+    };
+    if array.name == PATCHES {
+        let [width, channels, 1, height, across] = array.shape[..] else {
+            return Err(unexpected(array));
+        };
+        if [height, across] != [before; 2] {
+            return Err(unexpected(array));
+        }
+        array.values = summed(&array.values, [before, now], 1);
+        array.shape = vec![width, channels, 1, now, now];
+    } else if PLACES.contains(&array.name.as_str()) {
+        let rows = array.shape.first().copied().unwrap_or(0);
+        if rows == 0 || !rows.is_multiple_of(before * before) {
+            return Err(unexpected(array));
+        }
+        array.values = summed(&array.values, [before, now], array.values.len() / rows);
+        let values = array.values.iter_mut();
+        values.for_each(|value| *value /= parts as f32);
+        array.shape[0] = rows / parts;
+    }
+    Ok(())
+}
+
+/// Values `[..,before,before,inner]` as `[..,now,now,inner]`, each the sum of those in its place.
+fn summed(values: &[f32], [before, now]: [usize; 2], inner: usize) -> Vec<f32> {
+    let side = before / now;
+    let mut sums = Vec::with_capacity(values.len() / (side * side));
+    for patch in values.chunks_exact(before * before * inner) {
+        let first = sums.len();
+        sums.resize(first + now * now * inner, 0.0);
+        for (at, cell) in patch.chunks_exact(inner).enumerate() {
+            let (row, column) = (at / before / side, at % before / side);
+            let place = first + (row * now + column) * inner;
+            for (sum, value) in sums[place..place + inner].iter_mut().zip(cell) {
+                *sum += value;
+            }
+        }
+    }
+    sums
 }
 
 /// A kernel `[width,channels,..]` with more channels.
@@ -225,6 +286,33 @@ fn moments(values: &[f32]) -> (f32, f32) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn smaller_patches_have_what_was_in_their_place() {
+        // One token of one channel: patches of 4 by 4 become such of 2 by 2.
+        let array = |name: &str, shape: &[usize]| NamedArray {
+            name: name.to_owned(),
+            shape: shape.to_vec(),
+            values: (0..16u8).map(f32::from).collect(),
+        };
+        let mut kernel = array(PATCHES, &[1, 1, 1, 4, 4]);
+        refine(&mut kernel, [4, 2]).unwrap();
+        assert_eq!(kernel.shape, [1, 1, 1, 2, 2]);
+        assert_eq!(kernel.values, [10.0, 18.0, 42.0, 50.0]);
+        // Two channels of patches of 2 by 2, in two rows of weights.
+        let mut rows = array(PLACES[0], &[8, 2]);
+        refine(&mut rows, [2, 1]).unwrap();
+        assert_eq!(
+            (&rows.shape[..], &rows.values[..]),
+            (&[2, 2][..], &[3.0, 4.0, 11.0, 12.0][..])
+        );
+        let mut other = array("transformer.norm_out.linear.bias", &[16]);
+        refine(&mut other, [2, 1]).unwrap();
+        assert_eq!(other.values[15], 15.0);
+        let mut odd = array(PATCHES, &[1, 1, 1, 2, 8]);
+        let message = refine(&mut odd, [4, 2]).unwrap_err().to_string();
+        assert!(message.contains("[1, 1, 1, 2, 8]"), "{message}");
+    }
 
     #[test]
     fn new_channels_come_behind_the_old_ones() {

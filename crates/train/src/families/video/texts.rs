@@ -136,7 +136,8 @@ fn captions() -> Vec<String> {
             with_article(&coloured)
         });
         for what in colours.chain([object.with_article()]) {
-            lines.extend(Motion::ALL.map(|motion| format!("{what} {}", motion.words())));
+            let endings = Motion::endings().into_iter();
+            lines.extend(endings.map(|does| format!("{what} {does}")));
         }
     }
     lines
