@@ -34,16 +34,19 @@ pub struct Conv3dOptions {
 #[derive(Clone, Debug)]
 pub struct Conv3d {
     taps: Vec<Conv2d>,
-    /// How gradients are computed of a causal one.
-    trained: Option<Trained>,
+    /// A causal one, where gradients are computed of it or its channels are few.
+    at_once: Option<AtOnce>,
     options: Conv3dOptions,
     /// Rows and columns on each side of a tap's result that nobody wants.
     spare: usize,
 }
 
-/// A causal convolution as one over pictures, of which there is one pass to differentiate in place of one a tap.
+/// Inputs up to which a pass over all taps' channels side by side costs less than a pass a tap.
+const FEW: usize = 64;
+
+/// A causal convolution as one over pictures: one pass to compute and to differentiate in place of one a tap.
 #[derive(Clone, Debug)]
-struct Trained {
+struct AtOnce {
     /// Over the channels of all taps, side by side.
     beside: Conv2d,
     /// Of a clip of one frame, which all taps see: their sum.
@@ -96,12 +99,12 @@ impl Conv3d {
             exact: weights.is_exact(),
             dilation: 1,
         };
-        let trained = match padding {
-            ClipPadding::Causal if !can_pack(&weight, bias.as_ref()) => {
+        let at_once = match padding {
+            ClipPadding::Causal if inputs <= FEW || !can_pack(&weight, bias.as_ref()) => {
                 let beside = weight.permute(vec![0, 2, 1, 3, 4])?;
                 let beside = beside.reshape((outputs, kernel * inputs, kernel, kernel))?;
                 let all = weight.mean(2)?.affine(kernel as f64, 0.0)?;
-                Some(Trained {
+                Some(AtOnce {
                     beside: Conv2d::new(beside, bias.clone(), plane)?,
                     alone: Conv2d::new(all, bias.clone(), plane)?,
                 })
@@ -116,7 +119,7 @@ impl Conv3d {
         });
         Ok(Self {
             taps: taps.collect::<Result<_>>()?,
-            trained,
+            at_once,
             options,
             spare,
         })
@@ -139,12 +142,12 @@ impl Conv3d {
             padding,
             ..
         } = self.options;
-        if let Some(trained) = &self.trained
+        if let Some(at_once) = &self.at_once
             && !(x.has_tangent() || x.is_accelerated())
         {
             let (conv, taps) = match frames {
-                1 => (&trained.alone, 1),
-                _ => (&trained.beside, kernel),
+                1 => (&at_once.alone, 1),
+                _ => (&at_once.beside, kernel),
             };
             let y = conv.forward(&causal_windows(x, taps, stride, kernel / 2)?)?;
             let y = match self.spare {
