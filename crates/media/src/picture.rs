@@ -99,6 +99,31 @@ impl Picture {
         self.pixels.get(at..at + 3).map(|p| [p[0], p[1], p[2]])
     }
 
+    /// Lays another picture over this one, with its top left corner at column `left`, row `top`; what has no room is left out.
+    pub fn paste(&mut self, other: &Self, left: usize, top: usize) {
+        let width = other.width.min(self.width.saturating_sub(left));
+        if width == 0 {
+            return;
+        }
+        let rows = other.pixels.chunks_exact((other.width * 3).max(1));
+        for (y, row) in rows.take(self.height.saturating_sub(top)).enumerate() {
+            let at = ((top + y) * self.width + left) * 3;
+            self.pixels[at..at + 3 * width].copy_from_slice(&row[..3 * width]);
+        }
+    }
+
+    /// Mean and standard deviation of red, green and blue, 0 to 255; zeros of a picture without pixels.
+    pub fn colours(&self) -> [(f64, f64); 3] {
+        let count = (self.width * self.height).max(1) as f64;
+        [0, 1, 2].map(|colour| {
+            let plane = self.pixels.iter().skip(colour).step_by(3);
+            let values = plane.map(|byte| f64::from(*byte));
+            let mean = values.clone().sum::<f64>() / count;
+            let squares = values.map(|value| (value - mean).powi(2));
+            (mean, (squares.sum::<f64>() / count).sqrt())
+        })
+    }
+
     /// The rectangle of this size in the middle, or half a pixel left of it or above; an error if it is larger
     /// than the picture.
     pub fn middle(&self, width: usize, height: usize) -> Result<Self> {
@@ -166,6 +191,28 @@ pub(crate) fn check_size(label: &str, width: u64, height: u64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_pasted_outside_is_left_out() {
+        let mut picture = Picture::filled(3, 2, [0; 3]);
+        let other = Picture::filled(2, 2, [9, 8, 7]);
+        picture.paste(&other, 2, 1);
+        let seen = |picture: &Picture| picture.pixels.iter().filter(|byte| **byte > 0).count();
+        assert_eq!((picture.pixel(2, 1), seen(&picture)), (Some([9, 8, 7]), 3));
+        for (left, top) in [(3, 1), (9, 0), (0, 2), (0, 9)] {
+            picture.paste(&other, left, top);
+        }
+        assert_eq!(seen(&picture), 3);
+        picture.paste(&other, 1, 0);
+        assert_eq!(seen(&picture), 12);
+    }
+
+    #[test]
+    fn colours_are_told_by_mean_and_spread() {
+        let mut picture = Picture::filled(2, 1, [10, 20, 0]);
+        picture.paste(&Picture::filled(1, 1, [30, 20, 0]), 1, 0);
+        assert_eq!(picture.colours(), [(20.0, 10.0), (20.0, 0.0), (0.0, 0.0)]);
+    }
 
     #[test]
     fn bytes_and_signed_colours_are_one_scale() {

@@ -43,8 +43,7 @@ pub fn contact_sheet(cells: &[(Picture, String)], columns: usize) -> Result<Pict
     for (index, (picture, caption)) in cells.iter().enumerate() {
         let left = GAP + index % columns * step_x;
         let top = GAP + index / columns * step_y;
-        paste(
-            &mut sheet,
+        sheet.paste(
             picture,
             left + (cell_width - picture.width) / 2,
             top + (cell_height - picture.height) / 2,
@@ -64,14 +63,6 @@ pub fn contact_sheet(cells: &[(Picture, String)], columns: usize) -> Result<Pict
         }
     }
     Ok(sheet)
-}
-
-/// Copies `picture` onto `sheet`, which must be large enough.
-fn paste(sheet: &mut Picture, picture: &Picture, left: usize, top: usize) {
-    for (y, row) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
-        let at = ((top + y) * sheet.width + left) * 3;
-        sheet.pixels[at..at + row.len()].copy_from_slice(row);
-    }
 }
 
 /// Breaks at spaces into at most [`CAPTION_LINES`] lines of `limit` characters; cuts what is too long.

@@ -19,11 +19,7 @@ pub fn tiled(
         if [picture.width, picture.height] != [side; 2] {
             return Err(Error::Mismatch(picture.width, picture.height, side, side));
         }
-        let (left, top) = (index % columns * side, index / columns * side);
-        for (row, values) in picture.pixels.chunks_exact(3 * side).enumerate() {
-            let start = 3 * ((top + row) * width + left);
-            sheet.pixels[start..start + 3 * side].copy_from_slice(values);
-        }
+        sheet.paste(picture, index % columns * side, index / columns * side);
     }
     Ok(sheet)
 }

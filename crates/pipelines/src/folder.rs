@@ -192,6 +192,15 @@ impl ComponentFolder {
             .collect())
     }
 
+    /// [`Self::unread_keys`] of some folders.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn unread_keys_of(places: &[Self]) -> Result<Vec<String>> {
+        let keys = places.iter().map(Self::unread_keys);
+        Ok(keys.collect::<Result<Vec<_>>>()?.concat())
+    }
+
     /// The configuration as one of `component`'s, with what it goes by of the folders beside this one.
     ///
     /// # Errors

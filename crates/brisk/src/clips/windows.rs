@@ -278,22 +278,8 @@ fn blend(picture: &mut Picture, before: &Picture, share: f32) {
 
 /// Gives a picture the mean and spread that another has, colour by colour.
 fn match_colours(picture: &mut Picture, like: &Picture) {
-    for colour in 0..3 {
-        let measured = |picture: &Picture| {
-            let values = || {
-                picture
-                    .pixels
-                    .iter()
-                    .skip(colour)
-                    .step_by(3)
-                    .map(|byte| f64::from(*byte))
-            };
-            let count = (picture.width * picture.height).max(1) as f64;
-            let mean = values().sum::<f64>() / count;
-            let variance = values().map(|value| (value - mean).powi(2)).sum::<f64>() / count;
-            (mean, variance.sqrt())
-        };
-        let ((mean, spread), (wanted_mean, wanted_spread)) = (measured(picture), measured(like));
+    let pairs = picture.colours().into_iter().zip(like.colours());
+    for (colour, ((mean, spread), (wanted_mean, wanted_spread))) in pairs.enumerate() {
         // A plane of one value has no spread to change.
         let gain = if spread > 0.0 {
             wanted_spread / spread

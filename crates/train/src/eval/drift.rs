@@ -53,43 +53,25 @@ pub fn clip_drift(
     }
     let later: Vec<Picture> = numbers.iter().map(|at| frames[*at].clone()).collect();
     let features = pair_distances(network, &vec![first.clone(); later.len()], &later)?;
-    let (means, deviations) = colours(first);
+    let before = first.colours();
     let drifts = numbers.into_iter().zip(&later).zip(features);
     Ok(drifts
         .map(|((frame, picture), features)| {
-            let (mean, deviation) = colours(picture);
+            let now = picture.colours();
             Drift {
                 frame,
-                colour: apart(means, mean),
-                contrast: apart(deviations, deviation),
+                colour: apart(before, now, |(mean, _)| mean),
+                contrast: apart(before, now, |(_, spread)| spread),
                 features,
             }
         })
         .collect())
 }
 
-/// Mean and standard deviation of each channel.
-fn colours(picture: &Picture) -> ([f64; 3], [f64; 3]) {
-    let count = (picture.width * picture.height).max(1) as f64;
-    let (mut sums, mut squares) = ([0.0; 3], [0.0; 3]);
-    for pixel in picture.pixels.chunks_exact(3) {
-        for (channel, value) in pixel.iter().enumerate() {
-            let value = f64::from(*value);
-            sums[channel] += value;
-            squares[channel] += value * value;
-        }
-    }
-    let means = sums.map(|sum| sum / count);
-    let mut deviations = [0.0; 3];
-    for (channel, deviation) in deviations.iter_mut().enumerate() {
-        let variance: f64 = squares[channel] / count - means[channel] * means[channel];
-        *deviation = variance.max(0.0).sqrt();
-    }
-    (means, deviations)
-}
-
-fn apart(first: [f64; 3], second: [f64; 3]) -> f64 {
-    let squares = first.iter().zip(second).map(|(a, b)| (a - b) * (a - b));
+/// Root of the mean over colours of the squared difference of what `of` takes of them.
+fn apart(first: [(f64, f64); 3], second: [(f64, f64); 3], of: fn((f64, f64)) -> f64) -> f64 {
+    let pairs = first.into_iter().zip(second);
+    let squares = pairs.map(|(a, b)| (of(a) - of(b)).powi(2));
     (squares.sum::<f64>() / 3.0).sqrt()
 }
 

@@ -83,7 +83,7 @@ pub fn open_autoencoder(
 /// Weights that do not fit the configuration.
 pub fn load_autoencoder(opened: &Opened<AutoencoderConfig>) -> Result<Autoencoder> {
     let weights = match (brisk_nn::training_device().is_cpu(), opened.stored()) {
-        (false, Some(source)) => tensors::frozen(Arc::clone(source)),
+        (false, Some(source)) => Weights::trainable(Some(Arc::clone(source)), 0),
         _ => opened.parameters(&LoadSettings::default())?.build()?,
     };
     let model = Autoencoder::load(&opened.config, &weights, Halves::Both)?;
@@ -327,8 +327,13 @@ pub(crate) fn scaling_factor(mean_square: f64) -> Result<f64> {
         )));
     }
     let exact = 1.0 / mean_square.sqrt();
-    let unit = 10f64.powi(exact.log10().floor() as i32 - 4);
-    Ok((exact / unit).round() * unit)
+    // By a whole power of ten, so that the file has these digits and no more.
+    let digits = 4 - exact.log10().floor() as i32;
+    let power = 10f64.powi(digits.abs());
+    Ok(match digits > 0 {
+        true => (exact * power).round() / power,
+        false => (exact / power).round() * power,
+    })
 }
 
 /// Writes an autoencoder in diffusers' layout, in bf16.

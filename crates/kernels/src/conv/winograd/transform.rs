@@ -36,13 +36,36 @@ const G6: [[f64; 3]; 8] = [
     [0.0, 0.0, 1.0],
 ];
 
-/// The weight of each of nine taps in a point of a transformed filter.
-pub(super) fn taps(tile: Tile, point: usize) -> [f64; 9] {
-    let g: &[[f64; 3]] = match tile {
+/// The rows of G, one a point of a line.
+fn lines(tile: Tile) -> &'static [[f64; 3]] {
+    match tile {
         Tile::Four => &G4,
         Tile::Six => &G6,
-    };
+    }
+}
+
+/// The weight of each of nine taps in a point of a transformed filter.
+pub(super) fn taps(tile: Tile, point: usize) -> [f64; 9] {
+    let g = lines(tile);
     let (row, column) = (&g[point / tile.inputs()], &g[point % tile.inputs()]);
+    std::array::from_fn(|tap| row[tap / 3] * column[tap % 3])
+}
+
+/// The weight of a point in each of nine taps, of which most are zero: the first tap of a line is in the point 0 alone, the
+/// second in the difference of 1 and −1, the last in infinity alone.
+pub(super) fn shares(tile: Tile, point: usize) -> [f64; 9] {
+    let g = lines(tile);
+    let of_line = |at: usize| match at {
+        0 => [g[0][0].recip(), 0.0, 0.0],
+        1 => [0.0, -0.5 / g[2][1], 0.0],
+        2 => [0.0, 0.5 / g[2][1], 0.0],
+        _ if at + 1 == g.len() => [0.0, 0.0, 1.0],
+        _ => [0.0; 3],
+    };
+    let (row, column) = (
+        of_line(point / tile.inputs()),
+        of_line(point % tile.inputs()),
+    );
     std::array::from_fn(|tap| row[tap / 3] * column[tap % 3])
 }
 

@@ -1,7 +1,7 @@
 //! Weights that were transformed when they were loaded.
 
 use super::tile::Tile;
-use super::transform::taps;
+use super::transform::{shares, taps};
 use crate::gemm::packed::PackedMatrix;
 use crate::simd::simd_dispatch;
 use rayon::prelude::*;
@@ -61,20 +61,25 @@ impl WinogradWeight {
         }
     }
 
-    /// The weight `[outputs, 3, 3, inputs]` as it was before, but for rounding: each tap by the least squares of all points.
+    /// The weight `[outputs, 3, 3, inputs]` as it was before, but for rounding.
     pub fn unpack(&self) -> Vec<f32> {
         let (width, inputs) = (9 * self.inputs.max(1), self.inputs.max(1));
         let mut sums = vec![0.0f64; self.outputs * 9 * self.inputs];
-        let shares = shares_of_points(self.tile);
-        for (point, shares) in self.points.iter().zip(&shares) {
+        for (number, point) in self.points.iter().enumerate() {
+            let shares = shares(self.tile, number);
+            if shares == [0.0; 9] {
+                continue;
+            }
             let values = point.unpack();
             let filters = sums.par_chunks_exact_mut(width);
             filters
                 .zip(values.par_chunks_exact(inputs))
                 .for_each(|(filter, values)| {
-                    for (tap, share) in filter.chunks_exact_mut(inputs).zip(shares) {
-                        for (sum, value) in tap.iter_mut().zip(values) {
-                            *sum += share * f64::from(*value);
+                    for (tap, share) in filter.chunks_exact_mut(inputs).zip(&shares) {
+                        if *share != 0.0 {
+                            for (sum, value) in tap.iter_mut().zip(values) {
+                                *sum += share * f64::from(*value);
+                            }
                         }
                     }
                 });
@@ -96,36 +101,6 @@ impl WinogradWeight {
     pub fn bytes(&self) -> usize {
         self.points.iter().map(PackedMatrix::bytes).sum()
     }
-}
-
-/// What each point adds to each of the nine taps: (AᵀA)⁻¹Aᵀ of the matrix A `[points, 9]` that makes points of taps.
-fn shares_of_points(tile: Tile) -> Vec<[f64; 9]> {
-    let rows: Vec<[f64; 9]> = (0..tile.points()).map(|point| taps(tile, point)).collect();
-    // AᵀA beside the identity; positive definite, so that no pivot is small.
-    let mut both = [[0.0f64; 18]; 9];
-    for (i, line) in both.iter_mut().enumerate() {
-        for (j, value) in line[..9].iter_mut().enumerate() {
-            *value = rows.iter().map(|row| row[i] * row[j]).sum();
-        }
-        line[9 + i] = 1.0;
-    }
-    for pivot in 0..9 {
-        let scale = both[pivot][pivot].recip();
-        both[pivot].iter_mut().for_each(|value| *value *= scale);
-        let own = both[pivot];
-        for (_, line) in both.iter_mut().enumerate().filter(|(i, _)| *i != pivot) {
-            let factor = line[pivot];
-            for (value, own) in line.iter_mut().zip(&own) {
-                *value -= factor * own;
-            }
-        }
-    }
-    let share = |row: &[f64; 9], tap: usize| -> f64 {
-        row.iter().zip(&both[tap][9..]).map(|(a, b)| a * b).sum()
-    };
-    rows.iter()
-        .map(|row| std::array::from_fn(|tap| share(row, tap)))
-        .collect()
 }
 
 /// Channels whose sums are held at once.

@@ -213,7 +213,7 @@ impl Files {
             system,
             guidance: default_guidance(&root, GUIDANCE)?,
             known_prompts: KnownPrompts::read(&root)?,
-            unread_keys: unread_keys(&places)?,
+            unread_keys: ComponentFolder::unread_keys_of(&places)?,
         };
         files.check_together()?;
         Ok(files)
@@ -326,18 +326,4 @@ fn text_place(root: &ModelFolder, settings: &OpenSettings) -> Result<Option<Comp
         None => ComponentFolder::new(root, NAME),
     };
     Ok(place.has_config().then_some(place))
-}
-
-/// Keys of some components' configurations that their readers do not know.
-fn unread_keys(places: &[ComponentFolder]) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for place in places {
-        let config = place.config_json()?;
-        if let Some(component) = registry::of_config(&config) {
-            let keys = component.unknown_keys(&config).into_iter();
-            let file = place.inside(CONFIG);
-            found.extend(keys.map(|key| format!("{} ({file})", shown(key))));
-        }
-    }
-    Ok(found)
 }

@@ -10,7 +10,7 @@ use brisk_models::vila_u::projector::{Projector, ProjectorConfig, Widths};
 use brisk_models::vila_u::tower::{Parts, SiglipConfig, Tower, TowerConfig};
 use brisk_models::vila_u::{LANGUAGE_MODEL, PROJECTOR, TOWER};
 use brisk_nn::{Quantization, Storage, Weights};
-use brisk_store::{ModelFolder, shown};
+use brisk_store::ModelFolder;
 use brisk_text::Tokenizer;
 use serde_json::Value;
 
@@ -136,7 +136,7 @@ impl Files {
                 top_k: 0,
             },
             known_prompts: KnownPrompts::read(&root)?,
-            unread_keys: unread_keys(&places)?,
+            unread_keys: ComponentFolder::unread_keys_of(&places)?,
             quantization: Quantization::from_name(quantize.as_deref().unwrap_or("none"))?,
             language_config,
             tower_config,
@@ -410,18 +410,4 @@ pub fn tower_config(place: &ComponentFolder) -> Result<TowerConfig> {
         config.set_siglip(siglip, &place.config_label(), &label)?;
     }
     Ok(config)
-}
-
-/// Keys of some components' configurations that their readers do not know.
-fn unread_keys(places: &[ComponentFolder]) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for place in places {
-        let config = place.config_json()?;
-        if let Some(component) = registry::of_config(&config) {
-            let keys = component.unknown_keys(&config).into_iter();
-            let file = place.inside(CONFIG);
-            found.extend(keys.map(|key| format!("{} ({file})", shown(key))));
-        }
-    }
-    Ok(found)
 }

@@ -58,16 +58,9 @@ pub fn squeezed(picture: &Picture, side: usize) -> Result<Tensor> {
 fn square(picture: &Picture) -> Picture {
     let side = picture.width.max(picture.height);
     let (left, top) = ((side - picture.width) / 2, (side - picture.height) / 2);
-    let mut pixels = vec![GREY; side * side * 3];
-    for (row, line) in picture.pixels.chunks_exact(picture.width * 3).enumerate() {
-        let start = ((top + row) * side + left) * 3;
-        pixels[start..start + line.len()].copy_from_slice(line);
-    }
-    Picture {
-        width: side,
-        height: side,
-        pixels,
-    }
+    let mut square = Picture::filled(side, side, [GREY; 3]);
+    square.paste(picture, left, top);
+    square
 }
 
 /// A decoded picture `[1,H,W,3]`, about −1..1; values are cut down to bytes, as the reference does.
