@@ -1,4 +1,4 @@
-//! The distance of two samples by the normal laws of fixed random features: no trained network, and the same numbers
+//! The distance of two samples by the normal laws of features, and fixed random directions of features: the same numbers
 //! wherever they are computed.
 
 use crate::error::{Error, Result};

@@ -24,7 +24,8 @@ pub fn picture_distance(
     first: &[Picture],
     second: &[Picture],
 ) -> Result<f64> {
-    frechet_distance(&features(checker, first)?, &features(checker, second)?)
+    let of = |pictures: &[Picture]| features(checker, pictures, 1);
+    frechet_distance(&of(first)?, &of(second)?)
 }
 
 /// How far each of some square pictures lies from the one at its place among others, by the features of `network` at every
@@ -51,7 +52,13 @@ pub fn pair_distances(
         .collect()
 }
 
-fn features(checker: &SceneChecker, pictures: &[Picture]) -> Result<Vec<Vec<f64>>> {
+/// What the checker makes of each picture: its features at an eighth of the sides, averaged over each part of a grid of so
+/// many parts a side, part by part.
+pub(super) fn features(
+    checker: &SceneChecker,
+    pictures: &[Picture],
+    grid: usize,
+) -> Result<Vec<Vec<f64>>> {
     let mut found = Vec::with_capacity(pictures.len());
     for some in pictures.chunks(BATCH) {
         let mut values = Vec::with_capacity(some.len() * SIDE * SIDE * 3);
@@ -60,17 +67,19 @@ fn features(checker: &SceneChecker, pictures: &[Picture]) -> Result<Vec<Vec<f64>
         }
         let seen = Tensor::from_vec(values, (some.len(), SIDE, SIDE, 3))?;
         let [_, _, map] = checker.features(&seen)?;
-        let (count, _, _, channels) = map.dims4()?;
-        let values = tensors::values(&map)?;
-        let places = values.len() / count.max(1) / channels.max(1);
-        for one in values.chunks_exact(places * channels) {
-            let mut mean = vec![0.0; channels];
-            for place in one.chunks_exact(channels) {
-                for (sum, value) in mean.iter_mut().zip(place) {
-                    *sum += f64::from(*value) / places as f64;
+        let (count, side, _, channels) = map.dims4()?;
+        let (part, values) = (side / grid, tensors::values(&map)?);
+        let places = (part * part) as f64;
+        for one in values.chunks_exact(values.len() / count.max(1)) {
+            let mut means = vec![0.0; grid * grid * channels];
+            for (place, seen) in one.chunks_exact(channels).enumerate() {
+                let at = place / side / part * grid + place % side / part;
+                let mean = &mut means[at * channels..(at + 1) * channels];
+                for (sum, value) in mean.iter_mut().zip(seen) {
+                    *sum += f64::from(*value) / places;
                 }
             }
-            found.push(mean);
+            found.push(means);
         }
     }
     Ok(found)

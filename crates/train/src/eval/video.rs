@@ -1,6 +1,8 @@
 //! How well a model of clips makes emoji move: whether each clip shows the motion asked for, begins with the frame it was
 //! given, does not flicker, and is distributed as true clips are.
 
+use std::sync::OnceLock;
+
 use brisk_media::{Filter, Picture, psnr, resize_pil};
 use brisk_pipelines::events::{StepClock, Work};
 use brisk_pipelines::reproduce::ClipFigures;
@@ -9,15 +11,16 @@ use serde::Serialize;
 
 use super::MAX_PSNR;
 use super::frechet::{FEATURES, RandomFeatures, frechet_distance};
+use super::samples;
+use crate::checker::SceneChecker;
 use crate::data::motion::{Motion, MotionScene, MotionVerdict, judge};
 use crate::data::scenes::{Drawings, Split};
 use crate::error::{Error, Result};
-use crate::pictures;
 
 /// Seed of the scenes that models are asked for; no training draws by it.
 const FRESH: u64 = 0x6672_6573_6821;
-/// Frames and side of a clip as its features see it.
-const SEEN: [usize; 2] = [8, 16];
+/// Frames of a clip that its features are made of, and parts of each a side.
+const SEEN: [usize; 2] = [8, 4];
 
 /// Clips whose motion is known.
 pub trait TrueClips {
@@ -168,7 +171,7 @@ pub struct VideoShare {
 impl VideoShare {
     /// Adds a clip that is drawn, and the true one.
     fn add(&mut self, drawn: &[Picture], truth: &TrueClip, verdict: MotionVerdict) -> Result<()> {
-        let right = |found: MotionVerdict| f64::from(u8::from(shows(found, &truth.caption)));
+        let right = |found: MotionVerdict| f64::from(u8::from(found.shows(&truth.caption)));
         let (Some(first), Some(given)) = (drawn.first(), truth.frames.first()) else {
             return Err(Error::Data(
                 "the model drew a clip without frames".to_owned(),
@@ -219,7 +222,7 @@ pub struct VideoEvaluationReport {
     pub held_out: VideoShare,
     /// Other pairs.
     pub trained: VideoShare,
-    /// Fréchet distance of drawn from true clips of both parts in a fixed space of random features.
+    /// Fréchet distance of drawn from true clips of both parts, by what the checker of scenes sees.
     pub frechet_distance: f64,
     /// The same between true clips and as many others, where there are others: what is left of two samples of one law.
     pub truth_frechet_distance: Option<f64>,
@@ -273,7 +276,7 @@ pub fn evaluate_video(
     }
     control.stage("clips", Work::Run, count);
     let mut clock = StepClock::new(count);
-    let features = ClipFeatures::new();
+    let features = ClipFeatures::new()?;
     let (mut drawn, mut of_truth, mut others) = (Vec::new(), Vec::new(), Vec::new());
     let (mut judged, mut held_out, mut trained) =
         (Vec::new(), VideoShare::default(), VideoShare::default());
@@ -310,7 +313,7 @@ pub fn evaluate_video(
     }
     let motions = Motion::ALL.into_iter().filter_map(|motion| {
         let of: Vec<&JudgedClip> = judged.iter().filter(|clip| clip.motion == motion).collect();
-        let right = of.iter().filter(|clip| shows(clip.verdict, &clip.caption));
+        let right = of.iter().filter(|clip| clip.verdict.shows(&clip.caption));
         (!of.is_empty()).then(|| (motion, right.count() as f64 / of.len() as f64))
     });
     let motions = motions.collect();
@@ -332,23 +335,40 @@ pub fn evaluate_video(
 /// # Errors
 /// Fewer than two of either, or clips without frames.
 pub(crate) fn clip_distance(drawn: &[Vec<Picture>], truths: &[Vec<Picture>]) -> Result<f64> {
-    let features = ClipFeatures::new();
+    let features = ClipFeatures::new()?;
     let of = |clips: &[Vec<Picture>]| -> Result<Vec<Vec<f64>>> {
         clips.iter().map(|clip| features.of(clip)).collect()
     };
     frechet_distance(&of(drawn)?, &of(truths)?)
 }
 
-/// The space in which clips are compared.
-struct ClipFeatures(RandomFeatures);
+/// The space in which clips are compared: random directions, the same everywhere, of what the checker of scenes sees in
+/// the parts of some frames. It sees what is where and when, and whether it is sharp.
+struct ClipFeatures {
+    checker: SceneChecker,
+    directions: OnceLock<RandomFeatures>,
+}
 
 impl ClipFeatures {
-    fn new() -> Self {
-        Self(RandomFeatures::new(SEEN[0] * SEEN[1] * SEEN[1] * 3))
+    fn new() -> Result<Self> {
+        Ok(Self {
+            checker: SceneChecker::in_the_box()?,
+            directions: OnceLock::new(),
+        })
     }
 
     fn of(&self, frames: &[Picture]) -> Result<Vec<f64>> {
-        Ok(self.0.of(&seen(frames)?))
+        let [count, parts] = SEEN;
+        let Some(last) = frames.len().checked_sub(1) else {
+            return Err(Error::Data("a clip without frames".to_owned()));
+        };
+        let some = (0..count).map(|index| frames[index * last / (count - 1)].clone());
+        let seen = samples::features(&self.checker, &some.collect::<Vec<_>>(), parts)?;
+        let values: Vec<f32> = seen.concat().iter().map(|value| *value as f32).collect();
+        let directions = self
+            .directions
+            .get_or_init(|| RandomFeatures::new(values.len()));
+        Ok(directions.of(&values))
     }
 }
 
@@ -365,13 +385,6 @@ fn fitted(picture: &Picture, like: &Picture) -> Result<Picture> {
     }
 }
 
-/// Whether what was found is what a caption asks for.
-fn shows(found: MotionVerdict, caption: &str) -> bool {
-    found
-        .motion
-        .is_some_and(|motion| motion.is_asked_by(caption))
-}
-
 /// Mean absolute difference between neighbouring frames.
 fn change(frames: &[Picture]) -> f64 {
     let (mut sum, mut count) = (0f64, 0usize);
@@ -382,21 +395,6 @@ fn change(frames: &[Picture]) -> f64 {
         }
     }
     sum / count.max(1) as f64
-}
-
-/// A clip as its features see it: some frames, small, in −1..1.
-fn seen(frames: &[Picture]) -> Result<Vec<f32>> {
-    let [count, side] = SEEN;
-    let Some(last) = frames.len().checked_sub(1) else {
-        return Err(Error::Data("a clip without frames".to_owned()));
-    };
-    let mut values = Vec::with_capacity(count * side * side * 3);
-    for index in 0..count {
-        let at = index * last / (count - 1);
-        let small = resize_pil(&frames[at], side, side, Filter::Bilinear)?;
-        values.extend(pictures::signed(&small));
-    }
-    Ok(values)
 }
 
 #[cfg(test)]
@@ -463,5 +461,43 @@ mod tests {
             &mut |_, _| {},
         );
         assert!(refused.unwrap_err().to_string().contains("2 clips"));
+    }
+
+    /// What a text leaves open: clips that go another way than the true ones are nearer to these than clips of all ways at once.
+    #[test]
+    fn an_average_of_ways_is_farther_than_another_way() {
+        let packages = packages(None);
+        let drawings = Drawings::open(packages.path()).unwrap();
+        let ways = [Motion::Left, Motion::Right, Motion::Up, Motion::Down];
+        let (mut truths, mut others, mut averages) = (Vec::new(), Vec::new(), Vec::new());
+        let scenes = (0..).map(|index| MotionScene::draw(FRESH, index, Split::Training));
+        for scene in scenes.filter(|scene| !scene.told).take(60) {
+            let clips = ways.map(|motion| {
+                let scene = MotionScene {
+                    motion,
+                    ..scene.clone()
+                };
+                scene.render(&drawings, 9, 32).unwrap()
+            });
+            let own = ways.iter().position(|way| *way == scene.motion).unwrap();
+            let mean = |frame: usize| {
+                let pixels = (0..clips[0][frame].pixels.len()).map(|at| {
+                    let sum: u32 = clips
+                        .iter()
+                        .map(|clip| u32::from(clip[frame].pixels[at]))
+                        .sum();
+                    (sum / 4) as u8
+                });
+                Picture::new(32, 32, pixels.collect()).unwrap()
+            };
+            averages.push((0..9).map(mean).collect::<Vec<_>>());
+            others.push(clips[(own + 1) % 4].clone());
+            truths.push(clips[own].clone());
+        }
+        let (other, average) = (
+            clip_distance(&others, &truths).unwrap(),
+            clip_distance(&averages, &truths).unwrap(),
+        );
+        assert!(average > 2.0 * other, "{average} {other}");
     }
 }

@@ -31,8 +31,8 @@ const DEFAULT_COUNT: u16 = 100;
 #[command(
     before_help = "Emoji that jump, move, grow, shrink or spin: a tracker tells which motion a clip shows. Pairs of object\n\
     and motion that no clip of training has stand beside others. Also measured: the first frame against\n\
-    the given one, how much neighbouring frames differ, and the Fréchet distance from true clips in a\n\
-    fixed space of random features. Without --npm, by the clips that the model's folder brings along."
+    the given one, how much neighbouring frames differ, and the Fréchet distance from true clips by\n\
+    what the checker of scenes sees. Without --npm, by the clips that the model's folder brings along."
 )]
 pub struct VideoEvalArguments {
     /// Folder, hub id or a model in the box

@@ -19,7 +19,7 @@ const MOST_RAYS: isize = 12;
 const MOVED: f64 = 0.14;
 const LIFTED: f64 = 0.11;
 const RESIZED: f64 = 0.2;
-const TURNED: f64 = 70.0;
+const TURNED: f64 = 50.0;
 
 /// What was found in a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
@@ -44,6 +44,12 @@ impl MotionVerdict {
         resized: 1.0,
         turned: 0.0,
     };
+
+    /// Whether it is what a caption asks for.
+    pub fn shows(&self, caption: &str) -> bool {
+        self.motion
+            .is_some_and(|motion| motion.is_asked_by(caption))
+    }
 }
 
 /// What stands out in a frame.

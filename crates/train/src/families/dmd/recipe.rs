@@ -23,7 +23,7 @@ pub struct CriticOptions {
 }
 
 /// Distils a model of clips into one of a few steps without guidance. Updates take turns, and all are counted: those that
-/// only learn the guided velocity come first, then those of the critic, each group of which a student's follows.
+/// only learn the guided velocity come first, then some of the critic, then groups of the critic's that a student's follows.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DmdRecipe {
@@ -45,6 +45,9 @@ pub struct DmdRecipe {
     pub guidance: f64,
     /// First updates, in which the student learns the guided teacher's velocity of noised clips.
     pub guidance_updates: u64,
+    /// Updates of the critic that follow: it begins as the teacher without guidance, and is no judge of the student before it
+    /// knows what that draws.
+    pub critic_first_updates: u64,
     /// Updates of the critic before each of the student.
     pub critic_updates: u64,
     /// Least and largest noise level, before the shift, at which samples are judged.
@@ -99,12 +102,13 @@ impl DmdRecipe {
             require_count(key, value, most)?;
         }
         require_compared(self.eval_clips, self.final_clips)?;
-        require(
-            self.guidance_updates <= MAX_STEPS,
-            "guidance_updates",
-            self.guidance_updates,
-            &format!("0 to {MAX_STEPS}"),
-        )?;
+        for (key, value) in [
+            ("guidance_updates", self.guidance_updates),
+            ("critic_first_updates", self.critic_first_updates),
+        ] {
+            let range = format!("0 to {MAX_STEPS}");
+            require(value <= MAX_STEPS, key, value, &range)?;
+        }
         let (low, high) = self.time_range;
         require(
             0.0 < low && low < high && high < 1.0,
@@ -158,6 +162,9 @@ impl DmdRecipe {
     pub(super) fn turn(&self, step: u64) -> Turn {
         let Some(step) = step.checked_sub(self.guidance_updates) else {
             return Turn::Guidance;
+        };
+        let Some(step) = step.checked_sub(self.critic_first_updates) else {
+            return Turn::Critic;
         };
         match step % (self.critic_updates + 1) == self.critic_updates {
             true => Turn::Student,

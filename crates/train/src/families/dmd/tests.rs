@@ -41,7 +41,7 @@ fn recipe(weak: f64) -> DmdRecipe {
             "warm_up_steps": 0, "decay": "constant", "weight_decay": 0.0, "clip": null, "ema_decay": 0.9,
             "log_every": 1, "checkpoint_every": 10
         },
-        "guidance_updates": 2, "critic_updates": 3, "time_range": [0.02, 0.98],
+        "guidance_updates": 2, "critic_first_updates": 1, "critic_updates": 3, "time_range": [0.02, 0.98],
         "critic": {"rank": 2, "strong": 1.0, "weak": weak}, "adversarial_weight": 0.1,
         "critic_adversarial_weight": 0.1, "head_blocks": [1], "eval_every": 10, "eval_clips": 2, "final_clips": 2
     });
@@ -136,12 +136,13 @@ fn the_critics_update_gives_the_student_nothing() {
 #[test]
 fn updates_take_turns() {
     let recipe = recipe(0.0);
-    let turns: Vec<Turn> = (0..10).map(|step| recipe.turn(step)).collect();
+    let turns: Vec<Turn> = (0..11).map(|step| recipe.turn(step)).collect();
     use Turn::{Critic, Guidance, Student};
     assert_eq!(
         turns,
         [
-            Guidance, Guidance, Critic, Critic, Critic, Student, Critic, Critic, Critic, Student
+            Guidance, Guidance, Critic, Critic, Critic, Critic, Student, Critic, Critic, Critic,
+            Student
         ]
     );
     recipe.validate().unwrap();

@@ -62,7 +62,7 @@ pub struct DmdReport {
     pub held_out_clips: usize,
     /// Share of them that show their motion, drawn in the student's steps by the weights as written.
     pub motion_right: f64,
-    /// Fréchet distance of them from the true clips in a fixed space of random features.
+    /// Fréchet distance of them from the true clips, by what the checker of scenes sees.
     pub frechet_distance: f64,
     /// The share by the teacher with its guidance, in as many steps.
     pub teacher_motion_right: f64,

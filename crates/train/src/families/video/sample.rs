@@ -86,10 +86,7 @@ fn walk(
 /// Share of the clips that show the motion of their scene.
 pub(crate) fn motion_right(pool: &Pool, drawn: &[Vec<Picture>]) -> f64 {
     let pairs = pool.clips.iter().zip(drawn);
-    let right = pairs.filter(|(clip, frames)| {
-        let found = judge(frames).motion;
-        found.is_some_and(|found| found.is_asked_by(&clip.scene.caption()))
-    });
+    let right = pairs.filter(|(clip, frames)| judge(frames).shows(&clip.scene.caption()));
     right.count() as f64 / drawn.len().max(1) as f64
 }
 

@@ -50,7 +50,7 @@ pub struct VideoReport {
     pub held_out_clips: usize,
     /// Share of them that show their motion, as they are drawn by the weights as written.
     pub motion_right: f64,
-    /// Fréchet distance of them from the true clips in a fixed space of random features.
+    /// Fréchet distance of them from the true clips, by what the checker of scenes sees.
     pub frechet_distance: f64,
     /// Mean of the last tenth of the logged losses.
     pub loss: Option<f64>,
