@@ -3,6 +3,7 @@
 
 use super::packed::{self, Ends, PackedKeyValues};
 use crate::gemm::{Threads, View, multiply};
+use crate::pointwise::logits::maximum;
 use crate::pointwise::math;
 use crate::pointwise::norm::lane_sum;
 use crate::simd::simd_dispatch;
@@ -193,10 +194,11 @@ simd_dispatch! {
         if let Some(mask) = mask {
             for (s, &keep) in row.iter_mut().zip(mask) { if !keep { *s = f32::NEG_INFINITY; } }
         }
-        let mut largest = f32::NEG_INFINITY;
-        for &s in row.iter() { if s > largest || s.is_nan() { largest = s; } }
+        let largest = maximum(row);
         if largest == f32::NEG_INFINITY {
-            row.fill(0.0);
+            // Nothing is seen, or what is not a number.
+            let is_nan = row.iter().any(|s| s.is_nan());
+            row.fill(if is_nan { f32::NAN } else { 0.0 });
             return;
         }
         for s in row.iter_mut() {
@@ -206,6 +208,18 @@ simd_dispatch! {
         let sum = lane_sum(row.len(), |i| row[i]);
         let inverse = 1.0 / sum;
         for s in row.iter_mut() { *s *= inverse; }
+    }
+}
+
+simd_dispatch! {
+    /// Takes a gradient of probabilities through the softmax that made them.
+    fn through_softmax(gradient: &mut [f32], probabilities: &[f32]) {
+        let p = &probabilities[..gradient.len()];
+        let sum = {
+            let d = &*gradient;
+            lane_sum(d.len(), |i| d[i] * p[i])
+        };
+        for (d, p) in gradient.iter_mut().zip(p) { *d = (*d - sum) * p; }
     }
 }
 
@@ -314,10 +328,7 @@ pub fn backward(
                 .zip(probabilities.chunks_exact(keys))
                 .zip(0..)
             {
-                let sum: f32 = d.iter().zip(p).map(|(d, p)| d * p).sum();
-                for (d, p) in d.iter_mut().zip(p) {
-                    *d = (*d - sum) * p;
-                }
+                through_softmax(d, p);
                 if shape.softcap.is_some() {
                     for (d, s) in d.iter_mut().zip(&slopes[i * keys..]) {
                         *d *= s;

@@ -91,3 +91,21 @@ fn fully_masked_query_gives_zero() {
     forward(&shape, &q, &k, &k, &mut o);
     assert!(o[..5 * 24].iter().all(|&x| x == 0.0) && o[5 * 24..].iter().all(|x| x.is_finite()));
 }
+
+#[test]
+fn what_is_no_number_stays_so() {
+    let rows = [
+        vec![f32::NAN; 3],
+        vec![f32::NEG_INFINITY, f32::NAN],
+        (0..40)
+            .map(|i| if i == 21 { f32::NAN } else { 1.0 })
+            .collect(),
+    ];
+    for mut row in rows {
+        softmax(&mut row, None);
+        assert!(row.iter().any(|p| p.is_nan()), "{row:?}");
+    }
+    let mut row = vec![f32::NEG_INFINITY; 20];
+    softmax(&mut row, None);
+    assert_eq!(row, vec![0.0; 20]);
+}
