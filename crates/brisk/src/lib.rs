@@ -48,7 +48,10 @@ pub use brisk_pipelines::{
 };
 pub use brisk_store::ModelFolder;
 pub use brisk_store::hub::HubProgress;
-pub use clips::{ClipFile, LongClip, Windows, describe_clip, draw_first_frame, write_clip_latents};
+pub use clips::{
+    ClipFile, LongClip, Windows, describe_clip, draw_first_frame, place_first_frame,
+    plan_first_frame, write_clip_latents,
+};
 pub use description::{PARAMETERS_KEYWORD, REQUEST_KEYWORD, describe, described_png};
 pub use find::{Cached, Found, cached, find, find_file, find_path, folder_bytes};
 

@@ -204,7 +204,7 @@ impl App {
         if self.is_draining() {
             return Err(ApiError::shutting_down());
         }
-        let estimate = self.speeds.seconds(&ask.model().id, ask.costs());
+        let estimate = ask.seconds(&self.speeds);
         let caller = Arc::clone(&caller.name);
         let job = Arc::new(Job::new(caller, ask, channel, estimate).with_pulse(&self.pulse));
         self.queue.push(&job)?;

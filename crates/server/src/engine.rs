@@ -105,7 +105,7 @@ impl Engine {
     /// What an HTTP request would be told.
     pub async fn check(&self, endpoint: Endpoint, body: Map<String, Value>) -> Result<Checked> {
         let ask = self.app.read(endpoint, body, Vec::new()).await?;
-        let seconds = self.app.speeds.seconds(&ask.model().id, ask.costs());
+        let seconds = ask.seconds(&self.app.speeds);
         Ok(Checked { ask, seconds })
     }
 

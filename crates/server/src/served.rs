@@ -5,9 +5,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use brisk::options::{Options, Support};
 use brisk::{
-    BoxModel, Error, HubProgress, ImageModel, ImagePlan, ImageRequest, KnownPrompts, MaskModel,
-    MaskPlan, MaskRequest, ModelFolder, OpenSettings, ResultKind, StageCost, TextModel, TextPlan,
-    TextRequest, VideoModel, VideoPlan, VideoRequest, registry,
+    BoxModel, Error, FirstFrame, HubProgress, ImageModel, ImagePlan, ImageRequest, KnownPrompts,
+    MaskModel, MaskPlan, MaskRequest, ModelFolder, OpenSettings, ResultKind, StageCost, TextModel,
+    TextPlan, TextRequest, VideoModel, VideoPlan, VideoRequest, registry,
 };
 use brisk_store::Fingerprint;
 
@@ -194,9 +194,14 @@ impl Served {
             .or_else(|| self.with_filmer(|filmer| filmer.usual_size()))
     }
 
-    /// Whether its clips begin with a picture that a request has to give.
+    /// Whether its clips begin with a picture.
     pub fn needs_image(&self) -> bool {
         self.with_filmer(|filmer| filmer.needs_image()) == Some(true)
+    }
+
+    /// What the first frame of a clip shows that none is given for, and the usual size of clips; none where it makes none.
+    pub fn first_frame(&self, prompt: &str) -> Option<(FirstFrame, (usize, usize))> {
+        self.with_filmer(|filmer| (filmer.first_frame(prompt), filmer.usual_size()))
     }
 
     /// What it was trained on.
@@ -211,8 +216,28 @@ impl Served {
     /// # Errors
     /// What the model refuses.
     pub fn plan_images(&self, request: &ImageRequest) -> brisk::Result<Planned> {
+        self.planned(|drawer| drawer.plan(request))
+    }
+
+    /// Plans the first frame of a clip of this size.
+    ///
+    /// # Errors
+    /// What the model refuses.
+    pub fn plan_first_frame(
+        &self,
+        frame: &FirstFrame,
+        size: (usize, usize),
+        seed: u64,
+    ) -> brisk::Result<Planned> {
+        self.planned(|drawer| brisk::plan_first_frame(drawer, frame, size, seed))
+    }
+
+    fn planned(
+        &self,
+        plan: impl FnOnce(&dyn ImageModel) -> brisk::Result<ImagePlan>,
+    ) -> brisk::Result<Planned> {
         self.with_drawer(|drawer| {
-            let plan = drawer.plan(request)?;
+            let plan = plan(drawer)?;
             Ok(Planned {
                 costs: drawer.cost(&plan)?,
                 prompt_tokens: drawer.prompt_tokens(&plan)?,

@@ -3,23 +3,21 @@
 use brisk_media::{Filter, Picture, resize_pil};
 use brisk_pipelines::options::{Options, keys};
 use brisk_pipelines::{
-    Control, Error, FirstFrame, FramePlace, ImageModel, ImageRequest, Result, ResultKind, registry,
+    Control, Error, FirstFrame, FramePlace, ImageModel, ImagePlan, ImageRequest, Result,
+    ResultKind, registry,
 };
 
-/// The first frame of a clip of `width` x `height` pixels, drawn by a model of pictures: at that size where it is about the
-/// model's usual one, else at that; a picture that has a place in the frame comes there, and what is around it has the mean
-/// colour of the picture's edge.
+/// The first frame of a clip of `width` x `height` pixels, drawn by a model of pictures in the box, in a folder or by hub id.
 ///
 /// # Errors
 /// No such model, or what it refuses.
 pub fn draw_first_frame(
     model: Option<&str>,
     frame: &FirstFrame,
-    (width, height): (usize, usize),
+    size: (usize, usize),
     seed: u64,
     control: &Control,
 ) -> Result<Picture> {
-    let prompt = &frame.prompt;
     let found = crate::find(
         model,
         None,
@@ -28,21 +26,47 @@ pub fn draw_first_frame(
     )?;
     let mut drawer: Box<dyn ImageModel> =
         registry::open_image(&found.folder, &crate::settings(Options::new()))?;
-    let own = ImageRequest::new(prompt).with(&keys::SEED, seed);
-    let sized = own
-        .clone()
-        .with(&keys::WIDTH, width)
-        .with(&keys::HEIGHT, height);
-    let is_near = near((width, height), drawer.usual_size());
-    let plan = match drawer.plan(&sized) {
-        Ok(plan) if is_near => plan,
-        _ => drawer.plan(&own)?,
-    };
+    let plan = plan_first_frame(&*drawer, frame, size, seed)?;
     let images = drawer.generate(&plan, control)?;
     let first = images.into_iter().next();
     let picture = first
         .map(|image| image.picture)
         .ok_or_else(|| Error::folder(found.name, "it drew nothing"))?;
+    place_first_frame(picture, frame, size)
+}
+
+/// What `drawer` is asked for: a picture of the frame's prompt, of the clip's size where that is about its usual one, else of
+/// that.
+///
+/// # Errors
+/// What the model refuses.
+pub fn plan_first_frame(
+    drawer: &dyn ImageModel,
+    frame: &FirstFrame,
+    (width, height): (usize, usize),
+    seed: u64,
+) -> Result<ImagePlan> {
+    let own = ImageRequest::new(&frame.prompt).with(&keys::SEED, seed);
+    let sized = own
+        .clone()
+        .with(&keys::WIDTH, width)
+        .with(&keys::HEIGHT, height);
+    match drawer.plan(&sized) {
+        Ok(plan) if near((width, height), drawer.usual_size()) => Ok(plan),
+        _ => drawer.plan(&own),
+    }
+}
+
+/// The first frame with a picture that was drawn for it: one that has a place in the frame comes there, and what is around it
+/// has the mean colour of the picture's edge.
+///
+/// # Errors
+/// A picture that cannot be resized.
+pub fn place_first_frame(
+    picture: Picture,
+    frame: &FirstFrame,
+    (width, height): (usize, usize),
+) -> Result<Picture> {
     match &frame.place {
         None => Ok(picture),
         Some(place) => placed(&picture, place, width, height),
@@ -69,12 +93,7 @@ fn placed(picture: &Picture, place: &FramePlace, width: usize, height: usize) ->
         let start = place.centre[axis] * room as f64 - length as f64 / 2.0;
         (start.round().max(0.0) as usize).min(room - length.min(room))
     });
-    for (row, pixels) in small.pixels.chunks_exact(3 * across).enumerate() {
-        let start = 3 * ((top + row) * width + left);
-        if let Some(target) = frame.pixels.get_mut(start..start + pixels.len()) {
-            target.copy_from_slice(pixels);
-        }
-    }
+    frame.paste(&small, left, top);
     Ok(frame)
 }
 

@@ -5,5 +5,5 @@ mod first_frame;
 mod windows;
 
 pub use file::{ClipFile, describe_clip, write_clip_latents};
-pub use first_frame::draw_first_frame;
+pub use first_frame::{draw_first_frame, place_first_frame, plan_first_frame};
 pub use windows::{LongClip, Windows};

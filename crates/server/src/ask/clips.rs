@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use brisk::options::video_keys::{FRAMES, HEIGHT, IMAGE, WIDTH};
 use brisk::options::{Key, Options};
-use brisk::{ResultKind, StageCost, VideoModel, VideoPlan, VideoRequest, keys};
+use brisk::{Picture, ResultKind, StageCost, VideoModel, VideoPlan, VideoRequest, keys};
 use serde_json::{Map, Value};
 
 use super::images::{check_picture, check_steps, exceeds, refusal, size};
+use super::opening::Opening;
 use super::{Context, Pictures, seed, seeds};
 use crate::error::{ApiError, Result};
-use crate::fields::{Endpoint, Given, field_of_option};
+use crate::fields::{Endpoint, Given};
 use crate::served::Served;
 use crate::settings::{MAX_CLIP_FRAMES, MAX_CLIP_PIXELS};
 
@@ -27,6 +28,8 @@ pub struct ClipAsk {
     /// Without the pictures that it begins with and is read with.
     request: VideoRequest,
     pictures: Pictures,
+    /// The first frame, where it is drawn.
+    pub opening: Option<Opening>,
     /// Seed of the noise.
     pub seed: u64,
     /// Width and height of the frames, in pixels.
@@ -68,7 +71,6 @@ impl ClipAsk {
         let mut options = std::mem::take(&mut given.options);
         size(&given, &mut options, [&WIDTH, &HEIGHT])?;
         let pictures = Pictures::of(std::mem::take(&mut given.pictures));
-        check_first_frame(&model, &pictures)?;
         check_asked(context, &options)?;
         let decoded = pictures.decode(context.release_memory)?;
         options.complete(&decoded.options);
@@ -77,6 +79,10 @@ impl ClipAsk {
         seeds(seed, 1)?;
         options.set(&keys::SEED, seed);
         let mut request = VideoRequest { prompt, options };
+        let opening = match model.needs_image() && !pictures.has(IMAGE.definition()) {
+            true => Some(Opening::read(context, &model, &mut request, seed)?),
+            false => None,
+        };
         let sized = given.text("size").is_some_and(|size| size != "auto");
         let refused = |error: &brisk::Error| match error.option() {
             // What was given is said, not what it was read into.
@@ -101,11 +107,12 @@ impl ClipAsk {
         if memory > context.memory {
             return Err(exceeds(memory, context.memory));
         }
-        pictures.put_away(&mut request.options);
+        put_away(&pictures, opening.as_ref(), &mut request.options);
         Ok(Self {
             model,
             request,
             pictures,
+            opening,
             seed,
             size: [plan.width, plan.height],
             frames: plan.frames,
@@ -126,32 +133,40 @@ impl ClipAsk {
         self.frames as f64 / self.rate
     }
 
-    /// Plans the clip by the model that makes it; the pictures themselves are in what the plan decided, as far as
-    /// they are seen. `release_memory` hands freed memory back to the system.
+    /// Plans the clip by the model that makes it, with the first frame that was drawn for it; the pictures themselves are
+    /// in what the plan decided, as far as they are seen. `release_memory` hands freed memory back to the system.
     ///
     /// # Errors
     /// A picture that cannot be decoded, or what the plan says.
-    pub fn planned(&self, model: &dyn VideoModel, release_memory: fn()) -> Result<VideoPlan> {
+    pub fn planned(
+        &self,
+        model: &dyn VideoModel,
+        first: Option<Picture>,
+        release_memory: fn(),
+    ) -> Result<VideoPlan> {
         let decoded = self.pictures.decode(release_memory)?;
         let mut request = self.request.clone();
         request.options.complete(&decoded.options);
+        if let Some(first) = first {
+            request.options.set(&IMAGE, first.into());
+        }
         let plan = model.plan(&request);
         let mut plan = plan.map_err(|error| ApiError::of_library(&error))?;
-        self.pictures.put_away(&mut plan.request.options);
+        put_away(
+            &self.pictures,
+            self.opening.as_ref(),
+            &mut plan.request.options,
+        );
         Ok(plan)
     }
 }
 
-/// Refuses a request without a first frame to a model that begins with one.
-fn check_first_frame(model: &Served, pictures: &Pictures) -> Result<()> {
-    if !model.needs_image() || pictures.has(IMAGE.definition()) {
-        return Ok(());
+/// Takes pictures out of options, given and drawn ones.
+fn put_away(pictures: &Pictures, opening: Option<&Opening>, options: &mut Options) {
+    pictures.put_away(options);
+    if opening.is_some() {
+        options.remove(IMAGE.definition());
     }
-    let problem = format!(
-        "is missing; {} begins a clip with a picture: give one as a data URL, or as a file of a form",
-        model.id
-    );
-    Err(ApiError::invalid(&field_of_option(IMAGE.name()), problem))
 }
 
 /// Refuses what is too large before a model plans it.

@@ -4,6 +4,7 @@ mod clips;
 mod images;
 mod masks;
 mod messages;
+mod opening;
 mod pictures;
 mod texts;
 
@@ -22,6 +23,7 @@ use crate::speed::Speeds;
 pub use clips::ClipAsk;
 pub use images::{Format, ImageAsk};
 pub use masks::{MaskAsk, MaskFormat};
+pub use opening::Opening;
 use pictures::Pictures;
 pub use texts::TextAsk;
 
@@ -81,7 +83,7 @@ impl Ask {
     /// Refuses what would be stopped before its end. A model that has not run yet is not judged.
     fn check_time(&self, context: Context<'_>) -> Result<()> {
         let id = &self.model().id;
-        let seconds = context.speeds.seconds(id, self.costs());
+        let seconds = self.seconds(context.speeds);
         if seconds <= LONGEST_RUN.as_secs_f64() || !context.speeds.knows(id) {
             return Ok(());
         }
@@ -152,6 +154,17 @@ impl Ask {
             Self::Clips(ask) => &ask.costs,
             Self::Masks(_) => &[],
         }
+    }
+
+    /// Seconds that it takes, as far as is known.
+    pub fn seconds(&self, speeds: &Speeds) -> f64 {
+        let opening = match self {
+            Self::Clips(ask) => ask.opening.as_ref(),
+            Self::Images(_) | Self::Texts(_) | Self::Masks(_) => None,
+        };
+        let of_opening =
+            opening.map_or(0.0, |first| speeds.seconds(&first.drawer.id, &first.costs));
+        of_opening + speeds.seconds(&self.model().id, self.costs())
     }
 
     /// The thread that carries it out.

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use brisk::{Control, GeneratedClip, VideoPlan};
+use brisk::{Control, GeneratedClip, Picture, ResultKind, VideoPlan};
 use brisk_pipelines::machine;
 
 use super::{Clock, Compute, Made};
-use crate::ask::ClipAsk;
+use crate::ask::{ClipAsk, Opening};
 use crate::error::{ApiError, Result};
 use crate::job::Job;
 use crate::residents::{Lent, Model};
@@ -33,18 +33,65 @@ impl Filmed {
 }
 
 impl Compute {
-    /// Makes the clip of a job.
+    /// Makes the clip of a job, after its first frame where that is drawn.
     pub(super) fn film(&self, job: &Arc<Job>, ask: &ClipAsk) {
+        let (mut first, mut seconds) = (None, 0.0);
+        if let Some(opening) = &ask.opening {
+            let model = (&opening.drawer, ResultKind::Pictures);
+            let Some(lent) = self.lend_also(job, model, opening.memory) else {
+                return;
+            };
+            job.begin();
+            let clock = Clock::start();
+            let is_drawn = self.with_lent(job, lent, |lent| {
+                first = Some(self.draw_opening(job, opening, lent)?);
+                Ok(())
+            });
+            seconds = clock.seconds();
+            if !is_drawn {
+                self.left(job, seconds);
+                return;
+            }
+        }
         let Some(lent) = self.lend(job, ask.memory) else {
             return;
         };
-        job.begin();
+        if ask.opening.is_none() {
+            job.begin();
+        }
         let clock = Clock::start();
-        self.with_lent(job, lent, |lent| self.film_one(job, ask, lent));
-        self.left(job, clock.seconds());
+        self.with_lent(job, lent, |lent| self.film_one(job, ask, first, lent));
+        self.left(job, seconds + clock.seconds());
     }
 
-    fn film_one(&self, job: &Arc<Job>, ask: &ClipAsk, lent: &mut Lent) -> Result<()> {
+    fn draw_opening(&self, job: &Arc<Job>, opening: &Opening, lent: &mut Lent) -> Result<Picture> {
+        let loading = self.control(Control::silent().with_cancel(job.halt_flag()));
+        let Model::Image(model) = lent.open(&loading)? else {
+            return Err(ApiError::internal("the model draws nothing"));
+        };
+        let clock = Clock::start();
+        let failed = |error: brisk::Error| ApiError::of_library(&error);
+        let plan = opening.planned(&**model).map_err(failed)?;
+        let drawn = model.generate(&plan, &self.control_of(job, 0));
+        let Some(drawn) = drawn.map_err(failed)?.pop() else {
+            return Err(ApiError::internal("the model drew no picture"));
+        };
+        opening.drawer.set_residence(Residence::Loaded);
+        let share = clock.share();
+        let stages = drawn.seconds.iter();
+        let stages = stages.map(|(stage, seconds)| (*stage, seconds * share));
+        self.speeds
+            .measured(&opening.drawer.id, &opening.costs, stages);
+        opening.placed(drawn.picture).map_err(failed)
+    }
+
+    fn film_one(
+        &self,
+        job: &Arc<Job>,
+        ask: &ClipAsk,
+        first: Option<Picture>,
+        lent: &mut Lent,
+    ) -> Result<()> {
         let opening = self.control(Control::silent().with_cancel(job.halt_flag()));
         let Model::Video(model) = lent.open(&opening)? else {
             return Err(ApiError::internal("the model makes no clips"));
@@ -53,7 +100,7 @@ impl Compute {
         let clock = Clock::start();
         let control = self.control_of(job, 0);
         // Planned by the model that makes it: it knows what is in memory already.
-        let plan = ask.planned(&**model, self.release_memory)?;
+        let plan = ask.planned(&**model, first, self.release_memory)?;
         for warning in &plan.warnings {
             control.warn(warning);
         }

@@ -125,7 +125,16 @@ impl Compute {
 
     /// The model of a job, once there is room for it; none, and the job has ended, where there never will be.
     fn lend(&self, job: &Arc<Job>, needed: u64) -> Option<Lent> {
-        let (model, kind) = (job.ask.model(), job.ask.gives());
+        self.lend_also(job, (job.ask.model(), job.ask.gives()), needed)
+    }
+
+    /// The same of another model that a job needs.
+    fn lend_also(
+        &self,
+        job: &Arc<Job>,
+        (model, kind): (&Arc<Served>, ResultKind),
+        needed: u64,
+    ) -> Option<Lent> {
         let lent = self
             .residents
             .lend(model, kind, needed, || !job.is_cancelled());

@@ -261,17 +261,41 @@ async fn clips_are_listed_deleted_and_come_as_forms_and_jobs() {
 }
 
 #[tokio::test]
+async fn a_first_frame_that_is_not_given_is_drawn() {
+    let server = server();
+    let body = json!({
+        "model": REPLACE, "prompt": "red heart", "size": "32x32", "frames": 5, "steps": 1, "seed": 3, "fps": 8,
+    });
+    let begun = server.begun(body).await;
+    let told = server.clip(&begun["id"]).await;
+    assert_eq!(told["status"], "completed", "{told}");
+    let apng = server.content(&told["id"], "?format=apng").await;
+    let model = ModelFolder::Disk(folder(REPLACE));
+    let model = registry::open_video(&model, &OpenSettings::default()).unwrap();
+    let (frame, quiet) = (model.first_frame("red heart"), Control::silent());
+    let first = brisk::draw_first_frame(Some("sana-emoji"), &frame, (32, 32), 3, &quiet);
+    let request = VideoRequest::new("red heart")
+        .with(&video_keys::WIDTH, 32)
+        .with(&video_keys::HEIGHT, 32)
+        .with(&video_keys::FRAMES, 5)
+        .with(&video_keys::FRAME_RATE, 8.0)
+        .with(&keys::STEPS, 1)
+        .with(&keys::SEED, 3)
+        .with(&video_keys::IMAGE, Arc::new(first.unwrap()));
+    let wanted = made(request, REPLACE);
+    assert_eq!(
+        decode_clip(&apng.bytes, "apng").unwrap().frames(),
+        wanted.frames()
+    );
+}
+
+#[tokio::test]
 async fn what_no_clip_is_made_of_is_refused_by_name() {
     let server = server();
     let picture = data_url(&first_frame());
     for (more, param, word) in [
         (json!({"stpes": 1}), "stpes", "did you mean `steps`"),
         (json!({"prompt": ""}), "prompt", "is empty"),
-        (
-            json!({"model": REPLACE}),
-            "input_reference",
-            "begins a clip with a picture",
-        ),
         (
             json!({"input_reference": picture}),
             "input_reference",
@@ -318,8 +342,20 @@ async fn what_no_clip_is_made_of_is_refused_by_name() {
     let body = json!({"model": TEXT, "prompt": "x"});
     let reply = server.post("/v1/images/generations", body).await;
     assert_eq!(reply.json()["error"]["param"], "model", "{}", reply.text());
-    // Without a model of clips, and what is no clip.
-    let other = Server::new();
+    // Without a model that draws the first frame, without one of clips, and what is no clip.
+    let of = |model: String| {
+        Server::with(Settings {
+            models: vec![model],
+            ..Settings::default()
+        })
+    };
+    let alone = of(folder(REPLACE).display().to_string());
+    let reply = alone.post(PATH, json!({"prompt": "x"})).await;
+    let error = &reply.json()["error"];
+    assert_eq!(error["param"], "input_reference", "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("no model here draws one"), "{message}");
+    let other = of("sana-emoji".to_owned());
     let reply = other.post(PATH, json!({"prompt": "x"})).await;
     assert_eq!(
         (reply.status.as_u16(), reply.text().contains("clips")),
