@@ -8,7 +8,7 @@ use brisk_pipelines::options::video_keys;
 use brisk_pipelines::{Control, EvaluationClips, OpenSettings, VideoRequest, registry};
 use brisk_store::{ModelFolder, SafetensorsFile, TensorSource};
 use brisk_train::data::motion::MotionScene;
-use brisk_train::data::scenes::{Drawings, OBJECTS, Split};
+use brisk_train::data::scenes::{Drawings, Split, all_objects};
 use brisk_train::log::read_log;
 use brisk_train::recipe::Recipe;
 use brisk_train::{
@@ -23,7 +23,7 @@ use super::{assert_same_checkpoint, assert_stopped, losses, stopping_at, trainin
 fn drawings() -> Drawings {
     let folder = tempfile::tempdir().unwrap();
     let (mut icons, mut characters) = (Map::new(), Map::new());
-    for object in &OBJECTS {
+    for object in all_objects() {
         let body = r##"<path fill="#c33" d="M2 2h12v5H7v7H2z"/>"##;
         icons.insert(object.word.to_owned(), json!({ "body": body }));
         characters.insert(object.hexcode.to_lowercase(), object.word.into());

@@ -7,7 +7,7 @@ use brisk_media::{Cutout, Picture};
 
 use super::colour::recolour;
 use super::scene::{Frame, Item, Scene};
-use super::words::{Colour, OBJECTS, Place};
+use super::words::{Colour, Place, all_objects};
 use crate::data::DataError;
 use crate::data::icon_set::IconSet;
 use crate::data::iconify::Icon;
@@ -62,7 +62,7 @@ impl Drawings {
             let name = set.package().rsplit('/').next().unwrap_or_default();
             let folder = &npm.join(name);
             let drawings = IconSet::open(set, folder)?;
-            for (index, object) in OBJECTS.iter().enumerate() {
+            for (index, object) in all_objects().enumerate() {
                 let icon = drawings.icon(object.hexcode)?;
                 let what = format!("{}, the emoji {}", object.with_article(), object.hexcode);
                 icons.insert((set, index), icon.ok_or_else(|| drawings.lacks(&what))?);
@@ -118,7 +118,7 @@ impl Drawings {
         Ok((cutout, corner(item.frame.left), corner(item.frame.top)))
     }
 
-    /// The drawing of one of [`OBJECTS`] in a set, in a colour or its own, `side` pixels wide and high and turned
+    /// The drawing of one of [`all_objects`] in a set, in a colour or its own, `side` pixels wide and high and turned
     /// clockwise by `degrees`.
     ///
     /// # Errors
@@ -138,7 +138,7 @@ impl Drawings {
         let icon = self.icons.get(&(set, object));
         let icon = icon.ok_or_else(|| DataError::Render {
             set,
-            icon: OBJECTS.get(object).map_or("", |o| o.word).to_owned(),
+            icon: all_objects().nth(object).map_or("", |o| o.word).to_owned(),
             source: brisk_media::Error::Argument("no such object".to_owned()),
         })?;
         let mut cutout = icon
@@ -180,14 +180,14 @@ pub(crate) mod tests {
         packages_of(without, |_| r##"<path fill="#fc0" d="M0 0h16v16H0z"/>"##)
     }
 
-    /// Packages in which an object is drawn by its place among [`OBJECTS`].
+    /// Packages in which an object is drawn by its place among [`all_objects`].
     pub(crate) fn packages_of(
         without: Option<&str>,
         body: impl Fn(usize) -> &'static str,
     ) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         let (mut icons, mut characters) = (Map::new(), Map::new());
-        for (index, object) in OBJECTS.iter().enumerate() {
+        for (index, object) in all_objects().enumerate() {
             if Some(object.word) == without {
                 continue;
             }

@@ -25,4 +25,4 @@ pub use drawings::{Drawings, Rendered};
 pub use prepare::{SceneOptions, SceneReport, prepare_scenes, scene_of};
 pub use scene::{Frame, Item, Kind, Scene};
 pub use split::Split;
-pub use words::{Colour, OBJECTS, Object, Place, Relation};
+pub use words::{Colour, FURTHER_OBJECTS, OBJECTS, Object, Place, Relation, all_objects};

@@ -81,6 +81,55 @@ pub const OBJECTS: [Object; 40] = [
     object("tree", "trees", "1F333"),
 ];
 
+/// Objects of clips of motion that are in no scene: the checker of scenes does not know them.
+pub const FURTHER_OBJECTS: [Object; 40] = [
+    object("heart", "hearts", "2764"),
+    object("star", "stars", "2B50"),
+    object("moon", "moons", "1F319"),
+    object("sun", "suns", "2600"),
+    object("ball", "balls", "26BD"),
+    object("rose", "roses", "1F339"),
+    object("cherry", "cherries", "1F352"),
+    object("lemon", "lemons", "1F34B"),
+    object("tomato", "tomatoes", "1F345"),
+    object("egg", "eggs", "1F95A"),
+    object("hamburger", "hamburgers", "1F354"),
+    object("doughnut", "doughnuts", "1F369"),
+    object("cake", "cakes", "1F382"),
+    object("pumpkin", "pumpkins", "1F383"),
+    object("frog", "frogs", "1F438"),
+    object("bear", "bears", "1F43B"),
+    object("fox", "foxes", "1F98A"),
+    object("lion", "lions", "1F981"),
+    object("cow", "cows", "1F404"),
+    object("horse", "horses", "1F40E"),
+    object("dolphin", "dolphins", "1F42C"),
+    object("snake", "snakes", "1F40D"),
+    object("bee", "bees", "1F41D"),
+    object("ladybug", "ladybugs", "1F41E"),
+    object("robot", "robots", "1F916"),
+    object("ghost", "ghosts", "1F47B"),
+    object("snowman", "snowmen", "26C4"),
+    object("crown", "crowns", "1F451"),
+    object("gem", "gems", "1F48E"),
+    object("hat", "hats", "1F3A9"),
+    object("gift", "gifts", "1F381"),
+    object("airplane", "airplanes", "2708"),
+    object("helicopter", "helicopters", "1F681"),
+    object("train", "trains", "1F682"),
+    object("trophy", "trophies", "1F3C6"),
+    object("camera", "cameras", "1F4F7"),
+    object("shoe", "shoes", "1F45F"),
+    object("drum", "drums", "1F941"),
+    object("leaf", "leaves", "1F341"),
+    object("sunflower", "sunflowers", "1F33B"),
+];
+
+/// [`OBJECTS`], then [`FURTHER_OBJECTS`].
+pub fn all_objects() -> impl Iterator<Item = &'static Object> {
+    OBJECTS.iter().chain(&FURTHER_OBJECTS)
+}
+
 /// A colour that can be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

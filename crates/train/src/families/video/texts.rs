@@ -11,7 +11,7 @@ use brisk_pipelines::families::hunyuan_video::text::{every, text_rows};
 use brisk_text::{Tokenizer, train_bpe, with_pieces};
 
 use crate::data::motion::Motion;
-use crate::data::scenes::{Colour, OBJECTS, with_article};
+use crate::data::scenes::{Colour, all_objects, with_article};
 use crate::error::{Error, Result};
 
 /// What ends a text of the CLIP tokenizer.
@@ -130,7 +130,7 @@ pub(crate) fn conditioning(
 /// Every caption that a clip of motion can have.
 fn captions() -> Vec<String> {
     let mut lines = Vec::new();
-    for object in &OBJECTS {
+    for object in all_objects() {
         let colours = Colour::ALL.iter().map(|colour| {
             let coloured = format!("{} {}", colour.word(), object.word);
             with_article(&coloured)
