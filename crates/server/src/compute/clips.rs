@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use brisk::{Control, GeneratedClip, Picture, ResultKind, VideoPlan};
+use brisk::{Control, Event, GeneratedClip, Picture, ResultKind, VideoPlan};
+use brisk_pipelines::events::Work;
 use brisk_pipelines::machine;
 
 use super::{Clock, Compute, Made};
@@ -11,6 +12,9 @@ use crate::error::{ApiError, Result};
 use crate::job::Job;
 use crate::residents::{Lent, Model};
 use crate::served::Residence;
+
+/// The stage in which a clip's first frame is drawn.
+const FIRST_FRAME: &str = "first frame";
 
 /// A clip that is made and not yet a file.
 pub struct Filmed {
@@ -72,7 +76,21 @@ impl Compute {
         let clock = Clock::start();
         let failed = |error: brisk::Error| ApiError::of_library(&error);
         let plan = opening.planned(&**model).map_err(failed)?;
-        let drawn = model.generate(&plan, &self.control_of(job, 0));
+        // One stage of the job: the steps that it tells are the clip's.
+        let stage = Event::Stage {
+            name: FIRST_FRAME,
+            work: Work::Run,
+            total: 0,
+        };
+        job.note(stage, 0);
+        let (listening, release_memory) = (Arc::clone(job), self.release_memory);
+        let control = Control::new(move |event| match event {
+            Event::SaveMemory => release_memory(),
+            Event::Warning(_) => listening.note(event, 0),
+            _ => {}
+        });
+        let control = self.control(control.with_cancel(job.halt_flag()));
+        let drawn = model.generate(&plan, &control);
         let Some(drawn) = drawn.map_err(failed)?.pop() else {
             return Err(ApiError::internal("the model drew no picture"));
         };

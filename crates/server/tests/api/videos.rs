@@ -269,6 +269,8 @@ async fn a_first_frame_that_is_not_given_is_drawn() {
     let begun = server.begun(body).await;
     let told = server.clip(&begun["id"]).await;
     assert_eq!(told["status"], "completed", "{told}");
+    let stages = &told["brisk"]["seconds"]["stages"];
+    assert!(stages["first frame"].is_number(), "{told}");
     let apng = server.content(&told["id"], "?format=apng").await;
     let model = ModelFolder::Disk(folder(REPLACE));
     let model = registry::open_video(&model, &OpenSettings::default()).unwrap();
