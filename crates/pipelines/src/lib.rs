@@ -40,6 +40,7 @@ mod known_prompts;
 mod low_bit_settings;
 pub mod machine;
 pub mod memory;
+mod only_size;
 pub mod options;
 pub mod quantize;
 mod random;

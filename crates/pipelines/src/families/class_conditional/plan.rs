@@ -11,7 +11,8 @@ use super::options as own;
 use crate::diffusion::DecodeMode;
 use crate::diffusion::denoise::rows_at_once;
 use crate::error::{Error, Result};
-use crate::options::{Key, Latents, Scope, Support, keys};
+use crate::only_size::check_only_size;
+use crate::options::{Latents, Scope, Support, keys};
 use crate::request::ImageRequest;
 
 /// A request with every decision made.
@@ -158,18 +159,11 @@ fn sampler(
 }
 
 fn check_size(request: &ImageRequest, files: &Files) -> Result<()> {
-    let side = files.pixels();
-    let check = |key: &'static Key<usize>| match request.options.get(key) {
-        Some(asked) if asked != side => Err(Error::request(
-            key.name(),
-            format!(
-                "{asked} pixels; this model draws {side}×{side} only: `input_size` {} of {} pixels a cell",
-                files.transformer.config.input_size,
-                files.vae.config.ratio()
-            ),
-        )),
-        _ => Ok(()),
-    };
-    check(&keys::WIDTH)?;
-    check(&keys::HEIGHT)
+    let reason = format!(
+        ": `input_size` {} of {} pixels a cell",
+        files.transformer.config.input_size,
+        files.vae.config.ratio()
+    );
+    let keys = [&keys::WIDTH, &keys::HEIGHT];
+    check_only_size(&request.options, keys, [files.pixels(); 2], &reason)
 }

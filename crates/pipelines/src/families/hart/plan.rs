@@ -10,7 +10,8 @@ use super::draws::How;
 use super::load::Files;
 use super::options::{self as own, HART};
 use crate::error::{Error, Result};
-use crate::options::{Key, Latents, Scope, keys};
+use crate::only_size::check_only_size;
+use crate::options::{Latents, Scope, keys};
 use crate::request::{ImageRequest, preview_steps};
 
 /// Places of the last scale that are drawn at once, of several pictures unless one has more.
@@ -170,18 +171,11 @@ pub(super) fn plan(request: &ImageRequest, files: &Files) -> Result<HartPlan> {
 }
 
 fn check_size(request: &ImageRequest, files: &Files) -> Result<()> {
-    let side = files.pixels();
-    let check = |key: &'static Key<usize>| match request.options.get(key) {
-        Some(asked) if asked != side => Err(Error::request(
-            key.name(),
-            format!(
-                "{asked} pixels; this model draws {side}×{side} only: `patch_nums` {:?} of {} pixels a place",
-                files.scales.sides(),
-                files.tokenizer_config.ratio()
-            ),
-        )),
-        _ => Ok(()),
-    };
-    check(&keys::WIDTH)?;
-    check(&keys::HEIGHT)
+    let reason = format!(
+        ": `patch_nums` {:?} of {} pixels a place",
+        files.scales.sides(),
+        files.tokenizer_config.ratio()
+    );
+    let keys = [&keys::WIDTH, &keys::HEIGHT];
+    check_only_size(&request.options, keys, [files.pixels(); 2], &reason)
 }

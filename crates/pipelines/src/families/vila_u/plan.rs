@@ -9,6 +9,7 @@ use super::files::Files;
 use super::options::{DRAWS, RECONSTRUCT, TEMPERATURE};
 use crate::autoregressive::Sampling;
 use crate::error::{Error, Result};
+use crate::only_size::check_only_size;
 use crate::options::{CodeTensor, Codes, Definition, Key, Options, Scope, keys};
 use crate::request::ImageRequest;
 
@@ -161,19 +162,11 @@ pub(super) fn how(asked: &Options) -> Result<How> {
 /// Refuses any size but the model's, by the two options that ask for one.
 pub(super) fn check_size(
     asked: &Options,
-    [of_width, of_height]: [&'static Key<usize>; 2],
+    keys: [&'static Key<usize>; 2],
     files: &Files,
 ) -> Result<()> {
     let [height, width] = files.tower_config.decoded_size();
-    let check = |key: &'static Key<usize>, side: usize| match asked.get(key) {
-        Some(asked) if asked != side => Err(Error::request(
-            key.name(),
-            format!("{asked} pixels; this model draws {width}×{height} only"),
-        )),
-        _ => Ok(()),
-    };
-    check(of_width, width)?;
-    check(of_height, height)
+    check_only_size(asked, keys, [width, height], "")
 }
 
 /// Codes of a file for `images` pictures: one row for each, or one for all.
