@@ -7,7 +7,7 @@ use brisk::options::{Key, Options};
 use brisk::{Picture, ResultKind, StageCost, VideoModel, VideoPlan, VideoRequest, keys};
 use serde_json::{Map, Value};
 
-use super::images::{check_picture, check_steps, exceeds, refusal, size};
+use super::images::{check_picture, check_steps, refusal, size};
 use super::opening::Opening;
 use super::{Context, Pictures, seed, seeds};
 use crate::error::{ApiError, Result};
@@ -102,11 +102,7 @@ impl ClipAsk {
         let planned = model.plan_clip(&request);
         let (plan, costs) = planned.map_err(|error| refused(&error))?;
         check_plan(context, &model, &plan)?;
-        let stages = plan.memory.iter().map(|stage| stage.needed);
-        let memory = stages.max().unwrap_or(0);
-        if memory > context.memory {
-            return Err(exceeds(memory, context.memory));
-        }
+        let memory = context.room_for(&plan.memory)?;
         put_away(&pictures, opening.as_ref(), &mut request.options);
         Ok(Self {
             model,

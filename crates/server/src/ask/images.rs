@@ -139,15 +139,7 @@ impl ImageAsk {
         let plan = planned.plan;
         check_steps(context, plan.steps)?;
         check_pixels(context, plan.width, plan.height, count)?;
-        let memory = plan
-            .memory
-            .iter()
-            .map(|stage| stage.needed)
-            .max()
-            .unwrap_or(0);
-        if memory > context.memory {
-            return Err(exceeds(memory, context.memory));
-        }
+        let memory = context.room_for(&plan.memory)?;
         for request in &mut requests {
             pictures.put_away(&mut request.options);
         }
@@ -241,18 +233,6 @@ pub(super) fn refusal(context: Context<'_>, error: &brisk::Error) -> ApiError {
         }
         error => ApiError::of_library(error),
     }
-}
-
-pub(super) fn exceeds(needed: u64, budget: u64) -> ApiError {
-    ApiError::new(
-        axum::http::StatusCode::BAD_REQUEST,
-        "exceeds_memory",
-        format!(
-            "the request needs about {} MiB of memory, and the server may use {}; ask for a smaller size",
-            needed >> 20,
-            budget >> 20
-        ),
-    )
 }
 
 /// Previews that a request gets: those that it asks for, as long as they take little of its time.

@@ -9,7 +9,7 @@ use brisk_pipelines::request::{Word, WordFile};
 use serde_json::{Map, Value};
 
 use super::Context;
-use super::images::{exceeds, refusal, the_picture};
+use super::images::{refusal, the_picture};
 use crate::error::{ApiError, Result};
 use crate::fields::{Endpoint, Given, PictureFile, PictureRoom, room_for};
 use crate::served::Served;
@@ -70,11 +70,7 @@ impl MaskAsk {
         };
         let plan = model.plan_masks(&request);
         let plan = plan.map_err(|error| refusal(context, &error))?;
-        let stages = plan.memory.iter().map(|stage| stage.needed);
-        let memory = stages.max().unwrap_or(0);
-        if memory > context.memory {
-            return Err(exceeds(memory, context.memory));
-        }
+        let memory = context.room_for(&plan.memory)?;
         let words = request.words.as_ref().map_or(0, Vec::len);
         Ok(Self {
             model,

@@ -10,7 +10,7 @@ mod texts;
 
 use std::sync::Arc;
 
-use brisk::{ResultKind, StageCost};
+use brisk::{ResultKind, StageCost, StageMemory};
 use serde_json::{Map, Value};
 
 use crate::error::{ApiError, Result};
@@ -40,6 +40,25 @@ pub struct Context<'a> {
     pub memory: u64,
     /// Hands freed memory back to the system.
     pub release_memory: fn(),
+}
+
+impl Context<'_> {
+    /// Bytes of the stage that needs most; more than the server may use are refused.
+    fn room_for(&self, stages: &[StageMemory]) -> Result<u64> {
+        let needed = stages.iter().map(|stage| stage.needed).max().unwrap_or(0);
+        if needed <= self.memory {
+            return Ok(needed);
+        }
+        Err(ApiError::new(
+            axum::http::StatusCode::BAD_REQUEST,
+            "exceeds_memory",
+            format!(
+                "the request needs about {} MiB of memory, and the server may use {}; ask for a smaller size",
+                needed >> 20,
+                self.memory >> 20
+            ),
+        ))
+    }
 }
 
 /// What is asked.

@@ -6,7 +6,7 @@ use brisk::options::video_keys::{HEIGHT, IMAGE, WIDTH};
 use brisk::{FirstFrame, ImageModel, ImagePlan, Picture, ResultKind, StageCost, VideoRequest};
 
 use super::Context;
-use super::images::{exceeds, refusal};
+use super::images::refusal;
 use crate::error::{ApiError, Result};
 use crate::fields::field_of_option;
 use crate::served::Served;
@@ -52,11 +52,7 @@ impl Opening {
         );
         let planned = drawer.plan_first_frame(&frame, size, seed);
         let planned = planned.map_err(|error| refusal(context, &error))?;
-        let stages = planned.plan.memory.iter().map(|stage| stage.needed);
-        let memory = stages.max().unwrap_or(0);
-        if memory > context.memory {
-            return Err(exceeds(memory, context.memory));
-        }
+        let memory = context.room_for(&planned.plan.memory)?;
         let blank = Picture::filled(size.0, size.1, [0; 3]);
         request.options.set(&IMAGE, blank.into());
         Ok(Self {

@@ -83,13 +83,11 @@ impl Compute {
             total: 0,
         };
         job.note(stage, 0);
-        let (listening, release_memory) = (Arc::clone(job), self.release_memory);
-        let control = Control::new(move |event| match event {
-            Event::SaveMemory => release_memory(),
-            Event::Warning(_) => listening.note(event, 0),
-            _ => {}
+        let control = self.control_by(job, |job, event| {
+            if matches!(event, Event::Warning(_)) {
+                job.note(event, 0);
+            }
         });
-        let control = self.control(control.with_cancel(job.halt_flag()));
         let drawn = model.generate(&plan, &control);
         let Some(drawn) = drawn.map_err(failed)?.pop() else {
             return Err(ApiError::internal("the model drew no picture"));

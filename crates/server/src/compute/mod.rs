@@ -115,10 +115,19 @@ impl Compute {
 
     /// What a job hears of its result number `result`, and of those that are made with it.
     fn control_of(&self, job: &Arc<Job>, result: usize) -> Control {
+        self.control_by(job, move |job, event| job.note(event, result))
+    }
+
+    /// The same where `hear` says what becomes of an event.
+    fn control_by(
+        &self,
+        job: &Arc<Job>,
+        hear: impl Fn(&Job, Event) + Send + Sync + 'static,
+    ) -> Control {
         let (listening, release_memory) = (Arc::clone(job), self.release_memory);
         let control = Control::new(move |event| match event {
             Event::SaveMemory => release_memory(),
-            event => listening.note(event, result),
+            event => hear(&listening, event),
         });
         self.control(control.with_cancel(job.halt_flag()))
     }
