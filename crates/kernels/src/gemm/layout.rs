@@ -34,7 +34,8 @@ pub(crate) struct Block<'a> {
     /// [takes plain rows](super::product::takes_plain_rows).
     pub stride: usize,
     pub rows: usize,
-    /// At most [`DEPTH`].
+    /// At most [`DEPTH`], but for weights of which the level takes
+    /// [more at once](super::product::inner_values).
     pub depth: usize,
 }
 

@@ -10,8 +10,11 @@ use crate::simd::Level;
 
 /// Runs a step for every inner value: its number, and the values of each panel.
 macro_rules! every_inner_value {
-    ($depth:ident, $panels:expr, $load:ident, |$k:ident, $b:ident| $step:block) => {
+    ($depth:ident, $panels:expr, $ahead:ident, $load:ident, |$k:ident, $b:ident| $step:block) => {
         for pair in 0..$depth / 2 {
+            for panel in $panels {
+                S::fetch(panel, pair, $ahead);
+            }
             {
                 let ($k, $b) = (
                     2 * pair,
@@ -50,7 +53,7 @@ pub(crate) fn tile_shape(level: Level) -> (usize, usize) {
 }
 
 /// `target[i, j] (+)= Σ_k a[i·STRIDE + k]·panel[k, j]` for `rows` rows and `columns` columns over
-/// one or two panels.
+/// one or two panels. What lies `ahead` bytes past the values in work is asked for.
 ///
 /// # Safety
 /// `a` holds `rows` rows of `depth`, every panel `depth` inner values; the panels cover `columns`; the
@@ -63,7 +66,7 @@ pub(crate) unsafe fn tile<S: Stored>(
     rows: usize,
     depth: usize,
     a: *const f32,
-    panels: &[&[S]],
+    (panels, ahead): (&[&[S]], usize),
     columns: usize,
     target: Target,
 ) {
@@ -77,7 +80,7 @@ pub(crate) unsafe fn tile<S: Stored>(
                 $($rows => {
                     // SAFETY: the arm that names the kernel has the level that proves its instructions
                     // and the number of panels; the rest is as the caller promised.
-                    unsafe { $kernel::<$rows, $count, S>(depth, a, held, columns, target) }
+                    unsafe { $kernel::<$rows, $count, S>(depth, a, (held, ahead), columns, target) }
                 })*
                 _ => unreachable!("a tile of {rows} rows"),
             }
@@ -131,7 +134,7 @@ fn multiply_add(a: f32, b: f32, sum: f32) -> f32 {
 unsafe fn portable<const M: usize, const P: usize, S: Stored>(
     depth: usize,
     a: *const f32,
-    panels: [*const S; P],
+    (panels, ahead): ([*const S; P], usize),
     columns: usize,
     target: Target,
 ) {
@@ -139,7 +142,7 @@ unsafe fn portable<const M: usize, const P: usize, S: Stored>(
         let mut sums = [[0.0f32; PANEL]; M];
         // SAFETY: the caller promised `depth` inner values of the panel and of each of M rows of `a`.
         unsafe {
-            every_inner_value!(depth, [panel], all, |k, b| {
+            every_inner_value!(depth, [panel], ahead, all, |k, b| {
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let value = *a.add(i * STRIDE + k);
                     for (sum, b) in sums.iter_mut().zip(&b[0]) {
@@ -161,7 +164,7 @@ unsafe fn portable<const M: usize, const P: usize, S: Stored>(
 unsafe fn avx2<const M: usize, const P: usize, S: Stored>(
     depth: usize,
     a: *const f32,
-    panels: [*const S; P],
+    (panels, ahead): ([*const S; P], usize),
     columns: usize,
     target: Target,
 ) {
@@ -171,7 +174,7 @@ unsafe fn avx2<const M: usize, const P: usize, S: Stored>(
     // SAFETY: the caller promised `depth` inner values of the panel and of each of M rows of `a`, and M
     // rows of `columns` in the target; whole panels are written only where that is a panel.
     unsafe {
-        every_inner_value!(depth, panel, eights, |k, b| {
+        every_inner_value!(depth, panel, ahead, eights, |k, b| {
             for (i, sums) in sums.iter_mut().enumerate() {
                 let value = _mm256_broadcast_ss(&*a.add(i * STRIDE + k));
                 sums[0] = _mm256_fmadd_ps(value, b[0][0], sums[0]);
@@ -209,7 +212,7 @@ unsafe fn avx2<const M: usize, const P: usize, S: Stored>(
 unsafe fn avx512<const M: usize, const P: usize, S: Stored>(
     depth: usize,
     a: *const f32,
-    panels: [*const S; P],
+    (panels, ahead): ([*const S; P], usize),
     columns: usize,
     target: Target,
 ) {
@@ -218,7 +221,7 @@ unsafe fn avx512<const M: usize, const P: usize, S: Stored>(
     // SAFETY: the caller promised `depth` inner values of every panel and of each of M rows of `a`, and M
     // rows of `columns` in the target, within which the masks keep what is read and written.
     unsafe {
-        every_inner_value!(depth, panels, sixteen, |k, b| {
+        every_inner_value!(depth, panels, ahead, sixteen, |k, b| {
             for (i, sums) in sums.iter_mut().enumerate() {
                 let value = _mm512_set1_ps(*a.add(i * STRIDE + k));
                 for (sum, b) in sums.iter_mut().zip(&b) {

@@ -11,8 +11,8 @@
 use super::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
 pub use super::matrix::PackedMatrix;
 use super::microkernel::tile_shape;
-use super::panels::SCRATCH;
-use super::product::{block_product, row_unit, takes_plain_rows};
+use super::panels::{FEW_TILES, SCRATCH};
+use super::product::{block_product, inner_values, row_unit, takes_plain_rows};
 use crate::parallel::{even_runs, rows_mut, split_rows};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, cache};
@@ -30,14 +30,16 @@ fn task_rows(level: Level) -> usize {
     }
 }
 
-/// Panels that a task meets before it goes on: their results stay in the second-level cache while
-/// the inner blocks are added up.
-fn task_panels(level: Level) -> usize {
+/// Panels that a task of so many rows meets before it goes on: their results stay in the second-level
+/// cache while the inner blocks are added up.
+fn task_panels(level: Level, rows: usize) -> usize {
     match level {
         // Rows are taken apart for every such run of panels, which costs more than results that leave
         // the cache.
         #[cfg(target_arch = "x86_64")]
         Level::Amx(_) => 128,
+        // Few rows wait for weights alone, which come fastest in the order of memory.
+        _ if rows <= FEW_TILES * tile_shape(level).0 => tile_shape(level).1,
         _ => 32,
     }
 }
@@ -154,7 +156,7 @@ fn forward_then<G, F>(
         }
     };
     let small = rows * inputs * outputs < SMALL;
-    if small || threads == 1 && rows <= task_rows(level) {
+    if small || threads == 1 && (FEW_ROWS..=task_rows(level)).contains(&rows) {
         run(0, y);
         return;
     }
@@ -230,12 +232,13 @@ fn product(
     };
     with_buffer(gathered, |buffer| {
         with_buffer(SCRATCH, |scratch| {
-            let task_panels = task_panels(level);
+            let task_panels = task_panels(level, out.rows);
+            let most = inner_values(level, w, out.rows);
             for start in panels.clone().step_by(task_panels) {
                 let panels = start..(start + task_panels).min(panels.end);
                 let columns = w.outputs().min(panels.end * PANEL) - start * PANEL;
-                for first in (0..inputs.max(1)).step_by(DEPTH) {
-                    let depth = DEPTH.min(inputs - first);
+                for first in (0..inputs.max(1)).step_by(most) {
+                    let depth = most.min(inputs - first);
                     let (x, stride) = match &rows {
                         Rows::Plain(x) => (&x[first..], inputs),
                         // Without inputs there is no block.

@@ -9,6 +9,9 @@ use std::ops::Range;
 /// Values of the scratch that a product over f32 panels wants: two widened panels of [`DEPTH`].
 pub(crate) const SCRATCH: usize = 2 * DEPTH * PANEL;
 
+/// Tiles of rows that are few.
+pub(super) const FEW_TILES: usize = 2;
+
 /// Where the panels of a product come from.
 pub(crate) trait PanelSource<S> {
     /// A panel, in `scratch` where it is stored otherwise; as many inner values as the product needs, or
@@ -16,6 +19,11 @@ pub(crate) trait PanelSource<S> {
     fn panel<'a>(&'a self, index: usize, scratch: &'a mut [f32]) -> &'a [S];
     /// Asks for part `part` of `parts` of a panel, if there is such a panel.
     fn prefetch(&self, _index: usize, _part: usize, _parts: usize) {}
+    /// Bytes from a value to what is worth asking for while it is in work, where no part of the next panel
+    /// is.
+    fn ahead(&self) -> usize {
+        0
+    }
 }
 
 /// `target (+)= block·panels` for `rows` rows of `block`, [`STRIDE`] apart, and `depth` inner values of
@@ -43,6 +51,8 @@ pub(crate) unsafe fn panel_product<S: Stored>(
     let (first, second) = scratch.split_at_mut(DEPTH * PANEL);
     let (most_rows, most_panels) = tile_shape(level);
     let tiles = rows.div_ceil(most_rows);
+    // Many tiles leave time to fetch the next panel in; few take panels as fast as they come.
+    let few = tiles <= FEW_TILES;
     for (step, index) in panels.clone().step_by(most_panels).enumerate() {
         let count = most_panels.min(panels.end - index);
         let held = source.panel(index, first);
@@ -64,12 +74,12 @@ pub(crate) unsafe fn panel_product<S: Stored>(
             // Tiles of nearly equal height: a last one of a row or two would run at a fraction of
             // the speed.
             let (row, end) = (rows * i / tiles, rows * (i + 1) / tiles);
-            // One tile alone leaves no time to fetch in.
-            if tiles > 1 {
+            if !few {
                 for next in (index + count..panels.end).take(most_panels) {
                     source.prefetch(next, i, tiles);
                 }
             }
+            let ahead = if few && i == 0 { source.ahead() } else { 0 };
             // SAFETY: tiles are no larger than the level's; block and panels were found long enough;
             // these rows and columns lie within the target, which the caller promised.
             unsafe {
@@ -78,7 +88,7 @@ pub(crate) unsafe fn panel_product<S: Stored>(
                     ..target
                 };
                 let a = block.as_ptr().add(row * STRIDE);
-                tile(level, end - row, depth, a, held, width, target);
+                tile(level, end - row, depth, a, (held, ahead), width, target);
             }
         }
     }

@@ -1,10 +1,10 @@
 //! A block of rows times panels of a packed weight, on the caller's thread.
 
-use super::layout::{Block, Pair, STRIDE, Target};
+use super::layout::{Block, DEPTH, Pair, STRIDE, Target};
 use super::matrix::PackedMatrix;
 use super::microkernel::tile_shape;
-use super::panels::{PanelSource, panel_product};
-use crate::simd::Level;
+use super::panels::{FEW_TILES, PanelSource, panel_product};
+use crate::simd::{Level, prefetch};
 use std::ops::Range;
 
 /// Whether a level's kernel takes rows as they lie in memory: it brings them into an order of its own.
@@ -23,6 +23,15 @@ pub(crate) fn row_unit(level: Level) -> usize {
         #[cfg(target_arch = "x86_64")]
         Level::Amx(_) => 32,
         other => tile_shape(other).0,
+    }
+}
+
+/// Inner values that a product of so many rows takes at once.
+pub(crate) fn inner_values(level: Level, w: &PackedMatrix, rows: usize) -> usize {
+    match level {
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx(_) if w.holds_pairs() => super::amx::inner_values(rows),
+        _ => DEPTH,
     }
 }
 
@@ -48,6 +57,10 @@ impl PanelSource<f32> for Slab<'_> {
     fn prefetch(&self, index: usize, part: usize, parts: usize) {
         self.fetch(index, part, parts);
     }
+
+    fn ahead(&self) -> usize {
+        prefetch::AHEAD
+    }
 }
 
 impl PanelSource<Pair> for Slab<'_> {
@@ -57,6 +70,10 @@ impl PanelSource<Pair> for Slab<'_> {
 
     fn prefetch(&self, index: usize, part: usize, parts: usize) {
         self.fetch(index, part, parts);
+    }
+
+    fn ahead(&self) -> usize {
+        prefetch::AHEAD
     }
 }
 
@@ -101,7 +118,7 @@ pub(crate) unsafe fn block_product(
         depth,
     };
     // Few tiles of rows don't repay a widened copy of every panel.
-    let direct = w.holds_pairs() && rows <= 2 * tile_shape(level).0;
+    let direct = w.holds_pairs() && rows <= FEW_TILES * tile_shape(level).0;
     // SAFETY: as the caller promised.
     unsafe {
         if direct {

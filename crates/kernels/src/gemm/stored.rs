@@ -1,11 +1,14 @@
 //! What panels consist of, as a kernel's registers want it.
 
 use super::layout::{PANEL, Pair};
+use crate::simd::prefetch;
 
 /// What panels consist of. Inner values are asked for by pair and parity.
 pub(crate) trait Stored: Copy {
     /// Elements of a panel of `depth` inner values.
     fn count(depth: usize) -> usize;
+    /// Asks for what lies `ahead` bytes past a pair of inner values; nothing has to be there.
+    fn fetch(panel: *const Self, pair: usize, ahead: usize);
     /// An inner value of all outputs.
     ///
     /// # Safety
@@ -34,6 +37,11 @@ pub(crate) trait Stored: Copy {
 impl Stored for f32 {
     fn count(depth: usize) -> usize {
         depth * PANEL
+    }
+
+    #[inline(always)]
+    fn fetch(panel: *const Self, pair: usize, ahead: usize) {
+        prefetch::past(panel.cast::<[Pair; 2]>().wrapping_add(pair), ahead);
     }
 
     #[inline(always)]
@@ -77,6 +85,11 @@ impl Stored for f32 {
 impl Stored for Pair {
     fn count(depth: usize) -> usize {
         depth.div_ceil(2)
+    }
+
+    #[inline(always)]
+    fn fetch(panel: *const Self, pair: usize, ahead: usize) {
+        prefetch::past(panel.wrapping_add(pair), ahead);
     }
 
     #[inline(always)]

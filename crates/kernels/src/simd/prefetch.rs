@@ -10,6 +10,10 @@ const NEAR: i32 = 1;
 #[cfg(not(target_arch = "x86_64"))]
 const FAR: i32 = 2;
 
+/// How far ahead to ask, in bytes, where memory is read in order and little is computed with it: what a
+/// core can wait for at once.
+pub(crate) const AHEAD: usize = 2048;
+
 /// Bytes that a cache fetches together.
 const LINE: usize = 64;
 
@@ -36,6 +40,14 @@ pub(crate) fn near<T>(values: &[T]) {
 #[inline(always)]
 pub(crate) fn far<T>(values: &[T]) {
     fetch::<FAR>(values.as_ptr().cast(), size_of_val(values));
+}
+
+/// The lines that lie `distance` bytes past those of `values`, into the first-level cache: what is read
+/// next where memory is read in order. There need not be any such memory.
+#[inline(always)]
+pub(crate) fn past<T>(values: *const T, distance: usize) {
+    let start = values.cast::<u8>().wrapping_add(distance);
+    fetch::<NEAR>(start, size_of::<T>());
 }
 
 /// `count` values that are written soon, from `start`, which may be any address.

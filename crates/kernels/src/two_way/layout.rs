@@ -200,7 +200,7 @@ pub(super) fn product(level: Level, a: FactorRows, panel: &[f32], columns: usize
         let a = a.values[first * STRIDE..].as_ptr();
         // SAFETY: a factor has `rows` rows that are `STRIDE` long, the panel `depth` rows of 16, and the assertion
         // left room for the result, which is borrowed mutably.
-        unsafe { tile(level, count, depth, a, &[panel], columns, target) };
+        unsafe { tile(level, count, depth, a, (&[panel], 0), columns, target) };
     }
 }
 

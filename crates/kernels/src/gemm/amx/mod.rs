@@ -11,7 +11,7 @@ mod split;
 use super::layout::{Block, DEPTH, PANEL, Pair, Target};
 use super::matrix::PackedMatrix;
 use crate::scratch::with_buffer;
-use crate::simd::x86::Amx;
+use crate::simd::{prefetch, x86::Amx};
 pub(crate) use registers::{BATCH, Tiles};
 use std::ops::Range;
 
@@ -27,6 +27,21 @@ const STEP: usize = 32;
 const LINES: usize = STEP / 2;
 /// Parts of an f32 value.
 const PARTS: usize = 3;
+
+/// Rows that are few: they wait for weights, which come fastest in the order of memory.
+const FEW_ROWS: usize = 2 * ROWS;
+/// Bytes of the tiles of few rows that stay in the second-level cache, which is of one size in all
+/// processors that have tiles.
+const HELD: usize = 3 << 19;
+
+/// Inner values that a product with bf16 weights takes at once.
+pub(super) fn inner_values(rows: usize) -> usize {
+    if rows > FEW_ROWS {
+        return DEPTH;
+    }
+    let step = rows.div_ceil(ROWS).max(1) * PARTS * TILE;
+    HELD / step * STEP
+}
 
 /// Calls `work` with room for so many tiles, each on a cache line of its own.
 fn with_tiles<R>(count: usize, work: impl FnOnce(*mut u8) -> R) -> R {
@@ -56,7 +71,6 @@ pub(super) unsafe fn block_product(
         rows,
         depth,
     } = block;
-    assert!(depth <= DEPTH);
     if rows == 0 || depth == 0 {
         return;
     }
@@ -66,7 +80,17 @@ pub(super) unsafe fn block_product(
     );
     let steps = depth.div_ceil(STEP);
     let row_tiles = rows.div_ceil(ROWS);
-    let most = PARTS * DEPTH.div_ceil(STEP);
+    // Few rows take panels from end to end, others some inner values of one after another.
+    let next = if rows <= FEW_ROWS {
+        prefetch::AHEAD
+    } else {
+        2 * w.inputs().div_ceil(2) * size_of::<Pair>()
+    };
+    let most = if w.holds_pairs() {
+        steps
+    } else {
+        PARTS * steps
+    };
     with_tiles(row_tiles * steps * PARTS, |a| {
         with_tiles(2 * most, |b| {
             // SAFETY: tiles come with AVX-512; `x` was found to hold the rows, and `a` has room for their
@@ -86,7 +110,7 @@ pub(super) unsafe fn block_product(
                         parts = PARTS;
                         let panel = w.panel(index + offset, first, depth, scratch);
                         // SAFETY: tiles come with AVX-512, and `b` has room for three parts of two
-                        // panels of any depth.
+                        // panels.
                         unsafe { split::panel(panel, b) };
                         continue;
                     }
@@ -98,8 +122,8 @@ pub(super) unsafe fn block_product(
                         continue;
                     }
                     let b = b.cast::<Pair>();
-                    // SAFETY: `b` has room for the tiles of two panels of any depth, of which these pairs
-                    // and what fills their last tile are the offset's one.
+                    // SAFETY: `b` has room for the tiles of two panels, of which these pairs and what fills
+                    // their last tile are the offset's one.
                     unsafe {
                         b.copy_from_nonoverlapping(pairs.as_ptr(), pairs.len());
                         b.add(pairs.len()).write_bytes(0, missing);
@@ -114,7 +138,8 @@ pub(super) unsafe fn block_product(
                             .wrapping_add(first * ROWS * target.stride + column),
                         ..target
                     };
-                    let factors = ([a(first), a(first + 1)], held, steps);
+                    let ahead = if first == 0 { next } else { 0 };
+                    let factors = ([a(first), a(first + 1)], (held, ahead), steps);
                     // SAFETY: tiles hold `steps` steps of as many parts; the caller promised a target
                     // of these rows and columns.
                     unsafe { tiles.multiply(parts, factors, (rows, width), target) };

@@ -30,7 +30,7 @@ impl Tiles {
     }
 
     /// `target (+)= a·b` for up to two tiles of rows and two panels. `a` holds three parts a step, `b`
-    /// as many as `parts` says, 1 or 3.
+    /// as many as `parts` says, 1 or 3; what lies `ahead` bytes past one part is asked for.
     ///
     /// # Safety
     /// They hold `steps` steps each, the second of a pair where it is used; the target has these rows
@@ -38,7 +38,7 @@ impl Tiles {
     pub(super) unsafe fn multiply(
         &self,
         parts: usize,
-        (a, b, steps): ([*const u8; 2], [*const u8; 2], usize),
+        (a, (b, ahead), steps): ([*const u8; 2], ([*const u8; 2], usize), usize),
         (rows, columns): (usize, usize),
         target: Target,
     ) {
@@ -47,7 +47,15 @@ impl Tiles {
             let c = (target.out, target.stride * size_of::<f32>());
             // SAFETY: the caller promised the factors and a target of these rows and columns, which are
             // whole tiles.
-            unsafe { multiply_whole(parts, (a, b, steps), c, rows > ROWS, target.accumulate) };
+            unsafe {
+                multiply_whole(
+                    parts,
+                    (a, (b, ahead), steps),
+                    c,
+                    rows > ROWS,
+                    target.accumulate,
+                )
+            };
             return;
         }
         #[repr(align(64))]
@@ -66,7 +74,15 @@ impl Tiles {
         let b = if columns > PANEL { b } else { [b[0]; 2] };
         let c = (products.0.as_mut_ptr().cast(), size_of_val(&products.0[0]));
         // SAFETY: the caller promised the factors; the products have room for all tiles.
-        unsafe { multiply_whole(parts, (a, b, steps), c, rows > ROWS, target.accumulate) };
+        unsafe {
+            multiply_whole(
+                parts,
+                (a, (b, ahead), steps),
+                c,
+                rows > ROWS,
+                target.accumulate,
+            )
+        };
         for (i, products) in products.0[..rows].iter().enumerate() {
             // SAFETY: the caller promised a target of these rows and columns.
             let row = unsafe { std::slice::from_raw_parts_mut(out(i), columns) };
@@ -204,6 +220,16 @@ macro_rules! weights {
     };
 }
 
+/// Asks for the lines of the tiles that stand `ahead` bytes past those of the weights.
+macro_rules! fetch {
+    ($($offset:literal)*) => {
+        concat!($(
+            "prefetcht0 [{b0} + {ahead} + ", $offset, "]\n",
+            "prefetcht0 [{b1} + {ahead} + ", $offset, "]\n",
+        )*)
+    };
+}
+
 /// Their products with the input's part at an offset, for one tile of rows.
 macro_rules! one {
     ($offset:literal) => {
@@ -234,7 +260,15 @@ macro_rules! two {
 /// Input parts times the only part of bf16 weights.
 macro_rules! times_half {
     ($rows:ident) => {
-        concat!(weights!("0"), $rows!("0"), $rows!("1024"), $rows!("2048"))
+        concat!(
+            weights!("0"),
+            fetch!("0" "64" "128" "192" "256"),
+            $rows!("0"),
+            fetch!("320" "384" "448" "512" "576"),
+            $rows!("1024"),
+            fetch!("640" "704" "768" "832" "896" "960"),
+            $rows!("2048"),
+        )
     };
 }
 
@@ -256,7 +290,10 @@ macro_rules! times_full {
 }
 
 macro_rules! product {
-    ($step:expr, $parts:expr, $factors:expr, $target:expr, $keep:expr) => {{
+    (
+        $step:expr, $parts:expr, $factors:expr, $target:expr, $keep:expr
+        $(, $name:ident = $value:expr)*
+    ) => {{
         let ((a, b, steps), (c, stride)) = ($factors, $target);
         asm!(
             "tilezero tmm0",
@@ -296,6 +333,7 @@ macro_rules! product {
             lower = in(reg) c[1],
             stride = in(reg) stride,
             line = in(reg) LINE,
+            $($name = in(reg) $value,)*
             a_step = const PARTS * TILE,
             b_step = const $parts * TILE,
             out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
@@ -312,7 +350,7 @@ macro_rules! product {
 /// As for [`Tiles::multiply`]; the registers are configured.
 unsafe fn multiply_whole(
     parts: usize,
-    factors: ([*const u8; 2], [*const u8; 2], usize),
+    (a, (b, ahead), steps): ([*const u8; 2], ([*const u8; 2], usize), usize),
     (c, stride): (*mut f32, usize),
     both: bool,
     keep: bool,
@@ -323,13 +361,14 @@ unsafe fn multiply_whole(
         0
     });
     let target = ([c, lower], stride);
-    assert!(factors.2 > 0 && matches!(parts, 1 | PARTS));
+    let factors = (a, b, steps);
+    assert!(steps > 0 && matches!(parts, 1 | PARTS));
     // SAFETY: reads tiles within the factors and the target, and writes the target's; the caller promised
     // both, and there is at least one step.
     unsafe {
         match (parts, both) {
-            (1, false) => product!(times_half!(one), 1, factors, target, keep),
-            (1, true) => product!(times_half!(two), 1, factors, target, keep),
+            (1, false) => product!(times_half!(one), 1, factors, target, keep, ahead = ahead),
+            (1, true) => product!(times_half!(two), 1, factors, target, keep, ahead = ahead),
             (_, false) => product!(times_full!(one), PARTS, factors, target, keep),
             (_, true) => product!(times_full!(two), PARTS, factors, target, keep),
         }

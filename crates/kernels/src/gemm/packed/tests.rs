@@ -169,6 +169,35 @@ fn results_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
+fn results_do_not_depend_on_a_rows_company() {
+    // More inner values than any level takes at once for many rows, and an odd end.
+    let (rows, inputs, outputs) = (80, 1111, 70);
+    let x = noise(rows * inputs, 1);
+    let w = noise(outputs * inputs, 2);
+    let narrow: Vec<bf16> = w.iter().map(|&v| bf16::from_f32(v)).collect();
+    for w in [
+        PackedMatrix::from_f32(&w, outputs, inputs),
+        PackedMatrix::from_bf16(&narrow, outputs, inputs),
+    ] {
+        for level in Level::available() {
+            let run = |x: &[f32]| {
+                let mut y = vec![f32::NAN; x.len() / inputs * outputs];
+                forward_at(level, x, &w, &mut y, NOTHING);
+                y
+            };
+            let all = run(&x);
+            for count in [1, 2, 7, 13, 16, 17, 32, 33, 48] {
+                let some = run(&x[5 * inputs..(5 + count) * inputs]);
+                assert!(
+                    some == all[5 * outputs..(5 + count) * outputs],
+                    "{count} at {level:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn every_row_is_finished_once() {
     for rows in [1, 40, 64, 500] {
         let w = PackedMatrix::from_f32(&noise(20 * 9, 2), 20, 9);

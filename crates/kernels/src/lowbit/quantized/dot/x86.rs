@@ -3,6 +3,7 @@
 use super::super::rows::RowGroup;
 use super::super::{Bits, GROUP};
 use crate::gemm::layout::PANEL;
+use crate::simd::prefetch;
 use crate::simd::vectors::{
     load_bytes_16, load_bytes_32, load_bytes_64, load_eight, load_sixteen, store_eight,
     store_sixteen,
@@ -61,6 +62,13 @@ entry!(
     avx512_vnni_four,
     avx512_vnni_eight
 );
+
+/// Blocks of a panel, while those that follow are on their way: the next panel's lie behind the last.
+#[inline(always)]
+fn blocks<const BYTES: usize>(panel: &[u8]) -> impl Iterator<Item = &[u8; BYTES]> {
+    let blocks = panel.as_chunks().0.iter();
+    blocks.inspect(|block| prefetch::past(*block, prefetch::AHEAD))
+}
 
 /// Four codes of a row, as a lane takes them.
 #[inline(always)]
@@ -126,7 +134,7 @@ fn add_eight(dot: __m256, scales: __m256, row: &RowGroup, sums: &mut Sums, half:
 fn avx2_four(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
     let ones = _mm256_set1_epi16(1);
     let groups = rows.chunks_exact(sums.len());
-    for (block, rows) in panel.as_chunks::<{ FOUR.1 }>().0.iter().zip(groups) {
+    for (block, rows) in blocks::<{ FOUR.1 }>(panel).zip(groups) {
         let (codes, scales) = block.split_at(FOUR.0);
         for half in 0..2 {
             let w = raised_four(codes, half);
@@ -150,7 +158,7 @@ fn avx2_four(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
 fn avx2_eight(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
     let ones = _mm256_set1_epi16(1);
     let groups = rows.chunks_exact(sums.len());
-    for (block, rows) in panel.as_chunks::<{ EIGHT.1 }>().0.iter().zip(groups) {
+    for (block, rows) in blocks::<{ EIGHT.1 }>(panel).zip(groups) {
         let (codes, scales) = block.split_at(EIGHT.0);
         for half in 0..2 {
             let w = signed_eight(codes, half);
@@ -193,7 +201,7 @@ fn avx_vnni_rows(
 #[target_feature(enable = "avxvnni,avx2,fma")]
 fn avx_vnni_four(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
     let groups = rows.chunks_exact(sums.len());
-    for (block, rows) in panel.as_chunks::<{ FOUR.1 }>().0.iter().zip(groups) {
+    for (block, rows) in blocks::<{ FOUR.1 }>(panel).zip(groups) {
         let (codes, scales) = block.split_at(FOUR.0);
         for half in 0..2 {
             let w = raised_four(codes, half);
@@ -207,7 +215,7 @@ fn avx_vnni_four(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
 fn avx_vnni_eight(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
     let raise = _mm256_set1_epi8(-128);
     let groups = rows.chunks_exact(sums.len());
-    for (block, rows) in panel.as_chunks::<{ EIGHT.1 }>().0.iter().zip(groups) {
+    for (block, rows) in blocks::<{ EIGHT.1 }>(panel).zip(groups) {
         let (codes, scales) = block.split_at(EIGHT.0);
         for half in 0..2 {
             let mut w = signed_eight(codes, half);
@@ -248,7 +256,7 @@ fn avx512_vnni_rows(
 fn avx512_vnni_four(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
     let low = _mm512_set1_epi32(0x0f0f_0f0f);
     let groups = rows.chunks_exact(sums.len());
-    for (block, rows) in panel.as_chunks::<{ FOUR.1 }>().0.iter().zip(groups) {
+    for (block, rows) in blocks::<{ FOUR.1 }>(panel).zip(groups) {
         let (codes, scales) = block.split_at(FOUR.0);
         let mut w = [_mm512_setzero_si512(); STEPS];
         for (w, both) in w.as_chunks_mut::<2>().0.iter_mut().zip(codes.as_chunks().0) {
@@ -264,7 +272,7 @@ fn avx512_vnni_four(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
 fn avx512_vnni_eight(panel: &[u8], rows: &[RowGroup], sums: &mut [Sums]) {
     let raise = _mm512_set1_epi32(0x8080_8080_u32 as i32);
     let groups = rows.chunks_exact(sums.len());
-    for (block, rows) in panel.as_chunks::<{ EIGHT.1 }>().0.iter().zip(groups) {
+    for (block, rows) in blocks::<{ EIGHT.1 }>(panel).zip(groups) {
         let (codes, scales) = block.split_at(EIGHT.0);
         let mut w = [_mm512_setzero_si512(); STEPS];
         for (w, codes) in w.iter_mut().zip(codes.as_chunks().0) {
