@@ -1,10 +1,36 @@
 //! How work is split over threads.
 
+use crate::simd::{self, Level};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// Elements below which a second thread costs more than it saves.
 const SMALL: usize = 64 * 1024;
+
+/// Whether so many multiplications are worth a second thread. One that sleeps has to be woken, which on a
+/// virtual machine takes the time of half of these.
+pub(crate) fn worth_threads(multiplications: usize) -> bool {
+    let least = match simd::level() {
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512(_) | Level::Amx(_) => 1 << 23,
+        _ => 1 << 22,
+    };
+    multiplications >= least
+}
+
+/// Calls `work` with every task, in parallel where they are worth it, which make so many
+/// `multiplications` all together.
+pub(crate) fn each<T: Send>(
+    tasks: impl IntoIterator<Item = T> + IntoParallelIterator<Item = T>,
+    multiplications: usize,
+    work: impl Fn(T) + Send + Sync,
+) {
+    if worth_threads(multiplications) {
+        tasks.into_par_iter().for_each(work);
+    } else {
+        tasks.into_iter().for_each(work);
+    }
+}
 
 /// Splits `rows` rows into at most `parts` runs of nearly equal length.
 pub(crate) fn ranges(rows: usize, parts: usize) -> Vec<Range<usize>> {

@@ -245,7 +245,7 @@ fn dead(arguments: &DeadArguments) -> Result {
 }
 
 fn here(arguments: &RunArguments) -> Result {
-    arguments.threads.apply()?;
+    arguments.threads.apply_to_others()?;
     let interrupted = stop_on_interrupt()?;
     let progress = Download::default();
     let mut shown = Shown::new();

@@ -41,20 +41,24 @@ pub struct MasksArguments {
 }
 
 pub fn run(arguments: &MasksArguments) -> Result {
-    arguments.threads.apply()?;
+    let folder = arguments.picture.is_dir();
+    match folder {
+        true => arguments.threads.apply_to_others()?,
+        false => arguments.threads.apply()?,
+    }
     let given = arguments.flags.read()?;
     let (name, variant) = (arguments.model.as_deref(), given.get(&keys::VARIANT));
     let found = models::find(name, variant.as_deref(), ResultKind::Masks)?;
     let settings = models::settings(given.of_scope(Scope::Open));
     let mut model = registry::open_masks(&found.folder, &settings)?;
-    if arguments.picture.is_dir() {
+    if folder {
         return whole_folder(arguments, &given, &mut *model, &found);
     }
-    let (folder, embedding) = (
+    let (out, embedding) = (
         arguments.output.as_deref(),
         arguments.save_embedding.as_deref(),
     );
-    let files = MaskFiles::new(&arguments.picture, folder, embedding);
+    let files = MaskFiles::new(&arguments.picture, out, embedding);
     let request = files.request(given.of_scope(Scope::Request), &found.folder)?;
     let plan = model.plan(&request)?;
     let control = progress::control()?;

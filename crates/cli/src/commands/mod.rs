@@ -75,12 +75,23 @@ pub struct ThreadArguments {
 }
 
 impl ThreadArguments {
-    /// Starts the thread pool; before any work.
+    /// Starts the thread pool, of which this thread is one from then on: from outside, every parallel loop
+    /// would be a message to it and back. Before any work, which this thread must do itself.
     pub fn apply(&self) -> Result {
+        Self::start(self.bound(), true)
+    }
+
+    /// Starts the thread pool for the work of other threads, for which this one only waits.
+    pub fn apply_to_others(&self) -> Result {
+        Self::start(self.bound(), false)
+    }
+
+    /// Threads for the pool, as many as the machine has if 0; the tensor library gets no more.
+    fn bound(&self) -> usize {
         if let Some(threads) = self.threads {
             bound_tensor_library("CANDLE_NUM_THREADS", threads);
         }
-        Self::start(self.threads.map_or(0, usize::from))
+        self.threads.map_or(0, usize::from)
     }
 
     /// The same for a training, whose parts are spread over the threads: the tensor library does not
@@ -91,16 +102,17 @@ impl ThreadArguments {
         let all = || std::thread::available_parallelism().map_or(0, NonZero::get);
         bound_tensor_library("CANDLE_NUM_THREADS", 1);
         bound_tensor_library("RAYON_NUM_THREADS", 1);
-        Self::start(threads.unwrap_or_else(all))
+        Self::start(threads.unwrap_or_else(all), true)
     }
 
-    /// Starts so many threads, as many as the machine has if 0.
-    fn start(threads: usize) -> Result {
+    /// Starts so many threads, as many as the machine has if 0; with this one among them where `own` says so.
+    fn start(threads: usize, own: bool) -> Result {
         brisk_nn::flush_denormals();
-        Ok(rayon::ThreadPoolBuilder::new()
+        let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
-            .start_handler(|_| brisk_nn::flush_denormals())
-            .build_global()?)
+            .start_handler(|_| brisk_nn::flush_denormals());
+        let pool = if own { pool.use_current_thread() } else { pool };
+        Ok(pool.build_global()?)
     }
 }
 

@@ -61,7 +61,7 @@ pub fn log_to_stderr() {
 
 /// Serves until told to end; the log goes to stderr.
 pub fn run(arguments: ServeArguments) -> Result {
-    arguments.threads.apply()?;
+    arguments.threads.apply_to_others()?;
     log_to_stderr();
     let listening = |address: SocketAddr| output::note(&format!("listening on http://{address}"));
     if let Some(queue) = arguments.queue {

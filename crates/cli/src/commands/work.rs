@@ -21,7 +21,7 @@ pub struct WorkArguments {
 
 /// Works until told to end; the log goes to stderr.
 pub fn run(arguments: &WorkArguments) -> Result {
-    arguments.threads.apply()?;
+    arguments.threads.apply_to_others()?;
     log_to_stderr();
     let interrupted = stop_on_interrupt()?;
     let progress = Download::default();

@@ -13,10 +13,9 @@ pub use super::matrix::PackedMatrix;
 use super::microkernel::tile_shape;
 use super::panels::{FEW_TILES, SCRATCH};
 use super::product::{block_product, inner_values, row_unit, takes_plain_rows};
-use crate::parallel::{even_runs, rows_mut, split_rows};
+use crate::parallel::{each, even_runs, rows_mut, split_rows, worth_threads};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, cache};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows that one task takes: with the depth of a block, and with their results in the panels that it
@@ -46,8 +45,6 @@ fn task_panels(level: Level, rows: usize) -> usize {
 
 /// Rows a thread below which threads share the outputs instead.
 const FEW_ROWS: usize = 32;
-/// Multiplications below which one thread does all.
-const SMALL: usize = 32 * 32 * 32;
 
 /// What follows a product where nothing does.
 const NOTHING: Option<fn(usize, &mut [f32])> = None;
@@ -155,11 +152,6 @@ fn forward_then<G, F>(
             finish(first, y);
         }
     };
-    let small = rows * inputs * outputs < SMALL;
-    if small || threads == 1 && (FEW_ROWS..=task_rows(level)).contains(&rows) {
-        run(0, y);
-        return;
-    }
     if rows < FEW_ROWS * threads {
         shared_outputs(level, w, y, &source);
         if let Some(finish) = finish {
@@ -168,9 +160,10 @@ fn forward_then<G, F>(
         return;
     }
     let runs = even_runs(rows, task_rows(level), threads, row_unit(level));
-    split_rows(y, outputs, runs)
-        .into_par_iter()
-        .for_each(|(rows, y)| run(rows.start, y));
+    let tasks = split_rows(y, outputs, runs);
+    each(tasks, rows * inputs * outputs, |(rows, y)| {
+        run(rows.start, y)
+    });
 }
 
 /// A product of few rows, of which every thread computes some outputs.
@@ -180,15 +173,19 @@ where
 {
     let inputs = w.inputs();
     let panels = w.outputs().div_ceil(PANEL);
-    let step = panels
-        .div_ceil(4 * rayon::current_num_threads())
-        .next_multiple_of(tile_shape(level).1);
     let out = Out::new(y, w.outputs());
+    let work = out.rows * inputs * w.outputs();
+    let parts = if worth_threads(work) {
+        4 * rayon::current_num_threads()
+    } else {
+        1
+    };
+    let step = panels.div_ceil(parts).next_multiple_of(tile_shape(level).1);
     // Gathered once, for all tasks.
     let length = out.rows * STRIDE;
     let gathered = match source {
         Source::Plain(_) => 0,
-        Source::Gathered(_) => inputs.div_ceil(DEPTH) * length,
+        Source::Gathered(_) => inputs.max(1).div_ceil(DEPTH) * length,
     };
     with_buffer(gathered, |blocks| {
         if let Source::Gathered(gather) = source {
@@ -198,7 +195,7 @@ where
             }
         }
         let blocks = &*blocks;
-        (0..panels.div_ceil(step)).into_par_iter().for_each(|part| {
+        each(0..panels.div_ceil(step), work, |part| {
             let range = part * step..((part + 1) * step).min(panels);
             let rows = match source {
                 Source::Plain(x) => Rows::Plain(x),

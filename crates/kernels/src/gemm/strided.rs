@@ -1,5 +1,6 @@
 //! Matrix products over strided views.
 
+use crate::parallel::worth_threads;
 use gemm::Parallelism;
 
 /// A matrix inside a slice: element (i, j) stands at `i·row_stride + j·column_stride`.
@@ -106,7 +107,7 @@ pub fn multiply(
     }
     let work = a.rows * b.columns * a.columns;
     let parallelism = match threads {
-        Threads::Pool if work > 64 * 64 * 64 => Parallelism::Rayon(0),
+        Threads::Pool if worth_threads(work) => Parallelism::Rayon(0),
         _ => Parallelism::None,
     };
     // SAFETY: `View::strided` and the assertion above keep every element that the product touches

@@ -13,7 +13,6 @@ use crate::parallel;
 use crate::pointwise::norm::lane_sum;
 use crate::scratch::with_buffer;
 use crate::simd::simd_dispatch;
-use rayon::prelude::*;
 
 /// Sizes of a linear attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -129,23 +128,26 @@ impl Source<'_> {
             .heads
             .div_ceil(2 * rayon::current_num_threads())
             .max(1);
-        let pictures = states.par_chunks_mut(shape.heads.max(1)).enumerate();
-        pictures.for_each(|(b, states)| {
-            let runs = states.par_chunks_mut(run).enumerate();
-            runs.for_each(|(index, states)| {
-                with_buffer(2 * BLOCK * shape.dim, |scratch| {
-                    // Tokens in blocks, so that heads that share a page meet it while it is near.
-                    for first in (0..shape.tokens).step_by(BLOCK) {
-                        let last = (first + BLOCK).min(shape.tokens) - 1;
-                        let (first, last) = (b * shape.tokens + first, b * shape.tokens + last);
-                        for (h, state) in (index * run..).zip(&mut *states) {
-                            let tokens =
-                                self.at(shape, first, h)..self.at(shape, last, h) + shape.dim;
-                            let (k, v) = (&self.k[tokens.clone()], &self.v[tokens]);
-                            accumulate(k, v, stride, shape.dim, state, scratch);
-                        }
+        let pictures = states.chunks_mut(shape.heads.max(1)).enumerate();
+        let tasks: Vec<(usize, usize, &mut [Vec<f32>])> = pictures
+            .flat_map(|(b, states)| {
+                let runs = states.chunks_mut(run).enumerate();
+                runs.map(move |(index, states)| (b, index, states))
+            })
+            .collect();
+        let work = shape.batch * shape.tokens * shape.width() * shape.dim;
+        parallel::each(tasks, work, |(b, index, states)| {
+            with_buffer(2 * BLOCK * shape.dim, |scratch| {
+                // Tokens in blocks, so that heads that share a page meet it while it is near.
+                for first in (0..shape.tokens).step_by(BLOCK) {
+                    let last = (first + BLOCK).min(shape.tokens) - 1;
+                    let (first, last) = (b * shape.tokens + first, b * shape.tokens + last);
+                    for (h, state) in (index * run..).zip(&mut *states) {
+                        let tokens = self.at(shape, first, h)..self.at(shape, last, h) + shape.dim;
+                        let (k, v) = (&self.k[tokens.clone()], &self.v[tokens]);
+                        accumulate(k, v, stride, shape.dim, state, scratch);
                     }
-                });
+                }
             });
         });
     }

@@ -12,12 +12,12 @@ pub use positions::RelativePositions;
 
 use crate::gemm::layout::{DEPTH, Out, PANEL, STRIDE, Target};
 use crate::gemm::panels::{SCRATCH, panel_product};
+use crate::parallel::each;
 use crate::pointwise::math;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, simd_dispatch};
 use key_values::{KeyPanels, ValuePanels};
 use positions::Added;
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Rows, a query and a head each, that meet the keys together.
@@ -179,7 +179,8 @@ fn forward_at(
     let per_task = (ROWS / group).max(1);
     let chunks = queries.div_ceil(per_task);
     let out = Out::new(o, width);
-    (0..chunks * keys.heads()).into_par_iter().for_each(|task| {
+    let work = 2 * q.len() * end;
+    each(0..chunks * keys.heads(), work, |task| {
         let (chunk, head) = (task / keys.heads(), task % keys.heads());
         let first = chunk * per_task;
         let queries = first..(first + per_task).min(queries);

@@ -18,10 +18,9 @@ pub use weight::WinogradWeight;
 use crate::gemm::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
 use crate::gemm::panels::SCRATCH;
 use crate::gemm::product::block_product;
-use crate::parallel::even_runs;
+use crate::parallel::{each, even_runs};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, prefetch};
-use rayon::prelude::*;
 use std::ops::Range;
 use tile::Tile;
 use transform::{MOST_POINTS, Strides, TileTarget, transform_input, transform_output};
@@ -111,7 +110,9 @@ fn forward_at<F>(
         w,
         out,
     };
-    runs.into_par_iter().for_each(|run| {
+    // What is multiplied without tiles.
+    let work = 9 * out_pixels * w.inputs * w.outputs;
+    each(runs, work, |run| {
         let inputs = w.inputs.div_ceil(DEPTH) * w.tile.points() * spread(run.len() * STRIDE);
         let products = w.tile.points() * spread(run.len() * BLOCK_PANELS * PANEL);
         with_buffer(inputs, |inputs| {

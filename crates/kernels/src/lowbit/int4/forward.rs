@@ -12,11 +12,10 @@ use crate::gemm::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
 use crate::gemm::packed::PackedMatrix;
 use crate::gemm::panels::{PanelSource, SCRATCH, panel_product};
 use crate::gemm::product::{block_product, takes_plain_rows};
-use crate::parallel::even_runs;
+use crate::parallel::{each, even_runs};
 use crate::pointwise::epilogue::Epilogue;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, cache};
-use rayon::prelude::*;
 use std::ops::Range;
 
 /// Bytes of rounded inputs that a task keeps in the second-level cache. Every task unpacks all weights.
@@ -109,7 +108,8 @@ pub(super) fn forward_at(
                 let panels = layer.outputs.div_ceil(PANEL);
                 let step = panels.div_ceil(4 * threads).max(2);
                 let out = Out::new(y, layer.outputs);
-                (0..panels.div_ceil(step)).into_par_iter().for_each(|part| {
+                let work = rows * input.inputs * layer.outputs;
+                each(0..panels.div_ceil(step), work, |part| {
                     run.panels(part * step..((part + 1) * step).min(panels), out);
                 });
                 if !run.steps.works_by_columns() {
@@ -136,7 +136,10 @@ pub(super) fn forward_at(
             rest = later;
         }
     }
-    tasks.into_par_iter().for_each(|(rows, parts)| {
+    let work = layers
+        .iter()
+        .map(|layer| rows * input.inputs * layer.outputs);
+    each(tasks, work.sum(), |(rows, parts)| {
         let x = &x[rows.start * input.inputs..rows.end * input.inputs];
         prepared(level, input, rounding, x, rows.len(), |ready| {
             for (layer, y) in layers.iter().zip(parts) {

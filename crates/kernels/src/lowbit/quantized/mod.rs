@@ -21,7 +21,7 @@ mod rows;
 pub use matrix::QuantizedMatrix;
 
 use crate::gemm::layout::{Out, PANEL};
-use crate::parallel::rows_mut;
+use crate::parallel::{rows_mut, worth_threads};
 use crate::simd::{self, Level};
 use dot::panel_product;
 use rayon::prelude::*;
@@ -42,8 +42,6 @@ pub enum Bits {
 
 /// Rows that meet a panel together: their groups stay in the second-level cache.
 const BLOCK_ROWS: usize = 64;
-/// Multiplications below which one thread does all.
-const SMALL: usize = 1 << 16;
 
 thread_local! {
     /// Groups of the rows in work, kept from product to product.
@@ -121,7 +119,7 @@ fn block(level: Level, w: &QuantizedMatrix, groups: &[RowGroup], y: &mut [f32]) 
         }
     };
     let threads = rayon::current_num_threads();
-    if threads == 1 || rows * outputs * w.inputs() < SMALL {
+    if threads == 1 || !worth_threads(rows * outputs * w.inputs()) {
         run(0..panels);
         return;
     }
