@@ -161,6 +161,24 @@ pub fn threads() -> usize {
     rayon::current_num_threads()
 }
 
+/// Makes this thread one of a pool of its own, of as many threads as compute: from outside, every parallel
+/// loop is a message to a pool and back. For a thread that computes as long as it lives.
+///
+/// # Errors
+/// Threads that cannot be started; loops then run in the program's pool.
+pub fn join_own_pool() -> Result<OwnPool, String> {
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads())
+        .use_current_thread()
+        .start_handler(|_| flush_denormals())
+        .build();
+    pool.map(OwnPool).map_err(|error| error.to_string())
+}
+
+/// The pool of a thread; its other threads end with this.
+#[derive(Debug)]
+pub struct OwnPool(#[expect(dead_code, reason = "it is kept, for its end")] rayon::ThreadPool);
+
 /// The processor's name, or else its architecture.
 pub fn cpu_name() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -67,6 +67,10 @@ impl Compute {
     pub fn run(&self, lane: Lane, preload: &[Arc<Served>]) {
         // As every thread of the pool does: the same request gives the same bits as on a command line.
         machine::flush_denormals();
+        let pool = machine::join_own_pool();
+        if let Err(error) = &pool {
+            tracing::warn!(error, "no threads of its own");
+        }
         for served in preload {
             lane.gives()
                 .iter()
