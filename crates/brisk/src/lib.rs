@@ -15,7 +15,7 @@
 //! at its files and gives what it is; [`open_image`] and [`open_text`] insist on a kind. A model plans a
 //! request, which decides everything, and carries plans out, reporting through a [`Control`].
 //! [`keys`] and the families' own options are the same as the command line's. [`quantize`](mod@quantize)
-//! makes models smaller.
+//! makes models smaller. A thread that computes is faster as [one of its pool](join_own_pool).
 #![forbid(unsafe_code)]
 
 mod beside;
@@ -33,6 +33,7 @@ pub use box_models::BoxModel;
 pub use brisk_media::Picture;
 pub use brisk_pipelines::events::Work;
 pub use brisk_pipelines::judging;
+pub use brisk_pipelines::machine::{OwnPool, join_own_pool};
 pub use brisk_pipelines::options::{self, Options, keys};
 pub use brisk_pipelines::quantize;
 pub use brisk_pipelines::registry::{self, Published};
