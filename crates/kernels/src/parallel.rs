@@ -7,25 +7,47 @@ use std::ops::Range;
 /// Elements below which a second thread costs more than it saves.
 const SMALL: usize = 64 * 1024;
 
-/// Whether so many multiplications are worth a second thread. One that sleeps has to be woken, which on a
-/// virtual machine takes the time of half of these.
-pub(crate) fn worth_threads(multiplications: usize) -> bool {
-    let least = match simd::level() {
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512(_) | Level::Amx(_) => 1 << 23,
-        _ => 1 << 22,
-    };
-    multiplications >= least
+/// What a parallel loop does in all.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Work {
+    pub multiplications: usize,
+    /// What is read once and may have to come from memory.
+    pub bytes: usize,
 }
 
-/// Calls `work` with every task, in parallel where they are worth it, which make so many
-/// `multiplications` all together.
+impl Work {
+    pub const NONE: Self = Self {
+        multiplications: 0,
+        bytes: 0,
+    };
+
+    /// Both.
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            multiplications: self.multiplications + other.multiplications,
+            bytes: self.bytes + other.bytes,
+        }
+    }
+
+    /// Whether a second thread saves time. One that sleeps has to be woken, which on a virtual machine takes
+    /// as long as half of these.
+    pub fn is_worth_threads(self) -> bool {
+        let multiplications = match simd::level() {
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512(_) | Level::Amx(_) => 1 << 23,
+            _ => 1 << 22,
+        };
+        self.multiplications >= multiplications || self.bytes >= 1 << 20
+    }
+}
+
+/// Calls `work` with every task, in parallel where `all` of them are worth it.
 pub(crate) fn each<T: Send>(
     tasks: impl IntoIterator<Item = T> + IntoParallelIterator<Item = T>,
-    multiplications: usize,
+    all: Work,
     work: impl Fn(T) + Send + Sync,
 ) {
-    if worth_threads(multiplications) {
+    if all.is_worth_threads() {
         tasks.into_par_iter().for_each(work);
     } else {
         tasks.into_iter().for_each(work);

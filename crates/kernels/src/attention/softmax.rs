@@ -3,7 +3,7 @@
 
 use super::packed::{self, Ends, PackedKeyValues};
 use crate::gemm::{Threads, View, multiply};
-use crate::parallel;
+use crate::parallel::{Work, each};
 use crate::pointwise::logits::maximum;
 use crate::pointwise::math;
 use crate::pointwise::norm::lane_sum;
@@ -255,8 +255,11 @@ pub fn forward(shape: &AttentionShape, q: &[f32], k: &[f32], v: &[f32], o: &mut 
         .flat_map(|picture| picture.chunks_mut(BLOCK * width))
         .enumerate()
         .collect();
-    let work = 2 * q.len() * shape.keys;
-    parallel::each(rows, work, |(index, out)| {
+    let work = Work {
+        multiplications: 2 * q.len() * shape.keys,
+        bytes: size_of_val(k) + size_of_val(v),
+    };
+    each(rows, work, |(index, out)| {
         let (b, first) = (index / blocks, index % blocks * BLOCK);
         let count = out.len() / width;
         let mut scores = vec![0.0f32; count * shape.keys];

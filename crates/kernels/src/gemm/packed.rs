@@ -13,7 +13,7 @@ pub use super::matrix::PackedMatrix;
 use super::microkernel::tile_shape;
 use super::panels::{FEW_TILES, SCRATCH};
 use super::product::{block_product, inner_values, row_unit, takes_plain_rows};
-use crate::parallel::{each, even_runs, rows_mut, split_rows, worth_threads};
+use crate::parallel::{Work, each, even_runs, rows_mut, split_rows};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, cache};
 use std::ops::Range;
@@ -161,9 +161,14 @@ fn forward_then<G, F>(
     }
     let runs = even_runs(rows, task_rows(level), threads, row_unit(level));
     let tasks = split_rows(y, outputs, runs);
-    each(tasks, rows * inputs * outputs, |(rows, y)| {
-        run(rows.start, y)
-    });
+    each(tasks, work(w, rows), |(rows, y)| run(rows.start, y));
+}
+
+fn work(w: &PackedMatrix, rows: usize) -> Work {
+    Work {
+        multiplications: rows * w.inputs() * w.outputs(),
+        bytes: w.bytes(),
+    }
 }
 
 /// A product of few rows, of which every thread computes some outputs.
@@ -174,8 +179,8 @@ where
     let inputs = w.inputs();
     let panels = w.outputs().div_ceil(PANEL);
     let out = Out::new(y, w.outputs());
-    let work = out.rows * inputs * w.outputs();
-    let parts = if worth_threads(work) {
+    let work = work(w, out.rows);
+    let parts = if work.is_worth_threads() {
         4 * rayon::current_num_threads()
     } else {
         1

@@ -1,6 +1,6 @@
 //! Matrix products over strided views.
 
-use crate::parallel::worth_threads;
+use crate::parallel::Work;
 use gemm::Parallelism;
 
 /// A matrix inside a slice: element (i, j) stands at `i·row_stride + j·column_stride`.
@@ -105,9 +105,12 @@ pub fn multiply(
     if a.rows == 0 || b.columns == 0 {
         return;
     }
-    let work = a.rows * b.columns * a.columns;
+    let work = Work {
+        multiplications: a.rows * b.columns * a.columns,
+        bytes: size_of::<f32>() * (a.rows + b.columns) * a.columns,
+    };
     let parallelism = match threads {
-        Threads::Pool if worth_threads(work) => Parallelism::Rayon(0),
+        Threads::Pool if work.is_worth_threads() => Parallelism::Rayon(0),
         _ => Parallelism::None,
     };
     // SAFETY: `View::strided` and the assertion above keep every element that the product touches

@@ -9,7 +9,7 @@ mod backward;
 pub use backward::backward;
 
 use crate::gemm::small::{self, Factor};
-use crate::parallel;
+use crate::parallel::{self, Work, each};
 use crate::pointwise::norm::lane_sum;
 use crate::scratch::with_buffer;
 use crate::simd::simd_dispatch;
@@ -135,8 +135,11 @@ impl Source<'_> {
                 runs.map(move |(index, states)| (b, index, states))
             })
             .collect();
-        let work = shape.batch * shape.tokens * shape.width() * shape.dim;
-        parallel::each(tasks, work, |(b, index, states)| {
+        let work = Work {
+            multiplications: shape.batch * shape.tokens * shape.width() * shape.dim,
+            bytes: 2 * size_of::<f32>() * shape.batch * shape.tokens * shape.width(),
+        };
+        each(tasks, work, |(b, index, states)| {
             with_buffer(2 * BLOCK * shape.dim, |scratch| {
                 // Tokens in blocks, so that heads that share a page meet it while it is near.
                 for first in (0..shape.tokens).step_by(BLOCK) {

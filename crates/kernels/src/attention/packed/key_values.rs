@@ -3,6 +3,7 @@
 use crate::gemm::layout::{DEPTH, PANEL};
 use crate::gemm::panels::PanelSource;
 use crate::gemm::widen::Half;
+use crate::simd::prefetch;
 use half::f16;
 use rayon::prelude::*;
 
@@ -311,6 +312,10 @@ impl PanelSource<f32> for KeyPanels<'_> {
         self.keys
             .key_panel([self.head, index, self.channel], scratch)
     }
+
+    fn ahead(&self) -> usize {
+        prefetch::AHEAD
+    }
 }
 
 /// Panels of 16 channels from a position on.
@@ -324,5 +329,9 @@ impl PanelSource<f32> for ValuePanels<'_> {
     fn panel<'a>(&'a self, index: usize, scratch: &'a mut [f32]) -> &'a [f32] {
         self.keys
             .value_panel([self.head, index, self.position], scratch)
+    }
+
+    fn ahead(&self) -> usize {
+        prefetch::AHEAD
     }
 }

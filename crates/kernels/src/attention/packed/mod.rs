@@ -12,7 +12,7 @@ pub use positions::RelativePositions;
 
 use crate::gemm::layout::{DEPTH, Out, PANEL, STRIDE, Target};
 use crate::gemm::panels::{SCRATCH, panel_product};
-use crate::parallel::each;
+use crate::parallel::{Work, each};
 use crate::pointwise::math;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, simd_dispatch};
@@ -179,7 +179,10 @@ fn forward_at(
     let per_task = (ROWS / group).max(1);
     let chunks = queries.div_ceil(per_task);
     let out = Out::new(o, width);
-    let work = 2 * q.len() * end;
+    let work = Work {
+        multiplications: 2 * q.len() * end,
+        bytes: 2 * size_of::<f32>() * end * keys.heads() * keys.dim(),
+    };
     each(0..chunks * keys.heads(), work, |task| {
         let (chunk, head) = (task / keys.heads(), task % keys.heads());
         let first = chunk * per_task;

@@ -18,7 +18,7 @@ pub use weight::WinogradWeight;
 use crate::gemm::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
 use crate::gemm::panels::SCRATCH;
 use crate::gemm::product::block_product;
-use crate::parallel::{each, even_runs};
+use crate::parallel::{Work, each, even_runs};
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, prefetch};
 use std::ops::Range;
@@ -110,8 +110,11 @@ fn forward_at<F>(
         w,
         out,
     };
-    // What is multiplied without tiles.
-    let work = 9 * out_pixels * w.inputs * w.outputs;
+    let work = Work {
+        // Without tiles.
+        multiplications: 9 * out_pixels * w.inputs * w.outputs,
+        bytes: w.bytes(),
+    };
     each(runs, work, |run| {
         let inputs = w.inputs.div_ceil(DEPTH) * w.tile.points() * spread(run.len() * STRIDE);
         let products = w.tile.points() * spread(run.len() * BLOCK_PANELS * PANEL);

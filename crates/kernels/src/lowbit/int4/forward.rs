@@ -12,7 +12,7 @@ use crate::gemm::layout::{Block, DEPTH, Out, PANEL, STRIDE, Target};
 use crate::gemm::packed::PackedMatrix;
 use crate::gemm::panels::{PanelSource, SCRATCH, panel_product};
 use crate::gemm::product::{block_product, takes_plain_rows};
-use crate::parallel::{each, even_runs};
+use crate::parallel::{Work, each, even_runs};
 use crate::pointwise::epilogue::Epilogue;
 use crate::scratch::with_buffer;
 use crate::simd::{self, Level, cache};
@@ -100,6 +100,10 @@ pub(super) fn forward_at(
         rounding.is_none() || input.rounds_activations(),
         "activations can't be rounded for codes with zero points"
     );
+    let work = |layer: &Layer| Work {
+        multiplications: rows * input.inputs * layer.outputs,
+        bytes: layer.bytes(),
+    };
     let threads = rayon::current_num_threads();
     if rows < FEW_ROWS * threads {
         prepared(level, input, rounding, x, rows, |ready| {
@@ -108,8 +112,7 @@ pub(super) fn forward_at(
                 let panels = layer.outputs.div_ceil(PANEL);
                 let step = panels.div_ceil(4 * threads).max(2);
                 let out = Out::new(y, layer.outputs);
-                let work = rows * input.inputs * layer.outputs;
-                each(0..panels.div_ceil(step), work, |part| {
+                each(0..panels.div_ceil(step), work(layer), |part| {
                     run.panels(part * step..((part + 1) * step).min(panels), out);
                 });
                 if !run.steps.works_by_columns() {
@@ -136,10 +139,8 @@ pub(super) fn forward_at(
             rest = later;
         }
     }
-    let work = layers
-        .iter()
-        .map(|layer| rows * input.inputs * layer.outputs);
-    each(tasks, work.sum(), |(rows, parts)| {
+    let all = layers.iter().map(work).fold(Work::NONE, Work::and);
+    each(tasks, all, |(rows, parts)| {
         let x = &x[rows.start * input.inputs..rows.end * input.inputs];
         prepared(level, input, rounding, x, rows.len(), |ready| {
             for (layer, y) in layers.iter().zip(parts) {

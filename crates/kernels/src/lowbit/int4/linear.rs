@@ -154,7 +154,7 @@ impl Layer {
         }
     }
 
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let halves = self.scales.len() + self.zeros.as_ref().map_or(0, Vec::len);
         let bias = self.bias.as_ref().map_or(0, Vec::len);
         let up = self.up.as_ref().map_or(0, PackedMatrix::bytes);

@@ -21,7 +21,7 @@ mod rows;
 pub use matrix::QuantizedMatrix;
 
 use crate::gemm::layout::{Out, PANEL};
-use crate::parallel::{rows_mut, worth_threads};
+use crate::parallel::{Work, rows_mut};
 use crate::simd::{self, Level};
 use dot::panel_product;
 use rayon::prelude::*;
@@ -119,7 +119,11 @@ fn block(level: Level, w: &QuantizedMatrix, groups: &[RowGroup], y: &mut [f32]) 
         }
     };
     let threads = rayon::current_num_threads();
-    if threads == 1 || !worth_threads(rows * outputs * w.inputs()) {
+    let work = Work {
+        multiplications: rows * outputs * w.inputs(),
+        bytes: w.bytes(),
+    };
+    if threads == 1 || !work.is_worth_threads() {
         run(0..panels);
         return;
     }
