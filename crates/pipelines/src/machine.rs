@@ -165,7 +165,7 @@ pub fn threads() -> usize {
 /// loop is a message to a pool and back. For a thread that computes as long as it lives.
 ///
 /// # Errors
-/// Threads that cannot be started; loops then run in the program's pool.
+/// Threads that cannot be started, or a thread that is one of a pool already; loops then run where they did.
 pub fn join_own_pool() -> Result<OwnPool, String> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads())
