@@ -16,19 +16,6 @@ pub(crate) struct Work {
 }
 
 impl Work {
-    pub const NONE: Self = Self {
-        multiplications: 0,
-        bytes: 0,
-    };
-
-    /// Both.
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            multiplications: self.multiplications + other.multiplications,
-            bytes: self.bytes + other.bytes,
-        }
-    }
-
     /// Whether a second thread saves time. One that sleeps has to be woken, which on a virtual machine takes
     /// as long as half of these.
     pub fn is_worth_threads(self) -> bool {

@@ -12,6 +12,7 @@ use super::layout::{Block, DEPTH, PANEL, Pair, Target};
 use super::matrix::PackedMatrix;
 use crate::scratch::with_buffer;
 use crate::simd::{prefetch, x86::Amx};
+use registers::Factors;
 pub(crate) use registers::{BATCH, Tiles};
 use std::ops::Range;
 
@@ -139,10 +140,16 @@ pub(super) unsafe fn block_product(
                         ..target
                     };
                     let ahead = if first == 0 { next } else { 0 };
-                    let factors = ([a(first), a(first + 1)], (held, ahead), steps);
+                    let factors = Factors {
+                        a: [a(first), a(first + 1)],
+                        b: held,
+                        parts,
+                        ahead,
+                        steps,
+                    };
                     // SAFETY: tiles hold `steps` steps of as many parts; the caller promised a target
                     // of these rows and columns.
-                    unsafe { tiles.multiply(parts, factors, (rows, width), target) };
+                    unsafe { tiles.multiply(factors, (rows, width), target) };
                 }
             }
         });

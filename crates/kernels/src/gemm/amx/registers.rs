@@ -9,6 +9,20 @@ use std::marker::PhantomData;
 /// The tile registers of this thread, all of 16 rows of 64 bytes, until it is dropped.
 pub(crate) struct Tiles(PhantomData<*const ()>);
 
+/// What tiles of rows and panels of weights hold.
+#[derive(Clone, Copy)]
+pub(super) struct Factors {
+    /// Two tiles of rows, of three parts a step.
+    pub a: [*const u8; 2],
+    /// Two panels, of as many parts a step as `parts` says.
+    pub b: [*const u8; 2],
+    /// 1 or 3.
+    pub parts: usize,
+    /// Where panels have one part: how many bytes past it are asked for.
+    pub ahead: usize,
+    pub steps: usize,
+}
+
 impl Tiles {
     /// Nothing else of this thread holds a value of this type meanwhile: its drop would take them away.
     pub(crate) fn configure(_: Amx) -> Self {
@@ -29,16 +43,14 @@ impl Tiles {
         Self(PhantomData)
     }
 
-    /// `target (+)= a·b` for up to two tiles of rows and two panels. `a` holds three parts a step, `b`
-    /// as many as `parts` says, 1 or 3; what lies `ahead` bytes past one part is asked for.
+    /// `target (+)= a·b` for up to two tiles of rows and two panels.
     ///
     /// # Safety
     /// They hold `steps` steps each, the second of a pair where it is used; the target has these rows
     /// and columns, and nobody else uses it.
     pub(super) unsafe fn multiply(
         &self,
-        parts: usize,
-        (a, (b, ahead), steps): ([*const u8; 2], ([*const u8; 2], usize), usize),
+        factors: Factors,
         (rows, columns): (usize, usize),
         target: Target,
     ) {
@@ -47,15 +59,7 @@ impl Tiles {
             let c = (target.out, target.stride * size_of::<f32>());
             // SAFETY: the caller promised the factors and a target of these rows and columns, which are
             // whole tiles.
-            unsafe {
-                multiply_whole(
-                    parts,
-                    (a, (b, ahead), steps),
-                    c,
-                    rows > ROWS,
-                    target.accumulate,
-                )
-            };
+            unsafe { multiply_whole(factors, c, rows > ROWS, target.accumulate) };
             return;
         }
         #[repr(align(64))]
@@ -71,18 +75,16 @@ impl Tiles {
             }
         }
         // A missing second panel counts as the first once more; nobody looks at the result.
-        let b = if columns > PANEL { b } else { [b[0]; 2] };
+        let factors = match columns > PANEL {
+            true => factors,
+            false => Factors {
+                b: [factors.b[0]; 2],
+                ..factors
+            },
+        };
         let c = (products.0.as_mut_ptr().cast(), size_of_val(&products.0[0]));
         // SAFETY: the caller promised the factors; the products have room for all tiles.
-        unsafe {
-            multiply_whole(
-                parts,
-                (a, (b, ahead), steps),
-                c,
-                rows > ROWS,
-                target.accumulate,
-            )
-        };
+        unsafe { multiply_whole(factors, c, rows > ROWS, target.accumulate) };
         for (i, products) in products.0[..rows].iter().enumerate() {
             // SAFETY: the caller promised a target of these rows and columns.
             let row = unsafe { std::slice::from_raw_parts_mut(out(i), columns) };
@@ -294,7 +296,7 @@ macro_rules! product {
         $step:expr, $parts:expr, $factors:expr, $target:expr, $keep:expr
         $(, $name:ident = $value:expr)*
     ) => {{
-        let ((a, b, steps), (c, stride)) = ($factors, $target);
+        let (Factors { a, b, steps, .. }, (c, stride)) = ($factors, $target);
         asm!(
             "tilezero tmm0",
             "tilezero tmm1",
@@ -348,25 +350,19 @@ macro_rules! product {
 ///
 /// # Safety
 /// As for [`Tiles::multiply`]; the registers are configured.
-unsafe fn multiply_whole(
-    parts: usize,
-    (a, (b, ahead), steps): ([*const u8; 2], ([*const u8; 2], usize), usize),
-    (c, stride): (*mut f32, usize),
-    both: bool,
-    keep: bool,
-) {
+unsafe fn multiply_whole(factors: Factors, (c, stride): (*mut f32, usize), both: bool, keep: bool) {
     let lower = c.wrapping_add(if both {
         ROWS * stride / size_of::<f32>()
     } else {
         0
     });
     let target = ([c, lower], stride);
-    let factors = (a, b, steps);
-    assert!(steps > 0 && matches!(parts, 1 | PARTS));
+    let ahead = factors.ahead;
+    assert!(factors.steps > 0 && matches!(factors.parts, 1 | PARTS));
     // SAFETY: reads tiles within the factors and the target, and writes the target's; the caller promised
     // both, and there is at least one step.
     unsafe {
-        match (parts, both) {
+        match (factors.parts, both) {
             (1, false) => product!(times_half!(one), 1, factors, target, keep, ahead = ahead),
             (1, true) => product!(times_half!(two), 1, factors, target, keep, ahead = ahead),
             (_, false) => product!(times_full!(one), PARTS, factors, target, keep),

@@ -100,9 +100,11 @@ pub(super) fn forward_at(
         rounding.is_none() || input.rounds_activations(),
         "activations can't be rounded for codes with zero points"
     );
-    let work = |layer: &Layer| Work {
-        multiplications: rows * input.inputs * layer.outputs,
-        bytes: layer.bytes(),
+    let work = |layers: &[Layer]| Work {
+        multiplications: rows
+            * input.inputs
+            * layers.iter().map(|layer| layer.outputs).sum::<usize>(),
+        bytes: layers.iter().map(Layer::bytes).sum(),
     };
     let threads = rayon::current_num_threads();
     if rows < FEW_ROWS * threads {
@@ -112,9 +114,13 @@ pub(super) fn forward_at(
                 let panels = layer.outputs.div_ceil(PANEL);
                 let step = panels.div_ceil(4 * threads).max(2);
                 let out = Out::new(y, layer.outputs);
-                each(0..panels.div_ceil(step), work(layer), |part| {
-                    run.panels(part * step..((part + 1) * step).min(panels), out);
-                });
+                each(
+                    0..panels.div_ceil(step),
+                    work(std::slice::from_ref(layer)),
+                    |part| {
+                        run.panels(part * step..((part + 1) * step).min(panels), out);
+                    },
+                );
                 if !run.steps.works_by_columns() {
                     crate::parallel::rows_mut(y, layer.outputs, |first, rows| {
                         run.steps.apply(first, rows, layer.outputs);
@@ -139,8 +145,7 @@ pub(super) fn forward_at(
             rest = later;
         }
     }
-    let all = layers.iter().map(work).fold(Work::NONE, Work::and);
-    each(tasks, all, |(rows, parts)| {
+    each(tasks, work(layers), |(rows, parts)| {
         let x = &x[rows.start * input.inputs..rows.end * input.inputs];
         prepared(level, input, rounding, x, rows.len(), |ready| {
             for (layer, y) in layers.iter().zip(parts) {
